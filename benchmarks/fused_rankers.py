@@ -40,7 +40,7 @@ from paddle_ranker.metrics.logistic import fit_logistic, folds_of
 from paddle_ranker.metrics.ranking import standardise, standardised
 from paddle_ranker.options import Options, main_of, option
 from paddle_ranker.retrieval.fusion import FEATURE_DEPTH
-from paddle_ranker.retrieval.searcher import Searcher
+from paddle_ranker.retrieval.search_engine import SearchEngine
 from paddle_ranker.retrieval.weight_learning import JudgedList, learn_features
 
 FUSED, FEATURES = "fused", "learned features"
@@ -128,9 +128,9 @@ def run(options: FusedRankersOptions) -> None:
         if index.main(["build", *given, "--cpu_threads", str(options.cpu_threads)]):
             raise DataError(f"{built}: the index could not be built")
     judged = JudgedQueries("qbqtc/train.tsv", made.queries, made.qrels)
-    with Searcher.open(built) as searcher:
-        lists, names = feature_lists(searcher, judged, searcher.settings.fusion)
-        texts = {one.id: one.text for one in searcher.collection.snapshot().documents()}
+    with SearchEngine.open(built) as engine:
+        lists, names = feature_lists(engine, judged, engine.settings.fusion)
+        texts = {document.id: document.text for document in engine.collection.snapshot().documents()}
     lexical, fold_of = LexicalFeatures(), folds_of(len(lists), options.folds)
     lexical.fit([*texts.values()])
     of_pairs = [

@@ -32,7 +32,7 @@ from paddle_ranker.commands.starter import StarterOptions, make_starter
 from paddle_ranker.errors import RankerError
 from paddle_ranker.options import Options, main_of, option
 from paddle_ranker.retrieval.search import SearchSettings
-from paddle_ranker.retrieval.searcher import Searcher
+from paddle_ranker.retrieval.search_engine import SearchEngine
 from paddle_ranker.storage.atomic import make_folder
 
 _SIDE, _STEP = 16, 0.05  # pixels of a picture's side; seconds between looks at a process's memory
@@ -111,10 +111,10 @@ def run(options: ManyPicturesOptions) -> None:
         draw = np.random.default_rng(1)
         texts = [" ".join(draw.choice(_WORDS, 2)) for _ in range(options.queries)]
         files = [folder / "files" / f"{number}.png" for number in draw.choice(options.pictures, options.queries)]
-        with Searcher.open(folder / f"index-{options.pictures}", SearchSettings(("picture",))) as searcher:
-            print(f"a search by a text: {milliseconds(lambda text: searcher.search(text, 10), texts)}")
+        with SearchEngine.open(folder / f"index-{options.pictures}", SearchSettings(("picture",))) as engine:
+            print(f"a search by a text: {milliseconds(lambda text: engine.search(text, 10), texts)}")
             pictures = [file.read_bytes() for file in files]
-            by_picture = milliseconds(lambda data: searcher.search("", 10, like=data), pictures)
+            by_picture = milliseconds(lambda data: engine.search("", 10, like=data), pictures)
             print(f"a search by a picture: {by_picture}")
 
 

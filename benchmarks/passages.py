@@ -34,7 +34,7 @@ from paddle_ranker.evaluation.retrieval import (
 from paddle_ranker.options import DeviceOptions, main_of, option
 from paddle_ranker.retrieval.candidate_indexes import Document
 from paddle_ranker.retrieval.search import Search, SearchSettings
-from paddle_ranker.retrieval.searcher import Searcher
+from paddle_ranker.retrieval.search_engine import SearchEngine
 from paddle_ranker.retrieval.weight_learning import learn_recall_weight
 from paddle_ranker.scoring.ranker import Ranker
 
@@ -67,8 +67,10 @@ def run(options: PassagesOptions) -> None:
     """Measure both systems, and print measures and times."""
     runtime.prepare_command(options.cpu_threads)
     settings = SearchSettings(rank_top=_RANKED)
-    by_passage = Searcher.open(options.index, settings, ranker=Ranker.load(options.ranker))
-    by_first = Searcher.open(options.first, settings, ranker=FirstTokens.load(options.first_ranker or options.ranker))
+    by_passage = SearchEngine.open(options.index, settings, ranker=Ranker.load(options.ranker))
+    by_first = SearchEngine.open(
+        options.first, settings, ranker=FirstTokens.load(options.first_ranker or options.ranker)
+    )
     files = [beir_judgments(options.beir, split) for split in options.splits]
     parts = [read_judged(file.qrels, file.queries) for file in files]
     judged = replace(
@@ -89,19 +91,19 @@ def run(options: PassagesOptions) -> None:
     print("\n".join([*verdicts(comparison), *comparison_lines(comparison)]))
 
 
-def _print_times(searcher: Searcher, queries: Sequence[str]) -> None:
+def _print_times(engine: SearchEngine, queries: Sequence[str]) -> None:
     """Print the time to rank long documents, and to rank what the ranker reads of them as documents."""
-    assert searcher.ranker is not None
-    for by in searcher.searchers:
-        settings, ratios = replace(searcher.settings, by=(by,)), []
-        for search in Searcher(searcher.collection, settings, searcher._query_vectors).run(queries, _RANKED):
+    assert engine.ranker is not None
+    for by in engine.searchers:
+        settings, ratios = replace(engine.settings, by=(by,)), []
+        for search in SearchEngine(engine.collection, settings, engine._query_vectors).run(queries, _RANKED):
             found = search.collection.documents_of([search.candidates.ids[place] for place in search.order])
             long = ([one for one in found.values() if len(one.text) > _LONG] * _RANKED)[:_RANKED]
-            seconds = [_seconds(searcher.ranker, search, long) for _ in range(_REPEATS)]
-            spans = [span for span, _ in search.read(long, searcher.ranker.pair_encoder)]
+            seconds = [_seconds(engine.ranker, search, long) for _ in range(_REPEATS)]
+            spans = [span for span, _ in search.read(long, engine.ranker.pair_encoder)]
             search._vector_spans = {}
             parts = [replace(one, text=one.text[slice(*span)]) for one, span in zip(long, spans)]
-            short = [_seconds(searcher.ranker, search, parts) for _ in range(_REPEATS)]
+            short = [_seconds(engine.ranker, search, parts) for _ in range(_REPEATS)]
             ratios.append(np.median(seconds) / np.median(short))
         print(
             f"ranking {_RANKED} long documents found by {by}: {np.median(ratios):.2f} times as long as their passages"

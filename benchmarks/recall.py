@@ -41,7 +41,7 @@ from paddle_ranker.errors import DataError
 from paddle_ranker.lexical.tokens import words
 from paddle_ranker.options import Options, main_of, option
 from paddle_ranker.retrieval.floors import unrelated_queries
-from paddle_ranker.retrieval.searcher import Searcher
+from paddle_ranker.retrieval.search_engine import SearchEngine
 
 Qrels = dict[str, dict[str, int]]
 MADE_UP = 300  # queries without an answer
@@ -156,8 +156,8 @@ def _given(options: RecallBenchmarkOptions, names: Iterable[str]) -> list[str]:
 
 def print_nothing_close(index_folder: Path, beir: Path) -> None:
     """Print the share of made-up and of judged queries that are answered with `nothing_close`."""
-    with Searcher.open(index_folder) as searcher:
-        info, now = searcher.collection.info, searcher.collection.snapshot()
+    with SearchEngine.open(index_folder) as engine:
+        info, now = engine.collection.info, engine.collection.snapshot()
         texts = [info.schema.passage(document) for document, _ in now.sample(MADE_UP * 5, MADE_UP)]
         ideographs = np.random.default_rng(MADE_UP).integers(0x4E00, 0x9FA5, (MADE_UP, 8)).tolist()
         queries = {
@@ -167,7 +167,7 @@ def print_nothing_close(index_folder: Path, beir: Path) -> None:
         }
         print(f"floors: {info.floors}")
         for name, own in queries.items():
-            flagged = sum(found.nothing_close for found in searcher.run(own))
+            flagged = sum(found.nothing_close for found in engine.run(own))
             print(f"nothing close: {flagged} of {len(own)} {name} ({flagged / len(own):.1%})")
 
 

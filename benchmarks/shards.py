@@ -29,7 +29,7 @@ from paddle_ranker.retrieval.manifest import IndexInfo, VectorsInfo, WordsInfo
 from paddle_ranker.retrieval.remote import RemoteCollection
 from paddle_ranker.retrieval.remote_calls import Call
 from paddle_ranker.retrieval.search import SearchSettings
-from paddle_ranker.retrieval.searcher import Searcher
+from paddle_ranker.retrieval.search_engine import SearchEngine
 from paddle_ranker.retrieval.shard_service import ShardService
 from paddle_ranker.retrieval.shards import open_shards
 
@@ -86,7 +86,7 @@ def run(options: ShardsOptions) -> None:
                 "shards behind threads": RemoteCollection([*threads]),
                 "shards in processes": RemoteCollection(processes),
             }
-            _compare({name: Searcher(one, SearchSettings(), vectors) for name, one in systems.items()}, queries)
+            _compare({name: SearchEngine(one, SearchSettings(), vectors) for name, one in systems.items()}, queries)
             count = (1 + _TURNS) * len(queries)
             print("calls of a shard in a search:", {name: round(n / count, 2) for name, n in threads[0].names.items()})
         finally:
@@ -94,7 +94,7 @@ def run(options: ShardsOptions) -> None:
                 manager.shutdown()
 
 
-def _compare(searchers: dict[str, Searcher[Any]], queries: Sequence[str]) -> None:
+def _compare(searchers: dict[str, SearchEngine[Any]], queries: Sequence[str]) -> None:
     first, *others = ([searcher.search(query) for query in queries] for searcher in searchers.values())
     print("equal answers:", all(found == first for found in others))
     times: dict[str, list[float]] = {name: [] for name in searchers}

@@ -22,7 +22,7 @@ from typing import Any, Optional
 from paddle_ranker.errors import RankerError
 from paddle_ranker.options import Options, main_of, option
 from paddle_ranker.retrieval.near_duplicates import CONTENT
-from paddle_ranker.retrieval.searcher import Searcher
+from paddle_ranker.retrieval.search_engine import SearchEngine
 from paddle_ranker.storage.atomic import new_file
 
 # Queries of people who do not know the packages' names, with the names that answer them.
@@ -133,12 +133,12 @@ def run(options: PackagesOptions) -> None:
     if options.groups:
         print_groups(options, rows)
         return
-    with Searcher.open(options.index) as searcher:
+    with SearchEngine.open(options.index) as searcher:
         print_names(options, rows, searcher)
         print_strangers(searcher)
 
 
-def print_names(options: PackagesOptions, rows: list[dict[str, Any]], searcher: Searcher) -> None:
+def print_names(options: PackagesOptions, rows: list[dict[str, Any]], searcher: SearchEngine) -> None:
     """Print how many names, of all and of those without a hyphen, are first in the search for themselves."""
     names = [row["name"] for row in rows]
     for what, some in (("names", names), ("names without a hyphen", [name for name in names if "-" not in name])):
@@ -150,7 +150,7 @@ def print_names(options: PackagesOptions, rows: list[dict[str, Any]], searcher: 
         print(f"{len(asked) - len(missed):,} of {len(asked):,} {what} are first for themselves by {by}{others}")
 
 
-def print_strangers(searcher: Searcher) -> None:
+def print_strangers(searcher: SearchEngine) -> None:
     """Print how many queries of people who do not know the names have an answer first, and in the first five."""
     places = []
     for query, wanted in STRANGERS.items():
@@ -165,7 +165,7 @@ def print_groups(options: PackagesOptions, rows: list[dict[str, Any]]) -> None:
     """Print groups of nearly the same descriptions, for people to look at, and how long searches took."""
     draw, texts = random.Random(options.seed), {row["id"]: row["description"] for row in rows}
     queries = [" ".join(row["summary"].split()[:4]) for row in draw.sample(rows, min(options.check, len(rows)))]
-    with Searcher.open(str(options.index)) as searcher:
+    with SearchEngine.open(str(options.index)) as searcher:
         for group_by in (None, CONTENT):
             began = time.process_time()
             found = [result for query in queries for result in searcher.search(query, group_by=group_by)]

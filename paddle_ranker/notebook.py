@@ -34,8 +34,8 @@ from paddle_ranker.retrieval.index_folder import WRITER_WAIT
 from paddle_ranker.retrieval.ingestion import Added
 from paddle_ranker.retrieval.listing import Listing
 from paddle_ranker.retrieval.search import Result, Search, SearchSettings, Where
-from paddle_ranker.retrieval.search_options import DEPTH, RANK_TOP, TOP_K
-from paddle_ranker.retrieval.searcher import Searcher, open_query_towers
+from paddle_ranker.retrieval.search_defaults import DEPTH, RANK_TOP, TOP_K
+from paddle_ranker.retrieval.search_engine import SearchEngine, open_query_towers
 from paddle_ranker.retrieval.shards import open_index
 from paddle_ranker.retrieval.typed_values import plain
 from paddle_ranker.storage.atomic import link_or_copy
@@ -261,9 +261,9 @@ class Index(Closable):
         queries = [query] if isinstance(query, str) else query
         facets, sort = ((names,) if isinstance(names, str) else names for names in (facets, sort))
         check_parameters(Listing(top_k, offset, sort=sort), facets=facets, fusion=fusion, ranker=ranker)
-        searcher = self._searcher(by, depth, ranker, rank_top, fusion, literal)
+        engine = self._search_engine(by, depth, ranker, rank_top, fusion, literal)
         check_names("facets", facets, self._collection.fields)
-        searches = searcher.run(queries, offset + top_k, where, group_by=group_by, sort=sort, like=like)
+        searches = engine.run(queries, offset + top_k, where, group_by=group_by, sort=sort, like=like)
         results = explained_results if explain else Search.results
         hits = [
             ResultList(search, results(search)[offset:], search.facets(facets) if facets else {}) for search in searches
@@ -300,8 +300,8 @@ class Index(Closable):
         if missing := self._collection.snapshot().missing({id for documents in qrels.values() for id in documents}):
             raise UsageError(f"judgments: {self.folder} has no documents {listed(missing[:3])}")
         judged = JudgedQueries("judgments", {query: query for query in qrels}, qrels)
-        searcher = self._searcher(by, DEPTH, ranker, rank_top, fusion, False)
-        runs = dict(search_judged(searcher, judged, top_k).runs)
+        engine = self._search_engine(by, DEPTH, ranker, rank_top, fusion, False)
+        runs = dict(search_judged(engine, judged, top_k).runs)
         if baselines:
             schema = self._collection.info.schema
             texts = {document.id: schema.passage(document) for document in self._collection.snapshot().documents()}
@@ -348,7 +348,7 @@ class Index(Closable):
             yield collection
         self._collection.refresh()
 
-    def _searcher(
+    def _search_engine(
         self,
         by: Union[str, Sequence[str]],
         depth: int,
@@ -356,8 +356,8 @@ class Index(Closable):
         rank_top: int,
         fusion: Union[str, Fusion, None],
         literal: bool,
-    ) -> Searcher:
-        """Return the searcher for these arguments of `search`; a ranker given by name or folder stays open."""
+    ) -> SearchEngine:
+        """Return the engine for these arguments of `search`; a ranker given by name or folder stays open."""
         self._collection.refresh()
         settings = SearchSettings(
             (by,) if isinstance(by, str) else tuple(by), depth=depth, rank_top=rank_top, literal=literal
@@ -371,7 +371,7 @@ class Index(Closable):
 
                 self._rankers[str(ranker)] = Ranker.load(ranker, device=self._options.device)
             ranker = self._rankers[str(ranker)]
-        return Searcher(self._collection, settings, None, ranker)
+        return SearchEngine(self._collection, settings, None, ranker)
 
 
 def _value(key: str) -> Any:

@@ -13,7 +13,7 @@ from paddle_ranker.metrics.calibration import sigmoid
 from paddle_ranker.model.info import RankerInfo
 from paddle_ranker.serving.core.faults import INVALID, TIMED_OUT, Fault
 from paddle_ranker.serving.core.limits import Limits
-from paddle_ranker.serving.core.scores import Scores, VectorService
+from paddle_ranker.serving.core.services import Scores, VectorService
 from paddle_ranker.serving.paddle.messages import messages
 
 VOCABULARY = 100

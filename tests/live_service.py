@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any, Optional
 
 from starlette.routing import Router
 
-from paddle_ranker.serving.core.budget import ByteBudget
+from paddle_ranker.serving.core.byte_budget import ByteBudget
 from paddle_ranker.serving.core.connections import Connections
 from paddle_ranker.serving.core.limits import Limits
 from paddle_ranker.serving.core.metrics import Metrics
-from paddle_ranker.serving.core.scores import CountedRequest, Counting
 from paddle_ranker.serving.core.server_config import ServeConfig
+from paddle_ranker.serving.core.services import CountedRequest, Counting
 from paddle_ranker.serving.http.middleware import Middleware
 from paddle_ranker.serving.paddle.baidu_std_server import BaiduStdProtocol
 from paddle_ranker.serving.paddle.grpc_services import start_grpc

@@ -17,14 +17,14 @@ from paddle_ranker.retrieval.candidate_indexes import Document
 from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.manifest import IndexInfo, WordsInfo
 from paddle_ranker.retrieval.search import SearchSettings
-from paddle_ranker.retrieval.searcher import Searcher
+from paddle_ranker.retrieval.search_engine import SearchEngine
 
 pytestmark = pytest.mark.unit
 MODULES = (
     "paddle_ranker.encoding.pair_encoder", "paddle_ranker.evaluation.recall", "paddle_ranker.lexical.bm25",
     "paddle_ranker.lexical.tokens", "paddle_ranker.model.tower", "paddle_ranker.retrieval.snapshot",
     "paddle_ranker.retrieval.writer", "paddle_ranker.retrieval.candidate_indexes",
-    "paddle_ranker.retrieval.listing", "paddle_ranker.retrieval.search", "paddle_ranker.retrieval.searcher",
+    "paddle_ranker.retrieval.listing", "paddle_ranker.retrieval.search", "paddle_ranker.retrieval.search_engine",
     "paddle_ranker.retrieval.text_vectors",
     "paddle_ranker.retrieval.word_search", "paddle_ranker.scoring.cascade", "paddle_ranker.scoring.ranker",
     "paddle_ranker.scoring.scorer", "paddle_ranker.serving.clients.base", "paddle_ranker.serving.clients.http_client",
@@ -133,5 +133,5 @@ def test_documents_are_checked_one_by_one(tmp_path: Path) -> None:
         collection.writer.add([document])
         assert collection.snapshot().document("a").fields == {"n": None, "list": [1.0, None]}
         assert collection.writer.add([document]).unchanged == 1
-        with Searcher(collection, SearchSettings()) as searcher:
-            assert [one.id for one in searcher.search("rice", where={"n": None, "list": {"gte": 1}})] == ["a"]
+        with SearchEngine(collection, SearchSettings()) as engine:
+            assert [one.id for one in engine.search("rice", where={"n": None, "list": {"gte": 1}})] == ["a"]

@@ -25,7 +25,7 @@ from paddle_ranker.model.pretrained import find_model
 from paddle_ranker.options import LabelOptions, given_of, main_of, option
 from paddle_ranker.options.declare import shown_name
 from paddle_ranker.options.input_files import base_names
-from paddle_ranker.retrieval.search_options import RANK_TOP, MilvusOptions
+from paddle_ranker.retrieval.search_defaults import RANK_TOP, MilvusOptions
 from paddle_ranker.scoring.scoring_options import RankerOptions
 from paddle_ranker.storage.digest import content_digest
 from paddle_ranker.training.mining import QUERIES_AT_ONCE, group_judgments, text_key
@@ -208,21 +208,21 @@ class SearchedPairs:
 
     def __init__(self, options: CalibrateOptions, reader: Optional[PairEncoder]):
         from paddle_ranker.retrieval.search import SearchSettings
-        from paddle_ranker.retrieval.searcher import Searcher
+        from paddle_ranker.retrieval.search_engine import SearchEngine
 
         assert options.index is not None
         self._folder, self._reader, self.top = options.index, reader, options.rank_top or RANK_TOP
         load = LoadOptions(device=options.device, threads=options.cpu_threads)
         settings = SearchSettings(milvus_uri=options.milvus_uri)
-        self._searcher = Searcher.open(options.index, settings, options=load, batch_size=options.batch_size)
+        self._engine = SearchEngine.open(options.index, settings, options=load, batch_size=options.batch_size)
         self.has_label, self.report = list[bool](), ""
 
     def __call__(self, records: Sequence[LabeledPair]) -> list[LabeledPair]:
         judged, pairs = group_judgments(records), list[LabeledPair]()
-        schema = self._searcher.collection.info.schema
+        schema = self._engine.collection.info.schema
         for start in range(0, len(judged), QUERIES_AT_ONCE):
             part = judged[start : start + QUERIES_AT_ONCE]
-            for judged_query, search in zip(part, self._searcher.run([query.query for query in part], self.top)):
+            for judged_query, search in zip(part, self._engine.run([query.query for query in part], self.top)):
                 labels = dict[str, float]()
                 for pair in judged_query.pairs:
                     key = text_key(pair.title)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Optional
 
 from paddle_ranker import runtime
 from paddle_ranker.commands.compare import PICTURES, name_systems
-from paddle_ranker.commands.search import SearchingOptions, open_searcher
+from paddle_ranker.commands.search import SearchingOptions, open_search_engine
 from paddle_ranker.errors import DataError, UsageError, listed
 from paddle_ranker.options import given_of, json_text, main_of, note, option
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from paddle_ranker.evaluation.comparison import Comparison
     from paddle_ranker.evaluation.retrieval import JudgedQueries, Searched
     from paddle_ranker.retrieval.fusion import Fusion, Signal
-    from paddle_ranker.retrieval.searcher import Searcher
+    from paddle_ranker.retrieval.search_engine import SearchEngine
 
 LEARNED, LEARNED_RANKED, LEARNED_FIELDS = "learned weights", "ranker + learned recall weight", "learned field weights"
 LEARNED_FEATURES = "learned features"
@@ -113,7 +113,7 @@ def evaluate(options: EvaluateRecallOptions) -> Comparison:
         name: read_run(path, skip_bad_rows=options.skip_bad_rows).run
         for name, path in (name_systems(options.runs).items() if options.runs else ())
     }
-    searcher = open_searcher(options)
+    searcher = open_search_engine(options)
     judged = _judged(options, searcher)
     has_features = searcher.ranker is None and has_labels_for_features(judged)
     if options.learn_weights is not None and not (can_learn(searcher) or has_features):
@@ -155,21 +155,21 @@ def evaluate(options: EvaluateRecallOptions) -> Comparison:
     return comparison
 
 
-def _judged(options: EvaluateRecallOptions, searcher: Searcher) -> JudgedQueries:
+def _judged(options: EvaluateRecallOptions, engine: SearchEngine) -> JudgedQueries:
     from paddle_ranker.data.beir import beir_judgments
     from paddle_ranker.evaluation.retrieval import read_judged, read_pairs
 
     if options.test_file is not None:
-        documents = ((document.id, document.text) for document in searcher.collection.snapshot().documents())
+        documents = ((document.id, document.text) for document in engine.collection.snapshot().documents())
         return read_pairs(options.test_file, documents, options)
     if options.beir is not None:
         queries, qrels = beir_judgments(options.beir, options.split)
     else:
         assert options.qrels is not None and options.queries is not None
         queries, qrels = options.queries, options.qrels
-    judged = read_judged(qrels, queries, options, searcher.collection)
+    judged = read_judged(qrels, queries, options, engine.collection)
     answers = judged.answers
-    missing = searcher.collection.snapshot().missing(answers)
+    missing = engine.collection.snapshot().missing(answers)
     if missing:
         problem = f"{qrels}: {len(missing):,} of its {len(answers):,} answers are no documents of {options.index}"
         problem += f", such as {listed(missing[:3])}"
@@ -181,7 +181,7 @@ def _judged(options: EvaluateRecallOptions, searcher: Searcher) -> JudgedQueries
 
 def _add_others(
     options: EvaluateRecallOptions,
-    searcher: Searcher,
+    engine: SearchEngine,
     judged: JudgedQueries,
     runs: dict[str, Scores],
     peers: Mapping[str, Scores],
@@ -192,7 +192,7 @@ def _add_others(
     """
     from paddle_ranker.evaluation.retrieval import lexical_runs, vector_run
 
-    schema = searcher.collection.info.schema
+    schema = engine.collection.info.schema
     others: dict[str, Scores] = {}
     if options.untuned is not None:
         from paddle_ranker.model.load_options import LoadOptions
@@ -202,7 +202,7 @@ def _add_others(
 
         load = LoadOptions(device=options.device, threads=options.cpu_threads)
         tower = Tower.open(options.untuned, load, options.batch_size, for_search=True)
-        documents = list(searcher.collection.snapshot().documents())
+        documents = list(engine.collection.snapshot().documents())
         cut = zip(documents, Cutter(schema, texts_of(tower.encoder)).spans(documents))
         passages = [
             (document.id, schema.passage(document, document.text[slice(*span)]))
@@ -211,7 +211,7 @@ def _add_others(
         ]
         others["untuned"] = vector_run(tower, passages, judged.queries, judged.depth(options.top_k))
     if options.baselines:
-        texts = {document.id: schema.passage(document) for document in searcher.collection.snapshot().documents()}
+        texts = {document.id: schema.passage(document) for document in engine.collection.snapshot().documents()}
         others.update(lexical_runs(texts, judged.queries, judged.depth(options.top_k)))
     for name, run in [*others.items(), *peers.items()]:
         if name in runs:
@@ -221,16 +221,16 @@ def _add_others(
             judged.notes.append(f"{name}: its first {options.top_k:,} documents of a query count, as of all systems")
 
 
-def can_learn(searcher: Searcher) -> bool:
+def can_learn(engine: SearchEngine) -> bool:
     """Return whether a search has weights to learn: of searchers or fields, or of the fused score beside a ranker."""
-    return len(searcher.searchers) > 1 or searcher.ranker is not None or _has_fields(searcher)
+    return len(engine.searchers) > 1 or engine.ranker is not None or _has_fields(engine)
 
 
-def _has_fields(searcher: Searcher) -> bool:
-    return "words" in searcher.searchers and len(searcher.collection.info.schema.words) > 1
+def _has_fields(engine: SearchEngine) -> bool:
+    return "words" in engine.searchers and len(engine.collection.info.schema.words) > 1
 
 
-def _signals(options: EvaluateRecallOptions, searcher: Searcher) -> dict[str, Signal]:
+def _signals(options: EvaluateRecallOptions, engine: SearchEngine) -> dict[str, Signal]:
     """Return the signals of `--signals`, with weight 0; raises `DataError` for a field whose values are no numbers."""
     import numpy as np
 
@@ -240,19 +240,19 @@ def _signals(options: EvaluateRecallOptions, searcher: Searcher) -> dict[str, Si
     signals = {}
     for choice in options.signals:
         name, log = choice.removesuffix(_LOG), choice.endswith(_LOG)
-        if name in searcher.searchers and not log:
+        if name in engine.searchers and not log:
             signals[name] = Signal(0.0)
             continue
-        type = TYPES[searcher.collection.snapshot().type_of(name)]
+        type = TYPES[engine.collection.snapshot().type_of(name)]
         values_by_document = (
-            type.values(document.fields.get(name)) for document in searcher.collection.snapshot().documents()
+            type.values(document.fields.get(name)) for document in engine.collection.snapshot().documents()
         )
         values = [document_values for document_values in values_by_document if document_values]
         numbers = numbers_of(values)
         if not values or np.isnan(numbers).any() or (log and numbers.min() < 0):
             has = "no document has it" if not values else "some values are below 0" if log else "it has other values"
             raise DataError(
-                f"--signals {choice}: is neither a searcher ({', '.join(searcher.searchers)}) nor a field with "
+                f"--signals {choice}: is neither a searcher ({', '.join(engine.searchers)}) nor a field with "
                 f"numbers: {has}"
             )
         signals[name] = Signal.of_values(numbers, log)
@@ -261,7 +261,7 @@ def _signals(options: EvaluateRecallOptions, searcher: Searcher) -> dict[str, Si
 
 def learn(
     options: EvaluateRecallOptions,
-    searcher: Searcher,
+    engine: SearchEngine,
     judged: JudgedQueries,
     searched: Searched,
     runs: dict[str, Scores],
@@ -275,21 +275,21 @@ def learn(
     from paddle_ranker.retrieval.fusion import TITLE, Fusion
     from paddle_ranker.retrieval.weight_learning import learn_recall_weight, learn_title, learn_weights
 
-    names, fusion, lines = searcher.searchers, searcher.settings.fusion, list[str]()
+    names, fusion, lines = engine.searchers, engine.settings.fusion, list[str]()
     method, weights, recall_weight = fusion.method, {}, 0.0
     of_numbers = {name: signal for name, signal in signals.items() if signal.is_field}
     columns = {name: number for number, name in enumerate((*names, *of_numbers), start=2) if name in signals}
-    configured = searcher.collection.info.schema.weights_by(fusion.fields)
+    configured = engine.collection.info.schema.weights_by(fusion.fields)
     counting: dict[str, Signal] = {}
     title = fusion.title
     # The weights of fields; for each query, those learned from other folds.
     by_fields, others = configured, [configured] * len(judged.queries)
-    if _has_fields(searcher):
-        by_fields, others = _learn_fields(options, searcher, judged, runs, lines)
+    if _has_fields(engine):
+        by_fields, others = _learn_fields(options, engine, judged, runs, lines)
     # What is learned beside the fields' weights is learned from searches by them, for a query by other folds' weights.
     of_fields = {
         field_weights: searched if field_weights == configured else search_judged(
-            searcher, judged, options.top_k, replace(fusion, fields=_named(searcher, field_weights)), of_numbers
+            engine, judged, options.top_k, replace(fusion, fields=_named(engine, field_weights)), of_numbers
         )
         for field_weights in dict.fromkeys([by_fields, *others] if len(names) > 1 or searched.ranked else [])
     }  # fmt: skip
@@ -345,8 +345,8 @@ def learn(
             lines.append(f"learned signals: {shown} (the others' worth is not established)")
             for name in ("recall", *counting):
                 runs[f"{LEARNED_RANKED}, without {name}"] = learned_without(name)[1]
-    is_built = by_fields == searcher.collection.info.schema.weights
-    fields = {} if is_built else _named(searcher, by_fields)
+    is_built = by_fields == engine.collection.info.schema.weights
+    fields = {} if is_built else _named(engine, by_fields)
     if title != 1:
         lines.append(f"learned weight of whole titles: {title:g}")
     return Fusion(method, weights, recall_weight, title, fields, counting), lines
@@ -359,7 +359,7 @@ def has_labels_for_features(judged: JudgedQueries) -> bool:
 
 def _with_features(
     options: EvaluateRecallOptions,
-    searcher: Searcher,
+    engine: SearchEngine,
     judged: JudgedQueries,
     fusion: Fusion,
     runs: dict[str, Scores],
@@ -373,7 +373,7 @@ def _with_features(
     from paddle_ranker.evaluation.retrieval import compare_runs, feature_lists, held_out_runs
     from paddle_ranker.retrieval.weight_learning import learn_features, scores_by_other_features
 
-    lists, names = feature_lists(searcher, judged, fusion)
+    lists, names = feature_lists(engine, judged, fusion)
     without = next(name for name in (LEARNED, LEARNED_FIELDS, *runs) if name in runs)
     held_out = scores_by_other_features(lists, names, options.folds)
     scores = {query: held_out.get(query, {}) for query in judged.queries}
@@ -388,7 +388,11 @@ def _with_features(
 
 
 def _learn_fields(
-    options: EvaluateRecallOptions, searcher: Searcher, judged: JudgedQueries, runs: dict[str, Scores], lines: list[str]
+    options: EvaluateRecallOptions,
+    engine: SearchEngine,
+    judged: JudgedQueries,
+    runs: dict[str, Scores],
+    lines: list[str],
 ) -> tuple[tuple[float, ...], list[tuple[float, ...]]]:
     """Learn the weights of fields; return the weights, and for each query those learned from the other folds' queries.
 
@@ -398,13 +402,13 @@ def _learn_fields(
     from paddle_ranker.evaluation.retrieval import rank_losses, words_run
     from paddle_ranker.retrieval.weight_learning import learn_fields
 
-    schema, run_of = searcher.collection.info.schema, dict[tuple[float, ...], "Scores"]()
+    schema, run_of = engine.collection.info.schema, dict[tuple[float, ...], "Scores"]()
 
     def losses_of(weights: tuple[float, ...]) -> Floats:
-        run_of[weights] = words_run(searcher, judged, options.top_k, _named(searcher, weights))
+        run_of[weights] = words_run(engine, judged, options.top_k, _named(engine, weights))
         return rank_losses(run_of[weights], judged, options.top_k)
 
-    configured = schema.weights_by(searcher.settings.fusion.fields)
+    configured = schema.weights_by(engine.settings.fusion.fields)
     learned, others = learn_fields(configured, losses_of, len(judged.queries), options.folds)
     runs[LEARNED_FIELDS] = {query: run_of[weights][query] for query, weights in zip(judged.queries, others)}
     shown = ", ".join(f"{field.name} {weight:g}" for field, weight in zip(schema.words, learned))
@@ -416,8 +420,8 @@ def _learn_fields(
     return learned, others
 
 
-def _named(searcher: Searcher, weights: Sequence[float]) -> dict[str, float]:
-    return {field.name: weight for field, weight in zip(searcher.collection.info.schema.words, weights)}
+def _named(engine: SearchEngine, weights: Sequence[float]) -> dict[str, float]:
+    return {field.name: weight for field, weight in zip(engine.collection.info.schema.words, weights)}
 
 
 def _write_runs(folder: Path, runs: dict[str, Scores]) -> None:

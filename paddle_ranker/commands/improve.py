@@ -22,7 +22,7 @@ from paddle_ranker.commands.evaluate_recall import (
     has_labels_for_features,
 )
 from paddle_ranker.commands.judgments import JudgmentsOptions, draw, read_log
-from paddle_ranker.commands.search import SearchingOptions, open_searcher
+from paddle_ranker.commands.search import SearchingOptions, open_search_engine
 from paddle_ranker.errors import DataError, UsageError
 from paddle_ranker.options import main_of, note, option
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from paddle_ranker.evaluation.comparison import Comparison
     from paddle_ranker.evaluation.retrieval import JudgedQueries
     from paddle_ranker.retrieval.fusion import Fusion
-    from paddle_ranker.retrieval.searcher import Searcher
+    from paddle_ranker.retrieval.search_engine import SearchEngine
 
 TODAY, NEW_RANKER = "today", "new ranker"
 REPORT, FUSION_FILE, RANKER_FOLDER = "report.txt", "fusion.json", "ranker"
@@ -98,7 +98,7 @@ def improve(options: ImproveOptions) -> Optional[str]:
     if output.exists():
         raise DataError(f"{output}: is there already; name another folder")
     make_folder(output.parent)
-    searcher = open_searcher(options)
+    searcher = open_search_engine(options)
     pairs = _pairs_of(options, searcher)
     held_out, others = _split(pairs, _HELD_OUT, options.seed)
     judged, learning = _judged(held_out, options), _judged(others, options)
@@ -136,10 +136,10 @@ def improve(options: ImproveOptions) -> Optional[str]:
     return recommended
 
 
-def _pairs_of(options: ImproveOptions, searcher: Searcher) -> list[TrainingPair]:
+def _pairs_of(options: ImproveOptions, engine: SearchEngine) -> list[TrainingPair]:
     """Return the judged pairs of the log or of the BEIR folder whose documents are in the index."""
     if options.log is not None:
-        judgments = read_log(JudgmentsOptions(log=options.log, index=options.index, output_dir=""), searcher.collection)
+        judgments = read_log(JudgmentsOptions(log=options.log, index=options.index, output_dir=""), engine.collection)
         return [
             TrainingPair(
                 judgment.query,
@@ -156,8 +156,8 @@ def _pairs_of(options: ImproveOptions, searcher: Searcher) -> list[TrainingPair]
 
     assert options.beir is not None
     queries, qrels = beir_judgments(options.beir, options.split)
-    judged = read_judged(qrels, queries, options, searcher.collection)
-    now, pairs = searcher.collection.snapshot(), list[TrainingPair]()
+    judged = read_judged(qrels, queries, options, engine.collection)
+    now, pairs = engine.collection.snapshot(), list[TrainingPair]()
     for query, labels in judged.qrels.items():
         text, documents = judged.queries[query], now.documents_of([*labels])
         search = Search(now, text, now.info.searchers, SearchSettings(literal=True))
@@ -184,38 +184,40 @@ def _judged(pairs: list[TrainingPair], options: ImproveOptions) -> JudgedQueries
     return JudgedQueries(str(options.log or options.beir), {query: query for query in answered}, answered)
 
 
-def _learned_fusions(options: ImproveOptions, searcher: Searcher, learning: JudgedQueries) -> dict[str, Searcher]:
-    """Learn weights of searchers and fields, then of features beside them; return searchers that use them, by name."""
+def _learned_fusions(options: ImproveOptions, engine: SearchEngine, learning: JudgedQueries) -> dict[str, SearchEngine]:
+    """Learn weights of searchers and fields, then of features beside them; return engines that use them, by name."""
     from paddle_ranker.commands.evaluate_recall import EvaluateRecallOptions, can_learn, learn
     from paddle_ranker.evaluation.retrieval import feature_lists, search_judged
-    from paddle_ranker.retrieval.searcher import Searcher
+    from paddle_ranker.retrieval.search_engine import SearchEngine
     from paddle_ranker.retrieval.weight_learning import learn_features
 
     fusions: dict[str, Fusion] = {}
-    fusion = searcher.settings.fusion
+    fusion = engine.settings.fusion
     try:
-        if can_learn(searcher):
+        if can_learn(engine):
             same = {name: getattr(options, name) for name in ("index", "by", "depth")}
             learn_options = EvaluateRecallOptions(**same, beir="", top_k=_DEPTH)
-            searched = search_judged(searcher, learning, _DEPTH)
-            fusion, _ = learn(learn_options, searcher, learning, searched, dict(searched.runs), {})
+            searched = search_judged(engine, learning, _DEPTH)
+            fusion, _ = learn(learn_options, engine, learning, searched, dict(searched.runs), {})
             fusions[LEARNED] = fusion
         if has_labels_for_features(learning):
-            features = learn_features(*feature_lists(searcher, learning, fusion))
+            features = learn_features(*feature_lists(engine, learning, fusion))
             fusions[LEARNED_FEATURES] = replace(fusion, features=features)
     except DataError as error:
         note(f"weights: {error}")
     return {
-        name: Searcher(searcher.collection, replace(searcher.settings, fusion=learned), None, searcher.ranker)
+        name: SearchEngine(engine.collection, replace(engine.settings, fusion=learned), None, engine.ranker)
         for name, learned in fusions.items()
     }
 
 
-def _trained_ranker(options: ImproveOptions, searcher: Searcher, pairs: list[TrainingPair], folder: Path) -> Searcher:
-    """Train a ranker on the pairs that are not held out; return a searcher that uses it."""
+def _trained_ranker(
+    options: ImproveOptions, engine: SearchEngine, pairs: list[TrainingPair], folder: Path
+) -> SearchEngine:
+    """Train a ranker on the pairs that are not held out; return an engine that uses it."""
     from paddle_ranker.commands.command_registry import COMMANDS
     from paddle_ranker.options import options_from
-    from paddle_ranker.retrieval.searcher import Searcher
+    from paddle_ranker.retrieval.search_engine import SearchEngine
     from paddle_ranker.scoring.ranker import Ranker
 
     dev, train = _split(pairs, _VALIDATION, options.seed + 1)
@@ -236,7 +238,7 @@ def _trained_ranker(options: ImproveOptions, searcher: Searcher, pairs: list[Tra
     shutil.copytree(best if best.exists() else training / "run" / "last", folder / RANKER_FOLDER)
     shutil.rmtree(training)
     ranker = Ranker.load(folder / RANKER_FOLDER, device=options.device, threads=options.cpu_threads)
-    return Searcher(searcher.collection, searcher.settings, None, ranker)
+    return SearchEngine(engine.collection, engine.settings, None, ranker)
 
 
 def _steps(pairs: int) -> int:
@@ -244,7 +246,7 @@ def _steps(pairs: int) -> int:
     return max(1, pairs // 100)
 
 
-def _compare(judged: JudgedQueries, systems: Mapping[str, Searcher]) -> Comparison:
+def _compare(judged: JudgedQueries, systems: Mapping[str, SearchEngine]) -> Comparison:
     """Measure the results of each system for the held-out queries; compare each system with today's search."""
     from paddle_ranker.evaluation.retrieval import RANKED, compare_runs, search_judged
 

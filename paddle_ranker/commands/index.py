@@ -81,7 +81,7 @@ from paddle_ranker.retrieval.schema import (
     table,
     with_parts,
 )
-from paddle_ranker.retrieval.search_options import MilvusOptions
+from paddle_ranker.retrieval.search_defaults import MilvusOptions
 from paddle_ranker.retrieval.shards import SHARDS, open_index
 from paddle_ranker.retrieval.snapshot import LocalSnapshot
 from paddle_ranker.retrieval.typed_values import OBJECT

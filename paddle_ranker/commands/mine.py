@@ -32,7 +32,7 @@ from paddle_ranker.options.declare import shown_name
 from paddle_ranker.options.input_files import folder_of, join_files, paths_of
 from paddle_ranker.progress import Progress
 from paddle_ranker.retrieval.candidate_indexes import CandidateIndex, Document, Hits, IndexOptions, TowerIndex
-from paddle_ranker.retrieval.search_options import MilvusOptions
+from paddle_ranker.retrieval.search_defaults import MilvusOptions
 from paddle_ranker.retrieval.vector_indexes import INDEXES
 from paddle_ranker.scale.offline import identity_of, total
 from paddle_ranker.scale.parts import Parts, Source, Work
@@ -60,7 +60,7 @@ from paddle_ranker.training.teachers import Teachers
 
 if TYPE_CHECKING:
     from paddle_ranker.retrieval.search import Search
-    from paddle_ranker.retrieval.searcher import Searcher
+    from paddle_ranker.retrieval.search_engine import SearchEngine
 
 RERANKED = 100
 _PART = 8 * QUERIES_AT_ONCE  # queries of an actor's part
@@ -188,34 +188,34 @@ class MineOptions(LabelOptions, ScoringOptions, MilvusOptions, RayOptions):
 
 
 class SearchedIndex:
-    """Documents of an index folder, as its `Searcher` finds them, in the parts that a ranker reads.
+    """Documents of an index folder, as its `SearchEngine` finds them, in the parts that a ranker reads.
 
     titles: titles of `--queries`; `reads` finds the document whose text, or title and text, equals such a title
     encoder: encoder of the ranker's pairs, see `Search.read`
     """
 
-    def __init__(self, searcher: Searcher, titles: Iterable[str], encoder: Optional[PairEncoder]):
-        self._searcher, self._encoder, self._schema = searcher, encoder, searcher.collection.info.schema
+    def __init__(self, engine: SearchEngine, titles: Iterable[str], encoder: Optional[PairEncoder]):
+        self._engine, self._encoder, self._schema = engine, encoder, engine.collection.info.schema
         titles = {*titles}
         self._keys = {*map(text_key, titles)}
         self._documents: dict[str, Document] = {}  # by the title that stands for it
-        for document in searcher.collection.snapshot().documents():
+        for document in engine.collection.snapshot().documents():
             texts = document.text, self._schema.passage(document)
             self._documents.update((text, document) for text in texts if text in titles)
         self._searches: dict[str, Search] = {}
 
     def __len__(self) -> int:
-        return len(self._searcher.collection)
+        return len(self._engine.collection)
 
     def search(self, queries: Sequence[str], top_k: int) -> list[Hits]:
         """Return, for each query, up to `top_k` documents, best first."""
-        self._searches = dict(zip(queries, self._searcher.run(queries, top_k)))
+        self._searches = dict(zip(queries, self._engine.run(queries, top_k)))
         results = [search.results() for search in self._searches.values()]
         return [Hits([result.id for result in row], np.array([result.score for result in row])) for row in results]
 
     def document(self, id: str) -> Document:
         """Return the document with this id; raises `KeyError` if there is none."""
-        document = self._searcher.collection.snapshot().document(id)
+        document = self._engine.collection.snapshot().document(id)
         whole = self._schema.passage(document)
         text = whole if whole != document.text and text_key(whole) in self._keys else document.text
         self._documents.setdefault(text, document)
@@ -274,10 +274,10 @@ class _Mining:
     def __init__(self, options: MineOptions):
         self._options = options
         is_beir = os.path.isdir(options.queries)
-        self._searcher = _searcher(options) if options.index and (is_beir or options.ray is None) else None
+        self._engine = _search_engine(options) if options.index and (is_beir or options.ray is None) else None
         self._source: Optional[RecordFile[Record]] = None
-        if self._searcher is not None and is_beir:
-            pairs, self.read = _beir_pairs(options, self._searcher), f"its split {options.split}"
+        if self._engine is not None and is_beir:
+            pairs, self.read = _beir_pairs(options, self._engine), f"its split {options.split}"
             self.queries = group_judgments(pairs)
             return
         source = self._source = open_as_one_of(options.queries, JUDGED_KINDS, options)
@@ -297,9 +297,9 @@ class _Mining:
         index: CandidateIndex
         reads = whole
         if options.index is not None:
-            searcher = self._searcher or _searcher(options)
-            encoder = teachers.pair_encoder if teachers is not None else _tower_reader(searcher)
-            index = SearchedIndex(searcher, [pair.title for judged in self.queries for pair in judged.pairs], encoder)
+            engine = self._engine or _search_engine(options)
+            encoder = teachers.pair_encoder if teachers is not None else _tower_reader(engine)
+            index = SearchedIndex(engine, [pair.title for judged in self.queries for pair in judged.pairs], encoder)
             reads = index.reads
             print(f"{options.index}: {len(index):,} texts", flush=True)
         else:
@@ -395,26 +395,26 @@ def _mine_by_actors(options: MineOptions, queries: int) -> tuple[int, Counter[st
     return rows, counts, truncations
 
 
-def _searcher(options: MineOptions) -> Searcher:
+def _search_engine(options: MineOptions) -> SearchEngine:
     runtime.prepare_command(options.cpu_threads)
     from paddle_ranker.retrieval.search import SearchSettings
-    from paddle_ranker.retrieval.searcher import Searcher
+    from paddle_ranker.retrieval.search_engine import SearchEngine
 
     assert options.index is not None
     settings = SearchSettings(milvus_uri=options.milvus_uri)
-    return Searcher.open(
+    return SearchEngine.open(
         options.index, settings, options=LoadOptions.of(options, positive_label=None), batch_size=options.batch_size
     )
 
 
-def _beir_pairs(options: MineOptions, searcher: Searcher) -> list[LabeledPair]:
+def _beir_pairs(options: MineOptions, engine: SearchEngine) -> list[LabeledPair]:
     """Return the judged pairs of a BEIR folder's training split, with the texts that the index has."""
     from paddle_ranker.evaluation.retrieval import read_judged
 
     files = beir_judgments(options.queries, options.split)
     judged = read_judged(files.qrels, files.queries, options)
     ids = {id for labels in judged.qrels.values() for id in labels}
-    documents = searcher.collection.snapshot().documents_of(list(ids))
+    documents = engine.collection.snapshot().documents_of(list(ids))
     return [
         LabeledPair(judged.queries[query], documents[id].text, float(label))
         for query, labels in judged.qrels.items()
@@ -423,9 +423,9 @@ def _beir_pairs(options: MineOptions, searcher: Searcher) -> list[LabeledPair]:
     ]
 
 
-def _tower_reader(searcher: Searcher) -> Optional[PairEncoder]:
+def _tower_reader(engine: SearchEngine) -> Optional[PairEncoder]:
     """Return the encoder of the index's tower, which cuts texts for a ranker; None if the index has no passages."""
-    now = searcher.collection.snapshot()
+    now = engine.collection.snapshot()
     folder, has_passages = now.tower_folder, bool(now.info.schema.passage_tokens)
     return identify(folder).row_encoder(TOWER).tokens if folder is not None and has_passages else None
 

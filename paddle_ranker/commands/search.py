@@ -23,7 +23,7 @@ from paddle_ranker.options.declare import shown_name
 from paddle_ranker.progress import Progress
 from paddle_ranker.retrieval.fusion import FUSIONS, RRF_K, parse_fusion
 from paddle_ranker.retrieval.places import shown_place
-from paddle_ranker.retrieval.search_options import DEPTH, FUSION, RANK_TOP, SYNONYMS, MilvusOptions
+from paddle_ranker.retrieval.search_defaults import DEPTH, FUSION, RANK_TOP, SYNONYMS, MilvusOptions
 from paddle_ranker.retrieval.vector_search import search_method
 from paddle_ranker.scoring.scoring_options import OF_MODEL, ScoringOptions
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from paddle_ranker.retrieval.collection import Collection
     from paddle_ranker.retrieval.filters import Filter
     from paddle_ranker.retrieval.search import FeatureParts, Result, Search, SearchSettings
-    from paddle_ranker.retrieval.searcher import Searcher
+    from paddle_ranker.retrieval.search_engine import SearchEngine
     from paddle_ranker.scoring.ranker import Ranker
 
 FORMATS = ("text", "json", "trec")
@@ -141,23 +141,23 @@ class SearchOptions(SearchingOptions):
         return "json" if self.output_file.lower().removesuffix(".gz").endswith(JSON_EXTENSIONS) else "trec"
 
 
-def open_searcher(options: SearchingOptions) -> Searcher:
+def open_search_engine(options: SearchingOptions) -> SearchEngine:
     """Open the index and the ranker that the options name; print a note on how the index is searched."""
     from paddle_ranker.model.load_options import LoadOptions
-    from paddle_ranker.retrieval.searcher import Searcher
+    from paddle_ranker.retrieval.search_engine import SearchEngine
 
     tower = LoadOptions(device=options.device, threads=options.cpu_threads)
     ranker = ranker_of(options) if options.ranker is not None else None
     folders = [] if os.path.exists(options.index) else options.index.split(os.pathsep)
-    searcher = Searcher.open(
+    engine = SearchEngine.open(
         folders if len(folders) > 1 else options.index,
         options.settings(),
         ranker=ranker,
         options=tower,
         batch_size=options.batch_size,
     )
-    note(how_searched(searcher))
-    return searcher
+    note(how_searched(engine))
+    return engine
 
 
 def ranker_of(options: SearchingOptions) -> Ranker:
@@ -175,18 +175,18 @@ def ranker_of(options: SearchingOptions) -> Ranker:
     )
 
 
-def how_searched(searcher: Searcher) -> str:
+def how_searched(engine: SearchEngine) -> str:
     """Return a line that names the index, and its searchers with their methods."""
-    collection, settings = searcher.collection, searcher.settings
+    collection, settings = engine.collection, engine.settings
     info, parts = collection.info, []
-    for name in searcher.searchers:
+    for name in engine.searchers:
         if name == "words" and info.words is not None:
             parts.append(f"words ({search_method(info, name)}, {info.words.tokenizer})")
         else:
             parts.append(f"{name} ({search_method(info, name, settings.ef, settings.nprobe)})")
     lists = f", {settings.depth:,} of each by {settings.fusion.method}" if len(parts) > 1 else ""
     method = f"{lists} with k = {RRF_K}" if lists and settings.fusion.method == "rrf" else lists
-    ranked = f"; the ranker orders the first {settings.rank_top:,}" if searcher.ranker else ""
+    ranked = f"; the ranker orders the first {settings.rank_top:,}" if engine.ranker else ""
     is_one = collection.folder not in collection.folders
     folders = listed(map(str, [collection.folder] if is_one else collection.folders))
     return f"{folders}: {len(collection):,} documents by {' and '.join(parts)}{method}{ranked}"
@@ -232,7 +232,7 @@ def search(options: SearchOptions) -> None:
         queries = read_queries(options.input_file, options)
     where = filter_of(options.where)
     check_parameters(Listing(where=where))
-    searcher = open_searcher(options)
+    searcher = open_search_engine(options)
     if where is not None:
         note(how_filtered(searcher.collection, where, options.where or ""))
     like = None if options.like is None else Path(options.like)

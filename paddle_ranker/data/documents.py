@@ -21,6 +21,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple, Optional, Union
 
+from paddle_ranker.data.cell_formats import LIST, Spellings, ValueSpelling, has_markup, spelling_of, text_of_html
 from paddle_ranker.data.formats import (
     EMPTY_LINE,
     ENCODINGS,
@@ -38,7 +39,6 @@ from paddle_ranker.data.labels import number_of
 from paddle_ranker.data.readers import Unread, is_file_name
 from paddle_ranker.data.records import DocumentRow, is_finite, is_storable, without_nan
 from paddle_ranker.data.skips import NOT_READ, LeftOut, Skips
-from paddle_ranker.data.spellings import LIST, Spellings, ValueSpelling, has_markup, spelling_of, text_of_html
 from paddle_ranker.errors import DataError, UsageError, brief, did_you_mean, listed, quoted
 from paddle_ranker.options import TAB, DocumentOptions, note_once
 from paddle_ranker.options.input_files import paths_of

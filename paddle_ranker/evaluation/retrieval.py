@@ -30,8 +30,8 @@ from paddle_ranker.progress import Progress
 from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.fusion import FUSIONS, Candidates, Fusion, Signal, by_score, numbers_of
 from paddle_ranker.retrieval.manifest import WORDS
+from paddle_ranker.retrieval.search_engine import SearchEngine
 from paddle_ranker.retrieval.searchable import LookupRequest
-from paddle_ranker.retrieval.searcher import Searcher
 from paddle_ranker.retrieval.text_vectors import Tower, nearest
 from paddle_ranker.retrieval.weight_learning import JudgedList, rank_loss
 from paddle_ranker.retrieval.word_search import WordSearcher
@@ -226,13 +226,13 @@ class Searched:
     ranked: list[JudgedList]
 
 
-def words_run(searcher: Searcher, judged: JudgedQueries, top_k: int, fields: Mapping[str, float]) -> Scores:
+def words_run(engine: SearchEngine, judged: JudgedQueries, top_k: int, fields: Mapping[str, float]) -> Scores:
     """Return the run of words with these weights of fields, up to `top_k` documents of a query, best first."""
-    depth = max(searcher.settings.depth, judged.depth(top_k))
+    depth = max(engine.settings.depth, judged.depth(top_k))
     asking = LookupRequest(WORDS, list(judged.queries.values()), depth, fields=fields, titles=True)
     run: Scores = {}
-    title = searcher.settings.fusion.title
-    for query, hits in zip(judged.queries, searcher.collection.snapshot().begin_search(asking)()):
+    title = engine.settings.fusion.title
+    for query, hits in zip(judged.queries, engine.collection.snapshot().begin_search(asking)()):
         candidates = Candidates.of({WORDS: hits}, title)
         order, scores = Fusion(title=title).best(candidates, depth)
         run[query] = dict(zip((candidates.ids[place] for place in order), scores.tolist()))
@@ -253,7 +253,7 @@ def rank_losses(run: Scores, judged: JudgedQueries, top_k: int) -> Floats:
 
 
 def search_judged(
-    searcher: Searcher,
+    engine: SearchEngine,
     judged: JudgedQueries,
     top_k: int,
     fusion: Optional[Fusion] = None,
@@ -267,7 +267,7 @@ def search_judged(
     fusion: replaces the searcher's fusion
     fields: signals of fields, by the field's name; they are added to the inputs of `Searched.ranked`
     """
-    fusion, names = fusion or searcher.settings.fusion, searcher.searchers
+    fusion, names = fusion or engine.settings.fusion, engine.searchers
     first, others, measured = names[0], dict[str, Fusion](), top_k
     top_k = judged.depth(top_k)
     if len(names) > 1:
@@ -275,10 +275,10 @@ def search_judged(
         if not fusion.weights:
             others = {f"{HYBRID} ({method})": Fusion(method) for method in FUSIONS if method != fusion.method}
     searched = Searched({name: {} for name in dict.fromkeys((first, *names, *others))}, [], [])
-    if searcher.ranker is not None:
+    if engine.ranker is not None:
         searched.runs[f"{first}{RANKED}"] = {}
     for part in chunks(Progress(judged.queries.items(), desc="search", unit="query"), _QUERIES):
-        searches = searcher.run([text for _, text in part], top_k, fusion=fusion)
+        searches = engine.run([text for _, text in part], top_k, fusion=fusion)
         for (query, _), search in zip(part, searches):
             candidates = search.candidates
             best = by_score(search.fused, candidates.ids)[:top_k]
@@ -291,13 +291,13 @@ def search_judged(
             for name, other in others.items():
                 order, scores = other.best(candidates, top_k)
                 searched.runs[name][query] = {candidates.ids[row]: score for row, score in zip(order, scores.tolist())}
-        if searcher.ranker is None:
+        if engine.ranker is None:
             continue
         for (query, _), search in zip(part, searches):
             candidates = search.candidates
             searched.runs[f"{first}{RANKED}"][query] = in_order(candidates.ids[place] for place in search.shown)
             numbers = [
-                signal.standardised(numbers_of(searcher.collection.snapshot().values(name, candidates.ids)))
+                signal.standardised(numbers_of(engine.collection.snapshot().values(name, candidates.ids)))
                 for name, signal in (fields or {}).items()
             ]
             signals = np.column_stack([fusion.shares(candidates), candidates.normalised, *numbers])
@@ -313,7 +313,7 @@ def search_judged(
 
 
 def feature_lists(
-    searcher: Searcher, judged: JudgedQueries, fusion: Fusion
+    engine: SearchEngine, judged: JudgedQueries, fusion: Fusion
 ) -> tuple[list[JudgedList], tuple[str, ...]]:
     """Return the first documents of each query's fused list with their features, and the names of the features.
 
@@ -322,9 +322,9 @@ def feature_lists(
     fusion: replaces the searcher's fusion; features in it are ignored, and so is the searcher's ranker
     """
     lists, names, fusion = list[JudgedList](), tuple[str, ...](), replace(fusion, features={})
-    searcher = Searcher(searcher.collection, searcher.settings)
+    engine = SearchEngine(engine.collection, engine.settings)
     for part in chunks(Progress(judged.queries.items(), desc="search", unit="query"), _QUERIES):
-        for (query, _), search in zip(part, searcher.run([text for _, text in part], fusion=fusion)):
+        for (query, _), search in zip(part, engine.run([text for _, text in part], fusion=fusion)):
             if not search.order:
                 continue
             places, features = search.list_features()

@@ -1,4 +1,4 @@
-"""Bounds of what a caller sends with a search: the server, `Searcher` and `Index` check it here, before any stage.
+"""Bounds of what a caller sends with a search: the server, `SearchEngine` and `Index` check it here, before any stage.
 
 check_parameters(Listing(top_k=10, sort=["-year"]), query="rice", facets=["year"])
 

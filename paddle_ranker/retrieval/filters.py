@@ -15,7 +15,7 @@ from functools import cached_property
 from itertools import chain
 from typing import Union
 
-from paddle_ranker.data.spellings import Spellings
+from paddle_ranker.data.cell_formats import Spellings
 from paddle_ranker.errors import ParameterError, did_you_mean, listed, quoted
 from paddle_ranker.retrieval.typed_values import MISSING, TYPES, UntypedValue, ValueRange, plain
 

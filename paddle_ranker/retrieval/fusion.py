@@ -23,7 +23,7 @@ from paddle_ranker.metrics.ranking import standardise
 from paddle_ranker.registry import Registry
 from paddle_ranker.retrieval.candidate_indexes import Hits
 from paddle_ranker.retrieval.schema import MOST_WEIGHT
-from paddle_ranker.retrieval.search_options import FUSION
+from paddle_ranker.retrieval.search_defaults import FUSION
 from paddle_ranker.retrieval.typed_values import NUMBER, Value
 from paddle_ranker.storage.atomic import new_file
 from paddle_ranker.storage.untrusted import read_json

@@ -12,7 +12,7 @@ import numpy as np
 from paddle_ranker.errors import ParameterError, refuse_text
 from paddle_ranker.lexical.postings import Hashes
 from paddle_ranker.retrieval.filters import Filter
-from paddle_ranker.retrieval.search_options import TOP_K
+from paddle_ranker.retrieval.search_defaults import TOP_K
 from paddle_ranker.retrieval.typed_values import Value, is_value
 from paddle_ranker.storage.untrusted import Unchecked
 

@@ -2,7 +2,7 @@
 
 service = ShardService("index-1")  # beside the folder of a shard
 calls = [lambda name, *args: pool.submit(service.call, name, *args), ...]  # here: a transport for each shard
-with Searcher(RemoteCollection(calls), SearchSettings()) as searcher:
+with SearchEngine(RemoteCollection(calls), SearchSettings()) as searcher:
     searcher.search("query")
 
 A document must be in one shard only. `RemoteSnapshot` is what a search sees.

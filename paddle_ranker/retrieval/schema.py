@@ -19,13 +19,13 @@ from pathlib import Path
 from typing import Annotated, NamedTuple, Optional, Protocol, Union
 
 from paddle_ranker.array_types import Vectors
+from paddle_ranker.data.cell_formats import LIST, ValueSpelling, spelling_of
 from paddle_ranker.data.documents import TITLES, Declared, FileFields
 from paddle_ranker.data.film import BEGINNINGS
 from paddle_ranker.data.labels import number_of
 from paddle_ranker.data.placed_text import PlacedText
 from paddle_ranker.data.readers import READERS, Reader, is_file_name
 from paddle_ranker.data.records import DocumentRow
-from paddle_ranker.data.spellings import LIST, ValueSpelling, spelling_of
 from paddle_ranker.errors import DataError, UsageError, brief, listed, quoted
 from paddle_ranker.lexical.analyser import Analyser, analyser, pieces
 from paddle_ranker.lexical.tokens import STANDARD, Tokenizer, tokenizer_named
@@ -102,25 +102,25 @@ def _open_text_tower(folder: Path, options: LoadOptions, batch_size: int) -> Fie
 
 
 def _open_picture_tower(folder: Path, options: LoadOptions, batch_size: int) -> FieldTower:
-    from paddle_ranker.retrieval.file_fields import FileTower
+    from paddle_ranker.retrieval.field_towers import FileTower
 
     return FileTower.open(folder, options, batch_size, PICTURE)
 
 
 def _open_film_tower(folder: Path, options: LoadOptions, batch_size: int) -> FieldTower:
-    from paddle_ranker.retrieval.file_fields import FilmTower
+    from paddle_ranker.retrieval.field_towers import FilmTower
 
     return FilmTower.open(folder, options, batch_size, PICTURE)
 
 
 def _open_sound_tower(folder: Path, options: LoadOptions, batch_size: int) -> FieldTower:
-    from paddle_ranker.retrieval.file_fields import FileTower
+    from paddle_ranker.retrieval.field_towers import FileTower
 
     return FileTower.open(folder, options, batch_size, SOUND)
 
 
 def _picture_suffix(data: bytes) -> str:
-    from paddle_ranker.retrieval.file_fields import suffix_of
+    from paddle_ranker.retrieval.field_towers import suffix_of
 
     return suffix_of(data)
 
@@ -337,7 +337,7 @@ class Field:
     literal: whether mistyped words of queries are never corrected to words of this searched field
     label: name that the search page shows in place of `name`
     unit: unit that the search page shows after numbers, such as €
-    format: how texts in files spell the values, see `data.spellings.spelling_of`; "": as the type says, or as all
+    format: how texts in files spell the values, see `data.cell_formats.spelling_of`; "": as the type says, or as all
         values of a file's column are spelled
     """
 

@@ -1,6 +1,6 @@
 """A search of a collection, and its stages: by words, by vectors, by both, and then by a ranker.
 
-The stages are methods of `Search`. `run_searches` of `retrieval/searcher.py` runs them in order.
+The stages are methods of `Search`. `run_searches` of `retrieval/search_engine.py` runs them in order.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from paddle_ranker.retrieval.near_duplicates import CONTENT, leaders, sketches_o
 from paddle_ranker.retrieval.places import MOST_PLACES, PlaceInFile, place_of, placed_text
 from paddle_ranker.retrieval.query_parsing import ParsedQuery, Synonyms, WordQuery, parse_query
 from paddle_ranker.retrieval.schema import PLACES
-from paddle_ranker.retrieval.search_options import DEPTH, RANK_TOP
+from paddle_ranker.retrieval.search_defaults import DEPTH, RANK_TOP
 from paddle_ranker.retrieval.searchable import LookupRequest, Matching, Snapshot
 from paddle_ranker.retrieval.turns import check, checked, once, reserve
 from paddle_ranker.retrieval.typed_values import Value

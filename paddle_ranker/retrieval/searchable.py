@@ -1,4 +1,4 @@
-"""Interface of the collections that `Search` and `Searcher` use: in a folder, or in shards elsewhere."""
+"""Interface of the collections that `Search` and `SearchEngine` use: in a folder, or in shards elsewhere."""
 
 from __future__ import annotations
 

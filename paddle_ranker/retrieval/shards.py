@@ -1,6 +1,6 @@
 """Shards: several index folders that are searched as one.
 
-with Searcher.open(["index-2023", "index-2024"]) as searcher:
+with SearchEngine.open(["index-2023", "index-2024"]) as searcher:
     searcher.search("query")
 
 Scores, ties, totals and facets are those of a single folder with all documents in the folders' order: document

@@ -18,8 +18,8 @@ from decimal import Decimal
 from functools import lru_cache
 from typing import NamedTuple, Optional, Union
 
+from paddle_ranker.data.cell_formats import is_no_value
 from paddle_ranker.data.labels import number_of
-from paddle_ranker.data.spellings import is_no_value
 from paddle_ranker.lexical.analyser import analyser
 from paddle_ranker.storage.untrusted import Unchecked
 

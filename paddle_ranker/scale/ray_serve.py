@@ -189,7 +189,7 @@ class _Replica:
         config = config_of(options)
         hide_other_gpus()
         runtime.prepare_command(config.cpu_threads)
-        from paddle_ranker.serving.core.budget import ByteBudget
+        from paddle_ranker.serving.core.byte_budget import ByteBudget
         from paddle_ranker.serving.core.logs import JsonLog, routed_logging
         from paddle_ranker.serving.core.metrics import Metrics
         from paddle_ranker.serving.core.reload import Reloader

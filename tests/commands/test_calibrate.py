@@ -23,7 +23,7 @@ from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.manifest import IndexInfo, WordsInfo
 from paddle_ranker.retrieval.schema import Field, Schema
 from paddle_ranker.retrieval.search import SearchSettings
-from paddle_ranker.retrieval.searcher import Searcher
+from paddle_ranker.retrieval.search_engine import SearchEngine
 from tests.conftest import Call
 from tests.export_cases import write_two_members
 from tests.tiny import HAN, PAIRS, QUERIES, TITLES, change_json, draw_words, write_ranker
@@ -265,8 +265,8 @@ def test_it_is_fitted_to_what_searches_find(folder: Path, tmp_path: Path, call: 
     schema = Schema((Field("name", "text", title=True),), template="{text}")
     with Collection.create(index, IndexInfo(WordsInfo("bigram"), None, schema=schema)) as collection:
         collection.writer.add(documents)
-    with Searcher.open(index, SearchSettings(rank_top=20), ranker=folder) as searcher:
-        found = searcher.run([*dict.fromkeys(queries)], top_k=20)
+    with SearchEngine.open(index, SearchSettings(rank_top=20), ranker=folder) as engine:
+        found = engine.run([*dict.fromkeys(queries)], top_k=20)
     rows = [(one.text, result.text, result.logit) for one in found for result in one.results()]
     there = np.array([(query, text) in known for query, text, _ in rows])
     given = np.array([known.get((query, text), 0.0) for query, text, _ in rows])

@@ -20,7 +20,7 @@ from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.fusion import FORMAT, Fusion
 from paddle_ranker.retrieval.manifest import IndexInfo, VectorsInfo, WordsInfo
 from paddle_ranker.retrieval.search import SearchSettings
-from paddle_ranker.retrieval.searcher import Searcher
+from paddle_ranker.retrieval.search_engine import SearchEngine
 from paddle_ranker.retrieval.text_vectors import Tower
 from paddle_ranker.retrieval.weight_learning import JudgedList, learn_recall_weight
 from paddle_ranker.scoring.ranker import Ranker
@@ -66,12 +66,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def vectors(monkeypatch: pytest.MonkeyPatch) -> None:
     """Vectors of queries without a tower, which these tests need not train."""
-    whole = Searcher.__init__
+    whole = SearchEngine.__init__
 
-    def made(self: Searcher, collection: Collection, settings: SearchSettings, _: object, ranker: object) -> None:
+    def made(self: SearchEngine, collection: Collection, settings: SearchSettings, _: object, ranker: object) -> None:
         whole(self, collection, settings, vectors_of, ranker)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(Searcher, "__init__", made)
+    monkeypatch.setattr(SearchEngine, "__init__", made)
 
 
 def test_all_systems_measures_are_ir_measures(folder: Path, tmp_path: Path, call: Call) -> None:
@@ -118,7 +118,7 @@ def test_pairs_and_a_ranker(folder: Path, tmp_path: Path, call: Call) -> None:
     status, out, err = call(evaluate_recall.main, *ask, *ranked)
     assert status == 0, err
     answers = [line.split("\t") for line in (folder / "pairs.tsv").read_text(encoding="utf-8").splitlines()]
-    retriever = Searcher(Collection.open(folder / "index"), SearchSettings(), vectors_of, None)
+    retriever = SearchEngine(Collection.open(folder / "index"), SearchSettings(), vectors_of, None)
     hits = [title in {one.text for one in retriever.search(query, 10)} for query, title in answers]
     lines = out.splitlines()
     shown = {line.split("  ")[1].strip(): line for line in lines[lines.index("R@10") + 1 :][:5]}
@@ -165,7 +165,7 @@ def test_the_learned_recall_weight_is_of_the_learned_fusion(
     assert learned.method == "weighted" and f"learned recall weight: {learned.recall_weight:.3f}" in out
 
     ranker, lists = Ranker.load(tmp_path / "ranker", device="cpu"), []
-    retriever = Searcher(Collection.open(folder / "index"), SearchSettings(), vectors_of, ranker)
+    retriever = SearchEngine(Collection.open(folder / "index"), SearchSettings(), vectors_of, ranker)
     answers = [line.split("\t") for line in (folder / "pairs.tsv").read_text(encoding="utf-8").splitlines()]
     found = [one.candidates for one in retriever.run([query for query, _ in answers], 100)]
     for (query, title), one, results in zip(
@@ -251,12 +251,12 @@ def test_an_english_collection_has_stems_and_titles_before_texts(tmp_path: Path,
     assert status == 0, err
     status, out, _ = call(index.main, "info", tmp_path / "index")
     assert "words: standard, BM25" in out
-    (found,) = Searcher.open(tmp_path / "index").search("the training of a ranker")
+    (found,) = SearchEngine.open(tmp_path / "index").search("the training of a ranker")
     assert (found.id, found.text, dict(found.fields)) == (
         "a", "trained on pairs", {"title": "Rankers", "year": 2020}
     )  # fmt: skip
     assert found.title == "Rankers"
-    assert [one.id for one in Searcher.open(tmp_path / "index").search("水稻")] == ["b"]
+    assert [one.id for one in SearchEngine.open(tmp_path / "index").search("水稻")] == ["b"]
 
 
 def test_an_untuned_encoder_and_stems_are_baselines() -> None:
@@ -413,8 +413,8 @@ def test_signals_that_help_join_the_last_stage(tmp_path: Path, call: Call, monke
     signal, there = fusion.signals["clicks"], np.log1p(np.delete(clicks, 7))
     assert len(fusion.signals) == 1 and signal.weight > 0
     assert (signal.mean, signal.deviation) == pytest.approx((there.mean(), there.std()))
-    searcher = Searcher.open(tmp_path / "index", SearchSettings(fusion=fusion), ranker=tmp_path / "ranker")
-    (one,) = searcher.run(["研究，教育，管理"], 10)
+    engine = SearchEngine.open(tmp_path / "index", SearchSettings(fusion=fusion), ranker=tmp_path / "ranker")
+    (one,) = engine.run(["研究，教育，管理"], 10)
     added = signal.weight * (np.log1p(clicks) - there.mean()) / there.std()
     added[7] = 0.0
     ids, shares = one.candidates.ids, fusion.recall_weight * fusion.shares(one.candidates)
@@ -442,14 +442,14 @@ def test_weights_of_fields_are_learned_where_keywords_matter(tmp_path: Path, cal
     build = ["build", "--corpus", tmp_path / "corpus.jsonl", "--output", tmp_path / "built"]
     build += ["--title_column", "none", "--field", declared]
     assert call(index.main, *build)[0] == 0
-    by_file = Searcher.open(folder, SearchSettings(fusion=Fusion.read(weights)))
-    built = Searcher.open(tmp_path / "built")
-    without_titles = Searcher.open(folder, SearchSettings(fusion=replace(Fusion.read(weights), title=0.0)))
+    by_file = SearchEngine.open(folder, SearchSettings(fusion=Fusion.read(weights)))
+    built = SearchEngine.open(tmp_path / "built")
+    without_titles = SearchEngine.open(folder, SearchSettings(fusion=replace(Fusion.read(weights), title=0.0)))
     for query in (" ".join(NOUNS[:3]), NOUNS[7]):
         one, other = ({found.id: found.score for found in searcher.search(query, 20)} for searcher in (by_file, built))
         assert one == pytest.approx(other, abs=1e-9)
         assert {found.id: found.score for found in by_file.search(query, 20, fusion="weighted")} == one
-        asked = Searcher.open(folder).search(query, 20, fusion=str(weights))
+        asked = SearchEngine.open(folder).search(query, 20, fusion=str(weights))
         assert {found.id: found.score for found in asked} == one
         untitled = {found.id: found.score for found in without_titles.search(query, 20)}
         added = by_file.collection.snapshot().explain_words(query, list(untitled), fields)
@@ -489,4 +489,4 @@ def test_a_file_of_weights_that_cannot_be_is_refused(tmp_path: Path, call: Call)
         facts = {"format": FORMAT, **asdict(Fusion()), "fields": fields}
         weights.write_text(json.dumps(facts))
         with pytest.raises((UsageError, DataError), match=fragment):
-            Searcher.open(folder, SearchSettings(fusion=Fusion.read(weights)))
+            SearchEngine.open(folder, SearchSettings(fusion=Fusion.read(weights)))

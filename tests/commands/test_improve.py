@@ -17,7 +17,7 @@ from paddle_ranker.commands import evaluate_recall, improve, index, search
 from paddle_ranker.data.beir import write_beir
 from paddle_ranker.retrieval.fusion import FEATURE_DEPTH, Fusion
 from paddle_ranker.retrieval.search import SearchSettings
-from paddle_ranker.retrieval.searcher import Searcher
+from paddle_ranker.retrieval.search_engine import SearchEngine
 from paddle_ranker.serving.core.logs import JsonLog
 from paddle_ranker.serving.core.metrics import Metrics
 from paddle_ranker.serving.core.reload import Reloadable, Reloader
@@ -59,7 +59,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def write_log(folder: Path, searched: Path, queries: list[str], clicked: Sequence[int] = (0,)) -> Path:
     """Log searches of an index, each with a click on the result of one of these places, in turns."""
-    log, searcher = SearchLog(folder), Searcher.open(searched)
+    log, searcher = SearchLog(folder), SearchEngine.open(searched)
     for number, query in enumerate(queries):
         hits = searcher.search(query, 10)
         shown = [Shown(one.id, {"fused": rank}, None, digest_of(one.text)) for rank, one in enumerate(hits, 1)]
@@ -222,7 +222,7 @@ def test_shards_order_by_features_as_one_index(titled: Path, tmp_path: Path) -> 
     weights = {"coverage": 1.0, "first_match": -1.0, "likeness": 0.5, "rarest_missing": -0.3, "words.score": 0.2}
     settings = SearchSettings(fusion=Fusion("weighted", features=weights))
     folders = [tmp_path / "shard0", tmp_path / "shard1"]
-    with Searcher.open(titled / "index", settings) as one, Searcher.open(folders, settings) as several:
+    with SearchEngine.open(titled / "index", settings) as one, SearchEngine.open(folders, settings) as several:
         for query in (NAMES[0], f"{NAMES[7]} {NAMES[9]}"):
             wanted = {found.id: found.score for found in one.search(query, 60)}
             assert {found.id: found.score for found in several.search(query, 60)} == pytest.approx(wanted, abs=1e-9)
@@ -231,9 +231,9 @@ def test_shards_order_by_features_as_one_index(titled: Path, tmp_path: Path) -> 
 
 def test_only_the_first_documents_are_ordered_by_features_and_the_others_follow(titled: Path) -> None:
     fusion = Fusion("weighted", features={"text_length": 1.0, "words.score": 0.0})
-    with Searcher.open(titled / "index") as searcher:
-        (plain,) = searcher.run(["shop"], 100)
-        (ordered,) = searcher.run(["shop"], 100, fusion=fusion)
+    with SearchEngine.open(titled / "index") as engine:
+        (plain,) = engine.run(["shop"], 100)
+        (ordered,) = engine.run(["shop"], 100, fusion=fusion)
     ids = [[one.candidates.ids[place] for place in one.order] for one in (plain, ordered)]
     assert len(ids[0]) == len(ids[1]) == 100
     assert {*ids[0][:FEATURE_DEPTH]} == {*ids[1][:FEATURE_DEPTH]} and ids[0][:FEATURE_DEPTH] != ids[1][:FEATURE_DEPTH]

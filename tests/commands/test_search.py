@@ -11,7 +11,7 @@ import pytest
 from paddle_ranker import Index
 from paddle_ranker.commands import index, search
 from paddle_ranker.data.trec import read_run
-from paddle_ranker.retrieval.searcher import Searcher
+from paddle_ranker.retrieval.search_engine import SearchEngine
 from tests.conftest import Call
 from tests.tiny import write_ranker
 
@@ -30,8 +30,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_text_json_and_a_run_hold_the_same(folder: Path, tmp_path: Path, call: Call) -> None:
     wanted = {
-        "q7": Searcher.open(folder / "index").search("水稻"),
-        "q9": Searcher.open(folder / "index").search("学习水稻"),
+        "q7": SearchEngine.open(folder / "index").search("水稻"),
+        "q9": SearchEngine.open(folder / "index").search("学习水稻"),
     }
     files = ["--index", folder / "index", "--input", folder / "queries.tsv"]
     status, out, err = call(search.main, *files, "--output", tmp_path / "found.trec")

@@ -12,7 +12,7 @@ from typing import Any, Optional
 
 from paddle_ranker.serving.core.faults import INVALID, Fault
 from paddle_ranker.serving.core.limits import require_key
-from paddle_ranker.serving.core.scores import ScoringService
+from paddle_ranker.serving.core.services import ScoringService
 from paddle_ranker.serving.process.protocols import PROTOCOLS, PortProtocol, ProtocolHandler, ServerContext
 
 BEGINS, LONGEST = b"RANK ", 1 << 16

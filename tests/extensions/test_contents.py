@@ -30,9 +30,9 @@ from paddle_ranker.retrieval.content_files import StagedFiles
 from paddle_ranker.retrieval.index_folder import IndexFolder
 from paddle_ranker.retrieval.schema import FIELD_TYPES
 from paddle_ranker.retrieval.search import SearchSettings
-from paddle_ranker.retrieval.searcher import Searcher
+from paddle_ranker.retrieval.search_engine import SearchEngine
 from paddle_ranker.retrieval.writer import CollectionWriter
-from paddle_ranker.serving.core.budget import ByteBudget
+from paddle_ranker.serving.core.byte_budget import ByteBudget
 from paddle_ranker.serving.process.worker import make_app
 from tests.extensions.own_content import SoundTower
 from tests.serving.test_search import Site
@@ -87,24 +87,24 @@ def folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Path:
 def test_a_kind_of_content_is_built_searched_and_checked(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     files = {path.name for path in (folder / "contents").iterdir()}
     assert files == {name_of(tone(frequency)) for frequency in TONES.values()}
-    with Searcher.open(folder, SearchSettings(("sound",)), write=True) as searcher:
-        found = searcher.search("a deep one", 4)
+    with SearchEngine.open(folder, SearchSettings(("sound",)), write=True) as engine:
+        found = engine.search("a deep one", 4)
         assert [one.id for one in found[:2]] == ["both", "deep"] and "silent" not in [one.id for one in found]
         assert found[0].score == pytest.approx(1.0, abs=1e-3) and found[0].fields["sound"][0] in files  # type: ignore[index]
-        both = Searcher(searcher.collection, SearchSettings())
+        both = SearchEngine(engine.collection, SearchSettings())
         assert both.search("recording high", 1)[0].searchers.keys() == {"words", "sound"}
-        searcher.add(
+        engine.add(
             [
                 Document("new", "a text", {"sound": tone(120.0)}),
                 Document("path", "b", {"sound": folder.parent / "deep.wav"}),
             ]
         )
-        assert {one.id for one in searcher.search("deep", 4)} == {"both", "deep", "new", "path"}
+        assert {one.id for one in engine.search("deep", 4)} == {"both", "deep", "new", "path"}
         for wrong in ("deep.wav", "../tower/bands.json", "0" * 64 + ".wav", b"no sound", 5, folder / "index.json"):
             with pytest.raises(DataError, match="expected a sound"):
-                searcher.add([Document("wrong", "a text", {"sound": wrong})])
-        searcher.remove(["new"])
-        searcher.collection.writer.merge(None)
+                engine.add([Document("wrong", "a text", {"sound": wrong})])
+        engine.remove(["new"])
+        engine.collection.writer.merge(None)
     assert {path.name for path in (folder / "contents").iterdir()} == files
     assert index(["info", str(folder)]) == 0 and "sound: exact; 3 components" in capsys.readouterr().out
     assert index(["check", str(folder)]) == 0
@@ -180,28 +180,28 @@ def test_documents_are_found_by_an_example(folder: Path, capsys: pytest.CaptureF
         return [hit["id"] for hit in hits]
 
     try:
-        with Searcher.open(folder, SearchSettings()) as searcher:
+        with SearchEngine.open(folder, SearchSettings()) as engine:
             # A file is like those with the same energy in the same bands, whatever the words are.
-            found = searcher.search("", 3, like=example)
+            found = engine.search("", 3, like=example)
             assert [one.id for one in found] == ["both", "high", "middle"] and {*found[0].searchers} == {"sound"}
             assert found[1].score == pytest.approx(1.0, abs=1e-3)
-            assert searcher.search("", 3, like=example.read_bytes()) == found
+            assert engine.search("", 3, like=example.read_bytes()) == found
             ids = [one.id for one in found]
             assert by_command(example, "--top_k", "3") == ids == by_server(like={"sound": url}, top_k=3)
             assert by_server(like={"sound": url}, top_k=3, explain=True, total=True) == ids
             first = site.search("", like={"sound": url}, top_k=2, cursor="")
             assert by_server(like={"sound": url}, top_k=2, cursor=first["cursor"]) == [*ids[2:], "deep"]
             # A document is not among those like it.
-            ids = [one.id for one in searcher.search("", 3, like="high")]
+            ids = [one.id for one in engine.search("", 3, like="high")]
             assert ids == ["both", "middle", "deep"] == by_server(like={"id": "high"}, top_k=3)
             assert site.ask("GET", '/v1/search?like={"id":"high"}&top_k=3').json()["hits"][0]["id"] == "both"
             # Words and a filter stand beside it.
-            found = searcher.search("100 Hz", 5, like=example)
+            found = engine.search("100 Hz", 5, like=example)
             ids = [one.id for one in found]
             assert {name for one in found for name in one.searchers} == {"words", "sound"}
             assert {"deep", "high"} <= {*ids[:3]} and by_command(example, "100 Hz", "--top_k", "5") == ids
             assert by_server(query="100 Hz", like={"sound": url}, top_k=5) == ids
-            assert [one.id for one in searcher.search("", like=example, where="sound!=null")][:2] == ["both", "high"]
+            assert [one.id for one in engine.search("", like=example, where="sound!=null")][:2] == ["both", "high"]
             for like, problem in (
                 ("nothing", "there is no document 'nothing'"),
                 ("silent", "document 'silent' has no vector"),
@@ -210,12 +210,12 @@ def test_documents_are_found_by_an_example(folder: Path, capsys: pytest.CaptureF
                 (b"", "expected a sound"),
             ):
                 with pytest.raises(UsageError, match=problem):
-                    searcher.search("", like=like)
+                    engine.search("", like=like)
                 if isinstance(like, Path):
                     assert search(["--index", str(folder), "--like", str(like)]) == 2
                     assert problem in capsys.readouterr().err
             with pytest.raises(UsageError, match="beside sort"):
-                searcher.search("", like="high", sort=["sound"])
+                engine.search("", like="high", sort=["sound"])
         for wrong, problem in (
             ({}, "expected"),
             ({"id": "high", "sound": url}, "expected"),
@@ -238,14 +238,14 @@ def test_shards_find_the_files_of_each_folder(folder: Path, tmp_path: Path) -> N
     build = ["build", "--corpus", str(tmp_path / "more.jsonl"), "--output", str(tmp_path / "more")]
     build += ["--field", "sound:sound:list", "--field_tower", f"sound={tmp_path / 'tower'}"]
     assert index(build) == 0
-    with Searcher.open([folder, tmp_path / "more"], SearchSettings(("sound",))) as shards:
+    with SearchEngine.open([folder, tmp_path / "more"], SearchSettings(("sound",))) as shards:
         found = [one.fields["sound"] for one in shards.search("a high one", 5) if one.id in ("high", "shrill")]
         assert [one.id for one in shards.search("", 3, like="shrill")] == ["both", "high", "middle"]
         assert [shards.collection.snapshot().files.read(str(name)) for name in sorted(map(str, found))]
         assert len(found) == 2
     shutil.copytree(folder, tmp_path / "copy")
     with pytest.raises(UsageError, match="copies"):
-        Searcher.open([folder, tmp_path / "copy"])
+        SearchEngine.open([folder, tmp_path / "copy"])
 
 
 def test_a_folder_from_elsewhere_names_no_file_outside_itself(folder: Path, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from paddle_ranker.errors import CheckpointError
 from paddle_ranker.model.model_folder import RANKER
 from paddle_ranker.retrieval.candidate_indexes import Document
 from paddle_ranker.retrieval.collection import Collection
-from paddle_ranker.retrieval.searcher import Searcher
+from paddle_ranker.retrieval.search_engine import SearchEngine
 from paddle_ranker.scoring.loading import open_model
 from paddle_ranker.scoring.stored_ranker import SplitRanker
 from tests.scoring.test_title_states import split_ranker
@@ -56,8 +56,8 @@ class Reading(Ranker):
 def searched(folder: str, ranker: str = "ranker", query: str = "水稻病害") -> tuple[dict[str, float], list[str]]:
     """Return each document's logit, and the texts that were read."""
     opened = Reading(open_model(ranker, RANKER))
-    with Searcher.open(folder, ranker=opened) as searcher:
-        return {one.id: one.logit or 0.0 for one in searcher.search(query, 100)}, opened.texts
+    with SearchEngine.open(folder, ranker=opened) as engine:
+        return {one.id: one.logit or 0.0 for one in engine.search(query, 100)}, opened.texts
 
 
 def require_equal(folder: str) -> None:

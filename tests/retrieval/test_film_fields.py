@@ -13,7 +13,7 @@ import pytest
 from paddle_ranker.commands.index import main as index
 from paddle_ranker.commands.search import main as search
 from paddle_ranker.retrieval.search import SearchSettings
-from paddle_ranker.retrieval.searcher import Searcher
+from paddle_ranker.retrieval.search_engine import SearchEngine
 from paddle_ranker.retrieval.text_vectors import Tower
 from tests.data.test_film import BLUE, CODECS, GREEN, GREY, RED, bad_films, make
 from tests.model.test_pictures import published
@@ -64,12 +64,12 @@ def test_films_are_found_by_pictures_and_name_the_seconds(built: Path, capsys: p
             start = 2 * ((number - place) % 4)
             assert hit["place"] == {"first_second": 0, "last_second": 8, "seconds": [[start, start + 2]]}, hit
     assert "photo.png" in found_by(built, capsys, "--like", str(built.parent / "red.png"))
-    with Searcher.open(built, SearchSettings()) as searcher:
-        for one in searcher.search("", 9, like=make((BLUE,), "webm")):
+    with SearchEngine.open(built, SearchSettings()) as engine:
+        for one in engine.search("", 9, like=make((BLUE,), "webm")):
             start = 2 * ((2 - [*CODECS].index(one.id.partition("_")[0])) % 4)
             assert {*one.searchers} == {"film"}
             assert one.place == {"first_second": 0, "last_second": 8, "seconds": [[start, start + 2]]}
-        assert searcher.search("webm film", 1)[0].id == "webm_film.webm"
+        assert engine.search("webm film", 1)[0].id == "webm_film.webm"
 
 
 def test_films_are_found_by_words(built: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,7 +18,7 @@ from paddle_ranker.commands import index, search
 from paddle_ranker.retrieval.manifest import Floors, read_manifest
 from paddle_ranker.retrieval.remote import RemoteCollection
 from paddle_ranker.retrieval.search import SearchSettings
-from paddle_ranker.retrieval.searcher import Searcher
+from paddle_ranker.retrieval.search_engine import SearchEngine
 from paddle_ranker.retrieval.shard_service import ShardService
 from paddle_ranker.retrieval.shards import shard_folders
 from tests.conftest import Call
@@ -69,7 +69,7 @@ def test_a_search_for_nonsense_says_that_nothing_is_close(tmp_path: Path, call: 
         found = json.loads(printed)
         assert found["results"] and found.get("nothing_close", False) is not is_close
     settings = SearchSettings(prefix=True)
-    assert not Searcher.open(folder, settings).run([NONSENSE[0]])[0].nothing_close  # it may become a query yet
+    assert not SearchEngine.open(folder, settings).run([NONSENSE[0]])[0].nothing_close  # it may become a query yet
 
 
 @pytest.mark.parametrize(
@@ -101,8 +101,8 @@ def test_shards_here_and_elsewhere_say_what_one_folder_says(tmp_path: Path) -> N
     for other in floors:
         assert other is not None and other.documents == 200 and other.scores == pytest.approx(first.scores, abs=1e-6)
     services = [ShardService(folder) for folder in shard_folders(several)]
-    with Searcher.open(one) as local, Searcher.open(several) as sharded:
-        remote = Searcher(RemoteCollection([partial(_answered, service) for service in services]), SearchSettings())
+    with SearchEngine.open(one) as local, SearchEngine.open(several) as sharded:
+        remote = SearchEngine(RemoteCollection([partial(_answered, service) for service in services]), SearchSettings())
         each = [searcher.run([*CLOSE, *NONSENSE]) for searcher in (local, sharded, remote)]
         said = [[found.nothing_close for found in searches] for searches in each]
     assert said[0] == said[1] == said[2] and any(said[0]) and not all(said[0])
@@ -134,9 +134,9 @@ class SureRanker:
 def test_a_calibrated_rankers_probability_decides(
     query: str, probability: float, calibration: object, is_close: bool, tmp_path: Path
 ) -> None:
-    with Searcher.open(build(tmp_path / "index", 300)) as opened:
+    with SearchEngine.open(build(tmp_path / "index", 300)) as opened:
         ranker: Any = SureRanker(probability, calibration)
-        (found,) = Searcher(opened.collection, SearchSettings(), None, ranker).run([query])
+        (found,) = SearchEngine(opened.collection, SearchSettings(), None, ranker).run([query])
         assert found.nothing_close is not is_close
 
 

@@ -16,7 +16,7 @@ from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.manifest import IndexInfo, WordsInfo
 from paddle_ranker.retrieval.near_duplicates import CHARACTERS, RESEMBLANCE, leaders, sketches_of
 from paddle_ranker.retrieval.schema import Field, Schema
-from paddle_ranker.retrieval.searcher import Searcher
+from paddle_ranker.retrieval.search_engine import SearchEngine
 from tests.conftest import Call
 from tests.serving.test_search import Site
 
@@ -92,17 +92,17 @@ def index_of(folder: Path, documents: list[Document]) -> Path:
 
 def test_the_best_of_nearly_the_same_documents_is_shown(tmp_path: Path, call: Call) -> None:
     folder = index_of(tmp_path / "index", DOCUMENTS)
-    with Searcher.open(folder) as searcher:
+    with SearchEngine.open(folder) as engine:
         for query in ("vim motif", "vim GTK3", "editor vim"):
-            alone = [one.id for one in searcher.search(query)]
+            alone = [one.id for one in engine.search(query)]
             variants = [id for id in alone if id in ("vim-gtk3", "vim-motif", "vim-nox")]
-            found = {one.id: one.similar for one in searcher.search(query, group_by="content")}
+            found = {one.id: one.similar for one in engine.search(query, group_by="content")}
             assert list(found) == [id for id in alone if id not in variants[1:]], query
             assert found.pop(variants[0]) == tuple(variants[1:]) and not any(found.values())
-        sections = searcher.search("vim", group_by="section")  # those without a section are no group
+        sections = engine.search("vim", group_by="section")  # those without a section are no group
         assert len(sections) == 4 and not any(one.similar for one in sections)
         with pytest.raises(UsageError, match=r"'sections' is no field .* title, content"):
-            searcher.search("vim", group_by="sections")
+            engine.search("vim", group_by="sections")
     status, printed, _ = call(search_command.main, "--index", folder, "vim motif", "--group_by", "content")
     assert status == 0 and "\n      similar: vim-nox, vim-gtk3\n" in printed
     call(search_command.main, "--index", folder, "vim motif", "--group_by=content", f"--output={tmp_path / 'run.json'}")

@@ -22,7 +22,7 @@ from paddle_ranker.retrieval.ingestion import Cutter
 from paddle_ranker.retrieval.manifest import IndexInfo, VectorsInfo, WordsInfo
 from paddle_ranker.retrieval.schema import Field, Schema
 from paddle_ranker.retrieval.search import SearchSettings
-from paddle_ranker.retrieval.searcher import Searcher
+from paddle_ranker.retrieval.search_engine import SearchEngine
 from paddle_ranker.retrieval.text_vectors import Tower
 from paddle_ranker.retrieval.towers import copy_tower
 from paddle_ranker.scoring.ranker import Ranker
@@ -101,7 +101,7 @@ def test_the_ranker_reads_the_passage_that_was_found(tmp_path: Path) -> None:
     with Collection.create(tmp_path / "index", info) as collection:
         collection.writer.add(DOCUMENTS[:20], vectors_of)
         stub = StubRanker()
-        results = Searcher(collection, SearchSettings(), vectors_of, cast(Ranker, stub)).search("问", 20)
+        results = SearchEngine(collection, SearchSettings(), vectors_of, cast(Ranker, stub)).search("问", 20)
         (asked,) = vectors_of(["问"])
         for one in results:
             start, end = one.passage

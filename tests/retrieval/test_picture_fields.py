@@ -22,7 +22,7 @@ from paddle_ranker.errors import UsageError
 from paddle_ranker.evaluation.comparison import Measured
 from paddle_ranker.retrieval.candidate_indexes import Document
 from paddle_ranker.retrieval.search import SearchSettings
-from paddle_ranker.retrieval.searcher import Searcher
+from paddle_ranker.retrieval.search_engine import SearchEngine
 from paddle_ranker.retrieval.text_vectors import Tower, normalised
 from tests.model.test_pictures import published
 from tests.serving.test_search import Site
@@ -106,19 +106,19 @@ def test_pictures_are_found_by_texts_and_by_pictures(built: Path, capsys: pytest
     stored = clip.encode_pictures([picture(colour) for colour in COLOURS.values()])
     asked = clip.query_vectors(["a photo of a cat"])
     cosines = (stored @ asked.T)[:, 0] / np.linalg.norm(stored, axis=1) / np.linalg.norm(asked)
-    with Searcher.open(built, SearchSettings(("photo",))) as by_photo:
+    with SearchEngine.open(built, SearchSettings(("photo",))) as by_photo:
         found = by_photo.search("a photo of a cat", 4)
         assert [one.id for one in found] == [[*COLOURS][place] for place in np.argsort(-cosines)]
         np.testing.assert_allclose([one.score for one in found], np.sort(cosines)[::-1], atol=1e-5)
-    with Searcher.open(built, SearchSettings()) as searcher:
+    with SearchEngine.open(built, SearchSettings()) as engine:
         # The tower of pictures alone is asked by pictures alone.
-        assert {*searcher.search("picture", 1)[0].searchers} == {"words", "photo"}
-        found = searcher.search("", 2, like=picture(COLOURS["blue"], "BMP"))
+        assert {*engine.search("picture", 1)[0].searchers} == {"words", "photo"}
+        found = engine.search("", 2, like=picture(COLOURS["blue"], "BMP"))
         assert found[0].id == "blue" and {*found[0].searchers} == {"photo", "again"}
         assert found[0].searchers["again"].score == pytest.approx(1.0, abs=1e-5)
-        assert [one.id for one in searcher.search("", 1, like="grey", where="photo!=null")] != ["grey"]
+        assert [one.id for one in engine.search("", 1, like="grey", where="photo!=null")] != ["grey"]
         with pytest.raises(UsageError, match="read no texts"):
-            Searcher(searcher.collection, SearchSettings(("again",))).search("a text", 1)
+            SearchEngine(engine.collection, SearchSettings(("again",))).search("a text", 1)
     file = built.parent / "like.webp"
     file.write_bytes(picture(COLOURS["green"], "WEBP", lossless=True))
     assert search(["--index", str(built), "--like", str(file), "--format", "json", "--top_k", "1"]) == 0
@@ -176,27 +176,27 @@ def test_bad_pictures_are_refused_by_id_and_field_or_skipped(
 
 def test_a_batch_changes_no_vector(built: Path) -> None:
     files = [*GOOD.values(), *(picture(colour) for colour in COLOURS.values())]
-    with Searcher.open(built, SearchSettings(("photo",)), write=True) as searcher:
-        searcher.add([Document(f"b{n}", "text", {"photo": data}) for n, data in enumerate(files)])
+    with SearchEngine.open(built, SearchSettings(("photo",)), write=True) as engine:
+        engine.add([Document(f"b{n}", "text", {"photo": data}) for n, data in enumerate(files)])
         for n, data in enumerate(files):
-            searcher.add([Document(f"s{n}", "text", {"photo": data})])
+            engine.add([Document(f"s{n}", "text", {"photo": data})])
         for n in range(len(files)):
-            scores = {one.id: one.score for one in searcher.search("", 99, like=f"b{n}")}
+            scores = {one.id: one.score for one in engine.search("", 99, like=f"b{n}")}
             assert scores[f"s{n}"] == pytest.approx(1.0, abs=1e-6)
 
 
 def test_words_of_texts_correct_no_query_of_pictures(built: Path) -> None:
     stored, tower = [picture(colour) for colour in COLOURS.values()], Tower.open(built.parent / "clip")
     cosines = normalised(tower.encode_pictures(stored)) @ normalised(tower.query_vectors(["a poodle"])).T
-    with Searcher.open(built, SearchSettings(), write=True) as searcher:
-        searcher.add([Document(f"n{number}", "noodle soup") for number in range(30)])
-        found = searcher.run(["a poodle"], 9)[0]
+    with SearchEngine.open(built, SearchSettings(), write=True) as engine:
+        engine.add([Document(f"n{number}", "noodle soup") for number in range(30)])
+        found = engine.run(["a poodle"], 9)[0]
         assert [(one.given, one.to) for one in found.words.corrected] == [("poodle", ("noodle",))]
         by_photo = found.candidates.scores[:, found.candidates.searchers.index("photo")]
         scores = dict(zip(found.candidates.ids, by_photo.tolist()))
         np.testing.assert_allclose([scores[name] for name in COLOURS], cosines[:, 0], atol=1e-5)
-    with Searcher.open(built, SearchSettings(("photo",))) as searcher:
-        assert searcher.run(["a poodle"], 9)[0].words.corrected == ()
+    with SearchEngine.open(built, SearchSettings(("photo",))) as engine:
+        assert engine.run(["a poodle"], 9)[0].words.corrected == ()
 
 
 def titles_of(kind: str, names: list[str]) -> list[str]:

@@ -27,8 +27,8 @@ from paddle_ranker.retrieval.query_parsing import ParsedQuery, Synonyms, _parts,
 from paddle_ranker.retrieval.remote import RemoteCollection
 from paddle_ranker.retrieval.schema import TEXT, Field, Schema, infer
 from paddle_ranker.retrieval.search import Search, SearchSettings
+from paddle_ranker.retrieval.search_engine import SearchEngine
 from paddle_ranker.retrieval.searchable import Searchable
-from paddle_ranker.retrieval.searcher import Searcher
 from paddle_ranker.retrieval.segments import Segment
 from paddle_ranker.retrieval.shard_service import ShardService
 from paddle_ranker.retrieval.shards import open_shards
@@ -118,7 +118,7 @@ def test_a_query_is_bounded_wherever_it_comes_in(collection: Collection) -> None
                 with pytest.raises(UsageError, match="does not end within the 1,000"):
                     parse_query(query)
                 with pytest.raises(UsageError, match="does not end within the 1,000"):
-                    Searcher(collection, SearchSettings()).run([query])
+                    SearchEngine(collection, SearchSettings()).run([query])
     assert parse_query(f"a -{'水' * 997} and more").excluded == ("水" * 997,)
     assert parse_query(f'a "{"x" * 5000}').phrases == ()  # a quote that nothing closes
 
@@ -185,17 +185,19 @@ def test_each_sign_of_a_query_is_looked_at_once(unit: str, monkeypatch: pytest.M
 def test_mistyped_words_are_found(
     collection: Collection, query: str, corrected: list[tuple[str, tuple[str, ...], str]], first: str
 ) -> None:
-    (found,) = Searcher(collection, SearchSettings()).run([query])
+    (found,) = SearchEngine(collection, SearchSettings()).run([query])
     assert [tuple(one)[:3] for one in found.words.corrected] == corrected
     assert [one.id for one in found.results()][:1] == ([first] if first else [])
-    (literal,) = Searcher(collection, SearchSettings(literal=True)).run([query])
+    (literal,) = SearchEngine(collection, SearchSettings(literal=True)).run([query])
     assert literal.words.corrected == ()
     if any(by == "typing" for _, _, by in corrected):
         assert literal.total() == 0
 
 
 def test_a_correction_counts_less_than_the_word(collection: Collection) -> None:
-    (right,), (wrong,) = (Searcher(collection, SearchSettings()).search(one) for one in ("kubernetes", "kuberentes"))
+    (right,), (wrong,) = (
+        SearchEngine(collection, SearchSettings()).search(one) for one in ("kubernetes", "kuberentes")
+    )
     assert wrong.score == pytest.approx(0.7 * right.score)
     read = collection.snapshot().rewrite_query(parse_query("kuberentes dragon"))
     assert read.text == "kubernetes dragon"  # which a ranker reads
@@ -217,14 +219,14 @@ def test_a_ranker_reads_clear_corrections_alone(tmp_path: Path) -> None:
 def test_an_unfinished_word_is_completed(collection: Collection) -> None:
     settings = SearchSettings(prefix=True)
     for query, beginning, word in (("rolling dep", "dep", "deployments"), ("dokc", "dokc", "docker")):
-        (found,) = Searcher(collection, settings).run([query])
+        (found,) = SearchEngine(collection, settings).run([query])
         assert [(one.given, one.to) for one in found.words.corrected] == [(beginning, (word,))]
-    assert Searcher(collection, settings).search("dep kubernetes")[0].id == "kube"  # only the last word
+    assert SearchEngine(collection, settings).search("dep kubernetes")[0].id == "kube"  # only the last word
     assert not collection.snapshot().rewrite_query(parse_query("dep kubernetes"), prefix=True).corrected
 
 
 def test_phrases_and_exclusions_restrict_every_searcher(collection: Collection) -> None:
-    searcher = Searcher(collection, SearchSettings())
+    engine = SearchEngine(collection, SearchSettings())
     for query, ids in (
         ("rolling update", {"kube", "dock"}),
         ('"rolling update"', {"kube"}),
@@ -245,10 +247,10 @@ def test_phrases_and_exclusions_restrict_every_searcher(collection: Collection) 
         ('"苹果手机"', {"phone"}),
         ('-"a rolling update" rolling', {"dock"}),
     ):
-        (found,) = searcher.run([query])
+        (found,) = engine.run([query])
         assert {one.id for one in found.results()} == ids, query
         assert found.total() == len(ids), query
-    both = searcher.search_many(['"rolling update"', "rolling"])
+    both = engine.search_many(['"rolling update"', "rolling"])
     assert [len(one) for one in both] == [1, 2]  # each query has its own restriction
 
 
@@ -285,16 +287,16 @@ def test_an_accent_is_no_error(tmp_path: Path) -> None:
         ("ежик", "ёжик", "hedgehog"),
         ("naïve", "naive", "plain"),
     ):
-        (found,) = Searcher(collection, SearchSettings()).run([query])
+        (found,) = SearchEngine(collection, SearchSettings()).run([query])
         assert [(one.to, one.is_clear) for one in found.words.corrected] == [((to,), True)], query
-        (right,) = Searcher(collection, SearchSettings()).run([to])
+        (right,) = SearchEngine(collection, SearchSettings()).run([to])
         assert [(one.id, one.score) for one in found.results()] == [(one.id, one.score) for one in right.results()]
         assert found.results()[0].id == first
     collection.writer.add([Document(f"more{n}", "cafe") for n in range(2)])
     assert (
         collection.snapshot().did_you_mean(collection.snapshot().rewrite_query(parse_query("cafe"))) is None
     )  # not case
-    (found,) = Searcher(collection, SearchSettings(prefix=True)).run(["my resum"])
+    (found,) = SearchEngine(collection, SearchSettings(prefix=True)).run(["my resum"])
     assert found.results()[0].id == "cv"
 
 
@@ -308,7 +310,7 @@ def test_two_words_may_be_one(tmp_path: Path) -> None:
         ("heli copter", "heli copter", "helicopter", "copter"),
         ("heli copterr", "copterr", None, None),
     ):
-        (found,) = Searcher(collection, SearchSettings()).run([query])
+        (found,) = SearchEngine(collection, SearchSettings()).run([query])
         joined = [(one.given, one.to) for one in found.words.corrected if " " in one.given]
         assert joined == ([] if to is None else [(given, (to,))]), query
         if to is not None:
@@ -337,7 +339,7 @@ def test_names_are_completed(tmp_path: Path) -> None:
         ("r&", "r&d", "both"),
         (".n", ".net", "dot"),
     ):
-        (found,) = Searcher(collection, SearchSettings(prefix=True)).run([f"some {query}"])
+        (found,) = SearchEngine(collection, SearchSettings(prefix=True)).run([f"some {query}"])
         assert [(one.given, one.to, one.by) for one in found.words.corrected if one.by == "prefix"] == [
             (query, (to,), "prefix")
         ]
@@ -505,9 +507,9 @@ def test_phrases_are_found_where_their_text_stands(tmp_path: Path) -> None:
 )
 def test_a_name_inside_a_longer_one_is_found_and_excluded(tmp_path: Path, phrase: str, text: str) -> None:
     collection = make(tmp_path / "index", {"has": f"{text} word", "other": "word alone"})
-    searcher = Searcher(collection, SearchSettings())
+    engine = SearchEngine(collection, SearchSettings())
     for query, ids in ((f'word "{phrase}"', {"has"}), (f'word -"{phrase}"', {"other"})):
-        (found,) = searcher.run([query])
+        (found,) = engine.run([query])
         assert {one.id for one in found.results()} == ids and not found.unfound, query
 
 
@@ -600,15 +602,15 @@ def test_synonyms_are_read_anew(tmp_path: Path, collection: Collection) -> None:
     file = tmp_path / "synonyms.txt"
     file.write_text("# of computers\n\nlaptop, 笔记本 => notebook computer\nmend, 维修\n", "utf-8")
     synonyms = Synonyms(file)
-    searcher = Searcher(collection, SearchSettings(synonyms=synonyms))
+    engine = SearchEngine(collection, SearchSettings(synonyms=synonyms))
     for query, first in (("laptop", "book"), ("便宜笔记本", "book"), ("mend", "repair")):
-        (found,) = searcher.run([query])
+        (found,) = engine.run([query])
         assert found.results()[0].id == first and found.words.synonyms
-    assert not searcher.run(["computer"])[0].words.synonyms  # not the other way
+    assert not engine.run(["computer"])[0].words.synonyms  # not the other way
     file.write_text("laptop => dragon\n", "utf-8")
     os.utime(file, ns=(1, 1))
     assert synonyms.reload() and not synonyms.reload()
-    assert searcher.search("laptop")[0].id == "train"
+    assert engine.search("laptop")[0].id == "train"
     many = ", ".join(map(str, range(33)))
     for line in ("alone", "a => ", " => b", "a => b => c", "a,, b", f"a => {many}", many, "\0\n" * 600_000):
         file.write_text(f"{line}\n", "utf-8")
@@ -616,7 +618,7 @@ def test_synonyms_are_read_anew(tmp_path: Path, collection: Collection) -> None:
             Synonyms(file)
         with pytest.raises(DataError, match=r"line 1|1 MiB"):
             synonyms.reload()
-        assert searcher.search("laptop")[0].id == "train"  # what was right stays
+        assert engine.search("laptop")[0].id == "train"  # what was right stays
     file.write_text("".join(f"a => {n}\n" for n in range(33)), "utf-8")
     with pytest.raises(DataError, match="line 33 gives 'a' more than 32 synonyms"):
         Synonyms(file)
@@ -631,7 +633,7 @@ def test_no_search_waits_for_the_synonyms(
         Synonyms(pipe)
     file.write_text("laptop => dragon\n", "utf-8")
     monkeypatch.setattr(query_parsing, "_LOOK_SECONDS", 0.0)
-    searcher = Searcher(collection, SearchSettings(synonyms=(synonyms := Synonyms(file))))
+    engine = SearchEngine(collection, SearchSettings(synonyms=(synonyms := Synonyms(file))))
 
     def waiting(self: Synonyms) -> bool:
         reads.append(current_thread().name)
@@ -639,7 +641,7 @@ def test_no_search_waits_for_the_synonyms(
 
     monkeypatch.setattr(Synonyms, "reload", waiting)
     for _ in range(3):
-        assert searcher.search("laptop")[0].id == "train"  # while a thread waits for the file
+        assert engine.search("laptop")[0].id == "train"  # while a thread waits for the file
     assert reads == ["synonyms"] and not go_on.is_set()
     monkeypatch.undo()
     go_on.set()
@@ -648,7 +650,7 @@ def test_no_search_waits_for_the_synonyms(
     while "regular file" not in caplog.text:  # a pipe that nobody writes to, in place of the file
         synonyms.of(analyser(""))
         sleep(0.01)
-    assert searcher.search("laptop")[0].id == "train"
+    assert engine.search("laptop")[0].id == "train"
 
 
 def test_a_vocabulary_finds_what_a_comparison_of_all_words_finds() -> None:

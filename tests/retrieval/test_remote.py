@@ -33,8 +33,8 @@ from paddle_ranker.retrieval.remote import RemoteCollection
 from paddle_ranker.retrieval.remote_calls import Call
 from paddle_ranker.retrieval.schema import Field, Schema
 from paddle_ranker.retrieval.search import Search, SearchSettings, filter_of
+from paddle_ranker.retrieval.search_engine import SearchEngine
 from paddle_ranker.retrieval.searchable import Searchable, ShardError
-from paddle_ranker.retrieval.searcher import Searcher
 from paddle_ranker.retrieval.shard_service import ShardService
 from paddle_ranker.retrieval.shards import open_shards
 from paddle_ranker.retrieval.snapshot import LocalSnapshot
@@ -217,15 +217,15 @@ SETTINGS = SearchSettings(depth=20, rank_top=7)
 QUERY = '"docker" 水稻 病害 -kubernetes'
 
 
-def searcher_of(collection: Searchable) -> Searcher[Any]:
-    return Searcher(collection, SETTINGS, vectors_of, cast(Ranker, StubRanker()))
+def searcher_of(collection: Searchable) -> SearchEngine[Any]:
+    return SearchEngine(collection, SETTINGS, vectors_of, cast(Ranker, StubRanker()))
 
 
 @pytest.mark.parametrize(("at", "hangs"), [*((at, False) for at in range(1, 6)), (2, True)])
 def test_a_shard_that_fails_is_an_error_or_left_out(folders: list[Path], pool: Executor, at: int, hangs: bool) -> None:
     calls: list[Call] = [through(pool, ShardService(folder)) for folder in folders]
 
-    def opened(is_partial: bool) -> Searcher[Any]:
+    def opened(is_partial: bool) -> SearchEngine[Any]:
         failing = Failing(calls[1], at, hangs)
         return searcher_of(
             RemoteCollection([calls[0], failing, *calls[2:]], partial=is_partial, timeout=1.5 if hangs else 30)
@@ -307,8 +307,8 @@ def test_shards_without_words_are_searched_by_vectors(tmp_path: Path, pool: Exec
         with Collection.create(folder, replace(INFO, words=None, schema=Schema(passage_tokens=20))) as collection:
             collection.writer.add(share, vectors_of)
     here, elsewhere = (
-        Searcher(open_shards(folders), SETTINGS, vectors_of),
-        Searcher(remote(pool, folders), SETTINGS, vectors_of),
+        SearchEngine(open_shards(folders), SETTINGS, vectors_of),
+        SearchEngine(remote(pool, folders), SETTINGS, vectors_of),
     )
     for group_by in ("kind", "content", None):
         assert elsewhere.search("水稻", 9, "year>1995", group_by=group_by) == here.search(
@@ -337,28 +337,28 @@ def test_documents_are_added_where_they_are_or_to_the_smallest_shard(tmp_path: P
     folders = [words_only(tmp_path / "0", documents[:20]), words_only(tmp_path / "1", documents[20:30])]
     elsewhere = remote(pool, folders)
     before = elsewhere.snapshot()
-    with Searcher(elsewhere, SearchSettings()) as searcher:
+    with SearchEngine(elsewhere, SearchSettings()) as engine:
         assert before.rewrite_query(ParsedQuery("老年人")) and len(before) == 30
-        added = searcher.add([replace(documents[3], text="老年人"), documents[4], *documents[40:60]])
+        added = engine.add([replace(documents[3], text="老年人"), documents[4], *documents[40:60]])
         assert (added.new, added.replaced, added.unchanged) == (20, 1, 1)
         sizes = [len(Collection.open(folder)) for folder in folders]
-        assert sizes == [25, 25] and len(searcher.collection) == 50 and len(before) == 30
+        assert sizes == [25, 25] and len(engine.collection) == 50 and len(before) == 30
         assert Collection.open(folders[0]).snapshot().document(documents[3].id).text == "老年人"
-        assert searcher.remove([documents[3].id, documents[41].id, "none"]) == 2
+        assert engine.remove([documents[3].id, documents[41].id, "none"]) == 2
         with Collection.open(folders[1], write=True) as other:
             other.writer.add([Document("new", "老年人 unheard", {"later": 1})])
-        assert searcher.search("unheard", group_by="later", where="later=1")[0].id == "new"
-        (found,) = searcher.run(["老年人 docker"], 100)
-        assert found.results() == Searcher(open_shards(folders), SearchSettings()).search("老年人 docker", 100)
+        assert engine.search("unheard", group_by="later", where="later=1")[0].id == "new"
+        (found,) = engine.run(["老年人 docker"], 100)
+        assert found.results() == SearchEngine(open_shards(folders), SearchSettings()).search("老年人 docker", 100)
         assert found.total() == len(found.results()) < len(before) + 20
         with pytest.raises(DataError, match="its text is empty"):
-            searcher.add([Document("empty", "")])
+            engine.add([Document("empty", "")])
 
 
 def test_a_search_sees_one_generation_of_each_shard(tmp_path: Path, pool: Executor) -> None:
     documents = [document(number) for number in range(COUNT)]
     folders = [words_only(tmp_path / "0", documents[:20]), words_only(tmp_path / "1", documents[20:40])]
-    searcher, errors = Searcher(remote(pool, folders), SearchSettings(depth=200)), list[Exception]()
+    searcher, errors = SearchEngine(remote(pool, folders), SearchSettings(depth=200)), list[Exception]()
 
     def change() -> None:
         try:
@@ -390,7 +390,7 @@ def test_a_search_begins_anew_when_its_generation_is_gone(
             service.call("add", None, None, [Document("new", "老年人")])
         return pool.submit(service.call, name, *args)
 
-    assert "new" in [one.id for one in Searcher(RemoteCollection([call]), SearchSettings()).search("老年人")]
+    assert "new" in [one.id for one in SearchEngine(RemoteCollection([call]), SearchSettings()).search("老年人")]
 
 
 def test_shards_are_processes_and_one_is_killed(folders: list[Path], pool: Executor) -> None:

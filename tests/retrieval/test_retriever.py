@@ -20,7 +20,7 @@ from paddle_ranker.retrieval.fusion import Fusion
 from paddle_ranker.retrieval.manifest import IndexInfo, VectorsInfo, WordsInfo
 from paddle_ranker.retrieval.schema import Field, Schema
 from paddle_ranker.retrieval.search import SearchSettings
-from paddle_ranker.retrieval.searcher import Searcher
+from paddle_ranker.retrieval.search_engine import SearchEngine
 from paddle_ranker.scoring.ranker import Ranker
 from tests.tiny import write_tokenizer
 
@@ -73,7 +73,7 @@ def ranks_of(query: str, ids: Sequence[str]) -> dict[str, dict[str, tuple[float,
 
 def test_a_result_has_what_each_searcher_says_and_the_fused_score(index: Collection) -> None:
     ids = [f"d{n}" for n in range(len(TEXTS))]
-    retriever = Searcher(index, SearchSettings(fusion=Fusion("rrf", title=0.0)), vectors_of)
+    retriever = SearchEngine(index, SearchSettings(fusion=Fusion("rrf", title=0.0)), vectors_of)
     for query, results in zip(("水稻病害", "护理"), retriever.search_many(["水稻病害", "护理"], 10)):
         by = ranks_of(query, ids)
         sums = {id: sum(1 / (60 + found[id][1]) for found in by.values() if id in found) for id in ids}
@@ -89,22 +89,23 @@ def test_a_result_has_what_each_searcher_says_and_the_fused_score(index: Collect
 
 
 def test_a_filter_holds_for_all_searchers(index: Collection) -> None:
-    retriever = Searcher(index, SearchSettings(), vectors_of)
+    retriever = SearchEngine(index, SearchSettings(), vectors_of)
     for where in ("year>=2001 and year<2004", ["year>=2001", "year<2004"]):
         assert {result.id for result in retriever.search("水稻病害", where=where)} == {"d1", "d2", "d3"}
-    by_words = Searcher(index, SearchSettings(("words",)))
+    by_words = SearchEngine(index, SearchSettings(("words",)))
     assert [(one.id, one.score) for one in by_words.search("护理", where="year=2006")] == [
         (one.id, one.searchers["words"].score) for one in by_words.search("护理") if one.id == "d6"
     ]
 
 
 def test_each_searcher_finds_as_many_as_are_asked_for(index: Collection) -> None:
-    few = Searcher(index, SearchSettings(depth=2), vectors_of)
+    few = SearchEngine(index, SearchSettings(depth=2), vectors_of)
     (one,) = few.run(["水稻病害"], 1)
     assert one.candidates.ranks.max() == 2 and len(few.search("水稻病害", 7)) == 7
     other = few.search("水稻病害", 7, fusion="weighted")
     assert [one.id for one in other] == [
-        one.id for one in Searcher(index, SearchSettings(fusion=Fusion("weighted")), vectors_of).search("水稻病害", 7)
+        one.id
+        for one in SearchEngine(index, SearchSettings(fusion=Fusion("weighted")), vectors_of).search("水稻病害", 7)
     ]
 
 
@@ -113,8 +114,8 @@ def test_a_ranker_orders_the_first_results_alone(index: Collection, weight: floa
     stub, queries = StubRanker(), ["水稻病害", "老人护理"]
     fusion = Fusion(recall_weight=weight)
     settings = SearchSettings(fusion=fusion, rank_top=3)
-    plain = Searcher(index, settings, vectors_of).search_many(queries, 6)
-    ranked = Searcher(index, settings, vectors_of, cast(Ranker, stub)).search_many(queries, 6)
+    plain = SearchEngine(index, settings, vectors_of).search_many(queries, 6)
+    ranked = SearchEngine(index, settings, vectors_of, cast(Ranker, stub)).search_many(queries, 6)
     assert stub.asked == [(query, one.text) for query, found in zip(queries, plain) for one in found[:3]]
     for query, before, after in zip(queries, plain, ranked):
         last = {one.id: len(set(query) & set(one.text)) + weight * one.score / 2 for one in before[:3]}
@@ -124,29 +125,29 @@ def test_a_ranker_orders_the_first_results_alone(index: Collection, weight: floa
             assert one.logit == len(set(query) & set(one.text)) and one.score == {b.id: b.score for b in before}[one.id]
             assert one.probability == pytest.approx(1 / (1 + np.exp(-one.logit)))
     # fewer results than are ranked
-    assert [one.id for one in Searcher(index, settings, vectors_of, cast(Ranker, stub)).search(queries[0], 2)] == [
+    assert [one.id for one in SearchEngine(index, settings, vectors_of, cast(Ranker, stub)).search(queries[0], 2)] == [
         one.id for one in ranked[0][:2]
     ]
 
 
 def test_what_an_index_cannot_do_is_named(index: Collection) -> None:
     with pytest.raises(UsageError, match="by 'titles', only by words, vectors"):
-        Searcher(index, SearchSettings(("titles",)))
+        SearchEngine(index, SearchSettings(("titles",)))
     with pytest.raises(UsageError, match="has no tower that makes vectors of queries"):
-        Searcher(index, SearchSettings()).search("水稻")
+        SearchEngine(index, SearchSettings()).search("水稻")
     with pytest.raises(UsageError, match="top_k: is 0, must be at least 1"):
-        Searcher(index, SearchSettings(("words",))).search("水稻", 0)
+        SearchEngine(index, SearchSettings(("words",))).search("水稻", 0)
     with pytest.raises(UsageError, match="condition 'year'"):
-        Searcher(index, SearchSettings(("words",))).search("水稻", where="year")
+        SearchEngine(index, SearchSettings(("words",))).search("水稻", where="year")
 
 
 def test_a_search_keeps_its_snapshot_while_documents_go(tmp_path: Path) -> None:
     with Collection.create(tmp_path / "index", IndexInfo(WordsInfo("bigram"), None)) as collection:
         collection.writer.add([Document("a", "水稻病害"), Document("b", "水稻种植")])
-        (search,) = Searcher(collection, SearchSettings()).run(["水稻"])
+        (search,) = SearchEngine(collection, SearchSettings()).run(["水稻"])
         collection.writer.remove(["a"])
         assert {one.id for one in search.results()} == {"a", "b"}
-        assert [one.id for one in Searcher(collection, SearchSettings()).search("水稻")] == ["b"]
+        assert [one.id for one in SearchEngine(collection, SearchSettings()).search("水稻")] == ["b"]
 
 
 def test_a_ranker_reads_the_title_and_the_part_of_a_long_text_with_the_querys_words(tmp_path: Path) -> None:
@@ -159,7 +160,7 @@ def test_a_ranker_reads_the_title_and_the_part_of_a_long_text_with_the_querys_wo
         stub.pair_encoder = PairEncoder.from_folder(
             tmp_path, 42
         )  # of which 3 special tokens, 4 of the query, 2 of the title
-        found = Searcher(collection, SearchSettings(), ranker=cast(Ranker, stub)).search("水稻病害")
+        found = SearchEngine(collection, SearchSettings(), ranker=cast(Ranker, stub)).search("水稻病害")
         read = {one.id: one.passage for one in found}
         assert read == {"short": (0, 2), "long": (301, 334)}
         assert sorted(title for _, title in stub.asked) == sorted([f"手册 {long[301:334]}", "词 水稻"])

@@ -19,7 +19,7 @@ from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.ingestion import Naming
 from paddle_ranker.retrieval.manifest import IndexInfo, write_manifest
 from paddle_ranker.retrieval.search import SearchSettings
-from paddle_ranker.retrieval.searcher import Searcher
+from paddle_ranker.retrieval.search_engine import SearchEngine
 from paddle_ranker.retrieval.shard_builds import BUILD_STATE
 from paddle_ranker.retrieval.shards import SHARDS, open_index, shard_folders, shard_name, write_shards
 from paddle_ranker.retrieval.writer import CollectionWriter
@@ -167,10 +167,10 @@ def write_corpus(path: Path, kind: str) -> Path:
 def told(folder: Path) -> list[object]:
     """Return the documents and what searches find, in their order; vectors differ a little by the batches of texts."""
     queries = ["水稻病害", "护理 text", "number 题3"]
-    with Searcher.open(folder, SearchSettings(("words",), depth=20)) as searcher:
-        index = searcher.collection
+    with SearchEngine.open(folder, SearchSettings(("words",), depth=20)) as engine:
+        index = engine.collection
         facets = ["kind"] if "kind" in index.fields else []
-        found: list[object] = [(one.results(), one.total(), one.facets(facets)) for one in searcher.run(queries, 20)]
+        found: list[object] = [(one.results(), one.total(), one.facets(facets)) for one in engine.run(queries, 20)]
         if "vectors" in index.info.searchers:
             hits = index.snapshot().search("vectors", index.snapshot().tower("vectors").query_vectors(queries), 200)
             found += [{id: pytest.approx(score, abs=1e-5) for id, score in zip(*one[:2])} for one in hits]
@@ -309,7 +309,7 @@ def test_an_index_is_cut_into_shards_without_computing_vectors(
         documents = [one.id for one in open_index(cut).snapshot().documents()]
         assert documents == [one.id for one in open_index(source).snapshot().documents()]
         assert "is there already" in run(capsys, "shard", source, "--output", cut, "--shards", 4, status=1)
-    several = Searcher.open([tmp_path / "cut0"], SearchSettings(("words",)))
+    several = SearchEngine.open([tmp_path / "cut0"], SearchSettings(("words",)))
     assert len(several.collection.folders) == 4 and several.search("水稻")
 
 

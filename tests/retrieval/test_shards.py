@@ -19,7 +19,7 @@ from paddle_ranker.retrieval.filters import Filter
 from paddle_ranker.retrieval.manifest import IndexInfo, VectorsInfo, WordsInfo
 from paddle_ranker.retrieval.schema import Field, Schema
 from paddle_ranker.retrieval.search import Search, SearchSettings
-from paddle_ranker.retrieval.searcher import Searcher
+from paddle_ranker.retrieval.search_engine import SearchEngine
 from paddle_ranker.retrieval.shards import open_shards
 from paddle_ranker.scoring.ranker import Ranker
 
@@ -76,7 +76,7 @@ def said(search: Search) -> list[Any]:
 def test_shards_answer_as_one_folder_does(folders: list[Path], ranker: Any) -> None:
     settings = SearchSettings(depth=20, rank_top=5)
     one, shards = (
-        Searcher(collection, settings, vectors_of, cast(Ranker, ranker))
+        SearchEngine(collection, settings, vectors_of, cast(Ranker, ranker))
         for collection in (Collection.open(folders[0]), open_shards(folders[1:]))
     )
     assert len(shards.collection) == len(one.collection) == 57
@@ -97,7 +97,7 @@ def test_shards_answer_as_one_folder_does(folders: list[Path], ranker: Any) -> N
 
 def test_shards_take_up_what_each_folder_gets(folders: list[Path]) -> None:
     settings = SearchSettings(("words",))
-    with Searcher.open(folders[1:], settings) as shards:
+    with SearchEngine.open(folders[1:], settings) as shards:
         assert len(shards.collection.folders) > 1
         collection, before = shards.collection, shards.collection.snapshot()
         collection.refresh()
@@ -110,7 +110,7 @@ def test_shards_take_up_what_each_folder_gets(folders: list[Path]) -> None:
             written.writer.remove(["d00"])
         changed = collection.is_current, collection.refresh()
         assert (unchanged, changed, len(before)) == ((True, False), (False, True), 57)
-        with Searcher.open(folders[0], settings) as one:
+        with SearchEngine.open(folders[0], settings) as one:
             for query in ("水稻", "育种", "题"):
                 assert [(r.id, r.score) for r in shards.search(query, 60)] == [
                     (r.id, pytest.approx(r.score, abs=1e-9)) for r in one.search(query, 60)
@@ -132,7 +132,7 @@ def test_folders_that_are_no_shards_of_one_collection_are_refused(folders: list[
         with pytest.raises(UsageError, match=match):
             open_shards(named)
     with pytest.raises(UsageError, match="write to one folder"):
-        Searcher.open(folders[1:], write=True)
+        SearchEngine.open(folders[1:], write=True)
     shutil.rmtree(next(path for path in folders[2].glob("segment-*") if path.is_dir()))
     with pytest.raises(CheckpointError, match="is missing"):
         open_shards(folders[1:])

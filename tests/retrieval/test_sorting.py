@@ -28,8 +28,8 @@ from paddle_ranker.retrieval.manifest import IndexInfo, VectorsInfo, WordsInfo
 from paddle_ranker.retrieval.remote import RemoteCollection
 from paddle_ranker.retrieval.schema import Field, Schema
 from paddle_ranker.retrieval.search import Search, SearchSettings
+from paddle_ranker.retrieval.search_engine import SearchEngine
 from paddle_ranker.retrieval.searchable import Searchable
-from paddle_ranker.retrieval.searcher import Searcher
 from paddle_ranker.retrieval.shard_service import ShardService
 from paddle_ranker.retrieval.shards import open_shards
 from paddle_ranker.retrieval.turns import Abandoned, Caller, Turns
@@ -157,7 +157,7 @@ def test_all_that_match_come_in_order(places: dict[str, Searchable], sort: list[
         assert page(where, sort, top_k=1000)[0] == wanted, name
         assert pages(where, sort, 83) == wanted, name
         assert page(where, sort, top_k=9, offset=200)[0] == wanted[200:209], name
-        (results,) = Searcher(where, SearchSettings(("words",))).search_many(["rice"], 20, sort=sort)
+        (results,) = SearchEngine(where, SearchSettings(("words",))).search_many(["rice"], 20, sort=sort)
         assert [one.id for one in results] == wanted[:20]
 
 
@@ -272,7 +272,7 @@ def test_a_position_of_another_order_is_refused(places: dict[str, Searchable]) -
         with pytest.raises(UsageError, match="another order"):
             page(places["folder"], sort, after)
     with pytest.raises(UsageError, match="'none' is no field"):
-        Searcher(places["folder"], SearchSettings(("words",))).search("rice", sort=["none"])
+        SearchEngine(places["folder"], SearchSettings(("words",))).search("rice", sort=["none"])
 
 
 @pytest.mark.parametrize("sort", [["name"], ["level"], ["-mixed"]], ids=",".join)

@@ -17,7 +17,7 @@ from paddle_ranker.commands.search import main as search
 from paddle_ranker.data.speech import MODEL_VARIABLE
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.retrieval.search import SearchSettings
-from paddle_ranker.retrieval.searcher import Searcher
+from paddle_ranker.retrieval.search_engine import SearchEngine
 from paddle_ranker.retrieval.text_vectors import Tower
 from paddle_ranker.scoring.engines.engine_registry import is_installed
 from tests.model.test_pictures import published as published_pictures
@@ -63,12 +63,12 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_sounds_are_found_by_sounds(built: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with Searcher.open(built, SearchSettings()) as searcher:
+    with SearchEngine.open(built, SearchSettings()) as engine:
         for name in SECONDS:
-            found = searcher.search("", 2, like=sound(name, 48_000, 2))
+            found = engine.search("", 2, like=sound(name, 48_000, 2))
             assert found[0].id == f"{name}.wav" and {*found[0].searchers} == {"sound"}
             assert found[0].searchers["sound"].score == pytest.approx(1.0, abs=0.01)
-        assert {one.id for one in searcher.search("", 9, like="low.wav")} == {
+        assert {one.id for one in engine.search("", 9, like="low.wav")} == {
             f"{name}.wav" for name in (*SECONDS, "cut") if name != "low"
         }
     assert search(["--index", str(built), "--like", str(built.parent / "files" / "low.wav"), "--format", "json"]) == 0
@@ -132,11 +132,11 @@ def test_a_hit_by_a_sound_names_its_seconds(
             # Pieces of the long recording begin where they may; the middle of the best one lies in the tone.
             assert 10 * number <= (start + end) / 2 % 40 <= 10 * number + 10, id
     tower = Tower.open(built.parent / "tower")
-    with Searcher.open(tmp_path / "index", SearchSettings()) as searcher:
-        segment = searcher.collection.snapshot().generation.parts[0].segment
+    with SearchEngine.open(tmp_path / "index", SearchSettings()) as engine:
+        segment = engine.collection.snapshot().generation.parts[0].segment
         vectors = segment.vectors["sound"]
         assert vectors.passages is not None and len(vectors) == 4 + 27 + 14
-        song = [one.id for one in searcher.collection.snapshot().documents()].index("song.wav")
+        song = [one.id for one in engine.collection.snapshot().documents()].index("song.wav")
         pieces = tower.encode_sounds([*samples.astype(np.float32).reshape(4, -1)])
         pieces /= np.linalg.norm(pieces, axis=1, keepdims=True)
         np.testing.assert_allclose(vectors.stored.rows(vectors.rows(song)), pieces, atol=2e-3)

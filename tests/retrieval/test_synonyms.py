@@ -13,7 +13,7 @@ from paddle_ranker.retrieval.query_parsing import Synonyms
 from paddle_ranker.retrieval.remote import RemoteCollection
 from paddle_ranker.retrieval.schema import Field, Schema
 from paddle_ranker.retrieval.search import SearchSettings
-from paddle_ranker.retrieval.searcher import Searcher
+from paddle_ranker.retrieval.search_engine import SearchEngine
 from paddle_ranker.retrieval.shard_service import ShardService
 from paddle_ranker.retrieval.shards import open_shards
 from tests.serving.test_search import Site
@@ -67,7 +67,7 @@ def test_synonyms_stand_as_a_whole_below_what_was_typed(
         services = [ShardService(folder) for folder in folders]
         calls = [lambda name, *args, own=own: pool.submit(own.call, name, *args) for own in services]
         for way in (Collection.open(both), open_shards(folders), RemoteCollection(calls)):
-            (found,) = Searcher(way, SearchSettings(synonyms=synonyms)).run([query])
+            (found,) = SearchEngine(way, SearchSettings(synonyms=synonyms)).run([query])
             results = found.results()
             assert [one.id for one in results] == wanted and results[0].score > results[-1].score
             assert found.total() == len(wanted) and found.facets(["kind"])["kind"].keys() == {

@@ -19,8 +19,8 @@ from paddle_ranker.retrieval.manifest import IndexInfo, WordsInfo
 from paddle_ranker.retrieval.remote import RemoteCollection
 from paddle_ranker.retrieval.schema import Field, Schema
 from paddle_ranker.retrieval.search import SearchSettings
+from paddle_ranker.retrieval.search_engine import SearchEngine
 from paddle_ranker.retrieval.searchable import Searchable
-from paddle_ranker.retrieval.searcher import Searcher
 from paddle_ranker.retrieval.shard_service import ShardService
 from paddle_ranker.retrieval.shards import open_shards
 from tests.retrieval.test_remote import through
@@ -49,8 +49,8 @@ FOUND: dict[str, set[str]] = {
 }
 
 
-def finds(searcher: Searcher[Any]) -> dict[str, set[str]]:
-    return {query: {one.id for one in searcher.search(query, 10)} for query in FOUND}
+def finds(engine: SearchEngine[Any]) -> dict[str, set[str]]:
+    return {query: {one.id for one in engine.search(query, 10)} for query in FOUND}
 
 
 def answers(wanted: dict[str, set[str]]) -> dict[str, set[str]]:
@@ -89,15 +89,15 @@ def test_items_are_searched_in_every_collection(tmp_path: Path) -> None:
             RemoteCollection(calls),
         ]  # fmt: skip
         for place, one in enumerate(collections):
-            assert finds(Searcher(one, SearchSettings())) == answers(FOUND), place
+            assert finds(SearchEngine(one, SearchSettings())) == answers(FOUND), place
         scores = [
-            [(hit.id, hit.score) for hit in Searcher(one, SearchSettings()).search("ada lovelace", 9)]
+            [(hit.id, hit.score) for hit in SearchEngine(one, SearchSettings()).search("ada lovelace", 9)]
             for one in collections
         ]
         assert scores[0] == scores[1] == scores[2] == scores[3]
     with Collection.open(tmp_path / "python", write=True) as collection:
         collection.writer.merge(None)
-        assert finds(Searcher(collection, SearchSettings())) == answers(FOUND)
+        assert finds(SearchEngine(collection, SearchSettings())) == answers(FOUND)
         assert collection.snapshot().matching(None).count(Filter.of({"authors": "Ada Grace"})) == 1
 
 
@@ -107,11 +107,11 @@ def test_cells_of_a_table_that_are_lists_are_searched_item_by_item(tmp_path: Pat
     corpus.write_text("\n".join(["id,text,authors", *rows, ""]))
     options = ["--corpus", str(corpus), "--output", str(tmp_path / "index"), "--field", FIELDS[1]]
     assert main(["build", *options]) == 0
-    with Searcher.open(tmp_path / "index") as searcher:
-        assert searcher.collection.snapshot().document("r0").fields == {"authors": ["Ada Grace", "Jean Hopper"]}
-        found = {one.id for one in searcher.search('"jean hopper"', 20)}
+    with SearchEngine.open(tmp_path / "index") as engine:
+        assert engine.collection.snapshot().document("r0").fields == {"authors": ["Ada Grace", "Jean Hopper"]}
+        found = {one.id for one in engine.search('"jean hopper"', 20)}
         assert found == {f"r{number}" for number in range(12) if number % 3 != 1}
-        (search,) = searcher.run(['"grace jean"'], 20)
+        (search,) = engine.run(['"grace jean"'], 20)
         assert search.unfound == ["grace jean"]
 
 

@@ -21,8 +21,8 @@ from paddle_ranker.retrieval.manifest import IndexInfo, VectorsInfo, WordsInfo
 from paddle_ranker.retrieval.remote import RemoteCollection
 from paddle_ranker.retrieval.schema import Field, Schema
 from paddle_ranker.retrieval.search import Search, SearchSettings
+from paddle_ranker.retrieval.search_engine import SearchEngine
 from paddle_ranker.retrieval.searchable import Searchable
-from paddle_ranker.retrieval.searcher import Searcher
 from paddle_ranker.retrieval.shard_service import ShardService
 from paddle_ranker.retrieval.shards import open_shards
 from paddle_ranker.retrieval.weight_learning import JudgedList, learn_title
@@ -102,10 +102,10 @@ def collection(request: pytest.FixtureRequest, folders: list[Path], pool: Execut
 def test_whole_titles_come_first(
     collection: Searchable, by: tuple[str, ...], method: str, ranker: Optional[FarRanker]
 ) -> None:
-    def searcher(title: float) -> Searcher[Any]:
+    def searcher(title: float) -> SearchEngine[Any]:
         # Fewer documents than the family has are found by each searcher.
         settings = SearchSettings(by, Fusion(method, title=title), depth=10, rank_top=20)
-        return Searcher(collection, settings, vectors_of, cast(Optional[Ranker], ranker))
+        return SearchEngine(collection, settings, vectors_of, cast(Optional[Ranker], ranker))
 
     whole = {
         "Git": {0, 1, 5},
@@ -149,14 +149,14 @@ def test_titles_follow_the_documents(tmp_path: Path) -> None:
     schema = Schema()  # texts are titles
     with Collection.create(tmp_path / "index", IndexInfo(WordsInfo("standard"), None, schema=schema)) as collection:
         collection.writer.add(Document(f"d{n}", f"vim vim vim {n}") for n in range(30))
-        searcher = Searcher(collection, SearchSettings())
+        engine = SearchEngine(collection, SearchSettings())
         for n in range(12):  # also after segments are merged
             collection.writer.add([Document("whole", "An editor, vim" if n % 3 == 1 else "Vim")])
-            assert (searcher.search("vim")[0].id == "whole") is (n % 3 != 1)
+            assert (engine.search("vim")[0].id == "whole") is (n % 3 != 1)
         collection.writer.merge(None)
-        assert searcher.search("vim")[0].id == "whole"
+        assert engine.search("vim")[0].id == "whole"
         collection.writer.remove(["whole"])
-        assert searcher.search("vim")[0].id != "whole"
+        assert engine.search("vim")[0].id != "whole"
 
 
 @pytest.mark.parametrize("by", [("words",), ("words", "vectors")])
@@ -165,7 +165,8 @@ def test_short_titles_with_all_words_gain(collection: Searchable, by: tuple[str,
     def first(query: str, weight: float) -> list[str]:
         settings = SearchSettings(by, Fusion(method, title=weight), depth=FAMILY)
         return [
-            one.id for one in Searcher(collection, settings, vectors_of).search(query, 2, Filter.parse(["kind=pair"]))
+            one.id
+            for one in SearchEngine(collection, settings, vectors_of).search(query, 2, Filter.parse(["kind=pair"]))
         ]
 
     # The long title has the query twice, and so has the better score by its words.

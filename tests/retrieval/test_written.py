@@ -11,7 +11,7 @@ from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.manifest import IndexInfo, WordsInfo
 from paddle_ranker.retrieval.schema import Field, Schema
 from paddle_ranker.retrieval.search import SearchSettings
-from paddle_ranker.retrieval.searcher import Searcher
+from paddle_ranker.retrieval.search_engine import SearchEngine
 
 pytestmark = pytest.mark.unit
 # Each word with its signs, and how it is written otherwise.
@@ -40,9 +40,9 @@ def test_what_is_written_so_comes_first(word: str, fields: tuple[str, ...], tmp_
             [Document("z1", f"a text of many words that says what {word} is"), Document("z2", f"The {word}.")]
         )
         collection.writer.add(Document(f"b{n}", f"other words {n}") for n in range(20))
-        searcher = Searcher(collection, SearchSettings())
+        engine = SearchEngine(collection, SearchSettings())
         for query in (word, word.upper()):
-            (found,) = searcher.run([query])
+            (found,) = engine.run([query])
             assert {one.id for one in found.results()[:2]} == {"z1", "z2"}, [one.id for one in found.results()]
-        explained = collection.snapshot().explain_words(searcher.run([word])[0].words, ["z1"])["z1"]
+        explained = collection.snapshot().explain_words(engine.run([word])[0].words, ["z1"])["z1"]
         assert word.lower() in explained and not any("\0" in term for term in explained)

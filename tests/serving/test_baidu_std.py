@@ -11,7 +11,7 @@ from typing import Any, Callable, Optional
 
 import pytest
 
-from paddle_ranker.serving.core.budget import ByteBudget
+from paddle_ranker.serving.core.byte_budget import ByteBudget
 from paddle_ranker.serving.core.connections import Connections
 from paddle_ranker.serving.core.faults import UNAVAILABLE
 from paddle_ranker.serving.core.limits import Limits

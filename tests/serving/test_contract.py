@@ -24,7 +24,7 @@ from paddle_ranker.retrieval.document_states import copy_ranker
 from paddle_ranker.retrieval.manifest import IndexInfo, VectorsInfo, WordsInfo
 from paddle_ranker.retrieval.schema import Field, Schema
 from paddle_ranker.retrieval.search import Result
-from paddle_ranker.retrieval.searcher import Searcher
+from paddle_ranker.retrieval.search_engine import SearchEngine
 from paddle_ranker.retrieval.towers import copy_tower
 from paddle_ranker.serving.core.ranker_slot import RankerSlot
 from paddle_ranker.storage.untrusted import read_json
@@ -84,9 +84,9 @@ def index(plain: Path, ranker: Optional[Path], tmp_path_factory: pytest.TempPath
 
 
 def found(index: Path, ranker: Optional[Path]) -> dict[str, list[Result]]:
-    """Return what `Searcher.search` finds for each query."""
-    with Searcher.open(index, ranker=ranker) as searcher:
-        return {id: searcher.search(query, TOP_K) for id, query in QUERIES.items()}
+    """Return what `SearchEngine.search` finds for each query."""
+    with SearchEngine.open(index, ranker=ranker) as engine:
+        return {id: engine.search(query, TOP_K) for id, query in QUERIES.items()}
 
 
 @pytest.fixture(scope="module")
@@ -108,8 +108,8 @@ def close(value: Optional[float]) -> Any:
 
 
 def test_python_has_one_search(index: Path, wanted: dict[str, list[Result]], ranker: Optional[Path]) -> None:
-    with Searcher.open(index, ranker=ranker) as searcher:
-        assert [one.id for one in searcher.search(QUERIES["q1"])] == [one.id for one in wanted["q1"][:10]]
+    with SearchEngine.open(index, ranker=ranker) as engine:
+        assert [one.id for one in engine.search(QUERIES["q1"])] == [one.id for one in wanted["q1"][:10]]
 
 
 # Each query is searched by itself: beside others its vector may differ in the last digit, and so may near-ties.
@@ -253,5 +253,5 @@ def test_training_rows_are_the_pairs_that_the_ranker_read(
         "--device", "cpu",
     )  # fmt: skip
     assert status == 0, err
-    with Searcher.open(tmp_path / "index", ranker=tmp_path / "again" / "last") as searcher:
-        assert searcher.search("kuberentes")[0].logit is not None
+    with SearchEngine.open(tmp_path / "index", ranker=tmp_path / "again" / "last") as engine:
+        assert engine.search("kuberentes")[0].logit is not None

@@ -26,7 +26,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from paddle_ranker.errors import UsageError
 from paddle_ranker.serving.core import threads
-from paddle_ranker.serving.core.budget import ByteBudget, texts_size
+from paddle_ranker.serving.core.byte_budget import ByteBudget, texts_size
 from paddle_ranker.serving.core.faults import INVALID, TIMED_OUT, TOO_LARGE, UNAVAILABLE, Fault
 from paddle_ranker.serving.core.json_text import check_json, json_bounds, parse_json
 from paddle_ranker.serving.core.limits import Limits, unpack

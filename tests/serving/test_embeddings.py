@@ -23,14 +23,14 @@ from paddle_ranker.__main__ import main
 from paddle_ranker.errors import CheckpointError, UsageError
 from paddle_ranker.retrieval.text_vectors import Tower
 from paddle_ranker.serving.clients import BaiduStdClient, GrpcClient, HttpClient, PipelineClient
-from paddle_ranker.serving.core.budget import ByteBudget
+from paddle_ranker.serving.core.byte_budget import ByteBudget
 from paddle_ranker.serving.core.faults import TIMED_OUT, TOO_LARGE, Fault
 from paddle_ranker.serving.core.json_text import number_lists
 from paddle_ranker.serving.core.logs import JsonLog
 from paddle_ranker.serving.core.metrics import Metrics
 from paddle_ranker.serving.core.ranker_slot import RankerSlot
-from paddle_ranker.serving.core.scores import CountedRequest, Models
 from paddle_ranker.serving.core.server_config import ServeConfig
+from paddle_ranker.serving.core.services import CountedRequest, Models
 from paddle_ranker.serving.core.slot_kinds import SLOTS, serve_options, served_by, with_folder_in_slot
 from paddle_ranker.serving.core.slots import Slots
 from paddle_ranker.serving.core.tower_slot import ServedTower, TowerSlot, check

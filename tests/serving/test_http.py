@@ -19,8 +19,8 @@ from paddle_ranker.scoring.ranker import Ranker
 from paddle_ranker.serving.core.logs import JsonLog
 from paddle_ranker.serving.core.metrics import Metrics
 from paddle_ranker.serving.core.ranker_slot import RankerSlot, ServedRanker
-from paddle_ranker.serving.core.scores import Scores
 from paddle_ranker.serving.core.server_config import ServeConfig
+from paddle_ranker.serving.core.services import Scores
 from paddle_ranker.serving.core.slots import Slots
 from paddle_ranker.serving.http.rerank_formats import RankedResult, ScoredResult
 from paddle_ranker.serving.process.worker import make_app

@@ -17,7 +17,7 @@ import pytest
 from starlette.types import Receive, Scope, Send
 
 from paddle_ranker.serving.core import connections
-from paddle_ranker.serving.core.budget import ByteBudget
+from paddle_ranker.serving.core.byte_budget import ByteBudget
 from paddle_ranker.serving.core.connections import Connections
 from paddle_ranker.serving.core.limits import Limits
 from paddle_ranker.serving.core.metrics import Metrics

@@ -18,10 +18,10 @@ from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.field_values import FieldValues
 from paddle_ranker.retrieval.manifest import IndexInfo, WordsInfo
 from paddle_ranker.retrieval.search import SearchSettings
-from paddle_ranker.retrieval.searcher import Searcher
+from paddle_ranker.retrieval.search_engine import SearchEngine
 from paddle_ranker.retrieval.snapshot import LocalSnapshot
 from paddle_ranker.retrieval.turns import Caller, Turns
-from paddle_ranker.serving.core.budget import Share
+from paddle_ranker.serving.core.byte_budget import Share
 from paddle_ranker.serving.core.search_pipeline import _QueuedModels
 from tests.serving.test_search import Site
 from tests.serving_cases import SECONDS
@@ -68,9 +68,9 @@ def thread(*_: Any) -> str:
 
 def test_only_shown_documents_are_held(folder: Path, tmp_path: Path) -> None:
     """Those that a ranker reads are read a few at a time, and what it reads of them alone is kept."""
-    searcher = Searcher.open(folder, SearchSettings(rank_top=30), ranker=write_ranker(tmp_path / "ranker"))
+    engine = SearchEngine.open(folder, SearchSettings(rank_top=30), ranker=write_ranker(tmp_path / "ranker"))
     held: list[int] = []
-    (found,) = Caller(reserve=held.append).run(lambda: searcher.run(["水稻研究"], top_k=1))
+    (found,) = Caller(reserve=held.append).run(lambda: engine.run(["水稻研究"], top_k=1))
     assert len(found.documents) == 1 and len(found.logits) == 30
     assert sum(held) < 3 * 3.1 * LONG + 30 * 1000  # one document and its answer, and 30 passages
 

@@ -39,7 +39,7 @@ from paddle_ranker.retrieval.manifest import IndexInfo, VectorsInfo, WordsInfo
 from paddle_ranker.retrieval.merging import MOST_SEGMENTS
 from paddle_ranker.retrieval.milvus import MilvusHits
 from paddle_ranker.retrieval.schema import Field, Schema
-from paddle_ranker.retrieval.searcher import Searcher
+from paddle_ranker.retrieval.search_engine import SearchEngine
 from paddle_ranker.retrieval.text_vectors import Tower
 from paddle_ranker.retrieval.towers import copy_tower
 from paddle_ranker.retrieval.vector_search import search_vectors
@@ -143,8 +143,8 @@ def test_a_ranker_that_does_not_know_the_likes_of_an_index_is_noted_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
     monkeypatch.setattr(search_pipeline, "SEARCHES", len(TEXTS))
-    with Searcher.open(folders["index"], ranker=folders["model"]) as searcher:
-        logits = [np.sort([*one.logits.values()]) for one in searcher.run(TEXTS)]
+    with SearchEngine.open(folders["index"], ranker=folders["model"]) as engine:
+        logits = [np.sort([*one.logits.values()]) for one in engine.run(TEXTS)]
     tenth, spread = [one[-10] for one in logits], [one.std() for one in logits]
     moved = np.array(tenth) + (shift or 0)
     scores = None if shift is None else {"top": 50, "tenth": moved.tolist(), "spread": spread}

@@ -8,7 +8,7 @@ import time
 from collections.abc import Collection
 from typing import Callable, Optional, Protocol
 
-from paddle_ranker.serving.core.budget import ByteBudget
+from paddle_ranker.serving.core.byte_budget import ByteBudget
 
 PATIENCE_SECONDS = 30.0  # time for a peer to send a request, or to receive a part of an answer
 _BYTES_A_SECOND = 64 * 1024  # each time this many bytes of a request have come, the peer has a second more

@@ -8,7 +8,7 @@ from typing import Optional
 
 from paddle_ranker.errors import UsageError
 from paddle_ranker.options import option
-from paddle_ranker.retrieval.search_options import FUSION, SYNONYMS, MilvusOptions
+from paddle_ranker.retrieval.search_defaults import FUSION, SYNONYMS, MilvusOptions
 from paddle_ranker.serving.core.limits import Limits
 from paddle_ranker.serving.core.search_log import LOG_MB
 

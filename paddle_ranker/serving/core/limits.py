@@ -12,7 +12,7 @@ from typing import Optional, Union
 
 from paddle_ranker.errors import UsageError
 from paddle_ranker.options import Options, option
-from paddle_ranker.serving.core.budget import Share
+from paddle_ranker.serving.core.byte_budget import Share
 from paddle_ranker.serving.core.faults import INVALID, TOO_LARGE, UNAUTHORIZED, UNPROCESSABLE, Fault
 from paddle_ranker.serving.core.json_text import JsonBounds, json_bounds
 

@@ -27,9 +27,9 @@ from paddle_ranker.serving.core.batcher import Batcher, BatchObserver
 from paddle_ranker.serving.core.faults import INVALID, NOT_FOUND, UNPROCESSABLE, Fault
 from paddle_ranker.serving.core.jobs import Check, Job
 from paddle_ranker.serving.core.picture_work import PictureWork
-from paddle_ranker.serving.core.scores import Scores
 from paddle_ranker.serving.core.self_check import TokenInputs, check_matrices, check_rows, tolerance_of, warm_up
 from paddle_ranker.serving.core.server_config import RANKER_SLOT, ServeConfig
+from paddle_ranker.serving.core.services import Scores
 from paddle_ranker.serving.core.slots import ServedModel, Slot, computed
 from paddle_ranker.version import __version__
 

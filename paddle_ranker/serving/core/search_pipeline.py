@@ -26,8 +26,8 @@ from paddle_ranker.retrieval.listing import Listing
 from paddle_ranker.retrieval.manifest import VECTORS
 from paddle_ranker.retrieval.query_parsing import ParsedQuery
 from paddle_ranker.retrieval.search import RANK, Search, SearchSettings, chosen
+from paddle_ranker.retrieval.search_engine import run_searches
 from paddle_ranker.retrieval.searchable import ShardError, Snapshot
-from paddle_ranker.retrieval.searcher import run_searches
 from paddle_ranker.retrieval.text_vectors import normalised
 from paddle_ranker.retrieval.turns import TooLate, idle, wait_for
 from paddle_ranker.scoring.table_answers import answers_of
@@ -35,7 +35,7 @@ from paddle_ranker.serving.core.faults import OVERLOADED, TIMED_OUT, UNAVAILABLE
 from paddle_ranker.serving.core.index_slot import IndexSlot, ServedIndex
 from paddle_ranker.serving.core.jobs import Check
 from paddle_ranker.serving.core.ranker_slot import RankerSlot
-from paddle_ranker.serving.core.scores import Scores
+from paddle_ranker.serving.core.services import Scores
 from paddle_ranker.serving.core.tower_slot import TowerSlot
 
 _ANSWERING = 0.1  # share of a caller's time that is reserved for writing the answer, and most seconds of that

@@ -29,9 +29,9 @@ from paddle_ranker.serving.core.batcher import Batcher, BatchObserver
 from paddle_ranker.serving.core.faults import UNPROCESSABLE, Fault
 from paddle_ranker.serving.core.jobs import Check, no_texts
 from paddle_ranker.serving.core.picture_work import PictureWork
-from paddle_ranker.serving.core.scores import TextVectors
 from paddle_ranker.serving.core.self_check import TokenInputs, check_matrices, check_rows, warm_up
 from paddle_ranker.serving.core.server_config import ServeConfig
+from paddle_ranker.serving.core.services import TextVectors
 from paddle_ranker.serving.core.slots import ServedModel, Slot, computed
 from paddle_ranker.serving.core.tower_options import TOWER_SLOT, TowerSlotOptions
 from paddle_ranker.version import __version__

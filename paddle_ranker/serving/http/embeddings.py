@@ -24,7 +24,7 @@ from paddle_ranker.retrieval.text_vectors import normalised
 from paddle_ranker.serving.core.faults import INVALID, NOT_FOUND, UNPROCESSABLE, Fault
 from paddle_ranker.serving.core.json_text import number_lists, text_bounds
 from paddle_ranker.serving.core.limits import Limits
-from paddle_ranker.serving.core.scores import TextVectors
+from paddle_ranker.serving.core.services import TextVectors
 from paddle_ranker.serving.core.threads import run_in_thread
 from paddle_ranker.serving.core.tower_slot import TowerSlot
 from paddle_ranker.serving.core.validation import Body, refusal, validated

@@ -19,7 +19,7 @@ from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from paddle_ranker.errors import quoted
-from paddle_ranker.serving.core.budget import ByteBudget
+from paddle_ranker.serving.core.byte_budget import ByteBudget
 from paddle_ranker.serving.core.faults import INTERNAL, INVALID, MISDIRECTED, NOT_ALLOWED, Fault
 from paddle_ranker.serving.core.limits import require_key
 from paddle_ranker.serving.core.logs import JsonLog

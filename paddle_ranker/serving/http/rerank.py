@@ -22,7 +22,7 @@ from paddle_ranker.serving.core.faults import INVALID, UNPROCESSABLE, Fault
 from paddle_ranker.serving.core.json_text import text_bounds
 from paddle_ranker.serving.core.limits import Limits, require_words
 from paddle_ranker.serving.core.ranker_slot import RankerSlot
-from paddle_ranker.serving.core.scores import Scores
+from paddle_ranker.serving.core.services import Scores
 from paddle_ranker.serving.core.threads import MUCH_BYTES, run_in_thread
 from paddle_ranker.serving.core.validation import validated
 from paddle_ranker.serving.http.exchange import SHARE, answer, deadline_of, read_body

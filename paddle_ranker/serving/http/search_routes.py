@@ -34,7 +34,7 @@ from paddle_ranker.retrieval.manifest import IndexInfo
 from paddle_ranker.retrieval.query_parsing import parse_query
 from paddle_ranker.retrieval.schema import FIELD_TYPES, PLACES, TEXT
 from paddle_ranker.retrieval.search import Search, SearchSettings
-from paddle_ranker.retrieval.search_options import DEPTH, RANK_TOP, TOP_K
+from paddle_ranker.retrieval.search_defaults import DEPTH, RANK_TOP, TOP_K
 from paddle_ranker.retrieval.searchable import Snapshot, StaleSnapshot
 from paddle_ranker.retrieval.turns import checked
 from paddle_ranker.retrieval.typed_values import STORED

@@ -14,7 +14,7 @@ import struct
 from typing import NamedTuple, Optional
 
 from paddle_ranker.errors import quoted
-from paddle_ranker.serving.core.budget import Share
+from paddle_ranker.serving.core.byte_budget import Share
 from paddle_ranker.serving.core.faults import INVALID, TOO_LARGE, Fault
 from paddle_ranker.serving.core.limits import pack, unpack
 from paddle_ranker.serving.paddle.messages import Message, messages, parse

@@ -9,11 +9,11 @@ import time
 from typing import Optional, Union, cast
 
 from paddle_ranker.errors import quoted
-from paddle_ranker.serving.core.budget import Share
+from paddle_ranker.serving.core.byte_budget import Share
 from paddle_ranker.serving.core.connections import Connections, Patience, close_gently
 from paddle_ranker.serving.core.faults import INTERNAL, INVALID, NO_METHOD, NOT_FOUND, TOO_LARGE, Fault
 from paddle_ranker.serving.core.limits import require_key
-from paddle_ranker.serving.core.scores import Counting, ModelService
+from paddle_ranker.serving.core.services import Counting, ModelService
 from paddle_ranker.serving.core.threads import MUCH_BYTES, run_in_thread
 from paddle_ranker.serving.paddle import baidu_std
 from paddle_ranker.serving.paddle.general_model import bounds, infer

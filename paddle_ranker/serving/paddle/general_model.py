@@ -15,11 +15,11 @@ from paddle_ranker.errors import quoted
 from paddle_ranker.export.serving_files import EMBEDDING
 from paddle_ranker.model.model_kind import ExportFacts
 from paddle_ranker.model.tower import VECTOR
-from paddle_ranker.serving.core.budget import Share
+from paddle_ranker.serving.core.byte_budget import Share
 from paddle_ranker.serving.core.faults import INVALID, Fault
 from paddle_ranker.serving.core.jobs import Texts
 from paddle_ranker.serving.core.limits import Limits
-from paddle_ranker.serving.core.scores import ModelService, Scores, ScoringService, VectorService
+from paddle_ranker.serving.core.services import ModelService, Scores, ScoringService, VectorService
 from paddle_ranker.serving.core.threads import run_in_thread
 from paddle_ranker.serving.paddle.messages import Bounds, Message, bounds_of, messages
 

@@ -12,10 +12,10 @@ import grpc
 import grpc.aio
 
 from paddle_ranker.errors import RankerError
-from paddle_ranker.serving.core.budget import ByteBudget, Share
+from paddle_ranker.serving.core.byte_budget import ByteBudget, Share
 from paddle_ranker.serving.core.faults import INTERNAL, OVERLOADED, TOO_LARGE, Fault
 from paddle_ranker.serving.core.limits import Limits, require_key
-from paddle_ranker.serving.core.scores import Counting, ModelService
+from paddle_ranker.serving.core.services import Counting, ModelService
 from paddle_ranker.serving.core.threads import run_in_thread
 from paddle_ranker.serving.paddle import general_model, pipeline
 from paddle_ranker.serving.paddle.messages import GENERAL_SERVICE, PIPELINE_SERVICE, Bounds, Message, messages, parse

@@ -16,7 +16,7 @@ from starlette.types import Scope
 
 from paddle_ranker.errors import quoted
 from paddle_ranker.serving.core.faults import ERROR_HEADER, INTERNAL, NO_METHOD, Fault
-from paddle_ranker.serving.core.scores import ModelService
+from paddle_ranker.serving.core.services import ModelService
 from paddle_ranker.serving.core.threads import run_in_thread
 from paddle_ranker.serving.core.tower_options import TOWER_SLOT
 from paddle_ranker.serving.http.exchange import SHARE, answer, deadline_of, read_body

@@ -9,7 +9,7 @@ from typing import NamedTuple, Optional
 from google.protobuf.message import DecodeError
 
 from paddle_ranker.protos import Message, message_class
-from paddle_ranker.serving.core.budget import Share
+from paddle_ranker.serving.core.byte_budget import Share
 from paddle_ranker.serving.core.faults import INVALID, TOO_LARGE, Fault
 from paddle_ranker.serving.core.json_text import json_bounds
 

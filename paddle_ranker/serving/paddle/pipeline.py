@@ -14,11 +14,11 @@ import numpy as np
 from paddle_ranker.array_types import Array
 from paddle_ranker.errors import quoted
 from paddle_ranker.serving.core import faults
-from paddle_ranker.serving.core.budget import Share
+from paddle_ranker.serving.core.byte_budget import Share
 from paddle_ranker.serving.core.faults import INVALID, NOT_FOUND, TOO_LARGE, Fault, FaultKind
 from paddle_ranker.serving.core.json_text import number_lists, parse_json
 from paddle_ranker.serving.core.limits import Limits
-from paddle_ranker.serving.core.scores import ModelService
+from paddle_ranker.serving.core.services import ModelService
 from paddle_ranker.serving.core.threads import run_in_thread
 from paddle_ranker.serving.core.tower_options import TOWER_SLOT
 from paddle_ranker.serving.paddle.general_model import RankerTensors, TowerTensors, most_rows

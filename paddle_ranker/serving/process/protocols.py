@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from paddle_ranker.serving.core.logs import JsonLog
     from paddle_ranker.serving.core.metrics import Metrics
-    from paddle_ranker.serving.core.scores import Counting, ModelService
+    from paddle_ranker.serving.core.services import Counting, ModelService
     from paddle_ranker.serving.core.slots import Slots
     from paddle_ranker.serving.paddle.grpc_services import GrpcServer
 
@@ -58,7 +58,7 @@ class ServerContext:
 
     def counting(self, protocol: str) -> Counting:
         """Return a function that wraps a `ModelService` as a `CountedRequest` of `protocol`."""
-        from paddle_ranker.serving.core.scores import CountedRequest
+        from paddle_ranker.serving.core.services import CountedRequest
 
         log_texts = self.config.log_texts
         return partial(CountedRequest, protocol=protocol, metrics=self.metrics, log=self.log, log_texts=log_texts)

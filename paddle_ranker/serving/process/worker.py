@@ -23,15 +23,15 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from paddle_ranker.errors import quoted
 from paddle_ranker.progress import BAR_AFTER, LINE_EVERY
 from paddle_ranker.runtime import trim_memory
-from paddle_ranker.serving.core.budget import ByteBudget
+from paddle_ranker.serving.core.byte_budget import ByteBudget
 from paddle_ranker.serving.core.connections import Connections
 from paddle_ranker.serving.core.faults import NOT_FOUND, Fault
 from paddle_ranker.serving.core.logs import JsonLog, routed_logging
 from paddle_ranker.serving.core.metrics import Metrics
 from paddle_ranker.serving.core.ranker_slot import RankerSlot
 from paddle_ranker.serving.core.reload import Reloadable, Reloader
-from paddle_ranker.serving.core.scores import Models
 from paddle_ranker.serving.core.server_config import RANKER_SLOT, ServeConfig
+from paddle_ranker.serving.core.services import Models
 from paddle_ranker.serving.core.slot_kinds import SLOTS, fit_models, served_by
 from paddle_ranker.serving.core.slots import Served, Slot, Slots
 from paddle_ranker.serving.core.tower_options import TOWER_SLOT

@@ -1,12 +1,11 @@
 """Search a collection: by words, by vectors, by both, and then by a ranker. Python, commands and servers search so.
 
-searcher = Searcher.open("index", ranker="checkpoint/best")
-for result in searcher.search("query", top_k=10):
+engine = SearchEngine.open("index", ranker="checkpoint/best")
+for result in engine.search("query", top_k=10):
     print(result.title, result.text, result.searchers["words"].rank, result.probability)
 
 `run_searches` runs the stages of `Search` in order, for many searches at once. It gets vectors and scores from
-`SearchModels`: the implementation for `Searcher` computes them, the one for servers puts the texts into the server's
-queues.
+`SearchModels`: that of `SearchEngine` computes them, that of servers puts the texts into the server's queues.
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ from paddle_ranker.retrieval.ingestion import Added
 from paddle_ranker.retrieval.listing import Listing
 from paddle_ranker.retrieval.manifest import VECTORS, WORDS
 from paddle_ranker.retrieval.search import FEATURES, RANK, Result, Search, SearchSettings, Where, chosen, filter_of
-from paddle_ranker.retrieval.search_options import TOP_K
+from paddle_ranker.retrieval.search_defaults import TOP_K
 from paddle_ranker.retrieval.searchable import Searchable, Snapshot, StaleSnapshot
 from paddle_ranker.retrieval.shards import open_index, open_shards
 from paddle_ranker.retrieval.stored_scores import StoredScorer, stored_scorer
@@ -57,7 +56,7 @@ QueryVectors = Callable[[Sequence[str]], Vectors]
 _DEFAULTS = LoadOptions()
 
 
-class Searcher(Closable, Generic[C]):
+class SearchEngine(Closable, Generic[C]):
     """Search engine of an index, which also adds documents; any number of threads may search at once.
 
     Args:
@@ -99,7 +98,7 @@ class Searcher(Closable, Generic[C]):
         options: LoadOptions = _DEFAULTS,
         batch_size: int = 256,
         write: bool = False,
-    ) -> Searcher[Collection]:
+    ) -> SearchEngine[Collection]:
         """Open an index folder, and the towers in it.
 
         folder: an index folder, or several, which are searched as one: see `open_shards`
@@ -121,7 +120,7 @@ class Searcher(Closable, Generic[C]):
         open_query_towers(collection, settings, options, batch_size)
         if ranker is not None and not isinstance(ranker, Ranker):
             ranker = Ranker.load(ranker, batch_size=batch_size, device=options.device, threads=options.threads)
-        return Searcher(collection, settings, None, ranker)
+        return SearchEngine(collection, settings, None, ranker)
 
     def close(self) -> None:
         """Close the index; searches under way go on."""
@@ -246,7 +245,7 @@ class SearchModels(Protocol):
 
 
 class _Models:
-    """Models of a `Searcher`. Each call computes at once, in the calling thread; other searches run meanwhile."""
+    """Models of a `SearchEngine`. Each call computes at once, in the calling thread; other searches run meanwhile."""
 
     rank_until = math.inf
 

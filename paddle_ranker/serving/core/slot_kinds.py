@@ -138,7 +138,7 @@ def fit_models(config: ServeConfig, models: Sequence[Served]) -> None:
     from paddle_ranker.serving.core.ranker_slot import ServedRanker
     from paddle_ranker.serving.core.tower_slot import ServedTower
 
-    (index,) = (one for one in models if isinstance(one, ServedIndex))
+    (index,) = (model for model in models if isinstance(model, ServedIndex))
     vectors = index.info.vectors
     for model in models:
         if isinstance(model, ServedRanker):

@@ -66,8 +66,8 @@ def check_parameters(
         return
     unused = {"like": like, "fusion": fusion, "ranker": ranker, "rank_top": rank_top}
     unused |= {"min_probability": listing.min_probability, "depth": depth if listing.group_by is None else None}
-    for name, given in unused.items():
-        if given:
+    for name, argument in unused.items():
+        if argument:
             raise ParameterError(name, "stands beside sort, which scores and ranks nothing: leave one out")
     if listing.offset + listing.top_k > _MOST_SORTED:
         problem = f"reaches beyond the first {_MOST_SORTED:,} sorted documents: narrow them by where, or page by cursor"
@@ -77,9 +77,9 @@ def check_parameters(
 def check_names(parameter: str, names: Sequence[str], fields: Sequence[str]) -> None:
     """Raise `ParameterError` if a parameter names something that is not among the documents' `fields`."""
     refuse_text(names, parameter)
-    known = {*fields}
+    allowed = {*fields}
     for name in names:
-        if name not in known:
+        if name not in allowed:
             raise ParameterError(parameter, no_field(name, fields))
 
 

@@ -201,7 +201,7 @@ class SearchEngine(Closable, Generic[C]):
         fused.weights_of(self.searchers)
 
         def searches(now: Snapshot) -> list[Search]:
-            return [Search(now, one, self.searchers, settings, listing, example) for one in queries]
+            return [Search(now, query, self.searchers, settings, listing, example) for query in queries]
 
         models = _Models(self.collection, self.ranker, self._stored, self._query_vectors)
         return in_turn(lambda: run_searches(self.collection.snapshot(), searches, models))

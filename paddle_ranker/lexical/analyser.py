@@ -168,6 +168,14 @@ def pieces(folded: str) -> Iterator[tuple[int, str, str]]:
         yield start, folded[start:end], shape[start:end]
 
 
+def occurrences(text: str, part: str) -> Iterator[tuple[int, int]]:
+    """Yield (start, end) of each occurrence of a part in a text; an empty part has none."""
+    start = text.find(part) if part else -1
+    while start >= 0:
+        yield start, start + len(part)
+        start = text.find(part, start + 1)
+
+
 class Phrase:
     """A folded phrase.
 
@@ -185,12 +193,9 @@ class Phrase:
         self.text, self._is_single = text, " " not in text
 
     def places(self, folded: str) -> Iterator[bool]:
-        """Yield, for each occurrence of the phrase's characters in a folded text, whether these are whole words."""
+        """Return, for each occurrence of the phrase's characters in a folded text, whether these are whole words."""
         text = folded if self._is_single else " ".join(folded.split())
-        place = text.find(self.text) if self.text else -1
-        while place >= 0:
-            yield is_whole(text, place, place + len(self.text))
-            place = text.find(self.text, place + 1)
+        return (is_whole(text, *span) for span in occurrences(text, self.text))
 
 
 @dataclass(frozen=True)
@@ -312,7 +317,11 @@ class Analyser:
         if not self.jieba or run.kind != "i":
             return pairs
         words = jieba_segmenter().tokenize(run.text, "search")
-        tokens = [Token(word, run.start + start, run.start + end) for word, start, end in words if len(word) > 1]
+        tokens = [
+            Token(word, run.start + start, run.start + end)
+            for word, start, end in words
+            if len(word) > 1 and run.shape[end : end + 1] != "m"
+        ]
         return [*tokens, *(pair for pair in pairs if not is_han(pair.text))]
 
     def _joined(self, run: CharacterRun, units: Sequence[str]) -> Iterable[str]:

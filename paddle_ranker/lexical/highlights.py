@@ -17,7 +17,7 @@ from typing import NamedTuple, Optional
 
 import numpy as np
 
-from paddle_ranker.lexical.analyser import ENGLISH, Analyser, CharacterRun, Token, pieces, standard
+from paddle_ranker.lexical.analyser import ENGLISH, Analyser, CharacterRun, Token, occurrences, pieces, standard
 from paddle_ranker.unicode.character_kinds import MARK, OTHER, unicode_table
 from paddle_ranker.unicode.characters import code_points, fold, is_whole
 
@@ -166,8 +166,7 @@ class SharedWords:
         for match in islice(self._phrases.finditer(text), _MOST_HIGHLIGHTS):
             start, end = match.span()
             if is_whole(text, start, end):
-                units = sum(1 if run.is_word else len(run.units()) for run in self._analyser.runs(match[0]))
-                whole.append(Highlight(start, end, min(LEVELS, units)))
+                whole.append(Highlight(start, end, level_of(match[0], self._analyser)))
         ends, kept = [highlight.end for highlight in whole], list[Highlight]()
         for highlight in highlights:
             place = bisect_right(ends, highlight.start)
@@ -233,7 +232,7 @@ def places_of(term: str, text: FoldedText) -> list[tuple[int, int]]:
     """
     if all(shape == "i" * len(piece) for _, piece, shape in pieces(term)):
         # With a mark behind it, an ideograph is another token.
-        whole = (span for span in _occurrences(text.text, term) if is_whole(text.text, *span))
+        whole = (span for span in occurrences(text.text, term) if is_whole(text.text, *span))
         spans = [*islice(whole, _MOST_PLACES)]
     elif (tokens := text.tokens.get(term)) is not None:
         spans = tokens
@@ -244,16 +243,9 @@ def places_of(term: str, text: FoldedText) -> list[tuple[int, int]]:
     return [text.span(*span) for span in spans[:_MOST_PLACES]]
 
 
-def _occurrences(text: str, part: str) -> Iterator[tuple[int, int]]:
-    start = text.find(part)
-    while start >= 0:
-        yield start, start + len(part)
-        start = text.find(part, start + 1)
-
-
-def level_of(term: str) -> int:
+def level_of(term: str, analyser: Analyser = standard) -> int:
     """Return the match level of a single token of a query: its number of Chinese characters, else 1."""
-    return min(LEVELS, max(1, sum(1 if run.is_word else len(run.units()) for run in standard.runs(term))))
+    return min(LEVELS, max(1, sum(1 if run.is_word else len(run.units()) for run in analyser.runs(term))))
 
 
 def _read(run: CharacterRun, vocabulary: Optional[set[str]], longest: bool) -> Iterator[Token]:

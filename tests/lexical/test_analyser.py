@@ -132,6 +132,7 @@ _PATIENTLY = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow
 
 @_PATIENTLY
 @example("a nurse of the OR\u3099", "")
+@example("A股市场分析\u093a", "accents+jieba+french")
 @given(_WRITTEN, st.sampled_from(["", "accents", "accents+jieba+french"]))
 def test_folding_is_done_once_and_places_are_those_of_the_text(text: str, options: str) -> None:
     standard = analyser(options)

@@ -119,7 +119,7 @@ def _ends(pixels: Array) -> list[int]:
 
 
 def _line(text: str, box: Box, words: list[tuple[str, Box]]) -> PageLine:
-    """Return a line whose characters have their words' boxes, or all `box` if the words do not fit `text`.
+    """Return a line in which each character has the box of its word; `box` if the words do not spell `text`.
 
     words: (word, box) as OCR gives them
     """

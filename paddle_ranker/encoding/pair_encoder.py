@@ -506,9 +506,9 @@ class BlendedPairEncoder:
         return BlendedPairs(tuple(member.encode(queries, titles, check=check) for member in self.members))
 
     def given(self, input_ids: NDArray[np.int64], token_type_ids: NDArray[np.int64]) -> Columns:
-        """Convert arrays with the members' tokens side by side, as `BlendedPairs.pad` returns them, to columns.
+        """Wrap the token arrays of a blend, as `BlendedPairs.pad` returns them, for scoring.
 
-        Raises `InputError` unless all members are present, in order, at equal positions in every row.
+        Raises `InputError` unless each row has the tokens of all the blend's rankers, in their order, in equal columns.
         """
         owners = token_type_ids // TOKEN_TYPES
         first = owners[0]

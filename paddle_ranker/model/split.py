@@ -28,7 +28,7 @@ _BATCH = 32
 
 
 class LowerLayers(nn.Layer):
-    """Lower layers of a ranker whose encoder is split; they compute each text's states without the other text."""
+    """Lower layers of a ranker whose encoder is split; they compute the states of each text of a pair by itself."""
 
     def __init__(self, network: RankerNetwork):
         super().__init__()

@@ -340,7 +340,7 @@ def _assumed(checkpoint: Checkpoint, folder: Path, options: LoadOptions) -> Towe
 
 
 def _left_out(folder: Path) -> str:
-    """Return advice, for messages, about files that another program has not downloaded into the hub's cache."""
+    """Return advice to download a model's `modules.json`, if `folder` is in the hub's cache, else ""."""
     name = HubName.of_snapshot(folder)
     if name is None:
         return ""

@@ -129,7 +129,7 @@ def names_of(field: dataclasses.Field[Any]) -> list[str]:
 
 
 def is_asked_for(field: dataclasses.Field[Any]) -> bool:
-    """Return whether a command requires an option, either in any case or as one of several alternatives."""
+    """Return whether a command requires an option, or requires one of several options that include it."""
     return field.default is REQUIRED or bool(field.metadata["either"])
 
 

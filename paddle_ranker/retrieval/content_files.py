@@ -349,7 +349,8 @@ class _KeptRow(NamedTuple):
 
     line: the row's line in the corpus
     field: field with the file that is read; "" if no file is
-    parts: called without arguments; waits until the file is read, and returns its parts; None if no file is read
+    parts: function without arguments that waits until the file is read, and returns its parts. The attribute is None if
+        the row has no file to read
     """
 
     row: DocumentRow

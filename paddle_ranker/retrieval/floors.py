@@ -103,7 +103,10 @@ def _piece(text: str, drawn: np.random.Generator) -> str:
 
 
 def merged_floors(floors: Sequence[Optional[Floors]]) -> Optional[Floors]:
-    """Return the floors of shards searched as one index: each searcher's highest; None if any shard has no floors."""
+    """Merge the floors of shards that are searched as one index: for each vector searcher, the highest of its floors.
+
+    A searcher without a floor in some shard gets none. Returns None if a shard has no floors.
+    """
     measured = [shard_floors for shard_floors in floors if shard_floors is not None]
     if not measured or len(measured) < len(floors):
         return None

@@ -536,9 +536,9 @@ class Unfinished:
     def fill(
         self, vectors: Vectors, spans: Sequence[Spans], texts: Sequence[str], missing: Sequence[int], field: str
     ) -> list[int]:
-        """Copy vectors of a field from the kept segments; return the indices of the texts that still lack vectors.
+        """Fill `vectors` with those that the kept segments have; return the indices that remain of `missing`.
 
-        vectors: `[n, size]`, those of all texts one after the other, changed in place
+        vectors: `[n, size]`, the vectors of all texts one after the other; changed in place
         spans: for each text, its passages
         texts: texts of documents as `Schema.identity` returns them
         missing: indices of the texts without vectors

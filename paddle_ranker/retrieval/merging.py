@@ -158,7 +158,7 @@ def _merge_rows(target: Path, name: str, field: str, sources: Sequence[Source], 
 
 
 def _vector_blocks(source: Source, field: str) -> Iterator[Integers]:
-    """Yield the rows of the vectors of documents that are not removed, in blocks."""
+    """Yield the row numbers of a field's vectors in blocks, without those of removed documents."""
     vectors, mask = source[0].vectors[field], source[1]
     kept = None if mask is None else vectors.of(mask)
     for start in range(0, len(vectors), _AT_ONCE):

@@ -46,7 +46,7 @@ class EncodePlan:
 
 
 class Encoding:
-    """Vectors of texts, as an `EncodePlan` says."""
+    """Computes the vectors of texts with the settings of an `EncodePlan`; counts the texts that are truncated."""
 
     def __init__(self, plan: EncodePlan):
         self.plan, self._cut, self._length = plan, 0, 0

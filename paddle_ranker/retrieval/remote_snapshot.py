@@ -41,10 +41,11 @@ _NO_FIELDS: Mapping[str, float] = {}
 
 
 class RemoteSnapshot:
-    """Documents of shards elsewhere as one search sees them; see `LocalSnapshot` for its methods.
+    """The documents in shards of other processes or machines, fixed for one search; methods as in `LocalSnapshot`.
 
-    The first answers decide which generation of each shard the search sees. If a shard no longer has that generation,
-    or fails while the other shards may answer alone, a method raises `StaleSnapshot`; the search then begins again.
+    The first answers fix the generation of each shard; a shard that fails in that call is left out. If a shard fails
+    later, or no longer has its generation, a method raises `StaleSnapshot`, and the search begins again, a few times.
+    It raises `ShardError` if the other shards may not answer alone.
 
     Args:
         calls: calls to the shards.

@@ -168,7 +168,7 @@ class Completions:
         return low
 
     def _best(self, first: int, end: int, count: int) -> NDArray[np.int32]:
-        """Return the smallest `count` priorities in a range of entries, ascending."""
+        """Return the best (smallest) priorities of the entries from `first` up to `end`, ascending: at most `count`."""
         low, high = -(-first // _BLOCK), end // _BLOCK  # blocks that are whole in the range
         if low >= high:
             values = self._priorities[first:end]

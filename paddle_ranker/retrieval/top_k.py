@@ -108,7 +108,7 @@ class BestRows:
         return kept.numbers.reshape(self.rows, -1), kept.products.reshape(self.rows, -1)
 
     def _kth(self, products: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return the k-th largest product of each row, `[rows]`; -infinity if a row has at most k."""
+        """Return the least product that each row must keep, `[rows]`: the k-th; -infinity for at most k products."""
         if products.shape[1] <= self.k:
             return np.full(len(products), -np.inf, np.float32)
         kth: NDArray[np.float32] = np.partition(products, -self.k, axis=1)[:, -self.k]

@@ -68,7 +68,7 @@ class StatesInfo:
 
     @property
     def sizes(self) -> dict[str, int]:
-        """The row size of each array, by name."""
+        """Count of numbers in a row of each stored array, by the array's name; without arrays of size 0."""
         sizes = {"states": self.width, "vectors": self.vectors, "matches": self.matches}
         return {name: size for name, size in sizes.items() if size}
 

@@ -63,7 +63,10 @@ def open_stream(path: Union[str, Path], mode: str, **arguments: Any) -> IO[Any]:
 
 @contextmanager
 def naming_the_file(path: Union[str, Path]) -> Iterator[None]:
-    """Add the name `path` to an `OSError` of the block if it says that a disk, a quota or a file is full."""
+    """Add `path` to an `OSError` of the `with` block, if the error has no file name and means that space ran out.
+
+    Space ran out if the disk or the quota is full, or the file has the largest size that is allowed.
+    """
     try:
         yield
     except OSError as error:

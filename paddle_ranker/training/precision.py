@@ -85,7 +85,10 @@ class Precision:
 
     @property
     def diverged(self) -> bool:
-        """Return whether gradients that are not finite mean divergence, since no loss scale explains them."""
+        """Whether infinite or NaN gradients would now mean divergence.
+
+        So it is without a loss scale, or with one that is too small to be the cause.
+        """
         return not self.use_amp or self.scale < SMALLEST_SCALE
 
     def state(self) -> dict[str, float]:

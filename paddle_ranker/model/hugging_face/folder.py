@@ -343,7 +343,7 @@ def states_head(folder: Path) -> bool:
 
 
 def why_no_ranker(folder: Path) -> str:
-    """Return, for messages, why a transformers folder's head is no ranker's; "" for a ranker's head or no head."""
+    """Return why a folder's classifier head cannot rank, for messages; "" if it can, or if there is none."""
     head = stated_head(folder)
     if head is None or len(head.labels) in _CLASSES:
         return ""

@@ -70,7 +70,7 @@ class PaddleInferenceEngine:
             self._predictors = Pool(predictor.clone)
 
     def run(self, arrays: Arrays) -> Arrays:
-        """Return a dict from name to array of the outputs in `signature.read`."""
+        """Run the model on the inputs `arrays`; return the outputs that `signature.read` names, as arrays by name."""
         checked = self.limits.check(arrays)
         rows = self.limits.rows(checked)
         if not rows:

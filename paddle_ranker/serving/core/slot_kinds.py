@@ -126,9 +126,9 @@ def with_tower_of_index(config: ServeConfig) -> ServeConfig:
 
 
 def fit_models(config: ServeConfig, models: Sequence[Served]) -> None:
-    """Check that new models fit the new index, and prepare scoring by its stored states with the ranker.
+    """Check that the new tower fits the new index, and open the index's stored states for the new ranker.
 
-    models: the new models of all slots; requests are sent to them after this call
+    models: the new models of all slots, before they get requests
 
     Raises `CheckpointError` if the tower's vectors have another size than the index's.
     """

@@ -94,7 +94,7 @@ class ServedTensors(ABC):
 
 
 class RankerTensors(ServedTensors):
-    """Tensors of a ranker: takes tokens, or queries and titles; returns probabilities and logits.
+    """The tensors by which requests use a ranker: tokens or texts come in, probabilities and logits go out.
 
     If the tensor of queries has a single query, all titles are scored for this query.
     """
@@ -135,7 +135,7 @@ class RankerTensors(ServedTensors):
 
 
 class TowerTensors(ServedTensors):
-    """Tensors of a tower: takes tokens, texts or queries; returns vectors."""
+    """The tensors by which requests use a tower: tokens, texts or queries come in, vectors go out."""
 
     texts = (("text",), ("query",))
 

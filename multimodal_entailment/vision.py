@@ -18,7 +18,7 @@ import paddle
 import paddle.nn.functional as F
 from paddle import Tensor, nn
 
-from paddle_ranker.errors import CheckpointError, RankerError, UsageError, did_you_mean, quoted
+from paddle_ranker.errors import CheckpointError, RankerError, UsageError, quoted, spelling_hint
 from paddle_ranker.model.parameters import load_arrays
 
 
@@ -195,7 +195,7 @@ def make_vision_encoder(name: str, weights: Optional[Union[str, Path]] = None) -
     if name not in _KINDS:
         raise UsageError(
             f"vision encoder {quoted(name)}: choose from {', '.join(VISION_ENCODERS)}"
-            f"{did_you_mean(name, VISION_ENCODERS)}"
+            f"{spelling_hint(name, VISION_ENCODERS)}"
         )
     kind = _KINDS[name]
     encoder = VisionEncoder(name, kind.network(), kind.width, kind.mean, kind.std)

@@ -61,7 +61,7 @@ def train(what: str, *, on_evaluation: Optional[OnEvaluation] = None, **options:
     from contextlib import ExitStack
 
     from paddle_ranker.commands.command_registry import COMMANDS
-    from paddle_ranker.errors import UsageError, did_you_mean, quoted
+    from paddle_ranker.errors import UsageError, quoted, spelling_hint
     from paddle_ranker.libraries import ensure_home, switch_off_telemetry
     from paddle_ranker.options import options_from
 
@@ -73,7 +73,7 @@ def train(what: str, *, on_evaluation: Optional[OnEvaluation] = None, **options:
     name = what.replace("train-", "", 1) if isinstance(what, str) else what
     if name not in trainings:
         raise UsageError(
-            f"train {quoted(what)}: choose from {', '.join(trainings)}{did_you_mean(str(what), list(trainings))}"
+            f"train {quoted(what)}: choose from {', '.join(trainings)}{spelling_hint(str(what), list(trainings))}"
         )
     if on_evaluation is not None and not callable(on_evaluation):
         raise UsageError(f"on_evaluation {quoted(on_evaluation)}: expected a function of a step and its measures")

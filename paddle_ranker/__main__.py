@@ -32,7 +32,7 @@ def _run(arguments: list[str]) -> int:
     """Run the command named by the first argument; without one, or for `--help`, print the list of commands."""
     # Imported here, so that Ctrl-C during these imports is reported in a line.
     from paddle_ranker.commands.command_registry import COMMANDS, list_commands
-    from paddle_ranker.errors import DependencyError, did_you_mean, quoted
+    from paddle_ranker.errors import DependencyError, quoted, spelling_hint
     from paddle_ranker.options.command_run import reader_may_leave
 
     try:
@@ -48,7 +48,7 @@ def _run(arguments: list[str]) -> int:
         print(f"paddle-ranker: error: {error}", file=sys.stderr)
         return error.exit_status
     if not is_known:
-        hint = did_you_mean(name, list(COMMANDS)) or f" (choose from {', '.join(COMMANDS)})"
+        hint = spelling_hint(name, list(COMMANDS)) or f" (choose from {', '.join(COMMANDS)})"
         print(f"paddle-ranker: error: unknown command {quoted(name)}{hint}; see paddle-ranker --help", file=sys.stderr)
         return 2
     sys.argv[0] = f"paddle-ranker {arguments[0]}"  # the name that the command's own help and errors show

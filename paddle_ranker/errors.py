@@ -171,7 +171,7 @@ def in_checkout(line: str) -> str:
     return line if is_checkout else f"{line} (in a checkout of the project)"
 
 
-def did_you_mean(word: str, candidates: Iterable[str]) -> str:
+def spelling_hint(word: str, candidates: Iterable[str]) -> str:
     """Return ` (did you mean ...?)` with the candidate that is closest to `word`, or "" if none is close.
 
     Case is ignored, and so is which characters separate words: `product_name` is close to `Product Name`.

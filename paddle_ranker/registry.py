@@ -21,7 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import Callable, Generic, TypeVar
 
-from paddle_ranker.errors import DependencyError, UsageError, brief, did_you_mean
+from paddle_ranker.errors import DependencyError, UsageError, brief, spelling_hint
 
 GROUP = "paddle_ranker.plugins"
 VARIABLE = "PADDLE_RANKER_PLUGINS"
@@ -82,7 +82,7 @@ class Registry(Generic[T]):
         if name not in self:
             raise UsageError(
                 f"{self.option or self.what} {brief(name)}: choose from {', '.join(self)}"
-                f"{did_you_mean(name, list(self))}"
+                f"{spelling_hint(name, list(self))}"
             )
         return self._items[name]
 

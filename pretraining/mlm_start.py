@@ -15,7 +15,7 @@ from paddle_ranker.encoding.batching import permuted
 from paddle_ranker.encoding.tokenizers.builtin import CONTINUATION
 from paddle_ranker.encoding.tokenizers.text_rules import WordSplitter
 from paddle_ranker.encoding.tokenizers.tokenizer_folder import VOCABULARY_FILE, TokenizerFiles
-from paddle_ranker.errors import CheckpointError, DataError, UsageError, did_you_mean
+from paddle_ranker.errors import CheckpointError, DataError, UsageError, spelling_hint
 from paddle_ranker.model.config import EncoderConfig, require_tokenizer_fits
 from paddle_ranker.model.encoder_loading import read_checkpoint
 from paddle_ranker.model.families import config_from, write_config
@@ -113,7 +113,7 @@ def config_named(name: str, vocab_size: int, pad_id: int, model_type: str) -> En
         return dataclasses.replace(config, pad_token_id=pad_id, model_type=model_type)
     path = Path(name)
     if not path.is_file():
-        hint = did_you_mean(name, list(SHAPES))
+        hint = spelling_hint(name, list(SHAPES))
         raise UsageError(f"--config {name}: choose from {', '.join(SHAPES)}, or name an existing JSON file{hint}")
     try:
         values = json.loads(path.read_text(encoding="utf-8"))

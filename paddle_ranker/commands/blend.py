@@ -153,12 +153,12 @@ def _member(source: str) -> RankerModel:
     from paddle_ranker.model.model_folder import TOWER, identify
     from paddle_ranker.model.tower_network import TowerModel
 
-    model_type = identify(find_model(source))
-    if not TOWER.fits(model_type):
+    folder_type = identify(find_model(source))
+    if not TOWER.fits(folder_type):
         return _ranker(source)
-    tower = model_type.load(TOWER, LoadOptions())
+    tower = folder_type.load(TOWER, LoadOptions())
     assert isinstance(tower, TowerModel)
-    return member_of_tower(tower, model_type.path)
+    return member_of_tower(tower, folder_type.path)
 
 
 def _with_linear(options: BlendOptions, models: list[RankerModel], held_out: Sequence[LabeledPair]) -> Members:

@@ -257,11 +257,11 @@ def _to_hf(source: Path, temporary: Path, options: ConvertOptions) -> list[str]:
     from paddle_ranker.model.network import name_parameters
     from paddle_ranker.model.parameters import PARAMETERS_FILE, load_arrays
 
-    model_type = identify(source)
-    if find_encoder(source) is not None and model_type.form != TRAINED:
+    folder_type = identify(source)
+    if find_encoder(source) is not None and folder_type.form != TRAINED:
         raise CheckpointError(f"{source}: has no {PARAMETERS_FILE}; it is a Hugging Face folder already")
-    if model_type.form != TRAINED or not (MEMBER.fits(model_type) or model_type.is_encoder):
-        raise model_type.refusal("a ranker or an encoder")
+    if folder_type.form != TRAINED or not (MEMBER.fits(folder_type) or folder_type.is_encoder):
+        raise folder_type.refusal("a ranker or an encoder")
     config, info = read_config(source), RankerInfo.read(source)
     if info is not None and info.pooling:
         raise CheckpointError(

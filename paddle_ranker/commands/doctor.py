@@ -46,7 +46,7 @@ from paddle_ranker.runtime import (
 if TYPE_CHECKING:
     from paddle_ranker.encoding.pair_encoder import PairEncoder
     from paddle_ranker.model.exported import ExportedFolder
-    from paddle_ranker.model.model_folder import ModelType
+    from paddle_ranker.model.model_folder import FolderType
     from paddle_ranker.model.model_kind import ModelInfo, RowEncoder
     from paddle_ranker.scoring.loading import ScoringModel
 
@@ -391,7 +391,7 @@ def _weights(folder: Path) -> Iterator[Fact]:
         yield "files", ", ".join(f"{file} ({(folder / file).stat().st_size / 1e6:,.1f} MB)" for file in files)
 
 
-def _open(model_type: ModelType, facts: list[Fact]) -> list[Fact]:
+def _open(folder_type: FolderType, facts: list[Fact]) -> list[Fact]:
     """Open a model and run it; return the engines that it works with, [] for an encoder alone.
 
     facts: facts about the model; more are appended
@@ -403,17 +403,17 @@ def _open(model_type: ModelType, facts: list[Fact]) -> list[Fact]:
     from paddle_ranker.scoring.loading import open_model
 
     began = time.perf_counter()
-    if model_type.is_encoder:
-        loaded = load_encoder(model_type.path)
+    if folder_type.is_encoder:
+        loaded = load_encoder(folder_type.path)
         length = min(loaded.checkpoint.stated_length or loaded.config.longest_pair, loaded.config.longest_pair)
         facts += _encoder_facts(loaded.pair_encoder(length))
         facts.append(("opens", f"in {time.perf_counter() - began:.1f} s"))
         return []
-    model = open_model(model_type.path, MODEL)
+    model = open_model(folder_type.path, MODEL)
     _compute(model)
     facts += _encoder_facts(model.row_encoder)
     facts.append(("opens", f"in {time.perf_counter() - began:.1f} s, and computes"))
-    return [*(_engines(model_type.folder) if model_type.is_exported else _engines_after_export())]
+    return [*(_engines(folder_type.folder) if folder_type.is_exported else _engines_after_export())]
 
 
 def _compute(model: ScoringModel[ModelInfo, RowEncoder]) -> None:
@@ -505,7 +505,7 @@ def _precisions(engine: str) -> str:
     return ", ".join(ENGINES[engine].precisions.get("cpu", ()))
 
 
-def _commands(counts_as: set[str], model: ModelType) -> Iterator[Fact]:
+def _commands(counts_as: set[str], model: FolderType) -> Iterator[Fact]:
     """Yield, by group, the commands that accept the model's roles or have a version for its kind."""
     command_registry.COMMANDS.load_plugins()
     groups: dict[str, list[str]] = {group: [] for group in command_registry.GROUPS}
@@ -517,7 +517,7 @@ def _commands(counts_as: set[str], model: ModelType) -> Iterator[Fact]:
     yield from ((group, ", ".join(names)) for group, names in groups.items() if names)
 
 
-def _slots(model: ModelType) -> Iterator[Fact]:
+def _slots(model: FolderType) -> Iterator[Fact]:
     """Yield the server's options that accept the model, each with the paths that the server then answers."""
     from paddle_ranker.serving.core.slot_kinds import SLOTS
     from paddle_ranker.serving.http.endpoints import ENDPOINTS

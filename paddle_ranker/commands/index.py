@@ -31,7 +31,7 @@ from paddle_ranker.array_types import STORED_TYPES, Vectors
 from paddle_ranker.data.beir import beir_corpus
 from paddle_ranker.data.documents import DocumentFile
 from paddle_ranker.data.records import DocumentRow, RecordFile, Text
-from paddle_ranker.errors import CheckpointError, RankerError, UsageError, did_you_mean, listed, quoted
+from paddle_ranker.errors import CheckpointError, RankerError, UsageError, listed, quoted, spelling_hint
 from paddle_ranker.lexical.analyser import FOLDS
 from paddle_ranker.lexical.tokens import STANDARD, TOKENIZERS
 from paddle_ranker.model.load_options import ON_CPU, LoadOptions
@@ -564,7 +564,7 @@ def _schema(options: BuildOptions) -> tuple[Schema, int]:
         passage_overlap=options.passage_overlap,
     )
     for name in [field.name for field in options.declared if field.name not in (*examples, TEXT)]:
-        note(f"--field {name}: no document has this field{did_you_mean(name, examples)}")
+        note(f"--field {name}: no document has this field{spelling_hint(name, examples)}")
     if schema.fields:
         print("fields (--field declares them otherwise):", *table(schema, examples), sep="\n")
     for text in notes:
@@ -870,7 +870,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
             _print_help(prog)
         raise SystemExit(0)
     if name not in ACTIONS:
-        hint = did_you_mean(name, list(ACTIONS))
+        hint = spelling_hint(name, list(ACTIONS))
         print(f"{prog}: error: {quoted(name)}: choose from {', '.join(ACTIONS)}{hint}", file=sys.stderr)
         return 2
     action = ACTIONS[name]

@@ -17,7 +17,7 @@ from paddle_ranker.options import Options, main_of, option
 
 if TYPE_CHECKING:
     from paddle_ranker.model.config import EncoderConfig
-    from paddle_ranker.model.model_folder import ModelType
+    from paddle_ranker.model.model_folder import FolderType
     from paddle_ranker.model.model_kind import ModelInfo
 
 Fact = tuple[str, str]  # a name and a value
@@ -35,13 +35,13 @@ def run(options: InfoOptions) -> None:
     from paddle_ranker.model.model_folder import identify
     from paddle_ranker.model.pretrained import find_model
 
-    model_type = identify(find_model(options.model))
-    print(f"{options.model}: {model_type.what}; {model_type.use}")
-    for name, text in facts_of(model_type):
+    folder_type = identify(find_model(options.model))
+    print(f"{options.model}: {folder_type.what}; {folder_type.use}")
+    for name, text in facts_of(folder_type):
         print(f"{name}: {text}")
 
 
-def facts_of(model: ModelType) -> Iterator[Fact]:
+def facts_of(model: FolderType) -> Iterator[Fact]:
     """Yield the facts in a model's files, without loading the model; raises `CheckpointError` if a file is damaged."""
     from paddle_ranker.model.families import read_config
     from paddle_ranker.model.hugging_face.folder import encoder_config, stated_head

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Optional
 
 from paddle_ranker import runtime
 from paddle_ranker.data.formats import JSON_EXTENSIONS
-from paddle_ranker.errors import UsageError, brief, did_you_mean, listed, quoted
+from paddle_ranker.errors import UsageError, brief, listed, quoted, spelling_hint
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.options import given_of, json_text, main_of, note, option
 from paddle_ranker.options.declare import shown_name
@@ -207,7 +207,7 @@ def how_filtered(collection: Collection, where: Filter, shown: str) -> str:
             for text in (str(value) for value in condition.values):
                 near += (
                     f"; {condition.field} = {text}{hint}"
-                    if text not in texts and (hint := did_you_mean(text, texts))
+                    if text not in texts and (hint := spelling_hint(text, texts))
                     else ""
                 )
     return f"--where {brief(shown)}: {count:,} of {len(collection):,} documents meet it{near}"

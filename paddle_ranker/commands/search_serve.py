@@ -4,6 +4,8 @@ paddle-ranker search-serve --index index --ranker checkpoint/best --port 8600
 paddle-ranker search-serve --index index --writable true
 """
 
+# The options are in serving/core/: index_options.py, tower_options.py and server_config.py.
+
 from __future__ import annotations
 
 from paddle_ranker.commands.serve import options_class, serve

@@ -4,6 +4,8 @@ paddle-ranker serve --model output --port 8600
 paddle-ranker serve output_entailment
 """
 
+# The options are in serving/core/: server_config.py, and a class of options for each kind of slot.
+
 from __future__ import annotations
 
 from paddle_ranker.options import main_of

@@ -39,7 +39,7 @@ from paddle_ranker.data.labels import number_of
 from paddle_ranker.data.readers import Unread, is_file_name
 from paddle_ranker.data.records import DocumentRow, is_finite, is_storable, without_nan
 from paddle_ranker.data.skips import NOT_READ, LeftOut, Skips
-from paddle_ranker.errors import DataError, UsageError, brief, did_you_mean, listed, quoted
+from paddle_ranker.errors import DataError, UsageError, brief, listed, quoted, spelling_hint
 from paddle_ranker.options import TAB, DocumentOptions, note_once
 from paddle_ranker.options.input_files import paths_of
 
@@ -853,7 +853,7 @@ def _roles(columns: Mapping[str, _Facts], chosen: Mapping[str, str], path: str) 
         named = name if name in columns else None
         if named is None and name != NO_COLUMN:
             raise UsageError(
-                f"--{role}_column {quoted(name)}: {path} has {listed(columns)}{did_you_mean(name, columns)}"
+                f"--{role}_column {quoted(name)}: {path} has {listed(columns)}{spelling_hint(name, columns)}"
             )
         if named is not None:
             roles[role] = named

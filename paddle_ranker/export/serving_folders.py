@@ -115,13 +115,13 @@ def _require_replaceable(folder: Path, side: str, members: Sequence[str]) -> Non
         return
     if not folder.is_dir():
         raise RankerError(f"{folder}: is a file; {remedy}")
-    model_type = identify(folder)
-    info = model_type.info
+    folder_type = identify(folder)
+    info = folder_type.info
     export = info.export if info else None
     files = export["files"] if export else {}
-    if model_type.form == EXPORTED:
+    if folder_type.form == EXPORTED:
         raise RankerError(f"{folder}: holds an exported model, which would be lost; {remedy}")
-    described = () if model_type.kind is None else (model_type.kind.info_file,)
+    described = () if folder_type.kind is None else (folder_type.kind.info_file,)
     ours = {"README.md", *described, _TOUCHED, *_DESCRIPTIONS, *conf_names(side), *members, *files, *_members(info)}
     foreign = sorted(path.name for path in folder.iterdir() if path.name not in ours and UNFINISHED not in path.name)
     if foreign:

@@ -24,7 +24,7 @@ from paddle_ranker.errors import CheckpointError, brief
 from paddle_ranker.model.config import EncoderConfig
 from paddle_ranker.model.info import RankerInfo
 from paddle_ranker.model.load_options import LoadOptions
-from paddle_ranker.model.model_folder import STATIC_PARAMETERS, ModelType, Role, identify
+from paddle_ranker.model.model_folder import STATIC_PARAMETERS, FolderType, Role, identify
 from paddle_ranker.model.model_kind import (
     RANKER_SIGNATURE,
     EncoderT,
@@ -145,17 +145,17 @@ def open_exported(source: Path, role: Role[InfoT, EncoderT], prefix: Optional[st
     Raises `CheckpointError` if there is no static model, if it cannot take the role, or if a file is missing or does
     not have the size recorded by the export.
     """
-    model_type = identify(Path(source))
-    folder = model_type.folder
-    if model_type.name == "absent":
+    folder_type = identify(Path(source))
+    folder = folder_type.folder
+    if folder_type.name == "absent":
         raise CheckpointError(f"{folder}: there is no such folder; make it with: {EXPORT} {folder}")
-    if not model_type.is_exported:
-        raise CheckpointError(f"{folder}: there is no static model in it{_remedy(model_type)}")
-    kind, info = model_type.kind_for(role), model_type.info
-    export = _checked_export(model_type)
+    if not folder_type.is_exported:
+        raise CheckpointError(f"{folder}: there is no static model in it{_remedy(folder_type)}")
+    kind, info = folder_type.kind_for(role), folder_type.info
+    export = _checked_export(folder_type)
     prefix = prefix or export["prefix"]
     if not (folder / f"{prefix}{STATIC_PARAMETERS}").is_file():
-        raise CheckpointError(f"{folder}: there is no {prefix}{STATIC_PARAMETERS} in it{_remedy(model_type)}")
+        raise CheckpointError(f"{folder}: there is no {prefix}{STATIC_PARAMETERS} in it{_remedy(folder_type)}")
     typed = cast(InfoT, info)
     configs = kind.configs(folder, typed)
     signature = kind.signature(typed).with_places(len(configs[0].place_limits) if configs else 0)
@@ -180,11 +180,11 @@ def open_exported(source: Path, role: Role[InfoT, EncoderT], prefix: Optional[st
     return exported
 
 
-def _remedy(model_type: ModelType) -> str:
+def _remedy(folder_type: FolderType) -> str:
     """Return the end of a message about a folder without a static model: how to get one."""
-    if model_type.kind is None or not model_type.kind.is_ranker:
-        return f": it is {model_type.what}; {model_type.use}"
-    return f"; make it with: {EXPORT.replace('RANKER', str(model_type.folder))} FOLDER (it is {model_type.what})"
+    if folder_type.kind is None or not folder_type.kind.is_ranker:
+        return f": it is {folder_type.what}; {folder_type.use}"
+    return f"; make it with: {EXPORT.replace('RANKER', str(folder_type.folder))} FOLDER (it is {folder_type.what})"
 
 
 def require_readable(program: Path, paddle_version: str) -> None:
@@ -206,8 +206,8 @@ def exporting_again(folder: Path, paddle_version: str) -> str:
     paddle_version: the version that runs now
     """
     beside = f"output_paddle{paddle_version.partition('.')[0]}"
-    model_type = identify(folder)
-    kind, info = model_type.kind, model_type.info
+    folder_type = identify(folder)
+    kind, info = folder_type.kind, folder_type.info
     serves = kind is not None and info is not None and is_for_serving(info.export, kind.signature(info))
     then = f" && {EXPORT_SERVING} {beside} --server_path {folder}" if serves else ""
     return f"export the ranker again with this Paddle, beside this one, and give that: {EXPORT} {beside}{then}"
@@ -218,14 +218,14 @@ def is_for_serving(export: Optional[ExportFacts], signature: Signature) -> bool:
     return export is not None and ("aliases" in export or len(export["outputs"]) < len(signature.outputs))
 
 
-def _checked_export(model_type: ModelType) -> ExportFacts:
+def _checked_export(folder_type: FolderType) -> ExportFacts:
     """Return the facts of a folder's static model; raises `CheckpointError` if there are none, or they are damaged."""
-    info = model_type.info
-    assert model_type.kind is not None and info is not None
-    export, path = info.export, model_type.folder / model_type.kind.info_file
+    info = folder_type.info
+    assert folder_type.kind is not None and info is not None
+    export, path = info.export, folder_type.folder / folder_type.kind.info_file
     if export is None:
         raise CheckpointError(f"{path}: does not say what the static model is; export it again: {EXPORT} FOLDER")
-    signature = model_type.kind.signature(info)
+    signature = folder_type.kind.signature(info)
     # Names, not paths: a foreign folder must not reach outside itself.
     names = [export.get("prefix", "/"), *export.get("files", ["/"])]
     sound = all(Path(name).name == name for name in names) and tuple(export.get("inputs", ())) == signature.input_names

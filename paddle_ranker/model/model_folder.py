@@ -1,7 +1,7 @@
 """Identify what a folder holds, and load it as the model that is wanted.
 
-    model_type = identify(folder)        # reads small files; needs no Paddle
-    model_type.what, model_type.use      # "a trained ranker", and the commands that take it
+    folder_type = identify(folder)        # reads small files; needs no Paddle
+    folder_type.what, folder_type.use      # "a trained ranker", and the commands that take it
     model = load_model(folder, RANKER)   # with its network; raises an error that says what the folder is instead
 
 Commands, the server, `info`, `doctor` and the errors about folders of the wrong type all read `identify`'s answer. A
@@ -59,7 +59,7 @@ _TRAIN = "train a ranker from it: paddle-ranker train-pairwise or train-ce --mod
 
 
 @dataclass(frozen=True)
-class ModelType:
+class FolderType:
     """Kind and form of the model at a path.
 
     path: the folder, or a parameter file
@@ -193,13 +193,13 @@ class Role(Generic[InfoT, EncoderT]):
 
     name: one of `role_names`, for the report of `doctor --model`: "ranker"
     wanted: name in errors, after "not": "a ranker"
-    fits: called with a `ModelType`; returns whether the model can take the role
+    fits: called with a `FolderType`; returns whether the model can take the role
     opens_as: name of the kind that opens the model; "": the model's own kind
     """
 
     name: str
     wanted: str
-    fits: Callable[[ModelType], bool]
+    fits: Callable[[FolderType], bool]
     opens_as: str = ""
 
 
@@ -207,30 +207,30 @@ AnyRole = Role[ModelInfo, RowEncoder]
 TrainedRanker = TrainedModel[RankerInfo, PairRowEncoder]
 
 
-def _is_member(model: ModelType) -> bool:
+def _is_member(model: FolderType) -> bool:
     return model.is_ranker and _has_encoder(model)
 
 
-def _has_encoder(model: ModelType) -> bool:
+def _has_encoder(model: FolderType) -> bool:
     """Return whether a training can start from the text encoder in a model."""
     return (
         model.form in _STARTS and (model.stated_kind is None or model.stated_kind.has_encoder) and model.reads == TEXT
     )
 
 
-def _reads_texts(model: ModelType) -> bool:
+def _reads_texts(model: FolderType) -> bool:
     """Return whether the model is a tower of texts, or an encoder, which also makes vectors of texts."""
     return model.is_encoder or (model.is_tower and model.reads == TEXT)
 
 
-def _reads_word_pieces(model: ModelType) -> bool:
+def _reads_word_pieces(model: FolderType) -> bool:
     from paddle_ranker.encoding.tokenizers.tokenizer_folder import TokenizerFiles
     from paddle_ranker.model.hugging_face.folder import folder_tokenizer
 
     return model.is_encoder and isinstance(folder_tokenizer(model.folder), TokenizerFiles)
 
 
-def _can_be_quantized(model: ModelType) -> bool:
+def _can_be_quantized(model: FolderType) -> bool:
     return model.is_exported and (model.is_ranker or model.is_tower or hasattr(model.kind, "gate"))
 
 
@@ -288,7 +288,7 @@ ROLES: tuple[AnyRole, ...] = (
 )
 
 
-def identify(path: Path) -> ModelType:
+def identify(path: Path) -> FolderType:
     """Identify the model at a path; also describe a path that is empty, holds no model or does not exist.
 
     For a published model of pictures or sounds, the result's path is the folder of its towers in the cache.
@@ -302,23 +302,23 @@ def identify(path: Path) -> ModelType:
     if path.is_file():
         if path.suffix in _OF_EXPORT:
             inside = identify(path.parent)
-            return inside if inside.is_exported else ModelType(path, "file")
+            return inside if inside.is_exported else FolderType(path, "file")
         if path.suffix != ".pdparams" and not _begins_as_parameters(path):
-            return ModelType(path, "file")
+            return FolderType(path, "file")
         kind = _stated_kind(path.parent)
-        return ModelType(path, "encoder" if kind is None else kind.name, TRAINED, kind)
+        return FolderType(path, "encoder" if kind is None else kind.name, TRAINED, kind)
     if not path.is_dir():
-        return ModelType(path, "absent")
+        return FolderType(path, "absent")
     kind = _stated_kind(path)
     form = _form_of(path, kind)
     if kind is not None and form:
-        return ModelType(path, kind.name, form, kind)
+        return FolderType(path, kind.name, form, kind)
     name = next((name for name, is_in in _FILES if is_in(path)), "")
     if name:
-        return ModelType(path, name, form)
+        return FolderType(path, name, form)
     if _inner_model(path) is not None:
-        return ModelType(path, "several")
-    return ModelType(path, "nothing" if any(path.iterdir()) else "empty")
+        return FolderType(path, "several")
+    return FolderType(path, "nothing" if any(path.iterdir()) else "empty")
 
 
 def load_model(
@@ -434,7 +434,7 @@ _FILES: tuple[tuple[str, Callable[[Path], bool]], ...] = (
     ("info", lambda folder: any(_has(kind.info_file)(folder) for kind in KINDS.values())),
     ("tokenizer", _has("vocab.txt")),
 )
-# `what` and `use` of a `ModelType` without a kind, by its name
+# `what` and `use` of a `FolderType` without a kind, by its name
 _OTHERS = {
     "absent": ("not there", "check the path, or give a name of the Hugging Face hub with its owner, OWNER/MODEL"),
     "file": ("a file, but not a parameter file", f"give the path of a folder, or of the {PARAMETERS_FILE} in it"),

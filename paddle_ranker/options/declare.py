@@ -13,7 +13,7 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Callable, Optional, Union, cast
 
-from paddle_ranker.errors import UsageError, brief, did_you_mean, quoted
+from paddle_ranker.errors import UsageError, brief, quoted, spelling_hint
 from paddle_ranker.options.input_files import find_files, join_files, paths_of, require_file
 
 REQUIRED: Any = object()
@@ -196,7 +196,7 @@ def _check(field: dataclasses.Field[Any], value: Any) -> None:
         return
     choices = field.metadata["choices"]
     if len(choices) and value not in choices:
-        hint = did_you_mean(str(value), [str(choice) for choice in choices])
+        hint = spelling_hint(str(value), [str(choice) for choice in choices])
         raise UsageError(f"{shown_name(field)} {brief(str(value))}: choose from {', '.join(map(str, choices))}{hint}")
     for name, bound in field.metadata["bounds"].items():
         holds, words = _BOUNDS[name]

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from itertools import takewhile
 from typing import Any, NoReturn, Optional, TypeVar
 
-from paddle_ranker.errors import UsageError, brief, did_you_mean, quoted
+from paddle_ranker.errors import UsageError, brief, quoted, spelling_hint
 from paddle_ranker.options.declare import (
     REQUIRED,
     Options,
@@ -58,7 +58,7 @@ def parse_options(
 
 def _refuse_unknown(unknown: Sequence[str], names: Sequence[str], prog: str) -> None:
     for text in unknown[:1]:
-        raise UsageError(f"unknown option {brief(text)}{did_you_mean(text.split('=')[0], names)}; see {prog} --help")
+        raise UsageError(f"unknown option {brief(text)}{spelling_hint(text.split('=')[0], names)}; see {prog} --help")
 
 
 def options_from(options_class: type[OptionsT], **values: Any) -> OptionsT:
@@ -71,7 +71,7 @@ def options_from(options_class: type[OptionsT], **values: Any) -> OptionsT:
     named: dict[str, str] = {}
     for name, value in values.items():
         if name not in fields:
-            raise UsageError(f"unknown option {brief(name)}{did_you_mean(name, list(fields))}")
+            raise UsageError(f"unknown option {brief(name)}{spelling_hint(name, list(fields))}")
         field = fields[name].name
         if field in chosen and chosen[field] != value:
             raise UsageError(f"{named[field]} {chosen[field]} and {name} {value} are one option: give one value")

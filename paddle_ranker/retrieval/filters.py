@@ -16,7 +16,7 @@ from itertools import chain
 from typing import Union
 
 from paddle_ranker.data.cell_formats import Spellings
-from paddle_ranker.errors import ParameterError, did_you_mean, listed, quoted
+from paddle_ranker.errors import ParameterError, listed, quoted, spelling_hint
 from paddle_ranker.retrieval.typed_values import MISSING, TYPES, UntypedValue, ValueRange, plain
 
 _QUOTED = r'"[^"]*"|' + r"'[^']*'"
@@ -42,7 +42,7 @@ def no_field(name: str, fields: Iterable[str]) -> str:
     """
     names = [*fields]
     has = listed(names) if names else "none at all"
-    return f"{quoted(name)} is no field of these documents, which have {has}{did_you_mean(name, names)}"
+    return f"{quoted(name)} is no field of these documents, which have {has}{spelling_hint(name, names)}"
 
 
 Value = Union[str, int, float, bool, None]
@@ -161,7 +161,7 @@ class Filter:
             for name, value in compared.items():
                 value = plain(value)
                 if name not in _NAMED:
-                    hint = did_you_mean(str(name), _NAMED)
+                    hint = spelling_hint(str(name), _NAMED)
                     raise FilterError(f"{field}: {quoted(name)} is no operator, only {listed(_NAMED)}{hint}")
                 if name == "in" and not isinstance(value, list):
                     raise FilterError(f"{field}: in takes a list, not {quoted(value)}")

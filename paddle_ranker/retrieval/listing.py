@@ -1,4 +1,4 @@
-"""Lists of results: sorted or grouped, and continued after the position where an earlier page ended."""
+"""Parameters of a list of results, and the position after which the next page begins; `Search` sorts and groups."""
 
 from __future__ import annotations
 

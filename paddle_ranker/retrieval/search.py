@@ -18,7 +18,7 @@ from paddle_ranker.array_types import Floats, Integers, Vectors
 from paddle_ranker.encoding.pair_encoder import PairEncoder
 from paddle_ranker.encoding.picture_pairs import PICTURES, PictureTitle
 from paddle_ranker.encoding.table_pairs import CELLS
-from paddle_ranker.errors import ParameterError, UsageError, did_you_mean, listed, quoted, refuse_text
+from paddle_ranker.errors import ParameterError, UsageError, listed, quoted, refuse_text, spelling_hint
 from paddle_ranker.lexical.features import list_features
 from paddle_ranker.lexical.highlights import Highlight, SharedWords
 from paddle_ranker.lexical.passages import Span, best_span, characters_for, estimated_ends
@@ -613,7 +613,7 @@ class Search:
         return self.collection.values(field, [self.candidates.ids[place] for place in places])
 
     def _grouped(self, order: Sequence[int], field: str) -> list[int]:
-        """Return the places of the first `group_size` documents of each group.
+        """Collapse groups: return the places of the first `group_size` documents of each.
 
         A document without a value of the field is a group of its own. If documents are grouped by nearly equal text,
         sets `similar` to the ids of the others in each group.
@@ -795,7 +795,7 @@ def chosen(info: IndexInfo, settings: SearchSettings, searchers: Optional[tuple[
     for name in by:
         if name not in searchers:
             problem = f"cannot be searched by {quoted(name)}, only by {listed(searchers)}"
-            raise ParameterError("by", f"{problem}{did_you_mean(name, searchers)}")
+            raise ParameterError("by", f"{problem}{spelling_hint(name, searchers)}")
     return tuple(name for name in searchers if name in by) if by else tuple(searchers)
 
 

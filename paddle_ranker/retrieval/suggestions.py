@@ -300,16 +300,16 @@ class TitleSuggestions:
     def find(self, typed: str, count: int) -> list[Suggestion]:
         """Return up to `count` titles that continue the typed text, best first, each once.
 
-        Titles that differ only in their last word are one suggestion, see `_collapsed`.
+        Titles that differ only in their last word are one suggestion, see `_without_variants`.
         """
         parts = [*self._preferred, *self._searched]
         suggestions = sorted(suggestion for part in parts for suggestion in part.find(typed, _FAMILIES * count))
         distinct = {suggestion.folded: suggestion for suggestion in reversed(suggestions)}
         kept = [suggestion for suggestion in suggestions if distinct[suggestion.folded] is suggestion]
-        return _collapsed(kept, typed)[:count]
+        return _without_variants(kept, typed)[:count]
 
 
-def _collapsed(suggestions: Sequence[Suggestion], typed: str) -> list[Suggestion]:
+def _without_variants(suggestions: Sequence[Suggestion], typed: str) -> list[Suggestion]:
     """Replace each family of suggestions by the beginning that its texts share.
 
     A family has at least `_FAMILY` texts that differ only in their last word. `linux-image-6.1` takes the place of

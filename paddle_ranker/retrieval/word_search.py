@@ -186,7 +186,7 @@ class _Group:
 
 
 class WordSearcher:
-    """SearchEngine by BM25F (Robertson, Zaragoza and Taylor 2004) with Lucene's idf; with one field this is Okapi BM25.
+    """Search by BM25F (Robertson, Zaragoza and Taylor 2004) with Lucene's idf; with one field this is Okapi BM25.
 
     A token's frequency in each field is divided by the field's normalised length and weighted; the sum over fields is
     saturated once. Idf and mean lengths are taken over the live documents of all parts. A score is the sum over a

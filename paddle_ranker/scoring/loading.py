@@ -11,7 +11,7 @@ from paddle_ranker.errors import CheckpointError, UsageError
 from paddle_ranker.model.exported import ExportedFolder, open_exported
 from paddle_ranker.model.info import RankerInfo
 from paddle_ranker.model.load_options import LoadOptions
-from paddle_ranker.model.model_folder import ModelType, Role, identify
+from paddle_ranker.model.model_folder import FolderType, Role, identify
 from paddle_ranker.model.model_kind import EncoderT, InfoT, Model
 from paddle_ranker.model.pretrained import find_model
 from paddle_ranker.scoring.engines.engine import Engine
@@ -52,16 +52,16 @@ def open_model(
     """
     if options.engine is not None:
         ENGINES[options.engine]  # an unknown name raises its error here
-    model_type = identify(find_model(source))
-    model_type.require(role)
-    if not model_type.is_exported:
-        return _open_trained(model_type, role, options)
+    folder_type = identify(find_model(source))
+    folder_type.require(role)
+    if not folder_type.is_exported:
+        return _open_trained(folder_type, role, options)
     if options.positive_label is not None:
         raise UsageError(
-            f"positive_label (--positive_label): {model_type.path} was exported with one logit: leave it out, or "
+            f"positive_label (--positive_label): {folder_type.path} was exported with one logit: leave it out, or "
             "export it again"
         )
-    exported = open_exported(model_type.path, role)
+    exported = open_exported(folder_type.path, role)
     encoder = exported.row_encoder(options)
     folder = cast(ExportedFolder, exported)
     engine = open_engine(folder, options)
@@ -71,19 +71,19 @@ def open_model(
 
 
 def _open_trained(
-    model_type: ModelType, role: Role[InfoT, EncoderT], options: LoadOptions
+    folder_type: FolderType, role: Role[InfoT, EncoderT], options: LoadOptions
 ) -> ScoringModel[InfoT, EncoderT]:
     if options.engine not in (None, DYGRAPH):
         raise CheckpointError(
-            f"{model_type.path}: has not been exported, which --engine {options.engine} needs; export it first: "
-            f"paddle-ranker export --model {model_type.path} --output OUTPUT, and give that folder"
+            f"{folder_type.path}: has not been exported, which --engine {options.engine} needs; export it first: "
+            f"paddle-ranker export --model {folder_type.path} --output OUTPUT, and give that folder"
         )
     from paddle_ranker.runtime import select_device
     from paddle_ranker.scoring.engines.dygraph import DygraphEngine
 
     _require_of_network(options, select_device(options.device))
-    model = model_type.load(role, options)
-    network, outputs = model_type.kind_for(role).scoring_network(model)
+    model = folder_type.load(role, options)
+    network, outputs = folder_type.kind_for(role).scoring_network(model)
     network.eval()  # the engine would otherwise switch it for each batch, and dropout on beside another thread's
     engine = DygraphEngine(network, model.signature, outputs, options.precision)
     return ScoringModel(model.info, model.row_encoder, model.signature, engine)

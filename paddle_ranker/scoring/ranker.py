@@ -12,7 +12,7 @@ import numpy as np
 from paddle_ranker.array_types import Array, Arrays
 from paddle_ranker.encoding.pair_encoder import PairEncoder, shortest
 from paddle_ranker.encoding.windows import make_windows
-from paddle_ranker.errors import UsageError, did_you_mean, quoted
+from paddle_ranker.errors import UsageError, quoted, spelling_hint
 from paddle_ranker.metrics.calibration import sigmoid
 from paddle_ranker.model.info import RankerInfo
 from paddle_ranker.model.load_options import LoadOptions
@@ -116,7 +116,7 @@ class Ranker:
         names = [field.name for field in fields(LoadOptions)]
         for name in how:
             if name not in names:
-                raise UsageError(f"Ranker.load has no {name}{did_you_mean(name, names)}: there are {', '.join(names)}")
+                raise UsageError(f"Ranker.load has no {name}{spelling_hint(name, names)}: there are {', '.join(names)}")
         loaded = open_model(source, RANKER, LoadOptions(**how))
         return cls(loaded, batch_size, windows=windows, window_overlap=window_overlap, window_top_k=window_top_k)
 

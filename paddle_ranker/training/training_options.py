@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import ClassVar, Optional
 
-from paddle_ranker.errors import UsageError, did_you_mean
+from paddle_ranker.errors import UsageError, spelling_hint
 from paddle_ranker.metrics.measures import MEASURES, training_measures
 from paddle_ranker.model.load_options import HeadOptions
 from paddle_ranker.model.pretrained import find_model
@@ -176,7 +176,7 @@ class RankerTrainingOptions(HeadOptions, LabelOptions, AdapterOptions):
         if self.metric not in MEASURES or not MEASURES[self.metric].in_training:
             names = training_measures()
             raise UsageError(
-                f"--metric {self.metric}: choose from {', '.join(names)}{did_you_mean(self.metric, names)}"
+                f"--metric {self.metric}: choose from {', '.join(names)}{spelling_hint(self.metric, names)}"
             )
         self.expression.margins(self.margin)
 

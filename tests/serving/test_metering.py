@@ -22,7 +22,7 @@ from paddle_ranker.retrieval.search_engine import SearchEngine
 from paddle_ranker.retrieval.snapshot import LocalSnapshot
 from paddle_ranker.retrieval.turns import Caller, Turns
 from paddle_ranker.serving.core.byte_budget import Share
-from paddle_ranker.serving.core.search_pipeline import _QueuedModels
+from paddle_ranker.serving.core.queued_search import _QueuedModels
 from tests.serving.test_search import Site
 from tests.serving_cases import SECONDS
 from tests.tiny import write_ranker

@@ -43,7 +43,7 @@ from paddle_ranker.retrieval.search_engine import SearchEngine
 from paddle_ranker.retrieval.text_vectors import Tower
 from paddle_ranker.retrieval.towers import copy_tower
 from paddle_ranker.retrieval.vector_search import search_vectors
-from paddle_ranker.serving.core import search_pipeline
+from paddle_ranker.serving.core import queued_search
 from paddle_ranker.serving.core.faults import INTERNAL, OVERLOADED, TIMED_OUT, Fault, FaultKind
 from paddle_ranker.serving.core.index_slot import IndexSlot
 from paddle_ranker.serving.core.logs import JsonLog
@@ -142,7 +142,7 @@ def test_a_ranker_that_does_not_know_the_likes_of_an_index_is_noted_once(
     folders: dict[str, Path], tmp_path: Path, shift: Optional[float], monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr(search_pipeline, "SEARCHES", len(TEXTS))
+    monkeypatch.setattr(queued_search, "SEARCHES", len(TEXTS))
     with SearchEngine.open(folders["index"], ranker=folders["model"]) as engine:
         logits = [np.sort([*one.logits.values()]) for one in engine.run(TEXTS)]
     tenth, spread = [one[-10] for one in logits], [one.std() for one in logits]

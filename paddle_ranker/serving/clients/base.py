@@ -36,8 +36,8 @@ def load_pair_encoder(folder: Folder) -> PairRowEncoder:
 
 def load_text_encoder(folder: Folder) -> Optional[TextEncoder]:
     """Return the text encoder of a tower's folder, or of a client's copy; None for another kind of model."""
-    model_type = identify(Path(folder))
-    return model_type.row_encoder(TOWER) if model_type.is_tower else None
+    folder_type = identify(Path(folder))
+    return folder_type.row_encoder(TOWER) if folder_type.is_tower else None
 
 
 class Client(Closable):

@@ -33,7 +33,7 @@ from paddle_ranker.serving.core.faults import (
     Fault,
 )
 from paddle_ranker.serving.core.index_slot import IndexSlot
-from paddle_ranker.serving.core.search_pipeline import comparable
+from paddle_ranker.serving.core.queued_search import comparable
 from paddle_ranker.serving.core.threads import StoppableWork
 from paddle_ranker.serving.core.tower_slot import TowerSlot
 

@@ -87,13 +87,13 @@ def with_folder_in_slot(config: ServeConfig) -> ServeConfig:
     """
     if config.folder is None:
         return config
-    model_type = identify(config.folder)
+    folder_type = identify(config.folder)
     # A folder that no slot accepts goes to the ranker's slot, which refuses it when it loads; so does an encoder, which
     # --tower takes.
     taking = (
         kind
         for kind in SLOTS.values()
-        if kind.takes is not None and model_type.kind is not None and kind.takes.fits(model_type)
+        if kind.takes is not None and folder_type.kind is not None and kind.takes.fits(folder_type)
     )
     slot = next(taking, SLOTS[RANKER_SLOT])
     if slot.folder(config) is not None:

@@ -117,8 +117,8 @@ class _SearchEndpoint(Endpoint):
     def routes(self, slots: Slots, config: ServeConfig) -> list[BaseRoute]:
         from paddle_ranker.serving.core.index_slot import IndexSlot
         from paddle_ranker.serving.core.index_writing import IndexWriter
+        from paddle_ranker.serving.core.queued_search import QueuedSearch
         from paddle_ranker.serving.core.ranker_slot import RankerSlot
-        from paddle_ranker.serving.core.search_pipeline import SearchPipeline
         from paddle_ranker.serving.core.tower_slot import TowerSlot
         from paddle_ranker.serving.http import contents, document_routes, feedback, page, search_routes, suggest
 
@@ -127,7 +127,7 @@ class _SearchEndpoint(Endpoint):
         ranker = slots.of(RANKER_SLOT, RankerSlot) if RANKER_SLOT in slots else None
         return [
             *page.routes(),
-            *search_routes.routes(SearchPipeline(index, tower, ranker), keep_texts=config.log_texts),
+            *search_routes.routes(QueuedSearch(index, tower, ranker), keep_texts=config.log_texts),
             *suggest.routes(index, keep_texts=config.log_texts),
             *document_routes.routes(index, IndexWriter(index, tower)),
             *contents.routes(index),

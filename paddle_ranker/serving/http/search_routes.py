@@ -42,8 +42,8 @@ from paddle_ranker.serving.core.faults import UNPROCESSABLE, Fault
 from paddle_ranker.serving.core.index_options import LIMITS
 from paddle_ranker.serving.core.index_slot import ServedIndex
 from paddle_ranker.serving.core.json_text import JsonBounds, parse_json
+from paddle_ranker.serving.core.queued_search import FoundSearch, Query, QueuedSearch
 from paddle_ranker.serving.core.search_log import SearchLine, Shown, digest_of, new_search_id
-from paddle_ranker.serving.core.search_pipeline import FoundSearch, Query, SearchPipeline
 from paddle_ranker.serving.core.threads import run_in_thread
 from paddle_ranker.serving.core.validation import Body, refusal, refusing_parameters, validated
 from paddle_ranker.serving.http.contents import Content, contents_of
@@ -145,7 +145,7 @@ class SearchRoutes:
         keep_texts: whether to put the query into the request's state, for the log.
     """
 
-    def __init__(self, pipeline: SearchPipeline, *, keep_texts: bool = False):
+    def __init__(self, pipeline: QueuedSearch, *, keep_texts: bool = False):
         self._pipeline, self._keep_texts = pipeline, keep_texts
         self._request = TypeAdapter(SearchRequest)
         self._fields: tuple[object, dict[str, Any]] = (None, {})  # cache: index version, `_facts`
@@ -759,7 +759,7 @@ class IndexDescription(TypedDict):
     limits: dict[str, int]
 
 
-def routes(pipeline: SearchPipeline, *, keep_texts: bool = False) -> list[BaseRoute]:
+def routes(pipeline: QueuedSearch, *, keep_texts: bool = False) -> list[BaseRoute]:
     handlers = SearchRoutes(pipeline, keep_texts=keep_texts)
     parameters = address_parameters(SearchRequest, {"query": "q"})
     summary, gives, what = "Search the index", [SearchAnswer], "Documents, best first"

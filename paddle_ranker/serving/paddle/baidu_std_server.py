@@ -1,4 +1,4 @@
-"""Serve baidu_std on a connection: several requests in flight, each reply with its request's correlation id."""
+"""Serve baidu_std, bRPC's protocol, on a connection: several requests in flight, replies with their correlation ids."""
 
 from __future__ import annotations
 

@@ -89,11 +89,11 @@ class PipelineConfig:
 
     def require_fetched(self) -> None:
         """Raise `CheckpointError` if `fetch_list` names an output that the model does not have."""
-        model_type = identify(self.model)
-        if model_type.kind is None or model_type.info is None:
+        folder_type = identify(self.model)
+        if folder_type.kind is None or folder_type.info is None:
             return
-        aliases = model_type.info.export.get("aliases", {}) if model_type.info.export else {}
-        usual = fetched_alias(model_type.kind.signature(model_type.info))
+        aliases = folder_type.info.export.get("aliases", {}) if folder_type.info.export else {}
+        usual = fetched_alias(folder_type.kind.signature(folder_type.info))
         fetched = next((alias for name, alias in aliases.items() if name not in INPUTS), usual)
         unknown = [str(name) for name in self.op["local_service_conf"].get("fetch_list") or () if name != fetched]
         if unknown:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Optional, Union
 
 from paddle_ranker.array_types import Numbers
-from paddle_ranker.errors import UsageError, brief, did_you_mean, quoted
+from paddle_ranker.errors import UsageError, brief, quoted, spelling_hint
 from paddle_ranker.metrics.ranking import RELEVANT
 from paddle_ranker.training.losses.loss_registry import LOSSES, OTHER_NAMES, Loss, QueryRequirement
 
@@ -112,7 +112,7 @@ def parse_loss(text: str, *, listwise: bool = True) -> LossExpression:
             problem = f"{quoted(name)} is no loss" if name else "the name of a loss is missing"
             raise UsageError(
                 f"--loss {shown}: {problem}; choose from {', '.join(choices)}, or a sum of them as in 0.5*bce+ranknet"
-                f"{did_you_mean(name, choices)}"
+                f"{spelling_hint(name, choices)}"
             )
         terms += [Term(scale, known_name) for known_name in OTHER_NAMES.get(name, name).split("+")]
     names = [term.name for term in terms]

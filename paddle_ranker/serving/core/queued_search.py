@@ -169,7 +169,7 @@ class DriftCheck:
             )  # fmt: skip
 
 
-class SearchPipeline:
+class QueuedSearch:
     """Runner of searches with the models in a server's slots.
 
     Args:
@@ -278,7 +278,7 @@ class _QueuedModels:
     """Models of a search on the server: texts go through the models' queues, among those of all requests.
 
     Args:
-        pipeline: has the slots of the models.
+        queued: has the slots of the models.
         index: the index with the snapshot that is searched.
         read: the part of the query that is used.
         loop: event loop of the queues.
@@ -287,24 +287,24 @@ class _QueuedModels:
 
     def __init__(
         self,
-        pipeline: SearchPipeline,
+        queued: QueuedSearch,
         index: ServedIndex,
         read: _Read,
         loop: asyncio.AbstractEventLoop,
         began: float,
         deadline: float,
     ):
-        self._pipeline, self._index, self._read = pipeline, index, read
+        self._queued, self._index, self._read = queued, index, read
         self._loop, self._deadline = loop, deadline
         self.rank_until = deadline - min(_ANSWERING, _ANSWERING * (deadline - began))
 
     @property
     def pair_encoder(self) -> Optional[PairEncoder]:
-        return None if self._pipeline.ranker is None else self._pipeline.ranker.pair_encoder
+        return None if self._queued.ranker is None else self._queued.ranker.pair_encoder
 
     @property
     def is_calibrated(self) -> bool:
-        return bool(self._pipeline.ranker_facts().get("calibrated"))
+        return bool(self._queued.ranker_facts().get("calibrated"))
 
     def begin_vectors(self, field: str, texts: Sequence[str]) -> Future[Vectors]:
         if field == VECTORS:
@@ -317,12 +317,12 @@ class _QueuedModels:
     def query_read(self, field: str, text: str) -> Optional[int]:
         if field != VECTORS:
             return self._index.snapshot.tower(field).query_read(text)
-        tower = self._pipeline.tower
+        tower = self._queued.tower
         encoder = None if tower is None else tower.query_encoder
         return None if encoder is None else encoder.query_read(text)
 
     async def _vectors(self, texts: Sequence[str]) -> Vectors:
-        tower = self._pipeline.tower
+        tower = self._queued.tower
         assert tower is not None
         computed = await tower.vectors(texts, is_query=True, deadline=self._deadline, field="query")
         return comparable(computed.vectors, tower.info)
@@ -337,7 +337,7 @@ class _QueuedModels:
 
     def ranked_late(self, search: Search, error: TooLate) -> None:
         """Keep the fused order, since the ranker is too late; on later pages, or without `degrade`, raise `Fault`."""
-        if not self._pipeline.index.options.degrade or search.after is not None:
+        if not self._queued.index.options.degrade or search.after is not None:
             if isinstance(error.__cause__, Fault):
                 raise error.__cause__
             raise Fault(TIMED_OUT, "the deadline passed before the index was searched") from error
@@ -345,12 +345,12 @@ class _QueuedModels:
 
     def _logits(self, search: Search, texts: Sequence[str]) -> Floats:
         """Return the logits of a search's candidates, whose texts are `texts`, `[n]` float64."""
-        ranker = self._pipeline.ranker
+        ranker = self._queued.ranker
         assert ranker is not None
         served, most = ranker.ready(), ranker.limits.characters  # a ranker reads far less
         whole = {number: id for number, id in search.whole.items() if len(texts[number]) <= most}
         stored = self._index.states.candidates(search.collection, search.model_text, whole)
-        if served is not ranker.ready() or self._index.states is not self._pipeline.index.ready().states:
+        if served is not ranker.ready() or self._index.states is not self._queued.index.ready().states:
             stored = None  # the models were reloaded meanwhile
         left = np.arange(len(texts)) if stored is None else np.setdiff1d(np.arange(len(texts)), stored.rows)
         cut = [texts[number][:most] for number in left.tolist()]

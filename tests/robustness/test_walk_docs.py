@@ -30,7 +30,7 @@ from tests.robustness.doc_blocks import blocks, commands
 from tests.robustness.walk_files import make_encoders, name_rankers, write_posts, write_texts
 from tests.started import free_ports
 
-SECONDS = 900
+SECONDS = 300
 NOBODY = "http://127.0.0.1:9"
 FIRST = "README.md"  # trains and exports what the other pages go on with
 NOT_RUN = {
@@ -209,7 +209,10 @@ def _fork(words: Sequence[str], folder: Path, environment: dict[str, str]) -> tu
     process = context.Process(target=_run_forked, args=(words, folder, environment, output))
     process.start()
     process.join(SECONDS)
-    assert process.exitcode is not None, f"{shlex.join(words)}: takes more than {SECONDS} s"
+    if process.exitcode is None:
+        process.kill()  # Python waits for it at its end otherwise
+        process.join()
+        raise AssertionError(f"{shlex.join(words)}: takes more than {SECONDS} s")
     return process.exitcode, output.read_text(encoding="utf-8", errors="replace")
 
 
@@ -256,6 +259,7 @@ def environment_of(folder: Path) -> dict[str, str]:
         "PADDLE_RANKER_CACHE": str(folder / "cache"),
         "HF_HOME": str(folder / "hf"),
         "CUDA_VISIBLE_DEVICES": "",
+        "RAY_ADDRESS": "local",  # not the cluster of another page or test, which may end meanwhile
         **{name: NOBODY for proxy in ("http_proxy", "https_proxy", "all_proxy") for name in (proxy, proxy.upper())},
         **dict.fromkeys(("no_proxy", "NO_PROXY"), "127.0.0.1,localhost"),
     }

@@ -35,7 +35,8 @@ FILES = {
     "words.csv": "深\t度\t1\n学\t习\tyes\n", "ones.csv": rows(20, 80), "zeros.csv": rows(20, 0),
     "nine.csv": rows(9, 18), "rare.csv": rows(20, 2), "two.csv": "a\tb\t1\na\tb\t0\n",
     "alike.csv": "q\ta\t1\nq\tb\t1\n", "empty.csv": "", "query.csv": "q\n", "pairs.csv": "q\ta\n",
-    "texts.txt": "水稻\n语言\n", "scores.tsv": "2.0\n1.0\n0.5\n0.1\n", "a.run": "x Q0 d1 1 2.0 tag\n",
+    "texts.txt": "水稻\n语言\n", "held.csv": "稻\t水稻\n", "scores.tsv": "2.0\n1.0\n0.5\n0.1\n",
+    "a.run": "x Q0 d1 1 2.0 tag\n",
     "qrels": "q1 0 d1 1\nq1 0 d2 0\n", "fraction.qrels": "q 0 d 0.5\n", "huge.qrels": "q 0 d 1e300\n",
     "run.qrels": "q Q0 d 1 2.5 bm25\n",
 }  # fmt: skip
@@ -139,7 +140,7 @@ BAD: list[tuple[str, int, str]] = [
     (f"{RECALL} --test pairs.csv", 1, "line 1: the collection has no document 'a'"),
     (f"{RECALL} --test dev.csv --plot x.txt", 2, "a picture's name ends in"),
     (f"{RECALL} --test dev.csv --signals clicks", 2, "add --learn_weights and --ranker"),
-    (f"{RECALL} --test dev.csv --learn_weights made.json", 1, "has one searcher"),
+    (f"{RECALL} --test held.csv --learn_weights made.json", 1, "has one searcher"),
     (f"{RECALL} --test dev.csv --runs nothing.trec", 1, "nothing.trec: no such file"),
     (f"{SERVING} --model_filename inference.pdmodel", 1, "there is no inference.pdiparams in it"),
     (f"{SERVING} --model_filename model", 2, "must end in .pdmodel or .json"),

@@ -160,7 +160,7 @@ def training_options(options: PretrainingBenchmarkOptions, path: Path, folder: P
 
 def _keep(path: Path, batch: Any) -> int:
     """Write a batch; return its token count, including padding."""
-    np.savez(path, ids=batch.ids, places=batch.places, labels=batch.labels)
+    np.savez(path, ids=batch.ids, indices=batch.indices, labels=batch.labels)
     return int(batch.ids.size)
 
 

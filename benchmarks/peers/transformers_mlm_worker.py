@@ -47,17 +47,17 @@ def main(folder_name: str, system: str) -> None:
 
     def read(path: Path) -> dict[str, torch.Tensor]:
         with np.load(path) as arrays:
-            return {name: torch.from_numpy(arrays[name]) for name in ("ids", "places", "labels")}
+            return {name: torch.from_numpy(arrays[name]) for name in ("ids", "indices", "labels")}
 
     def loss_of(batch: dict[str, torch.Tensor], reduction: str) -> torch.Tensor:
-        ids, places, labels = batch["ids"], batch["places"], batch["labels"]
+        ids, indices, labels = batch["ids"], batch["indices"], batch["labels"]
         inputs = {"input_ids": ids, "attention_mask": (ids != 0).long()}
         if system == "transformers_gathered":
-            hidden = model.base_model(**inputs).last_hidden_state.reshape(-1, model.config.hidden_size)[places]
+            hidden = model.base_model(**inputs).last_hidden_state.reshape(-1, model.config.hidden_size)[indices]
             return functional.cross_entropy(model.cls(hidden), labels, reduction=reduction)
         logits = model(**inputs).logits.reshape(-1, model.config.vocab_size)
         wanted = torch.full((ids.numel(),), -100)
-        wanted[places] = labels
+        wanted[indices] = labels
         return functional.cross_entropy(logits, wanted, reduction=reduction)
 
     def evaluate() -> float:

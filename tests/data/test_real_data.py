@@ -146,6 +146,7 @@ def test_each_page_is_there_once(made: Path) -> None:
     assert "manpages-zh 9.9" in (made / "both" / "README.md").read_text()
 
 
+@ONCE
 def test_no_answer_is_given_away(made: Path) -> None:
     texts = {row["_id"]: str(row["text"]) for row in rows(made / "both" / "beir" / "corpus.jsonl")}
     queries = {row["_id"]: str(row["text"]) for row in rows(made / "both" / "beir" / "queries.jsonl")}

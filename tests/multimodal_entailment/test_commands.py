@@ -14,6 +14,7 @@ from multimodal_entailment.data import read_posts
 from multimodal_entailment.info import LABELS
 from multimodal_entailment.options import EvaluateEntailmentOptions
 from paddle_ranker.model.load_options import LoadOptions
+from tests.checkout import ONCE
 from tests.conftest import Call, commands_here
 from tests.entailment_cases import LENGTH, SIZE, write_data
 from tests.tiny import write_encoder
@@ -46,6 +47,7 @@ def rows(text: str) -> list[dict[str, str]]:
     return list(csv.DictReader(text.splitlines()))
 
 
+@ONCE
 def test_evaluate_the_rows_kept_for_it(call: Call, data: Path) -> None:
     status, printed, errors = call(evaluate.main, "--model run/best --test_file posts.csv --part test --format json")
     assert "warning" not in errors

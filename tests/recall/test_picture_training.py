@@ -24,6 +24,7 @@ from paddle_ranker.model.pretrained import resolve_model
 from paddle_ranker.model.tower_network import load_tower, query_tower_of
 from paddle_ranker.retrieval.text_vectors import Tower, nearest
 from recall.train_batch_neg import TrainBatchNegOptions, train
+from tests.checkout import ONCE
 from tests.model.test_pictures import published
 
 pytestmark = pytest.mark.unit
@@ -78,6 +79,7 @@ def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return output
 
 
+@ONCE
 def test_names_find_pictures_and_pictures_find_alike(data: Path, trained: Path) -> None:
     tower = Tower.open(trained / "best")
     names = [f"{colour} {shape}" for colour in COLOURS for shape in SHAPES]

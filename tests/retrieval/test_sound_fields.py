@@ -20,6 +20,7 @@ from paddle_ranker.retrieval.search import SearchSettings
 from paddle_ranker.retrieval.search_engine import SearchEngine
 from paddle_ranker.retrieval.text_vectors import Tower
 from paddle_ranker.scoring.engines.engine_registry import is_installed
+from tests.checkout import ONCE
 from tests.model.test_pictures import published as published_pictures
 from tests.model.test_sounds import published, wav
 from tests.serving.test_search import Site
@@ -106,6 +107,7 @@ def test_the_vector_of_a_long_sound_is_the_mean_of_its_pieces(built: Path) -> No
     np.testing.assert_allclose(tower.encode_sounds([wav(samples)])[0], whole, atol=1e-3)
 
 
+@ONCE
 def test_a_hit_by_a_sound_names_its_seconds(
     built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -77,6 +77,7 @@ def test_from_nothing_to_a_ranked_list(checkout: Path) -> None:
     assert (checkout / "serving_client" / "serving_client_conf.prototxt").is_file()
 
 
+@ONCE
 def test_the_cross_encoder_from_nothing_to_the_best_titles_of_each_query(checkout: Path) -> None:
     done = script(checkout, "train_ce.sh", *SHORTER)
     assert done.returncode == 0, done.stderr

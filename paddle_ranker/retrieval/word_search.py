@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
 from typing import NamedTuple, Optional, Union
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -141,6 +142,21 @@ class _Term(NamedTuple):
     given: str
 
 
+class _CountedWords(NamedTuple):
+    """The words of a query, and their documents.
+
+    weights: weight of each word in the query
+    origins: for each word of a correction or a synonym, the part of the query that it stands for
+    counts: number of live documents with each word
+    terms: the tokens that documents have, the rarest first
+    """
+
+    weights: Mapping[Word, float]
+    origins: Mapping[Word, str]
+    counts: Mapping[Word, int]
+    terms: Sequence[_Term]
+
+
 class _Group:
     """Tokens of a query that occur in exactly the same documents of a part, such as the characters of a rare word.
 
@@ -231,6 +247,8 @@ class WordSearcher:
         ]  # fmt: skip
         self._highest = [float(table.max(initial=0.0)) for table in self._tables]
         self._highest_of: dict[tuple[int, int], float] = {}  # by part and hash of a frequent token
+        # The stages of a search ask for its words several times; the key is the search's own `WordQuery`.
+        self._counted: WeakKeyDictionary[WordQuery, _CountedWords] = WeakKeyDictionary()
         self._spare: list[Floats] = []  # buffers of zeros that searches reuse, `[documents of the largest part]` each
 
     @classmethod
@@ -294,12 +312,14 @@ class WordSearcher:
                 here = here[lengths[numbers[here] - part.first] >= max(1, len(hashes))]
                 if not len(here):
                     continue
-                rows = (numbers[here] - part.first).astype(np.int32)
-                terms = checked(part.postings.of_terms(hashes))
-                times = np.array([_times_in(field, part.postings, term, rows) for term in terms], np.int64)
-                times = times.reshape(len(hashes), len(rows))
-                shares = (times > 0).all(axis=0) * times.sum(axis=0) / lengths[rows]
-                highest[here] = np.maximum(highest[here], shares)
+                rows, times = (numbers[here] - part.first).astype(np.int32), np.zeros(len(here), np.int64)
+                for term in checked(sorted(part.postings.of_terms(hashes), key=_count)):
+                    of_term = _times_in(field, part.postings, term, rows)
+                    has_term = of_term > 0
+                    here, rows, times = here[has_term], rows[has_term], times[has_term] + of_term[has_term]
+                    if not len(rows):
+                        break
+                highest[here] = np.maximum(highest[here], times / lengths[rows])
         return highest
 
     @cached_property
@@ -417,18 +437,14 @@ class WordSearcher:
         idf(0), or is 0 if the word joins two others of the query, as 18v joins 18 and v. The factor `NAME` of whole
         names is left out.
         """
-        counted, origins = self.words_in(query)
-        if isinstance(query, CountedQuery):
-            counts = [query.counts[word] for word in counted]
-        else:
-            counts = self.counts_of([*counted])
-        idfs = idf(counts, self.totals.documents).tolist()
+        counted, origins, counts, _ = self._count_words(query)
+        idfs = idf([counts[word] for word in counted], self.totals.documents).tolist()
         weights = {word: min(times, 1.0) * of_word for (word, times), of_word in zip(counted.items(), idfs)}
         corrections = dict[Word, float]()
         for word, part in origins.items():
             for typed in self._words_of(part):
                 corrections[typed] = max(corrections.get(typed, 0.0), weights[word])
-        unknown = {word for word, count in zip(counted, counts) if not count}
+        unknown = {word for word, count in counts.items() if not count}
         typed_words = [word for word in counted if word not in origins]
         tokens = {token for word in typed_words for token in word if token}
         counting = (corrections.get(word, 0.0 if _joins(word, tokens) else weights[word]) if word in unknown
@@ -450,12 +466,12 @@ class WordSearcher:
     def explain(self, query: Asked, part: int, rows: Sequence[int]) -> list[dict[str, float]]:
         """Return, for each row of a part, the summands of the document's score, by token of the query."""
         summands: list[dict[str, float]] = [{} for _ in rows]
+        wanted = np.array(rows, np.int32)
         for term in self._terms(query) if rows else ():
             documents, codes = term.postings[part]
-            for row, added in zip(rows, summands):
-                at = int(np.searchsorted(documents, row))
-                if at < len(documents) and documents[at] == row:
-                    added[term.token] = term.weight * float(term.tables[part][codes[at]])
+            at = documents.searchsorted(wanted)
+            for place in np.flatnonzero(documents.take(at, mode="clip") == wanted).tolist() if len(documents) else ():
+                summands[place][term.token] = term.weight * float(term.tables[part][codes[at[place]]])
         return summands
 
     def words_in(self, query: Asked) -> tuple[dict[Word, float], dict[Word, str]]:
@@ -499,9 +515,20 @@ class WordSearcher:
         least[np.isinf(least)] = 1.0
         return TermPostings(documents, np.arange(len(documents), dtype=np.uint32)), least
 
-    def _terms(self, query: Asked) -> list[_Term]:
+    def _terms(self, query: Asked) -> Sequence[_Term]:
+        return self._count_words(query).terms
+
+    def _count_words(self, query: Asked) -> _CountedWords:
+        if not isinstance(query, WordQuery):
+            return self._counted_words(query)
+        counted = self._counted.get(query)
+        if counted is None:
+            counted = self._counted[query] = self._counted_words(query)
+        return counted
+
+    def _counted_words(self, query: Asked) -> _CountedWords:
         synonyms = {synonym.given for synonym in _word_query(query).synonyms}
-        idfs = dict[Word, float]()
+        idfs, counts = dict[Word, float](), dict[Word, int]()
         (counted, origins), counted_terms = self.words_in(query), list[tuple[int, _Term]]()
         tokens = list(dict.fromkeys(token for word in counted for token in word if token is not None))
         hashes = text_hashes(tokens)
@@ -527,6 +554,7 @@ class WordSearcher:
                 count = query.counts[word]
             else:
                 count = sum(map(_live, self._parts, postings))
+            counts[word] = count
             if count:
                 of_word = idfs[word] = float(idf(count, self.totals.documents))
                 if origins.get(word, "") in synonyms:  # it counts less than what was typed
@@ -536,7 +564,8 @@ class WordSearcher:
                 most = [score * weight * (1.0 + _SLACK) for score in highest]
                 name = phrase or token.removeprefix(WRITTEN)
                 counted_terms.append((count, _Term(name, weight, postings, tables, most, origins.get(word, ""))))
-        return [term for _, term in sorted(counted_terms, key=lambda counted_term: counted_term[0])]
+        terms = [term for _, term in sorted(counted_terms, key=lambda counted_term: counted_term[0])]
+        return _CountedWords(counted, origins, counts, terms)
 
     def _words_of(self, query: str) -> dict[Word, float]:
         if len(self._tokenizers) == 1:
@@ -651,6 +680,10 @@ def _joins(word: Word, tokens: Collection[str]) -> bool:
                and any(token != other and token.endswith(other) for other in tokens) for token in parts)  # fmt: skip
 
 
+def _count(postings: TermPostings) -> int:
+    return len(postings.documents)
+
+
 def _phrase_of(word: Word) -> str:
     """Return the phrase that a word stands for; "" if it is no phrase."""
     return word[0][1:] if word[0] is not None and word[0].startswith(_PHRASE) else ""
@@ -678,10 +711,11 @@ def _live(part: WordPart, postings: TermPostings) -> int:
 
 def _times_in(field: int, postings: Postings, term: TermPostings, rows: NDArray[np.int32]) -> NDArray[np.int64]:
     """Return how often a term occurs in a field, for some rows of its documents, `[rows]`."""
-    times, at = np.zeros(len(rows), np.int64), term.documents.searchsorted(rows)
-    has_term = at < len(term.documents)
-    has_term[has_term] = term.documents[at[has_term]] == rows[has_term]
-    times[has_term] = postings.pairs[term.codes[at[has_term]], 2 * field]
+    if not len(term.documents):
+        return np.zeros(len(rows), np.int64)
+    at = term.documents.searchsorted(rows)
+    has_term = term.documents.take(at, mode="clip") == rows
+    times: NDArray[np.int64] = postings.pairs[term.codes.take(at, mode="clip"), 2 * field] * has_term.astype(np.int64)
     return times
 
 

@@ -27,8 +27,8 @@ from rapidfuzz.distance import Levenshtein
 
 from benchmarks.harness.report import format_table, write_report
 from paddle_ranker.array_types import Vectors
-from paddle_ranker.data.readers import READERS, Part
-from paddle_ranker.data.recordings import RATE
+from paddle_ranker.data.audio import RATE
+from paddle_ranker.data.file_readers import READERS, Part
 from paddle_ranker.data.speech import model_folder
 from paddle_ranker.data.trec import read_qrels, read_queries
 from paddle_ranker.errors import DataError, DependencyError

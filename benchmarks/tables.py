@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from paddle_ranker.array_types import Floats
-from paddle_ranker.data.readers import READERS, Part
+from paddle_ranker.data.file_readers import READERS, Part
 from paddle_ranker.metrics.intervals import bootstrap_interval, difference, mean_of
 from paddle_ranker.options import Options, main_of, option
 from paddle_ranker.retrieval.word_search import WordSearcher

@@ -17,7 +17,7 @@ from typing import Any, Optional, Union
 import numpy as np
 
 from paddle_ranker.array_types import Array
-from paddle_ranker.data.readers import FIRST_SECOND, LAST_SECOND, MOST_PIECES, READERS, Part, Unread
+from paddle_ranker.data.file_readers import FIRST_SECOND, LAST_SECOND, MOST_PIECES, READERS, Part, Unread
 from paddle_ranker.errors import DataError, DependencyError, brief
 
 # Of films' bytes, as regular expressions, and the suffix of the format

@@ -12,9 +12,9 @@ from typing import Any, Union
 import numpy as np
 
 from paddle_ranker.array_types import Array
+from paddle_ranker.data.file_readers import Part, Unread
 from paddle_ranker.data.page_text import Box, PageLine, page_text
 from paddle_ranker.data.pictures import ImageError, ImageLimits, decoded, rgb, upright
-from paddle_ranker.data.readers import Part, Unread
 from paddle_ranker.errors import DataError, DependencyError
 
 _VERSION = 2  # raised when the same picture would give other parts

@@ -12,9 +12,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional, Union
 
+from paddle_ranker.data.file_readers import READERS, Part, Unread
 from paddle_ranker.data.page_text import Box, PageLine, page_text
 from paddle_ranker.data.pictures import ImageLimits
-from paddle_ranker.data.readers import READERS, Part, Unread
 from paddle_ranker.errors import DataError, DependencyError
 
 if TYPE_CHECKING:

@@ -17,9 +17,9 @@ from typing import Any, NamedTuple, Protocol, Union, cast
 import numpy as np
 
 from paddle_ranker.array_types import Vectors
+from paddle_ranker.data.audio import RATE, IncompleteRecordingError, read_recording
+from paddle_ranker.data.file_readers import FIRST_SECOND, LAST_SECOND, Part, Unread
 from paddle_ranker.data.placed_text import SpanPlace
-from paddle_ranker.data.readers import FIRST_SECOND, LAST_SECOND, Part, Unread
-from paddle_ranker.data.recordings import RATE, IncompleteRecordingError, read_recording
 from paddle_ranker.errors import CheckpointError, DependencyError
 from paddle_ranker.storage.digest import content_digest
 from paddle_ranker.storage.foreign_config import ForeignConfig

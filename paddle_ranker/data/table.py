@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any, NamedTuple, Optional, Union
 
 from paddle_ranker.data.documents import named_rows, rows_above_header
+from paddle_ranker.data.file_readers import Part, Unread
 from paddle_ranker.data.formats import BadRow, cell_text, found_encoding, open_text, sheets_of
 from paddle_ranker.data.labels import number_of
 from paddle_ranker.data.placed_text import SpanPlace
-from paddle_ranker.data.readers import Part, Unread
 from paddle_ranker.errors import DataError
 from paddle_ranker.options import note
 

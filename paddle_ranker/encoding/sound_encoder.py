@@ -18,8 +18,8 @@ from typing import Union
 import numpy as np
 
 from paddle_ranker.array_types import Array, Arrays, Integers
+from paddle_ranker.data.audio import IncompleteRecordingError, read_recording
 from paddle_ranker.data.pictures import Source
-from paddle_ranker.data.recordings import IncompleteRecordingError, read_recording
 from paddle_ranker.encoding.columns import Columns, Indices, offsets_of, ragged_positions
 from paddle_ranker.errors import CheckpointError, DataError, quoted
 from paddle_ranker.storage.foreign_config import PREPROCESSOR_FILE, ForeignConfig, read_preprocessor

@@ -22,8 +22,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import IO, NamedTuple, Optional, Protocol, TypeVar, Union
 
-from paddle_ranker.data.readers import READERS, Unread, is_file_name
-from paddle_ranker.data.reading import FileReading, Parts
+from paddle_ranker.data.file_readers import READERS, Unread, is_file_name
+from paddle_ranker.data.reader_pool import Parts, ReaderPool
 from paddle_ranker.data.records import DocumentRow
 from paddle_ranker.errors import CheckpointError, DataError, DependencyError, brief, listed, quoted
 from paddle_ranker.retrieval.candidate_indexes import Document, Like, LikeError
@@ -412,10 +412,10 @@ def kept_rows(
         assert path is not None
         id = row.id or (str(row.fields[read_fields[0].name]) if isinstance(paths[read_fields[0].name], Path) else name)
         try:
-            reading_of = reading.begin(FIELD_TYPES[read_fields[0].type].reader, path, name.partition(".")[0])
+            parts = pool.begin(FIELD_TYPES[read_fields[0].type].reader, path, name.partition(".")[0])
         except DependencyError as error:
             raise _Unreadable(f"document {quoted(id)}: {read_fields[0].name}: {error}", str(error)) from error
-        return _KeptRow(replace(kept, id=id), source.line, read_fields[0].name, reading_of)
+        return _KeptRow(replace(kept, id=id), source.line, read_fields[0].name, parts)
 
     def reported(row: DocumentRow) -> DocumentRow:
         for field in schema.files:
@@ -445,13 +445,13 @@ def kept_rows(
         source.refuse(str(error).removesuffix("; correct it"), line, cause)
 
     waiting = deque[_KeptRow]()
-    with FileReading(processes, source.files_to_read) as reading:
+    with ReaderPool(processes, source.files_to_read) as pool:
         for row in rows:
             try:
                 waiting.append(begun(row))
             except DataError as error:
                 refuse(error, source.line)
-            while waiting and (waiting[0].parts is None or len(waiting) > reading.window):
+            while waiting and (waiting[0].parts is None or len(waiting) > pool.window):
                 yield from finished(waiting.popleft())
         for kept_row in waiting:
             yield from finished(kept_row)

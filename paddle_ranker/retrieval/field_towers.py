@@ -9,10 +9,10 @@ from typing import Optional, Union
 import numpy as np
 
 from paddle_ranker.array_types import Array, Vectors
+from paddle_ranker.data.audio import StretchReader
+from paddle_ranker.data.file_readers import FilePiece
 from paddle_ranker.data.film import FrameReader, is_film, sampled_frames
 from paddle_ranker.data.pictures import read_picture
-from paddle_ranker.data.readers import FilePiece
-from paddle_ranker.data.recordings import StretchReader
 from paddle_ranker.errors import UsageError
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.tower import PICTURE, SOUND, TEXT

@@ -17,9 +17,9 @@ from typing import Optional
 import numpy as np
 
 from paddle_ranker.array_types import Integers
+from paddle_ranker.data.file_readers import FIRST_SECOND, LAST_SECOND, MOST_PIECES, READERS, FilePiece
 from paddle_ranker.data.labels import number_of
 from paddle_ranker.data.placed_text import PlacedText, SpanPlace
-from paddle_ranker.data.readers import FIRST_SECOND, LAST_SECOND, MOST_PIECES, READERS, FilePiece
 from paddle_ranker.errors import CheckpointError, brief
 from paddle_ranker.lexical.passages import Span
 from paddle_ranker.retrieval.candidate_indexes import Document

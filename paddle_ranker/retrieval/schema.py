@@ -21,10 +21,10 @@ from typing import Annotated, NamedTuple, Optional, Protocol, Union
 from paddle_ranker.array_types import Vectors
 from paddle_ranker.data.cell_formats import LIST, ValueSpelling, spelling_of
 from paddle_ranker.data.documents import TITLES, Declared, FileFields
+from paddle_ranker.data.file_readers import READERS, Reader, is_file_name
 from paddle_ranker.data.film import BEGINNINGS
 from paddle_ranker.data.labels import number_of
 from paddle_ranker.data.placed_text import PlacedText
-from paddle_ranker.data.readers import READERS, Reader, is_file_name
 from paddle_ranker.data.records import DocumentRow
 from paddle_ranker.errors import DataError, UsageError, brief, listed, quoted
 from paddle_ranker.lexical.analyser import Analyser, analyser, pieces

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from paddle_ranker.data import film
-from paddle_ranker.data.readers import MOST_PIECES, Part, Unread
+from paddle_ranker.data.file_readers import MOST_PIECES, Part, Unread
 from paddle_ranker.errors import DataError
 
 pytestmark = pytest.mark.unit

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 
-from paddle_ranker.data.readers import READERS, Part, Unread
+from paddle_ranker.data.file_readers import READERS, Part, Unread
 from paddle_ranker.errors import DataError
 
 pytest.importorskip("rapidocr", reason="pip install 'paddle-ranker[ocr]'")

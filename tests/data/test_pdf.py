@@ -9,9 +9,9 @@ from typing import Union
 
 import pytest
 
+from paddle_ranker.data.file_readers import READERS, Part, Reader, Unread
 from paddle_ranker.data.pdf import page_picture
 from paddle_ranker.data.pictures import ImageLimits
-from paddle_ranker.data.readers import READERS, Part, Reader, Unread
 from paddle_ranker.errors import DataError
 
 pytest.importorskip("pypdfium2", reason="pip install 'paddle-ranker[pdf]'")

@@ -10,7 +10,7 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
-from paddle_ranker.data.readers import READERS, Part, Unread
+from paddle_ranker.data.file_readers import READERS, Part, Unread
 from paddle_ranker.errors import DataError
 from tests.data.test_documents import write_book
 

@@ -13,8 +13,8 @@ import pytest
 
 from paddle_ranker import Ranker
 from paddle_ranker.__main__ import main
+from paddle_ranker.data.file_readers import READERS
 from paddle_ranker.data.placed_text import PlacedText
-from paddle_ranker.data.readers import READERS
 from paddle_ranker.data.records import LabeledPair, Pair, Triple, read_records, write_records
 from paddle_ranker.errors import DataError
 from paddle_ranker.export.static_graph import export_model

@@ -13,7 +13,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from paddle_ranker.commands.convert import main as convert
-from paddle_ranker.data.readers import READERS, Part
+from paddle_ranker.data.file_readers import READERS, Part
 from paddle_ranker.data.speech import MODEL_VARIABLE
 from paddle_ranker.encoding.sound_encoder import SoundEncoder
 from paddle_ranker.errors import CheckpointError

@@ -19,8 +19,8 @@ from typing import Any, Optional, Union
 import numpy as np
 
 from paddle_ranker.array_types import Vectors
+from paddle_ranker.data.file_readers import READERS, Part, Reader, Unread
 from paddle_ranker.data.placed_text import SpanPlace
-from paddle_ranker.data.readers import READERS, Part, Reader, Unread
 from paddle_ranker.errors import DataError, DependencyError, UsageError
 from paddle_ranker.retrieval.schema import FIELD_TYPES, file_type
 

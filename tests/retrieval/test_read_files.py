@@ -19,7 +19,7 @@ import pytest
 
 from paddle_ranker.commands.index import main as index
 from paddle_ranker.commands.search import main as search
-from paddle_ranker.data.readers import READERS
+from paddle_ranker.data.file_readers import READERS
 from paddle_ranker.notebook import Index
 from paddle_ranker.registry import VARIABLE
 from paddle_ranker.retrieval.places import packed, unpacked

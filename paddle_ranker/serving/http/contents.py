@@ -17,7 +17,7 @@ from starlette.routing import BaseRoute
 from starlette.types import Receive, Scope, Send
 from typing_extensions import TypedDict
 
-from paddle_ranker.data.reading import ChildProcess
+from paddle_ranker.data.reader_pool import ChildProcess
 from paddle_ranker.errors import DataError, DependencyError, quoted
 from paddle_ranker.retrieval.candidate_indexes import Document
 from paddle_ranker.retrieval.schema import FIELD_TYPES, Schema

@@ -1,9 +1,9 @@
-"""Read files by readers, in child processes, and cache the parts by the file's digest: no file is read twice.
+"""Pool of child processes that read files; the parts of each file are cached by its digest.
 
-Pages of PDFs are drawn in a child process, too.
+A child process also draws pages of PDFs.
 
-    with FileReading(processes=4) as reading:
-        parts = reading.begin("pdf", Path("manual.pdf"), digest)
+    with ReaderPool(processes=4) as pool:
+        parts = pool.begin("pdf", Path("manual.pdf"), digest)
         for part in parts():    # waits until the file is read
             ...
 
@@ -28,7 +28,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Optional, Union
 
-from paddle_ranker.data.readers import READERS, Part, Unread
+from paddle_ranker.data.file_readers import READERS, Part, Unread
 from paddle_ranker.errors import CheckpointError, DataError, DependencyError, RankerError, brief, one_line
 from paddle_ranker.progress import Progress
 from paddle_ranker.runtime import usable_cores
@@ -39,20 +39,20 @@ _FORMAT = 1  # version of the files' form in the cache
 _MOST_LINE = 1 << 28  # bytes of a part in the cache
 _ERRORS = {error.__name__: error for error in (DataError, DependencyError)}
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-_CHILD = "from paddle_ranker.data.reading import answer_requests; answer_requests()"
+_CHILD = "from paddle_ranker.data.reader_pool import answer_requests; answer_requests()"
 
 Parts = Iterator[Union[Part, Unread]]
 
 
-class FileReading:
-    """Reading of files in several processes at once; starts each process when it is first needed.
+class ReaderPool:
+    """Pool of child processes that read files; each process starts when it is first needed.
 
     Attributes:
-        window: how many files the caller should begin before it waits for the first of them.
+        window: number of files to begin before waiting for the first file.
     """
 
     def __init__(self, processes: Optional[int] = None, total: Optional[int] = None) -> None:
-        """Create the object without starting a process.
+        """Create the pool without starting a process.
 
         processes: number of processes; defaults to one per core
         total: number of files, for the progress bar
@@ -65,7 +65,7 @@ class FileReading:
         self._started = list[ChildProcess]()
         self._starting, self._is_closed = threading.Lock(), False
 
-    def __enter__(self) -> FileReading:
+    def __enter__(self) -> ReaderPool:
         return self
 
     def __exit__(
@@ -96,7 +96,7 @@ class FileReading:
         future: Optional[Future[None]] = None
         if not kept.exists():
             if self._threads is None:
-                self._threads = ThreadPoolExecutor(self._count, thread_name_prefix="reading")
+                self._threads = ThreadPoolExecutor(self._count, thread_name_prefix="readers")
             future = self._threads.submit(self._read, reader, path, kept)
 
         def parts() -> Parts:

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from paddle_ranker.array_types import Array, Vectors
-from paddle_ranker.data import recordings
-from paddle_ranker.data.recordings import RATE, IncompleteRecordingError, StretchReader, read_recording
+from paddle_ranker.data import audio
+from paddle_ranker.data.audio import RATE, IncompleteRecordingError, StretchReader, read_recording
 from paddle_ranker.errors import DataError
 from tests.checkout import ONCE
 
@@ -78,8 +78,8 @@ def test_a_long_recording_is_read_block_by_block(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(soundfile, "SoundFile", Sound)
     data = io.BytesIO(encode(np.zeros((200_000, 10), np.int16), 8_000))
     blocks = [len(block) for block in read_recording(data)]
-    assert sum(blocks) == 400_000 and max(blocks) <= 2 * recordings._BLOCK // 10 + RATE
-    assert len(sizes) > 10 and max(sizes) <= recordings._BLOCK
+    assert sum(blocks) == 400_000 and max(blocks) <= 2 * audio._BLOCK // 10 + RATE
+    assert len(sizes) > 10 and max(sizes) <= audio._BLOCK
 
 
 def with_field(data: bytes, position: int, value: int) -> bytes:
@@ -149,15 +149,15 @@ def test_a_path_is_read_like_a_stream(tmp_path: Path) -> None:
 
 
 def test_stretches_are_those_of_the_whole_recording(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recordings, "_BLOCK", 5_000)
+    monkeypatch.setattr(audio, "_BLOCK", 5_000)
     opened = list[Path]()
-    read = recordings.read_recording
+    read = audio.read_recording
 
     def counting(path: Path, rate: int) -> Iterator[Vectors]:
         opened.append(path)
         return read(path, rate)
 
-    monkeypatch.setattr(recordings, "read_recording", counting)
+    monkeypatch.setattr(audio, "read_recording", counting)
     whole = np.random.default_rng(0).uniform(-0.5, 0.5, 4 * RATE).astype(np.float32)
     path, cut = tmp_path / "whole.wav", tmp_path / "cut.wav"
     path.write_bytes(encode(whole, subtype="FLOAT"))

@@ -67,14 +67,12 @@ def run(options: BandedOptions) -> None:
             keys = (1 + 2 * -(-options.window // block)) * block
             megabytes = [f"{_HEADS * length * count * 4 / 2**20:.0f}" for count in (length, keys)]
             taken = [f"{1000 / statistics.median(speeds[way]):.1f}" for way in (0, block)]
-            rows.append([str(length), str(block), *taken, f"{times.estimate:.2f} [{times.low:.2f}, {times.high:.2f}]"])
-            rows[-1] += megabytes
+            rows.append([str(length), str(block), *taken, f"{times:.2f}", *megabytes])
             if (options.window, block) == (_GOALS_WINDOW, BLOCK) and length in GOALS:
                 goals.append(Goal(f"{length:,} tokens: times as fast", times.estimate, GOALS[length]))
     print(f"window of {options.window} tokens to either side, {_HEADS} heads, one thread; weights in MiB")
     print(format_table(["tokens", "block", "all ms", "band ms", "times as fast", "all MiB", "band MiB"], rows))
-    for goal in goals:
-        print(goal)
+    print(*goals, sep="\n")
 
 
 main = main_of(run, BandedOptions, (__doc__ or "").split("\n")[0], prog="benchmarks.banded")

@@ -21,10 +21,12 @@ from benchmarks.harness.runs import (
     Run,
     RunStore,
     System,
+    run_seeds,
     score_file,
+    small_starter,
     train_cross_encoder,
 )
-from benchmarks.inputs import chosen
+from benchmarks.inputs import chosen, parse_numbers
 from paddle_ranker.array_types import Booleans, Floats
 from paddle_ranker.data.records import LabeledPair, read_records, write_records
 from paddle_ranker.errors import RankerError
@@ -186,24 +188,12 @@ def train(
     learning: Learning, clicks: LoggedClicks, logged: Queries, measured: Path, options: ClicksOptions, seed: int
 ) -> Run:
     """Train a ranker of one layer from scratch; return its logits of the measured pairs, and the seconds."""
-    from paddle_ranker.commands.starter import StarterOptions, make_starter
-
     labels = clicks.folder / "labels.tsv"
     if not labels.exists():
         write_records(labels, (pair for part in logged.values() for pair in part))
     starter = clicks.folder / "starter"
     if not starter.exists():
-        make_starter(
-            StarterOptions(
-                corpus=str(labels),
-                output_dir=str(starter),
-                num_hidden_layers=1,
-                hidden_size=options.hidden_size,
-                num_attention_heads=max(options.hidden_size // 32, 1),
-                max_position_embeddings=_MAX_SEQ_LENGTH,
-                seed=seed,
-            )
-        )
+        small_starter(labels, starter, 1, options.hidden_size, _MAX_SEQ_LENGTH, seed)
     values = {
         "loss": learning.loss, "position_tower": str(learning.tower).lower(), "group_by_query": "true",
         "fractional_labels": "true", "max_seq_length": _MAX_SEQ_LENGTH, "batch_size": 160,
@@ -211,10 +201,9 @@ def train(
         "cpu_threads": options.threads,
     }  # fmt: skip
     file = clicks.training_file(learning.judgments) if learning.judgments else labels
-    typed = [f"--{name}={value}" for name, value in values.items()]
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / "ranker"
-        seconds = train_cross_encoder(file, measured, starter, output, *typed)
+        seconds = train_cross_encoder(file, measured, starter, output, values)
         return score_file(output / "last", measured), seconds
 
 
@@ -232,13 +221,9 @@ def systems_of(options: ClicksOptions, model: str, work: Path) -> Iterator[Syste
             made[seed] = LoggedClicks(folder, logged, options, model, seed)
         return train(SYSTEMS[name], made[seed], logged, file, options, seed)
 
+    facts = {**options.facts(), "benchmark": "clicks", "clicks": model}
     for name in names:
-        runs = []
-        for seed in map(int, options.seeds.split(",")):
-            facts = {**options.facts(), "benchmark": "clicks", "clicks": model, "system": name, "seed": seed}
-            runs.append(store.get(facts, partial(run_of, name, seed)))
-            print(f"{model}, {name}, seed {seed}: {runs[-1][1]:.0f} s of training", flush=True)
-        yield System(name, tuple(scores for scores, _ in runs), tuple(seconds for _, seconds in runs))
+        yield run_seeds(store, name, parse_numbers(options.seeds, "seeds"), facts, partial(run_of, name))
 
 
 def run(options: ClicksOptions) -> None:

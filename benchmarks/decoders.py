@@ -88,9 +88,8 @@ def run(options: DecodersOptions) -> None:
     rows = []
     for system in systems:
         times = ratio(speeds[system], speeds[systems[0]])
-        interval = f"{times.estimate:.2f} [{times.low:.2f}, {times.high:.2f}]"
         milliseconds = 1000 / statistics.median(speeds[system])
-        rows.append([system, f"{milliseconds:,.0f}", interval, f"{memory[system]:,.0f}"])
+        rows.append([system, f"{milliseconds:,.0f}", f"{times:.2f}", f"{memory[system]:,.0f}"])
     shown = f"{options.titles} titles of {options.tokens} tokens, {options.threads} threads"
     print(f"{shown}; weights {megabytes:,.0f} MiB")
     print(format_table(["system", "ms", f"times as fast as {systems[0]}", "MiB"], rows))

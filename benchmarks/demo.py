@@ -9,7 +9,6 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +23,7 @@ from benchmarks.harness.runs import (
     System,
     file_digest,
     fit_baseline,
+    run_seeds,
     score_file,
 )
 from benchmarks.inputs import ROOT, chosen
@@ -91,7 +91,7 @@ def run_system(name: str, data: Path, options: DemoOptions, seeds: Sequence[int]
     """Return a system's scores of the dev file, one run per seed if the system uses random numbers, else one run."""
     store = RunStore(options.scores_dir)
     digests = [file_digest(data / TRAIN), file_digest(data / DEV)]
-    facts = {"benchmark": "demo", "data": digests, "system": name}
+    facts: dict[str, object] = {"benchmark": "demo", "data": digests}
     if name not in BASELINES:
         facts.update(recipe=options.recipe, script=file_digest(SCRIPT))
 
@@ -101,11 +101,7 @@ def run_system(name: str, data: Path, options: DemoOptions, seeds: Sequence[int]
         with tempfile.TemporaryDirectory() as folder:
             return train_as_the_script(data, seed, options.recipe, Path(folder))
 
-    runs = []
-    for seed in [0] if name in BASELINES else seeds:
-        runs.append(store.get({**facts, "seed": seed}, partial(train, seed)))
-        print(f"{name}{'' if name in BASELINES else f', seed {seed}'}: trained in {runs[-1][1]:.0f} s", flush=True)
-    return System(name, tuple(scores for scores, _ in runs), tuple(seconds for _, seconds in runs))
+    return run_seeds(store, name, [0] if name in BASELINES else seeds, facts, train)
 
 
 def goals_of(measured: Mapping[str, Mapping[str, Measure]]) -> list[Goal]:

@@ -106,7 +106,6 @@ SYSTEMS = [
     System("ours_openvino_int8", "ours: OpenVINO int8", "int8", _OV, exact=False),
     System("published", "published: eager, padded", packages=_NLP, padded=True),
     System("torch", "transformers, eager", packages=_TORCH, peer=True, baseline=True),
-    System("torch_unfused", "transformers, eager, attention by its formula", packages=_TORCH, peer=True, baseline=True),
     System("torch_compiled", "transformers, compiled and frozen", packages=_TORCH, peer=True, baseline=True),
     System("sentence_transformers", "sentence-transformers, from texts", packages=_ST, peer=True,
            baseline=True),

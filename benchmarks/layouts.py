@@ -37,8 +37,9 @@ from benchmarks.harness.runs import (
     QualityOptions,
     Run,
     RunStore,
-    System,
     file_digest,
+    replace_encoder,
+    run_seeds,
     score_file,
     train_cross_encoder,
 )
@@ -183,11 +184,9 @@ def make_set(options: LayoutsOptions, name: str, seed: int) -> tuple[Groups, Gro
 
 def start(options: LayoutsOptions, folder: Path, seed: int) -> Path:
     """Return the folder of a small LayoutLM with random weights, whose vocabulary is that of the pairs."""
-    from paddle_ranker import runtime
     from paddle_ranker.commands.starter import StarterOptions, make_starter
     from paddle_ranker.model.config import LayoutLMConfig
-    from paddle_ranker.model.families import family_of, require_config, write_config
-    from paddle_ranker.model.parameters import PARAMETERS_FILE, save_arrays
+    from paddle_ranker.model.families import require_config
 
     encoder = make_starter(
         StarterOptions(corpus=str(folder / "words.jsonl"), output_dir=str(folder / "start"), vocab_size=4000)
@@ -202,15 +201,13 @@ def start(options: LayoutsOptions, folder: Path, seed: int) -> Path:
         normalize_before=True,  # trains better from nothing
         model_type="layoutlm",
     )
-    runtime.set_seed(seed)
-    write_config(encoder, config)
-    save_arrays(family_of(config.model_type).network(config).state_dict(), encoder / PARAMETERS_FILE)
+    replace_encoder(encoder, config, seed)
     return encoder
 
 
 def train(options: LayoutsOptions, learned: Groups, measured: Groups, folder: Path, system: str, seed: int) -> Run:
     """Train a ranker; return its logits of the measured pairs, and the seconds. "words": boxes are left out."""
-    make_folder(folder)
+    folder = make_folder(folder / f"{system}-{seed}")
     for name, groups in (("train", learned), ("measured", measured), ("few", measured[:5])):
         pairs = [pair for group in groups for pair in group]
         plain = [LabeledPair(pair.query, str(pair.title), pair.label) for pair in pairs]
@@ -219,9 +216,8 @@ def train(options: LayoutsOptions, learned: Groups, measured: Groups, folder: Pa
             write_records(folder / "words.jsonl", plain)
     values = {"max_seq_length": 192, "batch_size": 32, "learning_rate": options.learning_rate, "epochs": options.epochs,
               "seed": seed, "cpu_threads": options.threads, "new_parts_factor": 1}  # fmt: skip
-    typed = [f"--{key}={value}" for key, value in values.items()]
     encoder = start(options, folder, seed)
-    seconds = train_cross_encoder(folder / "train.jsonl", folder / "few.jsonl", encoder, folder / "run", *typed)
+    seconds = train_cross_encoder(folder / "train.jsonl", folder / "few.jsonl", encoder, folder / "run", values)
     return score_file(folder / "run" / "last", folder / "measured.jsonl"), seconds
 
 
@@ -232,22 +228,15 @@ def run(options: LayoutsOptions) -> None:
         learned, measured = make_set(options, name, 1)
         counts = [sum(map(len, groups)) for groups in (learned, measured)]
         print(f"{name}: {len(learned)} and {len(measured)} queries, {counts[0]:,} and {counts[1]:,} pairs", flush=True)
-        runs: dict[str, list[Run]] = {system: [] for system in SYSTEMS}
-        for seed in seeds:
-            for system in SYSTEMS:
-                facts = {**options.facts(), "set": name, "system": system, "seed": seed, "work_dir": ""}
-                facts.update(benchmark="layouts", data=file_digest(Path(options.pdf)), pdf="")
-                folder = work / f"{name}-{system}-{seed}"
-                compute = partial(train, options, learned, measured, folder, system, seed)
-                runs[system].append(store.get(facts, compute))
-                print(f"{name}, {system}, seed {seed}: {runs[system][-1][1]:.0f} s of training", flush=True)
+        facts = {**options.facts(), "set": name, "work_dir": ""}
+        facts.update(benchmark="layouts", data=file_digest(Path(options.pdf)), pdf="")
+        systems = [
+            run_seeds(store, system, seeds, facts, partial(train, options, learned, measured, work / name, system))
+            for system in SYSTEMS
+        ]
         # A heading may name several sections: each is a query of its own.
         queries = [str(number) for number, group in enumerate(measured) for _ in group]
         labels = [pair.label for group in measured for pair in group]
-        systems = [
-            System(system, tuple(one for one, _ in runs[system]), tuple(seconds for _, seconds in runs[system]))
-            for system in SYSTEMS
-        ]
         print_comparison(options, queries, labels, systems, REFERENCE, f"{name}, {len(measured)} queries")
 
 

@@ -31,11 +31,14 @@ import numpy as np
 
 from benchmarks.harness.quality import print_comparison
 from benchmarks.harness.runs import (
+    LEXICAL,
     QualityOptions,
     Run,
     RunStore,
     System,
     file_digest,
+    replace_encoder,
+    texts_of,
     train_cross_encoder,
 )
 from benchmarks.inputs import real_data_file
@@ -45,7 +48,6 @@ from paddle_ranker.data.records import LabeledPair, write_records
 from paddle_ranker.encoding.columns import Columns
 from paddle_ranker.encoding.windows import SplitPairs, Windows
 from paddle_ranker.errors import DataError, UsageError
-from paddle_ranker.lexical import BM25
 from paddle_ranker.options import main_of, option
 from paddle_ranker.retrieval.word_search import WordSearcher
 from paddle_ranker.storage.atomic import make_folder
@@ -59,12 +61,10 @@ WAYS: dict[str, tuple[str, Optional[int]]] = {
     "cut": ("none", None),
     "windows_max": ("max", None),
     "windows_mean_2": ("mean_top_k", 2),
-    "windows_mean_3": ("mean_top_k", 3),
     "passage": ("passage", None),
 }
 UNCUT = "uncut"
 REFERENCE = "windows_max"
-TITLE_ONLY = "bm25_words_of_titles"
 _OVERLAP, _NEGATIVES = 16, 7  # tokens that windows share; titles of other papers per training query
 _OPENING, _LONGEST_PAGE = 200, 20_000  # characters of a manual page: for its title, and at most for its text
 
@@ -160,8 +160,8 @@ def draw_keyword(paper: Paper, random: np.random.Generator) -> str:
     return paper.keywords[int(random.permutation(len(paper.keywords))[0])]
 
 
-def candidates_of(papers: Sequence[Paper], count: int) -> tuple[list[LabeledPair], list[str]]:
-    """Return pairs of a query and a paper's text (title and abstract), and the papers' titles in the same order.
+def candidates_of(papers: Sequence[Paper], count: int) -> list[LabeledPair]:
+    """Return pairs of a query and a paper's text (title and abstract).
 
     Each distinct query, a keyword, is paired with all papers that have it (relevant), and then with the best other
     papers by BM25 (character bigrams), up to `count` papers in total, or more if more are relevant.
@@ -169,15 +169,14 @@ def candidates_of(papers: Sequence[Paper], count: int) -> tuple[list[LabeledPair
     random = np.random.default_rng(1001)
     queries = dict.fromkeys(draw_keyword(paper, random) for paper in papers)
     words = WordSearcher.of_texts((paper.text for paper in papers), "bigram")
-    pairs, titles = [], []
+    pairs = []
     for query in queries:
         found, _ = words.search(query, 2 * count)
         relevant = [paper for paper in papers if query in paper.keywords]
         others = [papers[i] for i in found if papers[i] not in relevant]
         for paper in [*relevant, *others[: max(0, count - len(relevant))]]:
             pairs.append(LabeledPair(query, paper.text, float(paper in relevant)))
-            titles.append(paper.title)
-    return pairs, titles
+    return pairs
 
 
 def make_start(options: LongTextsOptions, papers: Sequence[Paper], seed: int, folder: Path) -> Path:
@@ -203,10 +202,8 @@ def make_start(options: LongTextsOptions, papers: Sequence[Paper], seed: int, fo
 
 def _write_modernbert(start: Path, seed: int) -> None:
     """Replace a starter's encoder by a ModernBERT of its width; the second and third of four layers are local."""
-    from paddle_ranker import runtime
     from paddle_ranker.model.config import ModernBertConfig
-    from paddle_ranker.model.families import family_of, require_config, write_config
-    from paddle_ranker.model.parameters import PARAMETERS_FILE, save_arrays
+    from paddle_ranker.model.families import require_config
 
     known = require_config(start)
     config = ModernBertConfig(
@@ -218,9 +215,7 @@ def _write_modernbert(start: Path, seed: int) -> None:
         max_position_embeddings=known.max_position_embeddings,
         model_type="modernbert",
     )
-    runtime.set_seed(seed)
-    write_config(start, config)
-    save_arrays(family_of(config.model_type).network(config).state_dict(), start / PARAMETERS_FILE)
+    replace_encoder(start, config, seed)
 
 
 def train(
@@ -240,8 +235,7 @@ def train(
         "seed": seed,
         "cpu_threads": options.threads,
     }
-    typed = [f"--{key}={value}" for key, value in values.items()]
-    train_cross_encoder(folder / "train.tsv", folder / "seen.tsv", start, folder / "checkpoint", *typed)
+    train_cross_encoder(folder / "train.tsv", folder / "seen.tsv", start, folder / "checkpoint", values)
     return folder / "checkpoint" / "last"
 
 
@@ -257,9 +251,9 @@ class Harness:
             path = Path(options.papers) if options.papers else real_data_file(options.data_dir, "csl/papers.jsonl")
             self.digest = file_digest(path)
             self.known, self.ranked = split_papers(read_papers(path), options.train_papers)
-        self.pairs, self.titles = candidates_of(self.ranked, options.candidates)
-        self.queries, self.texts = [pair.query for pair in self.pairs], [pair.title for pair in self.pairs]
-        self.labels = np.array([pair.label for pair in self.pairs])
+        pairs = candidates_of(self.ranked, options.candidates)
+        self.queries, self.texts = texts_of(pairs)
+        self.labels = np.array([pair.label for pair in pairs])
         self.store = RunStore(options.scores_dir)
         self.ways = (*WAYS, *([UNCUT] if options.uncut else []))
 
@@ -277,14 +271,10 @@ class Harness:
 
     def _lexical(self) -> list[System]:
         systems = []
-        for name, tokenizer, shown in (
-            ("bm25_words", "jieba", self.texts),
-            ("bm25_bigrams", "bigram", self.texts),
-            (TITLE_ONLY, "jieba", self.titles),
-        ):
-            baseline = BM25(tokenizer)
-            baseline.fit([], shown)
-            systems.append(System(name, (baseline.score(self.queries, shown),), (0.0,)))
+        for name in ("bm25_words", "bm25_bigrams"):
+            baseline = LEXICAL[name]()
+            baseline.fit([], self.texts, [])
+            systems.append(System(name, (baseline.score(self.queries, self.texts),), (0.0,)))
         return systems
 
 

@@ -18,6 +18,7 @@ from benchmarks.harness.runs import (
     Run,
     Split,
     score_file,
+    small_starter,
     train_cross_encoder,
 )
 from benchmarks.inputs import chosen
@@ -78,19 +79,10 @@ class SmallRankers:
         return self._runs[name]
 
     def _train(self, name: str, file: Path, recipe: Recipe) -> Run:
-        from paddle_ranker.commands.starter import StarterOptions, make_starter
-
-        starter = StarterOptions(
-            corpus=str(self.learn),
-            output_dir=str(self.folder / f"{name}_starter"),
-            num_hidden_layers=recipe.layers,
-            hidden_size=recipe.hidden_size,
-            num_attention_heads=max(recipe.hidden_size // 32, 1),
-            max_position_embeddings=self._options.max_seq_length,
-            seed=self.seed,
-        )
+        length, target = self._options.max_seq_length, self.folder / f"{name}_starter"
+        starter = small_starter(self.learn, target, recipe.layers, recipe.hidden_size, length, self.seed)
         values = {
-            "max_seq_length": self._options.max_seq_length,
+            "max_seq_length": length,
             "learning_rate": recipe.learning_rate,
             "epochs": recipe.epochs,
             "max_steps": self._options.max_steps,
@@ -99,8 +91,7 @@ class SmallRankers:
             "new_parts_factor": 1,
             "weight_decay": 0.01,
         }
-        typed = [*(f"--{key}={value}" for key, value in values.items()), *recipe.more]
-        seconds = train_cross_encoder(file, self.held_out, make_starter(starter), self.folder / name, *typed)
+        seconds = train_cross_encoder(file, self.held_out, starter, self.folder / name, values, *recipe.more)
         return score_file(self.ranker(name), self.held_out), seconds
 
     def ranker(self, name: str) -> Path:

@@ -59,11 +59,7 @@ FROM_NOTHING = {"linear_on_own_pieces": LINEAR, "small": "match_ranknet_lexical"
 BLENDED = {
     "ranker_and_linear": ("match", LINEAR),
     "all_and_small": ("match_ranknet_lexical", "small"),
-    "peer_and_cosine": ("peer_2_epochs", COSINE),
     "peer_and_linear": ("peer_2_epochs", SIMILAR),
-    "peer_graded_and_linear": ("peer_graded", SIMILAR),
-    "all_and_cosine": ("match_ranknet_lexical", COSINE),
-    "all_and_linear": ("match_ranknet_lexical", SIMILAR),
     "peer_and_words": ("peer_2_epochs", LINEAR),
     "all_and_words": ("match_ranknet_lexical", LINEAR),
     "similarity_and_linear": ("similarity", SIMILAR),
@@ -85,24 +81,16 @@ OURS = {
     "match_ranknet": ["--epochs", "1", *_WHOLE_QUERIES],
     "match_ranknet_lexical": ["--epochs", "1", *_WHOLE_QUERIES, *_LEXICAL],
     "similarity": ["--epochs", "1", *_WHOLE_QUERIES, *_LEXICAL, *_SIMILARITY],
-    "similarity_2_epochs": ["--epochs", "2", *_WHOLE_QUERIES, *_LEXICAL, *_SIMILARITY],
-    "similarity_slow": ["--epochs", "1", *_WHOLE_QUERIES, *_LEXICAL, *_SIMILARITY, "--layer_lr_decay", "0.7"],
-    "similarity_plain": [*_PEERS_RECIPE, "--epochs", "2", *_LEXICAL, *_SIMILARITY],
-    **{
-        f"{name}_{layers}": ["--epochs", "1", *_WHOLE_QUERIES, *_LEXICAL, *more, "--stored_titles", layers]
-        for name, more in (("stored", []), ("similarity_stored", _SIMILARITY))
-        for layers in ("2", "3")
-    },
+    "stored_2": ["--epochs", "1", *_WHOLE_QUERIES, *_LEXICAL, "--stored_titles", "2"],
+    "stored_3": ["--epochs", "1", *_WHOLE_QUERIES, *_LEXICAL, "--stored_titles", "3"],
+    "similarity_stored_3": ["--epochs", "1", *_WHOLE_QUERIES, *_LEXICAL, *_SIMILARITY, "--stored_titles", "3"],
 }
 # The stages of the peer's training, (data, epochs) each; "train" is the fold's training data.
 PEERS = {
     "peer_2_epochs": [("train", 2)],
-    "peer_4_epochs": [("train", 4)],
     "peer_graded": [("train", 2)],
-    "peer_lambda": [("train", 2)],
     "peer_after_kuake": [("kuake", 1), ("train", 1)],
 }
-PEER_LOSSES = {"peer_graded": "graded", "peer_lambda": "lambda"}  # see the worker; of the others, "binary"
 SYSTEMS = (*LEXICAL, LINEAR, SIMILAR, COSINE, *PEERS, *OURS, *FROM_NOTHING, *BLENDED)
 
 
@@ -246,7 +234,7 @@ class Systems:
                         "pairs": str(folder / f"{data}.jsonl"),
                         "epochs": epochs,
                         "learning_rate": options.rates[0],
-                        "loss": PEER_LOSSES.get(name, "binary"),
+                        "graded": name == "peer_graded",
                     }
                     for data, epochs in PEERS[name]
                 ],
@@ -284,8 +272,8 @@ class Systems:
             train_file, few, all_of_it = (folder / f"{part}.jsonl" for part in ("train", "few", "all"))
             for file, pairs in ((train_file, split.pairs), (few, held_out[:_SMALL_FILE]), (all_of_it, held_out)):
                 write_records(file, pairs)
-            typed = [*(f"--{key}={value}" for key, value in values.items()), *OURS[name]]
-            seconds = train_cross_encoder(train_file, few, self._start(folder, seed), folder / "run", *typed)
+            start = self._start(folder, seed)
+            seconds = train_cross_encoder(train_file, few, start, folder / "run", values, *OURS[name])
             return score_file(folder / "run" / "last", all_of_it), seconds
 
     def _start(self, folder: Path, seed: int) -> Path:

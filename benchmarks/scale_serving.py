@@ -21,12 +21,11 @@ from pathlib import Path
 
 from benchmarks.harness.report import format_table
 from benchmarks.harness.servers import serve_command, started
-from benchmarks.serving_client import HTTP, OK, Dialect, Request, closed_loop, http
+from benchmarks.serving_client import HOST, HTTP, OK, Request, closed_loop, http
 from demo_world.scenes import triples
 from paddle_ranker.errors import RankerError
 from paddle_ranker.options import Options, main_of, option
 
-_HOST = "127.0.0.1"
 PLAIN = "plain server"
 
 
@@ -53,12 +52,11 @@ def requests_of(titles: int) -> list[Request]:
 def run(options: ScaleServingOptions) -> None:
     """Print requests a second of each, and their ratios to the plain server, the median of all rounds."""
     requests = requests_of(options.titles)
-    dialect = Dialect("rerank", HTTP, lambda case: b"", lambda body, count: ("", None), frozenset())  # type: ignore[arg-type,return-value]
     with tempfile.TemporaryDirectory() as folder, ExitStack() as servers:
         commands = {PLAIN: serve_command(Path(options.model), "--cpu_threads", "1", "--log_requests", "false")}
         for number in options.replicas:
             with socket.socket() as free:
-                free.bind((_HOST, 0))
+                free.bind((HOST, 0))
                 port = free.getsockname()[1]
             commands[f"Serve, {number} replicas"] = [
                 *(sys.executable, "-m", "paddle_ranker", "deploy", "ray", "--ray", "local", "--model", options.model),
@@ -71,7 +69,7 @@ def run(options: ScaleServingOptions) -> None:
         rates: dict[str, list[float]] = {name: [] for name in running}
         for turn in range(options.rounds + 1):
             for name, server in running.items():
-                load = asyncio.run(closed_loop(dialect, _HOST, server.port, requests, options.clients, options.seconds))
+                load = asyncio.run(closed_loop(HTTP, server.port, requests, options.clients, options.seconds))
                 if set(load.codes) != {OK}:
                     raise RankerError(f"{name}: answered {dict(load.codes)}")
                 if turn:  # the first one warms up

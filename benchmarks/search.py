@@ -32,7 +32,7 @@ from benchmarks.harness.report import Goal, format_table
 from benchmarks.harness.servers import ServerProcess, started
 from benchmarks.indexes import resident_mb, titles_of
 from benchmarks.inputs import real_data_folder
-from benchmarks.serving_client import HTTP, OK, Dialect, Load, Request, closed_loop, connect, http, open_loop
+from benchmarks.serving_client import HTTP, OK, Load, Request, closed_loop, connect, http, open_loop
 from paddle_ranker import runtime
 from paddle_ranker.commands import export, index
 from paddle_ranker.data.records import LabeledPair
@@ -46,7 +46,7 @@ from paddle_ranker.retrieval.text_vectors import Tower
 from paddle_ranker.scoring.ranker import Ranker
 from paddle_ranker.storage.atomic import make_folder, new_file
 
-_HOST, _ENGINE = "127.0.0.1", "onnx"
+_ENGINE = "onnx"
 # Characters of a query; results of each searcher; titles to rank; titles in an answer.
 CHARACTERS, RECALL, RANKED, SHOWN = 12, 100, 50, 10
 EF = 100  # vectors that the search of a graph looks at
@@ -261,8 +261,6 @@ def opened(folder: Path) -> None:
 class Served:
     """The server, and the loads on it."""
 
-    dialect = Dialect("search", HTTP, lambda asked: b"", lambda body, count: (OK, np.empty(0)), _REFUSED)
-
     def __init__(self, options: SearchBenchmarkOptions, work: Work, server: ServerProcess, measured: Measured):
         self.options, self.work, self.server, self.measured = options, work, server, measured
         self.requests = [Request(self._search(query), 1) for query in work.queries]
@@ -273,7 +271,7 @@ class Served:
         return http("/v1/search", json.dumps(body, ensure_ascii=False).encode())
 
     async def _ask(self, *requests: bytes) -> list[dict[str, Any]]:
-        connection, answers = connect(self.dialect, _HOST, self.server.port), []
+        connection, answers = connect(HTTP, self.server.port), []
         try:
             for request in requests:
                 answer: Any = await connection.ask(request)
@@ -292,7 +290,7 @@ class Served:
 
     async def one_client(self, alone: Alone) -> None:
         """Send one query after another; compute the same encoding and ranking in this process in turns."""
-        connection = connect(self.dialect, _HOST, self.server.port)
+        connection = connect(HTTP, self.server.port)
         whole, parts, recall = [], [], []
         for number, query in enumerate([*self.work.queries[:5], *self.work.queries]):
             began = time.perf_counter()
@@ -326,7 +324,7 @@ class Served:
     async def many_clients(self, fastest: float) -> None:
         """Send queries from many clients, then at ten times the answered rate."""
         options, measured = self.options, self.measured
-        load = await closed_loop(self.dialect, _HOST, self.server.port, self.requests, options.clients, options.seconds)
+        load = await closed_loop(HTTP, self.server.port, self.requests, options.clients, options.seconds)
         self._keep(f"{options.clients} clients", load)
         if load.failures:
             raise RankerError(f"{load.failures} requests failed: {dict(load.codes)}; {self.server.said()[-500:]}")
@@ -334,9 +332,7 @@ class Served:
         measured.goals.append(
             Goal(f"{options.clients} clients, answers of what the ranker alone can do", rate / fastest, 0.9)
         )
-        over = await open_loop(
-            self.dialect, _HOST, self.server.port, self.requests, 10 * rate, options.seconds, options.seed
-        )
+        over = await open_loop(HTTP, self.server.port, self.requests, 10 * rate, options.seconds, options.seed)
         self._keep("ten times as much", over)
         others = sum(count for code, count in over.codes.items() if code not in (OK, *_REFUSED))
         slowest = over.milliseconds(99) / 1e3
@@ -349,7 +345,7 @@ class Served:
     async def adding(self) -> None:
         """Add documents one by one while clients search; time each from its request until a search finds it."""
         loop, waited = asyncio.get_running_loop(), []
-        work = closed_loop(self.dialect, _HOST, self.server.port, self.requests, 4, self.options.seconds)
+        work = closed_loop(HTTP, self.server.port, self.requests, 4, self.options.seconds)
         load = loop.create_task(work)
         await asyncio.sleep(0.2)
         for number in range(_ADDED):

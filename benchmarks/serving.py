@@ -44,7 +44,6 @@ OF_THE_ENGINE = 0.9  # goal for the server's speed over that of the engine alone
 OF_THE_GAIN = 0.8  # goal for the server's gain over pairs one by one, relative to the engine's gain by batches of 32
 WAYS = {"scorer": "in the scorer's batches", "batch_32": "in batches of 32",
         "batch_1": "one by one"}  # fmt: skip
-_HOST = "127.0.0.1"
 _WARM_UP_SECONDS = 2.0  # maximum seconds of each load in the warm-up, before the rounds
 
 
@@ -384,7 +383,7 @@ def _compare_scores(result: Run, cases: Sequence[Case]) -> None:
 
     async def scores(measured: Measured) -> np.ndarray:
         dialect, found = DIALECTS[measured.system.dialect], []
-        connection = connect(dialect, _HOST, measured.server.port)
+        connection = connect(dialect.transport, measured.server.port)
         for case in cases:
             answer = await connection.ask(dialect.write(case))
             if answer.code != OK:
@@ -423,7 +422,7 @@ def _closed_loops(
         for loop in result.loops:
             used = server.processor_seconds()
             asked = requests[dialect.name, loop.titles]
-            load = asyncio.run(closed_loop(dialect, _HOST, server.port, asked, loop.clients, seconds))
+            load = asyncio.run(closed_loop(dialect.transport, server.port, asked, loop.clients, seconds))
             used = server.processor_seconds() - used
             if number:
                 measured.closed.setdefault(loop, []).append(load)
@@ -442,7 +441,8 @@ def _open_loop(
     rate = share * statistics.median(load.requests_per_second for load in measured.closed[loop])
     if rate:
         dialect, port = DIALECTS[measured.system.dialect], measured.server.port
-        work = open_loop(dialect, _HOST, port, requests[dialect.name, loop.titles], rate, options.seconds, seed)
+        sent = requests[dialect.name, loop.titles]
+        work = open_loop(dialect.transport, port, sent, rate, options.seconds, seed)
         measured.offered[share] = rate
         measured.open.setdefault(share, []).append(asyncio.run(work))
 

@@ -27,7 +27,8 @@ from paddle_ranker.serving.paddle.json_messages import write_message
 from paddle_ranker.serving.paddle.messages import GENERAL_SERVICE, PIPELINE_SERVICE, Message, messages
 
 OK = "ok"
-HTTP, BAIDU_STD, GRPC = "HTTP", "baidu_std", "gRPC"  # transports
+HOST = "127.0.0.1"
+HTTP, BAIDU_STD = "HTTP", "baidu_std"  # transports; that of gRPC is the path of its method
 _INFERENCE, _GATEWAY = "/GeneralModelService/inference", "/ernie/prediction"
 
 CLOSED, LATE = "closed", "late"  # no answer came, because the connection ended, or within the time limit
@@ -62,9 +63,9 @@ class Case:
 class Dialect:
     """A way to send requests to a server.
 
+    transport: `HTTP`, `BAIDU_STD`, or the path of a gRPC method
     write: returns a request's bytes; for gRPC the message
     read: returns the code and the probabilities `[titles]` in the body of an answer that the transport calls `OK`
-    method: name of the gRPC method
     busy: codes with which the server asks to send the request again later
     """
 
@@ -73,7 +74,6 @@ class Dialect:
     write: Callable[[Case], bytes]
     read: Callable[[bytes, int], tuple[str, np.ndarray]]
     busy: frozenset[str]
-    method: str = ""
 
 
 def _rerank(case: Case) -> bytes:
@@ -189,9 +189,9 @@ DIALECTS = {
         Dialect("json", HTTP, _json, _read_json, _HTTP_BUSY),
         Dialect("proto", HTTP, _proto, _read_message, _HTTP_BUSY),
         Dialect("baidu_std", BAIDU_STD, _baidu_std, _read_message, _RPC_BUSY),
-        Dialect("grpc", GRPC, _message, _read_message, _GRPC_BUSY, f"/{GENERAL_SERVICE}/inference"),
+        Dialect("grpc", f"/{GENERAL_SERVICE}/inference", _message, _read_message, _GRPC_BUSY),
         Dialect("pipeline_http", HTTP, _gateway, _read_gateway, _PIPELINE_BUSY | _HTTP_BUSY),
-        Dialect("pipeline_grpc", GRPC, _pipeline, _read_pipeline, _PIPELINE_BUSY, f"/{PIPELINE_SERVICE}/inference"),
+        Dialect("pipeline_grpc", f"/{PIPELINE_SERVICE}/inference", _pipeline, _read_pipeline, _PIPELINE_BUSY),
     )
 }
 
@@ -284,8 +284,8 @@ class _Stream(asyncio.Protocol):
 class StreamConnection:
     """A connection over HTTP or baidu_std; `ask` opens it, and reopens it if it has ended."""
 
-    def __init__(self, host: str, port: int, transport: str, patience: float) -> None:
-        self._host, self._port, self._patience = host, port, patience
+    def __init__(self, port: int, transport: str, patience: float) -> None:
+        self._port, self._patience = port, patience
         self._split = split_baidu_std if transport == BAIDU_STD else split_http
         self._stream: Optional[_Stream] = None
 
@@ -294,7 +294,7 @@ class StreamConnection:
         if self._stream is None or self._stream.transport is None:
             try:
                 _, self._stream = await asyncio.get_running_loop().create_connection(
-                    lambda: _Stream(self._split), self._host, self._port
+                    lambda: _Stream(self._split), HOST, self._port
                 )
             except OSError:
                 return Answer(CLOSED, b"")
@@ -309,13 +309,13 @@ class StreamConnection:
 class GrpcConnection:
     """A gRPC channel that shares its connection with no other channel."""
 
-    def __init__(self, host: str, port: int, method: str, patience: float) -> None:
+    def __init__(self, port: int, method: str, patience: float) -> None:
         import grpc
         import grpc.aio
 
         options = [("grpc.use_local_subchannel_pool", 1), ("grpc.enable_http_proxy", 0)]
         options.append(("grpc.initial_reconnect_backoff_ms", 100))
-        self._channel = grpc.aio.insecure_channel(f"{host}:{port}", options=options)
+        self._channel = grpc.aio.insecure_channel(f"{HOST}:{port}", options=options)
         self._call = self._channel.unary_unary(method)
         self._error = grpc.aio.AioRpcError
         self._patience = patience
@@ -336,11 +336,11 @@ class GrpcConnection:
 Connection = Union[StreamConnection, GrpcConnection]
 
 
-def connect(dialect: Dialect, host: str, port: int, patience: float = 60.0) -> Connection:
+def connect(transport: str, port: int, patience: float = 60.0) -> Connection:
     """Return a connection that opens at its first request; an answer may take `patience` seconds."""
-    if dialect.transport == GRPC:
-        return GrpcConnection(host, port, dialect.method, patience)
-    return StreamConnection(host, port, dialect.transport, patience)
+    if transport in (HTTP, BAIDU_STD):
+        return StreamConnection(port, transport, patience)
+    return GrpcConnection(port, transport, patience)
 
 
 class Request(NamedTuple):
@@ -386,9 +386,7 @@ class Load:
         return 1000 * float(np.percentile(self.latencies, percent)) if self.latencies else float("nan")
 
 
-async def closed_loop(
-    dialect: Dialect, host: str, port: int, requests: Sequence[Request], clients: int, seconds: float
-) -> Load:
+async def closed_loop(transport: str, port: int, requests: Sequence[Request], clients: int, seconds: float) -> Load:
     """Run `clients` clients at once, and measure from the time when each has received its first answer.
 
     The measured period lasts until there are as many answers as clients, at most `_LONGEST_SECONDS`. It begins and ends
@@ -414,7 +412,7 @@ async def closed_loop(
                 if not waiting:
                     begun.set_result((now, len(done)))
 
-    connections = [connect(dialect, host, port) for _ in range(clients)]
+    connections = [connect(transport, port) for _ in range(clients)]
     tasks = [asyncio.ensure_future(client(connection)) for connection in connections]
     try:
         await asyncio.wait({begun, *tasks}, return_when=asyncio.FIRST_COMPLETED)
@@ -438,13 +436,7 @@ async def closed_loop(
 
 
 async def open_loop(
-    dialect: Dialect,
-    host: str,
-    port: int,
-    requests: Sequence[Request],
-    rate: float,
-    seconds: float,
-    seed: int,
+    transport: str, port: int, requests: Sequence[Request], rate: float, seconds: float, seed: int
 ) -> Load:
     """Send `rate` requests per second at random (Poisson) times for `seconds`, and measure until all are answered."""
     loop = asyncio.get_running_loop()
@@ -458,7 +450,7 @@ async def open_loop(
     async def one(request: Request, moment: float) -> None:
         async with free:
             if not idle:
-                idle.append(connect(dialect, host, port))
+                idle.append(connect(transport, port))
                 everyone.append(idle[-1])
             connection = idle.pop()
             answer = await connection.ask(request.data)

@@ -27,7 +27,7 @@ import numpy as np
 
 from benchmarks.harness.report import format_table
 from benchmarks.harness.servers import started
-from benchmarks.serving_client import BAIDU_STD, HTTP, Dialect, Request, closed_loop, connect, http
+from benchmarks.serving_client import BAIDU_STD, HTTP, Request, closed_loop, connect, http
 from paddle_ranker import runtime
 from paddle_ranker.data.records import Text, read_records
 from paddle_ranker.errors import RankerError
@@ -38,7 +38,7 @@ from paddle_ranker.scoring.engines.engine_registry import exported_engines
 from paddle_ranker.serving.paddle import baidu_std
 from paddle_ranker.serving.paddle.messages import GENERAL_SERVICE, messages
 
-_HOST, _TEXTS, _TOLERANCE = "127.0.0.1", 2000, 1e-5
+_TEXTS, _TOLERANCE = 2000, 1e-5
 Texts = Sequence[str]
 
 
@@ -81,7 +81,7 @@ def _read_frame(body: bytes) -> np.ndarray:
     return np.array(tensor.float_data).reshape(tensor.shape)
 
 
-# By title: the path of a request, its body, and the reading of its answer.
+# By title: the transport, and functions that write a request and read its answer.
 WAYS: dict[str, tuple[str, Callable[[Texts], bytes], Callable[[bytes], np.ndarray]]] = {
     "/v1/embeddings, numbers": (HTTP, _write_json("/v1/embeddings"), _read_openai),
     "/v1/embeddings, base64": (HTTP, _write_json("/v1/embeddings", encoding_format="base64"), _read_openai),
@@ -110,16 +110,16 @@ def run(options: VectorLoadOptions) -> None:
             servers[_INFINITY] = stack.enter_context(started("infinity", peer, folder, options.threads))
         ways = {title: WAYS.get(title, next(iter(WAYS.values()))) for title in servers}
         for title, (transport, write, read) in ways.items():
-            body = asyncio.run(_asked(_dialect(title, transport), servers[title].port, write(texts[:20])))
+            body = asyncio.run(_asked(transport, servers[title].port, write(texts[:20])))
             _compare(title, body, read, tower.vectors(texts[:20]))
         for number in range(options.rounds + 1):  # the first round is the warm-up
             measured = {"the engine alone": _alone(tower, texts, options.seconds)}  # by row: rate, cost
             for title, (transport, write, _) in ways.items():
-                dialect, server = _dialect(title, transport), servers[title]
+                server = servers[title]
                 for count in (1, 10):
                     made = [Request(write(texts[at : at + count]), count) for at in range(0, len(texts), count)]
                     used = server.processor_seconds()
-                    work = closed_loop(dialect, _HOST, server.port, made, options.clients, options.seconds)
+                    work = closed_loop(transport, server.port, made, options.clients, options.seconds)
                     load = asyncio.run(work)
                     cores = (server.processor_seconds() - used) / load.whole_seconds
                     if load.failures:
@@ -140,12 +140,8 @@ def run(options: VectorLoadOptions) -> None:
     print(format_table(["", "texts a second", "of the engine's", "processor ms a text"], cells))
 
 
-def _dialect(title: str, transport: str) -> Dialect:
-    return Dialect(title, transport, lambda asked: b"", lambda body, count: ("", np.empty(0)), frozenset())
-
-
-async def _asked(dialect: Dialect, port: int, data: bytes) -> bytes:
-    connection = connect(dialect, _HOST, port)
+async def _asked(transport: str, port: int, data: bytes) -> bytes:
+    connection = connect(transport, port)
     answer: Any = await connection.ask(data)
     await connection.close()
     return bytes(answer.body)

@@ -13,9 +13,6 @@ import numpy as np
 
 from paddle_ranker.metrics.intervals import Interval
 
-# Two-sided 95% quantiles of Student's t distribution by degrees of freedom; above 12 that of 12 is used.
-_T95 = [math.nan, 12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179]
-
 
 @dataclass
 class Speeds:
@@ -35,11 +32,13 @@ def ratio(own: Sequence[float], others: Sequence[float]) -> Interval:
 
     Both lists hold one speed per round; a disturbance that slows both in a round does not change its ratio.
     """
+    from scipy.stats import t as student_t
+
     logarithms = np.log(np.asarray(own) / np.asarray(others))
     mean, count = float(logarithms.mean()), len(logarithms)
     half = math.nan
     if count > 1:
-        half = _T95[min(count - 1, len(_T95) - 1)] * float(logarithms.std(ddof=1)) / math.sqrt(count)
+        half = student_t.ppf(0.975, count - 1) * float(logarithms.std(ddof=1)) / math.sqrt(count)
     return Interval(math.exp(mean), math.exp(mean - half), math.exp(mean + half))
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Callable, Optional, Protocol
+from typing import TYPE_CHECKING, Any, Callable, Optional, Protocol
 
 import numpy as np
 
@@ -25,6 +25,9 @@ from paddle_ranker.model.model_folder import RANKER, load_model
 from paddle_ranker.model.parameters import PARAMETERS_FILE
 from paddle_ranker.options import Options, option, parse_options
 from paddle_ranker.storage.atomic import make_folder, new_file
+
+if TYPE_CHECKING:
+    from paddle_ranker.model.config import EncoderConfig
 
 Run = tuple[Floats, float]  # one score per pair, `[pairs] float64`, and the seconds of training
 FILES = {"qbqtc": "qbqtc/train.tsv", "kuake": "kuake_qtr/train.tsv"}
@@ -169,6 +172,21 @@ class RunStore:
         return self.folder / f"{hashlib.sha256(text.encode()).hexdigest()[:24]}.npz"
 
 
+def run_seeds(
+    store: RunStore, name: str, seeds: Sequence[int], facts: Mapping[str, Any], train: Callable[[int], Run]
+) -> System:
+    """Run a system for each seed, or take its runs from the store; each run prints a line.
+
+    facts: the values that determine a run, besides the system's name and the seed
+    train: computes the run of a seed
+    """
+    runs = []
+    for seed in seeds:
+        runs.append(store.get({**facts, "system": name, "seed": seed}, partial(train, seed)))
+        print(f"{name}, seed {seed}: {runs[-1][1]:.0f} s of training", flush=True)
+    return System(name, tuple(scores for scores, _ in runs), tuple(seconds for _, seconds in runs))
+
+
 def file_digest(path: Path) -> str:
     """Return the SHA-256 of a file, which identifies its data in the facts of a run."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
@@ -254,18 +272,51 @@ def fit_baseline(name: str, learn: Sequence[LabeledPair], held_out: Sequence[Lab
     return baseline.score(*texts_of(held_out)), seconds
 
 
-def train_cross_encoder(train_file: Path, test_file: Path, encoder: Path, folder: Path, *more: str) -> float:
-    """Train with `train_ce.train` into `folder`, with `more` options of the command; return the seconds.
+def small_starter(corpus: Path, folder: Path, layers: int, hidden_size: int, positions: int, seed: int) -> Path:
+    """Write an encoder with random parameters, and a vocabulary of the texts in `corpus`; return its folder."""
+    from paddle_ranker.commands.starter import StarterOptions, make_starter
+
+    return make_starter(
+        StarterOptions(
+            corpus=str(corpus),
+            output_dir=str(folder),
+            num_hidden_layers=layers,
+            hidden_size=hidden_size,
+            num_attention_heads=max(hidden_size // 32, 1),
+            max_position_embeddings=positions,
+            seed=seed,
+        )
+    )
+
+
+def replace_encoder(folder: Path, config: EncoderConfig, seed: int) -> None:
+    """Replace the encoder in `folder` by one of `config` with random parameters; the tokenizer stays."""
+    from paddle_ranker.model.families import family_of, write_config
+    from paddle_ranker.model.parameters import save_arrays
+
+    runtime.set_seed(seed)
+    write_config(folder, config)
+    save_arrays(family_of(config.model_type).network(config).state_dict(), folder / PARAMETERS_FILE)
+
+
+def train_cross_encoder(
+    train_file: Path, test_file: Path, encoder: Path, folder: Path, values: Mapping[str, object], *more: str
+) -> float:
+    """Train with `train_ce.train` into `folder`; return the seconds.
 
     Use the checkpoint `last`: the best one is chosen on the measured file, so its scores would be too good.
+
+    values: options of the command by name
+    more: further options, as typed
     """
     from cross_encoder.train_ce import TrainCeOptions, train
 
     files = {"train_set": train_file, "test_file": test_file, "model_name_or_path": encoder, "save_dir": folder}
-    typed = [f"--{name}={path}" for name, path in files.items()]
-    typed += [f"--{step}={NEVER}" for step in ("eval_step", "save_step", "logging_steps")]
+    steps = dict.fromkeys(("eval_step", "save_step", "logging_steps"), NEVER)
+    given = {**files, **steps, "device": "cpu", "warmup_proportion": 0.06, **values}
+    typed = [*(f"--{name}={value}" for name, value in given.items()), *more]
     began = time.perf_counter()
-    train(parse_options(TrainCeOptions, [*typed, "--device=cpu", "--warmup_proportion=0.06", *more], "train_ce.py", ""))
+    train(parse_options(TrainCeOptions, typed, "train_ce.py", ""))
     return time.perf_counter() - began
 
 

@@ -97,8 +97,7 @@ def _transformers(folder: Path, precision: Any, system: str, device: str) -> For
     import torch
     from transformers import AutoModelForSequenceClassification
 
-    attention = {"attn_implementation": "eager"} if "unfused" in system else {}
-    model = AutoModelForSequenceClassification.from_pretrained(folder / "hf", dtype=precision, **attention)
+    model = AutoModelForSequenceClassification.from_pretrained(folder / "hf", dtype=precision)
     model = model.eval().to(device)
     inputs = inputs_of(folder)
     for parameter in model.parameters():

@@ -100,7 +100,7 @@ def answering(*answers: bytes, seconds: float = 0.0) -> Handler:
 @unit
 def test_a_connection_says_what_came_and_opens_another_one() -> None:
     async def use(port: int, patience: float = 30.0) -> list[Answer]:
-        connection = StreamConnection("127.0.0.1", port, HTTP, patience)
+        connection = StreamConnection(port, HTTP, patience)
         answers = [await connection.ask(b"GET") for _ in range(3)]
         await connection.close()
         return answers
@@ -115,7 +115,7 @@ def test_a_connection_says_what_came_and_opens_another_one() -> None:
 @unit
 def test_a_server_that_speaks_something_else_stops_the_load() -> None:
     def use(port: int) -> Any:
-        return StreamConnection("127.0.0.1", port, BAIDU_STD, 30).ask(b"PRPC")
+        return StreamConnection(port, BAIDU_STD, 30).ask(b"PRPC")
 
     with pytest.raises(RankerError, match="a frame begins with"):
         with_server(answering(ANSWER), use)
@@ -125,7 +125,7 @@ def test_a_server_that_speaks_something_else_stops_the_load() -> None:
 def test_a_closed_loop_measures_what_a_server_does() -> None:
     # Four clients, each answered 20 ms after its request: at most 200 requests, 600 pairs per second.
     def use(port: int) -> Any:
-        return closed_loop(DIALECTS["rerank"], "127.0.0.1", port, [Request(b"x", 3)], 4, 0.5)
+        return closed_loop(HTTP, port, [Request(b"x", 3)], 4, 0.5)
 
     load = with_server(answering(ANSWER, seconds=0.02), use)
     assert load.failures == 0 and load.codes[OK] >= 4
@@ -140,7 +140,7 @@ def test_a_closed_loop_measures_what_a_server_does() -> None:
 @unit
 def test_an_open_loop_counts_from_when_a_request_was_due() -> None:
     def use(port: int) -> Any:
-        return open_loop(DIALECTS["rerank"], "127.0.0.1", port, [Request(b"x", 1)], 100, 0.5, 7)
+        return open_loop(HTTP, port, [Request(b"x", 1)], 100, 0.5, 7)
 
     assert 20 < sum(with_server(answering(ANSWER), use).codes.values()) < 90  # 50 are expected
     # A server that answers nothing for half a second: the first requests have waited as long.

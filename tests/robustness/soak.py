@@ -28,7 +28,7 @@ import numpy as np
 
 from benchmarks.harness.report import format_table, write_report
 from benchmarks.harness.servers import ServerProcess, serve_command, started
-from benchmarks.serving_client import OK
+from benchmarks.serving_client import HOST, OK
 from paddle_ranker import runtime
 from paddle_ranker.errors import RankerError
 from paddle_ranker.metrics.intervals import Interval
@@ -37,7 +37,6 @@ from paddle_ranker.options import Options, main_of, option
 from tests.entailment_cases import write_model
 from tests.robustness.costly_inputs import Attack, attacks
 from tests.robustness.soak_traffic import (
-    HOST,
     SOAKED,
     Client,
     Question,

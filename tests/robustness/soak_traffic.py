@@ -20,7 +20,6 @@ from paddle_ranker.scoring.loading import open_model
 
 WRONG = "wrong scores"
 TOLERANCE = 1e-5
-HOST = "127.0.0.1"
 _LETTERS = "深度学习神经网络语言文化差异研究农业水稻病害诊断老年人护理经济增长教育法律 abcdefgh,.?"
 _EACH = 40  # questions a dialect
 _PATIENCE = 60.0
@@ -143,7 +142,7 @@ class Client:
         """Ask, note and return what came."""
         idle = self._idle.setdefault(question.dialect.name, deque())
         if not idle:
-            idle.append(connect(question.dialect, HOST, self._port, _PATIENCE))
+            idle.append(connect(question.dialect.transport, self._port, _PATIENCE))
             self._all.append(idle[-1])
         connection = idle.pop()
         begin = time.perf_counter()

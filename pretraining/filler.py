@@ -11,7 +11,7 @@ import numpy as np
 import paddle
 import paddle.nn.functional as F
 
-from paddle_ranker.encoding.tokenizers.builtin import CONTINUATION, Tokenizer
+from paddle_ranker.encoding.tokenizers.builtin import CONTINUATION
 from paddle_ranker.errors import CheckpointError, DataError, quoted, refuse_text
 from pretraining.mlm_start import require_fit
 from pretraining.model import load_masked_lm
@@ -60,7 +60,7 @@ class MaskFiller:
             self._files.token_to_id[self._files.special_tokens[f"{name}_token"]]
             for name in ("mask", "cls", "sep", "pad")
         )
-        self._tokenizer = Tokenizer(self._files)
+        self._tokenizer = self._files.tokenizer()
         self._tokens = {token_id: token for token, token_id in self._files.token_to_id.items()}
 
     def fill(self, sentences: Sequence[str], top_k: int) -> list[Filled]:

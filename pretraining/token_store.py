@@ -14,7 +14,7 @@ from typing import Any, Optional
 import numpy as np
 
 from paddle_ranker.encoding.columns import ragged_positions
-from paddle_ranker.encoding.tokenizers.builtin import CONTINUATION, Tokenizer
+from paddle_ranker.encoding.tokenizers.builtin import CONTINUATION
 from paddle_ranker.encoding.tokenizers.text_rules import WordSplitter, is_chinese
 from paddle_ranker.encoding.tokenizers.tokenizer_folder import TokenizerFiles
 from paddle_ranker.errors import CheckpointError, DataError, DependencyError, RankerError
@@ -85,7 +85,7 @@ def tokenised(corpus: Corpus, digests: list[str], files: TokenizerFiles, folder:
 
 
 def _write(folder: Path, corpus: Corpus, files: TokenizerFiles, starts: WordStarts) -> None:
-    tokenizer = Tokenizer(files)
+    tokenizer = files.tokenizer()
     dtype = np.dtype(np.uint16 if files.vocab_size <= 1 << 16 else np.int32)
     unknown_id, unknown, total, document, documents = files.token_to_id[files.special_tokens["unk_token"]], 0, 0, 0, 0
     with (

@@ -11,7 +11,7 @@ from typing import Any, Optional
 
 import numpy as np
 
-from paddle_ranker.encoding.tokenizers.builtin import MAX_WORD_CHARACTERS, FlatIds, Tokenizer
+from paddle_ranker.encoding.tokenizers.builtin import MAX_WORD_CHARACTERS, FlatIds
 from paddle_ranker.encoding.tokenizers.text_rules import WordSplitter
 from paddle_ranker.encoding.tokenizers.tokenizer_folder import TokenizerFiles
 
@@ -92,7 +92,7 @@ class PaddlePython:
 
 
 TOKENIZERS: dict[str, Any] = {
-    "builtin": Tokenizer, "tokenizers": HuggingFace, "fast_tokenizer": PaddleFast, "python": PaddlePython
+    "builtin": TokenizerFiles.tokenizer, "tokenizers": HuggingFace, "fast_tokenizer": PaddleFast, "python": PaddlePython
 }  # fmt: skip
 
 

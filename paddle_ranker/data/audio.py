@@ -79,7 +79,7 @@ def read_recording(source: Union[Path, IO[bytes]], rate: int = RATE) -> Iterator
 
 
 class StretchReader:
-    """Reader of stretches of recordings; fast if stretches of one recording are read in order of time. Thread-safe.
+    """Reader of stretches of recordings; fast for stretches of a recording in order of time. Thread-safe.
 
     rate: samples per second of the result
     """

@@ -1,4 +1,4 @@
-"""Read the cells of a table as people write them: numbers, dates, truth values and lists, one spelling a column.
+"""Read numbers, dates, truth values and lists in the cells of a table, in the spelling of each column.
 
     spelling = Spellings()
     for cell in ("1.299,00 €", "89,90 €"):
@@ -38,7 +38,7 @@ _PLAIN = re.compile(r"[-+]?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][-+]?\d+)?")
 _ISO = re.compile(r"\d{4}-\d\d(-\d\d([T ].*)?)?")
 _UNMISTAKABLE = {"date": _ISO, "boolean": re.compile("true|false", re.IGNORECASE)}
 _TYPOGRAPHY = str.maketrans("\u2212’", "-'")
-# As people and pandas write that there is no value; a text is one of these only among values of another type.
+# Texts by which people and pandas mark a missing value, in columns of any type but text
 NO_VALUES = frozenset(
     ["", "nan", "-nan", "n/a", "#n/a", "#n/a n/a", "na", "#na", "n.a.", "null", "none", "<na>", "nat"]
     + ["-", "--", "\u2013", "\u2014"]
@@ -86,7 +86,7 @@ class ValueSpelling(NamedTuple):
     read: Read
 
     def value(self, cell: str) -> Optional[Cell]:
-        """Return a cell's value, None for a missing value; ISO 8601 dates, `true` and `false` stay as they are.
+        """Return a cell's value, or None if it is missing. ISO 8601 dates, `true` and `false` stay texts.
 
         Raises `ValueError` for a cell of another spelling.
         """
@@ -146,7 +146,7 @@ class Spellings:
         return are_dates or (_COMMA in self._left and _POINT not in self._left)
 
     def chosen(self, decimal_comma: bool = False) -> Optional[ValueSpelling]:
-        """Return the spelling by which to read the column; None if its values stay as they are.
+        """Return the spelling by which to read the column, or None if its values need none.
 
         decimal_comma: whether another column of the table has decimal commas; days then come before months
         """
@@ -167,7 +167,7 @@ class Spellings:
 
     @property
     def doubtful_dates(self) -> tuple[str, ...]:
-        """The two formats that fit dates, none of which shows whether days or months come first; else ()."""
+        """The two formats of ambiguous dates, with days first and with months first; () if dates are unambiguous."""
         for pair in _AMBIGUOUS:
             for time in _TIMES:
                 formats = tuple(date + time for date in pair)
@@ -227,7 +227,7 @@ def _read_written_list(cell: str) -> list[str]:
 
 
 def _read_array(cell: str) -> list[str]:
-    """Parse a list as Postgres writes an array of one dimension: `{a,"b, c"}`."""
+    """Parse a one-dimensional array as Postgres writes it: `{a,"b, c"}`."""
     text = cell.strip()
     inner = text[1:-1]
     if not (text.startswith("{") and text.endswith("}")) or "{" in inner or re.search(r"[\"']?: |'", inner):

@@ -1,7 +1,7 @@
 """Random draws that give the same values on every Python version.
 
-The documentation guarantees this for `random.Random.random()`, but not for `choice`, `shuffle` and `sample`, so this
-module implements these three by `random()`.
+Python guarantees equal values for `random.Random.random()`, but not for `choice`, `shuffle` and `sample`, which this
+module therefore implements by `random()`.
 """
 
 from __future__ import annotations

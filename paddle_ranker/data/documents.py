@@ -116,11 +116,11 @@ class DocumentFile:
         """Create the object without opening a file.
 
         joins_title: whether the title is also put before the text, for an index without fields
-        columns: by role (`id`, `title` or `text`), the column to take; used if a file has this column and the rules
-            name no other
+        columns: preferred column of each role (`id`, `title` or `text`); ignored if the file lacks it, or if the rules
+            name a column
         files: the fields whose values are files
-        declared: how texts of fields spell their values; a row with another spelling is a bad row. Fields that are not
-            among these are read by their columns' values, if a file is a table of text.
+        declared: spelling of each field's texts; a text with another spelling makes a bad row. The spelling of any
+            other field is inferred from its column, if the file is a table of text
         """
         self.path, self._rules, self._joins_title, self._columns = path, rules, joins_title, columns
         self._files, self._declared, self._spellings = files, declared, dict[str, set[Optional[ValueSpelling]]]()
@@ -140,7 +140,7 @@ class DocumentFile:
 
     @property
     def names(self) -> set[str]:
-        """Names of the first file's columns, and those of `id`, `title` and `text` that have a column."""
+        """Names of the first file's columns, and of the roles (`id`, `title`, `text`) that have a column."""
         table, roles = self._open(paths_of(self.path)[0])
         return {*table.columns, *roles}
 
@@ -152,7 +152,7 @@ class DocumentFile:
 
     @property
     def spellings(self) -> dict[str, ValueSpelling]:
-        """By field: how its texts were spelled in the last loop; without fields that files spell differently."""
+        """Spelling of each field's texts in the last loop; fields that several files spell differently are absent."""
         alone = {name: next(iter(seen)) for name, seen in self._spellings.items() if len(seen) == 1}
         return {name: spelling for name, spelling in alone.items() if spelling is not None}
 
@@ -161,13 +161,13 @@ class DocumentFile:
         return "; ".join(filter(None, (f"kept {self.kept:,}", self._skips.report(), self._unread.report())))
 
     def leave_unread(self, what: str, reason: str) -> None:
-        """Count `what`, a file or a part of one, as not read for `reason`."""
+        """Count `what`, a file or a part of a file, as not read for `reason`."""
         self._unread.add_reason(f"{what}: {reason}")
 
     def refuse(self, reason: str, line: Union[int, str], cause: str = "") -> None:
-        """Count as a bad row, for `reason`, a document that the last loop has yielded.
+        """Count a document that the loop has yielded as a bad row, for `reason`.
 
-        line: the row's `line`, as it was when the loop yielded the document
+        line: value of `self.line` when the loop yielded the document
         cause: see `LeftOut.add_reason`
 
         Raises `DataError`, naming the row, if bad rows may not be skipped.
@@ -310,7 +310,7 @@ def _open_table(
     separator: str,
     header: Optional[bool],
 ) -> _DocumentRows:
-    """Return the table of a file; cached as long as the file's `version` (size and time of change) stays the same.
+    """Return the table of a file, cached by the file's `version`: its size and time of change.
 
     separator, header: as in `_DocumentRows`
     """
@@ -393,17 +393,17 @@ class _DocumentRows:
         return {name: facts.count for name, facts in self.columns.items()}
 
     def rows(
-        self, roles: Mapping[str, str], files: FileFields = _NO_FILES, declared: Declared = _INFERRED
+        self, roles: Mapping[str, str], files: FileFields, declared: Declared
     ) -> Iterator[tuple[int, Union[dict[str, Any], BadRow]]]:
         """Yield (number, row) for each row: a dict from column names to values, or a `BadRow` with the reason.
 
-        In text files the number is the line's. Values are converted by the spelling that their column is found to have,
-        HTML to its text; missing values are absent.
+        In text files the number is the line's. Values are converted by the spelling inferred for their column, HTML to
+        its text; missing values are absent.
 
         roles: names of the columns that become id, title and text, by role; in the rows the id and text columns are
             called `id` and `text`
         files: fields whose values are files; a row with a file to read needs no text
-        declared: see `DocumentFile`; the values of these columns are not converted here
+        declared: see `DocumentFile`; the values of declared fields are not converted here
         """
         id, title, text = map(roles.get, ROLES)
         is_table, spellings = self._dialect is not None or self._is_spreadsheet, self._inferred(roles, declared)
@@ -527,7 +527,7 @@ class _DocumentRows:
         return _Dialect(encoding, separator, quote, names, header, is_dump)
 
     def _inferred(self, roles: Mapping[str, str], declared: Declared) -> dict[str, ValueSpelling]:
-        """Return the inferred spellings of a text file's columns by name, without those of id, title and text."""
+        """Return the inferred spellings of a text file's fields by name; id, title and text have none."""
         columns = self.columns.items() if self._dialect is not None else ()
         apart = {*roles.values(), *declared}
         return {name: facts.spelling for name, facts in columns if facts.spelling and name not in apart}
@@ -540,7 +540,10 @@ class _DocumentRows:
         }
 
     def describe(self, roles: Mapping[str, str], declared: Declared) -> None:
-        """Print what was detected, in the form of the options that would set it; the arguments as in `rows`."""
+        """Print the detected encoding, separator, columns and spellings as options that would set them.
+
+        roles, declared: as in `rows`
+        """
         notes, columns, spellings = list[str](), self.columns, self._inferred(roles, declared)
         if self.holds_lines and self.path.lower().endswith(_TABLES):
             notes.append("no table, as too many lines differ in their separators: each line is a document")
@@ -620,11 +623,11 @@ class _Folder:
         return self._files.by_suffix.get(Path(name).suffix[1:].lower())
 
     def rows(
-        self, roles: Mapping[str, str], files: FileFields = _NO_FILES, declared: Declared = _INFERRED
+        self, roles: Mapping[str, str], files: FileFields, declared: Declared
     ) -> Iterator[tuple[int, Union[dict[str, Any], Unread]]]:
         """Yield (number, row) for each file: a dict, or an `Unread` with the reason why the file is left out.
 
-        The parameters are not used: they make the signature that of `_DocumentRows.rows`.
+        The parameters are unused; they are those of `_DocumentRows.rows`.
         """
         for left_out in self._left_out:
             yield 0, left_out
@@ -687,9 +690,9 @@ def _sniffed(sample: str) -> Optional[tuple[str, str]]:
 
 
 def rows_above_header(rows: Sequence[Sequence[str]]) -> int:
-    """Return how many rows stand above the header, such as a report's title.
+    """Count the rows above the header, such as a report's title.
 
-    At most half of the cells of such rows are filled, and all cells of the header.
+    A row above the header has at most half of its cells filled; the header has all cells filled.
     """
     widths = Counter(map(len, rows))
     width, count = widths.most_common(1)[0] if widths else (1, 0)
@@ -701,12 +704,14 @@ def rows_above_header(rows: Sequence[Sequence[str]]) -> int:
 
 
 def _header_votes(first: Sequence[str], others: Sequence[Sequence[str]]) -> int:
-    """Count the columns whose first cell is unlike the cells below it, minus those whose first cell is among these.
+    """Return for how many columns the first row seems a header, minus for how many it seems a row of data.
+
+    A first cell unlike the cells below it counts for a header, a first cell that occurs again below it counts against.
 
     first: cells of the first row
-    others: the rows below it
+    others: the rows below the first
 
-    Returns -1 if the first cells cannot be names: they repeat, are numbers, or are long.
+    Returns -1 if the first cells repeat, are numbers or are too long to be names.
     """
     names = [*map(plain_name, first)]
     if 2 * len({*names}) <= len(names):
@@ -737,7 +742,7 @@ def _undumped(cell: str) -> str:
 
 
 def _unwrapped(row: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Yield the documents in a row: those of Elasticsearch's output (hits, `_source`), else the row itself."""
+    """Yield the documents in a row: the hits of Elasticsearch's output (`_source`), or else the row itself."""
     hits = row.get("hits")
     if isinstance(hits, dict) and isinstance(hits.get("hits"), list):
         for hit in hits["hits"]:
@@ -749,7 +754,7 @@ def _unwrapped(row: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _action(row: Mapping[str, Any]) -> Optional[Mapping[str, Any]]:
-    """Return the action in a line of Elasticsearch's bulk format, which precedes its document; else None."""
+    """Return the action that precedes a document in Elasticsearch's bulk format, or None for any other row."""
     action = next(iter(row.values())) if len(row) == 1 else None
     return action if isinstance(action, dict) and "_index" in action else None
 
@@ -846,7 +851,7 @@ def _roles(columns: Mapping[str, _Facts], chosen: Mapping[str, str], path: str) 
     chosen: columns that options or the index name, by role
     path: the file, for messages
 
-    Roles without a chosen column get one by the columns' names, else by their values.
+    A role without a chosen column gets a column by its name, or else by its values.
     """
     roles = dict[str, str]()
     for role, name in chosen.items():

@@ -65,9 +65,9 @@ class Reader(NamedTuple):
         and end) or `cells` (row and column)
     fields: types of the parts' fields, as `--field` takes them, by name; number fields are also shown with a hit's
         place
-    piece: if places are seconds: length in seconds of the pieces of a part that get separate vectors; they are longer
-        if a part would have more than `MOST_PIECES`
-    has_words: whether parts have words; if so, a part without words is reported
+    piece: for places in seconds: length in seconds of the pieces of a part that get separate vectors. Pieces are
+        longer if a part would have more than `MOST_PIECES`
+    has_words: whether parts have words; a part without words is then reported
     """
 
     read: Callable[[Path], Iterator[Union[Part, Unread]]]
@@ -90,9 +90,9 @@ READERS: Registry[Reader] = Registry("reader")
 
 
 def _add(name: str, places: str, fields: Mapping[str, str], **more: Any) -> None:
-    """Add a reader whose functions `read` and `version` are in the module of its name, imported when one is called.
+    """Add the reader in the module `name` of this room; the first call of `read` or `version` imports the module.
 
-    The other arguments are those of `Reader`.
+    places, fields, more: as in `Reader`
     """
     module = f"paddle_ranker.data.{name}"
 

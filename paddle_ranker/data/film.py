@@ -1,7 +1,7 @@
-"""Read films (MP4, MOV, WebM, MKV, AVI): their length, and their frames, of which one is in memory at a time.
+"""Read films (MP4, MOV, WebM, MKV, AVI): their length and their frames. A single frame is in memory at a time.
 
 frames = FrameReader()
-frames.read(Path("film.mp4"), 12.0)  # [height, width, 3] uint8: what is seen at second 12
+frames.read(Path("film.mp4"), 12.0)  # [height, width, 3] uint8: the frame at second 12
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ import numpy as np
 
 from paddle_ranker.array_types import Array
 from paddle_ranker.data.file_readers import FIRST_SECOND, LAST_SECOND, MOST_PIECES, READERS, Part, Unread
+from paddle_ranker.data.pictures import ImageLimits
 from paddle_ranker.errors import DataError, DependencyError, brief
 
-# Of films' bytes, as regular expressions, and the suffix of the format
+# First bytes of films, as regular expressions, with the suffix of each format
 BEGINNINGS = (
     (rb".{4}(ftypqt|moov|mdat|wide)", "mov"),
     (rb".{4}ftyp(?!hei|hev|mif|msf|avi)", "mp4"),
@@ -28,9 +29,9 @@ BEGINNINGS = (
     (rb"\x1a\x45\xdf\xa3", "mkv"),
     (rb"RIFF.{4}AVI ", "avi"),
 )
-_VERSION = 1  # of what `read` makes of a film
+_VERSION = 1  # raised when the same film would give other parts
 _KINDS = "MP4, MOV, WebM, MKV or AVI"
-_MOST_PIXELS = 40_000_000  # of a frame, as of a picture
+_MOST_PIXELS = ImageLimits.max_pixels  # of a frame
 _SAMPLED = 16  # frames of a film that is an example
 _LEAST = 0.04  # seconds of a film whose only frame states no duration
 _MISSING = 1.0  # seconds by which a film is shorter than its header states, from which on its end is missing
@@ -117,9 +118,9 @@ class FrameReader:
                         held = []
                     held.append(packet)
                     if packet.size and seen(packet, packet.dts, packet.pts) <= self._second:
-                        continue  # a later key frame may make these needless
+                        continue  # a later key frame may make the held packets needless
                     for held_packet in held:
-                        with suppress(_library().FFmpegError):  # a damaged one
+                        with suppress(_library().FFmpegError):  # a damaged frame
                             for frame in held_packet.decode():
                                 yield seen(frame, frame.pts, frame.dts), frame
                     held = []
@@ -147,7 +148,7 @@ def _opened(source: Union[Path, bytes]) -> Iterator[tuple[Any, Any]]:
     """Open a film; yield its PyAV container and its stream of frames. Raises `DataError` for another file."""
     av = _library()
     with io.BytesIO(source) if isinstance(source, bytes) else source.open("rb") as file:
-        try:  # only these formats: others, such as playlists, open further files and addresses
+        try:  # the list excludes formats that open further files and addresses, such as playlists
             film = av.open(file, options={"format_whitelist": "mov,matroska,avi"})
         except av.FFmpegError as error:
             problem = f"is no film in {_KINDS}, or is damaged or cut short"

@@ -53,7 +53,7 @@ class BadRow:
 EMPTY_LINE = BadRow("an empty line")
 
 
-def refuse_binary(path: str, name: str, start: bytes) -> None:
+def _refuse_binary(path: str, name: str, start: bytes) -> None:
     """Raise `DataError` if a file's first bytes show that it is binary.
 
     name: the file's name in lower case, which may show its format
@@ -221,11 +221,6 @@ FORMATS: Registry[FileFormat] = Registry("file format")
 _TABS = "tsv"  # the default format
 
 
-def _format_of(path: str, start: bytes) -> FileFormat:
-    name = path.lower().removesuffix(".gz")
-    return _first(name, lambda file_format: file_format.is_in(name, start))
-
-
 def _first(name: str, fits: Callable[[FileFormat], bool]) -> FileFormat:
     """Return the first format that `fits`; defaults to tab-separated text.
 
@@ -279,7 +274,7 @@ def found_encoding(path: str) -> str:
         text, cp_isolation=[encoding for encoding in ENCODINGS if encoding != UTF_16]
     ).best()
     name = best.encoding if best is not None else "cp1252"
-    # What both encodings of Western and of Central Europe read alike is Western.
+    # Text that the Western and the Central European encoding decode alike counts as Western.
     alike = name == "cp1250" and text.decode("cp1250", "replace") == text.decode("cp1252", "replace")
     return "cp1252" if alike else name
 
@@ -320,14 +315,14 @@ def _recognise(path: str, stream: io.BufferedReader, *, any_encoding: bool = Fal
 
     any_encoding: whether a text in another encoding than UTF-8 is accepted
     """
-    start = _peek(stream)
-    file_format = _format_of(path, start)
+    start, name = _peek(stream), path.lower().removesuffix(".gz")
+    file_format = _first(name, lambda file_format: file_format.is_in(name, start))
     if file_format is FORMATS[_TABS] and start.startswith(_ZIP):
         raise DataError(f"{path}: a zip archive, expected a file of rows; unpack it")
     if file_format is FORMATS[_TABS]:
         is_gzip = isinstance(stream.raw, gzip.GzipFile)  # `start` is the unpacked content
         if not (any_encoding and b"\0" not in start):
-            refuse_binary(path, path.lower().removesuffix(".gz") if is_gzip else path.lower(), start)
+            _refuse_binary(path, name if is_gzip else path.lower(), start)
     return file_format
 
 
@@ -529,7 +524,7 @@ def write_rows(path: str, columns: tuple[str, ...], rows: Iterable[tuple[Any, ..
 
 @contextmanager
 def new_data_file(path: str) -> Iterator[IO[bytes]]:
-    """Yield a stream to write a data file atomically, as by `new_file`; if the name ends in `.gz`, it compresses."""
+    """Yield a stream that writes a data file atomically, compressed if the name ends in `.gz`."""
     with new_file(path, "wb") as raw:
         if path.lower().endswith(".gz"):
             # Without name and time in the header, equal records give equal bytes.

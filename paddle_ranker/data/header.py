@@ -18,7 +18,7 @@ from paddle_ranker.errors import DataError, listed
 Names = tuple[str, ...]
 
 # The first name of each column is this toolkit's. Others come from sentence-transformers, FlagEmbedding, BEIR,
-# MS MARCO, GLUE, CLUE and other Chinese data sets. If a table has several of them, the first in this order counts.
+# MS MARCO, GLUE, CLUE and other Chinese data sets. If a table has several names of a column, the first listed counts.
 _CONTENTS = (
     "contents", "content", "body", "passage", "passage_text", "document", "document_text", "doc", "doc_text",
     "paragraph", "sentence", "正文", "内容", "文档", "文章", "段落", "句子", "语料",
@@ -64,7 +64,7 @@ OWN: Mapping[str, Names] = {  # names of every column of this toolkit's roles
     "neg_places": ("neg_places",),
     "text": TEXT,
 }
-# One of these names makes the first row a header; of other names it takes two, or a row with nothing else.
+# Any of these names makes the first row a header. Other names do so in twos, or if they are the whole row.
 _SYNONYMS = {"text_a": "query", "text_b": "title", "查询": "query", "标题": "title", "标签": "label", "文本": "text"}
 _OTHERS = (
     *QUERY_ID, "iteration", "iter", "url", "uri", "link", "source", "doi", "isbn", "lang", "language", "date", "time",
@@ -115,7 +115,7 @@ class TableRole:
         return _is_header(cells) and not self.lacks(self.find(cells))
 
     def lacks(self, header: Header) -> str:
-        """Return, for a message, the required columns that a header lacks, with their possible names; "" if none."""
+        """Return, for a message, the required columns that a header lacks and possible names; "" if it lacks none."""
         missing = [column for column in self.needed if column not in header.places]
         return ", ".join(f"{column} (or {', '.join(self.columns[column][1:_SHOWN])}, …)" for column in missing)
 
@@ -137,7 +137,7 @@ class Header:
         return sorted({*range(len(self.names))} - {*self.places.values()})
 
     def report(self) -> str:
-        """Describe the columns, the names they have in the file, and unused columns, for messages."""
+        """Describe the columns with their names in the file, and the unused columns, for messages."""
         shown = [
             column if self.names[place] == column else f"{column} ({self.names[place]})"
             for column, place in sorted(self.places.items(), key=lambda item: item[1])
@@ -161,7 +161,7 @@ def read_header(
     known names or identifiers with an underscore. A header that does not fit the role is refused, never read as data.
 
     cells: the first row
-    choice: whether the row is a header, if the user has decided that; else None
+    choice: the user's `--header`: whether the row is a header; None: it is detected
     hint: end of the message about a missing column
     has_option: whether the user has an option that sets `choice`, for messages
 
@@ -192,8 +192,8 @@ def read_header(
 def is_doubtful(cells: Sequence[str], others: Sequence[Sequence[str]]) -> bool:
     """Return whether a first row, `cells`, without known column names may still be a header.
 
-    True if all its cells look like names (q, s1, src) or end in a column's name (用户问题, user question), and each of
-    `others`, the next rows, has a text and does not look like this.
+    True if all cells of the first row look like names: they are short (q, s1, src) or end in a column's name (用户问题,
+    user question). Each of `others`, the next rows, must have a text and not consist of names.
     """
     are_texts = all(any(map(_is_text, row)) and not _may_name(row) for row in others)
     return len(cells) > 1 and bool(others) and are_texts and _may_name(cells)

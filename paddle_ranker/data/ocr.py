@@ -28,7 +28,7 @@ _GAP = 15  # rows of pixels around the end of a stretch, which are as empty as p
 def read(path: Path) -> Iterator[Union[Part, Unread]]:
     """Yield the words of a picture as one part, and an `Unread` for words that were not read; see `Reader.read`.
 
-    A TIFF of several pages is one part for each page, with its number from 1 as name and as the field `page`.
+    A TIFF of several pages gives a part for each page; the page's number, from 1, is the name and the field `page`.
     """
     _engine()  # its absence is said before the picture is decoded
     number, count = 0, 1
@@ -104,9 +104,9 @@ def _parts(pixels: Array, name: str, fields: Mapping[str, object]) -> Iterator[U
 
 
 def _ends(pixels: Array) -> list[int]:
-    """Divide a picture into stretches, which OCR reads one by one; return the row of pixels before which each ends.
+    """Return the end of each stretch of a picture, as a row of pixels; OCR reads the stretches one by one.
 
-    Only a tall picture, such as a long screenshot, has several stretches; they end between lines of text.
+    Only a tall picture, such as a long screenshot, has several stretches. They end between lines of text.
     """
     height, width = pixels.shape[:2]
     longest, ends = max(_SIDE, width), list[int]()
@@ -135,7 +135,7 @@ def _box(corners: Sequence[Sequence[float]], above: int, size: tuple[int, ...]) 
     """Return the upright box (left, top, right, bottom) around four corners, as fractions of the picture's size.
 
     corners: (x, y) in pixels of a stretch of the picture
-    above: rows of pixels above this stretch
+    above: rows of pixels above the stretch
     size: (width, height) of the picture
     """
     fractions = np.clip((np.asarray(corners, dtype=float) + np.array([0, above])) / size, 0, 1)

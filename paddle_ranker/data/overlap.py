@@ -10,7 +10,7 @@ from paddle_ranker.options import note
 def warn_of_overlap(what: str, learned: Iterable[Hashable], held_out: Iterable[Hashable]) -> int:
     """Warn of held-out rows that equal a row of the training data; return how many there are.
 
-    what: name of the rows in the message, such as "pairs"
+    what: noun for the rows in the message, such as "pairs"
     learned: a key for each row of the training data
     held_out: a key for each held-out row; rows with equal keys are equal
     """

@@ -85,10 +85,10 @@ def page_text(lines: Sequence[PageLine]) -> tuple[str, list[SpanPlace]]:
 
 
 def _between(before: PageLine, line: PageLine, near: Sequence[PageLine]) -> Optional[str]:
-    """Return the text to put between two lines: a line end, a space or ""; None: join them without the hyphen between.
+    """Return the text to put between two lines: a line end, a space or "". None means that `before` loses its hyphen.
 
     before, line: the two lines
-    near: these and lines around them, which show how far the column reaches
+    near: lines around them, which show the right edge of the column
     """
     if not _are_beside(before, line):
         left, top, right, bottom = before.box
@@ -108,16 +108,16 @@ def _between(before: PageLine, line: PageLine, near: Sequence[PageLine]) -> Opti
 
 
 def _are_beside(line: PageLine, other: PageLine) -> bool:
-    """Return whether `other` stands to the right of `line`, in the same row."""
+    """Return whether `other` is to the right of `line` in the same row."""
     (_, top, right, bottom), (left, other_top, _, other_bottom) = line.box, other.box
     shared = min(bottom, other_bottom) - max(top, other_top)
     return left >= right and 2 * shared > min(bottom - top, other_bottom - other_top)
 
 
 def _in_reading_order(lines: Sequence[PageLine]) -> Sequence[PageLine]:
-    """Return the lines in reading order: if lines of two columns alternate, those of the left column come first.
+    """Return the lines in reading order. If lines of two columns alternate, the left column comes first.
 
-    The rows of a table, whose columns are narrow, stay as they are.
+    Rows of a table, whose columns are narrow, keep their order.
     """
     pairs = [(line, other) for line, other in zip(lines, lines[1:]) if _are_beside(line, other)]
     widths = [min(line.box[2] - line.box[0] for line in pair) for pair in pairs]

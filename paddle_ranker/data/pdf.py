@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _VERSION = 1  # raised when the same page would give other parts
 _PDFIUM = threading.Lock()  # PDFium runs in one thread at a time
 _START = 1024  # the header of a PDF is within its first bytes
-_UNITS = 1 << 20  # PDFium states positions on a page as integers, in units of a side divided by this
+_UNITS = 1 << 20  # PDFium states positions on a page as integers, in units of 1 / `_UNITS` of a side
 _MOST_CHARACTERS = 1 << 18  # maximum of a page
 _WIDE = 3  # minimum space between two columns, in widths of a letter
 _FEW, _MOST_OF_IT = 20, 0.5  # a scan has fewer words as text, and a picture on at least this share of the page
@@ -224,7 +224,7 @@ def _lines(page: Any) -> tuple[list[PageLine], list[str]]:
 def _characters(raw: Any, page: Any, text_page: Any, count: int) -> Iterator[tuple[str, Box]]:
     r"""Yield (character, box) for each of the `count` characters of a page; "\n" ends a line.
 
-    The character is "" if its font does not say which one it is. `raw` is pypdfium2's C interface.
+    The character is "" if its font does not map the glyph to Unicode. `raw` is pypdfium2's C interface.
     """
     x, y = ctypes.c_int(), ctypes.c_int()
 
@@ -254,7 +254,7 @@ def _characters(raw: Any, page: Any, text_page: Any, count: int) -> Iterator[tup
 
 
 def _joined(characters: list[tuple[str, Box]]) -> Iterator[PageLine]:
-    r"""Join characters to lines; skip those beyond the page's edges. A line ends at "\n", and at a wide space."""
+    r"""Join characters to lines, without characters beyond the page's edges. A line ends at "\n" or a wide space."""
     words = list[tuple[str, list[Box]]]()
     is_new = True  # whether the next character begins a word
     for character, (left, top, right, bottom) in [*characters, ("\n", (0.0, 0.0, 0.0, 0.0))]:

@@ -106,7 +106,7 @@ class ImageLimits:
 
     max_bytes: maximum size of a file in bytes
     max_pixels: maximum pixels, as a file's header states them
-    decoded: limit on the memory of the images that are decoded at the same time; objects may share it
+    decoded: limit on the memory of all images that are decoded at a time; several `ImageLimits` may share it
     """
 
     max_bytes: int = 20_000_000
@@ -176,8 +176,8 @@ def decoded(
 
     Waits while other pictures that are being decoded use all the memory of `limits.decoded`.
 
-    size: the longer side, in pixels, that the caller will scale the picture to: a JPEG may be decoded at a reduced size
-        of at least twice as many pixels. None: at full size
+    size: longer side, in pixels, to which the caller will scale the picture; a JPEG may then be decoded at a reduced
+        size, at least twice as long. Defaults to the full size
 
     Raises `ImageError` if the data are no picture, and, before decoding, if the picture exceeds the limits. Truncated
     files are detected; other damage only in PNG, which has checksums.
@@ -198,7 +198,7 @@ def _parsing(name: str, limits: ImageLimits, data: bytes = b"") -> Iterator[None
     """Convert Pillow's exceptions in the block to `ImageError`s about damage; the block may only parse a picture.
 
     name: the picture's name for messages
-    data: the picture's bytes, which show whether they are a picture at all
+    data: the picture's bytes, for a message about data of another kind
     """
     try:
         yield
@@ -308,7 +308,7 @@ def _draft(image: Image.Image, size: Optional[int]) -> None:
 def rgb(image: Image.Image, name: str, *, min_is_white: Optional[bool] = None) -> Image.Image:
     """Convert a picture to RGB, with white for transparency; `name` is its name for messages.
 
-    min_is_white: whether 0 is white in 16-bit pixels; None: as the picture's tags say
+    min_is_white: whether 0 is white in 16-bit pixels; defaults to the picture's tags
 
     Raises `ImageError` for 32-bit pixels, whose value for white is unknown.
     """

@@ -1,6 +1,6 @@
 """Texts whose spans have places, such as the boxes of words on a page, or the cells of a table.
 
-A ranker that reads places takes such a text as a title; everywhere else it is a plain text.
+A ranker that reads places takes a `PlacedText` as a title; all other code treats it as a plain text.
 
     PlacedText("Total 12", [(0, 5, 0.1, 0.8, 0.2, 0.82), (6, 8, 0.3, 0.8, 0.35, 0.82)])
 """

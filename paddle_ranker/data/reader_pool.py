@@ -178,8 +178,9 @@ class ChildProcess:
 
 
 def _kept_at(reader: str, digest: str, version: str) -> Path:
-    """Return the cache's file, existing or not, for the parts of a file with this digest.
+    """Return the path of the cache's file for the parts of a file.
 
+    digest: digest of the file's bytes
     version: the reader's version
     """
     form = hashlib.sha256(f"{_FORMAT} {version}".encode()).hexdigest()[:12]
@@ -210,17 +211,18 @@ def _start() -> subprocess.Popen[str]:
         text=True,
         encoding="utf-8",
         env={**os.environ, **environment},
-        start_new_session=True,  # Ctrl-C of the terminal ends the first process, which ends this one
+        start_new_session=True,  # Ctrl-C reaches the parent alone, which ends its children
     )
 
 
 def answer_requests() -> None:
-    """Do, in this child process, the tasks that stdin names, one a line: [task, path of a file, arguments ...].
+    """Run the child process: do each task in a line of stdin, `[task, path of a file, arguments ...]`.
 
-    For each task, write a line to stdout: [answer, null], or [null, [kind and message of the error]]. Ends with stdin.
+    For each task, write a line to stdout: `[answer, null]`, or `[null, [kind and message of the error]]`. Ends with
+    stdin.
     """
     answers: IO[str] = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # what a library prints is no answer
+    os.dup2(2, 1)  # prints of libraries go to stderr
     for line in sys.stdin:
         task, path, *arguments = json.loads(line)
         answer: Unchecked = None

@@ -169,9 +169,9 @@ def expected_columns(kind: type[Record]) -> str:
 
 
 def looks_like(names: Sequence[str], expected: type[Record]) -> str:
-    """Return, for a message, which other kind of record these column names fit; "" if none.
+    """Return, for a message, the other kind of record that has columns of these names; "" if none has.
 
-    expected: the kind of record that they do not fit
+    names: column names that do not fit the kind `expected`
     """
     for kind in KINDS:
         if kind is not expected and not (role := role_of(kind)).lacks(role.find(names)):
@@ -188,7 +188,7 @@ T = TypeVar("T", bound=Record)
 
 @dataclass(frozen=True)
 class _Layout:
-    """Layout of a text file: how many columns it has, and the positions of those that are needed."""
+    """Layout of a text file: its number of columns, and the positions of the columns that a record needs."""
 
     width: int
     positions: Mapping[str, int]
@@ -281,7 +281,10 @@ class RecordFile(Generic[T]):
             following = list(islice(rows, FIRST_ROWS))
             self._refuse_doubtful_header(first[1], [row for _, row in following if isinstance(row, list)])
             rows = chain([first, *following], rows)
-        layout = None if header is None else self._of_header(header)
+        layout: Optional[_Layout] = None
+        if header is not None:
+            self._meet(header)
+            layout = _Layout(len(header.names), header.places)
         if header is None and self.kind is Line and self._separator == TAB:
             rows = ((number, ["\t".join(row)] if isinstance(row, list) else row) for number, row in rows)
         numeric_titles, quotes, spaces, has_query = 0, 0, 0, "query" in self.kind.layouts[0]
@@ -335,7 +338,7 @@ class RecordFile(Generic[T]):
             )
 
     def _header(self, row: Row) -> Optional[Header]:
-        """Return the header if a first row is one, else None; raises `DataError` as `read_header` does."""
+        """Return the first row as a header, or None if it is data; raises `DataError` as `read_header` does."""
         if not isinstance(row, list):
             return None
         role, hint = role_of(self.kind, len(row)), looks_like(row, self.kind)
@@ -354,10 +357,6 @@ class RecordFile(Generic[T]):
                 f"{self.path}, line 1: {listed(row)} may name the columns, or be data: if they name columns, call "
                 f"these {', '.join(self.kind.layouts[0])}; if it is data, {data}"
             )
-
-    def _of_header(self, header: Header) -> _Layout:
-        self._meet(header)
-        return _Layout(len(header.names), header.places)
 
     def _meet(self, header: Header) -> None:
         self.columns.update((*header.places, *(name for name in header.names if name in OWN)))
@@ -554,19 +553,13 @@ class _BadRowError(Exception):
     """Reason why a row is not a record."""
 
 
-def read_records(
-    path: Union[str, os.PathLike[str]],
-    kind: type[T],
-    rules: Optional[RowOptions] = None,
-    *,
-    skip_bad_rows: bool = False,
-) -> list[T]:
-    """Return all records of a file as a list; raises `DataError` as `RecordFile` does."""
-    return list(RecordFile(path, kind, rules, skip_bad_rows=skip_bad_rows))
+def read_records(path: Union[str, os.PathLike[str]], kind: type[T], rules: Optional[RowOptions] = None) -> list[T]:
+    """Read all records of a file into a list; raises `DataError` as `RecordFile` does."""
+    return list(RecordFile(path, kind, rules))
 
 
-def write_records(path: Union[str, os.PathLike[str]], records: Iterable[Record], header: bool = True) -> int:
-    """Write a stream of records of one kind to a file atomically; return how many records there were.
+def write_records(path: Union[str, os.PathLike[str]], records: Iterable[Record]) -> int:
+    """Write records of one kind to a file atomically; return their number.
 
     The extension selects the format: `.jsonl` or `.parquet`, else tab-separated text; a final `.gz` adds gzip. Raises
     `DataError` if there are no records, if their kinds or columns differ, and in tab-separated text for a text with a
@@ -576,12 +569,12 @@ def write_records(path: Union[str, os.PathLike[str]], records: Iterable[Record],
     first = next(stream, None)
     if first is None:
         raise DataError(f"{os.fspath(path)}: no records to write")
-    # The longest layout that this record fills: all rows must have an optional column, or none.
+    # The longest layout that the first record fills: an optional column must be in all rows or in none.
     columns = max(
         (layout for layout in first.layouts if all(getattr(first, column) is not None for column in layout)), key=len
     )
     # `position` is in no layout
-    numbers = [column.name for column in fields(first) if column.name in NUMBERS] if header else []
+    numbers = [column.name for column in fields(first) if column.name in NUMBERS]
     columns += tuple(name for name in numbers if name not in columns and getattr(first, name) is not None)
     placed = [name for name in columns if isinstance(getattr(first, name), PlacedText)]
     optional = {*numbers, *(column for layout in first.layouts for column in layout)} - set(columns)
@@ -600,7 +593,7 @@ def write_records(path: Union[str, os.PathLike[str]], records: Iterable[Record],
             count += 1
             yield (*row, *(json.dumps(getattr(record, name).places) for name in placed))
 
-    write_rows(os.fspath(path), columns + tuple(PLACES[name] for name in placed), rows(), header)
+    write_rows(os.fspath(path), columns + tuple(PLACES[name] for name in placed), rows(), header=True)
     return count
 
 
@@ -647,7 +640,7 @@ def _nan_to_null(value: Any) -> Any:
 
 
 def is_finite(value: Any) -> bool:
-    """Return whether all numbers in a value, also those in its lists and dicts, are finite."""
+    """Return whether all numbers in a value are finite, also inside lists and dicts."""
     if isinstance(value, (list, dict)):
         return all(map(is_finite, value.values() if isinstance(value, dict) else value))
     return not isinstance(value, float) or math.isfinite(value)
@@ -668,7 +661,7 @@ def is_storable(text: str) -> bool:
 def open_as_one_of(path: str, kinds: Sequence[type[Record]], rules: Optional[RowOptions] = None) -> RecordFile[Record]:
     """Open a file as the first of `kinds` that its first row fits; raises `DataError` if it fits none.
 
-    With `skip_bad_rows` in the rules, at least half of the first rows must fit, so that one bad row does not decide.
+    If the rules have `skip_bad_rows`, at least half of the first rows must fit: a single bad row must not decide.
     """
     problem: Optional[DataError] = None
     some_fit: Optional[RecordFile[Record]] = None

@@ -1,4 +1,4 @@
-"""Count what is left out of a file. A bad row is counted if `--skip_bad_rows` is set, else it raises an error."""
+"""Count rows and files that are left out. A bad row raises an error unless `--skip_bad_rows` is set."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ class LeftOut:
 
     @property
     def reasons(self) -> list[str]:
-        """The first reasons; reasons of one cause are given once, with their count."""
+        """The first reasons; reasons that share a cause appear once, with their count."""
         counts = [(reason, self._counts[cause]) for cause, reason in self._first.items()]
         return [f"{reason} ({count:,} such)" if count > 1 else reason for reason, count in counts]
 
     def add_reason(self, reason: str, cause: str = "") -> None:
-        """Count one thing that is left out, for `reason`.
+        """Count a thing that is left out, for `reason`.
 
-        cause: a cause that other reasons may share, such as a missing package; "": no other reason shares it
+        cause: cause that several reasons may share, such as a missing package; defaults to the reason
         """
         self.count += 1
         cause = cause or reason
@@ -39,7 +39,7 @@ class LeftOut:
             self._counts[cause] += 1
 
     def include(self, count: int, reasons: Sequence[str]) -> None:
-        """Add `count` things that were counted elsewhere, with the first `reasons` of these."""
+        """Add the count and the first reasons of another counter."""
         for reason in reasons:
             self.add_reason(reason)
         self.count += count - len(reasons)

@@ -68,7 +68,7 @@ class SpeechModel(Protocol):
 def read(path: Path) -> Iterator[Union[Part, Unread]]:
     """Yield the transcript of a recording in parts, and an `Unread` if its end is missing; see `Reader.read`.
 
-    A recording of up to six minutes is one part. Parts of a longer one are named by the second at which they start.
+    A recording of up to six minutes is one part. Parts of a longer recording are named by the second of their start.
     Places are (begin, end) of a word in seconds of the recording. If nothing is said, the text is empty.
     """
     model = _model()
@@ -120,7 +120,7 @@ def transcript(words: Iterable[tuple[str, float, float]], start: float) -> tuple
     """Join words to a text; return it, and the words' places: start and end in code points, then in seconds.
 
     words: (word, begin, end) as `SpeechModel.words` yields them
-    start: the second of the recording at which the piece of these words starts
+    start: second of the recording at which the transcribed piece starts
 
     A pause of two seconds begins a line.
     """

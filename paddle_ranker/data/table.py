@@ -228,7 +228,7 @@ class _ColumnSummary:
 
     def __init__(self) -> None:
         self.numbers, self.count, self.low, self.high = 0, 0, "", ""
-        self.values = dict[str, int]()  # the first different ones, and the rows in which they stand first
+        self.values = dict[str, int]()  # the first distinct values, with the row of their first occurrence
 
     def add(self, cell: str, row: int) -> None:
         """Count a cell that is not empty, in row number `row`."""
@@ -306,7 +306,7 @@ class _PlacedWriter:
 
 
 def _with_words(name: str) -> str:
-    """Return a column's name; if it joins several words, followed by these in parentheses: `unitPrice (unit Price)`."""
+    """Return a column's name. If it joins several words, they follow in parentheses: `unitPrice (unit Price)`."""
     words = " ".join(_WORDS.findall(name))
     return name if words == name or not words else f"{name} ({words})"
 

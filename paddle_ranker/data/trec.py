@@ -126,13 +126,14 @@ def read_run(path: str, *, skip_bad_rows: bool = False) -> Run:
     return Run(_not_empty(path, run, skips), tag, _notes(path, skips))
 
 
-def read_qrels(path: str, rules: Optional[RowOptions] = None, *, skip_bad_rows: bool = False) -> Qrels:
+def read_qrels(path: str, rules: Optional[RowOptions] = None) -> Qrels:
     """Read qrels.
 
     Raises `DataError` with file and line for an invalid line, and for contradictory labels of a document for a query.
-    With `skip_bad_rows` such lines are counted, and contradictory labels are dropped. A repeated line counts once.
+    If the rules have `skip_bad_rows`, invalid lines are counted and contradictory labels dropped. A repeated line
+    counts once.
     """
-    rules = rules or RowOptions(skip_bad_rows=skip_bad_rows)
+    rules = rules or RowOptions()
     skips = Skips(rules.skip_bad_rows, name_files=len(paths_of(path)) > 1)
     qrels: Labels = {}
     lines: dict[tuple[str, str], str] = {}
@@ -201,7 +202,7 @@ def run_lines(by_query: Scores, tag: str) -> Iterator[str]:
 
 
 def in_order(documents: Iterable[str]) -> dict[str, float]:
-    """Return descending scores, -1, -2, ..., for documents in order, best first; they stay distinct as float32."""
+    """Return the scores -1, -2, ... for documents in order, best first; they stay distinct as float32."""
     return {document: -float(place) for place, document in enumerate(documents, start=1)}
 
 
@@ -216,12 +217,13 @@ def write_qrels(path: str, rows: Iterable[tuple[str, str, float]]) -> None:
             stream.write(line.encode("utf-8"))
 
 
-def read_texts(
-    path: str, wanted: Collection[str], rules: Optional[RowOptions] = None, *, skip_bad_rows: bool = False
-) -> dict[str, str]:
-    """Read the texts whose ids are in `wanted`; return them by id. The file may be much larger than memory."""
+def read_texts(path: str, wanted: Collection[str], rules: Optional[RowOptions] = None) -> dict[str, str]:
+    """Read the texts whose ids are in `wanted`; return them by id. The file may be much larger than memory.
+
+    Raises `DataError` for an invalid line, and for an id without a text.
+    """
     wanted = set(wanted)
-    texts = _texts(path, wanted, rules or RowOptions(skip_bad_rows=skip_bad_rows))
+    texts = _texts(path, wanted, rules or RowOptions())
     missing = sorted(wanted - texts.keys())
     if missing:
         raise DataError(
@@ -232,7 +234,7 @@ def read_texts(
 
 
 def read_queries(path: str, rules: Optional[RowOptions] = None) -> dict[str, str]:
-    """Read all queries of a file; return their texts by id, or by line number if the file has no ids.
+    """Read all queries of a file into a dict by id, or by line number if the file has no ids.
 
     Raises `DataError` for a line without a text, and for an id with several texts.
     """
@@ -242,7 +244,7 @@ def read_queries(path: str, rules: Optional[RowOptions] = None) -> dict[str, str
 def _texts(path: str, wanted: Optional[Collection[str]], rules: RowOptions) -> dict[str, str]:
     """Read texts by id.
 
-    wanted: ids of the texts to read; None: all texts, by line number where ids are missing
+    wanted: ids of the texts to read; None reads all texts, and numbers a text without an id by its line
     """
     skips = Skips(rules.skip_bad_rows, name_files=len(paths_of(path)) > 1)
     texts: dict[str, str] = {}
@@ -272,7 +274,7 @@ def _keys(keys: tuple[str, ...]) -> Header:
 
 
 def _text(row: Row, header: Optional[Header]) -> Union[tuple[str, str], str]:
-    """Return a row's (id, text), or a string that says what is wrong with it."""
+    """Return a row's (id, text), or the reason why the row is bad."""
     if isinstance(row, BadRow):
         return row.reason
     if isinstance(row, list) and header is None and len(row) not in (2, 3):

@@ -23,6 +23,7 @@ from paddle_ranker.array_types import Array, Arrays, Integers
 from paddle_ranker.data.pictures import ImageError, ImageLimits, Source, read_picture
 from paddle_ranker.encoding.columns import Columns, Indices
 from paddle_ranker.errors import RankerError, quoted
+from paddle_ranker.runtime import usable_cores
 from paddle_ranker.storage.foreign_config import PREPROCESSOR_FILE, ForeignConfig, read_preprocessor
 from paddle_ranker.storage.untrusted import UncheckedObject
 
@@ -227,7 +228,7 @@ class PictureEncoder:
         Raises `ImageError` for the first that is damaged, too large or no picture; the message has its path or index.
         """
         pixels = np.empty((len(pictures), 3, self.height, self.width), np.uint8)
-        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        with ThreadPoolExecutor(usable_cores()) as pool:
             for number, picture in enumerate(pool.map(self._encoded, range(len(pictures)), pictures)):
                 pixels[number] = picture
         return EncodedPictures(pixels)

@@ -152,7 +152,7 @@ def test_lists_of_positives_and_negatives_are_rows_of_every_training(
     assert "not used: prompt" in capsys.readouterr().err
     triples = [Triple("q", "a", "c", 3, 1), Triple("q", "a", "d", 3, -1), Triple("q", "b", "c", 2.5, 1),
                Triple("q", "b", "d", 2.5, -1)]  # fmt: skip
-    assert read_records(path, Triple, skip_bad_rows=True) == triples
+    assert read_records(path, Triple, RowOptions(skip_bad_rows=True)) == triples
     for row, problem in (
         ({"query": "q", "pos": ["a"], "neg": []}, "line 1: empty lists, which hold no training triples"),
         ({"query": "q", "pos": ["a"], "neg": ["b"], "pos_scores": [1, 2]}, "2 numbers of teacher_score for 1 of title"),

@@ -109,10 +109,10 @@ def test_tab_separated_text_is_byte_for_byte_as_stated(tmp_path: Path) -> None:
         ([LabeledPair("a", "b", 1.0, -2.5)], "query\ttitle\tlabel\tteacher_score\na\tb\t1\t-2.5\n"),
         ([LabeledPair("a", "b", 1.0, position=4)], "query\ttitle\tlabel\tposition\na\tb\t1\t4\n"),
         ([Triple("a", "b", "c", 1.0, 0.5)], triples),
-        ([TitleRow("t", "7")], "7\tt\n"),
+        ([TitleRow("t", "7")], "id\ttitle\n7\tt\n"),
     ]
     for records, written in cases:
-        write_records(tmp_path / "a.tsv", records, header=not isinstance(records[0], TitleRow))
+        write_records(tmp_path / "a.tsv", records)
         assert (tmp_path / "a.tsv").read_bytes() == written.encode()
         assert read_records(tmp_path / "a.tsv", type(records[0]), GRADED) == records
 
@@ -231,7 +231,7 @@ def test_skipped_rows_are_counted_with_their_reasons(tmp_path: Path) -> None:
             "kept 2; skipped 4 (line 3: 2 columns, expected 3; line 4: an empty line; line 5"
         )
     with pytest.raises(DataError, match="kept 0; skipped 2"):
-        read_records(file(tmp_path, "a\nb\n"), Triple, skip_bad_rows=True)
+        read_records(file(tmp_path, "a\nb\n"), Triple, RowOptions(skip_bad_rows=True))
     first = next(iter(RecordFile(file(tmp_path, "a\tb\nbad\n"), Pair)))
     assert first == Pair("a", "b")  # rows are streamed: the bad second one was not reached
 

@@ -65,7 +65,7 @@ def test_what_is_no_run_and_no_qrels_is_named_with_its_line(
 
 def test_bad_lines_may_be_skipped_and_are_counted(tmp_path: Path) -> None:
     qrels = write(tmp_path / "qrels", "q1 0 d1 1\nq1 0 d1 0\nq1 0 d2 0\nq1 0 d3 x\n")
-    found = read_qrels(qrels, skip_bad_rows=True)
+    found = read_qrels(qrels, RowOptions(skip_bad_rows=True))
     assert found.qrels == {"q1": {"d2": 0}}  # neither of the two labels is believed
     assert len(found.notes) == 1 and "skipped 2 (line 2: label 0" in found.notes[0]
     run = read_run(write(tmp_path / "run", "q Q0 d 1 2 a\nq Q0 d 1 3 a\nq Q0 e 1\n"), skip_bad_rows=True)
@@ -211,7 +211,7 @@ def test_several_files_are_one(tmp_path: Path) -> None:
     first = write(tmp_path / "a", "query-id\tcorpus-id\tscore\nq1\td1\t1\n")
     second = write(tmp_path / "b", "q1 0 d2 0\nq2 0 d1 x\nq1 0 d1 0\n")
     both = SeveralFiles([first, second])
-    found = read_qrels(both, skip_bad_rows=True)
+    found = read_qrels(both, RowOptions(skip_bad_rows=True))
     assert found.qrels == {"q1": {"d2": 0}}  # d1 has two labels
     assert f"{second}, line 2: the label 'x'" in found.notes[0] and f"but 1 in line 2 of {first}" in found.notes[0]
     texts = SeveralFiles([write(tmp_path / name, f"id\ttext\nd{name}\t{name}\n") for name in "12"])

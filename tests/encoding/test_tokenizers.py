@@ -16,7 +16,7 @@ import pytest
 from tokenizers import normalizers, pre_tokenizers
 
 from paddle_ranker.encoding.pair_encoder import PairEncoder
-from paddle_ranker.encoding.tokenizers.builtin import Tokenizer, WordPiece
+from paddle_ranker.encoding.tokenizers.builtin import WordPiece
 from paddle_ranker.encoding.tokenizers.text_rules import TextRules, WordSplitter
 from paddle_ranker.encoding.tokenizers.tokenizer_folder import TokenizerFiles
 from paddle_ranker.errors import CheckpointError
@@ -242,7 +242,7 @@ def test_the_tokenizer_imports_no_heavy_package() -> None:
 @pytest.mark.unit
 def test_ids_by_hand(tmp_path: Path) -> None:
     tokens = [*SPECIAL, "[", "]", "cls", "机", "note", "##10", "＋", "д", "##д", "##x", "w"]
-    tokenizer = Tokenizer(make_files(tmp_path, tokens))
+    tokenizer = make_files(tmp_path, tokens).tokenizer()
     texts = ["Note10＋机", "", "[CLS]", "机器", "д" * 100, "д" * 101, "w x ##10", "10"]
     expected = [[9, 10, 11, 8], [], [5, 7, 6], [8, 4], [12] + [13] * 99, [4], [15, 4, 4, 4, 4], [4]]
     assert rows_of(tokenizer, texts) == expected
@@ -254,8 +254,8 @@ def test_threads_can_share_a_tokenizer(tmp_path: Path) -> None:
     files = make_files(tmp_path, [*SPECIAL, *"abcdefgh", *(f"##{c}" for c in "abcdefgh")])
     generator = random.Random(3)
     texts = [" ".join("".join(generator.choices("abcdefghi", k=5)) for _ in range(8)) for _ in range(400)]
-    expected = rows_of(Tokenizer(files), texts)
-    tokenizer = Tokenizer(files)
+    expected = rows_of(files.tokenizer(), texts)
+    tokenizer = files.tokenizer()
     with ThreadPoolExecutor(6) as pool:
         parts = [pool.submit(rows_of, tokenizer, texts[i : i + 20]) for _ in range(6) for i in range(0, 400, 20)]
     assert [row for part in parts for row in part.result()] == expected * 6
@@ -315,5 +315,5 @@ def test_ids_equal_paddlenlp_for_every_character(tmp_path: Path, every: bool) ->
     texts = [" ".join(f"{char} a{char}b" for char in kept[i : i + 256]) for i in range(0, len(kept), 256)]
     expected = rows_of(PaddlePython(files), [*texts, *NASTY_TEXTS])
     assert max(map(max, expected[: len(texts)])) > len(pieces)
-    found = rows_of(Tokenizer(files), [*texts, *NASTY_TEXTS])
+    found = rows_of(files.tokenizer(), [*texts, *NASTY_TEXTS])
     assert [i for i, row in enumerate(found) if row != expected[i]] == []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Optional, Protocol
+from typing import Optional
 
 import numpy as np
 
@@ -37,27 +37,17 @@ class _WordCache(dict[str, bytes]):
         return ids
 
 
-class Vocabulary(Protocol):
-    """Vocabulary that the WordPiece tokenizer reads, such as `TokenizerFiles`."""
-
-    @property
-    def rules(self) -> TextRules: ...
-
-    @property
-    def token_to_id(self) -> dict[str, int]: ...
-
-    @property
-    def special_tokens(self) -> dict[str, str]: ...
-
-
 class Tokenizer:
-    """WordPiece encoder of texts as ids, without special tokens. Thread-safe."""
+    """WordPiece encoder of texts as ids, without special tokens. Thread-safe.
 
-    def __init__(self, files: Vocabulary) -> None:
-        self._normalize = WordSplitter(files.rules).normalize
-        self._ids_of_word = _WordCache(
-            WordPiece(files.token_to_id, files.token_to_id[files.special_tokens["unk_token"]])
-        ).__getitem__
+    rules: rules for splitting texts into words
+    token_to_id: ids by token
+    unk_id: id of unknown words
+    """
+
+    def __init__(self, rules: TextRules, token_to_id: Mapping[str, int], unk_id: int) -> None:
+        self._normalize = WordSplitter(rules).normalize
+        self._ids_of_word = _WordCache(WordPiece(token_to_id, unk_id)).__getitem__
 
     def encode(self, texts: Sequence[str], most: Optional[int] = None) -> FlatIds:
         normalize, ids_of_word = self._normalize, self._ids_of_word

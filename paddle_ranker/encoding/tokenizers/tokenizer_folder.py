@@ -120,7 +120,7 @@ class TokenizerFiles:
 
     def tokenizer(self) -> Tokenizer:
         """Create the built-in tokenizer."""
-        return Tokenizer(self)
+        return Tokenizer(self.rules, self.token_to_id, self.token_to_id[self.special_tokens["unk_token"]])
 
     def words(self) -> Sequence[str]:
         """Return the texts of ordinary tokens, without `##`."""

@@ -13,7 +13,7 @@ from paddle_ranker.metrics.calibration import sigmoid
 from paddle_ranker.model.info import RankerInfo
 from paddle_ranker.serving.core.faults import INVALID, TIMED_OUT, Fault
 from paddle_ranker.serving.core.limits import Limits
-from paddle_ranker.serving.core.services import Scores, VectorService
+from paddle_ranker.serving.core.services import Models, Scores
 from paddle_ranker.serving.paddle.messages import messages
 
 VOCABULARY = 100
@@ -37,8 +37,8 @@ def text_request(query: str, titles: Sequence[str], **fields: Any) -> bytes:
     return bytes(request.SerializeToString())
 
 
-class FakeService:
-    """Score at once; or after `gate` is set, and never where `fault` or `error` says so.
+class FakeService(Models):
+    """The models of a server, and its ranker. Score at once; or after `gate` is set, and never where `fault` or `error` says so.
 
     Attributes: `calls`, pairs of each call; `cancelled`, calls that were cancelled; `deadlines`, as given.
     """
@@ -52,8 +52,7 @@ class FakeService:
         self.deadlines: list[Optional[float]] = []
         self.gate: Optional[asyncio.Event] = None
         self.failure: Optional[Exception] = None
-        self.tower: Optional[VectorService] = None
-        self.has_ranker = True
+        super().__init__(self)
 
     async def score_pairs(
         self, queries: Sequence[str], titles: Sequence[str], *, deadline: Optional[float] = None

@@ -12,7 +12,7 @@ from typing import Any, Optional
 
 from paddle_ranker.serving.core.faults import INVALID, Fault
 from paddle_ranker.serving.core.limits import require_key
-from paddle_ranker.serving.core.services import ScoringService
+from paddle_ranker.serving.core.services import CountedRequest, ScoringService
 from paddle_ranker.serving.process.protocols import PROTOCOLS, PortProtocol, ProtocolHandler, ServerContext
 
 BEGINS, LONGEST = b"RANK ", 1 << 16
@@ -40,8 +40,8 @@ class LineProtocol(asyncio.Protocol):
 
     async def _answer(self, line: bytes) -> None:
         try:
-            with self._counting(self._context.ranker) as ranker:  # which also logs the request
-                answer = await _probability(ranker, line, self._context.config.api_key)
+            with self._counting() as record:  # which also logs the request
+                answer = await _probability(self._context.models.ranker, line, self._context.config.api_key, record)
         except Fault as fault:
             answer = f"error: {fault}"
         except Exception:
@@ -69,12 +69,13 @@ class LineProtocol(asyncio.Protocol):
         self._transport.abort()
 
 
-async def _probability(ranker: ScoringService, line: bytes, api_key: Optional[str]) -> str:
+async def _probability(ranker: ScoringService, line: bytes, api_key: Optional[str], record: CountedRequest) -> str:
     try:
         query, title, *key = line.decode("utf-8").split("\t")
     except ValueError as error:
         raise Fault(INVALID, "expected query<TAB>title") from error
     require_key(api_key, "\t".join(key))
+    record.note(1, queries=[query], titles=[title])
     scores = await ranker.score_pairs([query], [title])
     return f"{scores.probabilities[0]:.6f}"
 

@@ -442,8 +442,8 @@ def test_requests_for_vectors_are_counted_and_their_texts_logged_where_that_is_a
     for log_texts in (False, True):
         with (tmp_path / "log").open("w+") as stream:
             log = JsonLog(stream.fileno(), with_texts=True)
-            with CountedRequest(alone, protocol="grpc", metrics=metrics, log=log, log_texts=log_texts) as service:
-                asyncio.run(general_model.infer(tensors(text=TEXTS[:2]), service))
+            with CountedRequest(protocol="grpc", metrics=metrics, log=log, log_texts=log_texts) as record:
+                asyncio.run(general_model.infer(tensors(text=TEXTS[:2]), alone, record=record))
             log.close()
             stream.seek(0)
             line = json.loads(stream.read())

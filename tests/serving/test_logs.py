@@ -18,8 +18,10 @@ from paddle_ranker.serving.core.faults import OVERLOADED, Fault
 from paddle_ranker.serving.core.logs import JsonLog, routed_logging
 from paddle_ranker.serving.core.metrics import Metrics
 from paddle_ranker.serving.core.services import CountedRequest
+from paddle_ranker.serving.paddle.general_model import infer
+from paddle_ranker.serving.paddle.messages import messages
 from tests.conftest import REPOSITORY
-from tests.fake_service import FakeService
+from tests.fake_service import FakeService, text_request
 from tests.started import until
 
 pytestmark = pytest.mark.unit
@@ -110,15 +112,16 @@ def test_requests_of_every_protocol_are_lines(tmp_path: Path, log_texts: bool) -
     with path.open("wb") as stream:
         log = JsonLog(stream.fileno())
 
-        def request(asked: FakeService) -> CountedRequest:
-            return CountedRequest(asked, protocol="grpc", metrics=Metrics(), log=log, log_texts=log_texts)
+        def ask(asked: FakeService, titles: list[str]) -> None:
+            request = messages().Request.FromString(text_request("a", titles))
+            with CountedRequest(protocol="grpc", metrics=Metrics(), log=log, log_texts=log_texts) as record:
+                asyncio.run(infer(request, asked, record=record))
 
-        with request(FakeService()) as service:
-            asyncio.run(service.score_pairs(["a", "a"], ["b", "c"]))
+        ask(FakeService(), ["b", "c"])
         failing = FakeService()
         failing.failure = Fault(OVERLOADED, "a reason")
-        with pytest.raises(Fault), request(failing) as service:
-            asyncio.run(service.score_pairs(["a"], ["b"]))
+        with pytest.raises(Fault):
+            ask(failing, ["b"])
         log.close()
     lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     assert [(line["event"], line["protocol"], line["outcome"]) for line in lines] == [

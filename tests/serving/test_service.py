@@ -25,7 +25,7 @@ from paddle_ranker.serving.core.limits import Limits
 from paddle_ranker.serving.core.metrics import Metrics
 from paddle_ranker.serving.core.ranker_slot import RankerSlot, check
 from paddle_ranker.serving.core.server_config import ServeConfig
-from paddle_ranker.serving.core.services import CountedRequest, Models
+from paddle_ranker.serving.core.services import CountedRequest
 from tests.engine_calls import logits_of
 from tests.export_cases import Exports, write_case, write_two_members
 from tests.serving_cases import SECONDS
@@ -92,9 +92,9 @@ def test_a_single_text_is_cut_only_if_the_server_truncates(truncates: bool, text
     ("error", "outcome"),
     [(None, "ok"), (Fault(OVERLOADED, "full"), "overloaded"), (asyncio.CancelledError(), "cancelled")],
 )
-def test_a_counted_request_has_its_outcome(service: RankerSlot, error: Optional[BaseException], outcome: str) -> None:
+def test_a_counted_request_has_its_outcome(error: Optional[BaseException], outcome: str) -> None:
     metrics = Metrics()
-    with suppress(Fault, asyncio.CancelledError), CountedRequest(Models(service), protocol="x", metrics=metrics):
+    with suppress(Fault, asyncio.CancelledError), CountedRequest(protocol="x", metrics=metrics):
         if error is not None:
             raise error
     assert f'ranker_requests_total{{outcome="{outcome}",protocol="x"}} 1.0' in metrics.render()[0].decode()

@@ -82,7 +82,7 @@ class BaiduStdClient(GeneralModelClient):
                 raise ServerError(f"{self.address}: announces an answer of {head.body_size:,} bytes")
             body = self._read(head.body_size, end)
             meta = baidu_std.read_meta(body[: head.meta_size])
-            payload = baidu_std.read_body(meta, body[head.meta_size :], LARGEST_ANSWER).payload
+            payload = baidu_std.read_body(meta, body[head.meta_size :], LARGEST_ANSWER)
         except Fault as fault:
             raise ServerError(f"{self.address}: does not speak baidu_std ({fault})") from fault
         if meta.correlation_id != self._correlation_id and not meta.response.error_code:

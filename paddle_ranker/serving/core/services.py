@@ -1,6 +1,6 @@
-"""Interfaces by which protocols get scores and vectors from models, and their wrapper that counts and logs requests.
+"""Interfaces by which protocols get scores and vectors from models, and the record of a request for metrics and log.
 
-The wrapper is for requests that do not come over HTTP, where the middleware counts and logs.
+The record is for requests that do not come over HTTP, where the middleware counts and logs.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Callable, NamedTuple, Optional, Protocol
 
 from paddle_ranker.array_types import Array
@@ -114,27 +113,12 @@ class VectorService(Protocol):
         ...
 
 
-class ModelService(ScoringService, Protocol):
-    """Service for Paddle Serving's protocols: scores of a ranker and, if the server has a tower, vectors.
-
-    Attributes:
-        tower: computes vectors; None without a tower.
-        has_ranker: False if there is only a tower.
-    """
-
-    @property
-    def tower(self) -> Optional[VectorService]: ...
-
-    @property
-    def has_ranker(self) -> bool: ...
-
-
 @dataclass
 class Models:
-    """A `ModelService` made of a server's slots.
+    """Models of a server for Paddle Serving's protocols.
 
-    ranker: slot of the ranker; on a server without one, a service that refuses all requests
-    tower: slot of the tower; None without a tower
+    ranker: scores pairs; without a ranker, a service that refuses all requests
+    tower: computes vectors; None without a tower
     has_ranker: whether the server has a ranker
     """
 
@@ -142,62 +126,26 @@ class Models:
     tower: Optional[VectorService] = None
     has_ranker: bool = True
 
-    @property
-    def info(self) -> RankerInfo:
-        return self.ranker.info
 
-    @property
-    def limits(self) -> Limits:
-        return self.ranker.limits
-
-    async def score_pairs(
-        self, queries: Sequence[str], titles: Sequence[str], *, deadline: Optional[float] = None
-    ) -> Scores:
-        return await self.ranker.score_pairs(queries, titles, deadline=deadline)
-
-    async def score_tokens(
-        self, input_ids: Array, token_type_ids: Array, *, deadline: Optional[float] = None
-    ) -> Scores:
-        return await self.ranker.score_tokens(input_ids, token_type_ids, deadline=deadline)
-
-
-# Called with a service; returns a context manager for one request. It is entered when the request arrives, and left
-# when it is answered, with the fault as exception if it is refused. `contextlib.nullcontext` counts nothing.
-Counting = Callable[[ModelService], AbstractContextManager[ModelService]]
-
-
-class CountedRequest(Models):
-    """The models for one request. When its block ends, the request is counted under `protocol` and logged.
+class CountedRequest:
+    """Record of one request. When its block ends, the request is counted under `protocol` and logged.
 
     Args:
         log: log for the line; None: no line is written.
         log_texts: whether the line has the request's texts.
     """
 
-    def __init__(
-        self,
-        service: ModelService,
-        *,
-        protocol: str,
-        metrics: Metrics,
-        log: Optional[JsonLog] = None,
-        log_texts: bool = False,
-    ):
-        tower = None if service.tower is None else _CountedTower(self, service.tower)
-        super().__init__(service, tower, service.has_ranker)
+    def __init__(self, *, protocol: str, metrics: Metrics, log: Optional[JsonLog] = None, log_texts: bool = False):
         self._protocol, self._metrics = protocol, metrics
         self._log, self._log_texts = log, log_texts
-        self._pairs: Optional[int] = None
+        self._rows: Optional[int] = None
         self._texts: Optional[dict[str, list[str]]] = None
-        self._began = 0.0
 
-    def __enter__(self) -> ModelService:
+    def __enter__(self) -> CountedRequest:
         self._began = time.perf_counter()
         return self
 
-    def __exit__(
-        self, kind: Optional[type[BaseException]], error: Optional[BaseException], trace: Optional[TracebackType]
-    ) -> None:
+    def __exit__(self, kind: Optional[type[BaseException]], error: Optional[BaseException], trace: object) -> None:
         seconds, outcome = time.perf_counter() - self._began, _outcome(error)
         self._metrics.request(self._protocol, outcome, seconds)
         if self._log is not None:
@@ -206,55 +154,20 @@ class CountedRequest(Models):
                 protocol=self._protocol,
                 outcome=outcome,
                 milliseconds=round(1000 * seconds, 3),
-                pairs=self._pairs,
+                pairs=self._rows,
                 texts=self._texts,
             )
 
     def note(self, rows: int, **texts: Sequence[str]) -> None:
-        """Record the request's row count and its texts by name, for the metrics and the log."""
-        self._pairs = rows
+        """Record the number of rows, and the texts by their name in the log."""
+        self._rows = rows
         if self._log_texts and texts:
             self._texts = {name: list(column) for name, column in texts.items()}
 
-    async def score_pairs(
-        self, queries: Sequence[str], titles: Sequence[str], *, deadline: Optional[float] = None
-    ) -> Scores:
-        self.note(len(titles), queries=queries, titles=titles)
-        return await super().score_pairs(queries, titles, deadline=deadline)
 
-    async def score_tokens(
-        self, input_ids: Array, token_type_ids: Array, *, deadline: Optional[float] = None
-    ) -> Scores:
-        self.note(len(input_ids))
-        return await super().score_tokens(input_ids, token_type_ids, deadline=deadline)
-
-
-@dataclass(frozen=True)
-class _CountedTower:
-    """Tower for one request, whose texts are recorded in the `CountedRequest`."""
-
-    request: CountedRequest
-    service: VectorService
-
-    @property
-    def info(self) -> TowerInfo:
-        return self.service.info
-
-    @property
-    def limits(self) -> Limits:
-        return self.service.limits
-
-    async def vectors(
-        self, texts: Sequence[str], *, is_query: bool = False, deadline: Optional[float] = None, field: str = "text"
-    ) -> TextVectors:
-        self.request.note(len(texts), texts=texts)
-        return await self.service.vectors(texts, is_query=is_query, deadline=deadline, field=field)
-
-    async def token_vectors(
-        self, input_ids: Array, token_type_ids: Array, *, deadline: Optional[float] = None
-    ) -> TextVectors:
-        self.request.note(len(input_ids))
-        return await self.service.token_vectors(input_ids, token_type_ids, deadline=deadline)
+# Returns a context manager for one request. It is entered when the request arrives, and left when it is answered, with
+# the fault as exception if it is refused. `contextlib.nullcontext` counts nothing.
+Counting = Callable[[], AbstractContextManager[Optional[CountedRequest]]]
 
 
 def _outcome(error: Optional[BaseException]) -> str:

@@ -39,14 +39,6 @@ class Head(NamedTuple):
     meta_size: int
 
 
-class Frame(NamedTuple):
-    """A frame's parts; the payload is decompressed."""
-
-    meta: Message
-    payload: bytes
-    attachment: bytes
-
-
 def read_head(data: bytes) -> Head:
     """Return the sizes that the first 12 bytes of `data` state.
 
@@ -68,8 +60,8 @@ def read_meta(data: bytes) -> Message:
     return parse(messages().RpcMeta, data)
 
 
-def read_body(meta: Message, body: bytes, limit: int, share: Optional[Share] = None) -> Frame:
-    """Split `body`, the bytes of a frame after its RpcMeta, into the payload, decompressed, and the attachment.
+def read_body(meta: Message, body: bytes, limit: int, share: Optional[Share] = None) -> bytes:
+    """Return the payload, decompressed, in `body`, the bytes of a frame after its RpcMeta; an attachment is ignored.
 
     meta: the frame's RpcMeta
     limit: maximum number of bytes of the decompressed payload
@@ -80,7 +72,7 @@ def read_body(meta: Message, body: bytes, limit: int, share: Optional[Share] = N
     size = meta.attachment_size
     if not 0 <= size <= len(body):
         raise Fault(INVALID, f"is {size:,}, after the RpcMeta come {len(body):,} bytes", field="attachment_size")
-    payload, attachment = body[: len(body) - size], body[len(body) - size :]
+    payload = body[: len(body) - size]
     if meta.compress_type in _METHODS:
         payload = unpack(payload, _METHODS[meta.compress_type], limit, share)
     elif meta.compress_type != NONE:
@@ -89,19 +81,15 @@ def read_body(meta: Message, body: bytes, limit: int, share: Optional[Share] = N
         raise Fault(INVALID, problem, field="compress_type")
     elif len(payload) > limit:
         raise Fault(TOO_LARGE, f"has {len(payload):,} bytes, above the {limit:,} of a request", field="body")
-    return Frame(meta, payload, attachment)
+    return payload
 
 
-def write_frame(meta: Message, payload: bytes = b"", attachment: bytes = b"") -> bytes:
-    """Return the bytes of a frame, its payload compressed by `meta.compress_type`; set `meta.attachment_size`."""
+def write_frame(meta: Message, payload: bytes = b"") -> bytes:
+    """Return the bytes of a frame without an attachment, its payload compressed by `meta.compress_type`."""
     if meta.compress_type in _METHODS:
         payload = pack(payload, _METHODS[meta.compress_type])
-    if attachment:
-        meta.attachment_size = len(attachment)
-    head = meta.SerializeToString()
-    return b"".join(
-        (_HEAD.pack(MAGIC, len(head) + len(payload) + len(attachment), len(head)), head, payload, attachment)
-    )
+    written = meta.SerializeToString()
+    return b"".join((_HEAD.pack(MAGIC, len(written) + len(payload), len(written)), written, payload))
 
 
 def reply(correlation_id: int, payload: bytes = b"", *, error: Optional[tuple[int, str]] = None) -> bytes:

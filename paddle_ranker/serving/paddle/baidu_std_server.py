@@ -13,7 +13,7 @@ from paddle_ranker.serving.core.byte_budget import Share
 from paddle_ranker.serving.core.connections import Connections, Patience, close_gently
 from paddle_ranker.serving.core.faults import INTERNAL, INVALID, NO_METHOD, NOT_FOUND, TOO_LARGE, Fault
 from paddle_ranker.serving.core.limits import require_key
-from paddle_ranker.serving.core.services import Counting, ModelService
+from paddle_ranker.serving.core.services import Counting, Models
 from paddle_ranker.serving.core.threads import MUCH_BYTES, run_in_thread
 from paddle_ranker.serving.paddle import baidu_std
 from paddle_ranker.serving.paddle.general_model import bounds, infer
@@ -40,19 +40,19 @@ class BaiduStdProtocol(asyncio.Protocol):
 
     def __init__(
         self,
-        service: ModelService,
+        models: Models,
         *,
         api_key: Optional[str] = None,
         connections: Optional[Connections] = None,
         counting: Counting = contextlib.nullcontext,
         in_flight: int = 64,
     ) -> None:
-        self._service = service
+        self._models = models
         self._api_key = api_key
         self._connections = Connections(1) if connections is None else connections
         self._counting = counting
         self._most_in_flight = in_flight
-        self._limit = service.limits.request_bytes
+        self._limit = models.ranker.limits.request_bytes
         self._tasks: set[asyncio.Task[None]] = set()
         self._budget = self._connections.budget
         self._buffer = bytearray()
@@ -217,13 +217,13 @@ class BaiduStdProtocol(asyncio.Protocol):
         """
         try:
             with self._budget.share() as share:
-                with self._counting(self._service) as service:
+                with self._counting() as record:
                     if isinstance(body, Fault):
                         raise body
                     share.reserve(len(body))
-                    request, deadline = await self._request(meta, body, service, share)
+                    request, deadline = await self._request(meta, body, share)
                     body = b""  # its texts are held once
-                    response = await infer(request, service, deadline=deadline, share=share)
+                    response = await infer(request, self._models, deadline=deadline, share=share, record=record)
                     written = baidu_std.reply(meta.correlation_id, bytes(response.SerializeToString()))
                 await self._send(written, share)
             return
@@ -256,17 +256,16 @@ class BaiduStdProtocol(asyncio.Protocol):
         if call.method_name not in GENERAL_METHODS:
             raise Fault(NO_METHOD, f"{quoted(call.method_name)} is no method; {', '.join(GENERAL_METHODS)} are")
 
-    async def _request(self, meta: Message, body: bytes, service: ModelService, share: Share) -> tuple[Message, float]:
+    async def _request(self, meta: Message, body: bytes, share: Share) -> tuple[Message, float]:
         """Parse the request in a frame's body; return (request, deadline on `time.monotonic()`'s clock)."""
         arrived = time.monotonic()
         self._check(meta)
         call = meta.request
         much = MUCH_BYTES + 1 if meta.compress_type else 0  # the decompressed size is not known
-        seconds = call.timeout_ms / 1000 if call.timeout_ms > 0 else service.limits.deadline_seconds
-        deadline, allowed = arrived + seconds, bounds(service)
+        seconds = call.timeout_ms / 1000 if call.timeout_ms > 0 else self._models.ranker.limits.deadline_seconds
+        deadline, allowed = arrived + seconds, bounds(self._models)
         async with self._reading_turn:
-            frame = await run_in_thread(much, baidu_std.read_body, meta, body, self._limit, share, deadline=deadline)
-            payload = frame.payload
+            payload = await run_in_thread(much, baidu_std.read_body, meta, body, self._limit, share, deadline=deadline)
             await run_in_thread(len(payload), share.reserve_read, payload, deadline=deadline)
             request = await run_in_thread(
                 len(payload), parse, messages().Request, payload, allowed, share, deadline=deadline
@@ -285,7 +284,7 @@ class BaiduStdProtocol(asyncio.Protocol):
 
     def _end_with(self, fault: Fault, correlation_id: int) -> None:
         """Answer with an error, then close the connection, since the start of the next frame cannot be found."""
-        with contextlib.suppress(Fault), self._counting(self._service):
+        with contextlib.suppress(Fault), self._counting():
             raise fault
         self._transport.write(baidu_std.reply(correlation_id, error=(fault.kind.brpc, str(fault))))
         self._lingers = True

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import Optional
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any, Optional
 
 import numpy as np
 
@@ -19,7 +20,7 @@ from paddle_ranker.serving.core.byte_budget import Share
 from paddle_ranker.serving.core.faults import INVALID, Fault
 from paddle_ranker.serving.core.jobs import Texts
 from paddle_ranker.serving.core.limits import Limits
-from paddle_ranker.serving.core.services import ModelService, Scores, ScoringService, VectorService
+from paddle_ranker.serving.core.services import CountedRequest, Models, Scores, ScoringService, VectorService
 from paddle_ranker.serving.core.threads import run_in_thread
 from paddle_ranker.serving.paddle.messages import Bounds, Message, bounds_of, messages
 
@@ -27,7 +28,6 @@ _MOST_FIELDS = 1000  # fields of a Request: two tensors, the fetched names, and 
 ENGINE_NAME = "GeneralInferOp_0"
 PROBABILITY = "sigmoid_2.tmp_0"  # the variable of the exported model; its alias is "predict"
 TOKENS = ("input_ids", "token_type_ids")
-_FETCHED = {"predict": (PROBABILITY, "predict"), PROBABILITY: (PROBABILITY, "predict"), "logit": ("logit", "logit")}
 INT64, FLOAT32, INT32, STRING = 0, 1, 2, 20  # elem_type
 _FLOAT_DATA = b"\x12"  # the tag of the field, whose elements are packed
 _NUMBER_BYTES = 40  # most memory of a vector's component in an answer, as JSON
@@ -56,14 +56,17 @@ class ServedTensors(ABC):
     Attributes:
         limits: limits of requests.
         texts: the sets of string tensors, each a tuple of names, that the model takes in place of tokens.
+        logged: names of a set's texts in the log.
         outputs: (name, alias) of the output, by each name that clients may fetch; the first is the default.
         inputs: name of a token input, by the alias that an export gave it.
     """
 
-    limits: Limits
     texts: tuple[tuple[str, ...], ...]
+    logged: tuple[str, ...]
     outputs: dict[str, tuple[str, str]]
-    inputs: dict[str, str]
+
+    def __init__(self, limits: Limits, aliases: Mapping[str, str]):
+        self.limits, self.inputs = limits, {aliases[name]: name for name in TOKENS if name in aliases}
 
     def rows(self, feeds: Feeds) -> tuple[list[str], ...]:
         """Return the texts that a Request feeds, a list for each tensor, all of the same length.
@@ -99,18 +102,14 @@ class RankerTensors(ServedTensors):
     If the tensor of queries has a single query, all titles are scored for this query.
     """
 
-    texts = (("query", "title"),)
+    texts, logged = (("query", "title"),), ("queries", "titles")
 
     def __init__(self, service: ScoringService):
-        self._service, self.limits = service, service.limits
-        aliases = _aliases(service.info.export)
-        self.inputs = {aliases[name]: name for name in TOKENS if name in aliases}
-        alias = aliases.get(PROBABILITY)
-        if alias:
-            named = dict.fromkeys((alias, "predict", PROBABILITY), (PROBABILITY, alias))
-            self.outputs = {**named, "logit": ("logit", "logit")}
-        else:
-            self.outputs = _FETCHED
+        self._service, aliases = service, _aliases(service.info.export)
+        super().__init__(service.limits, aliases)
+        alias = aliases.get(PROBABILITY) or "predict"
+        named = dict.fromkeys((alias, "predict", PROBABILITY), (PROBABILITY, alias))
+        self.outputs = {**named, "logit": ("logit", "logit")}
 
     def rows(self, feeds: Feeds) -> tuple[list[str], ...]:
         queries, titles = super().rows(feeds)
@@ -137,12 +136,11 @@ class RankerTensors(ServedTensors):
 class TowerTensors(ServedTensors):
     """The tensors by which requests use a tower: tokens, texts or queries come in, vectors go out."""
 
-    texts = (("text",), ("query",))
+    texts, logged = (("text",), ("query",)), ("texts",)
 
     def __init__(self, service: VectorService):
-        self._service, self.limits = service, service.limits
-        aliases = _aliases(service.info.export)
-        self.inputs = {aliases[name]: name for name in TOKENS if name in aliases}
+        self._service, aliases = service, _aliases(service.info.export)
+        super().__init__(service.limits, aliases)
         alias = aliases.get(VECTOR, EMBEDDING)
         self.outputs = dict.fromkeys((alias, EMBEDDING, VECTOR), (VECTOR, alias))
 
@@ -162,18 +160,23 @@ def _aliases(export: Optional[ExportFacts]) -> dict[str, str]:
     return export.get("aliases", {}) if export else {}
 
 
-def most_rows(service: ModelService) -> int:
+def most_rows(models: Models) -> int:
     """Return the maximum number of rows in a request: the higher of the models' limits."""
-    return service.limits.pairs if service.tower is None else max(service.limits.pairs, service.tower.limits.pairs)
+    return max(model.limits.pairs for model in (models.ranker, models.tower) if model is not None)
 
 
-def bounds(service: ModelService) -> Bounds:
+def bounds(models: Models) -> Bounds:
     """Return the bounds of a Request's protobuf message."""
-    return bounds_of(_MOST_FIELDS, most_rows(service))
+    return bounds_of(_MOST_FIELDS, most_rows(models))
 
 
 async def infer(
-    request: Message, service: ModelService, *, deadline: Optional[float] = None, share: Optional[Share] = None
+    request: Message,
+    models: Models,
+    *,
+    deadline: Optional[float] = None,
+    share: Optional[Share] = None,
+    record: Optional[CountedRequest] = None,
 ) -> Message:
     """Return the Response to a Request.
 
@@ -189,26 +192,26 @@ async def infer(
 
     deadline: see `ScoringService`
     share: the request's share of the byte budget, in which a large answer is reserved
+    record: record of the request, which gets the number of rows and the texts
 
     Raises `Fault`, which names the field, if the Request is malformed, and the service's faults.
     """
     began = _microseconds()
-    model = _asked_model(request, service)
+    model = _asked_model(request, models)
     fetched = _fetched(request, model)
     feeds = _feeds(request, model)
-    names = tuple(feeds)
-    if TOKENS[0] in feeds:
-        input_ids, token_type_ids = await run_in_thread(
-            request.ByteSize(), _tokens, feeds, model.limits, deadline=deadline
-        )
-        _reserve(share, model.answer_bytes(len(input_ids)))
-        read = _microseconds()
-        outputs = await model.of_tokens(input_ids, token_type_ids, deadline)
+    has_tokens = TOKENS[0] in feeds
+    read_rows = partial(_tokens, limits=model.limits) if has_tokens else model.rows
+    rows = await run_in_thread(request.ByteSize(), read_rows, feeds, deadline=deadline)
+    if share is not None:
+        share.reserve_answer(model.answer_bytes(len(rows[0])))
+    if record is not None:
+        record.note(len(rows[0]), **({} if has_tokens else dict(zip(model.logged, rows))))
+    read = _microseconds()
+    if has_tokens:
+        outputs = await model.of_tokens(*rows, deadline)
     else:
-        texts = await run_in_thread(request.ByteSize(), model.rows, feeds, deadline=deadline)
-        _reserve(share, model.answer_bytes(len(texts[0])))
-        read = _microseconds()
-        outputs = await model.of_texts(names, texts, deadline)
+        outputs = await model.of_texts(tuple(feeds), rows, deadline)
     inferred = _microseconds()
     response = _response(request, fetched, outputs)
     if request.profile_server:
@@ -218,20 +221,15 @@ async def infer(
     return response
 
 
-def _reserve(share: Optional[Share], size: int) -> None:
-    if share is not None and size:
-        share.reserve_answer(size)
-
-
-def _asked_model(request: Message, service: ModelService) -> ServedTensors:
+def _asked_model(request: Message, models: Models) -> ServedTensors:
     """Return the model whose outputs a Request fetches; see `infer`."""
-    if service.tower is not None:
-        tower = TowerTensors(service.tower)
+    if models.tower is not None:
+        tower = TowerTensors(models.tower)
         fetches = request.fetch_var_names
         feeds_text = any("text" in (tensor.name, tensor.alias_name) for tensor in request.tensor[:_MOST_FIELDS])
-        if not service.has_ranker or (fetches[0] in tower.outputs if fetches else feeds_text):
+        if not models.has_ranker or (fetches[0] in tower.outputs if fetches else feeds_text):
             return tower
-    return RankerTensors(service)
+    return RankerTensors(models.ranker)
 
 
 def _response(request: Message, fetched: list[tuple[str, str]], outputs: Arrays) -> Message:

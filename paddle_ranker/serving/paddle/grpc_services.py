@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable
 from contextlib import nullcontext, suppress
 from typing import Any, Callable, NamedTuple, Optional
 
@@ -12,14 +12,14 @@ import grpc
 import grpc.aio
 
 from paddle_ranker.errors import RankerError
-from paddle_ranker.serving.core.byte_budget import ByteBudget, Share
+from paddle_ranker.serving.core.byte_budget import ByteBudget
 from paddle_ranker.serving.core.faults import INTERNAL, OVERLOADED, TOO_LARGE, Fault
-from paddle_ranker.serving.core.limits import Limits, require_key
-from paddle_ranker.serving.core.services import Counting, ModelService
+from paddle_ranker.serving.core.limits import require_key
+from paddle_ranker.serving.core.services import Counting, Models
 from paddle_ranker.serving.core.threads import run_in_thread
 from paddle_ranker.serving.paddle import general_model, pipeline
 from paddle_ranker.serving.paddle.messages import GENERAL_SERVICE, PIPELINE_SERVICE, Bounds, Message, messages, parse
-from paddle_ranker.serving.paddle.pipeline import PipelineNames
+from paddle_ranker.serving.paddle.pipeline import TUTORIAL_NAMES, PipelineNames
 
 _LOG = logging.getLogger(__name__)
 _LONGEST_PATH = 107  # bytes of a Unix socket's path
@@ -30,53 +30,36 @@ class Method(NamedTuple):
     """A method of a service.
 
     expected: class of its requests
-    bounds: called with the `ModelService`; returns the bounds of a request's message
-    answer: coroutine function, called with request, service, deadline and share; returns the response
+    bounds: called with the `Models`; returns the bounds of a request's message
+    answer: coroutine function, called with the request and with the keywords `deadline`, `share` and `record` of
+        `general_model.infer`; returns the response
     """
 
     expected: Message
-    bounds: Callable[[ModelService], Bounds]
-    answer: Callable[[Message, ModelService, float, Share], Awaitable[Message]]
-
-
-class GrpcServer:
-    """A gRPC server that runs in this event loop.
-
-    port: port on which it listens; 0 for a Unix socket
-    """
-
-    def __init__(self, server: Any, port: int) -> None:
-        self._server = server
-        self.port = port
-
-    async def stop(self, grace_seconds: float) -> None:
-        """Refuse further calls, wait `grace_seconds` for those in flight, then cancel the rest."""
-        await self._server.stop(grace_seconds)
+    bounds: Callable[[Models], Bounds]
+    answer: Callable[..., Awaitable[Message]]
 
 
 async def start_grpc(
-    service: ModelService,
+    models: Models,
     address: str,
     *,
-    limits: Optional[Limits] = None,
     api_key: Optional[str] = None,
-    names: Optional[PipelineNames] = None,
+    names: PipelineNames = TUTORIAL_NAMES,
     counting: Counting = nullcontext,
     budget: Optional[ByteBudget] = None,
-) -> GrpcServer:
-    """Serve gRPC at `address`: `127.0.0.1:8601`, port 0 for a free one, or `unix:/path`.
+) -> grpc.aio.Server:
+    """Serve gRPC at `address`, `127.0.0.1:8601` or `unix:/path`, in this event loop; return the server.
 
-    limits: limits of requests; default: the service's own
     api_key: key that callers must send in the metadata `authorization: Bearer KEY` or `x-api-key: KEY`
     counting: counts requests, including those that are refused before they are read
     budget: budget of the bytes that all requests hold; default: no limit
 
     Raises `RankerError` if the server cannot listen at the address.
     """
-    limits = limits or service.limits
-    most = limits.request_bytes + _FRAMING_BYTES
+    limits = models.ranker.limits
     options = [
-        ("grpc.max_receive_message_length", most),
+        ("grpc.max_receive_message_length", limits.request_bytes + _FRAMING_BYTES),
         ("grpc.max_send_message_length", -1),
         ("grpc.max_concurrent_streams", limits.connections),
         ("grpc.so_reuseport", 0),  # a port that is taken is an error
@@ -84,20 +67,9 @@ async def start_grpc(
     if not _unpacks_within_limits(grpc.__version__):
         options.append(("grpc.compression_enabled_algorithms_bitset", 1))  # off: 16 MiB may become 16 GiB
     server = grpc.aio.server(options=options)
-    calls = _Calls(service, limits, api_key, names or PipelineNames(), counting, budget or ByteBudget())
-    request, pairs = messages().Request, messages().PipelineRequest
-    general = {"inference": calls.general, "debug": calls.profiled}
-    for name, methods in (
-        (
-            GENERAL_SERVICE,
-            {name: Method(request, general_model.bounds, answer) for name, answer in general.items()},
-        ),
-        (PIPELINE_SERVICE, {"inference": Method(pairs, pipeline.bounds, calls.pipeline)}),
-    ):
-        server.add_generic_rpc_handlers((_Service(name, methods, calls),))
+    server.add_generic_rpc_handlers((_Calls(models, api_key, names, counting, budget or ByteBudget()),))
     try:
-        port = server.add_insecure_port(address)
-        listens = bool(port)
+        listens = bool(server.add_insecure_port(address))
     except RuntimeError:
         listens = False
     if not listens:
@@ -106,7 +78,7 @@ async def start_grpc(
             why = f"a socket's path has {_LONGEST_PATH} characters at most; set TMPDIR to a folder with a shorter name"
         raise RankerError(f"{address}: gRPC cannot listen there; {why}")
     await server.start()
-    return GrpcServer(server, 0 if address.startswith("unix:") else port)
+    return server
 
 
 def _unpacks_within_limits(version: str) -> bool:
@@ -118,61 +90,51 @@ class _PipelineFault(Fault):
     """A fault that the pipeline answers with its own err_no, while the gRPC call itself succeeds."""
 
 
-class _Service(grpc.GenericRpcHandler):
-    """The methods of a service. A call without the right key is refused before its message is read."""
+class _Calls(grpc.GenericRpcHandler):
+    """Handler of all calls. A call without the right key is refused before its message is read."""
 
-    def __init__(self, name: str, methods: Mapping[str, Method], calls: _Calls) -> None:
-        self._calls = calls
+    def __init__(
+        self, models: Models, api_key: Optional[str], names: PipelineNames, counting: Counting, budget: ByteBudget
+    ) -> None:
+        self._models, self._limits = models, models.ranker.limits
+        self._api_key, self._names = api_key, names
+        self._counting, self._budget = counting, budget
+        self._active = 0
+        request, pairs = messages().Request, messages().PipelineRequest
+        methods = {
+            f"/{GENERAL_SERVICE}/inference": Method(request, general_model.bounds, self._general),
+            f"/{GENERAL_SERVICE}/debug": Method(request, general_model.bounds, self._profiled),
+            f"/{PIPELINE_SERVICE}/inference": Method(pairs, pipeline.bounds, self._pipeline),
+        }
         self._handlers = {
-            f"/{name}/{method}": grpc.unary_unary_rpc_method_handler(calls.handler(work))
-            for method, work in methods.items()
+            path: grpc.unary_unary_rpc_method_handler(self._handler(method)) for path, method in methods.items()
         }
 
     def service(self, handler_call_details: Any) -> Any:
-        """Return the handler of a call; None if the call is for another service."""
+        """Return the handler of a call; None if no service has the method."""
         handler = self._handlers.get(handler_call_details.method)
         if handler is None:
             return None
         try:
-            self._calls.check_key(handler_call_details.invocation_metadata)
+            require_key(self._api_key, _shown_key(handler_call_details.invocation_metadata))
         except Fault as fault:
-            return grpc.stream_stream_rpc_method_handler(self._calls.refuser(fault))
+            return grpc.stream_stream_rpc_method_handler(self._refuser(fault))
         return handler
 
+    async def _general(self, request: Message, **options: Any) -> Message:
+        return await general_model.infer(request, self._models, **options)
 
-class _Calls:
-    """Handlers of the methods, which take and return bytes; they answer unreadable requests with an error."""
-
-    def __init__(
-        self,
-        service: ModelService,
-        limits: Limits,
-        api_key: Optional[str],
-        names: PipelineNames,
-        counting: Counting,
-        budget: ByteBudget,
-    ) -> None:
-        self._service = service
-        self._counting, self._budget = counting, budget
-        self._limits = limits
-        self._api_key = api_key
-        self._names = names
-        self._active = 0
-
-    async def general(self, request: Message, service: ModelService, deadline: float, share: Share) -> Message:
-        return await general_model.infer(request, service, deadline=deadline, share=share)
-
-    async def profiled(self, request: Message, service: ModelService, deadline: float, share: Share) -> Message:
+    async def _profiled(self, request: Message, **options: Any) -> Message:
         request.profile_server = True
-        return await general_model.infer(request, service, deadline=deadline, share=share)
+        return await general_model.infer(request, self._models, **options)
 
-    async def pipeline(self, request: Message, service: ModelService, deadline: float, share: Share) -> Message:
+    async def _pipeline(self, request: Message, **options: Any) -> Message:
         try:
-            return await pipeline.infer(request, service, self._names, deadline=deadline, share=share)
+            return await pipeline.infer(request, self._models, self._names, **options)
         except Fault as fault:
             raise _PipelineFault(fault.kind, str(fault)) from fault.settled()
 
-    def handler(self, method: Method) -> Callable[[bytes, Any], Awaitable[bytes]]:
+    def _handler(self, method: Method) -> Callable[[bytes, Any], Awaitable[bytes]]:
         """Return a coroutine function that answers the calls of a method; grpcio 1.33 accepts no `partial`."""
 
         async def answer(data: bytes, context: Any) -> bytes:
@@ -180,15 +142,11 @@ class _Calls:
 
         return answer
 
-    def check_key(self, metadata: Any) -> None:
-        """Raise `Fault` if the API key in a call's metadata is missing or wrong."""
-        require_key(self._api_key, _shown_key(metadata))
-
-    def refuser(self, fault: Fault) -> Callable[[Any, Any], Awaitable[None]]:
+    def _refuser(self, fault: Fault) -> Callable[[Any, Any], Awaitable[None]]:
         """Return a coroutine function that refuses a call with `fault`, without reading its message."""
 
         async def refuse(messages: Any, context: Any) -> None:
-            with suppress(Fault), self._counting(self._service):
+            with suppress(Fault), self._counting():
                 raise fault
             await _abort(context, fault)
 
@@ -202,15 +160,15 @@ class _Calls:
         """
         self._active += 1
         try:
-            with self._counting(self._service) as service, self._budget.share() as share:
+            with self._counting() as record, self._budget.share() as share:
                 self._check(data)
                 deadline = time.monotonic() + self._seconds(context)
                 size = len(data)
                 await run_in_thread(size, share.reserve_read, data, deadline=deadline)
-                how = parse, method.expected, data, method.bounds(service), share
+                how = parse, method.expected, data, method.bounds(self._models), share
                 request = await run_in_thread(size, *how, deadline=deadline)
-                data = b""  # its texts are held once
-                response = await method.answer(request, service, deadline, share)
+                data, how = b"", ()  # its texts are held once
+                response = await method.answer(request, deadline=deadline, share=share, record=record)
                 return bytes(response.SerializeToString())
         except _PipelineFault as fault:
             return bytes(pipeline.refusal(fault.settled()).SerializeToString())

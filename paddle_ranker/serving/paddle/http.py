@@ -7,7 +7,7 @@ import logging
 import math
 import re
 from collections.abc import Awaitable
-from typing import Any, Callable, Optional
+from typing import Any, Callable
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
@@ -16,7 +16,7 @@ from starlette.types import Scope
 
 from paddle_ranker.errors import quoted
 from paddle_ranker.serving.core.faults import ERROR_HEADER, INTERNAL, NO_METHOD, Fault
-from paddle_ranker.serving.core.services import ModelService
+from paddle_ranker.serving.core.services import Models
 from paddle_ranker.serving.core.threads import run_in_thread
 from paddle_ranker.serving.core.tower_options import TOWER_SLOT
 from paddle_ranker.serving.http.exchange import SHARE, answer, deadline_of, read_body
@@ -24,7 +24,7 @@ from paddle_ranker.serving.http.middleware import CLIENT_LEFT
 from paddle_ranker.serving.paddle import general_model, pipeline
 from paddle_ranker.serving.paddle.json_messages import read_message, write_message
 from paddle_ranker.serving.paddle.messages import GENERAL_METHODS, GENERAL_SERVICE, messages, parse
-from paddle_ranker.serving.paddle.pipeline import PipelineNames
+from paddle_ranker.serving.paddle.pipeline import TUTORIAL_NAMES, PipelineNames
 
 JSON = "application/json"
 PROTO = ("application/proto", "application/x-protobuf")
@@ -33,15 +33,14 @@ _VERSION = re.compile("v[0-9]+")  # paths such as /v1/embeddings are no pipeline
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 
-def routes(service: ModelService, names: Optional[PipelineNames] = None) -> list[BaseRoute]:
+def routes(models: Models, names: PipelineNames = TUTORIAL_NAMES) -> list[BaseRoute]:
     """Return the routes. Place them last: the last one matches `POST` at any path of two parts."""
-    names = names or PipelineNames()
     made: list[BaseRoute] = []
     for called in (GENERAL_SERVICE.rpartition(".")[2], GENERAL_SERVICE):
         for method in GENERAL_METHODS:
-            made.append(Route(f"/{called}/{method}", _general(service, method), methods=["POST"]))
+            made.append(Route(f"/{called}/{method}", _general(models, method), methods=["POST"]))
         made.append(Route(f"/{called}/{{method}}", _no_method, methods=["POST"]))
-    made.append(_AnyPipeline("/{name}/{method}", _gateway(service, names), methods=["POST"]))
+    made.append(_AnyPipeline("/{name}/{method}", _gateway(models, names), methods=["POST"]))
     return made
 
 
@@ -55,20 +54,20 @@ class _AnyPipeline(Route):
         return match, child_scope
 
 
-def _general(service: ModelService, method: str) -> Endpoint:
+def _general(models: Models, method: str) -> Endpoint:
     async def endpoint(request: Request) -> Response:
         async def work() -> Response:
             deadline = deadline_of(request)
-            body = await read_body(request, service.limits.request_bytes)
+            body = await read_body(request, models.ranker.limits.request_bytes)
             content_type, share = _content_type(request), request.scope["state"].get(SHARE)
             if content_type in PROTO:
-                how: tuple[Any, ...] = parse, messages().Request, body, general_model.bounds(service), share
+                how: tuple[Any, ...] = parse, messages().Request, body, general_model.bounds(models), share
             else:
-                how = read_message, body, messages().Request, service.limits.json_bounds
+                how = read_message, body, messages().Request, models.ranker.limits.json_bounds
             message = await run_in_thread(len(body), *how, deadline=deadline)
             if method == "debug":
                 message.profile_server = True
-            response = await general_model.infer(message, service, deadline=deadline, share=share)
+            response = await general_model.infer(message, models, deadline=deadline, share=share)
             if content_type in PROTO:
                 return answer(request, response.SerializeToString(), content_type)
             return answer(request, await run_in_thread(response.ByteSize(), write_message, response), JSON)
@@ -78,12 +77,12 @@ def _general(service: ModelService, method: str) -> Endpoint:
     return endpoint
 
 
-def _gateway(service: ModelService, names: PipelineNames) -> Endpoint:
+def _gateway(models: Models, names: PipelineNames) -> Endpoint:
     async def endpoint(request: Request) -> Response:
         async def work() -> Response:
             deadline = deadline_of(request)
-            body = await read_body(request, service.limits.request_bytes)
-            how = read_message, body, messages().PipelineRequest, service.limits.json_bounds
+            body = await read_body(request, models.ranker.limits.request_bytes)
+            how = read_message, body, messages().PipelineRequest, models.ranker.limits.json_bounds
             message = await run_in_thread(len(body), *how, deadline=deadline)
             message.name, message.method = request.path_params["name"], request.path_params["method"]
             try:
@@ -93,7 +92,7 @@ def _gateway(service: ModelService, names: PipelineNames) -> Endpoint:
                     )
                     raise Fault(NO_METHOD, problem)
                 share = request.scope["state"].get(SHARE)
-                response = await pipeline.infer(message, service, names, deadline=deadline, share=share)
+                response = await pipeline.infer(message, models, names, deadline=deadline, share=share)
             except Fault as fault:
                 response = pipeline.refusal(_noted(request, fault))
             return answer(request, await run_in_thread(response.ByteSize(), write_message, response, True), JSON)

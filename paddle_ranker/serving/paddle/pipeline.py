@@ -18,7 +18,7 @@ from paddle_ranker.serving.core.byte_budget import Share
 from paddle_ranker.serving.core.faults import INVALID, NOT_FOUND, TOO_LARGE, Fault, FaultKind
 from paddle_ranker.serving.core.json_text import number_lists, parse_json
 from paddle_ranker.serving.core.limits import Limits
-from paddle_ranker.serving.core.services import ModelService
+from paddle_ranker.serving.core.services import CountedRequest, Models
 from paddle_ranker.serving.core.threads import run_in_thread
 from paddle_ranker.serving.core.tower_options import TOWER_SLOT
 from paddle_ranker.serving.paddle.general_model import RankerTensors, TowerTensors, most_rows
@@ -52,6 +52,9 @@ class PipelineNames(NamedTuple):
     method: str = "prediction"
 
 
+TUTORIAL_NAMES = PipelineNames()
+
+
 def error_number(kind: FaultKind) -> int:
     """Return the pipeline's number for a kind of fault, its `err_no`."""
     return _NUMBERS.get(kind, UNKNOWN)
@@ -59,11 +62,12 @@ def error_number(kind: FaultKind) -> int:
 
 async def infer(
     request: Message,
-    service: ModelService,
-    names: Optional[PipelineNames] = None,
+    models: Models,
+    names: PipelineNames = TUTORIAL_NAMES,
     *,
     deadline: Optional[float] = None,
     share: Optional[Share] = None,
+    record: Optional[CountedRequest] = None,
 ) -> Message:
     """Return the answer to a pipeline Request.
 
@@ -75,12 +79,11 @@ async def infer(
 
     The service `names.service` is the ranker or, on a server without a ranker, the tower; `tower` is always the tower.
 
-    share: the request's share of the byte budget, in which a large answer is reserved
+    share, record: as in `general_model.infer`
 
     Raises `Fault`, which `refusal` turns into an answer.
     """
-    names = names or PipelineNames()
-    tower = service.tower if request.name == TOWER_SLOT or not service.has_ranker else None
+    tower = models.tower if request.name == TOWER_SLOT or not models.has_ranker else None
     if request.name not in ("", names.service) and not (tower is not None and request.name == TOWER_SLOT):
         problem = f"Failed to inference: Service name error. {quoted(request.name)} is not {quoted(names.service)}"
         raise Fault(NOT_FOUND, problem)
@@ -88,15 +91,20 @@ async def infer(
     if tower is not None:
         texts = await run_in_thread(size, read_texts, request, tower.limits, deadline=deadline)
         tensors = TowerTensors(tower)
+        if record is not None:
+            record.note(len(texts), texts=texts)
         if share is not None:
             share.reserve_answer(tensors.answer_bytes(len(texts)))
         computed = await tower.vectors(texts, deadline=deadline, field="value")
         _, key = next(iter(tensors.outputs.values()))
         value = await run_in_thread(computed.vectors.nbytes, _printed, computed.vectors)
         return messages().PipelineResponse(key=[key], value=[value])
-    pairs = await run_in_thread(size, read_pairs, request, service.limits, deadline=deadline)
-    scores = await service.score_pairs([query for query, _ in pairs], [title for _, title in pairs], deadline=deadline)
-    _, key = next(iter(RankerTensors(service).outputs.values()))
+    pairs = await run_in_thread(size, read_pairs, request, models.ranker.limits, deadline=deadline)
+    queries, titles = [query for query, _ in pairs], [title for _, title in pairs]
+    if record is not None:
+        record.note(len(pairs), queries=queries, titles=titles)
+    scores = await models.ranker.score_pairs(queries, titles, deadline=deadline)
+    _, key = next(iter(RankerTensors(models.ranker).outputs.values()))
     printed = str(np.asarray(scores.probabilities, np.float32).reshape(-1, 1).tolist())
     return messages().PipelineResponse(key=[key], value=[printed])
 
@@ -110,9 +118,9 @@ def refusal(fault: Fault) -> Message:
     return messages().PipelineResponse(err_no=error_number(fault.kind), err_msg=str(fault))
 
 
-def bounds(service: ModelService) -> Bounds:
+def bounds(models: Models) -> Bounds:
     """Return the bounds of a pipeline Request's message: a key and a value for each row, and room for more fields."""
-    rows = most_rows(service)
+    rows = most_rows(models)
     return bounds_of(2 * rows + 1000, rows)
 
 

@@ -27,9 +27,8 @@ if TYPE_CHECKING:
 
     from paddle_ranker.serving.core.logs import JsonLog
     from paddle_ranker.serving.core.metrics import Metrics
-    from paddle_ranker.serving.core.services import Counting, ModelService
+    from paddle_ranker.serving.core.services import CountedRequest, Models
     from paddle_ranker.serving.core.slots import Slots
-    from paddle_ranker.serving.paddle.grpc_services import GrpcServer
 
 BACKLOG = 2048  # connections that wait to be accepted
 _SILENT_SECONDS = 10.0  # a connection is closed if its protocol is still unknown after this time
@@ -42,7 +41,7 @@ _LOG = logging.getLogger(__name__)
 class ServerContext:
     """Parts of a worker that its protocols use.
 
-    ranker: the `ModelService` for Paddle Serving's protocols
+    models: the models for Paddle Serving's protocols
     slots: slots of the server
     app: the HTTP application
     log: log of requests; None: requests are not logged
@@ -50,14 +49,14 @@ class ServerContext:
 
     config: ServeConfig
     connections: Connections
-    ranker: ModelService
+    models: Models
     slots: Slots
     metrics: Metrics
     app: ASGIApp
     log: Optional[JsonLog] = None
 
-    def counting(self, protocol: str) -> Counting:
-        """Return a function that wraps a `ModelService` as a `CountedRequest` of `protocol`."""
+    def counting(self, protocol: str) -> Callable[[], CountedRequest]:
+        """Return a function that returns a new `CountedRequest` of `protocol`."""
         from paddle_ranker.serving.core.services import CountedRequest
 
         log_texts = self.config.log_texts
@@ -178,7 +177,7 @@ async def _start_baidu_std(context: ServerContext) -> ProtocolHandler:
 
     make = partial(
         BaiduStdProtocol,
-        context.ranker,
+        context.models,
         api_key=context.config.api_key,
         connections=context.connections,
         counting=context.counting("baidu_std"),
@@ -271,7 +270,7 @@ class GrpcConnection(_Pipe):
 
 
 class _GrpcHandler(ProtocolHandler):
-    def __init__(self, make: Callable[[], Any], server: GrpcServer, folder: TemporaryDirectory[str]):
+    def __init__(self, make: Callable[[], Any], server: Any, folder: TemporaryDirectory[str]):
         super().__init__(make)
         self._server, self._folder = server, folder
 
@@ -288,9 +287,8 @@ async def _start_grpc(context: ServerContext) -> ProtocolHandler:
     path = os.path.join(folder.name, "grpc")
     config = context.config
     server = await start_grpc(
-        context.ranker,
+        context.models,
         f"unix:{path}",
-        limits=config.limits,
         api_key=config.api_key,
         names=PipelineNames(config.pipeline_service, config.pipeline_method),
         counting=context.counting("grpc"),

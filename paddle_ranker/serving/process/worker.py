@@ -90,7 +90,7 @@ def reloadable(slots: Mapping[str, Slot[Served]], metrics: Metrics) -> list[Relo
 
 
 def models_of(slots: Slots, config: ServeConfig) -> Models:
-    """Return the service for Paddle Serving's protocols; without a ranker it refuses pairs."""
+    """Return the models for Paddle Serving's protocols; without a ranker, pairs are refused."""
     has_ranker = RANKER_SLOT in slots
     ranker = slots.of(RANKER_SLOT, RankerSlot) if has_ranker else RankerSlot(dataclasses.replace(config, model=None))
     return Models(ranker, slots.of(TOWER_SLOT, TowerSlot) if TOWER_SLOT in slots else None, has_ranker)

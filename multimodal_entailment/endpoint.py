@@ -108,7 +108,7 @@ class EntailmentRoute:
             for row in probabilities
         ]
         content = {"id": state["request_id"], "model": self._service.name, "results": results}
-        return answer(request, json.dumps(content).encode(), "application/json")
+        return answer(request, json.dumps(content).encode())
 
     def _posted_json(self, body: bytes) -> list[Post]:
         values = parse_json(body, json_bounds(self._service.limits.posts))

@@ -38,7 +38,7 @@ def text_request(query: str, titles: Sequence[str], **fields: Any) -> bytes:
 
 
 class FakeService(Models):
-    """The models of a server, and its ranker. Score at once; or after `gate` is set, and never where `fault` or `error` says so.
+    """The models of a server, and its ranker. Score at once, or after `gate` is set; raise `failure` if it is set.
 
     Attributes: `calls`, pairs of each call; `cancelled`, calls that were cancelled; `deadlines`, as given.
     """

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Optional
 
 import httpx
@@ -44,7 +45,8 @@ class Index:
     def deadline(self, stated: Optional[float]) -> float:
         return float("1e18") if stated is None else stated
 
-    def __init__(self) -> None:
+    def __init__(self, log: Optional[SearchLog], highest_label: int) -> None:
+        self.log, self.options = log, SimpleNamespace(highest_label=highest_label)
         self.asked: list[int] = []
 
     schema = Schema()
@@ -57,9 +59,9 @@ class Index:
 class Site(Application):
     """The routes alone."""
 
-    def __init__(self, log: Optional[SearchLog], **options: Any):
-        self.index = Index()
-        self.app = Middleware(Router(routes(log, self.index, **options)), Metrics())
+    def __init__(self, log: Optional[SearchLog], highest_label: int = 1):
+        self.index: Any = Index(log, highest_label)
+        self.app = Middleware(Router(routes(self.index)), Metrics())
 
     def say(self, **changes: Any) -> httpx.Response:
         return self.ask("POST", "/v1/feedback", {**CLICK, **changes})
@@ -174,7 +176,7 @@ def test_pairs_come_by_disagreement_until_they_are_judged(log: SearchLog) -> Non
 
 
 def test_lines_of_another_process_are_seen_whatever_their_order(log: SearchLog, tmp_path: Path) -> None:
-    site = Site(log, labels=(0, 1, 2, 3))
+    site = Site(log, highest_label=3)
     site.say(id="b", event="judged", label=2)  # before any search is known
     assert site.judge() == {"labels": [0, 1, 2, 3], "pairs": [], "judged": 1, "left": 0, "changed": 0}
     other = SearchLog(log.folder)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import sys
 import threading
-from types import TracebackType
 from typing import Optional
 
 from paddle_ranker.serving.core.faults import TOO_LARGE, UNAVAILABLE, Fault
@@ -67,9 +66,7 @@ class Share:
     def __enter__(self) -> Share:
         return self
 
-    def __exit__(
-        self, kind: Optional[type[BaseException]], error: Optional[BaseException], trace: Optional[TracebackType]
-    ) -> None:
+    def __exit__(self, *raised: object) -> None:
         self.end()
 
     def end(self) -> None:

@@ -27,7 +27,7 @@ from paddle_ranker.serving.core.batcher import Batcher, BatchObserver
 from paddle_ranker.serving.core.faults import INVALID, NOT_FOUND, UNPROCESSABLE, Fault
 from paddle_ranker.serving.core.jobs import Check, Job
 from paddle_ranker.serving.core.picture_work import PictureWork
-from paddle_ranker.serving.core.self_check import TokenInputs, check_matrices, check_rows, tolerance_of, warm_up
+from paddle_ranker.serving.core.self_check import check_rows, token_rows, tolerance_of, warm_up
 from paddle_ranker.serving.core.server_config import RANKER_SLOT, ServeConfig
 from paddle_ranker.serving.core.services import Scores
 from paddle_ranker.serving.core.slots import ServedModel, Slot, computed
@@ -43,12 +43,10 @@ class ServedRanker(ServedModel):
 
     model: the opened ranker
     scorer: computes batches of its pairs
-    tokens: checks requests that consist of token arrays
     """
 
     model: ScoringRanker
     scorer: RankerRunner
-    tokens: TokenInputs
 
 
 class RankerRunner(Scorer):
@@ -95,12 +93,8 @@ class RankerSlot(Slot[ServedRanker]):
             max_wait_us=config.max_wait_us,
             observer=observer,
         )
-        name, tokens = (
-            config.name_of(RANKER_SLOT, config.model),
-            TokenInputs(model.engine.limits, model.row_encoder.given),
-        )
-        folder = config.model.resolve()
-        return ServedRanker(name, folder, batcher, time.time(), model, scorer, tokens)
+        name = config.name_of(RANKER_SLOT, config.model)
+        return ServedRanker(name, config.model.resolve(), batcher, time.time(), model, scorer)
 
     def ready(self) -> ServedRanker:
         """Return the loaded ranker. Raises `Fault` if this server has none or has not loaded it yet."""
@@ -215,10 +209,10 @@ class RankerSlot(Slot[ServedRanker]):
         self, input_ids: Array, token_type_ids: Array, *, deadline: Optional[float] = None
     ) -> Scores:
         """Score `[n, length]` arrays; see `ScoringService`."""
-        served = self.ready()
-        check_matrices(input_ids, token_type_ids)
+        model = self.ready().model
         self.limits.check_pairs(len(input_ids), "input_ids")
-        return await self.score_encoded(served.tokens.rows(input_ids, token_type_ids), deadline=deadline)
+        rows = token_rows(model.engine.limits, model.row_encoder.given, input_ids, token_type_ids)
+        return await self.score_encoded(rows, deadline=deadline)
 
 
 def _scores(served: ServedRanker, job: Job) -> Scores:

@@ -67,31 +67,23 @@ def warm_up(runner: BatchRunner, longest: Columns, short: Columns) -> None:
         runner.run(row.take([0] * rows))
 
 
-def check_matrices(input_ids: Array, token_type_ids: Array) -> None:
-    """Raise `Fault(INVALID)` unless both arrays are matrices of integers."""
-    for name, values in (("input_ids", input_ids), ("token_type_ids", token_type_ids)):
+def token_rows(
+    limits: InputLimits, columns_of: Callable[[Array, Array], Columns], input_ids: Array, token_type_ids: Array
+) -> Columns:
+    """Convert token arrays, `[n, length]`, to encoded rows; raises `Fault(INVALID)` if they are not valid rows.
+
+    limits: limits of the engine's inputs
+    columns_of: called with the checked arrays; returns columns, or raises `InputError` for rows that no text has
+    """
+    arrays = {"input_ids": input_ids, "token_type_ids": token_type_ids}
+    for name, values in arrays.items():
         if values.ndim != 2 or values.dtype.kind not in "iu":
             problem = f"is {values.dtype} {list(values.shape)}, expected integers of [rows, tokens]"
             raise Fault(INVALID, problem, field=name)
-
-
-class TokenInputs:
-    """Converter of token arrays to encoded rows, which also checks them.
-
-    Args:
-        limits: limits of the engine's inputs.
-        columns_of: called with the checked arrays; returns columns, or raises `InputError` for rows that no text has.
-    """
-
-    def __init__(self, limits: InputLimits, columns_of: Callable[[Array, Array], Columns]):
-        self._limits, self._columns_of = limits, columns_of
-
-    def rows(self, input_ids: Array, token_type_ids: Array) -> Columns:
-        """Convert `[n, length]` arrays to encoded rows; raises `Fault(INVALID)` if they are not valid rows."""
-        try:
-            arrays = self._limits.check({"input_ids": input_ids, "token_type_ids": token_type_ids})
-            return self._columns_of(arrays["input_ids"], arrays["token_type_ids"])
-        except InputError as error:
-            raise Fault(INVALID, error.problem, field=error.field) from error
-        except DataError as error:
-            raise Fault(INVALID, str(error)) from error
+    try:
+        checked = limits.check(arrays)
+        return columns_of(checked["input_ids"], checked["token_type_ids"])
+    except InputError as error:
+        raise Fault(INVALID, error.problem, field=error.field) from error
+    except DataError as error:
+        raise Fault(INVALID, str(error)) from error

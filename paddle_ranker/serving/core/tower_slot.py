@@ -29,7 +29,7 @@ from paddle_ranker.serving.core.batcher import Batcher, BatchObserver
 from paddle_ranker.serving.core.faults import UNPROCESSABLE, Fault
 from paddle_ranker.serving.core.jobs import Check, no_texts
 from paddle_ranker.serving.core.picture_work import PictureWork
-from paddle_ranker.serving.core.self_check import TokenInputs, check_matrices, check_rows, warm_up
+from paddle_ranker.serving.core.self_check import check_rows, token_rows, warm_up
 from paddle_ranker.serving.core.server_config import ServeConfig
 from paddle_ranker.serving.core.services import TextVectors
 from paddle_ranker.serving.core.slots import ServedModel, Slot, computed
@@ -46,13 +46,11 @@ class ServedTower(ServedModel):
 
     model: the opened tower
     runner: computes batches of its texts or pictures
-    tokens: checks requests that consist of token arrays; None if the tower reads pictures
     queries: the loaded separate tower for queries, or None
     """
 
     model: ScoringModel[TowerInfo, RowsOfTower]
     runner: BatchRunner
-    tokens: Optional[TokenInputs]
     queries: Optional[ServedTower] = None
 
     @property
@@ -133,9 +131,8 @@ class TowerSlot(Slot[ServedTower]):
             observer=observer,
             what=self.what,
         )
-        tokens = TokenInputs(model.engine.limits, rows.tokens.given) if isinstance(rows, TextEncoder) else None
         name = config.name_of(TOWER_SLOT, folder)
-        return ServedTower(name, folder.resolve(), batcher, time.time(), model, runner, tokens)
+        return ServedTower(name, folder.resolve(), batcher, time.time(), model, runner)
 
     def _load_options(self) -> LoadOptions:
         """Return the options with which the tower is opened.
@@ -256,10 +253,10 @@ class TowerSlot(Slot[ServedTower]):
     ) -> TextVectors:
         """Compute the vectors of encoded texts, `[n, length]` arrays; see `VectorService`."""
         served = self.ready().of(field="input_ids")
-        assert served.tokens is not None
-        check_matrices(input_ids, token_type_ids)
+        encoder = served.model.row_encoder
+        assert isinstance(encoder, TextEncoder)
         self.limits.check_pairs(len(input_ids), "input_ids")
-        rows = served.tokens.rows(input_ids, token_type_ids)
+        rows = token_rows(served.model.engine.limits, encoder.tokens.given, input_ids, token_type_ids)
         job = await computed(served.batcher, len(rows), self.deadline(deadline), columns=rows)
         return TextVectors(job.outputs[VECTOR], job.tokens)
 

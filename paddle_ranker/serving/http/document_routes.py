@@ -24,7 +24,7 @@ from paddle_ranker.serving.core.validation import Body, validated
 from paddle_ranker.serving.http.exchange import (
     answer,
     deadline_of,
-    read_body,
+    read_request,
     refuse_other_sites,
     refuse_parameters,
     refuse_repeated,
@@ -154,7 +154,7 @@ class DocumentRoutes:
             self._index.local.snapshot().after, after, int(limit), deadline=deadline, reserve=reserve_of(request)
         )
         content = {"documents": [_content(document) for document in documents], "index": served.summary}
-        return answer(request, await run_in_thread(MUCH_BYTES + 1, to_json, content), "application/json")
+        return answer(request, await run_in_thread(MUCH_BYTES + 1, to_json, content))
 
     async def remove(self, request: Request) -> Response:
         """Answer `DELETE /v1/documents`."""
@@ -176,7 +176,7 @@ class DocumentRoutes:
         if document is None:
             raise Fault(NO_DOCUMENT, f"there is no document {quoted(id)}", field="id")
         much = MUCH_BYTES + 1  # the size of the fields is not known
-        return answer(request, await run_in_thread(much, to_json, _content(document)), "application/json")
+        return answer(request, await run_in_thread(much, to_json, _content(document)))
 
     async def _read(self, request: Request, adapter: TypeAdapter[A]) -> tuple[A, Sequence[dict[str, Any]]]:
         """Read and check a request that changes documents; return the parsed request, and the fields of each document.
@@ -189,20 +189,19 @@ class DocumentRoutes:
             raise Fault(READ_ONLY, "this server only reads its index: start it with --writable true")
         require_own_page(request)
         refuse_parameters(request)
-        deadline, limits = deadline_of(request), self._index.limits
-        body = await read_body(request, limits.request_bytes)
+        limits = self._index.limits
 
-        def read() -> tuple[A, Sequence[dict[str, Any]]]:
+        def parse(body: bytes) -> tuple[A, Sequence[dict[str, Any]]]:
             parsed: A = validated(adapter, body, limits.json_bounds)
             return parsed, self._checked(parsed)
 
-        return await run_in_thread(len(body), read, deadline=deadline)
+        return await read_request(request, limits.request_bytes, parse)
 
     def _deadline(self, request: Request) -> float:
         return self._index.deadline(deadline_of(request))
 
     async def _answer(self, request: Request, **counts: int) -> Response:
-        return answer(request, to_json({**counts, "index": self._index.ready().summary}), "application/json")
+        return answer(request, to_json({**counts, "index": self._index.ready().summary}))
 
 
 def _content(document: Document) -> dict[str, Any]:

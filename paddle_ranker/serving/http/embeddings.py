@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Collection, Iterable, Sequence
+from functools import partial
 from typing import Annotated, Any, Literal, Optional, Union
 
 import numpy as np
@@ -28,7 +29,7 @@ from paddle_ranker.serving.core.services import TextVectors
 from paddle_ranker.serving.core.threads import run_in_thread
 from paddle_ranker.serving.core.tower_slot import TowerSlot
 from paddle_ranker.serving.core.validation import Body, refusal, validated
-from paddle_ranker.serving.http.exchange import SHARE, deadline_of, read_body
+from paddle_ranker.serving.http.exchange import SHARE, deadline_of, read_request
 from paddle_ranker.serving.http.lengths import TruncationRequest
 from paddle_ranker.serving.http.openapi import DescribedRoute
 from paddle_ranker.serving.http.rerank_formats import ClientRequest, Side, Texts, Usage
@@ -275,12 +276,7 @@ class Embedder:
             raise Fault(INVALID, fault.problem, field=fault.field) from fault.settled()
 
     async def _embeddings(self, request: Request) -> Response:
-        deadline = deadline_of(request)
-        body = await read_body(request, self._tower.limits.request_bytes)
-        embed_request = await run_in_thread(
-            len(body), _validated, self._openai, body, self._tower.limits, deadline=deadline
-        )
-        del body  # its texts are held once
+        embed_request = await self._read(request, self._openai)
         is_base64 = embed_request.encoding_format == "base64"
         refuses = embed_request.value_of("truncation", "truncate") is False
         most = {"truncate_prompt_tokens": embed_request.truncate_prompt_tokens}
@@ -299,12 +295,7 @@ class Embedder:
 
     async def cohere(self, request: Request) -> Response:
         """Answer in Cohere's format."""
-        deadline = deadline_of(request)
-        body = await read_body(request, self._tower.limits.request_bytes)
-        embed_request = await run_in_thread(
-            len(body), _validated, self._cohere, body, self._tower.limits, deadline=deadline
-        )
-        del body  # its texts are held once
+        embed_request = await self._read(request, self._cohere)
         ends = {"truncate": _ENDS.get(embed_request.truncate)}
         result = await self._vectors(
             request,
@@ -329,12 +320,7 @@ class Embedder:
 
     async def embed(self, request: Request) -> Response:
         """Answer in Text Embeddings Inference's format."""
-        deadline = deadline_of(request)
-        body = await read_body(request, self._tower.limits.request_bytes)
-        embed_request = await run_in_thread(
-            len(body), _validated, self._tei, body, self._tower.limits, deadline=deadline
-        )
-        del body  # its texts are held once
+        embed_request = await self._read(request, self._tei)
         if embed_request.prompt_name not in (None, *_IS_QUERY):
             problem = f"is {quoted(embed_request.prompt_name)}, expected query or document"
             raise Fault(UNPROCESSABLE, problem, field="prompt_name")
@@ -353,6 +339,10 @@ class Embedder:
     async def not_made(self, request: Request) -> Response:
         """Refuse requests for kinds of vectors that Text Embeddings Inference computes and towers do not."""
         raise Fault(NOT_FOUND, "a tower makes one vector of numbers for a text: ask POST /embed or /v1/embeddings")
+
+    async def _read(self, request: Request, adapter: TypeAdapter[Any]) -> Any:
+        limits = self._tower.limits
+        return await read_request(request, limits.request_bytes, partial(_validated, adapter, limits=limits))
 
     def _normalize(self, request: Body, *names: str) -> Optional[bool]:
         for name in names:
@@ -487,23 +477,13 @@ def routes(tower: TowerSlot, paths: Iterable[str], *, keep_texts: bool = False) 
     take the format of Text Embeddings Inference's `/embed`.
     """
     embedder = Embedder(tower, keep_texts=keep_texts)
-    made: list[BaseRoute] = []
-    for path in paths:
-        if path in OTHER_TEI:
-            made.append(Route(path, embedder.not_made, methods=["POST"]))
-        elif path in OPENAI:
-            summary = "Make vectors of texts and pictures"
-            made.append(
-                DescribedRoute(
-                    "POST", path, embedder.embeddings, summary, [EmbeddingsRequest], [EmbeddingsAnswer], "Vectors"
-                )
-            )
-        elif path == COHERE:
-            summary = "Make vectors of texts and pictures, as Cohere does"
-            made.append(
-                DescribedRoute("POST", path, embedder.cohere, summary, [CohereRequest], [CohereAnswer], "Vectors")
-            )
-        else:
-            summary = "Make vectors, as Text Embeddings Inference does"
-            made.append(DescribedRoute("POST", path, embedder.embed, summary, [EmbedRequest], [Vectors], "Vectors"))
-    return made
+    openai = embedder.embeddings, "Make vectors of texts and pictures", [EmbeddingsRequest], [EmbeddingsAnswer]
+    cohere = embedder.cohere, "Make vectors of texts and pictures, as Cohere does", [CohereRequest], [CohereAnswer]
+    tei = embedder.embed, "Make vectors, as Text Embeddings Inference does", [EmbedRequest], [Vectors]
+    formats: dict[str, tuple[Any, ...]] = {**dict.fromkeys(OPENAI, openai), COHERE: cohere}
+    return [
+        Route(path, embedder.not_made, methods=["POST"])
+        if path in OTHER_TEI
+        else DescribedRoute("POST", path, *formats.get(path, tei), "Vectors")
+        for path in paths
+    ]

@@ -131,7 +131,7 @@ class _SearchEndpoint(Endpoint):
             *suggest.routes(index, keep_texts=config.log_texts),
             *document_routes.routes(index, IndexWriter(index, tower)),
             *contents.routes(index),
-            *feedback.routes(index.log, index, range(index.options.highest_label + 1)),
+            *feedback.routes(index),
         ]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from typing import Optional
+from typing import Callable, Optional, TypeVar
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
@@ -17,6 +17,7 @@ from paddle_ranker.serving.core.faults import INVALID, READ_ONLY, TIMED_OUT, TOO
 from paddle_ranker.serving.core.limits import LONGEST_TIMEOUT, TIMEOUT_HEADER, pack, unpack
 from paddle_ranker.serving.core.threads import MUCH_BYTES, run_in_thread
 
+R = TypeVar("R")
 _WORTH_PACKING = 512  # bytes; gzip hardly shortens smaller answers
 _DEADLINE = "deadline"  # in a request's state
 SHARE = "share"  # in a request's state: its `Share` of the worker's byte budget
@@ -40,6 +41,16 @@ def refuse_repeated(name: str, times: int) -> None:
     """Raise `Fault` if the URL has the query parameter `name` more than once; `times` is how often the URL has it."""
     if times > 1:
         raise Fault(UNPROCESSABLE, f"stands {times} times in the address, expected once", field=name)
+
+
+async def read_request(request: Request, limit: int, parse: Callable[[bytes], R]) -> R:
+    """Read a request's body, see `read_body`, and return `parse(body)`; large bodies are parsed in a thread.
+
+    Raises the errors of `read_body` and of `parse`, and `Fault` at the request's deadline.
+    """
+    deadline = deadline_of(request)  # counts from before the body has come
+    body = await read_body(request, limit)
+    return await run_in_thread(len(body), parse, body, deadline=deadline)
 
 
 async def read_body(request: Request, limit: int) -> bytes:
@@ -110,7 +121,9 @@ def reserve_of(request: Request) -> Optional[Reserve]:
     return None if share is None else share.reserve_answer
 
 
-def answer(request: Request, content: bytes, content_type: str, status: int = 200, **headers: str) -> Response:
+def answer(
+    request: Request, content: bytes, content_type: str = "application/json", status: int = 200, **headers: str
+) -> Response:
     """Return a response with `content`, compressed if it is large enough and the client accepts gzip.
 
     headers: further header fields by name, with `_` for `-`

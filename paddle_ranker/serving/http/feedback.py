@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import heapq
-import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
-from typing import Annotated, Any, Literal, Optional, Protocol
+from typing import Annotated, Any, Literal, Optional
 
 from pydantic import Field, TypeAdapter
 from pydantic_core import to_json
@@ -26,8 +25,8 @@ from paddle_ranker.retrieval.candidate_indexes import Document
 from paddle_ranker.retrieval.schema import Schema
 from paddle_ranker.retrieval.turns import check
 from paddle_ranker.serving.core.faults import NOT_FOUND, READ_ONLY, TIMED_OUT, UNAVAILABLE, UNPROCESSABLE, Fault
+from paddle_ranker.serving.core.index_slot import IndexSlot
 from paddle_ranker.serving.core.json_text import json_bounds
-from paddle_ranker.serving.core.limits import Limits
 from paddle_ranker.serving.core.search_log import (
     FeedbackLine,
     LogError,
@@ -37,19 +36,18 @@ from paddle_ranker.serving.core.search_log import (
     digest_of,
     is_of_query,
 )
-from paddle_ranker.serving.core.threads import StoppableWork, run_in_thread
+from paddle_ranker.serving.core.threads import StoppableWork
 from paddle_ranker.serving.core.validation import Body, validated
 from paddle_ranker.serving.http.exchange import (
     answer,
     deadline_of,
-    read_body,
+    read_request,
     refuse_other_sites,
     refuse_parameters,
     reserve_of,
 )
 from paddle_ranker.serving.http.openapi import DescribedRoute
 
-RELEVANT_OR_NOT = (0, 1)
 _PAGE, _MOST_LOOKED_AT = 20, 1000  # pairs of an answer; pairs whose documents are looked up at a time
 _LARGEST_OFFSET = 10_000
 _MOST_HELD = 16 << 20  # characters of all pairs in the table; half of it is for those that are judged
@@ -105,24 +103,6 @@ class ToJudge(TypedDict):
     judged: int
     left: Annotated[int, Field(description="pairs of the log that are not judged")]
     changed: Annotated[int, Field(description="pairs left out: the text that was shown has changed")]
-
-
-class JudgedIndex(Protocol):
-    """Interface of the index that these routes use."""
-
-    @property
-    def schema(self) -> Schema: ...
-
-    @property
-    def limits(self) -> Limits: ...
-
-    def deadline(self, request_deadline: Optional[float]) -> float:
-        """Return a request's deadline on `time.monotonic()`'s clock; None: the default."""
-        ...
-
-    def documents_of(self, ids: Sequence[str]) -> Mapping[str, Document]:
-        """Return documents by id; an id that no document has is absent."""
-        ...
 
 
 @dataclass
@@ -262,33 +242,28 @@ class FeedbackRoutes:
     """Handlers of the routes of feedback and judging.
 
     Args:
-        log: log to write to; None: requests are refused with `NOT_FOUND`.
-        index: has the documents' texts.
-        labels: labels that the page `/judge` offers.
+        index: slot of the index, with its documents and its log; without a log, requests are refused.
     """
 
-    def __init__(self, log: Optional[SearchLog], index: JudgedIndex, labels: Sequence[int] = RELEVANT_OR_NOT):
-        self._log, self._index, self._labels = log, index, list(labels)
+    def __init__(self, index: IndexSlot):
+        self._index, self._labels = index, [*range(index.options.highest_label + 1)]
         self._request = TypeAdapter(FeedbackRequest)
         self._table, self._changed = JudgeTable(), 0
         self._reader: Optional[LogReader] = None
-        self._reading = threading.Lock()
         self._work = StoppableWork(1, name="judge", what="the log was read; ask again, it goes on from there")
 
     def _logging(self) -> SearchLog:
-        if self._log is None:
+        if self._index.log is None:
             raise Fault(NOT_FOUND, _OFF)
-        return self._log
+        return self._index.log
 
     async def feedback(self, request: Request) -> Response:
         """Answer `POST /v1/feedback` when the line is on the disk."""
         log, deadline, limits = self._logging(), self._index.deadline(deadline_of(request)), self._index.limits
         refuse_other_sites(request)
         refuse_parameters(request)
-        body = await read_body(request, limits.request_bytes)
-        feedback: FeedbackRequest = await run_in_thread(
-            len(body), validated, self._request, body, json_bounds(1), deadline=deadline
-        )
+        parse = partial(validated, self._request, bounds=json_bounds(1))
+        feedback: FeedbackRequest = await read_request(request, limits.request_bytes, parse)
         limits.check_text(feedback.query, "query")
         limits.check_text(feedback.id, "id")
         if not is_of_query(feedback.search_id, feedback.query):
@@ -303,7 +278,7 @@ class FeedbackRoutes:
             raise Fault(UNAVAILABLE, str(error), retry_after=5.0) from error
         except asyncio.TimeoutError as error:
             raise Fault(TIMED_OUT, "the deadline passed before the line was written; it may be yet") from error
-        return answer(request, b'{"logged":true}', "application/json")
+        return answer(request, b'{"logged":true}')
 
     async def judge(self, request: Request) -> Response:
         """Answer `GET /v1/judge`: unjudged pairs, the largest disagreement of recall and ranker first."""
@@ -312,19 +287,14 @@ class FeedbackRoutes:
         offset = _offset(request.query_params.get("offset", "0"))
         deadline = self._index.deadline(deadline_of(request))
         content = await self._work.run(0, deadline, partial(self._pairs, offset), reserve_of(request))
-        return answer(request, content, "application/json")
+        return answer(request, content)
 
     def _pairs(self, offset: int) -> bytes:
-        """Return the JSON of unjudged pairs, without the first `offset` of them; one thread at a time.
+        """Return the JSON of unjudged pairs, without the first `offset` of them; called in the only thread of `_work`.
 
         First reads the lines that all workers have added to the log.
         """
-        with self._reading:
-            return self._pairs_of(offset)
-
-    def _pairs_of(self, offset: int) -> bytes:
-        assert self._log is not None
-        self._reader = self._reader or LogReader(self._log.folder)
+        self._reader = self._reader or LogReader(self._logging().folder)
         for number, line in enumerate(self._reader):
             self._table.add(line)
             if number % _CHECKED_EVERY == 0:
@@ -370,8 +340,8 @@ def _offset(text: str) -> int:
     return int(text)
 
 
-def routes(log: Optional[SearchLog], index: JudgedIndex, labels: Sequence[int] = RELEVANT_OR_NOT) -> list[BaseRoute]:
-    handlers = FeedbackRoutes(log, index, labels)
+def routes(index: IndexSlot) -> list[BaseRoute]:
+    handlers = FeedbackRoutes(index)
     offset = {"name": "offset", "in": "query", "description": "leave out so many pairs", "schema": {"type": "integer"}}
     return [
         DescribedRoute(

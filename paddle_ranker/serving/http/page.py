@@ -12,23 +12,14 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import Scope
 
+_SHARED = (
+    *("page.css", "judge.css", "why.css", "places.css", "pictures.css", "icon.svg", "search.js", "judge.js", "why.js"),
+    *("suggest.js", "filters.js", "stages.js", "places.js", "pictures.js"),
+)
 _FILES = {
     "/": "search.html",
     "/judge": "judge.html",
-    "/page/page.css": "page.css",
-    "/page/search.js": "search.js",
-    "/page/judge.js": "judge.js",
-    "/page/judge.css": "judge.css",
-    "/page/why.js": "why.js",
-    "/page/why.css": "why.css",
-    "/page/suggest.js": "suggest.js",
-    "/page/filters.js": "filters.js",
-    "/page/stages.js": "stages.js",
-    "/page/places.js": "places.js",
-    "/page/places.css": "places.css",
-    "/page/pictures.js": "pictures.js",
-    "/page/pictures.css": "pictures.css",
-    "/page/icon.svg": "icon.svg",
+    **{f"/page/{name}": name for name in _SHARED},
 }
 _DOCS = {"/docs": "docs.html", "/docs/openapi-explorer.js": "openapi-explorer.js"}
 _TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import Any, Optional, Union
+from functools import partial
+from typing import Any, Union
 
 import numpy as np
 from pydantic import TypeAdapter
@@ -25,7 +26,7 @@ from paddle_ranker.serving.core.ranker_slot import RankerSlot
 from paddle_ranker.serving.core.services import Scores
 from paddle_ranker.serving.core.threads import MUCH_BYTES, run_in_thread
 from paddle_ranker.serving.core.validation import validated
-from paddle_ranker.serving.http.exchange import SHARE, answer, deadline_of, read_body
+from paddle_ranker.serving.http.exchange import SHARE, answer, deadline_of, read_request
 from paddle_ranker.serving.http.lengths import TruncationRequest
 from paddle_ranker.serving.http.openapi import DescribedRoute
 from paddle_ranker.serving.http.rerank_formats import (
@@ -67,30 +68,28 @@ class Reranker:
 
     async def ranked(self, request: Request) -> Response:
         """Answer in Cohere's and Jina's format."""
-        return await self._rank_documents(request, await self._read(request, self._documents), deadline_of(request))
+        return await self._rank_documents(request, await self._read(request, self._documents))
 
     async def any_shape(self, request: Request) -> Response:
         """Answer in the request's format: Text Embeddings Inference's if the request has `texts`, else Cohere's."""
-        deadline = deadline_of(request)
-        body = await read_body(request, self._service.limits.request_bytes)
-        parsed = None
-        if b'"texts"' in body:  # a document may hold the word, too
-            try:
-                parsed = await self._parse(self._texts, body, deadline)
-            except Fault as fault:
-                if fault.field != "texts" or b'"documents"' not in body:  # another field is wrong
-                    raise
-                fault.settled()
-        if parsed is None:
-            parsed = await self._parse(self._documents, body, deadline)
-        del body  # its texts are held once
-        rank = self._rank_texts if isinstance(parsed, TextsRequest) else self._rank_documents
-        return await rank(request, parsed, deadline)
+        limits = self._service.limits
 
-    async def _rank_documents(
-        self, request: Request, rerank_request: RerankRequest, deadline: Optional[float]
-    ) -> Response:
-        titles = await self._titles(request, rerank_request.documents, deadline)
+        def parse(body: bytes) -> Union[TextsRequest, RerankRequest]:
+            if b'"texts"' in body:  # a document may hold the word, too
+                try:
+                    return _validated(self._texts, body, limits)
+                except Fault as fault:
+                    if fault.field != "texts" or b'"documents"' not in body:  # another field is wrong
+                        raise
+            return _validated(self._documents, body, limits)
+
+        parsed = await read_request(request, limits.request_bytes, parse)
+        if isinstance(parsed, TextsRequest):
+            return await self._rank_texts(request, parsed)
+        return await self._rank_documents(request, parsed)
+
+    async def _rank_documents(self, request: Request, rerank_request: RerankRequest) -> Response:
+        titles = await self._titles(request, rerank_request.documents)
         wants_logits, top = rerank_request.wants_logits, rerank_request.value_of("top_n", "top_k")
         cuts = TruncationRequest(
             "documents",
@@ -98,7 +97,7 @@ class Reranker:
             {name: getattr(rerank_request, name) for name in ("truncation_direction", "truncation_side")},
             {name: getattr(rerank_request, name) for name in _TOKENS},
         )
-        scores = await self._scores(request, [rerank_request.query], titles, ("query", "documents"), cuts, deadline)
+        scores = await self._scores(request, [rerank_request.query], titles, ("query", "documents"), cuts)
         shown = (scores.logits if wants_logits else scores.probabilities).tolist()
         best = np.argsort(-scores.logits, kind="stable")[:top].tolist()
         scored: list[RankedResult] = [{"index": i, "relevance_score": shown[i]} for i in best]
@@ -124,11 +123,9 @@ class Reranker:
         )
         returned = MUCH_BYTES + 1 if has_more else sum(map(len, titles)) if rerank_request.return_documents else 0
         encoded = await run_in_thread(returned, to_json, content)
-        return answer(request, encoded, "application/json")
+        return answer(request, encoded)
 
-    async def _titles(
-        self, request: Request, documents: Sequence[Union[str, DocumentObject]], deadline: Optional[float]
-    ) -> list[str]:
+    async def _titles(self, request: Request, documents: Sequence[Union[str, DocumentObject]]) -> list[str]:
         """Return the texts of a request's documents; pictures are decoded to `PictureTitle`s."""
         titles = [_title(document, place) for place, document in enumerate(documents)]
         pictures = {
@@ -144,18 +141,17 @@ class Reranker:
         size = sum(len(picture.data) for picture in pictures.values())
         if SHARE in request.scope["state"]:
             request.scope["state"][SHARE].reserve_answer(size + len(pictures) * self._service.picture_bytes())
+        deadline = deadline_of(request)
         files = await run_in_thread(size, lambda: [picture.file() for picture in pictures.values()], deadline=deadline)
         read = await self._service.picture_titles(files, fields, deadline=deadline)
         for place, title in zip(pictures, read):
             titles[place] = title
         return titles
 
-    async def _rank_texts(self, request: Request, texts_request: TextsRequest, deadline: Optional[float]) -> Response:
+    async def _rank_texts(self, request: Request, texts_request: TextsRequest) -> Response:
         request.scope["state"]["protocol"] = "tei"
         cuts = self._tei_cuts(texts_request, "texts")
-        scores = await self._scores(
-            request, [texts_request.query], texts_request.texts, ("query", "texts"), cuts, deadline
-        )
+        scores = await self._scores(request, [texts_request.query], texts_request.texts, ("query", "texts"), cuts)
         shown = (scores.logits if texts_request.raw_scores else scores.probabilities).tolist()
         ranked: list[ScoredResult] = []
         for i in np.argsort(-scores.logits, kind="stable").tolist():
@@ -163,7 +159,7 @@ class Reranker:
             if texts_request.return_text:
                 ranked[-1]["text"] = texts_request.texts[i]
         returned = sum(map(len, texts_request.texts)) if texts_request.return_text else 0
-        return answer(request, await run_in_thread(returned, to_json, ranked), "application/json")
+        return answer(request, await run_in_thread(returned, to_json, ranked))
 
     async def scored(self, request: Request) -> Response:
         """Answer in vLLM's format of scores, in the order of the pairs."""
@@ -175,7 +171,7 @@ class Reranker:
         cuts = TruncationRequest(
             names[1], False, sides, {"truncate_prompt_tokens": score_request.truncate_prompt_tokens}
         )
-        scores = await self._scores(request, queries, texts, names, cuts, deadline_of(request))
+        scores = await self._scores(request, queries, texts, names, cuts)
         shown = (scores.logits if wants_logits else scores.probabilities).tolist()
         content = {
             "id": request.scope["state"]["request_id"],
@@ -185,7 +181,7 @@ class Reranker:
             "data": [{"index": i, "object": "score", "score": score} for i, score in enumerate(shown)],
             "usage": {"prompt_tokens": scores.tokens, "total_tokens": scores.tokens},
         }
-        return answer(request, to_json(content), "application/json")
+        return answer(request, to_json(content))
 
     async def predicted(self, request: Request) -> Response:
         """Answer in Text Embeddings Inference's format of classes, in the order of the pairs."""
@@ -198,10 +194,10 @@ class Reranker:
                 raise Fault(UNPROCESSABLE, problem, field="inputs" if is_one else f"inputs[{place}]")
         queries, texts = [str(pair[0]) for pair in pairs], [str(pair[1]) for pair in pairs]
         cuts = self._tei_cuts(predict_request, "inputs")
-        scores = await self._scores(request, queries, texts, ("inputs", "inputs"), cuts, deadline_of(request))
+        scores = await self._scores(request, queries, texts, ("inputs", "inputs"), cuts)
         shown = (scores.logits if predict_request.raw_scores else scores.probabilities).tolist()
         classes = [[{"score": score, "label": LABEL}] for score in shown]
-        return answer(request, to_json(classes[0] if is_one else classes), "application/json")
+        return answer(request, to_json(classes[0] if is_one else classes))
 
     def _tei_cuts(self, request: TeiRequest, field: str) -> TruncationRequest:
         refuses = not (request.truncate or self._service.limits.auto_truncate)
@@ -214,7 +210,6 @@ class Reranker:
         titles: list[str],
         fields: tuple[str, str],
         cuts: TruncationRequest,
-        deadline: Optional[float],
     ) -> Scores:
         """Score each title, for its own query or for the only query.
 
@@ -238,14 +233,12 @@ class Reranker:
         taken = limits.scored_texts(titles, field)
         require_words(taken, field)
         check = cuts.check(self._service.encoders)
+        deadline = deadline_of(request)
         return await self._service.score_pairs(queries, taken, deadline=deadline, check_lengths=check)
 
     async def _read(self, request: Request, adapter: TypeAdapter[Any]) -> Any:
-        body = await read_body(request, self._service.limits.request_bytes)
-        return await self._parse(adapter, body, deadline_of(request))
-
-    async def _parse(self, adapter: TypeAdapter[Any], body: bytes, deadline: Optional[float]) -> Any:
-        return await run_in_thread(len(body), _validated, adapter, body, self._service.limits, deadline=deadline)
+        limits = self._service.limits
+        return await read_request(request, limits.request_bytes, partial(_validated, adapter, limits=limits))
 
 
 def _title(document: Union[str, DocumentObject], number: int) -> str:

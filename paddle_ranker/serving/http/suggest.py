@@ -161,9 +161,8 @@ class Suggester:
     def _follow(self, done: Future[None]) -> None:
         problem = ""
         try:
-            served = self._index.ready()
-            now = self._index.latest().snapshot
-            version = served.loaded_at, now.info.generation
+            served = self._index.latest()
+            now, version = served.snapshot, _version_of(served)
             is_new, least = version != self._version, self._index.options.suggest_after
             if is_new and isinstance(now, LocalSnapshot):
                 self._titles.follow(now)
@@ -214,7 +213,7 @@ class SuggestRoutes:
         deadline = index.deadline(deadline_of(request))
         await self._suggester.follow()
         content = await index.run(self._suggester.find, suggest_request.q, suggest_request.top_k, deadline=deadline)
-        return answer(request, content, "application/json")
+        return answer(request, content)
 
     def _read(self, request: Request) -> SuggestRequest:
         refuse_parameters(request, *SuggestRequest.model_fields)

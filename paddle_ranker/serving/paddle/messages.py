@@ -28,7 +28,6 @@ class Messages(NamedTuple):
     Tensor: Message
     Request: Message
     Response: Message
-    PipelineTensor: Message
     PipelineRequest: Message
     PipelineResponse: Message
     RpcMeta: Message
@@ -40,7 +39,7 @@ class Messages(NamedTuple):
 def messages() -> Messages:
     """Return the message classes, which are made at the first call."""
     names = [f"{GENERAL_MODEL}.{name}" for name in ("Tensor", "Request", "Response")]
-    names += [f"{PIPELINE}.{name}" for name in ("Tensor", "Request", "Response")]
+    names += [f"{PIPELINE}.{name}" for name in ("Request", "Response")]
     names.append("brpc.policy.RpcMeta")
     names += [f"{CONFIGURE}.{name}" for name in ("ResourceConf", "ModelToolkitConf")]
     return Messages(*map(message_class, names))

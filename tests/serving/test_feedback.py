@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, Optional
+from typing import Any, Optional, cast
 
 import httpx
 import pytest
@@ -60,8 +60,8 @@ class Site(Application):
     """The routes alone."""
 
     def __init__(self, log: Optional[SearchLog], highest_label: int = 1):
-        self.index: Any = Index(log, highest_label)
-        self.app = Middleware(Router(routes(self.index)), Metrics())
+        self.index = Index(log, highest_label)
+        self.app = Middleware(Router(routes(cast(Any, self.index))), Metrics())
 
     def say(self, **changes: Any) -> httpx.Response:
         return self.ask("POST", "/v1/feedback", {**CLICK, **changes})

@@ -480,10 +480,12 @@ def routes(tower: TowerSlot, paths: Iterable[str], *, keep_texts: bool = False) 
     openai = embedder.embeddings, "Make vectors of texts and pictures", [EmbeddingsRequest], [EmbeddingsAnswer]
     cohere = embedder.cohere, "Make vectors of texts and pictures, as Cohere does", [CohereRequest], [CohereAnswer]
     tei = embedder.embed, "Make vectors, as Text Embeddings Inference does", [EmbedRequest], [Vectors]
-    formats: dict[str, tuple[Any, ...]] = {**dict.fromkeys(OPENAI, openai), COHERE: cohere}
-    return [
-        Route(path, embedder.not_made, methods=["POST"])
-        if path in OTHER_TEI
-        else DescribedRoute("POST", path, *formats.get(path, tei), "Vectors")
-        for path in paths
-    ]
+    formats: dict[str, tuple[Any, str, list[Any], list[Any]]] = {**dict.fromkeys(OPENAI, openai), COHERE: cohere}
+    made: list[BaseRoute] = []
+    for path in paths:
+        if path in OTHER_TEI:
+            made.append(Route(path, embedder.not_made, methods=["POST"]))
+        else:
+            handler, summary, takes, gives = formats.get(path, tei)
+            made.append(DescribedRoute("POST", path, handler, summary, takes, gives, "Vectors"))
+    return made

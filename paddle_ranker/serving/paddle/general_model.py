@@ -7,7 +7,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Optional
+from typing import Any, Callable, Optional
 
 import numpy as np
 
@@ -201,7 +201,7 @@ async def infer(
     fetched = _fetched(request, model)
     feeds = _feeds(request, model)
     has_tokens = TOKENS[0] in feeds
-    read_rows = partial(_tokens, limits=model.limits) if has_tokens else model.rows
+    read_rows: Callable[..., tuple[Any, ...]] = partial(_tokens, limits=model.limits) if has_tokens else model.rows
     rows = await run_in_thread(request.ByteSize(), read_rows, feeds, deadline=deadline)
     if share is not None:
         share.reserve_answer(model.answer_bytes(len(rows[0])))
@@ -209,9 +209,9 @@ async def infer(
         record.note(len(rows[0]), **({} if has_tokens else dict(zip(model.logged, rows))))
     read = _microseconds()
     if has_tokens:
-        outputs = await model.of_tokens(*rows, deadline)
+        outputs = await model.of_tokens(*rows, deadline=deadline)
     else:
-        outputs = await model.of_texts(tuple(feeds), rows, deadline)
+        outputs = await model.of_texts(tuple(feeds), rows, deadline=deadline)
     inferred = _microseconds()
     response = _response(request, fetched, outputs)
     if request.profile_server:

@@ -165,9 +165,9 @@ class _Calls(grpc.GenericRpcHandler):
                 deadline = time.monotonic() + self._seconds(context)
                 size = len(data)
                 await run_in_thread(size, share.reserve_read, data, deadline=deadline)
-                how = parse, method.expected, data, method.bounds(self._models), share
-                request = await run_in_thread(size, *how, deadline=deadline)
-                data, how = b"", ()  # its texts are held once
+                bounds = method.bounds(self._models)
+                request = await run_in_thread(size, parse, method.expected, data, bounds, share, deadline=deadline)
+                data = b""  # its texts are held once
                 response = await method.answer(request, deadline=deadline, share=share, record=record)
                 return bytes(response.SerializeToString())
         except _PipelineFault as fault:

@@ -209,9 +209,10 @@ async def infer(
         record.note(len(rows[0]), **({} if has_tokens else dict(zip(model.logged, rows))))
     read = _microseconds()
     if has_tokens:
-        outputs = await model.of_tokens(*rows, deadline=deadline)
+        input_ids, token_type_ids = rows
+        outputs = await model.of_tokens(input_ids, token_type_ids, deadline)
     else:
-        outputs = await model.of_texts(tuple(feeds), rows, deadline=deadline)
+        outputs = await model.of_texts(tuple(feeds), rows, deadline)
     inferred = _microseconds()
     response = _response(request, fetched, outputs)
     if request.profile_server:

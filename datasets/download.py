@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -15,7 +14,8 @@ from demo_world.files import has_only_demo_files
 from paddle_ranker.errors import DataError, RankerError, UsageError
 from paddle_ranker.options import Options, main_of, option
 from paddle_ranker.storage.atomic import new_file
-from paddle_ranker.storage.download import BLOCK, fetch, forget, unpack
+from paddle_ranker.storage.digest import file_sha256
+from paddle_ranker.storage.download import fetch, forget, unpack
 
 
 @dataclass(frozen=True)
@@ -64,14 +64,6 @@ def _read_record(folder: Path) -> Record:
         return {}
     except ValueError as error:
         raise DataError(f"{path} is damaged ({error}): delete it and run again") from error
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        for block in iter(lambda: stream.read(BLOCK), b""):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _locate(unpacked: Path, published: Published, url: str) -> dict[str, Path]:
@@ -133,7 +125,7 @@ def download(name: str, options: DownloadOptions) -> None:
         raise RankerError(
             f"{error}; there may be a mirror for --base_url, and datasets/make_demo.py makes demo data offline"
         ) from error
-    found = _sha256(part)
+    found = file_sha256(part)
     wanted = options.sha256 or published.sha256 or record.get(name, {}).get("sha256")
     if wanted and found != wanted.lower():
         forget(part)

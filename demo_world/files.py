@@ -19,6 +19,7 @@ from demo_world.scenes import Group, groups, triples
 from paddle_ranker.data.dice import Dice
 from paddle_ranker.errors import DataError, RankerError
 from paddle_ranker.storage.atomic import locked
+from paddle_ranker.storage.digest import file_sha256
 from paddle_ranker.storage.streams import naming_the_file
 
 # Increase it with every change that alters a byte of the output.
@@ -130,11 +131,7 @@ def _matches(path: Path, facts: Optional[dict[str, Any]], content: bool) -> bool
         return False
     if not content:
         return True
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        for block in iter(lambda: stream.read(1 << 20), b""):
-            digest.update(block)
-    return bool(digest.hexdigest() == facts["sha256"])
+    return bool(file_sha256(path) == facts["sha256"])
 
 
 def _is_ours(folder: Path, name: str, manifest: Optional[Manifest]) -> bool:

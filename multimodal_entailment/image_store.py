@@ -26,6 +26,7 @@ from paddle_ranker import runtime
 from paddle_ranker.errors import CheckpointError, RankerError
 from paddle_ranker.progress import Progress
 from paddle_ranker.storage.atomic import cache_folder, made_once, new_folder, remove_unfinished
+from paddle_ranker.storage.digest import json_digest
 from paddle_ranker.storage.prefetch import chunks
 
 if TYPE_CHECKING:
@@ -149,7 +150,7 @@ class ImageStore:
         key = [_FORMAT, order, self.size, PIL.__version__, self._limits.max_bytes, self._limits.max_pixels]
         if encoder is not None:
             key += [encoder.digest(), *(["tf32"] * runtime.uses_tf32())]
-        target = folder / f"{kind}_{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]}"
+        target = folder / f"{kind}_{json_digest(*key)}"
         with made_once(target) as missing:
             if missing:
                 remove_unfinished(folder)

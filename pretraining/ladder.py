@@ -6,7 +6,6 @@ continues from there.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -22,6 +21,7 @@ from paddle_ranker.errors import CheckpointError, DataError, RankerError, UsageE
 from paddle_ranker.options import DeviceOptions, option
 from paddle_ranker.options.declare import fields_of, shown_name
 from paddle_ranker.storage.atomic import UNFINISHED, new_file, new_folder, remove_unfinished
+from paddle_ranker.storage.digest import json_digest
 from pretraining.corpus import DOCUMENTS, DOCUMENTS_HELP, Corpus
 from pretraining.power_law import FEWEST_LEVELS
 
@@ -374,13 +374,13 @@ def open_runs(options: ScalingLawOptions, folder: Path) -> Runs:
     _require_same(identity, folder)
     remove_unfinished(folder)
     train_files, eval_files, documents = options.train_files, options.eval_files, options.documents
-    made = _digest(identity["content"], identity["tokenizer"], documents, options.eval_share, options.skip_bad_rows)
+    made = json_digest(identity["content"], identity["tokenizer"], documents, options.eval_share, options.skip_bad_rows)
     if not eval_files:
         text = folder / f"text_{made}"
         if not text.exists():
             _hold_out(Corpus(train_files, documents, options.skip_bad_rows), options.eval_share, text)
         train_files, eval_files, documents = (str(text / "train.txt"),), (str(text / "eval.txt"),), "lines"
-    tokenizer = Path(options.tokenizer or folder / f"tokenizer_{_digest(made, options.vocab_size)}")
+    tokenizer = Path(options.tokenizer or folder / f"tokenizer_{json_digest(made, options.vocab_size)}")
     if options.tokenizer is None and not tokenizer.exists():
         texts = (text for _, text in Corpus(train_files, documents, options.skip_bad_rows))
         tokens = train_wordpiece_vocabulary(texts, options.vocab_size)
@@ -418,7 +418,7 @@ def _identity(options: ScalingLawOptions) -> dict[str, Any]:
     tokenizer = None
     if options.tokenizer is not None:
         files = TokenizerFiles.read(Path(options.tokenizer))
-        tokenizer = _digest(files.vocabulary.decode("utf-8", "replace"), files.config)
+        tokenizer = json_digest(files.vocabulary.decode("utf-8", "replace"), files.config)
     values: dict[str, Any] = {name: value for name, value in asdict(options).items() if name not in MAY_CHANGE}
     values["tokenizer"] = tokenizer
     values["content"] = [digests_of(list(options.train_files)), digests_of(list(options.eval_files))]
@@ -438,10 +438,6 @@ def _require_same(identity: dict[str, Any], folder: Path) -> None:
             f"{folder}: holds a ladder that was begun with another {names}; choose another --output, or repeat the "
             "options it was begun with"
         )
-
-
-def _digest(*values: Any) -> str:
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _hold_out(corpus: Corpus, share: float, target: Path) -> None:

@@ -21,7 +21,7 @@ from paddle_ranker.errors import CheckpointError, DataError, DependencyError, Ra
 from paddle_ranker.progress import Progress
 from paddle_ranker.storage.arrays import gather, map_file
 from paddle_ranker.storage.atomic import made_once, new_folder, remove_unfinished
-from paddle_ranker.storage.digest import content_digest
+from paddle_ranker.storage.digest import content_digest, json_digest
 from paddle_ranker.storage.prefetch import chunks
 from pretraining.corpus import Corpus
 
@@ -68,8 +68,7 @@ def tokenised(corpus: Corpus, digests: list[str], files: TokenizerFiles, folder:
     starts = WordStarts(files, segment=whole_words)
     config = {name: value for name, value in files.config.items() if name != "tokenizer_class"}
     key = [_FORMAT, digests, corpus.rules, hashlib.sha256(files.vocabulary).hexdigest(), config, starts.segments]
-    name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
-    target = folder / f"tokens_{name}"
+    target = folder / f"tokens_{json_digest(*key)}"
     with made_once(target) as missing:
         if missing:
             remove_unfinished(folder)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import sys
 from itertools import combinations
@@ -33,12 +34,23 @@ def content_digest(path: Union[str, Path]) -> str:
                 digest.update(f"{file.relative_to(path)}\0{content_digest(file)}\n".encode())
         return digest.hexdigest()[:_DIGITS]
     try:
-        with open(path, "rb") as stream:
-            while block := stream.read(1 << 20):
-                digest.update(block)
+        return file_sha256(path)[:_DIGITS]
     except OSError as error:
         raise RankerError(f"{path}: cannot read it ({error.strerror})") from error
-    return digest.hexdigest()[:_DIGITS]
+
+
+def file_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file in hexadecimal digits; raises `OSError` for an unreadable file."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def json_digest(*values: object) -> str:
+    """Return a digest of values that JSON can write, for the name of what is made from them: 16 hexadecimal digits."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:_DIGITS]
 
 
 def warn_of_same_data(options: Options, *names: str) -> None:

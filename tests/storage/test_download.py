@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from demo_world.files import write_demo
+from paddle_ranker.storage.download import BLOCK
 from tests.conftest import REPOSITORY, load_script
 from tests.started import free_ports
 
@@ -30,7 +31,6 @@ TEXTS = {
 
 
 script = load_script("datasets/download.py")
-BLOCK: int = script.BLOCK
 
 
 def make_zip(texts: dict[str, str], compression: int = zipfile.ZIP_STORED) -> bytes:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -15,6 +13,7 @@ from paddle_ranker.model.hugging_face import picture_models, sound_models
 from paddle_ranker.model.hugging_face.library_tokenizer import MODULES_FILE
 from paddle_ranker.model.tower import INFO_FILE
 from paddle_ranker.storage.atomic import cache_folder, made_once, new_folder
+from paddle_ranker.storage.digest import json_digest
 from paddle_ranker.storage.untrusted import read_json
 
 _CONFIG = "config.json"
@@ -31,8 +30,7 @@ def as_towers(folder: Path) -> Path:
         return folder
     files = sorted(path for path in {*folder.iterdir(), *source.iterdir()} if path.is_file())
     facts = [_FORMAT, *((str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in files)]
-    name = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
-    target = cache_folder("models", f"{source.resolve().name}-{name}")
+    target = cache_folder("models", f"{source.resolve().name}-{json_digest(*facts)}")
     with made_once(target) as missing:
         if missing:
             with new_folder(target) as temporary:

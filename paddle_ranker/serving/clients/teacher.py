@@ -324,7 +324,7 @@ class KeptAnswers:
 
     def __init__(self, path: Path, teacher: Sequence[str]):
         self.path = path
-        self._teacher = digest_of(teacher).hex()
+        self._teacher = digest_of_texts(teacher).hex()
         make_folder(path.parent)
         with self._named():
             self._file = sqlite3.connect(path, timeout=60.0)  # another process may write so long
@@ -357,7 +357,7 @@ class KeptAnswers:
         self._file.close()
 
     def _key(self, pair: Pair) -> bytes:
-        return digest_of([self._teacher, *pair])
+        return digest_of_texts([self._teacher, *pair])
 
     @contextmanager
     def _named(self) -> Iterator[None]:
@@ -369,7 +369,7 @@ class KeptAnswers:
             raise RankerError(problem) from error
 
 
-def digest_of(parts: Sequence[str]) -> bytes:
+def digest_of_texts(parts: Sequence[str]) -> bytes:
     """Return a digest of a sequence of texts, 16 bytes."""
     made = hashlib.sha256()
     for part in parts:
@@ -422,7 +422,7 @@ def _kept_path(options: TeacherOptions, teacher: Sequence[str]) -> Path:
     if options.teacher_answers is not None:
         return Path(options.teacher_answers)
     host = urlsplit(options.teacher_url or "").netloc.replace(":", "-").replace("[", "").replace("]", "")
-    return cache_folder("teachers", f"{host[:80]}-{digest_of(teacher).hex()[:12]}.sqlite")
+    return cache_folder("teachers", f"{host[:80]}-{digest_of_texts(teacher).hex()[:12]}.sqlite")
 
 
 def _is_here(url: str) -> bool:

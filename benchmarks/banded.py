@@ -2,8 +2,8 @@
 
 python -m benchmarks.banded [--lengths 256,320,512,1024,2048,4096] [--window 64] [--blocks 32,64,128]
 
-One process computes both on one CPU thread, with 12 heads of 64, without gradients. The ratios are geometric means over
-rounds, with 95% t intervals.
+A process computes both ways on a single CPU thread, with 12 heads of 64, without gradients. The ratios are geometric
+means over rounds, with 95% t intervals.
 """
 
 from __future__ import annotations

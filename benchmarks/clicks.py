@@ -79,7 +79,7 @@ Queries = dict[str, list[LabeledPair]]
 
 
 def read_queries(options: ClicksOptions) -> tuple[Queries, Queries]:
-    """Return the pairs of the queries to log, and of those to measure, by query; titles of a query are distinct."""
+    """Return (pairs to log, pairs to measure), each by query; titles of a query are distinct."""
     from demo_world.files import write_demo
 
     wanted = options.queries + options.test_queries
@@ -173,7 +173,10 @@ class LoggedClicks:
             raise RankerError(f"{self._log}: {log.lost:,} lines could not be written")
 
     def training_file(self, arguments: Sequence[str]) -> Path:
-        """Run `paddle-ranker judgments` on the log with these options; return the training file."""
+        """Run `paddle-ranker judgments` on the log; return the training file.
+
+        arguments: options of `judgments`, as typed
+        """
         from paddle_ranker.commands.judgments import main as judgments
 
         target = self.folder / "_".join(["judgments", *(argument.strip("-") for argument in arguments)])
@@ -187,7 +190,7 @@ class LoggedClicks:
 def train(
     learning: Learning, clicks: LoggedClicks, logged: Queries, measured: Path, options: ClicksOptions, seed: int
 ) -> Run:
-    """Train a ranker of one layer from scratch; return its logits of the measured pairs, and the seconds."""
+    """Train a ranker of a single layer from scratch; return its logits of the measured pairs, and the seconds."""
     labels = clicks.folder / "labels.tsv"
     if not labels.exists():
         write_records(labels, (pair for part in logged.values() for pair in part))
@@ -208,7 +211,7 @@ def train(
 
 
 def systems_of(options: ClicksOptions, model: str, work: Path) -> Iterator[System]:
-    """Yield the systems, each with one run per seed, on clicks of the click model `model`."""
+    """Yield the systems, each with a run per seed, on clicks of the click model `model`."""
     names = chosen("systems", options.systems, list(SYSTEMS), REFERENCE)
     logged, measured = read_queries(options)
     file, store, made = work / "measured.tsv", RunStore(options.scores_dir), dict[int, LoggedClicks]()

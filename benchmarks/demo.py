@@ -62,7 +62,7 @@ def train_as_the_script(data: Path, seed: int, recipe: str, folder: Path) -> Run
     ]
     starter = [*arguments_after(commands, "starter"), f"--output_dir={folder / 'starter'}", f"--seed={seed}"]
     make_starter(parse_options(StarterOptions, starter, "starter", ""))
-    # The last value of an option is the one that counts.
+    # The last value of an option counts.
     arguments = [
         *arguments_after(commands, "train_pairwise.py"),
         *recipe.split(),
@@ -88,7 +88,7 @@ def train_baseline(name: str, data: Path) -> Run:
 
 
 def run_system(name: str, data: Path, options: DemoOptions, seeds: Sequence[int]) -> System:
-    """Return a system's scores of the dev file, one run per seed if the system uses random numbers, else one run."""
+    """Return a system's scores of the dev file: a run per seed, or a single run if it uses no random numbers."""
     store = RunStore(options.scores_dir)
     digests = [file_digest(data / TRAIN), file_digest(data / DEV)]
     facts: dict[str, object] = {"benchmark": "demo", "data": digests}

@@ -135,7 +135,8 @@ def measure(
 ) -> tuple[dict[str, dict[str, Interval]], dict[str, Interval]]:
     """Return every row's measures, as means over seeds with intervals over pairs, and the lead of `reference`.
 
-    The lead is the difference in accuracy to each other row, paired: both are measured on the same draws of test pairs.
+    The lead is the paired difference in accuracy to each other row: both rows are measured on the same draws of test
+    pairs.
     """
     from multimodal_entailment.measures import class_statistics
 

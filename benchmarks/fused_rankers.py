@@ -1,4 +1,4 @@
-"""Measure what learned features add to the fused list: every train query of QBQTC, by what has not seen it.
+"""Measure the gain of learned features over the fused list, on QBQTC's train queries by cross-validation.
 
     python -m benchmarks.fused_rankers --work_dir WORK --tower M3E
 
@@ -26,13 +26,10 @@ from typing import Optional
 
 import numpy as np
 
-from benchmarks.recall import qbqtc
+from benchmarks.recall import build_index, qbqtc, write_set
 from paddle_ranker import runtime
 from paddle_ranker.array_types import Floats, Integers
-from paddle_ranker.commands import index
-from paddle_ranker.data.beir import CORPUS, write_beir
 from paddle_ranker.data.trec import Scores, in_order
-from paddle_ranker.errors import DataError
 from paddle_ranker.evaluation.report.text import verdicts
 from paddle_ranker.evaluation.retrieval import JudgedQueries, compare_runs, comparison_lines, feature_lists
 from paddle_ranker.lexical.features import LIST_FEATURES, LexicalFeatures
@@ -106,7 +103,7 @@ def _with_columns(one: JudgedList, columns: Floats) -> JudgedList:
 
 
 def run_of(lists: Sequence[JudgedList], learn: Learner, fold_of: Integers) -> Scores:
-    """Return a run: each list, ordered by what was learned from the other folds."""
+    """Return a run in which a model that learned from the other folds orders each list."""
     run: Scores = {}
     for fold in np.unique(fold_of):
         score = learn([one for one, own in zip(lists, fold_of) if own != fold])
@@ -121,12 +118,9 @@ def run(options: FusedRankersOptions) -> None:
     work = Path(options.work_dir)
     folder, built = work / "qbqtc_train", work / f"qbqtc_train-{Path(options.tower).resolve().name}"
     made = qbqtc(options.data_dir, "train")
-    if not folder.exists():
-        write_beir(folder, ((id, text, {}) for id, text in made.documents.items()), made.queries, {"test": made.qrels})
+    write_set(made, folder)
     if not built.exists():
-        given = ["--corpus", str(folder / CORPUS), "--output", str(built), "--tower", options.tower]
-        if index.main(["build", *given, "--cpu_threads", str(options.cpu_threads)]):
-            raise DataError(f"{built}: the index could not be built")
+        build_index(folder, built, options.tower, options.cpu_threads)
     judged = JudgedQueries("qbqtc/train.tsv", made.queries, made.qrels)
     with SearchEngine.open(built) as engine:
         lists, names = feature_lists(engine, judged, engine.settings.fusion)

@@ -77,7 +77,7 @@ class BigramVectors:
 
 
 def milliseconds(ask: Callable[[Any], object], queries: Sequence[Any]) -> str:
-    """Return the p50 and p99 of queries that are asked one after another."""
+    """Ask queries one after another; return the p50 and p99 of their times, as text."""
     for query in queries[:5]:
         ask(query)
     times = []
@@ -153,7 +153,10 @@ def flat_graph(path: Path, stored: Vectors) -> Any:
 
 
 def beside_faiss(folder: Path, collection: Collection, vectors: Vectors, stored: Vectors, rounds: int) -> None:
-    """Print recall and queries per second of ours and of faiss called directly, in turns, one by one and in batches."""
+    """Print recall and queries per second of our index and of faiss called directly, in turns.
+
+    Queries are asked one by one, and all together.
+    """
     faiss = importlib.import_module("faiss")
     wanted = [set(np.argpartition(-(stored @ vector), 10)[:10].tolist()) for vector in vectors]
     graphs = {f"faiss, {graph.parent.name[:16]}'s graph": faiss.read_index(str(graph))

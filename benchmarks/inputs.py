@@ -41,7 +41,7 @@ def real_data_folder(chosen: Optional[str] = None) -> Path:
 
 
 def graded_pairs_and_vocabulary(file: Optional[str], vocab: Optional[str]) -> tuple[Path, Optional[Path]]:
-    """Return the paths of the labelled pairs and of the vocabulary; the latter is None if one must be trained.
+    """Return the paths of the labelled pairs and of the vocabulary, or None for a vocabulary that must be trained.
 
     Raises `UsageError` if no file is named or found, or if the named vocabulary is not a file.
     """

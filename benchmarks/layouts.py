@@ -85,7 +85,7 @@ def pages_of(pdf: Path) -> list[PlacedText]:
 
 
 def headings_of(page: PlacedText) -> Iterator[tuple[str, int]]:
-    """Yield (words without a number, position in the text) of each heading: words in larger type, one after another."""
+    """Yield (words without a number, position in the text) of each heading: consecutive words in larger type."""
     heights = [place[5] - place[3] for place in page.places]
     usual = median(heights) * _TALL
     words = zip(page.places, (height > usual for height in heights))
@@ -98,7 +98,7 @@ def headings_of(page: PlacedText) -> Iterator[tuple[str, int]]:
 
 
 def heading_groups(pages: Sequence[PlacedText], candidates: int) -> Groups:
-    """Return the pairs of each heading and the stretches of pages that BM25 finds for it; one is relevant."""
+    """Return for each heading its pairs with the stretches of pages that BM25 finds; a single stretch is relevant."""
     stretches, begins = list[str](), list[tuple[int, int]]()  # a stretch keeps the places of its words
     for number, page in enumerate(pages):
         starts = [int(place[0]) for place in page.places[::_STRETCH]]
@@ -150,7 +150,7 @@ def draw_forms(count: int, path: Path, random: np.random.Generator) -> list[dict
 def form_groups(
     forms: Sequence[dict[str, str]], pages: Sequence[PlacedText], candidates: int, random: np.random.Generator
 ) -> Groups:
-    """Return the pairs of each role and name, and forms with the name; those where it has the role are relevant."""
+    """Return for each role and name its pairs with forms that have the name; relevant if the name has the role."""
     having = defaultdict[str, list[int]](list)
     for number, form in enumerate(forms):
         for name in form.values():
@@ -168,7 +168,7 @@ def form_groups(
 
 
 def make_set(options: LayoutsOptions, name: str, seed: int) -> tuple[Groups, Groups]:
-    """Return the pairs to learn from and the measured ones, by query."""
+    """Return (pairs to learn from, pairs to measure), each by query."""
     random, folder = np.random.default_rng(seed), make_folder(Path(options.work_dir))
     if name == "headings":
         pages = pages_of(Path(options.pdf))
@@ -206,7 +206,11 @@ def start(options: LayoutsOptions, folder: Path, seed: int) -> Path:
 
 
 def train(options: LayoutsOptions, learned: Groups, measured: Groups, folder: Path, system: str, seed: int) -> Run:
-    """Train a ranker; return its logits of the measured pairs, and the seconds. "words": boxes are left out."""
+    """Train a ranker; return its logits of the measured pairs, and the seconds.
+
+    folder: folder of the set, in which each run has a folder
+    system: "boxes", or "words" to leave the boxes out
+    """
     folder = make_folder(folder / f"{system}-{seed}")
     for name, groups in (("train", learned), ("measured", measured), ("few", measured[:5])):
         pairs = [pair for group in groups for pair in group]

@@ -100,7 +100,7 @@ class Paper:
 
 
 def read_papers(path: Path) -> list[Paper]:
-    """Return a JSON-lines file's papers that have keywords, a title and an abstract, one paper per title."""
+    """Return the papers of a JSON-lines file with keywords, an abstract and a title that no earlier paper has."""
     papers: dict[str, Paper] = {}
     for line in path.read_text(encoding="utf-8").splitlines():
         row = json.loads(line)
@@ -111,7 +111,7 @@ def read_papers(path: Path) -> list[Paper]:
 
 
 def read_pages(folder: Optional[str]) -> tuple[list[Paper], list[Paper]]:
-    """Return the manual pages to train on, and those of dev and test to rank; pages need a description."""
+    """Return (manual pages to train on, manual pages of dev and test to rank); pages need a description."""
     made = manpages(folder)
     known: list[Paper] = []
     others: list[Paper] = []
@@ -240,7 +240,7 @@ def train(
 
 
 class Harness:
-    """Trainer of one ranker per seed, which then scores the candidates in each of the ways."""
+    """Papers, candidates, and the systems that rank them: a ranker per seed in each way, and BM25."""
 
     def __init__(self, options: LongTextsOptions) -> None:
         self.options = options
@@ -279,7 +279,7 @@ class Harness:
 
 
 class Trained:
-    """Rankers of one seed, which are trained on first use, and their logits, which are computed once."""
+    """Rankers of a seed, trained on first use, and their logits, computed once."""
 
     def __init__(self, harness: Harness, seed: int, folder: Path) -> None:
         self.harness, self.seed, self.folder = harness, seed, folder

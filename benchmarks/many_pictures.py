@@ -2,10 +2,10 @@
 
 python -m benchmarks.many_pictures [--pictures 100000] [--work_dir FOLDER]
 
-Pictures of noise with generated names are indexed and trained on by the commands, in processes of their own, once a
-tenth of them and once all: memory that does not grow with the data is about the same. It is the largest anonymous
-memory of a process, without pages of files. The tower is the starter's, 256 numbers a vector, with random parameters;
-pixels are kept in a file. Searches, by texts and by pictures, are exact and include the query's vector.
+The commands index pictures of noise with generated names, and train on them, in separate processes: first a tenth of
+the pictures, then all, which shows whether memory grows with the data. Memory is the largest anonymous memory of a
+process, without pages of files. The tower is the starter's, 256 numbers a vector, with random parameters; pixels are
+kept in a file. Searches, by texts and by pictures, are exact and include the query's vector.
 """
 
 from __future__ import annotations

@@ -60,7 +60,7 @@ class Recipe:
 
 
 class SmallRankers:
-    """A folder for the files and small rankers of one split and seed; each is made once, on first use."""
+    """Folder with the files and small rankers of a split and seed; each is made once, on first use."""
 
     def __init__(self, folder: Path, split: Split, held_out: Sequence[LabeledPair], options: FoldsOptions, seed: int):
         self.folder, self.seed, self._options = folder, seed, options
@@ -169,7 +169,7 @@ class Mining:
         return self._train("mined_again", rankers, file)
 
     def judged(self, rankers: SmallRankers) -> Run:
-        """Train with titles that people judged irrelevant as negatives; mining is a substitute for these."""
+        """Train with titles that people judged irrelevant as negatives; mined negatives are their substitute."""
         return self._train("judged", rankers, rankers.learn)
 
     def _mine(self, name: str, rankers: SmallRankers, *arguments: str) -> Path:

@@ -1,4 +1,4 @@
-"""Measure what OCR reads of pages whose text is known: those of a PDF with text, as pictures.
+"""Measure OCR of pages whose text is known: pages of a PDF with text, drawn as pictures.
 
     apt-get download c++-annotations-pdf && dpkg -x c++-annotations-pdf_*.deb pdfs
     python -m benchmarks.pages --pdf pdfs/usr/share/doc/c++-annotations/cplusplus.pdf --work_dir WORK
@@ -41,7 +41,7 @@ class PagesOptions(Options):
 
 
 def scanned(options: PagesOptions, page: int) -> str:
-    """Return what OCR reads of a page as a picture."""
+    """Draw a page as a picture, and return its text by OCR."""
     kept = Path(options.work_dir) / f"{Path(options.pdf).stem}-{options.dpi}-{page}.json"
     version = READERS["ocr"].version()
     if kept.exists():
@@ -58,7 +58,7 @@ def scanned(options: PagesOptions, page: int) -> str:
 
 
 def errors(text: str, read: str) -> tuple[int, int]:
-    """Return how many characters must change for what was read to be the text, and how many the text has."""
+    """Return the edit distance of the text and of its reading by OCR, and the number of the text's characters."""
     return Levenshtein.distance(text, read), len(text)
 
 

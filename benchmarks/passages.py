@@ -3,11 +3,11 @@
 python datasets/make_manuals.py --output manuals
 python -m benchmarks.passages --beir manuals --index passages --ranker ranker --first first --first_ranker first_ranker
 
-Both indexes hold the same documents: `--index` by passages (`index build --passage_tokens`), `--first` by the vector of
-what the tower reads of a document's beginning. Both are searched by words of whole documents, by vectors and by a
-ranker, which reads the best passage of a document, or its first tokens; the weight of words and vectors beside the
-ranker's logit is learned from other queries. `docs/negatives_and_distillation.md` has the commands that make
-indexes and rankers. The time is that of a ranker for fifty long documents, beside what it reads of them as documents.
+Both indexes hold the same documents: `--index` by passages (`index build --passage_tokens`), `--first` by a vector of
+each document's first tokens. Searches use words of whole documents, vectors and a ranker, which reads the best passage
+of a document, or its first tokens. The weight of words and vectors beside the ranker's logit is learned from other
+queries. `docs/negatives_and_distillation.md` has the commands that make indexes and rankers. A ranker is timed on fifty
+long documents, and on their passages alone.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class PassagesOptions(DeviceOptions):
 
 
 class FirstTokens(Ranker):
-    """Ranker that gets whole texts, and reads as many of their first tokens as it can."""
+    """Ranker that reads the first tokens of whole texts."""
 
     @property
     def pair_encoder(self) -> Optional[PairEncoder]:
@@ -92,7 +92,7 @@ def run(options: PassagesOptions) -> None:
 
 
 def _print_times(engine: SearchEngine, queries: Sequence[str]) -> None:
-    """Print the time to rank long documents, and to rank what the ranker reads of them as documents."""
+    """Print the time to rank long documents, divided by the time to rank their passages alone."""
     assert engine.ranker is not None
     for by in engine.searchers:
         settings, ratios = replace(engine.settings, by=(by,)), []

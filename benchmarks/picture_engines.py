@@ -2,10 +2,10 @@
 
 python -m benchmarks.picture_engines --peer_python PYTHON [--pictures 8 --rounds 9]
 
-The model has random weights. Every system runs in a process of its own and computes the same pixels, which are decoded
-beforehand; the vectors of float32 are compared first. `benchmarks/peers/picture_worker.py` describes the systems. With
-one thread, times are those of the processor. The ratios are geometric means over rounds, with 95% t intervals. int8 is
-written by `quantize`; random weights say nothing about its gate.
+The model has random weights. Every system runs in a separate process on the same pixels, which are decoded beforehand;
+the vectors of float32 are compared first. `benchmarks/peers/picture_worker.py` describes the systems. With a single
+thread, times are processor times. The ratios are geometric means over rounds, with 95% t intervals. `quantize` writes
+the int8 models; random weights say nothing about its gate.
 """
 
 from __future__ import annotations

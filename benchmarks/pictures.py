@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.harness.report import format_table, write_report
+from benchmarks.harness.report import format_table
 from benchmarks.inputs import parse_numbers
 from paddle_ranker import runtime
 from paddle_ranker.array_types import Booleans, Floats
@@ -56,7 +56,6 @@ class PicturesOptions(Options):
     epochs: int = option(9, help="epochs of training on names and pictures", minimum=1)
     threads: int = option(0, help="threads of training; 0: one per core", minimum=0)
     texts: bool = option(False, help="measure words beside the pictures of the last tower, too")
-    json: str = option("", help="file for the figures")
 
 
 def train_tower(options: PicturesOptions, seed: int) -> Path:
@@ -87,7 +86,7 @@ def documents_of(data: Path) -> list[dict[str, str]]:
 
 
 def measure(folder: Path, data: Path, threads: int) -> dict[str, Booleans]:
-    """Return for each measure which of its queries found their picture."""
+    """Return, by measure, whether each query found its picture, `[queries]`."""
     tower, documents = Tower.open(folder, LoadOptions(threads=threads), for_search=True), documents_of(data)
     number_of = {document["id"]: number for number, document in enumerate(documents)}
     pictures = tower.encode_pictures([data / document["picture"] for document in documents])
@@ -110,9 +109,9 @@ def measure(folder: Path, data: Path, threads: int) -> dict[str, Booleans]:
 
 
 def beside_texts(tower: Path, data: Path) -> list[list[str]]:
-    """Return a row for each kind of texts: nDCG@10 by pictures, by both at equal weights, and by both at learned ones.
+    """Return a row of nDCG@10 for each kind of texts: pictures alone, and with texts at equal and at learned weights.
 
-    The last two have the difference to pictures alone behind.
+    A cell with texts also has the difference to pictures alone.
     """
     documents, rows = documents_of(data), list[list[str]]()
     wrong = np.random.default_rng(0).permutation(len(documents)).tolist()
@@ -157,23 +156,15 @@ def run(options: PicturesOptions) -> None:
         folder = train_tower(options, seed)
         print(f"{folder}: {time.perf_counter() - began:.0f} s")
         runs.append(measure(folder, data, options.threads))
-    rows, figures = [], {}
+    rows = []
     for name in runs[0]:
         shares = np.mean([hits[name] for hits in runs], axis=0)
-        interval = interval_of(shares)
-        figures[name] = [interval.estimate, interval.low, interval.high]
-        rows.append([name, f"{len(shares):,}", f"{interval:.3f}"])
+        rows.append([name, f"{len(shares):,}", f"{interval_of(shares):.3f}"])
     print(f"\nmeans over seeds {options.seeds}, 95% intervals over queries\n")
     print(format_table(["measure", "queries", "found"], rows))
     if options.texts:
-        header = [
-            "texts",
-            "nDCG@10, pictures alone",
-            "words beside, difference",
-            "at learned weights, difference",
-        ]
+        header = ["texts", "nDCG@10, pictures alone", "words beside, difference", "at learned weights, difference"]
         print(f"\n{format_table(header, beside_texts(folder, data))}")
-    write_report(options.json or None, {"options": options.seeds, "figures": figures})
 
 
 main = main_of(run, PicturesOptions, __doc__, prog="benchmarks.pictures")

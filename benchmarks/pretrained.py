@@ -12,8 +12,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -42,10 +40,11 @@ from benchmarks.harness.runs import (
     texts_of,
     train_cross_encoder,
 )
-from benchmarks.inputs import ROOT, chosen
+from benchmarks.harness.workers import process_environment, run_program
+from benchmarks.inputs import chosen
 from paddle_ranker import runtime
 from paddle_ranker.data.records import LabeledPair, read_records, write_records
-from paddle_ranker.errors import RankerError, UsageError
+from paddle_ranker.errors import UsageError
 from paddle_ranker.metrics.ranking import standardised
 from paddle_ranker.model.parameters import PARAMETERS_FILE
 from paddle_ranker.options import main_of, option
@@ -54,7 +53,7 @@ NOTHING = "nothing"  # value of --model for random parameters
 LINEAR = "linear_on_ids"
 # A logistic regression on lexical features and the cosines of the untuned encoder, and the cosine of the vectors alone.
 SIMILAR, COSINE = "linear_with_similarity", "cosine"
-# Rows that equal the named system with --model nothing: with any --model they learn word pieces from the texts.
+# Rows that equal another row with `--model nothing`: they learn word pieces from the texts, whatever `--model` is.
 FROM_NOTHING = {"linear_on_own_pieces": LINEAR, "small": "match_ranknet_lexical"}
 BLENDED = {
     "ranker_and_linear": ("match", LINEAR),
@@ -96,7 +95,7 @@ SYSTEMS = (*LEXICAL, LINEAR, SIMILAR, COSINE, *PEERS, *OURS, *FROM_NOTHING, *BLE
 
 @dataclass(frozen=True)
 class FoldRunOptions(QualityOptions):
-    """Options of both this benchmark and `benchmarks.ablation`."""
+    """Options shared with `benchmarks.ablation`."""
 
     model: str = option(
         help="folder of an encoder, from transformers (benchmarks.convert_real fetches m3e-small) or from "
@@ -155,7 +154,7 @@ class Systems:
         self.harness = Harness(options, options.data, options.protocol, options.folds, scores_dir)
 
     def run(self, name: str, seeds: Sequence[int]) -> System:
-        """Return the scores of all measured pairs, joined over the splits, in one run per seed."""
+        """Return a system's scores of all measured pairs, joined over the splits, a run per seed."""
         if name in BLENDED:
             return self._blended(name, [self.run(member, seeds) for member in BLENDED[name]])
         if name in FROM_NOTHING:
@@ -246,12 +245,8 @@ class Systems:
                 "batch_size": _BATCH_SIZE,
             }
             (folder / "work.json").write_text(json.dumps(work), encoding="utf-8")
-            environment = {**os.environ, "PYTHONPATH": str(ROOT), "TOKENIZERS_PARALLELISM": "false"}
             command = [options.peer_python, str(_WORKER), str(folder / "work.json")]
-            done = subprocess.run(command, env=environment, capture_output=True, text=True)
-            if done.returncode:
-                last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
-                raise RankerError(f"the peer's training failed ({last}): {' '.join(command[:2])}")
+            run_program(command, f"{_WORKER.name} failed", process_environment(options.threads))
             with np.load(folder / "output.npz", allow_pickle=False) as output:
                 return output["scores"], float(output["seconds"])
 

@@ -133,7 +133,7 @@ def prepare(options: PretrainingBenchmarkOptions, folder: Path) -> str:
 
 
 def training_options(options: PretrainingBenchmarkOptions, path: Path, folder: Path) -> TrainMlmOptions:
-    """Return the options of `train_mlm.py` with which the first model is made, and this toolkit trains it."""
+    """Return the options of `train_mlm.py` for the first model and for this toolkit's training."""
     return TrainMlmOptions(
         train_files=(str(path),),
         tokenizer=str(folder / "tokenizer"),

@@ -37,7 +37,7 @@ from paddle_ranker.commands import evaluate_recall, index
 from paddle_ranker.data.beir import CORPUS, QRELS, QUERIES, write_beir
 from paddle_ranker.data.records import LabeledPair, read_records
 from paddle_ranker.data.trec import read_qrels
-from paddle_ranker.errors import DataError
+from paddle_ranker.errors import DataError, RankerError
 from paddle_ranker.lexical.tokens import words
 from paddle_ranker.options import Options, main_of, option
 from paddle_ranker.retrieval.floors import unrelated_queries
@@ -171,20 +171,28 @@ def print_nothing_close(index_folder: Path, beir: Path) -> None:
             print(f"nothing close: {flagged} of {len(own)} {name} ({flagged / len(own):.1%})")
 
 
+def write_set(made: RealSet, folder: Path) -> None:
+    """Write a set as a BEIR folder, unless the folder exists."""
+    if not folder.exists():
+        write_beir(folder, ((id, text, {}) for id, text in made.documents.items()), made.queries, {"test": made.qrels})
+
+
+def build_index(beir: Path, built: Path, tower: str, threads: int) -> None:
+    """Build the index of a BEIR folder; raises `RankerError` if the command fails."""
+    given = ["--corpus", str(beir / CORPUS), "--output", str(built), "--tower", tower, "--cpu_threads", str(threads)]
+    if index.main(["build", *given]):
+        raise RankerError(f"{built}: the index could not be built; see above")
+
+
 def run(options: RecallBenchmarkOptions) -> int:
     """Write the set and its index, and measure."""
     work = Path(options.work_dir)
     folder, built = work / options.set, work / f"{options.set}-{Path(options.tower).resolve().name}"
-    if not folder.exists():
-        made = SETS[options.set](options.data_dir)
-        write_beir(folder, ((id, text, {}) for id, text in made.documents.items()), made.queries, {"test": made.qrels})
-    threads = ["--cpu_threads", str(options.cpu_threads)]
-    arguments = ["build", "--corpus", str(folder / CORPUS), "--output", str(built), "--tower", options.tower]
-    status = index.main([*arguments, *threads])
-    if status:
-        return status
+    write_set(SETS[options.set](options.data_dir), folder)
+    build_index(folder, built, options.tower, options.cpu_threads)
     print_nothing_close(built, folder)
     others = _given(options, ("untuned", "ranker", "learn_weights", "runs_folder"))
+    threads = ["--cpu_threads", str(options.cpu_threads)]
     return evaluate_recall.main(["--index", str(built), "--beir", str(folder), *others, *threads])
 
 

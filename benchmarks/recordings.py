@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from rapidfuzz.distance import Levenshtein
 
-from benchmarks.harness.report import format_table, write_report
+from benchmarks.harness.report import format_table
 from paddle_ranker.array_types import Vectors
 from paddle_ranker.data.audio import RATE
 from paddle_ranker.data.file_readers import READERS, Part
@@ -53,7 +53,6 @@ class RecordingsOptions(Options):
     prompts: int = option(0, help="transcribe so many prompts, drawn at random; 0: all", minimum=0)
     seconds: int = option(0, help="stop after so many seconds of work; 0: don't", minimum=0)
     threads: int = option(1, help="threads of a transcription", minimum=1)
-    json: str = option("", help="file for the figures")
 
 
 def words_of(text: str) -> list[str]:
@@ -171,7 +170,7 @@ def run(options: RecordingsOptions) -> None:
     }
     joined = join([data / "recordings" / name for name in sorted(text_of)], output / "joined.wav")
     kept = transcribe(options, files)
-    texts, figures, rows = [text_of[name] for name in names], dict[str, Any](), list[list[str]]()
+    texts, rows = [text_of[name] for name in names], list[list[str]]()
     shares: dict[str, tuple[Vectors, Vectors]] = {}
     for system in (OWN, PEER):
         transcripts = [kept[system][str(path)] for path in files["prompts"]]
@@ -182,7 +181,6 @@ def run(options: RecordingsOptions) -> None:
         minutes = sum(row["sound"] for row in transcripts) / 60
         speed = sum(row["seconds"] for row in transcripts) / minutes
         rows.append([system, f"{rate:.2f}", f"{recall:.3f}", f"{speed:.1f}"])
-        figures[system] = {"word_error": rate.estimate, "recall": recall.estimate, "seconds_a_minute": speed}
     recall_of_texts = float(found_shares(queries, qrels, names, texts).mean())
     rows.append(["(the texts themselves)", "", f"{recall_of_texts:.3f}", ""])
     said = " ".join(text_of[path.relative_to(data / "recordings").as_posix()] for path in joined)
@@ -191,7 +189,6 @@ def run(options: RecordingsOptions) -> None:
         (wrong,), (count,) = word_errors([said], [row["text"]])
         speed = row["seconds"] / row["sound"] * 60
         rows.append([f"{system}, {len(joined)} joined", f"{100 * wrong / count:.2f}", "", f"{speed:.1f}"])
-        figures[f"{system}, joined"] = {"word_error": 100 * float(wrong / count), "seconds_a_minute": speed}
     (own, words), (peer, _) = shares[OWN], shares[PEER]
     difference = bootstrap_interval(lambda counts: 100 * (counts @ (own - peer)) / (counts @ words), len(texts))
     print(f"{len(texts)} prompts, {int(words.sum()):,} words, {minutes:.1f} minutes; 95% intervals over prompts\n")
@@ -208,15 +205,8 @@ def run(options: RecordingsOptions) -> None:
         sound = sum(kept[OWN][str(path)]["sound"] for path in files[kind])
         seconds = sum(kept[OWN][str(path)]["seconds"] for path in files[kind])
         invented.append([kind, str(len(files[kind])), f"{sound / 60:.1f}", *counts, f"{seconds / sound * 60:.1f}"])
-        figures[kind] = dict(zip(kept, counts))
-    print(
-        format_table(
-            ["nobody speaks", "files", "minutes", *(f"words by {name}" for name in kept), "own s a minute"], invented
-        )
-    )
-    write_report(
-        options.json or None, {"figures": figures, "difference": [difference.estimate, difference.low, difference.high]}
-    )
+    header = ["nobody speaks", "files", "minutes", *(f"words by {name}" for name in kept), "own s a minute"]
+    print(format_table(header, invented))
 
 
 def found_shares(

@@ -92,7 +92,7 @@ _INFINITY = "Infinity: /v1/embeddings, numbers"
 
 
 def run(options: VectorLoadOptions) -> None:
-    """Print a table: texts per second of the engine alone and over each protocol, and the share of the former."""
+    """Print a table: texts per second of the engine alone and over each protocol, and its share of the engine's."""
     runtime.prepare_command(options.threads)
     texts = [row.text for row in islice(read_records(options.corpus, Text), _TEXTS)]
     how = LoadOptions(engine=options.engine, threads=options.threads)

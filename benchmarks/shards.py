@@ -1,9 +1,9 @@
-"""Measure what searches of an index in shards cost, on generated titles: here, in threads, and in other processes.
+"""Time searches of an index in shards, on generated titles: in this process, in threads, and in other processes.
 
     python -m benchmarks.shards --documents 200000 --shards 4
 
-One folder, its shards in one process, and the same shards behind transports are asked the same queries, by words and
-vectors. The answers are compared: they must be equal.
+The same queries, by words and vectors, go to a single folder, to its shards in this process, and to the shards behind
+transports. The answers must be equal.
 """
 
 from __future__ import annotations

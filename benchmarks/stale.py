@@ -40,7 +40,7 @@ def list_figures(page: str) -> Iterator[tuple[str, str]]:
 
 
 def program_of(command: str) -> Path:
-    """Return the Python file that a command starts; a training for a script, which starts one."""
+    """Return the Python file that a command starts; for a script, the training that the script starts."""
     module = re.search(r"-m ([\w.]+)", command)
     if module:
         path = ROOT / module[1].replace(".", "/")

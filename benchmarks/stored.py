@@ -2,9 +2,9 @@
 
 python -m benchmarks.stored [--shapes nano,m3e-small] [--layers 2,3] [--engines onnx,openvino] [--similarity true]
 
-Each query ranks --titles titles, from texts to probabilities. Weights are random, with match embeddings. One process
-and one thread compute all systems, one after another for each query. The ratios are those to the fastest engine that
-scores whole pairs in fp32, with 95% t intervals over queries.
+Each query ranks --titles titles, from texts to probabilities. Weights are random, with match embeddings. A process with
+a single thread computes all systems, in turns for each query. The ratios compare with the fastest engine that scores
+whole pairs in fp32, and have 95% t intervals over queries.
 """
 
 from __future__ import annotations

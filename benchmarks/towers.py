@@ -17,7 +17,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import subprocess
 import sys
 from dataclasses import dataclass
 from functools import cached_property
@@ -26,11 +25,11 @@ from pathlib import Path
 from benchmarks.harness.quality import compare, measures_table
 from benchmarks.harness.report import format_table, ratio
 from benchmarks.harness.runs import NEVER, QualityOptions, System
-from benchmarks.inputs import ROOT, chosen, real_data_file
+from benchmarks.harness.workers import run_program
+from benchmarks.inputs import chosen, real_data_file
 from benchmarks.recall import qbqtc
 from paddle_ranker.data.records import LabeledPair, Pair, read_records, write_records
 from paddle_ranker.data.trec import Scores
-from paddle_ranker.errors import RankerError
 from paddle_ranker.evaluation.pairs import judged_runs
 from paddle_ranker.evaluation.retrieval import vector_run
 from paddle_ranker.model.load_options import LoadOptions
@@ -86,10 +85,7 @@ class Trainings:
         file.write_text(json.dumps({**settings, "pairs": [[p.query, p.title] for p in self.pairs]}), encoding="utf-8")
         # Exclude this project's folders, since one has the name of a package that the library imports.
         environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-        command = [o.peer_python, str(ROOT / WORKER), str(file)]
-        done = subprocess.run(command, check=False, capture_output=True, encoding="utf-8", env=environment)
-        if done.returncode:
-            raise RankerError(f"{WORKER} failed: {done.stderr[-2000:]}")
+        done = run_program([o.peer_python, str(WORKER), str(file.resolve())], f"{WORKER} failed", environment)
         return float(json.loads(done.stdout.splitlines()[-1])["seconds"])
 
     def _ours(self, output: Path, seed: int) -> float:
@@ -102,10 +98,9 @@ class Trainings:
         # Use a separate process, like the peer: the memory of this process's searches would slow a training by a third.
         typed = [f"--{name}={value}" for name, value in given.items()]
         command = [sys.executable, "-m", "paddle_ranker", "train-batch-neg", *typed]
-        done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+        done = run_program(command, "train-batch-neg failed")
         took = re.search(r"^trained [\d,]+ steps in ([\d,.]+) s", done.stdout + done.stderr, re.MULTILINE)
-        if done.returncode or took is None:
-            raise RankerError(f"train-batch-neg failed: {done.stderr[-2000:]}")
+        assert took is not None
         return float(took[1].replace(",", ""))
 
 

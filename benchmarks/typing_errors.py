@@ -1,9 +1,9 @@
-"""Measure how well words find what mistyped queries ask for: one random error in each query, corrected or not.
+"""Measure the recall by words of mistyped queries with a random error each, corrected or not.
 
     python -m benchmarks.typing_errors --judged ../shared/data/qbqtc/train.tsv
     python -m benchmarks.typing_errors --lines descriptions.txt
 
-Recall@50 is a share of that of the queries without errors; times are those of the same queries, in turns.
+Recall@50 is shown as a share of the recall without errors. Times are of the same queries, in turns.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ ERRORS: dict[str, Error] = {
 
 
 def read(options: TypingOptions, draw: np.random.Generator) -> tuple[list[str], dict[str, set[int]]]:
-    """Return texts and, by query, the numbers of those that are relevant."""
+    """Return texts and, by query, the numbers of the relevant texts."""
     relevant: dict[str, set[int]] = {}
     if options.lines is not None:
         with open(options.lines, encoding="utf-8") as stream:

@@ -20,11 +20,11 @@ SHOWN = {"auc": "AUC", "ndcg@10": "nDCG@10", "mrr@10": "MRR@10", "map": "MAP"}
 
 @dataclass(frozen=True)
 class Measure:
-    """Value of one measure for one system.
+    """Value of a measure for a system.
 
-    interval: the mean over runs, and its bootstrap interval over queries (which excludes the variation between seeds)
+    interval: mean over runs, with its bootstrap interval over queries, which excludes the variation between seeds
     runs: the measure of each run
-    difference: the reference's mean minus this system's, paired over queries; None for the reference
+    difference: the reference's mean minus the system's, paired over queries; None for the reference
     """
 
     interval: Interval
@@ -73,12 +73,12 @@ def _statistics(scored: Scored, measures: Sequence[str]) -> dict[str, Statistic]
 
 
 def mean_statistic(statistics: Sequence[Statistic]) -> Statistic:
-    """Make the statistic "mean over runs", which measures all runs on the same draw of queries."""
+    """Return the mean of several runs' statistics as a statistic; it measures all runs on the same draw of queries."""
     return lambda drawn: np.mean([statistic(drawn) for statistic in statistics], axis=0)
 
 
 def measures_table(systems: Sequence[System], measured: Mapping[str, Mapping[str, Measure]], reference: str) -> str:
-    """Return a table with one row per system: measures, paired differences, each run's measures, training seconds."""
+    """Return a table with a row per system: measures, paired differences, measures of each run, training seconds."""
     measures = list(measured[reference])
     several = any(len(system.runs) > 1 for system in systems)
     shown = [SHOWN.get(measure, measure) for measure in measures]

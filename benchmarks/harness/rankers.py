@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,12 +10,13 @@ from typing import Any, Optional
 
 import numpy as np
 
-from benchmarks.inputs import ROOT, PeerOptions, graded_pairs_and_vocabulary
+from benchmarks.harness.workers import run_program
+from benchmarks.inputs import PeerOptions, graded_pairs_and_vocabulary
 from paddle_ranker.data.records import LabeledPair, RecordFile
 from paddle_ranker.encoding.columns import EncodedPairs
 from paddle_ranker.encoding.pair_encoder import PairEncoder
 from paddle_ranker.encoding.vocabulary import train_wordpiece_vocabulary, write_vocabulary
-from paddle_ranker.errors import RankerError, UsageError
+from paddle_ranker.errors import UsageError
 from paddle_ranker.model.model_folder import RANKER, load_model
 
 _ERNIE_3 = {
@@ -34,7 +34,7 @@ _ERNIE_3 = {
     "layer_norm_eps": 1e-12,
 }
 _SHARED = {"hidden_act": "gelu", "type_vocab_size": 1, "pad_token_id": 0, "initializer_range": 0.02}
-# Families other than ERNIE share one vocabulary: a larger table costs memory, but no time.
+# Families other than ERNIE share a small vocabulary: a larger table would cost memory, but no time.
 FAMILY_SHAPES: dict[str, dict[str, Any]] = {
     "xlm-roberta-base": {**_SHARED, "model_type": "xlm-roberta", "num_hidden_layers": 12, "hidden_size": 768,
                          "num_attention_heads": 12, "intermediate_size": 3072, "max_position_embeddings": 514,
@@ -139,8 +139,8 @@ def copy_ranker(folder: Path, source: Path) -> tuple[PairEncoder, dict[str, Any]
 def export_ranker(folder: Path, pairs: EncodedPairs, *, onnx: bool, int8: bool = True) -> None:
     """Write the folders for the engines and the peers: `exported` and `hf`.
 
-    With `onnx` the first gets an ONNX file; with `int8` as well, one of int8, calibrated on the first
-    `CALIBRATION_PAIRS` of `pairs`.
+    onnx: whether `exported` gets an ONNX file
+    int8: whether it also gets an ONNX file in int8, calibrated on the first `CALIBRATION_PAIRS` of `pairs`
     """
     from paddle_ranker.commands.convert import ConvertOptions, convert
     from paddle_ranker.encoding.batching import scoring_batches
@@ -163,7 +163,4 @@ def export_ranker(folder: Path, pairs: EncodedPairs, *, onnx: bool, int8: bool =
 def export_peers(python: str, folder: Path) -> None:
     """Export `hf` in `folder` to ONNX files with the interpreter `python` of the peers; `RankerError` if that fails."""
     command = [python, "-m", "benchmarks.peers.inference_worker", "export", str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
-    if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
-        raise RankerError(f"the peers' ONNX file could not be written ({last}): leave them out with --systems")
+    run_program(command, "the peers' ONNX file could not be written, so leave them out with --systems")

@@ -28,9 +28,9 @@ class Speeds:
 
 
 def ratio(own: Sequence[float], others: Sequence[float]) -> Interval:
-    """Return how many times as fast `own` is as `others`: the geometric mean over rounds, with its 95% t interval.
+    """Return the ratio of two systems' speeds: the geometric mean over rounds, with its 95% t interval.
 
-    Both lists hold one speed per round; a disturbance that slows both in a round does not change its ratio.
+    own, others: a speed per round. A disturbance that slows both systems in a round does not change the round's ratio
     """
     from scipy.stats import t as student_t
 

@@ -65,7 +65,7 @@ class QualityOptions(Options):
 
 @dataclass(frozen=True)
 class System:
-    """A system's results: for each run (seed) one score per pair, `[pairs] float64`, and the seconds of training."""
+    """Results of a system: a score per pair, `[pairs] float64`, and the seconds of training, for each run (seed)."""
 
     name: str
     runs: tuple[Floats, ...]
@@ -74,7 +74,7 @@ class System:
 
 @dataclass(frozen=True)
 class Split:
-    """The training data of one run, and the indices of the measured pairs that the run scores."""
+    """Training data of a run, and the indices of the measured pairs that the run scores."""
 
     name: str
     pairs: list[LabeledPair]
@@ -96,7 +96,7 @@ def grouped_folds(queries: Sequence[str], folds: int) -> Iterator[tuple[Integers
 
 
 def data_file(data_dir: Optional[str], data: str) -> Path:
-    """Return the file of labelled pairs of a known data set, or the one at the path `data`."""
+    """Return the file of labelled pairs of a known data set, or `data` itself as a path."""
     return real_data_file(data_dir, FILES[data]) if data in FILES else Path(data)
 
 
@@ -145,16 +145,16 @@ def texts_of(pairs: Sequence[LabeledPair]) -> tuple[list[str], list[str]]:
 
 
 class RunStore:
-    """Store of finished runs in a folder, under names made from the facts that determine them; None: no store.
+    """Store of finished runs in a folder, keyed by facts: the options and digests of data that determine a run.
 
-    Facts are options and digests of data. They do not include the code, so use a new folder after changing it.
+    Facts do not include the code, so use a new folder after changing it. Without a folder, nothing is stored.
     """
 
     def __init__(self, folder: Optional[str]) -> None:
         self.folder = make_folder(folder) if folder is not None else None
 
     def get(self, facts: Mapping[str, Any], compute: Callable[[], Run]) -> Run:
-        """Return the run of these facts from the disk; if it is not there, compute and keep it."""
+        """Return a run from the disk, or else compute and store it."""
         if self.folder is None:
             return compute()
         path = self._path(facts)
@@ -236,7 +236,7 @@ class Harness:
         return System(name, tuple(runs), tuple(seconds))
 
     def baseline(self, name: str) -> System:
-        """Return the scores of a lexical baseline fitted on each split, in one run, as it uses no random numbers."""
+        """Fit a lexical baseline on each split; return its scores as a single run, as it uses no random numbers."""
         return self.run(
             name, [0], {"system": name}, lambda split, seed: fit_baseline(name, split.pairs, self.of(split))
         )
@@ -250,10 +250,10 @@ class Baseline(Protocol):
     """A model that learns from graded pairs and scores each pair independently."""
 
     def fit(self, queries: Sequence[str], titles: Sequence[str], labels: Sequence[float]) -> None:
-        """Learn from pairs, one label each."""
+        """Learn from labelled pairs."""
 
     def score(self, queries: Sequence[str], titles: Sequence[str]) -> Floats:
-        """Return one score per pair, `[pairs] float64`; higher is more relevant."""
+        """Return a score per pair, `[pairs] float64`; higher is more relevant."""
 
 
 LEXICAL: dict[str, Callable[[], Baseline]] = {
@@ -330,7 +330,7 @@ def score_file(ranker: Path, file: Path) -> Floats:
 
 
 def converted_encoder(source: Path, target: Path) -> Path:
-    """Return a folder with this toolkit's encoder: `source` if it is one, else `target`, into which it is converted."""
+    """Return `source` if it is an encoder of this toolkit; else convert it into `target`, and return `target`."""
     from paddle_ranker.commands.convert import ConvertOptions, convert
 
     if (source / PARAMETERS_FILE).is_file():

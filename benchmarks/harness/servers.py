@@ -34,7 +34,7 @@ class ServerProcess:
         raise RankerError(f"the server of {name} did not start: {self.said()[-500:].strip() or 'it said nothing'}")
 
     def said(self) -> str:
-        """Return what the server wrote to its log; "" if the log is no regular file, as /dev/full has no end."""
+        """Return the server's log; "" if the log is no regular file, as /dev/full has no end."""
         if not self._log.is_file():
             return ""
         return self._log.read_text(encoding="utf-8", errors="replace")

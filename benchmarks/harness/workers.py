@@ -1,4 +1,4 @@
-"""Worker processes of the speed benchmarks, which take turns; they read one command and write one answer per line."""
+"""Worker processes of the speed benchmarks, which take turns; they read commands and write answers, one per line."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Any, Callable, Protocol, TypeVar
+from typing import Any, Callable, Optional, Protocol, TypeVar
 
 from benchmarks.inputs import ROOT
 from paddle_ranker import runtime
@@ -38,7 +38,7 @@ def process_environment(threads: int) -> dict[str, str]:
 
 
 class Worker:
-    """A running process that reads one command and writes one answer per line.
+    """A running process that reads commands and writes answers, one per line.
 
     Args:
         name: the name that messages use.
@@ -121,6 +121,20 @@ class Workers(ExitStack):
         for name, worker in self.by_name.items():
             worker.begin(command(name))
             yield name, worker.answer()
+
+
+def run_program(
+    command: Sequence[str], failed: str, environment: Optional[Mapping[str, str]] = None
+) -> subprocess.CompletedProcess[str]:
+    """Run a program in the checkout; raises `RankerError`, `failed` with the last line of its error, if it fails.
+
+    environment: all environment variables of the program; defaults to those of this process
+    """
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment)
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+        raise RankerError(f"{failed} ({last})")
+    return done
 
 
 def missing_packages(python: str, names: Sequence[str]) -> set[str]:

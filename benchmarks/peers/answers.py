@@ -1,4 +1,4 @@
-"""The worker's side of `benchmarks.harness.workers`: read one command and write one answer per line.
+"""The worker's side of `benchmarks.harness.workers`: read commands and write answers, one per line.
 
 A worker sends `{"ready": ...}` as soon as it is ready, answers every line that it reads, and ends at the end of its
 input. This module imports only the standard library, because peers run in separate environments.

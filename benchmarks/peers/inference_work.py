@@ -57,8 +57,8 @@ class BatchedSystem:
     """A system that scores in batches of a fixed number of pairs.
 
     Args:
-        padded_length: pad every batch to this many tokens, in the order given, as the published code does; 0: sort
-            pairs by length first, and pad to the batch's longest pair.
+        padded_length: tokens to which every batch is padded, in the given order, as the published code does. 0 sorts
+            pairs by length, and pads to the batch's longest pair.
     """
 
     def __init__(self, forward: Forward, pairs: Pairs, work: InferenceWork, padded_length: int = 0):

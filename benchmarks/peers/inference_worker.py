@@ -1,7 +1,7 @@
 """One system of the inference benchmark: `python -m benchmarks.peers.inference_worker SYSTEM FOLDER`.
 
-With `export` as SYSTEM it writes the ONNX files that a user of transformers would write. Only the systems of a
-framework import it, so that a process's memory is the same as in its users' processes.
+With `export` as SYSTEM it writes the ONNX files that a user of transformers would write. Frameworks are imported by
+their systems alone, so that a process has no more in memory than its users' processes.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The server's engine without the server: `python -m benchmarks.peers.serving_engine FOLDER ENGINE THREADS`.
 
-It scores the pairs of all requests at once, in one of these ways: in the scorer's batches, in batches of 32
-pairs of similar length, or one by one.
+It scores the pairs of all requests at once: in the scorer's batches, in batches of 32 pairs of similar length, or one
+by one.
 """
 
 from __future__ import annotations

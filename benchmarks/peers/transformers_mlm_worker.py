@@ -1,24 +1,23 @@
 """transformers in the pretraining benchmark: `python transformers_mlm_worker.py FOLDER SYSTEM`.
 
-This file imports nothing of this project, so that it runs in any environment with torch and transformers.
+Of this project, the file imports `answers.py` beside it alone, so that it runs in any environment with torch and
+transformers.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from answers import Stopwatch, send, take_stdout
 
 
 def main(folder_name: str, system: str) -> None:
     """Train on the batches of the folder in rounds; an input line has a round's number of steps. Answer each round."""
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
+    answers = take_stdout()
     import torch
     from torch.nn import functional
     from transformers import AutoModelForMaskedLM
@@ -72,12 +71,12 @@ def main(folder_name: str, system: str) -> None:
         return losses / count
 
     model.train()
-    print(json.dumps({"ready": True}), file=answers, flush=True)
+    send(answers, {"ready": True})
     step = 0
     while wanted := int(sys.stdin.readline() or 0):
         batches = [read(folder / "batches" / f"train_{step + i}.npz") for i in range(wanted)]
         losses, tokens = [], 0
-        start, cpu_start = time.perf_counter(), time.process_time()
+        watch = Stopwatch()
         for batch in batches:
             loss = loss_of(batch, "mean")
             loss.backward()
@@ -87,10 +86,9 @@ def main(folder_name: str, system: str) -> None:
             optimizer.zero_grad()
             losses.append(float(loss))
             tokens += batch["ids"].numel()
-        took = {"seconds": time.perf_counter() - start, "cpu_seconds": time.process_time() - cpu_start}
+        took = watch.took()
         step += wanted
-        answer = {"tokens": tokens, "losses": losses, "eval_loss": evaluate(), **took}
-        print(json.dumps(answer), file=answers, flush=True)
+        send(answers, {"tokens": tokens, "losses": losses, "eval_loss": evaluate(), **took})
 
 
 if __name__ == "__main__":

@@ -4,8 +4,8 @@ All pairs of a batch are padded to its longest pair. Scoring sorts all pairs by 
 only within windows of many batches, so that batches still differ from epoch to epoch.
 
 The order of an epoch is a function of (seed, epoch) and is never in memory as a whole, so ten million examples take no
-more memory than a thousand. A resumed training begins with the window in which it stopped; with `max_tokens` or groups,
-it must form the earlier windows again.
+more memory than a thousand. A resumed training begins with the window in which it stopped. With `max_tokens` or groups,
+it also forms all earlier windows.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ import numpy as np
 
 from paddle_ranker.encoding.columns import Columns, EncodedPairs, offsets_of, ragged_positions
 
-WINDOW = 50  # batches per window: little padding remains, and an epoch of 6,000 triples still has 4 windows
-_OPEN = 8  # micro-batches tried for a group; more would pad short groups to the length of long pairs, and not help
-_LONG = 512  # the cost of scoring is linear in a row's tokens up to this number, see `rows_within`
-ROUNDS = 8  # rounds of `permuted`; they give each of the six orders of three examples equally often
+WINDOW = 50  # batches per window: little padding remains, and an epoch of 6,000 triples has 4 windows
+_OPEN = 8  # micro-batches tried for a group; trying more would pad short groups to the length of long pairs
+_LONG = 512  # tokens of a row up to which the cost of scoring is linear, see `rows_within`
+ROUNDS = 8  # rounds of `permuted`, enough to give each of the six orders of three examples equally often
 
 Batch = list[np.ndarray]  # indices of each micro-batch
 
@@ -115,7 +115,7 @@ def training_batches(examples: Batchable, plan: BatchPlan, epoch: int, skip: int
         first_window, skip = divmod(skip, WINDOW)
     for number, batches in _windows(examples, plan, epoch, first_window):
         if skip < len(batches):
-            # Numbered from 1, since [seed, epoch] and [seed, epoch, 0] are the same seed to NumPy.
+            # Numbers start at 1, since [seed, epoch] and [seed, epoch, 0] are equal seeds to NumPy.
             order = np.random.default_rng([plan.seed, epoch, number + 1]).permutation(len(batches))
             for place in order[skip:]:
                 yield batches[place]
@@ -125,7 +125,7 @@ def training_batches(examples: Batchable, plan: BatchPlan, epoch: int, skip: int
 def count_batches(examples: Batchable, plan: BatchPlan, epoch: int) -> int:
     """Return the number of batches of an epoch.
 
-    With `max_tokens` or groups this takes four bytes per example, and seconds for ten million examples.
+    With `max_tokens` or groups, counting takes four bytes per example, and seconds for ten million examples.
     """
     if _are_uniform(examples, plan):
         return math.ceil(len(examples) / (plan.batch_size * plan.parts))

@@ -15,7 +15,7 @@ from paddle_ranker.encoding.pair_encoder import LengthCheck, PairEncoder
 from paddle_ranker.encoding.tokenizers.interface import ModelTokenizer
 from paddle_ranker.errors import DataError, quoted
 
-SIDE = 1000  # coordinates of boxes in the networks are whole numbers up to this
+SIDE = 1000  # largest coordinate of a box in the networks
 _Boxes = NDArray[np.int16]
 
 
@@ -23,8 +23,8 @@ class BoxedPairEncoder(PairEncoder):
     """Encoder of pairs whose texts may be `PlacedText`s with boxes, `(start, end, x0, y0, x1, y1)`.
 
     Coordinates are fractions of the page, with the origin at its top left. A token has the box of the span that
-    contains its last character; all other tokens have the box (0, 0, 0, 0), as in transformers. Boxes that reach
-    outside the page are clipped; `clipped` counts them.
+    contains its last character; a token outside all spans has the box (0, 0, 0, 0), as in transformers. Boxes that
+    reach outside the page are clipped; `clipped` counts them.
 
     separator: value of all four coordinates of a separator's box, in a pair with a `PlacedText`
     """
@@ -73,7 +73,7 @@ class BoxedPairEncoder(PairEncoder):
         return replace(encoded, places=boxes.reshape(-1), place_size=self.place_size)
 
     def _put(self, target: _Boxes, text: str) -> None:
-        """Write the boxes of a text's tokens into `target`; if the text is truncated, only those of the kept tokens."""
+        """Write the boxes of a text's tokens, without truncated tokens, into `target`."""
         if not isinstance(text, PlacedText) or not text.places or not len(target):
             return
         spans = np.array([place[:2] for place in text.places], np.int64)
@@ -84,7 +84,7 @@ class BoxedPairEncoder(PairEncoder):
         target[is_placed] = self._boxes(text)[owner[is_placed]]
 
     def _boxes(self, text: PlacedText) -> _Boxes:
-        """Return the boxes of a text's spans, `[spans, 4]`, in whole numbers from 0 to `SIDE`; count clipped ones."""
+        """Return the boxes of a text's spans, `[spans, 4]`, from 0 to `SIDE`; count the boxes that are clipped."""
         if any(len(place) != 2 + self.place_size for place in text.places):
             raise DataError(f"the text {quoted(text)}: a place is not [start, end, x0, y0, x1, y1]; correct it")
         corners = np.array([place[2:] for place in text.places], np.float64)

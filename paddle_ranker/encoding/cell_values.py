@@ -34,7 +34,7 @@ _WORDS = (
     "zeroth first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth",
 )
 _NAMED = {word: float(number) for words in _WORDS for number, word in enumerate(words.split())}
-_LEAST_SHARE = 0.7  # minimum share of a column's cells with values of one type; columns below it have no values
+_LEAST_SHARE = 0.7  # minimum share of a column's cells with values of its type; columns below have no values
 
 
 def _pattern(form: str) -> re.Pattern[str]:
@@ -88,7 +88,7 @@ def _spans(text: str, words: int) -> Iterator[tuple[int, int]]:
 
 @lru_cache(maxsize=1 << 16)
 def values_in(text: str) -> tuple[Value, ...]:
-    """Return the numbers and dates in a text, in order; if several overlap, only the longest."""
+    """Return the numbers and dates in a text, in order; of overlapping values, the longest."""
     text = " ".join(text.lower().split())
     values: dict[tuple[int, int], list[Value]] = {}
     for match in _NUMBER.finditer(text):
@@ -114,10 +114,10 @@ def values_in(text: str) -> tuple[Value, ...]:
 
 
 def column_values(cells: Sequence[str]) -> dict[int, Value]:
-    """Return, by row, the first value of the column's type in each cell; cells without such a value are absent.
+    """Return, by row, the first value of the column's type in each cell; a row without a value is absent.
 
-    The column's type, number or date, is the one that more cells have; dates if equally many. Returns {} if too few
-    cells have it.
+    The column's type is the type, number or date, that more cells have; in a tie it is date. Returns {} if too few
+    cells have a value of that type.
     """
     values_of_cells = [values_in(cell) for cell in cells]
     counts = Counter(kind for values in values_of_cells for kind in {isinstance(value, tuple) for value in values})
@@ -158,9 +158,9 @@ def ranks(values: dict[int, Value]) -> dict[int, tuple[int, int]]:
 
 
 def relations(question: Sequence[Value], values: dict[int, Value]) -> dict[int, int]:
-    """Return, by row, how the question's values compare with the row's value: a sum of the numbers below.
+    """Return, by row, how the question's values compare with the row's value, as a sum.
 
-    1: a value of the question is equal to the row's; 2: a value is less; 4: a value is greater
+    The sum has 1 if a value of the question equals the row's value, 2 if a value is less, and 4 if a value is greater.
 
     question: values in the question
     values: values of a column, by row

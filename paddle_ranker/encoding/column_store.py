@@ -24,18 +24,18 @@ from paddle_ranker.errors import RankerError
 from paddle_ranker.storage.arrays import map_file
 
 MAX_BYTES = 1 << 30  # default limit of encoded pairs in memory
-# Names of the pairs' arrays, which differ from those of columns.
+# Names of the pairs' arrays; the dots keep them apart from names of columns.
 _IDS, _OFFSETS, _SECOND_STARTS, _PLACES = "pairs.ids", "pairs.offsets", "pairs.second_starts", "pairs.places"
 
 
 class PairCollector:
-    """Collector of encoded pairs in memory, which moves all of them to temporary files once they exceed `max_bytes`.
+    """Collector of encoded pairs in memory; beyond `max_bytes`, it moves all pairs to temporary files.
 
     The files are unlinked: they vanish with the arrays that read them, or with the process. `finish` takes twice the
     bytes of pairs in memory for a moment.
 
-    folder: folder for the files; they take four bytes per token, twelve per pair, and the further columns. None: the
-        system's temporary folder, which may be in memory
+    folder: folder for the files, which take four bytes per token, twelve per pair, and the further columns; defaults
+        to the system's temporary folder, which may be in memory
     max_bytes: maximum bytes in memory
     """
 

@@ -76,9 +76,9 @@ def ragged_positions(starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> N
 
 
 class _Ragged(Columns):
-    """Rows of ids in one array: row i is `ids[offsets[i]:offsets[i + 1]]`; `pad_id` pads the rows of a batch.
+    """Rows of ids in a flat array: row i is `ids[offsets[i]:offsets[i + 1]]`; `pad_id` pads the rows of a batch.
 
-    If the model reads places of tokens, `places` has `place_size` numbers for each token, flat; else it is None.
+    If the model reads places of tokens, `places` has `place_size` numbers for each token, flat; otherwise it is None.
     """
 
     ids: NDArray[np.int32]
@@ -91,7 +91,7 @@ class _Ragged(Columns):
         return len(self.offsets) - 1
 
     def __getitem__(self, index: int) -> NDArray[np.int32]:
-        """Return the ids of one row, [length] int32."""
+        """Return the ids of a row, [length] int32."""
         if not 0 <= index < len(self):
             raise IndexError(f"row {index} of {len(self)}")
         return self.ids[self.offsets[index] : self.offsets[index + 1]]
@@ -123,9 +123,12 @@ class _Ragged(Columns):
     def _types_and_places(
         self, types: NDArray[np.int64], is_token: NDArray[np.bool_], chosen: NDArray[np.int64]
     ) -> Array:
-        """Return the token types, `[batch, length]`; with places, `[batch, length, 1 + place_size]`: type, then place.
+        """Add the places of the rows to their token types, if the model reads places.
 
-        types: `[batch, length]`
+        Returns `types` unchanged, or `[batch, length, 1 + place_size]`: each token's type, then the numbers of its
+        place.
+
+        types: token types, `[batch, length]`
         is_token: which positions are tokens, not padding, `[batch, length]`
         chosen: indices of the rows
         """
@@ -204,10 +207,10 @@ class EncodedPairs(_Ragged):
 
     `ids` [total] int32; `offsets` [n + 1] int64: pair i is `ids[offsets[i]:offsets[i + 1]]`;
     `second_starts` [n] int32: the index within the pair at which the title (token type 1) starts;
-    `places` [total * place_size] int16: the numbers of each token's place; None: the model reads no places.
+    `places` [total * place_size] int16: the numbers of each token's place, or None if the model reads no places.
 
-    The arrays may be memory-mapped files (`column_store.py`). `take`, `pad` and `lengths_of` then read
-    only the requested rows, and keep no pages of the files in memory, as other access does.
+    The arrays may be memory-mapped files (`column_store.py`). `take`, `pad` and `lengths_of` then read only the
+    requested rows. Unlike indexing, they keep no pages of the files in memory.
     """
 
     ids: NDArray[np.int32]
@@ -243,7 +246,7 @@ class EncodedPairs(_Ragged):
 
 @dataclass(frozen=True)
 class GivenArrays(Columns):
-    """Rows of padded arrays that the caller has made; they share no batch with other rows.
+    """Rows of padded arrays from the caller; they share no batch with other rows.
 
     arrays: arrays by input name, `[n, length]` each
     """
@@ -261,7 +264,7 @@ class GivenArrays(Columns):
         return GivenArrays(self.pad(indices))
 
     def pad(self, indices: Indices) -> Arrays:
-        """Return the rows at `indices` by input name, unchanged: they are padded already."""
+        """Return the rows at `indices` by input name, with the caller's padding."""
         rows = np.asarray(indices, dtype=np.int64)
         return {name: array[rows] for name, array in self.arrays.items()}
 

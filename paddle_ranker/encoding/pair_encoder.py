@@ -32,7 +32,7 @@ from paddle_ranker.errors import CheckpointError, InputError, UsageError, quoted
 from paddle_ranker.options import note_at_end
 
 # Called with each row's token count before truncation, [n], special tokens included, and with the maximum length; may
-# raise an error to refuse the rows. The count of a row above that length may be too small.
+# raise an error to refuse the rows. Counts above the maximum length may be too small.
 LengthCheck = Callable[[NDArray[np.int64], int], None]
 # Warning and remedy if a `PairEncoder` `loses_capitals`.
 LOST_CAPITALS = (
@@ -41,11 +41,11 @@ LOST_CAPITALS = (
 )
 
 TOKENS_OF_CHARACTER = 4  # most tokens of a character
-_LEAST_ROOM = 8  # a prompt must leave the text after it one part in this many of the tokens
+_LEAST_ROOM = 8  # a prompt must leave an eighth of the tokens to the text after it
 
 
 class PairRowEncoder(Protocol):
-    """Encoder of pairs as columns: a `PairEncoder` with one tokenizer, or the encoder of a blend with several.
+    """Encoder of pairs as columns: a `PairEncoder`, or a `BlendedPairEncoder` with an encoder for each member.
 
     Attributes:
         max_seq_length: maximum length of a pair in tokens.
@@ -73,15 +73,16 @@ class PairRowEncoder(Protocol):
         truncate: bool = True,
         check: Optional[LengthCheck] = None,
     ) -> Columns:
-        """Encode the pairs (queries[i], titles[i]); without `truncate` they keep their full length.
+        """Encode the pairs (queries[i], titles[i]).
 
-        check: called with the pairs' lengths, see `LengthCheck`; may raise to refuse them. Called before the pairs are
-            built, since each pair holds a copy of its query: a long query with many titles takes much memory
+        truncate: whether pairs are cut to `max_seq_length`
+        check: called with the pairs' lengths, see `LengthCheck`. It is called before the pairs are built, since each
+            pair holds a copy of its query: a long query with many titles takes much memory
         """
         ...
 
     def given(self, input_ids: NDArray[np.int64], token_type_ids: NDArray[np.int64]) -> Columns:
-        """Convert pairs that the caller has encoded, `[n, length]`, to columns; raises `InputError` for bad ones."""
+        """Convert pairs that the caller has encoded, `[n, length]`, to columns; raises `InputError` for a bad pair."""
         ...
 
     def save(self, folder: Union[str, os.PathLike[str]]) -> None:
@@ -89,7 +90,7 @@ class PairRowEncoder(Protocol):
         ...
 
     def set_title_folder(self, folder: Path) -> None:
-        """Set the folder from which paths of pictures in titles start; encoders whose titles are texts ignore it."""
+        """Set the folder of pictures that titles name by path; encoders of texts ignore it."""
         ...
 
 
@@ -105,7 +106,8 @@ class PairEncoder:
         max_seq_length: maximum length of a pair in tokens.
         vocab_size: largest id + 1.
         template: special tokens around the texts.
-        pad_id, cls_id, sep_id, unk_id, mask_id: ids of special tokens.
+        pad_id: id of the padding token.
+        cls_id, sep_id, unk_id, mask_id: ids of special tokens; raise `CheckpointError` if the vocabulary lacks them.
         backend: "builtin" or "tokenizers".
         truncated: number of truncated pairs and texts.
     """
@@ -156,22 +158,18 @@ class PairEncoder:
 
     @property
     def cls_id(self) -> int:
-        """Id of the token that begins a pair; raises `CheckpointError` if the vocabulary has none."""
         return self._special_id("cls_token")
 
     @property
     def sep_id(self) -> int:
-        """Id of the token that ends a text; raises `CheckpointError` if the vocabulary has none."""
         return self._special_id("sep_token")
 
     @property
     def unk_id(self) -> int:
-        """Id of the token of unknown words; raises `CheckpointError` if the vocabulary has none."""
         return self._special_id("unk_token")
 
     @property
     def mask_id(self) -> int:
-        """Id of the mask token; raises `CheckpointError` if the vocabulary has none."""
         return self._special_id("mask_token")
 
     def encode(
@@ -184,8 +182,8 @@ class PairEncoder:
     ) -> EncodedPairs:
         """Encode the pairs (queries[i], titles[i]); a text that repeats within the call is tokenized once.
 
-        Without `truncate` pairs keep their full length, for `paddle_ranker.encoding.windows`. `check` may refuse them,
-        see `PairRowEncoder`.
+        truncate: False keeps the full length of pairs, for `paddle_ranker.encoding.windows`
+        check: see `PairRowEncoder`
         """
         require_pairs(queries, titles)
         template, queries = self.template, self._prompted(queries)
@@ -238,8 +236,8 @@ class PairEncoder:
 
         most: how many ids are needed per text, see `Tokenizes.encode`
 
-        Returns the ids of all distinct texts, flat; their lengths; and the index of each pair's query, and of its
-        title.
+        Returns (ids, lengths, queries, titles): the ids of all distinct texts, flat; the lengths of these texts; and
+        the index of each pair's query and title among them.
         """
         index_of: dict[str, int] = {}
         places = np.fromiter(
@@ -257,13 +255,13 @@ class PairEncoder:
         return self._alone(texts, template.text_before, template.text_after, self.max_seq_length, check)
 
     def encode_queries(self, queries: Sequence[str]) -> EncodedTexts:
-        """Encode queries as they begin pairs, `[CLS] query [SEP]`, truncated to the longest query of a pair."""
+        """Encode queries as in the beginning of a pair, `[CLS] query [SEP]`, truncated to a pair's longest query."""
         refuse_text(queries, "queries")
         template, most = self.template, self.max_seq_length - len(self.template.after) - 1
         return self._alone(self._prompted(queries), template.before, template.between, most)
 
     def encode_titles(self, titles: Sequence[str]) -> EncodedTexts:
-        """Encode titles as they end pairs, `title [SEP]`, truncated to the longest title of a pair."""
+        """Encode titles as in the end of a pair, `title [SEP]`, truncated to a pair's longest title."""
         refuse_text(titles, "titles")
         template = self.template
         most = self.max_seq_length - len(template.before) - len(template.between) - 1
@@ -277,10 +275,11 @@ class PairEncoder:
         most: int,
         check: Optional[LengthCheck] = None,
     ) -> EncodedTexts:
-        """Encode texts between special tokens, truncated to `most` tokens including these.
+        """Encode texts between special tokens.
 
         before, after: ids of the special tokens
-        check: may refuse the texts by their lengths, see `LengthCheck`
+        most: maximum tokens of a text, special tokens included
+        check: see `LengthCheck`
         """
         special, keeps_end = len(before) + len(after), self.template.keeps_end
         flat, text_lengths = self._tokenizer.encode(texts, None if keeps_end else most - special + 1)
@@ -311,7 +310,7 @@ class PairEncoder:
         return self._files.words()
 
     def spelling(self) -> Optional[Spelling]:
-        """Return the spelling by which tokens are compared; None if they are compared by their ids."""
+        """Return the spelling by which tokens are compared, or None if their ids are compared."""
         return self._files.spelling()
 
     @property
@@ -508,7 +507,7 @@ class BlendedPairEncoder:
     def given(self, input_ids: NDArray[np.int64], token_type_ids: NDArray[np.int64]) -> Columns:
         """Wrap the token arrays of a blend, as `BlendedPairs.pad` returns them, for scoring.
 
-        Raises `InputError` unless each row has the tokens of all the blend's rankers, in their order, in equal columns.
+        Raises `InputError` unless each row has the tokens of every ranker, in the blend's order and in equal columns.
         """
         owners = token_type_ids // TOKEN_TYPES
         first = owners[0]
@@ -534,7 +533,7 @@ def _put(ids: NDArray[np.int32], places: NDArray[np.int64], special: Sequence[in
 
 
 def shortest(encoder: PairRowEncoder) -> PairEncoder:
-    """Return the encoder itself, or of a blend's members the one with the smallest `max_seq_length`."""
+    """Return the encoder, or the member with the smallest `max_seq_length` of a blend's encoder."""
     return min(encoder.members, key=lambda member: member.max_seq_length)
 
 

@@ -1,4 +1,4 @@
-"""Encode pictures as columns of pixels, as `preprocessor_config.json` states; the pixels equal those of transformers.
+"""Encode pictures as columns of pixels by `preprocessor_config.json`; the pixels equal those of transformers.
 
 encoder = PictureEncoder.read("clip-vit-base-patch32")
 columns = encoder.encode(["photo.jpg", png_bytes])
@@ -29,8 +29,8 @@ from paddle_ranker.storage.untrusted import UncheckedObject
 
 PIXELS = "pixels"  # name of the model's input
 _LARGEST_SIDE = 4096
-_LARGEST_SCALED = 1 << 24  # maximum pixels of a scaled picture; of a larger one, only the cropped part is computed
-_AT_ONCE = 256  # pictures that are decoded before they are put into the cache
+_LARGEST_SCALED = 1 << 24  # maximum pixels of a scaled picture; beyond, only the cropped part is computed
+_AT_ONCE = 256  # pictures that are decoded at a time for the cache
 _PIXELS_A_TOKEN = 256  # a picture costs as much as a text of a token for each patch of 16 x 16 pixels
 _CLIP = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
 _HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
@@ -65,7 +65,7 @@ class EncodedPictures(Columns):
         return EncodedPictures(self.pixels[np.asarray(indices, np.int64)])
 
     def pad(self, indices: Indices) -> Arrays:
-        """Return the pixels of the pictures at `indices` by input name; they are of one size, so nothing is padded."""
+        """Return the pixels of the pictures at `indices` by input name; all pictures have the same size."""
         return {PIXELS: np.ascontiguousarray(self.pixels[np.asarray(indices, np.int64)])}
 
     @classmethod
@@ -104,12 +104,12 @@ class PictureCache:
 
 @dataclass(frozen=True)
 class PictureFiles(Columns):
-    """Pictures in files, decoded when their pixels are requested; with a cache, each only once.
+    """Pictures in files, decoded when their pixels are requested; with a cache, each file is decoded once.
 
     paths: paths of the files
     encoder: encoder that decodes the files
-    rows: indices of these pictures in `paths` and in the cache
-    cache: pixels of the pictures that were decoded; None: nothing is cached
+    rows: index of each row's picture in `paths` and in the cache
+    cache: pixels of decoded pictures; None turns caching off
     """
 
     paths: Sequence[str]
@@ -146,7 +146,7 @@ class PictureFiles(Columns):
         return replace(parts[0], rows=np.concatenate([part.rows for part in parts]))
 
     def can_join(self, other: Columns) -> bool:
-        """Return whether `other` has pictures of the same list of files."""
+        """Return whether both objects have the same list of paths."""
         return isinstance(other, PictureFiles) and self.paths is other.paths
 
     def cached(self, folder: Path, max_bytes: int) -> PictureFiles:
@@ -160,7 +160,7 @@ class PictureEncoder:
     """Encoder of pictures as pixels for a tower; the network normalises the pixels.
 
     height, width: height and width of the pixels
-    size: (height, width) to which pictures are scaled, or the length of the shorter side; None: they are only cropped
+    size: (height, width) to which pictures are scaled, or the length of the shorter side; None turns scaling off
     resample: Pillow's filter: 0 nearest, 1 Lanczos, 2 bilinear, 3 bicubic, 4 box, 5 Hamming
     crops: whether only the centre of the scaled picture is used
     factor: factor by which the network multiplies pixel values before it normalises them
@@ -191,10 +191,7 @@ class PictureEncoder:
 
         Raises `CheckpointError`, which names the setting, if one is not supported.
         """
-        return cls._of(read_preprocessor(folder, "image_processor", "how pictures are scaled", _WITHOUT_EFFECT))
-
-    @classmethod
-    def _of(cls, settings: ForeignConfig) -> PictureEncoder:
+        settings = read_preprocessor(folder, "image_processor", "how pictures are scaled", _WITHOUT_EFFECT)
         name = str(settings.get("image_processor_type", settings.get("feature_extractor_type", "CLIP")))
         classes = [start for start in _CLASSES if name.startswith((f"{start}Image", f"{start}Feature"))]
         if not classes and name != "CLIP":
@@ -236,12 +233,12 @@ class PictureEncoder:
     encode_queries = encode
 
     def encode_each(self, pictures: Iterable[Array]) -> EncodedPictures:
-        """Scale pictures, given as RGB pixels, one after the other: only one is in memory at a time."""
+        """Scale a stream of pictures, given as RGB pixels; a single unscaled picture is in memory at a time."""
         pixels = [self.scaled(picture) for picture in pictures]
         return EncodedPictures(np.reshape(np.array(pixels, np.uint8), (-1, 3, self.height, self.width)))
 
     def files(self, paths: Sequence[str]) -> PictureFiles:
-        """Return the pictures in these files, to be decoded when their pixels are requested."""
+        """Return the pictures in files as columns that decode them on request."""
         return PictureFiles(paths, self, np.arange(len(paths)))
 
     reads, truncated = "picture", 0  # texts may be cut, pictures are not

@@ -40,7 +40,7 @@ class PictureTitle(str):
         return created
 
     def __getitem__(self, key: Union[SupportsIndex, slice]) -> str:
-        """Slice the name, to a plain string; a slice of the whole name returns this picture."""
+        """Return a slice of the name as a plain string; a slice of the whole name is the picture itself."""
         part = str(self)[key]
         return self if part == str(self) else part
 
@@ -62,7 +62,7 @@ class PicturePairEncoder(PairEncoder):
         resample: Pillow's filter, as in `PictureEncoder`.
 
     Attributes:
-        folder: folder from which paths of titles start; None: paths are refused.
+        folder: folder of pictures that titles name by path; None refuses paths.
     """
 
     places = PICTURES
@@ -80,7 +80,7 @@ class PicturePairEncoder(PairEncoder):
         self.folder = folder.resolve()
 
     def title(self, data: bytes) -> PictureTitle:
-        """Decode and scale the bytes of a picture's file; raises `ImageError` if they are not a picture."""
+        """Decode and scale the bytes of a picture's file; raises `ImageError` for other data."""
         return PictureTitle(self._scaled(read_picture(data)))
 
     def sample(self, text: str, random: np.random.Generator) -> str:
@@ -98,7 +98,7 @@ class PicturePairEncoder(PairEncoder):
     ) -> EncodedPairs:
         """Encode the pairs (queries[i], titles[i]); `truncate` is not used, since queries are always truncated.
 
-        check: may refuse the queries by their lengths, see `LengthCheck`
+        check: called with the queries' lengths, see `LengthCheck`
 
         Raises `DataError` for a title without a picture.
         """

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from paddle_ranker.array_types import Arrays
+from paddle_ranker.encoding.columns import Columns
 from paddle_ranker.encoding.pair_encoder import PairRowEncoder
 
 PAIRS = 48
@@ -29,9 +30,7 @@ def sample_batches(encoder: PairRowEncoder) -> Iterator[Arrays]:
         shared = query[: random.integers(0, len(query) + 1)]
         queries.append(" ".join(query))
         titles.append(encoder.members[0].sample(" ".join([*random.choice(words, length), *shared]), random))
-    truncated = encoder.truncated
-    pairs = encoder.encode(queries, titles)
-    encoder.truncated = truncated  # counts pairs of users only
+    pairs = _encoded(encoder, queries, titles)
     start = 0
     while start < len(pairs):
         rows = np.arange(start, min(len(pairs), start + int(random.integers(1, _LARGEST_BATCH + 1))))
@@ -46,8 +45,14 @@ def timing_batches(encoder: PairRowEncoder, shapes: Sequence[tuple[int, int]]) -
     for rows, length in shapes:
         words = random.integers(0, 20_000, (rows, min(length, encoder.max_seq_length) - 3)) + 0x4E00  # Han characters
         texts = ["".join(map(chr, row)) for row in words.tolist()]
-        truncated = encoder.truncated
         sample = encoder.members[0].sample
-        pairs = encoder.encode([text[:5] for text in texts], [sample(text[5:], random) for text in texts])
-        encoder.truncated = truncated
+        pairs = _encoded(encoder, [text[:5] for text in texts], [sample(text[5:], random) for text in texts])
         yield pairs.pad(np.arange(rows))
+
+
+def _encoded(encoder: PairRowEncoder, queries: Sequence[str], titles: Sequence[str]) -> Columns:
+    """Encode made-up pairs; `encoder.truncated` keeps counting the pairs of users alone."""
+    truncated = encoder.truncated
+    pairs = encoder.encode(queries, titles)
+    encoder.truncated = truncated
+    return pairs

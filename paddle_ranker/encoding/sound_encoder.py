@@ -78,7 +78,7 @@ class SoundEncoder:
 
     rate: samples per second
     normalises: whether a sound's samples are scaled to mean 0 and variance 1
-    least: number of samples of one frame; shorter sounds are padded with silence
+    least: number of samples of a frame; shorter sounds are padded with silence
     step: number of samples from the start of a frame to the start of the next
     folder: folder that relative paths start from
     """

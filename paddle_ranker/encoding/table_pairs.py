@@ -57,9 +57,9 @@ class _TokenTable(NamedTuple):
 class TablePairEncoder(PairEncoder):
     """Encoder of questions and tables, `[CLS] question [SEP] header and cells`, as transformers' TapasTokenizer.
 
-    A title is a `PlacedText` with the places `(start, end, row, column)` of its cells; row -1 is the header. Any other
-    title is the header of a table of one column without rows. If a table is too long, all cells are truncated to the
-    same number of tokens, at least one, so that the table fits; if that is not enough, the last rows are left out.
+    A title is a `PlacedText` with the places `(start, end, row, column)` of its cells; row -1 is the header. A plain
+    text is the header of a table of one column without rows. If a table is too long, all cells are truncated to an
+    equal number of tokens, at least one. If the table is still too long, the last rows are left out.
     Truncated tables and rows left out are counted, and a note names the first tables whose rows were left out.
 
     The numbers of a token's place: column and row from 1, 0 (a label of earlier answers in TAPAS), rank and inverse
@@ -180,9 +180,10 @@ class TablePairEncoder(PairEncoder):
         return _TokenTable(rows, flat, cells, np.maximum(begins, -1))
 
     def _fitting(self, table: _TokenTable, room: int, title: str) -> NDArray[np.bool_]:
-        """Return a mask of the table's tokens to keep, at most `room`, `[tokens]` bool; count what is cut or left out.
+        """Return a mask of the table's tokens to keep, `[tokens]` bool; count cut tables and rows that are left out.
 
-        title: the table as text, for the note that names it
+        room: maximum tokens to keep
+        title: the table as text, for the note about rows that are left out
         """
         rows, longest = min(len(table.rows), _MOST), int(table.begins.max(initial=-1)) + 1
         while True:

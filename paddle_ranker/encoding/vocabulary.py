@@ -81,7 +81,7 @@ def write_vocabulary(folder: Union[str, os.PathLike[str]], tokens: Sequence[str]
 
 
 def write_new_tokenizer(folder: Path, tokens: Sequence[str], *, lowercase: bool) -> TokenizerFiles:
-    """Write the tokenizer files of a new vocabulary into an existing folder, and return their contents.
+    """Write the tokenizer files of a new vocabulary into an existing folder; return the files' contents.
 
     Raises `DataError` as `write_vocabulary` does.
     """
@@ -112,8 +112,8 @@ def _merged_pieces(counts: Counter[str], alphabet: Sequence[str], vocab_size: in
         raise DependencyError(f"training a vocabulary needs tokenizers ({error}): pip install tokenizers") from None
     tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    # `tokenizers` breaks ties by ids, and numbers `##` characters in the random order of a hash map. As special tokens
-    # they get ids in our order, which makes the result reproducible.
+    # `tokenizers` breaks ties by ids, and numbers `##` characters in the random order of a hash map. Special tokens get
+    # ids in the order of `alphabet`, which makes the result reproducible.
     trainer: Any = trainers.WordPieceTrainer(
         vocab_size=vocab_size,
         min_frequency=_LEAST_COUNT,

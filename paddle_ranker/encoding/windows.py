@@ -38,9 +38,10 @@ class SplitPairs:
 class Windows:
     """Splitter of long pairs into windows, and pooling of the windows' logits into one logit per pair. Thread-safe.
 
-    A pair that fits is one window. The first window of a longer pair equals the truncated pair: the query, truncated if
-    it is longer than half of a window's text tokens, and as much of the title as fits. The next windows continue to the
-    end of the title. Each repeats the last `overlap` title tokens of the window before; the last may be shorter.
+    A pair that fits is a single window. The first window of a longer pair equals the truncated pair: the query,
+    truncated if it is longer than half of a window's text tokens, and as much of the title as fits. The next windows
+    continue to the end of the title. Each repeats the last `overlap` title tokens of the previous window; the last
+    window may be shorter.
 
     Args:
         max_seq_length: tokens in a window, including the special tokens.
@@ -113,7 +114,7 @@ class Windows:
         kept = kept[owner]
 
         starts, sources = offsets_of(kept + shown + template.pair_tokens), pairs.offsets[owner]
-        taken = np.empty(starts[-1], np.int64)  # place of each token of a window among those of all pairs
+        taken = np.empty(starts[-1], np.int64)  # index of each window's token in `pairs.ids`
         query_ends, title_starts = starts[:-1] + before + kept, starts[:-1] + before + kept + between
         for count, target, source in (
             (before, starts[:-1], sources),
@@ -134,7 +135,7 @@ class Windows:
         return SplitPairs(windows, offsets)
 
     def pool(self, logits: NDArray[np.float64], offsets: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Return one logit per pair, `[n]` float64, pooled from the logits of all windows, `[offsets[-1]]`."""
+        """Pool the logits of all windows, `[offsets[-1]]`, into a logit per pair, `[n]` float64."""
         counts = np.diff(offsets)
         if not len(counts):
             return np.zeros(0)

@@ -19,7 +19,7 @@ from paddle_ranker.lexical.bm25 import K1, B
 from paddle_ranker.lexical.tokens import STANDARD, TOKENIZERS
 from paddle_ranker.retrieval.schema import FIELD_TYPES, MOST_FIELDS, TEXT, Schema
 from paddle_ranker.storage.atomic import new_file, sync
-from paddle_ranker.storage.declared import Between, Count, OneOf, Pattern, Positive, read_declared
+from paddle_ranker.storage.declared import Between, Count, OneOf, Positive, read_declared
 from paddle_ranker.storage.untrusted import Unchecked, UncheckedObject, inside, read_json
 
 MANIFEST = "index.json"
@@ -36,7 +36,7 @@ _DELETED = re.compile(r"\.deleted-\d{1,20}\.npy", re.ASCII)
 _SEGMENT = re.compile(r"segment-\d{8,}-[0-9a-f]{8}", re.ASCII)
 _ONE_TEXT = Schema()
 _PLAIN = re.compile(r"\w[\w.-]*")  # no path
-Name = Annotated[str, Pattern(_PLAIN)]
+Name = Annotated[str, _PLAIN]
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ class SegmentInfo:
     removed: number of removed rows
     """
 
-    name: Annotated[str, Pattern(_SEGMENT)]
+    name: Annotated[str, _SEGMENT]
     count: Count
     deleted: Optional[str] = None
     removed: Count = 0

@@ -18,8 +18,8 @@ _GAP = 16  # maximum unneeded values to read along, which saves a system call
 def map_file(file: IO[bytes], dtype: np.dtype) -> np.memmap:
     """Map an open, non-empty file into memory as a read-only array [n] of `dtype`.
 
-    Indexing the array may read two megabytes around a value into memory (Linux maps large pages of its cache); `gather`
-    avoids this.
+    Indexing the array may read two megabytes around a value into memory, since Linux maps large pages of its cache;
+    `gather` reads less.
     """
     array = np.memmap(file, dtype=dtype, mode="r")
     descriptor = os.dup(file.fileno())
@@ -29,7 +29,7 @@ def map_file(file: IO[bytes], dtype: np.dtype) -> np.memmap:
 
 
 def gather(array: np.ndarray, indices: np.ndarray) -> np.ndarray:
-    """Return `array[indices]`, indices >= 0; of an array of `map_file`, only these values and small gaps are read."""
+    """Return `array[indices]` for `indices` >= 0; from a mapped file, only the values and small gaps are read."""
     descriptor = getattr(array, "descriptor", None)
     if descriptor is None:
         return array[indices]

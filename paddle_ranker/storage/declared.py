@@ -8,7 +8,7 @@
 
     info = read_declared(Info, Path("info.json"), values)
 
-Numbers without a range may be any number that fits 64 bits; they are finite.
+A number without a range may be any finite number that fits 64 bits.
 """
 
 from __future__ import annotations
@@ -37,12 +37,6 @@ class OneOf(tuple[str, ...]):
 
     def __new__(cls, *choices: str) -> OneOf:
         return super().__new__(cls, choices)
-
-
-class Pattern(NamedTuple):
-    """Regular expression that must match the whole of a text."""
-
-    pattern: re.Pattern[str]
 
 
 MOST = (1 << 63) - 1
@@ -76,8 +70,8 @@ def read_declared(
 
     path: the file, for messages
     values: the JSON object
-    remedy: what the user can do, for the error
-    exact: if True, fields with a default are required, too, and unknown keys refused; if False, unknown keys are logged
+    remedy: advice at the end of the error
+    exact: whether fields with a default are required, too, and unknown keys refused; otherwise, unknown keys are logged
 
     Raises `CheckpointError`, naming the file and the key, if a value has another type or is out of its range, or if a
     key is missing.
@@ -85,7 +79,7 @@ def read_declared(
     reader = _Reader(exact)
     try:
         instance: DeclaredT = reader.fitted(kind, values, "")
-    except (_Misfit, CheckpointError) as error:  # also of the class's own checks
+    except (_Misfit, CheckpointError) as error:  # the class's `__post_init__` may raise `CheckpointError`
         raise CheckpointError(f"{path}: damaged ({error}); {remedy}") from error
     if reader.unknown:
         note_once(f"note: {path}: unknown here and not used: {listed(reader.unknown)}")
@@ -122,13 +116,15 @@ class _Reader:
         self.unknown: list[str] = []
         self._exact = exact
 
-    def fitted(self, hint: Any, value: Unchecked, place: str, within: Union[Between, OneOf, Pattern] = _ANY) -> Any:
+    def fitted(
+        self, hint: Any, value: Unchecked, place: str, within: Union[Between, OneOf, re.Pattern[str]] = _ANY
+    ) -> Any:
         """Convert a JSON value to its declared type: a list to a tuple, an object to a dataclass or `TypedDict`.
 
         hint: the declared type
         value: the value that `json.loads` returned
         place: the value's place in the file, for the error: `layers[2].size`
-        within: the declared range, choices or pattern
+        within: the declared range, choices, or pattern of the whole text
 
         Raises `_Misfit` if the value does not fit.
         """
@@ -146,8 +142,8 @@ class _Reader:
                 raise _Misfit(place, value, {bool: "true or false", str: "a text"}.get(hint, "null"))
             if isinstance(within, OneOf) and value not in within:
                 raise _Misfit(place, value, f"one of {', '.join(map(repr, within))}")
-            if isinstance(within, Pattern) and within.pattern.fullmatch(value) is None:
-                raise _Misfit(place, value, f"a text like {within.pattern.pattern}")
+            if isinstance(within, re.Pattern) and within.fullmatch(value) is None:
+                raise _Misfit(place, value, f"a text like {within.pattern}")
             return value
         if origin in (tuple, list):
             return self._list(origin, arguments, value, place, within)

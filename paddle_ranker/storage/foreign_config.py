@@ -19,9 +19,9 @@ PREPROCESSOR_FILE, _PROCESSOR_FILE = "preprocessor_config.json", "processor_conf
 
 
 def read_preprocessor(folder: Path, part: str, purpose: str, without_effect: Collection[str] = ()) -> ForeignConfig:
-    """Read a folder's `preprocessor_config.json`; if that is missing, the object `part` of `processor_config.json`.
+    """Read a folder's `preprocessor_config.json`, or else the object `part` of its `processor_config.json`.
 
-    purpose: what the settings describe, such as "how pictures are scaled"; ends the error if both are missing
+    purpose: content of the settings, such as "how pictures are scaled", for the error if both files are missing
     """
     if (folder / PREPROCESSOR_FILE).is_file():
         return ForeignConfig.read(folder / PREPROCESSOR_FILE, without_effect)

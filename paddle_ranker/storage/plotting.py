@@ -27,7 +27,7 @@ def new_picture(
 
     The extension of `path` selects SVG or PDF; the default is PNG. Raises `DependencyError` if matplotlib is missing.
 
-    what: the purpose of the picture, which begins the message of the `DependencyError`
+    what: noun for the picture, with which the `DependencyError` begins
     """
     # matplotlib's messages about its caches would interrupt the progress lines of a training.
     logger = logging.getLogger("matplotlib")

@@ -21,7 +21,7 @@ from typing import IO, Any, Optional, Union
 from paddle_ranker.errors import is_full
 
 _STANDARD_OUTPUT = "-"
-_MOST_LINKS = 40  # symbolic links followed in a row, the same limit as in Linux
+_MOST_LINKS = 40  # maximum symbolic links followed in a row, as in Linux
 
 
 def is_stream(path: Union[str, Path]) -> bool:
@@ -76,7 +76,7 @@ def naming_the_file(path: Union[str, Path]) -> Iterator[None]:
 
 
 class _Counting(io.RawIOBase):
-    """Unseekable file that counts the bytes written; writers of Parquet and PDF ask for this as their position."""
+    """Unseekable file that counts the bytes written, since writers of Parquet and PDF ask for their position."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor, self._written = descriptor, 0

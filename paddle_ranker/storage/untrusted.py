@@ -2,9 +2,9 @@
 
 Reading a pipe could block forever, a device such as /dev/zero never ends, and a sparse file can have any size.
 
-Links: a folder that the user names, such as a model, a run or an index, is the user's, and links in it are followed, as
-in Hugging Face's cache (`snapshots/*/config.json` is a link to `../../blobs/*`) and in runs (`best`). Files that an
-index names are inside its folder, see `inside`; folders of models that it copied hold no links, see `own_folder`.
+Links in a folder that the user names, such as a model, a run or an index, are followed: Hugging Face's cache has them
+(`snapshots/*/config.json` is a link to `../../blobs/*`), and runs (`best`). Files that an index names must be inside
+its folder, see `inside`. Models that an index copied must have no links, see `own_folder`.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ class Tokenizes(Protocol):
     def encode(self, texts: Sequence[str], most: Optional[int] = None) -> FlatIds:
         """Return the ids of `texts`, flat, and the count of each text's ids.
 
-        most: how many ids of a text are needed; ids after them may be missing. None: all ids
+        most: number of ids that the caller needs of each text; further ids may be missing. Defaults to all ids
         """
         ...
 
@@ -51,8 +51,8 @@ class ModelTokenizer(Protocol):
     Attributes:
         vocab_size: largest id + 1.
         special_tokens: tokens by role ("unk_token", "pad_token", ...); a role may be missing.
-        may_fall_short: whether the vocabulary may have far fewer tokens than the model has embeddings; if not, such a
-            vocabulary was cut short.
+        may_fall_short: whether the vocabulary may have far fewer tokens than the model has embeddings. If False, a
+            vocabulary with fewer tokens is treated as damaged.
         backend: "builtin" or "tokenizers", the code that turns texts into ids.
     """
 
@@ -90,7 +90,7 @@ class ModelTokenizer(Protocol):
         ...
 
     def spelling(self) -> Optional[Spelling]:
-        """Return the spelling by which tokens of two texts are compared; None if their ids are compared."""
+        """Return the spelling by which tokens of two texts are compared, or None if their ids are compared."""
         ...
 
     def in_small_letters(self) -> ModelTokenizer:
@@ -108,8 +108,8 @@ class PairTemplate:
 
     before, between, after: ids around the texts of a pair, such as `[CLS]` query `[SEP]` title `[SEP]`
     text_before, text_after: ids around a single text
-    longer_keeps_more: which side keeps one token more if an odd number of tokens is divided between both. True: the
-        longer side, or the title if both are equally long, as in `tokenizers`; False: the query, as in PaddleNLP
+    longer_keeps_more: side that gets the middle token if both sides share an odd number. True: the longer side, or the
+        title if both are equally long, as in `tokenizers`. False: the query, as in PaddleNLP
     keeps_end: whether truncation removes the beginnings of texts instead of their ends
     """
 
@@ -137,8 +137,8 @@ class PairTemplate:
         first, second: token counts of the texts, `[n]` each
         budget: maximum sum of both, at least 2
 
-        The result is that of removing one token at a time from the longer text: a truncated text keeps half of the
-        budget, or all that the other text leaves.
+        The result equals removing token after token from the longer text: a truncated text keeps half of the budget,
+        or all that the other text leaves.
         """
         larger = budget - budget // 2
         of_first = np.where(first > second, larger, budget // 2) if self.longer_keeps_more else larger

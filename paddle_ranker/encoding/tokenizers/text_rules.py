@@ -2,8 +2,8 @@
 
 A model needs the rules that it was trained with. PaddleNLP's rules are `PretrainedTokenizer.tokenize` followed by
 `BasicTokenizer`. They differ from BERT's in two ways that change ids: symbols (`＋`, `℃`, emoji) are isolated like
-punctuation, and text is lowercased one character at a time, so that Σ at the end of a word becomes σ. The toolkit's
-table of characters gives a text the same words on every Python.
+punctuation, and text is lowercased character by character, so that Σ at the end of a word becomes σ. The toolkit's
+table of characters gives equal words on every Python.
 
 BERT's rules (`of_bert`) are those of Hugging Face's `tokenizers`, whose result for each character is cached.
 """
@@ -33,7 +33,7 @@ CJK_RANGES = (
     (0xF900, 0xFAFF),
     (0x2F800, 0x2FA1F),
 )
-# PaddleNLP isolates these, although they are letters, numbers or format characters in Unicode.
+# Letters, numbers and format characters in Unicode that PaddleNLP isolates.
 SYMBOLS_BY_NAME = frozenset("\u00ad\u00b2\u00ba\u3007\u00b5\u00d8\u014b\u01b1")
 # Non-characters, which the rules remove from every text. They mark replacements that depend on other characters.
 _OPEN = "\uffff"
@@ -81,14 +81,14 @@ class WordSplitter:
 
     def normalize(self, text: str) -> str:
         """Return the words of `text`, joined by whitespace."""
-        # All rules but one look at single characters, so `str.translate` does the work in C.
+        # All rules but the order of marks look at single characters, so `str.translate` does the work in C.
         normalized = text.translate(self._table.replacements)
         return self._settled(text, normalized) if _OPEN in normalized else normalized
 
     def _settled(self, text: str, normalized: str) -> str:
         """Complete `normalized`: replace the characters that the table lacks, and sort adjacent marks.
 
-        In `normalized`, an `_OPEN` stands before each such character and before each mark.
+        In `normalized`, an `_OPEN` precedes each character that the table lacks, and each mark.
         """
         table = self._table
         if _UNSEEN in normalized:
@@ -219,7 +219,7 @@ class _Replacements:
 
 @cache
 def _characters(rules: TextRules) -> _Replacements:
-    """Return the table of `rules`, 9 MB, which all tokenizers with these rules share."""
+    """Return the table of `rules`, 9 MB; tokenizers with equal rules share it."""
     return _Replacements(rules.of_bert)
 
 

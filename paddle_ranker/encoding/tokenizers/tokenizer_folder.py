@@ -1,6 +1,6 @@
 """Tokenizer files of a model folder: `vocab.txt` of WordPiece, or `tokenizer.json` of Hugging Face's `tokenizers`.
 
-PaddleNLP reads the files that this module writes as the same tokenizer.
+PaddleNLP reads the written files as an equal tokenizer.
 """
 
 from __future__ import annotations
@@ -163,7 +163,7 @@ def _read_vocabulary(folder: Path) -> tuple[bytes, dict[str, int], int]:
 def read_settings(path: Path, remedy: str = "restore it, or remove it to use the defaults") -> dict[str, Any]:
     """Read the object in a JSON file; return {} if there is no file. Raises `CheckpointError` for other content.
 
-    remedy: end of the message: what to do
+    remedy: advice at the end of the error
     """
     try:
         values = read_json(path)
@@ -255,7 +255,7 @@ _PART = re.compile("[\udc80-\udcff]")  # an escaped byte of a partial character
 
 @dataclass(frozen=True)
 class LibraryFiles:
-    """Files of a tokenizer of Hugging Face's `tokenizers` (in these docstrings: the library); a `ModelTokenizer`.
+    """Files of a tokenizer of Hugging Face's `tokenizers`, here called the library; a `ModelTokenizer`.
 
     files: content by file name, so that copies are byte-identical
     special_tokens: tokens by role
@@ -313,7 +313,7 @@ class LibraryFiles:
             from tokenizers import Tokenizer as Library
         except ImportError as error:
             raise DependencyError(f"{TOKENIZER_FILE} needs tokenizers ({error}): pip install tokenizers") from None
-        # Threads of the library would compete with those of the server and the engine, and it would warn of forks.
+        # Threads of the library would compete with the server's and the engine's, and the library would warn of forks.
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
         library = Library.from_buffer(self.files[TOKENIZER_FILE])
         side = (library.truncation or {}).get("direction", "right")
@@ -378,7 +378,7 @@ class LibraryFiles:
     def _texts(self) -> list[str]:
         """Return the text of each token: "" for special tokens, escaped bytes for partial characters.
 
-        The texts are not cached, since those of 250,000 tokens take 20 MB.
+        The texts are not cached, since 250,000 tokens take 20 MB.
         """
         texts = self.library.decode_batch([[number] for number in range(self.vocab_size)], skip_special_tokens=False)
         for number, text in enumerate(texts):
@@ -419,9 +419,9 @@ class LibraryFiles:
 class LibraryTokenizer:
     """Encoder of texts with `tokenizers`, which releases the GIL.
 
-    special: ids that must not occur in texts. Unigram ignores `encode_special_tokens` and gives special tokens in texts
-        their ids
-    unknown: id that replaces ids in `special`; None: nothing is replaced
+    special: ids that must not occur in texts. Unigram ignores `encode_special_tokens` and gives these ids to special
+        tokens in texts
+    unknown: id that replaces the ids in `special`, or None to keep them
     """
 
     def __init__(self, library: Library, special: Sequence[int] = (), unknown: Optional[int] = None):

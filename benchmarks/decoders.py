@@ -7,8 +7,8 @@ The folder has the sizes of Qwen3-Reranker-0.6B and random weights in bfloat16. 
 in float32 unless its name ends with `_bf16`. All systems score the same pairs, which are encoded beforehand; the logits
 are compared first. `benchmarks/peers/decoder_worker.py` describes the systems. With a single thread, times are
 processor times, which other processes change less than clock times. The ratios are geometric means over rounds, with
-95% t intervals. Memory is the largest resident size of a process, its libraries included. All systems are in memory at once,
-and the peers convert their models there.
+95% t intervals. Memory is the largest resident size of a process, its libraries included. All systems are in memory at
+once, and the peers convert their models there.
 """
 
 from __future__ import annotations

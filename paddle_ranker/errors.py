@@ -6,6 +6,7 @@ import difflib
 import errno
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Optional, TypeVar
 
@@ -156,6 +157,22 @@ class CheckpointError(RankerError):
 
 class DependencyError(RankerError):
     """An optional package is missing; the message holds the line that installs it."""
+
+
+@contextmanager
+def package_for(purpose: str, install: str) -> Iterator[None]:
+    """Convert an `ImportError` in the block to a `DependencyError`.
+
+        with package_for("reading PDFs", "'paddle-ranker[pdf]'"):
+            import pypdfium2
+
+    purpose: subject of the message
+    install: arguments of `pip install`
+    """
+    try:
+        yield
+    except (ImportError, OSError) as error:  # an OSError if a shared library is missing
+        raise DependencyError(f"{purpose} needs a missing package ({error}): pip install {install}") from error
 
 
 PADDLE_INDEX = "https://www.paddlepaddle.org.cn/packages/stable/"  # PyPI's builds for GPUs end with Paddle 2.6.2

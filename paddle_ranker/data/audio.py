@@ -15,7 +15,7 @@ from typing import IO, TYPE_CHECKING, Any, Union, cast
 
 import numpy as np
 
-from paddle_ranker.errors import DataError, DependencyError
+from paddle_ranker.errors import DataError, package_for
 
 if TYPE_CHECKING:
     from paddle_ranker.array_types import Vectors
@@ -133,11 +133,7 @@ def _end_of(source: Union[Path, IO[bytes]], size: int) -> bytes:
 
 def _libraries() -> tuple[Any, Any]:
     """Return soundfile and soxr."""
-    try:
+    with package_for("reading recordings", "'paddle-ranker[sound]'"):
         import soundfile
         import soxr
-    except (ImportError, OSError) as error:  # an OSError if libsndfile is missing
-        raise DependencyError(
-            f"reading recordings needs soundfile and soxr ({error}): pip install 'paddle-ranker[sound]'"
-        ) from None
     return soundfile, soxr

@@ -19,7 +19,7 @@ import numpy as np
 from paddle_ranker.array_types import Array
 from paddle_ranker.data.file_readers import FIRST_SECOND, LAST_SECOND, MOST_PIECES, READERS, Part, Unread
 from paddle_ranker.data.pictures import ImageLimits
-from paddle_ranker.errors import DataError, DependencyError, brief
+from paddle_ranker.errors import DataError, brief, package_for
 
 # First bytes of films, as regular expressions, with the suffix of each format
 BEGINNINGS = (
@@ -170,8 +170,6 @@ def _opened(source: Union[Path, bytes]) -> Iterator[tuple[Any, Any]]:
 
 
 def _library() -> Any:
-    try:
+    with package_for("reading films", "'paddle-ranker[film]'"):
         import av
-    except (ImportError, OSError) as error:
-        raise DependencyError(f"reading films needs PyAV ({error}): pip install 'paddle-ranker[film]'") from None
     return av

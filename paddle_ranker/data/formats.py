@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from datetime import date, datetime, time
 from typing import IO, Any, Optional, Union, cast
 
-from paddle_ranker.errors import DataError, DependencyError, listed, quoted
+from paddle_ranker.errors import DataError, listed, package_for, quoted
 from paddle_ranker.options import TAB, note_once
 from paddle_ranker.options.input_files import require_file
 from paddle_ranker.registry import Registry
@@ -437,11 +437,9 @@ def _json_cells(line: Union[str, BadRow]) -> Union[dict[str, Any], BadRow]:
 
 
 def _parquet_rows(path: str, stream: io.BufferedReader) -> Iterator[tuple[int, Row]]:
-    try:
+    with package_for(f"{path}: reading Parquet", "pyarrow"):
         import pyarrow
         from pyarrow import parquet
-    except ImportError as error:
-        raise DependencyError(f"{path}: reading Parquet needs pyarrow; install it with pip install pyarrow") from error
     number = 0
     try:
         # Reading Parquet begins at the end, so streams that cannot seek cheaply (gzip, a pipe) are read into memory.
@@ -459,12 +457,8 @@ def _parquet_rows(path: str, stream: io.BufferedReader) -> Iterator[tuple[int, R
 
 def sheets_of(path: str, stream: IO[bytes]) -> Iterator[tuple[str, Iterator[tuple[int, list[str]]]]]:
     """Yield (name, rows) for each sheet of a spreadsheet; rows are (number, texts). A merged cell is repeated."""
-    try:
+    with package_for(f"{path}: reading spreadsheets", "'paddle-ranker[excel]'"):
         import python_calamine
-    except ImportError as error:
-        raise DependencyError(
-            f"{path}: reading spreadsheets needs python-calamine; install it with pip install paddle-ranker[excel]"
-        ) from error
     try:
         book = python_calamine.load_workbook(io.BytesIO(stream.read()))
     except (python_calamine.CalamineError, EOFError, OSError, zlib.error) as error:
@@ -557,11 +551,9 @@ def _cell(value: Any) -> str:
 
 
 def _write_parquet(stream: IO[bytes], columns: tuple[str, ...], rows: Iterable[tuple[Any, ...]], header: bool) -> None:
-    try:
+    with package_for("writing Parquet", "pyarrow"):
         import pyarrow
         from pyarrow import parquet
-    except ImportError as error:
-        raise DependencyError("writing Parquet needs pyarrow; install it with pip install pyarrow") from error
     writer = None
     for chunk in chunks(rows, 1 << 14):
         table = pyarrow.table({name: list(cells) for name, cells in zip(columns, zip(*chunk))})

@@ -15,7 +15,7 @@ from paddle_ranker.array_types import Array
 from paddle_ranker.data.file_readers import Part, Unread
 from paddle_ranker.data.page_text import Box, PageLine, page_text
 from paddle_ranker.data.pictures import ImageError, ImageLimits, decoded, rgb, upright
-from paddle_ranker.errors import DataError, DependencyError
+from paddle_ranker.errors import DataError, package_for
 
 _VERSION = 2  # raised when the same picture would give other parts
 _LEAST_SURE = 0.5  # minimum confidence of OCR in a line
@@ -66,10 +66,8 @@ def version() -> str:
 
 @lru_cache(maxsize=1)
 def _engine() -> Any:
-    try:
+    with package_for("OCR", "'paddle-ranker[ocr]'"):
         from rapidocr import RapidOCR
-    except ImportError as error:
-        raise DependencyError("OCR needs rapidocr; install it with pip install 'paddle-ranker[ocr]'") from error
     threads = int(os.environ.get("OMP_NUM_THREADS") or -1)  # -1: one for each core
     settings = {"log_level": "error", "text_score": 0.0, "return_word_box": True}
     return RapidOCR(

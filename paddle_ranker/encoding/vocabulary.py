@@ -13,7 +13,7 @@ from typing import Any, Union
 from paddle_ranker.encoding.tokenizers.builtin import CONTINUATION, MAX_WORD_CHARACTERS
 from paddle_ranker.encoding.tokenizers.text_rules import TextRules, WordSplitter
 from paddle_ranker.encoding.tokenizers.tokenizer_folder import CONFIG_FILE, VOCABULARY_FILE, TokenizerFiles
-from paddle_ranker.errors import DataError, DependencyError, UsageError, quoted
+from paddle_ranker.errors import DataError, UsageError, package_for, quoted
 
 # ERNIE's vocabularies begin with the first four, too; there, [UNK] is the last token.
 SPECIAL_TOKENS = ("[PAD]", "[CLS]", "[SEP]", "[MASK]", "[UNK]")
@@ -106,10 +106,8 @@ def _merged_pieces(counts: Counter[str], alphabet: Sequence[str], vocab_size: in
 
     counts: number of occurrences of each word
     """
-    try:
+    with package_for("training a vocabulary", "tokenizers"):
         from tokenizers import Tokenizer, models, pre_tokenizers, trainers
-    except ImportError as error:
-        raise DependencyError(f"training a vocabulary needs tokenizers ({error}): pip install tokenizers") from None
     tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     # `tokenizers` breaks ties by ids, and numbers `##` characters in the random order of a hash map. Special tokens get

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Union
 
-from paddle_ranker.errors import DependencyError
+from paddle_ranker.errors import package_for
 from paddle_ranker.storage.atomic import new_file
 
 if TYPE_CHECKING:
@@ -34,11 +34,9 @@ def new_picture(
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
-        # Not pyplot, which would choose a backend for the whole process and keep the figure in memory.
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise DependencyError(f"{what} needs matplotlib ({error}): pip install matplotlib") from error
-    else:
+        with package_for(what, "matplotlib"):
+            # Not pyplot, which would choose a backend for the whole process and keep the figure in memory.
+            from matplotlib.figure import Figure
         figure = Figure(figsize=(width, height), dpi=dots_per_inch, layout="constrained")
         yield figure
         with new_file(path, "wb") as stream:

@@ -18,7 +18,7 @@ from typing import Optional
 
 import numpy as np
 
-from paddle_ranker.errors import DependencyError
+from paddle_ranker.errors import package_for
 from paddle_ranker.unicode.character_kinds import INVISIBLE, MARK, SPACE, SYMBOL, UNASSIGNED, unicode_table
 
 _SPACES = " \t\n\r"
@@ -170,10 +170,8 @@ class _BertRules:
     """BERT's rules of splitting, from Hugging Face's `tokenizers`."""
 
     def __init__(self, rules: TextRules) -> None:
-        try:
+        with package_for("splitting words as BERT does", "tokenizers"):
             from tokenizers import normalizers, pre_tokenizers
-        except ImportError as error:
-            raise DependencyError(f"BERT's words need tokenizers ({error}): pip install tokenizers") from None
         self._normalizer = normalizers.BertNormalizer(
             clean_text=True,
             handle_chinese_chars=rules.tokenize_chinese_chars,

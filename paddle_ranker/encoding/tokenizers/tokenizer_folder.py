@@ -27,7 +27,7 @@ from paddle_ranker.encoding.tokenizers.interface import (
     bert_template,
 )
 from paddle_ranker.encoding.tokenizers.text_rules import TextRules
-from paddle_ranker.errors import CheckpointError, DependencyError, brief, quoted
+from paddle_ranker.errors import CheckpointError, DependencyError, brief, package_for, quoted
 from paddle_ranker.storage.untrusted import UncheckedObject, read_file, read_json
 from paddle_ranker.unicode.character_kinds import normalise
 
@@ -309,10 +309,8 @@ class LibraryFiles:
     @cached_property
     def _opened(self) -> tuple[Library, str]:
         """Tokenizer of the library, and the side at which it truncates, "left" or "right"."""
-        try:
+        with package_for(TOKENIZER_FILE, "tokenizers"):
             from tokenizers import Tokenizer as Library
-        except ImportError as error:
-            raise DependencyError(f"{TOKENIZER_FILE} needs tokenizers ({error}): pip install tokenizers") from None
         # Threads of the library would compete with the server's and the engine's, and the library would warn of forks.
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
         library = Library.from_buffer(self.files[TOKENIZER_FILE])

@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from string import ascii_lowercase, ascii_uppercase
-from typing import Callable, Optional, Protocol, Union
+from typing import Callable, Optional, Union
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,56 +44,6 @@ TOKENS_OF_CHARACTER = 4  # most tokens of a character
 _LEAST_ROOM = 8  # a prompt must leave an eighth of the tokens to the text after it
 
 
-class PairRowEncoder(Protocol):
-    """Encoder of pairs as columns: a `PairEncoder`, or a `BlendedPairEncoder` with an encoder for each member.
-
-    Attributes:
-        max_seq_length: maximum length of a pair in tokens.
-        vocab_size: largest id + 1.
-        backend: code that turns texts into ids: "builtin" or "tokenizers".
-        truncated: number of truncated pairs.
-        members: encoders of a blend's members; for a `PairEncoder`, itself.
-    """
-
-    max_seq_length: int
-    vocab_size: int
-    backend: str
-    truncated: int
-
-    def counts(self) -> dict[str, int]: ...
-
-    @property
-    def members(self) -> tuple[PairEncoder, ...]: ...
-
-    def encode(
-        self,
-        queries: Sequence[str],
-        titles: Sequence[str],
-        *,
-        truncate: bool = True,
-        check: Optional[LengthCheck] = None,
-    ) -> Columns:
-        """Encode the pairs (queries[i], titles[i]).
-
-        truncate: whether pairs are cut to `max_seq_length`
-        check: called with the pairs' lengths, see `LengthCheck`. It is called before the pairs are built, since each
-            pair holds a copy of its query: a long query with many titles takes much memory
-        """
-        ...
-
-    def given(self, input_ids: NDArray[np.int64], token_type_ids: NDArray[np.int64]) -> Columns:
-        """Convert pairs that the caller has encoded, `[n, length]`, to columns; raises `InputError` for a bad pair."""
-        ...
-
-    def save(self, folder: Union[str, os.PathLike[str]]) -> None:
-        """Write the tokenizer files into `folder`."""
-        ...
-
-    def set_title_folder(self, folder: Path) -> None:
-        """Set the folder of pictures that titles name by path; encoders of texts ignore it."""
-        ...
-
-
 class PairEncoder:
     """Encoder of pairs by a model's tokenizer and its template, such as `[CLS] query [SEP] title [SEP]`.
 
@@ -108,8 +58,9 @@ class PairEncoder:
         template: special tokens around the texts.
         pad_id: id of the padding token.
         cls_id, sep_id, unk_id, mask_id: ids of special tokens; raise `CheckpointError` if the vocabulary lacks them.
-        backend: "builtin" or "tokenizers".
+        backend: code that turns texts into ids: "builtin" or "tokenizers".
         truncated: number of truncated pairs and texts.
+        members: the encoder itself, as a `BlendedPairEncoder` has the encoders of its members.
     """
 
     places = ""  # places that the model reads beside the words: "boxes", "cells", or "pictures", which are titles
@@ -183,7 +134,8 @@ class PairEncoder:
         """Encode the pairs (queries[i], titles[i]); a text that repeats within the call is tokenized once.
 
         truncate: False keeps the full length of pairs, for `paddle_ranker.encoding.windows`
-        check: see `PairRowEncoder`
+        check: called with the pairs' lengths, see `LengthCheck`. It is called before the pairs are built, since each
+            pair holds a copy of its query: a long query with many titles takes much memory
         """
         require_pairs(queries, titles)
         template, queries = self.template, self._prompted(queries)
@@ -462,13 +414,20 @@ class InstructedPairEncoder(PairEncoder):
 
 
 class BlendedPairEncoder:
-    """Encoder of pairs for a blend, a `PairRowEncoder`: encodes every pair for each member."""
+    """Encoder of pairs for a blend: encodes every pair for each member.
+
+    Attributes:
+        members: encoders of the blend's members.
+        max_seq_length: sum of the members' maximum lengths, in tokens.
+        vocab_size: largest vocabulary size of a member.
+        backend: backends of the members, joined by commas.
+    """
 
     def __init__(self, members: Sequence[PairEncoder]):
         self.members = tuple(members)
         if any(member.place_size for member in members):
             raise UsageError("a ranker that reads boxes or cells cannot be blended: leave it out")
-        self.max_seq_length = sum(member.max_seq_length for member in members)  # of all members together
+        self.max_seq_length = sum(member.max_seq_length for member in members)
         self.backend = ", ".join(member.backend for member in members)
         self.vocab_size = max(member.vocab_size for member in members)
         note_at_end(self, instead_of=self.members)
@@ -525,6 +484,9 @@ class BlendedPairEncoder:
 
     def save(self, folder: Union[str, os.PathLike[str]]) -> None:
         """Do nothing: the tokenizer files are in the members' folders."""
+
+
+PairRowEncoder = Union[PairEncoder, BlendedPairEncoder]
 
 
 def _put(ids: NDArray[np.int32], places: NDArray[np.int64], special: Sequence[int]) -> None:

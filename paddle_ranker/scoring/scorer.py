@@ -96,7 +96,7 @@ class Scorer(BatchRunner):
     def encode(self, queries: Sequence[str], titles: Sequence[str], check: Optional[LengthCheck] = None) -> Columns:
         """Encode pairs for `logits`: truncated, or at full length if windows split them later.
 
-        check: may refuse the pairs, see `PairRowEncoder`
+        check: may refuse the pairs, see `PairEncoder.encode`
         """
         require_pairs(queries, titles)
         return self.row_encoder.encode(queries, titles, truncate=self.windows is None, check=check)

@@ -165,6 +165,10 @@ class Spellings:
                 return _list_spelling(separator)
         return None
 
+    def close(self) -> None:
+        """Free the items of lists, after the last call of `chosen`."""
+        self._items.clear()
+
     @property
     def doubtful_dates(self) -> tuple[str, ...]:
         """The two formats of ambiguous dates, with days first and with months first; () if dates are unambiguous."""

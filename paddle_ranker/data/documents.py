@@ -15,7 +15,6 @@ import re
 import shlex
 from collections import Counter
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import islice
 from pathlib import Path
@@ -378,14 +377,16 @@ class _DocumentRows:
         return bool(names)
 
     @cached_property
-    def columns(self) -> dict[str, _Facts]:
+    def columns(self) -> dict[str, _ColumnFacts]:
         """Facts about each column by its name; the first access reads the whole file."""
-        columns = dict[str, _CellFacts]()
+        columns = dict[str, _ColumnFacts]()
         for _, row in self.named_rows():
             for name, value in row.items() if isinstance(row, dict) else ():
-                columns.setdefault(name, _CellFacts()).add(value)
+                columns.setdefault(name, _ColumnFacts()).add(value)
         comma = any(column.spellings.has_decimal_comma for column in columns.values())
-        return {name: column.facts(comma) for name, column in columns.items()}
+        for column in columns.values():
+            column.close(comma)
+        return columns
 
     @property
     def counts(self) -> dict[str, int]:
@@ -570,18 +571,18 @@ class _DocumentRows:
             note_once(f"{self.path}: {name}: HTML, its text is kept without tags")
         for name, facts in columns.items() if self._dialect is not None else ():
             stays = f"{self.path}: {name} stays text"
-            if name in spellings or name in declared or name in roles.values() or not facts.values:
+            if name in spellings or name in declared or name in roles.values() or not facts.spellings.count:
                 continue
-            if facts.doubtful_dates:
-                options = " or ".join(_field_option(name, spelling_of("date", date)) for date in facts.doubtful_dates)
+            values = facts.spellings
+            if values.doubtful_dates:
+                options = " or ".join(_field_option(name, spelling_of("date", date)) for date in values.doubtful_dates)
                 note_once(f"{stays}, for no value tells whether days or months come first: {options}")
-            elif facts.has_doubtful_points:
+            elif values.has_doubtful_points:
                 option = _field_option(name, spelling_of("number", "1.234,5"))
                 note_once(f"{self.path}: {name}: points are before decimals; if they are between thousands, {option}")
-            elif facts.values > facts.numbers > facts.values / 2:
-                others = facts.values - facts.numbers
-                example = listed(facts.others)
-                note_once(f"{stays}: {others:,} of {facts.values:,} values are no numbers, such as {example}")
+            elif values.count > values.numbers > values.count / 2:
+                others, example = values.count - values.numbers, listed(values.others)
+                note_once(f"{stays}: {others:,} of {values.count:,} values are no numbers, such as {example}")
 
 
 def _field_option(name: str, spelling: ValueSpelling) -> str:
@@ -759,92 +760,68 @@ def _action(row: Mapping[str, Any]) -> Optional[Mapping[str, Any]]:
     return action if isinstance(action, dict) and "_index" in action else None
 
 
-@dataclass(frozen=True)
-class _Facts:
-    """Facts about a column's cells.
+class _ColumnFacts:
+    """Facts about the cells of a column: `add` counts each cell, `close` completes the facts.
 
-    count: number of cells that are not empty
-    values: number of cells with a value, unlike `N/A`
-    mean: mean length of a value in characters
-    codes: number of values that could be ids
-    are_different: whether all values differ
-    are_texts: whether most values have several words and differ, and they are neither dates nor lists
-    are_objects: whether all values are objects or lists of JSON
-    is_html: whether most values have tags of HTML
-    example: the first value
-    spelling: how the values are written; None for plain numbers, ISO dates and texts
-    doubtful_dates, has_doubtful_points: see `Spellings`
-    numbers: number of values that are numbers
-    others: the first values that are not numbers
+    Attributes:
+        spellings: spellings that fit all values.
+        spelling: the chosen spelling; None for plain numbers, ISO dates and texts.
+        count: number of cells that are not empty.
+        codes: number of values that could be ids.
+        are_different: whether all values differ.
+        are_objects: whether all values are objects or lists of JSON.
+        are_texts: whether most values have several words and differ, and they are neither dates nor lists.
+        example: the first value.
     """
-
-    count: int
-    values: int
-    mean: float
-    codes: int
-    are_different: bool
-    are_texts: bool
-    are_objects: bool
-    is_html: bool
-    example: str
-    spelling: Optional[ValueSpelling]
-    doubtful_dates: tuple[str, ...]
-    has_doubtful_points: bool
-    numbers: int
-    others: tuple[str, ...]
-
-
-class _CellFacts:
-    """Accumulator of facts about the cells of a column."""
 
     def __init__(self) -> None:
         self.spellings = Spellings()
+        self.spelling: Optional[ValueSpelling] = None
         self.example = ""
-        self.count = self.characters = self.words = self.codes = self.marked_up = 0
-        self.are_strings = self.are_objects = self.are_different = True
+        self.count = self.codes = self._characters = self._words = self._marked_up = 0
+        self._are_strings = self.are_objects = self.are_different = True
+        self.are_texts = False
         self._values = set[int]()  # hashes, of all as long as all differ
+
+    @property
+    def mean(self) -> float:
+        """Mean length of a value in characters."""
+        return self._characters / max(1, self.count)
+
+    @property
+    def is_html(self) -> bool:
+        """Whether most values have tags of HTML."""
+        return 2 * self._marked_up > self.count
 
     def add(self, value: object) -> None:
         """Count a cell."""
         if value is None or (isinstance(value, str) and not value.strip()):
             return
         self.count += 1
-        self.are_strings &= isinstance(value, str)
+        self._are_strings &= isinstance(value, str)
         self.are_objects &= isinstance(value, (dict, list))
         text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
         self.example = self.example or text
         self.spellings.add(text)
-        self.characters += len(text)
+        self._characters += len(text)
         self.codes += _ID.fullmatch(text) is not None and not isinstance(value, (float, bool))
-        self.marked_up += isinstance(value, str) and has_markup(value)
-        self.words += (" " in text or not text.isascii()) and any(map(str.isalpha, text))
+        self._marked_up += isinstance(value, str) and has_markup(value)
+        self._words += (" " in text or not text.isascii()) and any(map(str.isalpha, text))
         if len(self._values) < (_MOST_DIFFERENT if self.are_different else _SAMPLED):
             self._values.add(hash(text))
             self.are_different &= len(self._values) == self.count
 
-    def facts(self, decimal_comma: bool) -> _Facts:
-        """Summarise all cells added; `decimal_comma` as in `Spellings.chosen`."""
-        differ, values = 2 * len(self._values) > min(self.count, _SAMPLED), self.spellings
-        is_text = self.are_strings and differ and 2 * self.words > self.count and values.chosen() is None
-        return _Facts(
-            self.count,
-            values.count,
-            self.characters / max(1, self.count),
-            self.codes,
-            self.are_different,
-            is_text,
-            self.are_objects,
-            2 * self.marked_up > self.count,
-            self.example,
-            values.chosen(decimal_comma),
-            values.doubtful_dates,
-            values.has_doubtful_points,
-            values.numbers,
-            tuple(values.others),
-        )
+    def close(self, decimal_comma: bool) -> None:
+        """Choose the spelling, and free the values; `decimal_comma` as in `Spellings.chosen`."""
+        differ = 2 * len(self._values) > min(self.count, _SAMPLED)
+        has_words = self._are_strings and differ and 2 * self._words > self.count
+        self.are_texts = has_words and self.spellings.chosen() is None
+        self.spelling = self.spellings.chosen(decimal_comma)
+        self._values.clear()
+        self.spellings.close()
 
 
-def _roles(columns: Mapping[str, _Facts], chosen: Mapping[str, str], path: str) -> dict[str, str]:
+def _roles(columns: Mapping[str, _ColumnFacts], chosen: Mapping[str, str], path: str) -> dict[str, str]:
     """Return the names of the columns that become id, title and text, by role.
 
     columns: facts about all columns that may be chosen

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from benchmarks.peers.answers import Stopwatch
+from benchmarks.peers.work import load_pairs, save_pairs
 from paddle_ranker.encoding.columns import EncodedPairs
 
 
@@ -88,16 +89,14 @@ def save_inference_work(folder: Path, work: InferenceWork, pairs: Pairs) -> None
     """Write work and pairs into `folder`, for `load_inference_work`."""
     (folder / "work.json").write_text(json.dumps(asdict(work)), encoding="utf-8")
     (folder / "texts.json").write_text(json.dumps([pairs.queries, pairs.titles]), encoding="utf-8")
-    np.savez(folder / "pairs.npz", **vars(pairs.encoded))
+    save_pairs(folder / "pairs.npz", pairs.encoded)
 
 
 def load_inference_work(folder: Path) -> tuple[InferenceWork, Pairs]:
     """Read the work and the pairs that `save_inference_work` wrote."""
     work = InferenceWork(**json.loads((folder / "work.json").read_text(encoding="utf-8")))
     queries, titles = json.loads((folder / "texts.json").read_text(encoding="utf-8"))
-    with np.load(folder / "pairs.npz", allow_pickle=False) as arrays:
-        encoded = EncodedPairs(*(arrays[name] for name in ("ids", "offsets", "second_starts")))
-    return work, Pairs(queries, titles, encoded)
+    return work, Pairs(queries, titles, load_pairs(folder / "pairs.npz"))
 
 
 def answer_as(system: System) -> Callable[[dict[str, Any]], dict[str, Any]]:

@@ -75,23 +75,25 @@ def batches_forever(work: TrainingWork, triples: BenchmarkTriples) -> Iterator[n
 def save_work(folder: Path, work: TrainingWork, triples: BenchmarkTriples) -> None:
     """Write work and triples into `folder`, for `load_work`."""
     (folder / "work.json").write_text(json.dumps(asdict(work)), encoding="utf-8")
-    arrays = {
-        f"{side}_{name}": value
-        for side, pairs in (("positive", triples.positives), ("negative", triples.negatives))
-        for name, value in vars(pairs).items()
-    }
-    np.savez(folder / "triples.npz", **arrays)
+    save_pairs(folder / "positives.npz", triples.positives)
+    save_pairs(folder / "negatives.npz", triples.negatives)
 
 
 def load_work(folder: Path) -> tuple[TrainingWork, BenchmarkTriples]:
     """Read the work and the triples that `save_work` wrote."""
     work = TrainingWork(**json.loads((folder / "work.json").read_text(encoding="utf-8")))
-    with np.load(folder / "triples.npz", allow_pickle=False) as arrays:
-        sides = [
-            EncodedPairs(*(arrays[f"{side}_{name}"] for name in ("ids", "offsets", "second_starts")))
-            for side in ("positive", "negative")
-        ]
-    return work, BenchmarkTriples(*sides)
+    return work, BenchmarkTriples(load_pairs(folder / "positives.npz"), load_pairs(folder / "negatives.npz"))
+
+
+def save_pairs(file: Path, pairs: EncodedPairs) -> None:
+    """Write pairs without places to a file."""
+    np.savez(file, ids=pairs.ids, offsets=pairs.offsets, second_starts=pairs.second_starts)
+
+
+def load_pairs(file: Path) -> EncodedPairs:
+    """Read the pairs that `save_pairs` wrote."""
+    with np.load(file, allow_pickle=False) as arrays:
+        return EncodedPairs(arrays["ids"], arrays["offsets"], arrays["second_starts"])
 
 
 def typical_batches(lengths: np.ndarray, batch_size: int, count: int, seed: int) -> np.ndarray:

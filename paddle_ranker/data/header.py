@@ -50,7 +50,7 @@ QUERY_ID = ("query_id", "qid", "topic", "topic_id", "查询id", "问题id")
 DOCUMENT_ID = ("corpus_id", "docid", "doc_id", "document_id", "docno", "pid", "passage_id", "文档id")
 ID = ("id", "_id", *DOCUMENT_ID, "编号")
 TEXT = ("text", "文本", *_CONTENTS)
-OWN: Mapping[str, Names] = {  # names of every column of this toolkit's roles
+COLUMN_NAMES: Mapping[str, Names] = {  # for each column of a role, the names that it may have in a file
     "id": ID,
     "query": QUERY,
     "title": TITLE,
@@ -73,7 +73,7 @@ _OTHERS = (
     "id_2", "image_1", "image_2", "来源", "链接", "网址", "日期", "时间", "年份", "类别", "分类", "类型", "领域",
     "作者", "关键词", "摘要", "语言", "序号",
 )  # fmt: skip
-_LISTED = frozenset([*_OTHERS, *DOCUMENT_ID, *HEADING, *(name for names in OWN.values() for name in names)])
+_LISTED = frozenset([*_OTHERS, *DOCUMENT_ID, *HEADING, *(name for names in COLUMN_NAMES.values() for name in names)])
 _NAME = re.compile(r"[^\W\d][\w .:/()-]{0,39}")  # possible name of a column that is not listed
 _IDENTIFIER = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)+")  # an identifier of a program, unlike text
 _ABBREVIATED = re.compile(r"[a-z]{1,4}[ _-]?\d?")
@@ -218,7 +218,7 @@ def names_columns(cells: Sequence[str]) -> bool:
 def _is_header(cells: Sequence[str]) -> bool:
     names = set(map(plain_name, cells))
     known_names = {name for name in names if key_of(name) in _LISTED}
-    if any(key_of(name) in OWN or key_of(name) in _SYNONYMS for name in names) or len(known_names) > 1:
+    if any(key_of(name) in COLUMN_NAMES or key_of(name) in _SYNONYMS for name in names) or len(known_names) > 1:
         return True
     return (len(cells) > 1 or bool(known_names)) and all(map(_IDENTIFIER.fullmatch, names - known_names))
 

@@ -25,9 +25,9 @@ from typing import Any, ClassVar, Generic, Optional, TypeVar, Union
 
 from paddle_ranker.data.formats import BadRow, Row, other_columns, read_rows, write_rows
 from paddle_ranker.data.header import (
+    COLUMN_NAMES,
     DESCRIPTION,
     HEADING,
-    OWN,
     QUERY,
     TEXT,
     TITLE,
@@ -153,8 +153,8 @@ def role_of(kind: type[Record], cells: int = 0) -> TableRole:
 
     cells: number of columns of the file. A single column of texts may have any name of a text, title or query column
     """
-    names = {column.name: OWN[column.name] for column in fields(kind) if column.name in OWN}
-    names.update({PLACES[name]: OWN[PLACES[name]] for name in [*names] if name in PLACES and kind is not Line})
+    names = {column.name: COLUMN_NAMES[column.name] for column in fields(kind) if column.name in COLUMN_NAMES}
+    names.update({PLACES[name]: COLUMN_NAMES[PLACES[name]] for name in [*names] if name in PLACES and kind is not Line})
     if kind is Line:
         names = {**names, "text": (*TEXT, *DESCRIPTION, *HEADING), "title": HEADING}
     elif issubclass(kind, Text):
@@ -200,8 +200,8 @@ class RecordFile(Generic[T]):
     Raises `DataError`, which names file, line and contents, if a file is missing, empty or damaged, if a column is
     missing, and for a bad row: a wrong number of columns, undecodable bytes, an empty text, a label that is not a whole
     number from 0 to 1,000. With `skip_bad_rows`, bad rows are skipped and counted: `kept`, `skipped` and `report()` are
-    about the last loop. A file without a good row is still an error, and so is a file with fractional labels, which may
-    be scores, unless the rules allow them.
+    about the last loop. A file without a good row still raises an error, as does a file with fractional labels, which
+    may be scores, unless the rules allow fractions.
     """
 
     def __init__(
@@ -226,8 +226,8 @@ class RecordFile(Generic[T]):
         self.check: Optional[Callable[[T], Optional[str]]] = None  # returns why a record is bad, or None
         self._fractions = isinstance(rules, LabelOptions) and rules.fractional_labels
         self.has_header = False  # whether the file names its columns; known once reading has begun
-        self.is_named = False  # whether it names all columns that the role requires
-        self.columns: set[str] = set()  # columns of `OWN` that occurred in the last loop
+        self.is_named = False  # whether the file names all columns that the role requires
+        self.columns: set[str] = set()  # keys of `COLUMN_NAMES` that occurred in the last loop
         self._noted: set[str] = set()
         self._keys: dict[tuple[str, ...], Header] = {}
         self.kept = 0
@@ -245,7 +245,7 @@ class RecordFile(Generic[T]):
 
     def beside(self, *columns: str) -> str:
         """Return, for a message, the known columns that the file has in addition to `columns`; "" if none."""
-        return listed(name for name in OWN if name in self.columns and name not in columns)
+        return listed(name for name in COLUMN_NAMES if name in self.columns and name not in columns)
 
     def __iter__(self) -> Iterator[T]:
         paths = paths_of(self.path)
@@ -283,7 +283,7 @@ class RecordFile(Generic[T]):
             rows = chain([first, *following], rows)
         layout: Optional[_Layout] = None
         if header is not None:
-            self._meet(header)
+            self._add_columns(header)
             layout = _Layout(len(header.names), header.places)
         if header is None and self.kind is Line and self._separator == TAB:
             rows = ((number, ["\t".join(row)] if isinstance(row, list) else row) for number, row in rows)
@@ -305,9 +305,9 @@ class RecordFile(Generic[T]):
             if self.kept < FIRST_ROWS and isinstance(row, list):
                 quotes += self._separator == TAB and all(map(_is_quoted, row))
                 if self.kept == 0 and header is not None:
-                    self._say_columns("line 1 is the header", header)
+                    self._note_columns("line 1 is the header", header)
                 elif self.kept == 0 and layout is not None and names_columns(row):
-                    self._say(f"line 1 is data, no header; the columns are {', '.join(layout.positions)}")
+                    self._note(f"line 1 is data, no header; the columns are {', '.join(layout.positions)}")
             if has_query:
                 query: str = records[0].query  # type: ignore[attr-defined]
                 spaces += query != query.strip()
@@ -321,7 +321,7 @@ class RecordFile(Generic[T]):
                     if numeric_titles == FIRST_ROWS:
                         raise self._of_another_role()
                 if quotes and quotes == self.kept == 2:
-                    self._say(
+                    self._note(
                         "warning: every field is in quotes, and they stay in the texts: tab-separated text has no "
                         "quoting; write it without, or with commas for --separator ,"
                     )
@@ -333,7 +333,7 @@ class RecordFile(Generic[T]):
             what = self.report() if self.skipped else "a header and no rows"
             raise DataError(f"{self.path}: {what}; expected {expected_columns(self.kind)}")
         if spaces:
-            self._say(
+            self._note(
                 f"the query of {spaces:,} rows begins or ends with a space: it is another query than the same without"
             )
 
@@ -358,21 +358,21 @@ class RecordFile(Generic[T]):
                 f"these {', '.join(self.kind.layouts[0])}; if it is data, {data}"
             )
 
-    def _meet(self, header: Header) -> None:
-        self.columns.update((*header.places, *(name for name in header.names if name in OWN)))
+    def _add_columns(self, header: Header) -> None:
+        self.columns.update((*header.places, *(name for name in header.names if name in COLUMN_NAMES)))
 
-    def _say(self, text: str) -> None:
-        """Print a note about the file, once; of several files, only about the first."""
+    def _note(self, text: str) -> None:
+        """Print a note about the file once; a later file prints no equal note."""
         if text not in self._noted:
             self._noted.add(text)
             note(f"{self.path}: {text}")
 
-    def _say_columns(self, what: str, header: Header) -> None:
-        """Log renamed columns, unused columns, and titles that are joined to texts."""
+    def _note_columns(self, what: str, header: Header) -> None:
+        """Print a note on renamed columns, unused columns, and titles that are joined to texts."""
         is_renamed = any(header.names[place] != column for column, place in header.places.items())
         joined = "; title and text are one text" if self.kind is Line and "title" in header.places else ""
         if is_renamed or joined or header.others:
-            self._say(f"{what}: {header.report()}{joined}")
+            self._note(f"{what}: {header.report()}{joined}")
 
     def _of_width(self, cells: list[str]) -> _Layout:
         for layout in self.kind.layouts:
@@ -442,8 +442,8 @@ class RecordFile(Generic[T]):
         if len(self._keys) >= _MOST_KEYS:
             self._keys.clear()
         self._keys[keys] = header
-        self._meet(header)
-        self._say_columns("its keys are", header)
+        self._add_columns(header)
+        self._note_columns("its keys are", header)
         return header
 
     def _of_columns(self, named: dict[str, Any]) -> T:

@@ -13,7 +13,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from paddle_ranker.data.formats import write_rows
-from paddle_ranker.data.header import OWN, read_header
+from paddle_ranker.data.header import COLUMN_NAMES, read_header
 from paddle_ranker.data.records import (
     KINDS,
     LabeledPair,
@@ -102,7 +102,7 @@ def test_a_first_row_is_a_header_or_data_or_refused(first_row: str, kind: type[R
         assert decided(first_row, kind, given=True) == expected
 
 
-NAMES = [name for names in OWN.values() for name in names]
+NAMES = [name for names in COLUMN_NAMES.values() for name in names]
 
 
 @settings(max_examples=300, deadline=None)

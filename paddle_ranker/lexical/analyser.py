@@ -18,7 +18,7 @@ from operator import add
 from typing import Any, NamedTuple, Optional, Union
 from unicodedata import combining
 
-from paddle_ranker.errors import DependencyError, UsageError, listed, quoted
+from paddle_ranker.errors import DependencyError, UsageError, listed, package_for, quoted
 from paddle_ranker.unicode.characters import HAN, accents, class_of, fold, is_han, is_whole, shape_of
 
 LONGEST = 64  # characters of a word; longer words are neither stemmed nor joined from parts
@@ -405,10 +405,8 @@ def _whole_name(runs: Sequence[CharacterRun]) -> str:
 @lru_cache(maxsize=1)
 def _simplified() -> dict[int, str]:
     """Return the simplified character of each traditional character, by code point; neighbours are not considered."""
-    try:
+    with package_for("the analyser's simplified", "opencc"):
         from opencc import OpenCC
-    except ImportError as error:
-        raise DependencyError("the analyser's simplified needs OpenCC: pip install opencc") from error
     characters = [chr(code) for first, last in HAN for code in range(first, last + 1)]
     pairs = zip(characters, OpenCC("t2s").convert("\n".join(characters)).split("\n"))
     return {ord(character): other for character, other in pairs if character != other and len(other) == 1}
@@ -417,10 +415,8 @@ def _simplified() -> dict[int, str]:
 @lru_cache(maxsize=1)
 def jieba_segmenter() -> Any:
     """Return jieba's word segmenter, initialised; raises `DependencyError` if jieba is not installed."""
-    try:
+    with package_for("splitting words", "jieba (or take the tokenizer bigram)"):
         import jieba
-    except ImportError as error:
-        raise DependencyError("words need jieba: pip install jieba (or take the tokenizer bigram)") from error
     jieba.setLogLevel("ERROR")
     tokenizer = jieba.Tokenizer()
     # As jieba's `initialize`, but without its cache: a marshal file in the shared temporary folder, where anyone could

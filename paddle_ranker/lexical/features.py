@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from paddle_ranker.array_types import Floats
-from paddle_ranker.errors import DependencyError
+from paddle_ranker.errors import package_for
 from paddle_ranker.lexical.bm25 import BM25, WordStatistics
 from paddle_ranker.lexical.tokens import Tokenizer, letters
 from paddle_ranker.metrics.logistic import relevant_of
@@ -271,10 +271,8 @@ class LexicalLogistic:
 
 
 def _standardised_logistic() -> Any:
-    try:
+    with package_for("a logistic baseline", "scikit-learn"):
         from sklearn.linear_model import LogisticRegression
         from sklearn.pipeline import make_pipeline
         from sklearn.preprocessing import StandardScaler
-    except ImportError as error:
-        raise DependencyError("logistic baselines need scikit-learn: pip install scikit-learn") from error
     return make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))

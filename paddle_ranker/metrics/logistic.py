@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from paddle_ranker.array_types import Floats
-from paddle_ranker.errors import DataError, DependencyError
+from paddle_ranker.errors import DataError, package_for
 from paddle_ranker.metrics.calibration import sigmoid
 from paddle_ranker.metrics.choosing import choose
 from paddle_ranker.metrics.ranking import RELEVANT, add_by_query, number_queries, standardise, standardised
@@ -74,10 +74,8 @@ def regress(inputs: Floats, relevant: Rows, penalty: float) -> tuple[Floats, flo
     relevant: which rows of the inputs are of relevant pairs, `[n] bool`
     penalty: the mean cross-entropy plus `penalty` times half the squared weights is minimised
     """
-    try:
+    with package_for("blending", "scikit-learn"):
         from sklearn.linear_model import LogisticRegression
-    except ImportError as error:
-        raise DependencyError("blending needs scikit-learn: pip install scikit-learn") from error
     model = LogisticRegression(C=1.0 / (penalty * len(inputs)), max_iter=1000)
     model.fit(inputs, relevant)
     return model.coef_[0].astype(np.float64), float(model.intercept_[0])

@@ -29,7 +29,7 @@ from paddle_ranker.encoding.tokenizers.tokenizer_folder import (
     TOKENIZER_FILE,
     VOCABULARY_FILE,
 )
-from paddle_ranker.errors import CheckpointError, DependencyError, RankerError, brief
+from paddle_ranker.errors import CheckpointError, RankerError, brief, package_for
 from paddle_ranker.libraries import ensure_home, switch_off_telemetry
 from paddle_ranker.model.families import known_to_transformers
 from paddle_ranker.model.hugging_face.folder import find_encoder, read_encoder_config
@@ -313,12 +313,8 @@ def _require_reachable(name: HubName, endpoint: str) -> None:
 def _cache() -> Path:
     switch_off_telemetry()
     ensure_home()  # huggingface_hub reads HOME when it is imported
-    try:
+    with package_for("a model by name", "'huggingface-hub<1'"):
         from huggingface_hub import constants
-    except ImportError as error:
-        raise DependencyError(
-            f"models by name need huggingface_hub ({error}): pip install 'huggingface-hub<1'"
-        ) from None
     return Path(constants.HF_HUB_CACHE)
 
 

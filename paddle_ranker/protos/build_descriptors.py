@@ -10,7 +10,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from paddle_ranker.errors import DependencyError, RankerError
+from paddle_ranker.errors import RankerError, package_for
 from paddle_ranker.options import Options, main_of, option
 from paddle_ranker.protos import DESCRIPTORS, FOLDER, SOURCES
 from paddle_ranker.storage.atomic import new_file
@@ -23,10 +23,8 @@ class DescriptorOptions(Options):
 
 def compile_descriptors() -> bytes:
     """Return the serialized FileDescriptorSet of the .proto files; the same protoc always makes the same bytes."""
-    try:
+    with package_for("compiling .proto files", "grpcio-tools"):
         from grpc_tools import protoc
-    except ImportError as error:
-        raise DependencyError("compiling .proto files needs protoc: python -m pip install grpcio-tools") from error
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder) / DESCRIPTORS.name
         status = protoc.main(["protoc", f"--proto_path={FOLDER}", f"--descriptor_set_out={target}", *SOURCES])

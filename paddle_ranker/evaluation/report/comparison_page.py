@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from paddle_ranker.errors import DependencyError
+from paddle_ranker.errors import package_for
 from paddle_ranker.evaluation.comparison import Comparison, System
 from paddle_ranker.evaluation.report.per_query import best_titles, query_differences, query_text
 from paddle_ranker.evaluation.report.plots import BETTER, WORSE, intervals_svg, queries_svg
@@ -62,10 +62,8 @@ def write_report(path: str, comparison: Comparison, measure: str, data: Mapping[
 
 def template(name: str) -> Any:
     """Return the Jinja2 template `name` of this folder; raises `DependencyError` if Jinja2 is missing."""
-    try:
+    with package_for("--report", "jinja2"):
         from jinja2 import Environment, FileSystemLoader, StrictUndefined
-    except ImportError as error:
-        raise DependencyError(f"--report needs Jinja2 ({error}): pip install jinja2") from error
     loader = FileSystemLoader(_TEMPLATES)
     return Environment(
         loader=loader, autoescape=True, undefined=StrictUndefined, keep_trailing_newline=True

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from paddle_ranker.errors import DependencyError
+from paddle_ranker.errors import package_for
 from paddle_ranker.evaluation.comparison import Comparison, Measured
 from paddle_ranker.evaluation.report.per_query import QueryDifference
 from paddle_ranker.metrics.intervals import Interval
@@ -62,10 +62,8 @@ def write_plot(path: str, comparison: Comparison, measure: str) -> None:
 @contextmanager
 def drawing() -> Iterator[None]:
     """Draw with the reports' settings within the block; raises `DependencyError` if matplotlib is missing."""
-    try:
+    with package_for("a picture", "matplotlib"):
         import matplotlib
-    except ImportError as error:
-        raise DependencyError("pictures need matplotlib: pip install matplotlib") from error
     from matplotlib.font_manager import fontManager
 
     installed = {font.name for font in fontManager.ttflist}

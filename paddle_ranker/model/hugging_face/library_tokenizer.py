@@ -29,7 +29,7 @@ from paddle_ranker.encoding.tokenizers.tokenizer_folder import (
     read_settings,
     token_text,
 )
-from paddle_ranker.errors import CheckpointError, DependencyError, brief, quoted
+from paddle_ranker.errors import CheckpointError, brief, package_for, quoted
 from paddle_ranker.model.hugging_face.tokenizer import (
     library_tokenizer,
     rules_of_json,
@@ -457,10 +457,8 @@ def _prefix(library: Tokenizer, tokenizer: TokenizerDescription) -> None:
 
 def _tokenizer_of_merges(folder: Path, settings: UncheckedObject) -> Tokenizer:
     """Create RoBERTa's byte-level BPE, `<s> query </s></s> title </s>`, from `vocab.json` and `merges.txt`."""
-    try:
+    with package_for(MERGES_FILE, "tokenizers"):
         from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
-    except ImportError as error:
-        raise DependencyError(f"{MERGES_FILE} needs tokenizers ({error}): pip install tokenizers") from None
     try:
         pieces = read_json(folder / PIECES_FILE)
         lines = read_file(folder / MERGES_FILE, MOST_BYTES).decode("utf-8").split("\n")
@@ -523,10 +521,8 @@ def tokenizer_of_sentencepiece(
 
     Raises `CheckpointError` if the file is damaged, or its model is not Unigram.
     """
-    try:
+    with package_for(path.name, "tokenizers"):
         from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
-    except ImportError as error:
-        raise DependencyError(f"{path.name} needs tokenizers ({error}): pip install tokenizers") from None
     model = read_sentencepiece(path)
     if model.kind != _UNIGRAM:
         raise CheckpointError(f"{path}: its model is of the kind {model.kind}; only Unigram (1) is done here")

@@ -21,7 +21,7 @@ from typing import Callable, Union
 import numpy as np
 
 from paddle_ranker.array_types import Array
-from paddle_ranker.errors import CheckpointError, DependencyError, quoted
+from paddle_ranker.errors import CheckpointError, package_for, quoted
 from paddle_ranker.model.hugging_face.architectures import BUFFERS
 from paddle_ranker.model.parameters import RefusedPickleError, SafeUnpickler, Sealed, end_of_pickle, float32_of_bfloat16
 from paddle_ranker.options import note_once
@@ -116,11 +116,9 @@ def write_weights(folder: Path, arrays: dict[str, Array]) -> None:
 
 
 def _safetensors(module: str = "") -> Unchecked:
-    try:
+    with package_for("a .safetensors file", "safetensors"):
         import safetensors
         import safetensors.numpy
-    except ImportError as error:
-        raise DependencyError(f".safetensors files need safetensors ({error}): pip install safetensors") from None
     return safetensors.numpy if module == "numpy" else safetensors
 
 

@@ -7,7 +7,7 @@ from contextlib import redirect_stdout
 from typing import Union
 
 from paddle_ranker.array_types import Arrays
-from paddle_ranker.errors import CheckpointError, DependencyError, RankerError
+from paddle_ranker.errors import CheckpointError, RankerError, package_for
 from paddle_ranker.model.exported import ExportedFolder
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.runtime import thread_count, uses_tf32
@@ -35,10 +35,8 @@ class OnnxRuntimeEngine:
         device, precision, threads = options.device, options.precision, options.threads
         kind, _, number = device.partition(":")
         path = onnx_file(folder, precision)
-        try:
+        with package_for("the engine onnx", "onnxruntime"):
             import onnxruntime
-        except ImportError as error:
-            raise DependencyError(f"the engine onnx needs ONNX Runtime ({error}): pip install onnxruntime") from error
         providers: list[Union[str, tuple[str, dict[str, int]]]] = ["CPUExecutionProvider"]
         if kind == "gpu":
             if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():

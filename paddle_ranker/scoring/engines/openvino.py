@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from paddle_ranker.array_types import Arrays
-from paddle_ranker.errors import CheckpointError, DependencyError, UsageError
+from paddle_ranker.errors import CheckpointError, UsageError, package_for
 from paddle_ranker.model.exported import ExportedFolder
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.runtime import thread_count
@@ -42,10 +42,8 @@ class OpenVinoEngine:
         if hint not in HINTS:
             raise UsageError(f"hint {hint}: choose from {', '.join(HINTS)}")
         path = onnx_file(folder, precision)
-        try:
+        with package_for("the engine openvino", "openvino"):
             import openvino
-        except ImportError as error:
-            raise DependencyError(f"the engine openvino needs OpenVINO ({error}): pip install openvino") from error
         settings = {
             "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
             "PERFORMANCE_HINT": hint.upper(),

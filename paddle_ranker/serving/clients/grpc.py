@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Optional
 
-from paddle_ranker.errors import DependencyError
+from paddle_ranker.errors import package_for
 from paddle_ranker.serving.clients.base import LARGEST_ANSWER, GeneralModelClient
 from paddle_ranker.serving.clients.client_errors import (
     LateError,
@@ -20,10 +20,8 @@ class GrpcCalls:
     """Calls over one gRPC channel to a server; ignores the environment's proxy settings."""
 
     def __init__(self, host: str, port: int, timeout: float, api_key: Optional[str]) -> None:
-        try:
+        with package_for("gRPC", "'paddle-ranker[serving]'"):
             import grpc
-        except ImportError as error:
-            raise DependencyError('gRPC needs grpcio: python -m pip install "paddle-ranker[serving]"') from error
         self.address = f"{host}:{port}"
         self._grpc: Any = grpc
         self._timeout = timeout

@@ -8,7 +8,7 @@ import io
 import pytest
 
 from paddle_ranker.progress import Progress
-from paddle_ranker.serving.process.worker import tell_loading
+from paddle_ranker.serving.process.worker import report_loading
 
 pytestmark = pytest.mark.unit
 
@@ -55,6 +55,6 @@ def test_a_server_says_that_it_still_loads(monkeypatch: pytest.MonkeyPatch, caps
 
     monkeypatch.setattr("asyncio.sleep", sleep)
     with pytest.raises(asyncio.CancelledError):
-        asyncio.run(tell_loading("index"))
+        asyncio.run(report_loading("index"))
     assert waited == [10.0, 10.0]
     assert capsys.readouterr().err.splitlines() == ["loading index: 0 s so far"] * 2

@@ -87,7 +87,7 @@ def serve_by_paddle_serving(config: PipelineConfig) -> int:
 
 def serve_here(config: PipelineConfig) -> int:
     """Run this project's server, which accepts gRPC, HTTP and its other protocols on every port."""
-    unused = config.of_no_meaning()
+    unused = config.unused_values()
     if unused:
         warn(f"without effect on this server: {', '.join(unused)}")
     from paddle_ranker.serving.process.server import run

@@ -105,7 +105,7 @@ class _ScoreParts(Work):
         counts = Counter(truncations(self._parts.row_encoder, self._scorer.windows)) - before
         if self._options.topk is not None:
             lines = [json.dumps([*row, score]) for row, score in zip(rows, scores)]
-            return "".join(f"{line}\n" for line in lines).encode(), len(lines), counts
+            return *_written(lines), counts
         cut = CutOff(self._options.min_probability)
         lines = [
             printed_pair(query, title, score, recall, self._names, self._options.format)
@@ -113,7 +113,7 @@ class _ScoreParts(Work):
             if cut.keeps(score)
         ]
         counts.update({CutOff.SEEN: cut.seen, CutOff.LEFT_OUT: cut.left_out})
-        return "".join(f"{line}\n" for line in lines).encode(), len(lines), counts
+        return *_written(lines), counts
 
 
 def predict(options: PrintingOptions, names: tuple[str, str]) -> list[Done]:
@@ -183,6 +183,11 @@ def _ranked_lines(
         for query, titles in best_by_query(scored(), options.topk, CutOff(options.min_probability))
         for title in titles
     ]
+    return _written(lines)
+
+
+def _written(lines: Sequence[str]) -> tuple[bytes, int]:
+    """Return the content of a file with these lines, and their number."""
     return "".join(f"{line}\n" for line in lines).encode(), len(lines)
 
 

@@ -43,7 +43,7 @@ def test_the_project_s_own_file() -> None:
     config = read_pipeline_config(FILE)
     assert (config.service, config.device, config.notes) == ("ernie", "cpu", ())
     assert config.model == REPOSITORY / "serving_server"
-    assert config.of_no_meaning() == [
+    assert config.unused_values() == [
         "worker_num", "build_dag_each_worker", "dag.is_thread_op", "dag.tracer.interval_s"
     ]  # fmt: skip
     served = config.serve_config("127.0.0.1", "key")
@@ -133,7 +133,7 @@ def test_devices_and_precisions_of_either_server(
     local = config.op["local_service_conf"]
     assert (local["device_type"], local["devices"]) == given and config.notes == ()
     assert bool(asked) == (given[0] in (1, 2))  # asking starts a process
-    found = [name for name in config.of_no_meaning() if "local_service_conf" in name]
+    found = [name for name in config.unused_values() if "local_service_conf" in name]
     assert len(found) == bool(unused) and unused in "".join(found)
     with pytest.raises(CheckpointError, match=f"precision {precision}") if refused else contextlib.nullcontext():
         config.require_vendors_precision()
@@ -151,7 +151,7 @@ def test_the_model_lies_beside_the_file_or_here(tmp_path: Path, monkeypatch: pyt
 
 def test_switches_that_are_always_on_are_named_where_they_are_off(tmp_path: Path) -> None:
     path = write(tmp_path, {"op.ernie.local_service_conf.ir_optim": False, "op.ernie.retry": 3})
-    unused = read_pipeline_config(path).of_no_meaning()
+    unused = read_pipeline_config(path).unused_values()
     assert "op.ernie.local_service_conf.ir_optim" in unused and "op.ernie.retry" in unused
 
 

@@ -79,9 +79,9 @@ class HttpTeacher:
         if self._key and self._url.startswith("http:") and not _is_here(self._url):
             print(f"warning: the key goes to {self._where} unencrypted: https:// encrypts it", file=sys.stderr)
         self._adapter: TypeAdapter[Any] = TypeAdapter(self._protocol.answer)
-        self._are_logits = {"logits": True, "probabilities": False}.get(options.teacher_scores)
-        if self._are_logits is None and self._protocol.has_logits:
-            self._are_logits = True
+        # Whether scores are logits; None: the first scores decide.
+        by_protocol = True if self._protocol.has_logits else None
+        self._are_logits = {"logits": True, "probabilities": False}.get(options.teacher_scores, by_protocol)
         self._clipped = 0
         self._answered = False  # whether anything has answered at the URL
         self.costs: Counter[str] = Counter()

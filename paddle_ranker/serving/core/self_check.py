@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Callable, Optional
+from typing import Callable
 
 import numpy as np
 
@@ -33,7 +33,7 @@ def check_rows(
     read: Callable[[Arrays], Array],
     folder: Path,
     value: str,
-    tolerance: Optional[float] = None,
+    tolerance: float,
 ) -> None:
     """Check the outputs of rows, computed alone and together.
 
@@ -42,9 +42,8 @@ def check_rows(
     read: called with the engine's outputs; returns the values to compare, `[n, ...]`
     folder: the model's folder, for messages
     value: name of a row's values in messages: "pair's probability"
-    tolerance: the allowed difference; None: that of the engine's precision
+    tolerance: the allowed difference
     """
-    tolerance = tolerance_of(runner.engine.precision) if tolerance is None else tolerance
     runs = [runner.run(rows), *(runner.run(rows.take([row])) for row in range(len(rows)))]
     if not all(np.isfinite(array).all() for outputs in runs for array in outputs.values()):
         raise CheckpointError(f"{folder}: the model gives values that are not numbers; export it again")

@@ -29,7 +29,7 @@ from paddle_ranker.serving.core.batcher import Batcher, BatchObserver
 from paddle_ranker.serving.core.faults import UNPROCESSABLE, Fault
 from paddle_ranker.serving.core.jobs import Check, no_texts
 from paddle_ranker.serving.core.picture_work import PictureWork
-from paddle_ranker.serving.core.self_check import check_rows, token_rows, warm_up
+from paddle_ranker.serving.core.self_check import check_rows, token_rows, tolerance_of, warm_up
 from paddle_ranker.serving.core.server_config import ServeConfig
 from paddle_ranker.serving.core.services import TextVectors
 from paddle_ranker.serving.core.slots import ServedModel, Slot, computed
@@ -285,15 +285,15 @@ def check(runner: BatchRunner, model: ScoringModel[TowerInfo, RowsOfTower], fold
     def vectors(outputs: Arrays) -> Array:
         return outputs[VECTOR]
 
-    encoder = model.row_encoder
+    encoder, tolerance = model.row_encoder, tolerance_of(model.engine.precision)
     if isinstance(encoder, PictureEncoder):
         *_, noise = encoder.samples()
         pictures = EncodedPictures(noise[PIXELS])
-        check_rows(runner, pictures, vectors, folder, "picture's vector")
+        check_rows(runner, pictures, vectors, folder, "picture's vector", tolerance)
         warm_up(runner, pictures.take([0]), pictures.take([0]))
         return
     assert isinstance(encoder, TextEncoder)  # as the slot's role says
     truncated = encoder.tokens.truncated
-    check_rows(runner, encoder.encode(_TEXTS), vectors, folder, "text's vector")
+    check_rows(runner, encoder.encode(_TEXTS), vectors, folder, "text's vector", tolerance)
     warm_up(runner, encoder.encode([_TEXTS[-1] * 20]), encoder.encode(_TEXTS[:1]))
     encoder.tokens.truncated = truncated  # count only users' texts

@@ -8,14 +8,10 @@ strings and shortens float32; it also converts arrays element by element, in Pyt
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 import math
 import re
 import sys
-from collections.abc import Callable
-from contextlib import suppress
-from functools import partial
 from typing import Any, Optional
 
 from google.protobuf.descriptor import FieldDescriptor
@@ -25,9 +21,9 @@ from paddle_ranker.serving.core.faults import INVALID, Fault
 from paddle_ranker.serving.core.json_text import JsonBounds, parse_json
 from paddle_ranker.serving.paddle.messages import Message
 
-_DIGITS = re.compile("-?[0-9]{1,20}")  # an integer that is written as a string
+# Integers that are written as strings, joined by commas.
 _MANY_DIGITS = re.compile("-?[0-9]{1,20}(?:,-?[0-9]{1,20})*")
-_AT_ONCE = 4096  # elements of an array that are converted together; if one does not fit, these are tried one by one
+_AT_ONCE = 4096  # elements of an array that are converted together; if one does not fit, each is tried alone
 _SPECIAL = {"nan": math.nan, "infinity": math.inf, "-infinity": -math.inf}
 _INTEGERS = {
     FieldDescriptor.CPPTYPE_INT32: "a 32-bit integer",
@@ -38,7 +34,6 @@ _INTEGERS = {
 _WIDE = (FieldDescriptor.CPPTYPE_INT64, FieldDescriptor.CPPTYPE_UINT64)
 _FLOATS = (FieldDescriptor.CPPTYPE_FLOAT, FieldDescriptor.CPPTYPE_DOUBLE)
 _LARGEST_FLOAT32 = float.fromhex("0x1.fffffep+127")
-_LARGEST_DOUBLE = sys.float_info.max
 
 
 def read_message(data: bytes, message_class: Message, bounds: Optional[JsonBounds] = None) -> Message:
@@ -98,15 +93,19 @@ def _checked(items: list[Any], field: FieldDescriptor, path: str, numbered: bool
     converted: list[Any] = []
     for first in range(0, len(items), _AT_ONCE):
         part = items[first : first + _AT_ONCE]
-        converted += _all_at_once(part, field) or _one_by_one(part, first, field, path, numbered)
+        fitting = _converted(part, field)
+        if fitting is None:
+            place, item = next((place, item) for place, item in enumerate(part, first) if not _converted([item], field))
+            where = f"{path}[{place}]" if numbered else path
+            raise Fault(INVALID, f"is {_kind(item)}, expected {_expected(field)}", field=where)
+        converted += fitting
     return converted
 
 
-def _all_at_once(items: list[Any], field: FieldDescriptor) -> Optional[list[Any]]:
-    """Return `items` converted for `field`, by a few calls for all items; None if that is not possible.
+def _converted(items: list[Any], field: FieldDescriptor) -> Optional[list[Any]]:
+    """Return `items` converted for `field`, or None if an item does not fit.
 
-    It is possible for all valid items of an array, except bytes. Calling a Python function for each item would take
-    many times as long as parsing it.
+    A few calls convert all items. A call of a Python function for each item would take many times as long as parsing.
     """
     types = set(map(type, items))
     if field.cpp_type in _INTEGERS:
@@ -115,11 +114,14 @@ def _all_at_once(items: list[Any], field: FieldDescriptor) -> Optional[list[Any]
         return _floats_at_once(items, types, field.cpp_type)
     if field.cpp_type == FieldDescriptor.CPPTYPE_BOOL:
         return items if types == {bool} else None
-    if field.type == FieldDescriptor.TYPE_STRING and types == {str}:
-        with suppress(UnicodeEncodeError):
-            "".join(items).encode("utf-8")
-            return items
-    return None
+    if types != {str}:
+        return None
+    if field.type == FieldDescriptor.TYPE_STRING:
+        return items
+    try:
+        return [base64.b64decode(item, validate=True) for item in items]
+    except ValueError:
+        return None
 
 
 def _integers_at_once(items: list[Any], types: set[type], kind: int) -> Optional[list[Any]]:
@@ -136,7 +138,7 @@ def _integers_at_once(items: list[Any], types: set[type], kind: int) -> Optional
 
 
 def _floats_at_once(items: list[Any], types: set[type], kind: int) -> Optional[list[Any]]:
-    largest = _LARGEST_FLOAT32 if kind == FieldDescriptor.CPPTYPE_FLOAT else _LARGEST_DOUBLE
+    largest = _largest(kind)
     numbers, named = items, dict[str, float]()
     if str in types:
         numbers = [item for item in items if type(item) is not str]
@@ -149,68 +151,18 @@ def _floats_at_once(items: list[Any], types: set[type], kind: int) -> Optional[l
     return list(map(float, [named[item] if type(item) is str else item for item in items] if named else items))
 
 
-def _one_by_one(items: list[Any], first: int, field: FieldDescriptor, path: str, numbered: bool) -> list[Any]:
-    """Convert `items` as `_checked` does, with a call for each item.
-
-    first: index in the array of the first of `items`
-    """
-    converted = []
-    convert = _converter(field)
-    for place, item in enumerate(items, first):
-        try:
-            converted.append(convert(item))
-        except ValueError as error:
-            where = f"{path}[{place}]" if numbered else path
-            raise Fault(INVALID, f"is {_kind(item)}, expected {error}", field=where) from error
-    return converted
+def _expected(field: FieldDescriptor) -> str:
+    """Describe the values that a scalar field accepts, for faults."""
+    if field.cpp_type in _FLOATS:
+        return f"a number up to {_largest(field.cpp_type)}"
+    if field.cpp_type == FieldDescriptor.CPPTYPE_BOOL:
+        return "true or false"
+    texts = "bytes in base64" if field.type == FieldDescriptor.TYPE_BYTES else "a string"
+    return _INTEGERS.get(field.cpp_type, texts)
 
 
-def _converter(field: FieldDescriptor) -> Callable[[Any], Any]:
-    """Return a function that converts a scalar for `field`; its `ValueError` says what the field accepts."""
-    kind = field.cpp_type
-    if kind in _INTEGERS:
-        low, high = _bounds(kind)
-        return partial(_integer, low=low, high=high, is_wide=kind in _WIDE, expected=_INTEGERS[kind])
-    if kind in _FLOATS:
-        return partial(_float, largest=_LARGEST_FLOAT32 if kind == FieldDescriptor.CPPTYPE_FLOAT else _LARGEST_DOUBLE)
-    if kind == FieldDescriptor.CPPTYPE_BOOL:
-        return _boolean
-    return partial(_text_or_bytes, field=field)
-
-
-def _integer(item: Any, low: int, high: int, is_wide: bool, expected: str) -> int:
-    if is_wide and isinstance(item, str) and _DIGITS.fullmatch(item):
-        item = int(item)
-    if type(item) is int and low <= item <= high:
-        return item
-    raise ValueError(expected)
-
-
-def _float(item: Any, largest: float) -> float:
-    if isinstance(item, str) and item.lower() in _SPECIAL:
-        return _SPECIAL[item.lower()]
-    if type(item) in (int, float) and abs(item) <= largest:
-        return float(item)
-    raise ValueError(f"a number up to {largest}")
-
-
-def _boolean(item: Any) -> bool:
-    if isinstance(item, bool):
-        return item
-    raise ValueError("true or false")
-
-
-def _text_or_bytes(item: Any, field: FieldDescriptor) -> Any:
-    if field.type == FieldDescriptor.TYPE_BYTES:
-        if isinstance(item, str):
-            try:
-                return base64.b64decode(item, validate=True)
-            except (binascii.Error, ValueError):
-                pass
-        raise ValueError("bytes in base64")
-    if not isinstance(item, str):
-        raise ValueError("a string")
-    return item
+def _largest(kind: int) -> float:
+    return _LARGEST_FLOAT32 if kind == FieldDescriptor.CPPTYPE_FLOAT else sys.float_info.max
 
 
 def _bounds(kind: int) -> tuple[int, int]:

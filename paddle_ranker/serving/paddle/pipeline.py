@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import sys
-from typing import Any, Callable, NamedTuple, Optional, TypeVar
+from typing import Any, NamedTuple, Optional
 
 import numpy as np
 
@@ -24,7 +24,6 @@ from paddle_ranker.serving.core.tower_options import TOWER_SLOT
 from paddle_ranker.serving.paddle.general_model import RankerTensors, TowerTensors, most_rows
 from paddle_ranker.serving.paddle.messages import Bounds, Message, bounds_of, messages
 
-T = TypeVar("T")
 _SPACE = re.compile(r"\s*")
 _ESCAPE = re.compile(r"\\(x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|U[0-9a-fA-F]{8}|.)", re.DOTALL)
 _LONGEST_ESCAPE = 10  # characters of a printed character, \\U0001f600
@@ -129,16 +128,10 @@ def read_pairs(request: Message, limits: Limits) -> list[tuple[str, str]]:
 
     Raises `Fault(INVALID)`, which names the value, and `Fault(TOO_LARGE)` as soon as there are too many pairs.
     """
-    count = 0
-
-    def pairs_of(value: str, field: str) -> list[tuple[str, str]]:
-        nonlocal count
-        pairs = _pairs_of(value, field, limits)
-        count += len(pairs)
-        limits.check_most(count, "value")
-        return pairs
-
-    pairs = [pair for pairs in _values(request, limits, pairs_of, "pair") for pair in pairs]
+    pairs: list[tuple[str, str]] = []
+    for value, field in _values(request, limits, "pair"):
+        pairs += _pairs_of(value, field, limits)
+        limits.check_most(len(pairs), "value")
     if not pairs:
         raise Fault(INVALID, "holds no pair", field="value")
     return pairs
@@ -146,13 +139,12 @@ def read_pairs(request: Message, limits: Limits) -> list[tuple[str, str]]:
 
 def read_texts(request: Message, limits: Limits) -> list[str]:
     """Return the texts of a pipeline Request to a tower; raises `Fault` as `read_pairs` does."""
-    return _values(request, limits, lambda value, field: value, "text")
+    return [text for text, _ in _values(request, limits, "text")]
 
 
-def _values(request: Message, limits: Limits, read: Callable[[str, str], T], what: str) -> list[T]:
-    """Call `read(value, field)` for each value of a Request; return the results in the order of the keys.
+def _values(request: Message, limits: Limits, what: str) -> list[tuple[str, str]]:
+    """Return each value of a Request, and the name of its field for faults, in the order of the keys.
 
-    read: gets the value, and the name of its field for faults
     what: name of a value in messages
     """
     if len(request.tensors):
@@ -161,13 +153,13 @@ def _values(request: Message, limits: Limits, read: Callable[[str, str], T], wha
     if len(request.key) != len(request.value):
         raise Fault(INVALID, f"holds {len(request.value)} values for {len(request.key)} keys", field="value")
     limits.check_most(len(request.key) - list(request.key[: limits.pairs + 1]).count(_PROFILE_KEY), "value")
-    values: dict[str, T] = {}
+    values: dict[str, tuple[str, str]] = {}
     for place, (key, value) in enumerate(zip(request.key, request.value)):
         if key == _PROFILE_KEY:
             continue
         if key in values:
             raise Fault(INVALID, f"{quoted(key)} is there twice", field=f"key[{place}]")
-        values[key] = read(value, f"value[{place}]")
+        values[key] = value, f"value[{place}]"
     if not values:
         raise Fault(INVALID, f"is empty: send a key and a value for each {what}", field="key")
     ordered = [str(number) for number in range(len(values))]

@@ -111,7 +111,7 @@ class PipelineConfig:
                 f"computes in {' or '.join(offered)}; change that in the configuration, or type paddle-ranker serve"
             )
 
-    def of_no_meaning(self) -> list[str]:
+    def unused_values(self) -> list[str]:
         """Return the names of values that this project's server does not use, such as `dag.tracer.interval_s`."""
         followed = set(_FOLLOWED) | {name for name in _ALWAYS if _at(self.values, name, self.service)}
         if self.values.get("build_dag_each_worker"):

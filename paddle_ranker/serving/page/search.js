@@ -198,7 +198,7 @@ function askForKey(again) {
 }
 
 /** Tell the log of an event; where nothing is logged, nothing is sent. Returns whether it was taken. */
-export async function sendFeedback(index, content) {
+async function sendFeedback(index, content) {
   if (!index.logging) return false;
   await ask("v1/feedback", { method: "POST", body: content, keepalive: true });
   return true;
@@ -281,7 +281,7 @@ export function languageOf(text) {
 }
 
 /** Return the address in a document's fields if it is one of the web, else null. */
-export function addressIn(fields) {
+function addressIn(fields) {
   if (!fields?.url) return null; // to fail costs more
   try {
     const address = new URL(fields?.url);

@@ -118,7 +118,7 @@ async def return_freed_memory() -> None:
         await asyncio.get_running_loop().run_in_executor(None, trim_memory)
 
 
-async def tell_loading(what: str) -> None:
+async def report_loading(what: str) -> None:
     """Print on stderr every ten seconds that `what` is still being loaded; on a terminal first after two seconds."""
     began, wait = time.monotonic(), BAR_AFTER if sys.stderr.isatty() else LINE_EVERY
     while True:
@@ -232,10 +232,10 @@ class Worker:
         loading = asyncio.ensure_future(self._reloader.load())
         stopping = asyncio.ensure_future(self._stop.wait())
         folders = " and ".join(str(slot.folder) for slot in self._slots.values())
-        telling = asyncio.ensure_future(tell_loading(folders))
+        reporting = asyncio.ensure_future(report_loading(folders))
         await asyncio.wait({loading, stopping}, return_when=asyncio.FIRST_COMPLETED)
         stopping.cancel()
-        telling.cancel()
+        reporting.cancel()
         if not loading.done():
             loading.cancel()
             return False

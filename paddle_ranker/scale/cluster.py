@@ -42,7 +42,7 @@ def connected(address: str, cores: int = 0) -> Iterator[None]:
         yield
         return
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
-    logging.getLogger("ray").setLevel(logging.ERROR)  # it warns that there is a token
+    logging.getLogger("ray").setLevel(logging.ERROR)  # Ray warns that there is a token
     handler = signal.getsignal(signal.SIGTERM)
     try:
         if address == LOCAL:
@@ -52,7 +52,7 @@ def connected(address: str, cores: int = 0) -> Iterator[None]:
             if host and port.isdecimal():  # Ray itself tries for many minutes
                 socket.create_connection((host, int(port)), _ANSWER_SECONDS).close()
             ray.init(address, **quiet)
-        take_back_signals(handler)  # Ray's own ends the process at once, with a trace
+        take_back_signals(handler)  # Ray's handler would end the process at once, with a traceback
     except (ConnectionError, OSError, RuntimeError, ValueError) as error:
         raise RankerError(
             f"--ray {quoted(address)}: cannot be joined ({brief(str(error))}); see that it runs (ray status), that "
@@ -85,7 +85,7 @@ def gpus_for(load: LoadOptions) -> int:
     if not machines:
         return 0
     names = exported_engines() if load.engine == AUTO else [load.engine or DEFAULT]
-    kinds = [ENGINES[DEFAULT if name == DYGRAPH else name] for name in names]  # both choose as Paddle does
+    kinds = [ENGINES[DEFAULT if name == DYGRAPH else name] for name in names]  # both choose a device as Paddle does
     on_machine = NodeAffinitySchedulingStrategy(machines[0], soft=True)
     # `max_calls`: the process, which has loaded Paddle, ends.
     ask = ray.remote(num_cpus=0, max_calls=1, scheduling_strategy=on_machine)(_use_gpu)
@@ -97,7 +97,7 @@ def _use_gpu(kinds: Sequence[EngineKind], precision: str) -> bool:
 
     If Ray has hidden the GPUs from this process, they become visible again.
     """
-    if not os.environ.get("CUDA_VISIBLE_DEVICES", "0"):  # older versions of Ray hide them from who asks for none
+    if not os.environ.get("CUDA_VISIBLE_DEVICES", "0"):  # older versions of Ray hide GPUs from tasks that request none
         del os.environ["CUDA_VISIBLE_DEVICES"]
     devices = [kind.device_for(precision) for kind in kinds]
     return any(device is None or device.name != "cpu" for device in devices)

@@ -206,7 +206,7 @@ class _Place:
         return cls(os.getcwd(), os.environ.get(VARIABLE, ""))
 
     def enter(self) -> None:
-        with suppress(OSError):  # relative paths are then not found, which names them
+        with suppress(OSError):  # then the error for the first relative path names it
             os.chdir(self.folder)
         os.environ[VARIABLE] = self.plugins
         load_named_plugins()
@@ -239,7 +239,7 @@ class _Actor:
             self._parts.require_shared()
             self._work.open()
             self._is_open = True
-        done = self._parts.read(number)  # of an actor that died before it could say so
+        done = self._parts.read(number)  # an actor may have died after writing the part
         if done is None:
             content, count, counts = self._work.compute(rows)
             done = self._parts.write(number, self._work.extension, content, count, counts)
@@ -320,8 +320,8 @@ def run(
     if finished:
         note(f"{parts.folder}: going on, {len(finished):,} parts are there")
     count = 0
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # else its C++ side warns of what Ray Data does itself
-    cores = max(usable_cores(), (actors or 1) * threads)  # a local cluster that has too few would wait for ever
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # Ray's C++ code would warn of the behaviour of Ray Data
+    cores = max(usable_cores(), (actors or 1) * threads)  # with too few cores, a local cluster would wait for ever
     with connected(address, cores), Progress(desc=label, unit=work.unit, total=source.count()) as progress:
         progress.update(sum(part.rows for part in finished.values()))
         for row in _dataset(source, work, parts, frozenset(finished), actors, threads, load).iter_rows():
@@ -367,7 +367,7 @@ def _dataset(
             return None
 
     logging.getLogger("ray.data").setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", "The minimum number of concurrent actors")  # of a file with few parts
+    warnings.filterwarnings("ignore", "The minimum number of concurrent actors")  # occurs if a file has few parts
     context = data.DataContext.get_current().copy()  # the caller's own pipelines keep theirs
     context.target_max_block_size = 1  # a block for each part, so that any actor that is free takes the next
     context.enable_progress_bars = False

@@ -1,4 +1,4 @@
-"""A server's models on Ray Serve: replicas with rankers, towers and indexes; replicas of their own for each shard.
+"""A server's models on Ray Serve: replicas with rankers, towers and indexes; separate replicas for each shard.
 
 Serve's proxy takes the connections. A replica has the server's own application, with the routes, limits, answers and
 queue of `paddle-ranker serve`. It is ready when its models are loaded, and ends when its requests are answered.
@@ -39,7 +39,7 @@ _SHARD_SECONDS, _START_SECONDS = 5.0, 120.0  # time limits of a shard: for a cal
 _AT_ONCE = 256  # most requests in a replica; those that wait for the engine share batches
 _WANTED = 16  # requests per replica that Serve aims at when it starts and ends replicas
 _NEEDS_KEY = "needs_key"  # whether replicas must find a key in their environment
-_OF_SERVER = ("workers", "more_ports", "http_port")  # refused: replicas and Serve's proxy are in their place
+_OF_SERVER = ("workers", "more_ports", "http_port")  # options of a server that replicas and Serve's proxy replace
 
 
 @dataclass(frozen=True)

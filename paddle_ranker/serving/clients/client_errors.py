@@ -10,7 +10,7 @@ from tenacity.wait import wait_random_exponential
 from paddle_ranker.errors import RankerError
 
 T = TypeVar("T")
-LONGEST_WAIT = 30.0  # seconds; a server that asks for more is not waited for
+LONGEST_WAIT = 30.0  # seconds; if a server asks for more, there is no retry
 
 
 class ServerError(RankerError):
@@ -72,9 +72,7 @@ def _is_worth_it(error: BaseException) -> bool:
 
 
 def wait_as_asked(shortest: float, longest: float) -> Callable[[RetryCallState], float]:
-    """Return a function that tells `tenacity` how long to wait before a retry.
-
-    The function returns the seconds that the server asks for, plus a random backoff.
+    """Return a wait function for `tenacity`: the seconds that the server asks for, plus a random backoff.
 
     shortest, longest: maximum of the backoff in seconds, before the first retry and before any retry
     """

@@ -17,7 +17,7 @@ from paddle_ranker.serving.clients.base import ScoringClient
 from paddle_ranker.serving.clients.client_errors import LateError, UnreachableError
 from paddle_ranker.serving.core.limits import API_KEY_VARIABLE
 
-# What the published clients ask.
+# The pair of the published clients.
 QUERY, TITLE = "中西方语言与文化的差异", "第二语言习得的一大障碍就是文化差异。"
 MODEL_DIR_HELP = (
     "the folder whose tokenizer is used, that of the server's own ranker: an exported one's, or serving_client; where "

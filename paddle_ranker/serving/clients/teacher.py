@@ -191,7 +191,7 @@ class HttpTeacher:
             raise errors[0]
 
     def _client(self) -> httpx.AsyncClient:
-        logging.getLogger("httpx").setLevel(logging.WARNING)  # else it logs every request where others log
+        logging.getLogger("httpx").setLevel(logging.WARNING)  # httpx logs every request at the level INFO
         headers = {"Content-Type": "application/json", "User-Agent": f"paddle-ranker/{__version__}"}
         if self._key is not None:
             headers["Authorization"] = f"Bearer {self._key}"
@@ -327,7 +327,7 @@ class KeptAnswers:
         self._teacher = digest_of_texts(teacher).hex()
         make_folder(path.parent)
         with self._named():
-            self._file = sqlite3.connect(path, timeout=60.0)  # another process may write so long
+            self._file = sqlite3.connect(path, timeout=60.0)  # seconds to wait while another process writes
             version = self._file.execute("PRAGMA user_version").fetchone()[0]
             tables = self._file.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
             if version != _VERSION and (version or tables):

@@ -85,7 +85,7 @@ def _check_url(url: str) -> None:
         host, _ = parts.hostname, parts.port
     except ValueError as error:
         raise UsageError(f"--teacher_url {shown}: {error}") from error
-    # The URL is printed, and saved in what a training writes.
+    # The URL is printed, and saved in a training's output folder.
     if "@" in parts.netloc or any(_SECRET.search(name) for name, _ in parse_qsl(parts.query)):
         raise UsageError(f"--teacher_url must hold no password and no key: put the key into {KEY_VARIABLE}")
     if parts.scheme not in ("http", "https") or not host:

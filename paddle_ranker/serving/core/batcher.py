@@ -3,10 +3,10 @@
     waiting jobs -> encoded pieces -> batches -> outputs, back to their jobs
 
 Batches are formed as late as possible, when the engine is free, so that they hold all rows that have arrived by then.
-While the engine computes, a separate thread encodes new rows. While the engine is idle, its own thread encodes them, so
-that a lone request does not wait for the other thread. Texts are encoded in spans: some rows of a job, up to a number
-of characters; each job gets a span in turn. Before each span, jobs whose caller has left or whose deadline has passed
-are dropped. The queue does not need to know what rows and outputs mean.
+While the engine computes, a separate thread encodes new rows. While the engine is idle, the engine's thread encodes
+them, so that a lone request does not wait for another thread. Texts are encoded in spans: some rows of a job, up to a
+number of characters; each job gets a span in turn. Before each span, jobs whose caller has left or whose deadline has
+passed are dropped. The queue does not need to know what rows and outputs mean.
 
 Spans and batches go alternately to the job with the fewest rows and to the oldest job. So a search with one query waits
 for a batch or two, however much is in the queue, and large jobs make progress, too.
@@ -236,7 +236,7 @@ class Batcher:
                 break
         self._waiting_rows -= count
         if self._stopping and not self._waiting:
-            self._ahead.notify()  # the thread may have slept since before the last job was taken, and must end
+            self._ahead.notify()  # wakes the thread that encodes ahead, so that it ends
         return taken
 
     def _encode(self, spans: Sequence[Span]) -> None:
@@ -324,7 +324,7 @@ class Batcher:
             if not self._is_wanted(piece.job, now):
                 count, piece.count = piece.count, 0
             elif taken and not taken[0].columns.can_join(piece.columns):
-                continue  # a later round begins with this piece
+                continue  # left for a later round
             else:
                 taken.append(piece.split(left))
                 left -= taken[-1].tokens
@@ -357,7 +357,7 @@ class Batcher:
         try:
             outputs = self.runner.compute(batch.columns, batch.rows)
         except DataError as error:
-            if len(batch.rows) > 1:  # one row is at fault: the others are not to fail with it
+            if len(batch.rows) > 1:  # One row may be at fault; the others succeed when computed alone.
                 for row in batch.alone():
                     self._compute(row)
                 return

@@ -18,7 +18,7 @@ _SMALL = 64 * 1024  # bytes of a request that may use all of the budget
 _LARGE_SHARE = 0.75  # share of the budget for larger requests: small ones then find room
 _SHORT = 4 * 1024  # bytes of a body whose characters are not counted
 _WIDEST = 4  # most bytes of a character in a Python string
-_SLICE = 1024 * 1024  # bytes that are counted at a time, since no other thread runs meanwhile
+_SLICE = 1024 * 1024  # bytes that are decoded at a time, since no other thread runs while Python decodes
 _WIDE_ESCAPES = (b"\\ud", b"\\uD", b"\\U")  # escapes of characters beyond U+FFFF
 
 

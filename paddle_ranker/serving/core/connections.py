@@ -138,9 +138,9 @@ class Patience:
 
 
 def close_gently(transport: asyncio.Transport) -> None:
-    """Close a connection whose peer may still be sending, a moment after the last bytes were sent to it.
+    """Close a connection a moment after the last bytes were sent; the peer may still be sending.
 
-    If it were closed with unread bytes, the system would reset the connection, and the last answer could be lost.
+    Closing with unread bytes makes the system reset the connection, and the peer may lose the last answer.
     """
     with contextlib.suppress(OSError):  # the peer has closed the connection
         transport.write_eof()

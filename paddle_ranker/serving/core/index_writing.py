@@ -74,7 +74,7 @@ class IndexWriter:
         files = self._index.local.snapshot().files.staged()
 
         def made(collection: Collection) -> Sequence[Document]:
-            nonlocal documents  # fields now have names of staged files, so that the next call decodes no file again
+            nonlocal documents  # with names of staged files in fields, so that a second call decodes no file again
             documents = [files.keep(document, collection.info.schema) for document in documents]
             if not replace:
                 _refuse_changes(collection, documents)
@@ -173,7 +173,7 @@ class IndexWriter:
                 return work(collection)
 
         try:
-            with _faults():  # not in turn with searches, which may wait for this write
+            with _faults():  # takes no turns with searches, since they may wait for this write
                 return caller.run(write, Turns(1))
         except Abandoned as error:
             raise Fault(TIMED_OUT, "the deadline passed before the index could be changed; nothing was") from error

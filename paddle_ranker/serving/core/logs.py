@@ -93,7 +93,7 @@ class JsonLog(QueueHandler):
         super().__init__(self._lines)
         self.setLevel(logging.WARNING)
         self.lost = 0
-        self.taken = self.written = 0  # characters of users' texts; each is counted up by one thread
+        self.taken = self.written = 0  # characters of users' texts; a single thread changes each
         writer = _LogHandler(self, descriptor)
         writer.setFormatter(JsonFormatter(with_texts))
         self._listener: Optional[QueueListener] = _Listener(self._lines, writer)

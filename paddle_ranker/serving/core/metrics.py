@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
 MULTIPROCESS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"  # names the folder of several workers' metrics; set before this
-# Of a server with an index. Workers show the same index and log, so the latest value of any worker counts; lost lines
-# are each worker's own.
+# Gauges of a server with an index. All workers have the same index and log, so the latest value of any worker counts;
+# each worker has its own lost lines, which are added up.
 GAUGES = {
     "search_documents": ("Documents of the index", "livemostrecent"),
     "search_segments": ("Segments of the index: many small ones slow searches", "livemostrecent"),
@@ -173,6 +173,6 @@ class Metrics:
     def _is_in_folder() -> bool:
         """Return whether this process's file is still in the shared folder; programs that tidy /tmp may delete it.
 
-        Without the file, this process shows its own counts alone.
+        Without the file, this process shows only its own counts.
         """
         return any(Path(os.environ[MULTIPROCESS_VARIABLE]).glob(f"*_{os.getpid()}.db"))

@@ -1,4 +1,4 @@
-"""Decode the pictures of requests, in threads of their own."""
+"""Decode the pictures of requests in separate threads."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ from paddle_ranker.serving.core.slots import Served, Slot
 T = TypeVar("T")
 
 _LETTING_GO_SECONDS = 10.0
-_LOADING_SECONDS = 900.0  # a reload that takes longer hangs, as a network disk may; the next one gets a new thread
+_LOADING_SECONDS = 900.0  # a reload that takes longer is given up, since a network disk may hang
 NOT_SWITCHED = FaultKind("not_switched", 409, "FAILED_PRECONDITION", 2001)
 
 
@@ -111,7 +111,7 @@ class Reloader:
     def _forget(self, reloading: asyncio.Task[dict[str, object]]) -> None:
         self._reloads.discard(reloading)
         if not reloading.cancelled():
-            reloading.exception()  # retrieved, so that asyncio does not complain; the log has it
+            reloading.exception()  # marks the error as retrieved, else asyncio prints it; the log has it
         self._go_on()
 
     async def _reload(self) -> dict[str, object]:
@@ -119,7 +119,7 @@ class Reloader:
         folders = " and ".join(str(part.slot.folder) for part in self._slots)
         try:
             models, reason = await asyncio.wait_for(self._load(self._try_to_load), _LOADING_SECONDS)
-        except asyncio.TimeoutError:  # nothing ends its thread: the next load gets another
+        except asyncio.TimeoutError:  # its thread cannot be ended, so the next load gets a new thread
             self._thread = ThreadPoolExecutor(1, thread_name_prefix="load")
             models, reason = [], f"it was not loaded within {_LOADING_SECONDS:g} s"
         if reason is not None:

@@ -48,7 +48,7 @@ _CHECKED_ID = re.compile("[0-9a-f]{16}q([0-9a-f]{16})")
 _FRAME, _PER_SHOWN = 500, 100  # estimated characters of a line, and per shown document, beside texts and ids
 _MEASURED_EVERY = 1 << 20  # bytes that a process writes before it measures the folder again, as others write, too
 _UNSEEN = dict.fromkeys(map(ord, "\u00ad\u200b\u2060\ufeff"))  # soft hyphen, spaces without width, byte order mark
-LOG_MB = 1024  # MiB of all files together, unless another number is given
+LOG_MB = 1024  # default maximum of MiB of all files
 
 
 def _now() -> str:
@@ -56,7 +56,7 @@ def _now() -> str:
 
 
 def digest_of(text: str) -> str:
-    """Return the digest of a text, which tells whether a document's text has changed since it was logged.
+    """Return the digest of a document's text, which shows later whether the text has changed since it was logged.
 
     Texts that look alike have equal digests: characters are composed (NFC), and runs of white space become one space
     first.
@@ -251,7 +251,7 @@ class SearchLog:
     def feedback(self, line: FeedbackLine) -> Future[None]:
         """Log feedback; the future resolves when the line is on the disk, or has a `LogError` if that fails."""
         future = Future[None]()
-        future.set_running_or_notify_cancel()  # a caller that leaves does not take its line back
+        future.set_running_or_notify_cancel()  # so that a caller that leaves cannot cancel the line
         if not self._put(line, _FRAME + len(line.query) + len(line.id), future):
             future.set_exception(LogError(f"{self.folder}: too many lines wait for the disk; try again later"))
         self._urgent.set()

@@ -16,8 +16,8 @@ from paddle_ranker.scoring.engines.inputs import InputLimits
 from paddle_ranker.scoring.scorer import BatchRunner
 from paddle_ranker.serving.core.faults import INVALID, Fault
 
-# Allowed differences in a probability or a vector's component: between a row alone and in a batch and, in fp32, from
-# the value recorded at export. The other precisions round in sums whose order depends on a batch's shape.
+# Allowed differences in a probability or a vector's component: between a row alone and the same row in a batch; in fp32
+# also from the value recorded at export. Lower precisions round in sums whose order depends on a batch's shape.
 _TOLERANCES = {"fp32": 1e-5, "bf16": 2e-2, "fp16": 2e-3, "int8": 5e-2}
 _TF32 = 2e-3  # TF32 has as many bits as fp16
 

@@ -84,7 +84,7 @@ class TextVectors(NamedTuple):
 
 
 class VectorService(Protocol):
-    """Service that computes vectors of texts. Await its methods as those of a `ScoringService`.
+    """Service that computes vectors of texts. Await its methods in the server's event loop, any number at once.
 
     Attributes:
         info: the tower's description.

@@ -88,8 +88,8 @@ def with_folder_in_slot(config: ServeConfig) -> ServeConfig:
     if config.folder is None:
         return config
     folder_type = identify(config.folder)
-    # A folder that no slot accepts goes to the ranker's slot, which refuses it when it loads; so does an encoder, which
-    # --tower takes.
+    # The ranker's slot gets a folder that no slot accepts, and refuses it when it loads; also an encoder, for which the
+    # option --tower must be given.
     taking = (
         kind
         for kind in SLOTS.values()

@@ -25,7 +25,7 @@ from paddle_ranker.retrieval.turns import Abandoned, Caller, Reserve
 from paddle_ranker.serving.core.faults import OVERLOADED, TIMED_OUT, Fault
 
 R = TypeVar("R")
-MUCH_BYTES = 16 * 1024  # reading a larger request takes longer than handing it to a thread
+MUCH_BYTES = 16 * 1024  # parsing more bytes takes longer than handing them to a thread
 _LARGE_BYTES = 1024 * 1024
 
 
@@ -59,7 +59,7 @@ class SmallestFirst:
                     future.set_result(held.pop()())
                 except BaseException as error:
                     future.set_exception(error)
-            del future  # an error refers to this frame, and the cycle would live until the next garbage collection
+            del future  # An error refers to this frame; the cycle would live until the next garbage collection.
 
         with self._lock:
             heapq.heappush(self._waiting, (size, next(self._numbers), do))

@@ -37,7 +37,7 @@ from paddle_ranker.serving.core.tower_options import TOWER_SLOT, TowerSlotOption
 from paddle_ranker.version import __version__
 
 _TEXTS = ("a", "search engine", "深度学习在水稻病害诊断中的研究", "语言与文化差异的比较研究" * 8)
-_IS_QUERY = ("", "q")  # the second field of a text in the queue: whether it is a query
+_IS_QUERY = ("", "q")  # a text's second field in the queue, by whether the text is a query
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ class TowerSlot(Slot[ServedTower]):
         assert self.folder is not None
         tower = self._load(self.folder, observer)
         if tower.model.info.towers == 2:
-            queries = resolve_model(str(self.folder)) / QUERY_FOLDER  # of towers that a published folder becomes
+            queries = resolve_model(str(self.folder)) / QUERY_FOLDER  # a published folder is converted to two towers
             tower = dataclasses.replace(tower, queries=self._load(queries, observer))
         return tower
 

@@ -24,9 +24,7 @@ def _describe_names(schema: dict[str, Unchecked], kind: type[Body]) -> None:
 
 
 class Body(BaseModel):
-    """The JSON object of a request; no field of it is ignored silently.
-
-    An unknown field is refused, unless its value is null or asks for nothing.
+    """The JSON object of a request. An unknown field is refused, unless its value is null or asks for nothing.
 
     without_effect: dict from a field's name to the values that ask for nothing; if empty, any value does
     """

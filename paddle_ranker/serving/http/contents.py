@@ -33,7 +33,7 @@ _PATH, _PDF = "/v1/contents/", "application/pdf"
 _PAGE_DPI, _PAGE_PIXELS, _PAGE_SECONDS = 110, 1 << 22, 10.0  # of a page's picture, and of drawing it
 _MOST_DRAWN = 64  # pages that may wait to be drawn
 _HEADERS = {
-    # A file is shown, never run, whatever its type; its name states its bytes, so they never change.
+    # A browser must show a file, never run it. A file's name is a digest of its bytes, so they never change.
     "content-security-policy": "default-src 'none'; sandbox",
     "x-content-type-options": "nosniff",
     "cache-control": "private, max-age=31536000, immutable",

@@ -149,7 +149,7 @@ class Middleware:
         state: dict[str, Any] = scope.setdefault("state", {})
         request_id = shown.get(_ID_HEADER, b"").decode("latin-1")
         state["request_id"] = request_id if _SOUND_ID.match(request_id) else next(self._own_ids)
-        scope["app"] = self  # Starlette's routes then raise what they refuse, instead of answering with plain text
+        scope["app"] = self  # makes Starlette's routes raise `HTTPException` instead of answering with plain text
         exchange = _Exchange(receive, send, state, is_read=scope["method"] == "GET")  # nothing reads the body of a GET
         fault: Optional[Fault] = None
         headers: dict[str, str] = {}

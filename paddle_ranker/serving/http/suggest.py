@@ -37,7 +37,7 @@ V = TypeVar("V")
 _LOG = logging.getLogger(__name__)
 _WAIT_SECONDS = 1.0  # a request waits at most this long for the titles of a changed index
 _LOG_SECONDS = 5.0  # between two reads of the log, and after a failure
-_MOST_SEARCHES = 100_000  # the latest searches with a click, and the latest while typing, that are kept
+_MOST_SEARCHES = 100_000  # latest searches with a click, and latest searches while typing, that are kept
 _MOST_PREFERRED = 1000  # documents whose titles rank first because of their clicks
 _AT_ONCE, _REST = 500, 0.0005  # lines of the log that are read at a time, and seconds for other threads after them
 
@@ -173,7 +173,7 @@ class Suggester:
                     self._queries = self._clicks.queries(now.info.schema.analyser, least)
                 if (are_new or is_new) and isinstance(now, LocalSnapshot):
                     self._titles.prefer(now, self._clicks.documents())
-        except Exception as error:  # such as a damaged segment; it is tried again later
+        except Exception as error:  # such as a damaged segment; the next call tries again
             problem = f"{type(error).__name__}: {error}"
         if problem and problem != self._problem:
             _LOG.warning("suggestions stay as they were: %s", problem)

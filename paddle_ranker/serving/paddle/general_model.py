@@ -352,7 +352,7 @@ def fill_matrix(tensor: Message, name: str, alias_name: str, values: Array) -> N
     tensor.name, tensor.alias_name, tensor.elem_type = name, alias_name, FLOAT32
     tensor.shape.extend(rows.shape)
     if rows.size:
-        # Merged in wire format: as Python numbers, a vector would take ten times the memory and time.
+        # In wire format, since a vector of Python numbers would take ten times the memory and time.
         tensor.MergeFromString(_FLOAT_DATA + _varint(rows.nbytes) + rows.tobytes())
 
 

@@ -4,10 +4,10 @@
 file. It ends when the launcher ends, since the launcher passes no signals on. Like the vendor's server it listens on
 all addresses, unless PADDLE_RANKER_SERVING_HOST names one.
 
-    serving -enable_model_toolkit -num_threads 5 -port 8600 -use_calib=False -resource_path workdir_8600 ... python -m
-    paddle_serving_server.serve --model serving_server --port 8600 --thread 5 --ir_optim True
+    serving -enable_model_toolkit -num_threads 5 -port 8600 -use_calib=False -resource_path workdir_8600 ...
+    python -m paddle_serving_server.serve --model serving_server --port 8600 --thread 5 --ir_optim True
 
-A flag has one dash or two; its value is the next argument, or follows `=`. Unknown flags are ignored, with a note.
+A flag has one dash or two. Its value is the next argument, or follows `=`. Unknown flags are ignored, with a note.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ KNOWN = {
     **dict.fromkeys(("enable_model_toolkit", "ir_optim", "mem_optim_off", "use_mkl"), True),
     **dict.fromkeys(("bthread_concurrency",), False),
 }
-# Flags with any other value than this ask for something that this server does not have.
+# Other values of these flags ask for features that this server does not have.
 _WITHOUT = {"max_concurrency": "0", "request_cache_size": "0", "use_calib": "false", "use_trt": "false"}
 _LAUNCHERS_BODY, _LAUNCHERS_BATCH = 512 * 1024 * 1024, 32  # the launcher's defaults, which it always passes
 _TRUE, _FALSE = ("true", "1", "yes", "t", "y"), ("false", "0", "no", "f", "n")
@@ -287,7 +287,7 @@ def _end_with_the_launcher(started_by: tuple[int, ...]) -> None:
 
 
 def _ancestors() -> tuple[int, ...]:
-    """Return the process id of the parent and, if the parent is a shell run with `-c`, also that of its parent.
+    """Return the process id of the parent; if the parent is a shell that runs with `-c`, also the id of its parent.
 
     When a process ends, the kernel gives its children another parent, so the ids change when either process ends.
     """

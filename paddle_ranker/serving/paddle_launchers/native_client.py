@@ -3,8 +3,8 @@
 `paddle_serving_client.Client` is a compiled module of 2022. It needs OpenSSL 1.0, which `scripts/setup.sh complete`
 unpacks into the environment's folder `openssl10`; a symbol that glibc hid in 2.34; and a library with the name of
 Python's shared library, even if Python has none. This OpenSSL has had no security fixes since 2019: load it only in a
-separate process, for servers on this machine and for tests. The clients in `paddle_ranker.serving.clients` need none of
-these.
+separate process, for servers on this machine and for tests. The clients in `paddle_ranker.serving.clients` need no such
+library.
 """
 
 from __future__ import annotations

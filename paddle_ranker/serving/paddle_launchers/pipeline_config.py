@@ -21,7 +21,7 @@ CPU, GPU, TENSORRT, XPU = 0, 1, 2, 4  # device_type; -1: as `devices` says
 # Precisions of Paddle Serving's predictor by device; for any other it computes in fp32 without a warning.
 _VENDORS_PRECISIONS = {CPU: ("fp32", "bf16"), GPU: ("fp32",), TENSORRT: ("fp32", "fp16"), XPU: ("fp32",)}
 _PORTS = ("rpc_port", "http_port")
-# Values that this project's server uses, too; it reports all other values as being without meaning.
+# Values that this project's server uses, too; it reports all other values as unused.
 _FOLLOWED = (
     *_PORTS,
     "op.*.concurrency",
@@ -31,7 +31,10 @@ _FOLLOWED = (
     *(f"op.*.local_service_conf.{name}" for name in ("client_type", "model_config", "device_type", "devices")),
     *(f"op.*.local_service_conf.{name}" for name in ("thread_num", "precision", "fetch_list")),
 )
-_ALWAYS = ("op.*.local_service_conf.ir_optim", "op.*.local_service_conf.mem_optim")  # always true here
+_ALWAYS = (
+    "op.*.local_service_conf.ir_optim",
+    "op.*.local_service_conf.mem_optim",
+)  # this server always has them on
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ class HttpConnection(HttpToolsProtocol):
 
     Args:
         connections: has the byte budget.
-        uvicorn: keyword arguments of uvicorn's own connection class.
+        uvicorn: keyword arguments of `HttpToolsProtocol`.
     """
 
     def __init__(self, connections: Connections, **uvicorn: Any):
@@ -229,7 +229,7 @@ class HttpServer(ProtocolHandler):
         super().__init__(lambda: HttpConnection(connections, config=config, server_state=state, app_state={}))
 
     async def start(self) -> HttpServer:
-        """Start uvicorn without sockets of its own, and return this handler. uvicorn sets its own signal handlers."""
+        """Start uvicorn without listening sockets, and return this handler. uvicorn replaces the signal handlers."""
         self._serving = asyncio.ensure_future(self._server.serve(sockets=[]))
         while not self._server.started and not self._serving.done():
             await asyncio.sleep(0)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from paddle_ranker.serving.core.services import CountedRequest, Models
     from paddle_ranker.serving.core.slots import Slots
 
-BACKLOG = 2048  # connections that wait to be accepted
+BACKLOG = 2048  # maximum number of connections that wait to be accepted
 _SILENT_SECONDS = 10.0  # a connection is closed if its protocol is still unknown after this time
 _FULL_SECONDS = 0.02  # between attempts to accept while the maximum number of connections is open
 _FAILED_SECONDS = 1.0  # before the next attempt if the system had no descriptor or no memory

@@ -75,7 +75,7 @@ class _Supervisor:
         self._ready: set[int] = set()  # pids
         self._announced = False
         self._stopping = 0  # number of signals to stop so far
-        self._stop_by = float("inf")  # when workers that have not ended by themselves are killed
+        self._stop_by = float("inf")  # time at which remaining workers are killed
         self._life, self._life_end = os.pipe()  # the pipe ends with this process
         self._ready_pipe, self._ready_end = os.pipe()  # workers write their pid when they are ready
         self._wake, self._wake_end = os.pipe()
@@ -152,7 +152,7 @@ class _Supervisor:
         first = not self._announced
         # A program that clears old files from the temporary directory may have removed the folder.
         os.makedirs(os.environ[MULTIPROCESS_VARIABLE], mode=0o700, exist_ok=True)
-        # Signals to the worker wait until it has replaced the handlers of this process by its own.
+        # Signals to the worker wait until it has replaced the handlers that it inherits from this process.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
         try:
             pid = os.fork()

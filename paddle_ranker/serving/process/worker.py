@@ -127,9 +127,8 @@ async def report_loading(what: str) -> None:
         print(f"loading {what}: {time.monotonic() - began:.0f} s so far", file=sys.stderr, flush=True)
 
 
-SWITCH_SECONDS = (
-    0.0005  # after which a Python thread yields to another; ten busy threads would otherwise delay the event loop
-)
+# A Python thread yields to another after this time. With the default, ten busy threads would delay the event loop.
+SWITCH_SECONDS = 0.0005
 
 
 class Worker:

@@ -162,7 +162,7 @@ class Run:
     tokens: int = 0  # of each pair, if all have as many
 
     def best_of(self, precision: str, *, ours: bool, prefix: str = "") -> Optional[System]:
-        """Return the fastest system of a precision whose name has the prefix: one of ours, or a baseline."""
+        """Return the fastest system of a precision, of ours or of the baselines, whose name starts with `prefix`."""
         named = [s for s in self.systems if s.precision == precision and s.name.startswith(prefix)]
         own = [s for s in named if (s.ours if ours else s.baseline)]
         return max(own, key=lambda system: self.systems[system].speed, default=None)

@@ -32,7 +32,7 @@ REFERENCE = "mined"
 
 @dataclass(frozen=True)
 class FoldsOptions(QualityOptions):
-    """Options of both `benchmarks.mining` and `benchmarks.distillation`."""
+    """Options shared with `benchmarks.distillation`."""
 
     folds: int = option(
         3,

@@ -168,7 +168,7 @@ class Systems:
         return self.harness.run(name, seeds, self._facts(name), train)
 
     def _blended(self, name: str, members: Sequence[System]) -> System:
-        """Average the members' scores, which are standardised on each split, and standardise the average too."""
+        """Average the members' scores, which are standardised on each split; standardise the average as well."""
         runs = []
         for number in range(max(len(member.runs) for member in members)):
             scores = np.empty(len(self.harness.measured))
@@ -272,7 +272,7 @@ class Systems:
             return score_file(folder / "run" / "last", all_of_it), seconds
 
     def _start(self, folder: Path, seed: int) -> Path:
-        """Return the folder of the initial encoder: `--model`, converted if necessary; a random one for `nothing`."""
+        """Return the folder of the initial encoder: that of `--model`, converted if necessary, or a random encoder."""
         from paddle_ranker.commands.starter import StarterOptions, make_starter
 
         if self.options.model == NOTHING:

@@ -50,7 +50,7 @@ LEAST_WORDS = 2  # minimum number of words of a query of csl_unseen
 
 @dataclass(frozen=True)
 class RealSet:
-    """Documents and queries, texts by id, and the labels of documents by query; those of each split, if it has some."""
+    """Documents and queries, texts by id, and labels of documents by query: all, and by split if the set has splits."""
 
     documents: dict[str, str]
     queries: dict[str, str]

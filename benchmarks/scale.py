@@ -122,7 +122,7 @@ def memory(folder: Path, numbers: Sequence[int]) -> str:
 
 
 def kills(folder: Path, pairs: int, times: int, kinds: Sequence[str]) -> str:
-    """Return a table of the runs that equal one machine's, and of finished parts that were written again."""
+    """Return a table of killed runs: how many equal the run on a single machine, and how many parts were rewritten."""
     write_ranker(folder / "ranker")
     source = write_pairs(folder / "pairs.tsv", pairs)
     printed = subprocess.run(command(folder, source), check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
@@ -187,7 +187,7 @@ class Nodes:
         self._cluster.remove_node(self._others.pop(0), allow_graceful=False)
 
     def complete(self) -> None:
-        """Add what is missing."""
+        """Add nodes in place of lost nodes."""
         while len(self._others) < 2:
             self._others.append(self._cluster.add_node(num_cpus=1, object_store_memory=100_000_000))
         self._cluster.wait_for_nodes()
@@ -232,7 +232,7 @@ def write_pairs(path: Path, count: int) -> Path:
 
 
 def descendants(root: int) -> dict[int, str]:
-    """Return the command lines of a process and of all that it has started, by number: no other cluster's."""
+    """Return the command lines of a process and its descendants, by process id."""
     parents, names = dict[int, int](), dict[int, str]()
     for entry in Path("/proc").iterdir():
         with suppress(OSError, ValueError):

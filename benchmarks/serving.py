@@ -111,14 +111,14 @@ class Loop:
 
 @dataclass
 class Measured:
-    """The results of one system.
+    """Results of a system.
 
     difference: largest absolute difference of a probability from the systems' median
     server: the system's server
-    closed: by closed loop, one load per round
-    open: by share of the server's capacity, one open-loop load per round
-    offered: by share, the requests per second that were sent
-    cores: by closed loop, the server's processor seconds per second, one value per round
+    closed: loads of all rounds, by closed loop
+    open: open-loop loads of all rounds, by share of the server's capacity
+    offered: requests sent per second, by share
+    cores: the server's processor seconds per second in all rounds, by closed loop
     memory_mb: the server's memory at the end
     """
 

@@ -69,7 +69,7 @@ class Trainings:
         return [Pair(row.query, row.title) for row in rows if row.label >= 1][: self.options.pairs or None]
 
     def train(self, system: str, seed: int) -> tuple[Path, float]:
-        """Return the folder of a system's tower, and the seconds of its training; 0 if it existed."""
+        """Return the folder of a system's tower, and the seconds of its training, 0 for an existing tower."""
         if system == "untuned":
             return Path(self.options.model), 0.0
         output = self.folder / f"{system}-{seed}"

@@ -151,7 +151,7 @@ def missing_packages(python: str, names: Sequence[str]) -> set[str]:
 
 
 def leave_out(systems: Sequence[S], lacks: Callable[[S], Sequence[str]]) -> list[S]:
-    """Return the systems that lack nothing, and print the others; raises `UsageError` if none remains."""
+    """Return the systems that lack no package, and print the others; raises `UsageError` if none remains."""
     lacking = {system.name: sorted(lacks(system)) for system in systems}
     left_out = [f"{name} ({', '.join(packages)})" for name, packages in lacking.items() if packages]
     if left_out:

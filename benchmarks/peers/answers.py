@@ -35,7 +35,7 @@ class Stopwatch:
 
     @property
     def seconds(self) -> float:
-        """Return the clock seconds since creation."""
+        """Clock seconds since creation."""
         return time.perf_counter() - self._start
 
     def took(self) -> dict[str, float]:
@@ -51,10 +51,10 @@ def answer_commands(answers: TextIO, answer: Callable[[Any], object], commands: 
 
 
 class Pace:
-    """Control of a training loop by another process, which sends the number of steps of the next round in each line.
+    """Control of a training loop by another process: each line of `commands` states the steps of the next round.
 
-    `unit` names the unit of a step's size. A round's answer holds its size and its times; `answer` sends it, otherwise
-    the next round does when it begins.
+    A round's answer holds its size, by the name `unit`, and its times. `answer` sends it; otherwise the first step of
+    the next round does.
     """
 
     def __init__(self, commands: TextIO, answers: TextIO, unit: str) -> None:

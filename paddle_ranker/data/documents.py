@@ -86,7 +86,7 @@ class FileFields(NamedTuple):
     read: frozenset[str] = frozenset()
 
     def has_file(self, row: Mapping[str, Any]) -> bool:
-        """Return whether a row has, in a field of `read`, a file that is not yet in the index folder."""
+        """Return whether a field of `read` has a file in this row that is not yet in the index folder."""
         values = (row.get(name) for name in self.read)
         return any(value and not (isinstance(value, str) and is_file_name(value)) for value in values)
 
@@ -284,7 +284,7 @@ def _document(
 
 
 class _Dialect(NamedTuple):
-    r"""How a text file stores a table.
+    r"""Storage form of a table in a text file.
 
     encoding: encoding of the text
     separator: character between cells
@@ -320,8 +320,7 @@ def named_rows(path: str) -> Iterator[tuple[int, Union[dict[str, Any], BadRow]]]
     """Yield (number, row) for each row of a file that holds a table: a dict from column names to cells, or a `BadRow`.
 
     The first row names the columns unless it is clearly a row of data. If rows differ in length, the separator is the
-    character that the first row has most often of comma, semicolon, bar and tab; cells that a short row lacks are
-    absent.
+    most frequent of comma, semicolon, bar and tab in the first row. The dict of a short row lacks the last columns.
     """
     try:
         table = _DocumentRows(path, TAB, None)
@@ -357,9 +356,9 @@ class _DocumentRows:
         return self._encoding is not None and self._dialect is None
 
     def ragged_rows(self) -> Generator[tuple[int, Union[dict[str, Any], BadRow]], None, bool]:
-        """Yield (number, row) of a text file; its first row names the columns, others may be shorter.
+        """Yield (number, row) for each row below the first, which names the columns; rows may be shorter.
 
-        Returns whether any column was found; if not, nothing was yielded.
+        Returns False, and yields nothing, if the file has no columns.
         """
         with open_text(self.path, str(self._encoding)) as stream:
             line = stream.readline().decode("utf-8", "replace")

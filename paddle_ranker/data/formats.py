@@ -222,9 +222,9 @@ _TABS = "tsv"  # the default format
 
 
 def _first(name: str, fits: Callable[[FileFormat], bool]) -> FileFormat:
-    """Return the first format that `fits`; defaults to tab-separated text.
+    """Return the first format that `fits`, or tab-separated text.
 
-    name: a file's name in lower case, which may show that the file is binary
+    name: the file's name in lower case; plugins are loaded unless the name is that of a text file
     """
     chosen = next(filter(fits, FORMATS.values()), None)
     if chosen is None and not name.endswith(FORMATS[_TABS].extensions):

@@ -17,7 +17,7 @@ class LabelError(Exception):
 
 
 class FractionError(Exception):
-    """A fraction in place of a label. The file may be of another kind, so the caller must not just skip the row."""
+    """A fraction in place of a label. The file may be of another kind, so callers must refuse the whole file."""
 
 
 def number_of(value: Any) -> Optional[float]:

@@ -57,7 +57,7 @@ def read(path: Path) -> Iterator[Union[Part, Unread]]:
 
 
 def version() -> str:
-    """Return a text that changes whenever the words of a picture may (`Reader.version`); "no OCR" without RapidOCR."""
+    """Return a text that changes whenever OCR may read other words (`Reader.version`); "no OCR" without RapidOCR."""
     try:
         return f"{_VERSION}, rapidocr {metadata.version('rapidocr')}"
     except metadata.PackageNotFoundError:

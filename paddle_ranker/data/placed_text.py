@@ -24,7 +24,7 @@ class PlacedText(str):
     places: tuple[SpanPlace, ...]
 
     def __new__(cls, text: str, places: Iterable[Sequence[Union[int, float]]]) -> PlacedText:
-        """Create the text; raises `ValueError` if the places are not its spans in order, with finite numbers."""
+        """Create the text; raises `ValueError` unless the places are spans in order, with finite numbers."""
         created = super().__new__(cls, text)
         created.places = tuple(tuple(place) for place in places)
         before = 0
@@ -58,7 +58,7 @@ class PlacedText(str):
         return PlacedText(other + str(self), shifted)
 
     def __getitem__(self, key: Union[SupportsIndex, slice]) -> str:
-        """Return a part of the text; for a slice, with the places of its spans."""
+        """Return a character, or a slice with the places of its spans."""
         part = str(self)[key]
         if not isinstance(key, slice) or key.step not in (None, 1):
             return part

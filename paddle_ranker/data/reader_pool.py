@@ -108,7 +108,7 @@ class ReaderPool:
         return parts
 
     def _read(self, reader: str, path: Path, kept: Path) -> None:
-        """Let this thread's child process read a file and write its parts to `kept`, a file of the cache.
+        """Let the thread's child process read a file and write its parts to `kept`, a file of the cache.
 
         Starts the process if the thread has none. Raises the error that the process reports, or `DataError` if it died.
         """
@@ -123,10 +123,7 @@ class ReaderPool:
 
 
 class ChildProcess:
-    """A child process that reads files and draws pages; started when it is first needed, and again after it died.
-
-    Only one thread at a time may call `ask`.
-    """
+    """A child process that reads files and draws pages; `ask` starts it, also after it died. Not thread-safe."""
 
     def __init__(self) -> None:
         self._process: Optional[subprocess.Popen[str]] = None

@@ -141,7 +141,7 @@ def mean_fill(examples: Batchable, plan: BatchPlan) -> tuple[float, float]:
 
 
 class _HeldLengths:
-    """The lengths of all examples, read once in file order and kept: reading in random order is much slower."""
+    """Lengths of all examples, cached in memory. They are read in file order, since random order is much slower."""
 
     def __init__(self, examples: Batchable):
         self.rows_each, self.groups = examples.rows_each, examples.groups

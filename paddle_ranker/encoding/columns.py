@@ -30,7 +30,7 @@ class Columns(ABC):
 
     @abstractmethod
     def lengths_of(self, indices: Indices) -> NDArray[np.int64]:
-        """Return the token count of each row at `indices` [m], [m] int64; for pictures and sounds, an equivalent."""
+        """Return the token count of each row at `indices` [m], [m] int64; pictures and sounds count as tokens, too."""
 
     @abstractmethod
     def take(self: C, indices: Indices) -> C:

@@ -369,8 +369,8 @@ class InstructedPairEncoder(PairEncoder):
     """Encoder of pairs in the chat of Qwen3-Reranker, which asks whether a document meets an instruction.
 
     The instruction replaces the query prompt. The chat without query and title is the template, so truncation does not
-    shorten it. Its parts begin and end where Qwen's tokenizer separates words anyway: before a space, and after a
-    line's end. Single texts keep the tokenizer's template.
+    shorten it. The template is divided where Qwen's tokenizer separates words: before a space, and after a line's end.
+    Single texts keep the tokenizer's template.
     """
 
     def __init__(self, files: ModelTokenizer, max_seq_length: int) -> None:
@@ -433,7 +433,7 @@ class BlendedPairEncoder:
         note_at_end(self, instead_of=self.members)
 
     def counts(self) -> dict[str, int]:
-        """Return how many pairs were truncated, by phrase for a report; the largest count if members share a phrase."""
+        """Return the count of truncated pairs, by phrase for a report: the largest of all members with that phrase."""
         counts: dict[str, int] = {}
         for member in self.members:
             for what, count in member.counts().items():

@@ -96,7 +96,7 @@ class TablePairEncoder(PairEncoder):
         }
 
     def room_beside(self, query: str) -> int:
-        """Return a number that no title exceeds: encoding a table leaves out cells and rows, but not its header."""
+        """Return `sys.maxsize`, so that no table counts as too long: `encode` shortens tables by cells and rows."""
         return sys.maxsize
 
     def read(self, title: str) -> ReadTable:

@@ -20,8 +20,8 @@ _DIGITS = 16
 def content_digest(path: Union[str, Path]) -> str:
     """Return a digest of the content of a file, a folder or several files: 16 hexadecimal digits of SHA-256.
 
-    A folder's digest depends on the names and digests of all files in it; the digest of several files on the digest of
-    each, in order. Raises `RankerError` for an unreadable file.
+    A folder's digest depends on the names and digests of its files. The digest of several files depends on the digests
+    of all, in order. Raises `RankerError` for an unreadable file.
     """
     paths, digest = paths_of(path), hashlib.sha256()
     if len(paths) > 1:

@@ -19,7 +19,7 @@ from paddle_ranker.encoding.tokenizers.text_rules import WordSplitter, is_chines
 from paddle_ranker.encoding.tokenizers.tokenizer_folder import TokenizerFiles
 from paddle_ranker.errors import CheckpointError, DataError, DependencyError, RankerError
 from paddle_ranker.progress import Progress
-from paddle_ranker.storage.arrays import gather, map_file
+from paddle_ranker.storage.arrays import gather, map_array
 from paddle_ranker.storage.atomic import made_once, new_folder, remove_unfinished
 from paddle_ranker.storage.digest import content_digest, json_digest
 from paddle_ranker.storage.prefetch import chunks
@@ -136,7 +136,7 @@ def _open(folder: Path) -> TokenStore:
             (_OFFSETS, "int64", facts["documents"] + 1),
         ):
             with (folder / name).open("rb") as stream:
-                arrays.append(map_file(stream, np.dtype(dtype)))
+                arrays.append(map_array(stream, np.dtype(dtype)))
             if len(arrays[-1]) != count:
                 raise ValueError(f"{name} holds {len(arrays[-1])} values, not {count}")
     except (OSError, ValueError, KeyError) as error:

@@ -196,7 +196,7 @@ def _add_pictures(folder: Path, side: int) -> None:
     size, longest = checkpoint.config.hidden_size, min(_NAME_LENGTH, checkpoint.config.longest_pair)
     texts, _ = start_tower(checkpoint, TowerInfo(longest, size, pooling="mean", output_layer=True))
     save_tower(folder / QUERY_FOLDER, texts, texts.info)
-    rows = PictureEncoder.own(side)
+    rows = PictureEncoder.of_squares(side)
     info = TowerInfo(
         rows.max_length, size, output_layer=True, reads=PICTURE, picture_size=(side, side), towers=2
     )  # fmt: skip

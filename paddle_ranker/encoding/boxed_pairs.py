@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from paddle_ranker.data.placed_text import PlacedText
 from paddle_ranker.encoding.columns import EncodedPairs, EncodedTexts
 from paddle_ranker.encoding.pair_encoder import LengthCheck, PairEncoder
-from paddle_ranker.encoding.tokenizers.interface import ModelTokenizer
+from paddle_ranker.encoding.tokenizers.interface import Ids, ModelTokenizer
 from paddle_ranker.errors import DataError, quoted
 
 SIDE = 1000  # largest coordinate of a box in the networks
@@ -56,12 +56,7 @@ class BoxedPairEncoder(PairEncoder):
         return replace(pairs, places=boxes.reshape(-1), place_size=self.place_size)
 
     def _alone(
-        self,
-        texts: Sequence[str],
-        before: tuple[int, ...],
-        after: tuple[int, ...],
-        most: int,
-        check: Optional[LengthCheck] = None,
+        self, texts: Sequence[str], before: Ids, after: Ids, most: int, check: Optional[LengthCheck] = None
     ) -> EncodedTexts:
         encoded = super()._alone(texts, before, after, most, check)
         boxes = np.zeros((len(encoded.ids), self.place_size), np.int16)

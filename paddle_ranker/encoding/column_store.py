@@ -21,7 +21,7 @@ import numpy as np
 
 from paddle_ranker.encoding.columns import EncodedPairs, EncodedTexts
 from paddle_ranker.errors import RankerError
-from paddle_ranker.storage.arrays import map_file
+from paddle_ranker.storage.arrays import map_array
 
 MAX_BYTES = 1 << 30  # default limit of encoded pairs in memory
 # Names of the pairs' arrays; the dots keep them apart from names of columns.
@@ -140,4 +140,4 @@ class _StoredColumn:
         if self._file is None or not self.nbytes:
             return np.concatenate([np.empty(0, self.dtype), *self._chunks])
         with self._file:
-            return map_file(self._file, self.dtype)
+            return map_array(self._file, self.dtype)

@@ -26,7 +26,7 @@ from paddle_ranker.encoding.columns import (
     offsets_of,
     ragged_positions,
 )
-from paddle_ranker.encoding.tokenizers.interface import ModelTokenizer, Spelling
+from paddle_ranker.encoding.tokenizers.interface import Ids, ModelTokenizer, Spelling
 from paddle_ranker.encoding.tokenizers.tokenizer_folder import read_tokenizer
 from paddle_ranker.errors import CheckpointError, InputError, UsageError, quoted, refuse_text, require_pairs
 from paddle_ranker.options import note_at_end
@@ -220,12 +220,7 @@ class PairEncoder:
         return self._alone(titles, (), template.after, most)
 
     def _alone(
-        self,
-        texts: Sequence[str],
-        before: tuple[int, ...],
-        after: tuple[int, ...],
-        most: int,
-        check: Optional[LengthCheck] = None,
+        self, texts: Sequence[str], before: Ids, after: Ids, most: int, check: Optional[LengthCheck] = None
     ) -> EncodedTexts:
         """Encode texts between special tokens.
 
@@ -385,7 +380,7 @@ class InstructedPairEncoder(PairEncoder):
             self.template = replace(self._alone_template, before=before, between=between, after=after)
         return self
 
-    def _chat_ids(self, text: str) -> tuple[int, ...]:
+    def _chat_ids(self, text: str) -> Ids:
         ids: list[int] = []
         for part in _CHAT_TOKENS.split(text):
             special = self._files.id_of(part) if _CHAT_TOKENS.fullmatch(part) else None

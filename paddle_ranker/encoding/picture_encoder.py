@@ -181,7 +181,7 @@ class PictureEncoder:
     folder: Path = field(default=Path(), compare=False)
 
     @classmethod
-    def own(cls, side: int) -> PictureEncoder:
+    def of_squares(cls, side: int) -> PictureEncoder:
         """Create the encoder of a new tower: pictures are scaled to squares of `side` pixels, and not cropped."""
         return cls(side, side, (side, side))
 

@@ -15,7 +15,7 @@ from paddle_ranker.data.placed_text import PlacedText
 from paddle_ranker.encoding.cell_values import column_values, ranks, relations, values_in
 from paddle_ranker.encoding.columns import EncodedPairs, EncodedTexts, offsets_of
 from paddle_ranker.encoding.pair_encoder import LengthCheck, PairEncoder
-from paddle_ranker.encoding.tokenizers.interface import ModelTokenizer
+from paddle_ranker.encoding.tokenizers.interface import Ids, ModelTokenizer
 from paddle_ranker.errors import DataError, UsageError, brief, quoted, require_pairs
 from paddle_ranker.options import note_once
 
@@ -148,12 +148,7 @@ class TablePairEncoder(PairEncoder):
         return EncodedPairs(joined, offsets, np.array(starts, np.int32), self.pad_id, flat, self.place_size)
 
     def _alone(
-        self,
-        texts: Sequence[str],
-        before: tuple[int, ...],
-        after: tuple[int, ...],
-        most: int,
-        check: Optional[LengthCheck] = None,
+        self, texts: Sequence[str], before: Ids, after: Ids, most: int, check: Optional[LengthCheck] = None
     ) -> EncodedTexts:
         """Raise `UsageError`: a table is read beside a question."""
         raise UsageError("TAPAS reads a table beside a question, and makes no vectors of texts: take another tower")

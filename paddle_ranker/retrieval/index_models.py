@@ -12,7 +12,7 @@ from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.retrieval.candidate_indexes import Document
 from paddle_ranker.retrieval.manifest import VECTORS, IndexInfo, RankerStates
 from paddle_ranker.retrieval.schema import FIELD_TYPES, TEXT, FieldTower
-from paddle_ranker.storage.untrusted import own_folder
+from paddle_ranker.storage.untrusted import folder_without_links
 
 if TYPE_CHECKING:
     from paddle_ranker.scoring.stored_ranker import SplitRanker
@@ -35,7 +35,7 @@ class IndexModels:
 
     def folder(self, name: str) -> Path:
         """Return the folder of a model's copy; raises `CheckpointError` if `name` leads outside the index folder."""
-        return own_folder(self._root, name)
+        return folder_without_links(self._root, name)
 
     def tower(self, info: IndexInfo, field: str, options: LoadOptions = _DEFAULTS, batch_size: int = 256) -> FieldTower:
         """Return the tower of a vector field; raises `UsageError` if the field has no tower.

@@ -37,7 +37,7 @@ from paddle_ranker.retrieval.segments import storable
 from paddle_ranker.retrieval.shards import shard_name, write_shards
 from paddle_ranker.retrieval.vector_search import index_writers
 from paddle_ranker.storage.atomic import link_or_copy, make_folder, new_file, new_folder, remove_unfinished
-from paddle_ranker.storage.untrusted import UncheckedObject, inside, open_file, own_folder, read_json
+from paddle_ranker.storage.untrusted import UncheckedObject, folder_without_links, inside, open_file, read_json
 
 BUILD_STATE = "unfinished"
 _CUT, _UNREAD = "cut.json", ".unread"  # the suffix of a file that counts what was not read for a shard
@@ -287,7 +287,7 @@ def begin_shards(folder: Path, count: int) -> IndexInfo:
         if not (shard / MANIFEST).exists():
             with new_folder(shard) as target:
                 for name in info.models:
-                    shutil.copytree(own_folder(empty, name), target / name, copy_function=link_or_copy)
+                    shutil.copytree(folder_without_links(empty, name), target / name, copy_function=link_or_copy)
                 write_manifest(target, info)
     return info
 
@@ -326,7 +326,7 @@ def recut(collection: Collection, output: Path, shards: int) -> None:
             for folder in collection.folders:
                 if (folder / "contents").is_dir():
                     shutil.copytree(
-                        own_folder(folder, "contents"),
+                        folder_without_links(folder, "contents"),
                         shard / "contents",
                         copy_function=link_or_copy,
                         dirs_exist_ok=True,

@@ -15,7 +15,7 @@ HEADER = 128  # bytes of `npy_header`; NumPy's own header has this length for sm
 _GAP = 16  # maximum unneeded values to read along, which saves a system call
 
 
-def map_file(file: IO[bytes], dtype: np.dtype) -> np.memmap:
+def map_array(file: IO[bytes], dtype: np.dtype) -> np.memmap:
     """Map an open, non-empty file into memory as a read-only array [n] of `dtype`.
 
     Indexing the array may read two megabytes around a value into memory, since Linux maps large pages of its cache;

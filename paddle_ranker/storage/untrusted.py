@@ -4,7 +4,7 @@ Reading a pipe could block forever, a device such as /dev/zero never ends, and a
 
 Links in a folder that the user names, such as a model, a run or an index, are followed: Hugging Face's cache has them
 (`snapshots/*/config.json` is a link to `../../blobs/*`), and runs (`best`). Files that an index names must be inside
-its folder, see `inside`. Models that an index copied must have no links, see `own_folder`.
+its folder, see `inside`. Models that an index copied must have no links, see `folder_without_links`.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def inside(folder: Path, name: str) -> Path:
     return path
 
 
-def own_folder(folder: Path, name: str) -> Path:
+def folder_without_links(folder: Path, name: str) -> Path:
     """Return the path of the folder `name` in `folder`; it may contain only files and folders, as copied models do.
 
     Raises `CheckpointError` for a link, pipe or device at any depth: code that reads the folder would follow it.

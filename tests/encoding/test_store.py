@@ -18,7 +18,7 @@ from paddle_ranker.encoding.column_store import PairCollector
 from paddle_ranker.encoding.columns import EncodedPairs, offsets_of
 from paddle_ranker.encoding.pair_encoder import PairEncoder
 from paddle_ranker.errors import RankerError
-from paddle_ranker.storage.arrays import gather, map_file
+from paddle_ranker.storage.arrays import gather, map_array
 from tests.conftest import REPOSITORY, largest_file, run_python
 
 pytestmark = pytest.mark.unit
@@ -215,12 +215,12 @@ def test_values_from_all_over_a_file_do_not_bring_their_neighbours(tmp_path: Pat
     code = """
 import sys
 import numpy as np
-from paddle_ranker.storage.arrays import gather, map_file
+from paddle_ranker.storage.arrays import gather, map_array
 with open(sys.argv[1], "w+b") as file:
     file.truncate(200 << 20)
     while file.read(1 << 20):
         pass  # now it is in the system's cache
-    array = map_file(file, np.dtype(np.int64))
+    array = map_array(file, np.dtype(np.int64))
 indices = np.random.default_rng(0).integers(0, len(array), (2, 200))
 def peak():
     return int(open("/proc/self/status").read().split("VmHWM:")[1].split()[0]) >> 10
@@ -239,7 +239,7 @@ def test_gathering_from_a_file_equals_indexing(tmp_path: Path) -> None:
     with (tmp_path / "file").open("w+b") as file:
         file.write(values.tobytes())
         file.flush()
-        array = map_file(file, values.dtype)
+        array = map_array(file, values.dtype)
     (tmp_path / "file").unlink()
     for indices in (
         np.array([3, 4, 5, 499, 0, 0, 1, 498, 499, 499]),

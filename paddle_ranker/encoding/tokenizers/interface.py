@@ -10,6 +10,7 @@ from typing import Optional, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+Ids = tuple[int, ...]
 Lengths = NDArray[np.int64]
 # Ids of all texts, one after another, [total] int32; tokens of each text, [n] int64.
 FlatIds = tuple[NDArray[np.int32], Lengths]
@@ -113,11 +114,11 @@ class PairTemplate:
     keeps_end: whether truncation removes the beginnings of texts instead of their ends
     """
 
-    before: tuple[int, ...]
-    between: tuple[int, ...]
-    after: tuple[int, ...]
-    text_before: tuple[int, ...]
-    text_after: tuple[int, ...]
+    before: Ids
+    between: Ids
+    after: Ids
+    text_before: Ids
+    text_after: Ids
     longer_keeps_more: bool = False
     keeps_end: bool = False
 

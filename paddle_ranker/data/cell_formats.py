@@ -171,7 +171,7 @@ class Spellings:
 
     @property
     def doubtful_dates(self) -> tuple[str, ...]:
-        """The two formats of ambiguous dates, with days first and with months first; () if dates are unambiguous."""
+        """The two formats of ambiguous dates, with days first and with months first; () otherwise."""
         for pair in _AMBIGUOUS:
             for time in _TIMES:
                 formats = tuple(date + time for date in pair)

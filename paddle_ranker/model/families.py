@@ -144,14 +144,26 @@ _BERT_LINEAR = {
     "encoder.layer.{}.intermediate.dense": "encoder.layers.{}.linear1",
     "encoder.layer.{}.output.dense": "encoder.layers.{}.linear2",
 }
-_BERT_PLAIN = {
+_TABLES = {
     "embeddings.word_embeddings": "embeddings.word_embeddings",
     "embeddings.position_embeddings": "embeddings.position_embeddings",
-    "embeddings.token_type_embeddings": "embeddings.token_type_embeddings",
-    "embeddings.task_type_embeddings": "embeddings.task_type_embeddings",
     "embeddings.LayerNorm": "embeddings.layer_norm",
+}
+_NORMS = {
     "encoder.layer.{}.attention.output.LayerNorm": "encoder.layers.{}.norm1",
     "encoder.layer.{}.output.LayerNorm": "encoder.layers.{}.norm2",
+}
+_TYPES = ("embeddings.token_type_embeddings", "embeddings.task_type_embeddings")
+_BERT_PLAIN = {**_TABLES, **_NORMS, **{name: name for name in _TYPES}}
+VIT_NORMS = {
+    "encoder.layer.{}.layernorm_before": "encoder.layers.{}.norm1",
+    "encoder.layer.{}.layernorm_after": "encoder.layers.{}.norm2",
+}
+VIT_LINEAR = {
+    "encoder.layer.{}.attention.attention.query": "encoder.layers.{}.self_attn.q_proj",
+    "encoder.layer.{}.attention.attention.key": "encoder.layers.{}.self_attn.k_proj",
+    "encoder.layer.{}.attention.attention.value": "encoder.layers.{}.self_attn.v_proj",
+    **{name: ours for name, ours in _BERT_LINEAR.items() if ".self." not in name},
 }
 _POOLER = {"pooler.dense": "pooler.dense"}
 # A two-layer head has a dense layer and an activation before the projection; BERT calls them the pooler.
@@ -331,7 +343,8 @@ _add(
     Architecture(
         Names(
             {
-                **{name: ours for name, ours in _BERT_PLAIN.items() if "type_embeddings" not in name},
+                **_TABLES,
+                **_NORMS,
                 "embeddings.token_type_embeddings_0": "embeddings.token_type_embeddings",
                 **_PLACES_OF_CELLS,
             },
@@ -385,8 +398,7 @@ _add(
 
 def _check_mpnet(settings: ForeignConfig, values: Values) -> None:
     settings.require("relative_attention_num_buckets", 32, remedy=PLAIN)
-    if values["pad_token_id"] != 1:
-        settings.require("pad_token_id", 1, remedy=PLAIN)
+    settings.require("pad_token_id", 1, remedy=PLAIN)
 
 
 _add(
@@ -395,10 +407,9 @@ _add(
     Architecture(
         Names(
             {
-                **{
-                    name: ours for name, ours in _BERT_PLAIN.items() if "type" not in name and ".attention." not in name
-                },
+                **_TABLES,
                 "encoder.layer.{}.attention.LayerNorm": "encoder.layers.{}.norm1",
+                "encoder.layer.{}.output.LayerNorm": "encoder.layers.{}.norm2",
                 "encoder.relative_attention_bias": "encoder.relative_attention_bias",
             },
             {
@@ -434,11 +445,7 @@ _add(
     Architecture(
         Names(
             {
-                **{
-                    name: ours
-                    for name, ours in _BERT_PLAIN.items()
-                    if name.startswith("embeddings.") and "type" not in name
-                },
+                **_TABLES,
                 "transformer.layer.{}.sa_layer_norm": "encoder.layers.{}.norm1",
                 "transformer.layer.{}.output_layer_norm": "encoder.layers.{}.norm2",
             },
@@ -521,7 +528,7 @@ _add(
                 "embeddings.embed_proj": "embeddings.project",
             },
             "deberta",
-            {"pooler.dense": "pooler.dense", "classifier": "classifier"},
+            {**_POOLER, "classifier": "classifier"},
         ),
         {
             **_FIELDS,
@@ -543,12 +550,10 @@ _add(
 
 
 _THETAS = {"full_attention": "global_rope_theta", "sliding_attention": "local_rope_theta"}
-_POOLINGS = ("cls", "mean")
-_MODERN_NAMES = """
+_MODERN_IDLE = """
 embedding_dropout decoder_bias deterministic_flash_attn sparse_prediction sparse_pred_ignore_index
 reference_compile repad_logits_with_grad layer_norm_eps position_embedding_type
 """
-_MODERN_IDLE = frozenset(_MODERN_NAMES.split())
 
 
 def _check_modern(settings: ForeignConfig, values: Values) -> None:
@@ -573,8 +578,7 @@ def _check_modern(settings: ForeignConfig, values: Values) -> None:
         if type(window) is not int:
             raise settings.error(f"sliding_window is {quoted(window)}, expected a whole number")
         values["local_attention"] = 2 * window
-    if values["classifier_pooling"] not in _POOLINGS:
-        settings.require("classifier_pooling", *_POOLINGS, remedy=PLAIN)
+    settings.require("classifier_pooling", "cls", "mean", remedy=PLAIN)
 
 
 _add(
@@ -620,7 +624,7 @@ _add(
             "mlp_dropout": "hidden_dropout_prob",
             "attention_dropout": "attention_probs_dropout_prob",
         },
-        without_effect=_MODERN_IDLE,
+        without_effect=frozenset(_MODERN_IDLE.split()),
     ),
     _network("networks.modernbert", "ModernBertEncoder"),
     ModernBertConfig,
@@ -716,7 +720,7 @@ def _of_pictures(files: ModelTokenizer, max_seq_length: int, config: EncoderConf
     return PicturePairEncoder(files, longest, config.shortest_edge, config.patch_size, config.resample)
 
 
-_VILT_LAYER, _VILT_TEXT = "encoder.layer.{}", "embeddings.text_embeddings"
+_VILT_TEXT = "embeddings.text_embeddings"
 _VILT = Architecture(
     Names(
         {
@@ -728,19 +732,10 @@ _VILT = Architecture(
             "embeddings.position_embeddings": "embeddings.patch_positions",
             "embeddings.token_type_embeddings": "embeddings.modality_embeddings",
             "embeddings.patch_embeddings.projection": "embeddings.patch_embeddings",
-            f"{_VILT_LAYER}.layernorm_before": "encoder.layers.{}.norm1",
-            f"{_VILT_LAYER}.layernorm_after": "encoder.layers.{}.norm2",
             "layernorm": "encoder.norm",
+            **VIT_NORMS,
         },
-        {
-            f"{_VILT_LAYER}.attention.attention.query": "encoder.layers.{}.self_attn.q_proj",
-            f"{_VILT_LAYER}.attention.attention.key": "encoder.layers.{}.self_attn.k_proj",
-            f"{_VILT_LAYER}.attention.attention.value": "encoder.layers.{}.self_attn.v_proj",
-            f"{_VILT_LAYER}.attention.output.dense": "encoder.layers.{}.self_attn.out_proj",
-            f"{_VILT_LAYER}.intermediate.dense": "encoder.layers.{}.linear1",
-            f"{_VILT_LAYER}.output.dense": "encoder.layers.{}.linear2",
-            **_POOLER,
-        },
+        {**VIT_LINEAR, **_POOLER},
         "vilt",
         {"rank_output": "classifier"},
         bare=("embeddings.cls_token", "embeddings.position_embeddings"),

@@ -167,6 +167,11 @@ _LAYER = re.compile(r"(?<=\.)\d+(?=\.)")
 _OUR_WORDS = "embeddings.word_embeddings.weight"
 
 
+def marked(linear: Mapping[str, str]) -> dict[str, str]:
+    """Mark transformers' names of linear layers by a star, as `other_name` expects them."""
+    return {f"{theirs}*": ours for theirs, ours in linear.items()}
+
+
 @dataclass(frozen=True)
 class Names:
     """Parameter names of a family in transformers, without `.weight` and `.bias`.
@@ -192,7 +197,7 @@ class Names:
     @cached_property
     def ours(self) -> dict[str, str]:
         """This toolkit's names of the encoder's parameters, by transformers' names as in `other_name`."""
-        return {**self.plain, **{f"{theirs}*": ours for theirs, ours in self.linear.items()}}
+        return {**self.plain, **marked(self.linear)}
 
     @cached_property
     def theirs(self) -> dict[str, str]:

@@ -23,8 +23,15 @@ from paddle_ranker.encoding.picture_encoder import PictureEncoder
 from paddle_ranker.encoding.tokenizers.tokenizer_folder import read_tokenizer
 from paddle_ranker.errors import CheckpointError, listed, quoted
 from paddle_ranker.model.config import EncoderConfig, PictureConfig, PictureTextConfig
-from paddle_ranker.model.families import FAMILIES, family_of, require_config, write_config
-from paddle_ranker.model.hugging_face.architectures import ACTIVATIONS, WITHOUT_EFFECT, other_name, to_ours, to_theirs
+from paddle_ranker.model.families import FAMILIES, VIT_LINEAR, VIT_NORMS, family_of, require_config, write_config
+from paddle_ranker.model.hugging_face.architectures import (
+    ACTIVATIONS,
+    WITHOUT_EFFECT,
+    marked,
+    other_name,
+    to_ours,
+    to_theirs,
+)
 from paddle_ranker.model.hugging_face.library_tokenizer import MODULES_FILE
 from paddle_ranker.model.hugging_face.tokenizer import write_tokenizer
 from paddle_ranker.model.hugging_face.weights import read_weights, write_weights
@@ -74,16 +81,7 @@ _OF_VIT = {
     "embeddings.position_embeddings": "embeddings.positions",
     "layernorm": "encoder.norm",
 }
-_OLD_VIT = {
-    **_OF_VIT,
-    **{f"encoder.layer.{{}}.attention.attention.{theirs}*": f"encoder.layers.{{}}.self_attn.{ours}_proj"
-       for theirs, ours in (("query", "q"), ("key", "k"), ("value", "v"))},
-    "encoder.layer.{}.attention.output.dense*": "encoder.layers.{}.self_attn.out_proj",
-    "encoder.layer.{}.intermediate.dense*": "encoder.layers.{}.linear1",
-    "encoder.layer.{}.output.dense*": "encoder.layers.{}.linear2",
-    "encoder.layer.{}.layernorm_before": "encoder.layers.{}.norm1",
-    "encoder.layer.{}.layernorm_after": "encoder.layers.{}.norm2",
-}  # fmt: skip
+_OLD_VIT = {**_OF_VIT, **VIT_NORMS, **marked(VIT_LINEAR)}
 _NEW_VIT = {
     **_OF_VIT,
     **{f"layers.{{}}.attention.{theirs}*": f"encoder.layers.{{}}.self_attn.{ours}"
@@ -96,7 +94,8 @@ _NEW_VIT = {
 _UNNAMED = ("embeddings.class_embedding", "embeddings.positions", "pooler.probe")  # ours, without `.weight`
 _OUTPUT, _ENCODER = "output_layer", "encoder."
 _PROJECTIONS = {"vision_model.": "visual_projection.weight", "text_model.": "text_projection.weight"}
-_BESIDE = ("logit_scale", "logit_bias", "pooler.", "classifier.", "mask_token", "position_ids")  # no vector needs them
+# Parts of names of arrays on which no vector depends.
+_BESIDE = ("logit_scale", "logit_bias", "pooler.", "classifier.", "mask_token", "position_ids")
 _IDLE = (
     "projection_dim", "initializer_factor", "logit_scale_init_value", "text_config_dict", "vision_config_dict",
     "dropout", "encoder_stride", "pooler_output_size", "pooler_act", "projection_size",
@@ -346,9 +345,7 @@ def write_published(source: Path, target: Path) -> str:
     else:
         assert of_texts is not None
         theirs = _theirs(arrays, _PICTURES, "vision_model.")
-        theirs["logit_scale"] = np.array(
-            np.log(100.0), np.float32
-        )  # parts of names of arrays on which no vector depends; as of CLIP after its training
+        theirs["logit_scale"] = np.array(np.log(100.0), np.float32)  # as in CLIP after its training
         values.update(vision_config=_written(config), projection_dim=info.size)
         theirs.update(_texts_written(queries, kind, of_texts, values))
         if kind == _SIGLIP:

@@ -174,8 +174,9 @@ def _capitals(source: Path, temporary: Path, options: ConvertOptions) -> list[st
 
 
 def _to_paddle(source: Path, temporary: Path, options: ConvertOptions) -> list[str]:
+    from paddle_ranker.encoding.tokenizers.tokenizer_folder import read_tokenizer
     from paddle_ranker.model.encoder_loading import ranker_of
-    from paddle_ranker.model.families import family_of, make_pair_encoder, write_config
+    from paddle_ranker.model.families import family_of, pair_encoder_of, write_config
     from paddle_ranker.model.hugging_face.folder import find_encoder, for_label, read_model
     from paddle_ranker.model.hugging_face.library_tokenizer import stated_length
     from paddle_ranker.model.hugging_face.sentences import read_reranker
@@ -198,7 +199,7 @@ def _to_paddle(source: Path, temporary: Path, options: ConvertOptions) -> list[s
     family = family_of(model.config.model_type)
     family.bring_tokenizer(folder, temporary)
     length = min(stated_length(folder), model.config.longest_pair)
-    pair_encoder = make_pair_encoder(temporary, model.config, length)
+    pair_encoder = pair_encoder_of(read_tokenizer(temporary), model.config, length)
     if reranker is None or not reranker.has_head:
         named.update(for_label({}, model.arrays, model.head, options.positive_label, folder / model.file))
     try:
@@ -248,7 +249,7 @@ def _to_paddle(source: Path, temporary: Path, options: ConvertOptions) -> list[s
 def _to_hf(source: Path, temporary: Path, options: ConvertOptions) -> list[str]:
     from paddle_ranker.encoding.tokenizers.tokenizer_folder import read_tokenizer
     from paddle_ranker.model.encoder_loading import ranker_of
-    from paddle_ranker.model.families import make_pair_encoder, read_config
+    from paddle_ranker.model.families import pair_encoder_of, read_config
     from paddle_ranker.model.hugging_face.folder import find_encoder, parameters_to_write, write_model
     from paddle_ranker.model.hugging_face.sentences import write_prompt
     from paddle_ranker.model.hugging_face.tokenizer import write_tokenizer
@@ -286,7 +287,7 @@ def _to_hf(source: Path, temporary: Path, options: ConvertOptions) -> list[str]:
         kept = parameters_to_write(named, config, drop_match_embeddings=options.drop_match_embeddings)
         network, new_parts = ranker_of(config, kept, allow_new=not has_head)
         length = info.max_seq_length if info else config.longest_pair
-        make_pair_encoder(source, config, length)
+        pair_encoder_of(read_tokenizer(source), config, length)
     except CheckpointError as error:
         raise CheckpointError(f"{source}: {error}") from error
     state = {name: tensor.numpy() for name, tensor in network.state_dict().items()}

@@ -23,7 +23,7 @@ from paddle_ranker.errors import CheckpointError
 from paddle_ranker.metrics.calibration import Calibration
 from paddle_ranker.metrics.logistic import LinearModel
 from paddle_ranker.model.config import EncoderConfig
-from paddle_ranker.model.families import make_pair_encoder, require_config
+from paddle_ranker.model.hugging_face.folder import folder_pair_encoder
 from paddle_ranker.model.info import BLEND, RankerInfo, blend_of
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.model_kind import RANKER_SIGNATURE, TrainedModel
@@ -73,8 +73,7 @@ def _load_member(folder: Path, options: LoadOptions) -> RankerModel:
     info = RankerInfo.read(folder)
     if info is None or info.kind != COSINE:
         return load_single(folder, options)
-    length = options.max_seq_length or info.max_seq_length
-    pairs = make_pair_encoder(folder, require_config(folder), length)
+    pairs = folder_pair_encoder(folder, options.max_seq_length or info.max_seq_length)
     return RankerModel(info, pairs, RANKER_SIGNATURE, CosineNetwork(load_similarity(folder, pairs)))
 
 
@@ -148,17 +147,17 @@ def load_blend(folder: Path, options: LoadOptions) -> BlendModel:
     """Load a blend and its members for scoring; raises `CheckpointError` if it is damaged or a member is missing."""
     info = RankerInfo.read(folder)
     assert info is not None
-    names, weights, bias = blend_of(folder, info)
+    blend = blend_of(folder, info)
     options = LoadOptions(max_seq_length=options.max_seq_length, positive_label=options.positive_label)
-    members = [_load_member(folder / name, options) for name in names]
-    network = BlendedNetwork([member.network for member in members], weights, bias)
+    members = [_load_member(folder / name, options) for name in blend["members"]]
+    network = BlendedNetwork([member.network for member in members], blend["weights"], blend["bias"])
     encoder = BlendedPairEncoder([member.row_encoder for member in members])
     return BlendModel(info, encoder, RANKER_SIGNATURE, network, tuple(members))
 
 
 def write_members(folder: Path, blend: BlendModel) -> None:
     """Write the tokenizer, configuration and info of each member into its subfolder of an exported blend's folder."""
-    for name, member in zip(blend_of(folder, blend.info).members, blend.members):
+    for name, member in zip(blend_of(folder, blend.info)["members"], blend.members):
         (folder / name).mkdir()
         write_encoder(folder / name, member.network, member.row_encoder)
         member.info.write(folder / name, member.network.config)

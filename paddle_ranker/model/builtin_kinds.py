@@ -155,12 +155,12 @@ class BlendKind(_ScoresPairs[BlendedPairEncoder]):
     what = "a blend of rankers"
 
     def configs(self, folder: Path, info: RankerInfo) -> tuple[EncoderConfig, ...]:
-        return tuple(require_config(folder / name) for name in blend_of(folder, info).members)
+        return tuple(require_config(folder / name) for name in blend_of(folder, info)["members"])
 
     def row_encoder(self, folder: Path, info: RankerInfo, options: LoadOptions) -> BlendedPairEncoder:
         """Create the row encoder that combines those of all members."""
         members = []
-        for name in blend_of(folder, info).members:
+        for name in blend_of(folder, info)["members"]:
             member = RankerInfo.read(folder / name)
             if member is None:
                 raise CheckpointError(f"{folder / name}: has no {INFO_FILE}; copy the folder again, or export it again")

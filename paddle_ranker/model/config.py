@@ -79,8 +79,8 @@ class EncoderConfig:
             )
 
     @property
-    def least_parameters(self) -> int:
-        """A lower bound on the encoder's number of parameters; constant tables count, too."""
+    def estimated_parameters(self) -> int:
+        """Rough number of the encoder's parameters, and of the values in its constant tables."""
         kinds = self.type_vocab_size + (self.task_type_vocab_size if self.use_task_id else 0)
         layer = 4 * self.hidden_size + 2 * self.intermediate_size
         rows = self.vocab_size + self.max_position_embeddings + kinds + self.num_hidden_layers * layer
@@ -96,11 +96,12 @@ class EncoderConfig:
         tensors: number of tensors in the file; None if unknown
         """
         few_layers = tensors is None or self.num_hidden_layers <= tensors
-        if self.least_parameters > _ALLOWANCE * numbers + _SMALL or not few_layers:
+        if self.estimated_parameters > _ALLOWANCE * numbers + _SMALL or not few_layers:
             raise CheckpointError(
-                f"config.json describes an encoder of {self.least_parameters:,} parameters ({self.num_hidden_layers:,} "
-                f"layers, {self.hidden_size:,} wide, {self.vocab_size:,} word pieces, {self.max_position_embeddings:,} "
-                f"positions), and the parameter file has {numbers:,}: they are not of one model; copy the folder again"
+                f"config.json describes an encoder of {self.estimated_parameters:,} parameters "
+                f"({self.num_hidden_layers:,} layers, {self.hidden_size:,} wide, {self.vocab_size:,} word pieces, "
+                f"{self.max_position_embeddings:,} positions), and the parameter file has {numbers:,}: they are not of "
+                "one model; copy the folder again"
             )
 
     @property
@@ -158,9 +159,10 @@ class EncoderConfig:
 
         Raises `CheckpointError` if `vocab_size` is missing or a value is unusable.
         """
-        names = {field.name for field in dataclasses.fields(cls)}
-        chosen = {name: value for name, value in values.items() if name in names and value is not None}
-        if "vocab_size" not in chosen:
+        fields = {field.name: field.default for field in dataclasses.fields(cls)}
+        chosen = {name: value for name, value in values.items() if name in fields and value is not None}
+        chosen = {name: tuple(value) if isinstance(value, list) else value for name, value in chosen.items()}
+        if "vocab_size" not in chosen and fields["vocab_size"] is dataclasses.MISSING:
             raise CheckpointError("the configuration has no vocab_size")
         if values.get("pool_act") not in (None, "tanh"):  # of PaddleNLP's ERNIE
             raise CheckpointError(f"pool_act is {quoted(values['pool_act'])}; only tanh is done here")
@@ -175,12 +177,6 @@ class ElectraConfig(EncoderConfig):
 
     embedding_size: Positive = 128
     has_tanh_pooler: ClassVar[bool] = False
-
-    @property
-    def least_parameters(self) -> int:
-        rows = self.vocab_size + self.max_position_embeddings + self.type_vocab_size
-        layer = 4 * self.hidden_size + 2 * self.intermediate_size
-        return self.embedding_size * rows + self.hidden_size * self.num_hidden_layers * layer
 
 
 @dataclass(frozen=True)
@@ -223,13 +219,6 @@ class ModernBertConfig(EncoderConfig):
     classifier_pooling: str = "cls"
     has_tanh_pooler: ClassVar[bool] = False
 
-    @property
-    def least_parameters(self) -> int:
-        layer = 4 * self.hidden_size + 3 * self.intermediate_size
-        size = self.hidden_size // self.num_attention_heads
-        angles = 2 * self.max_position_embeddings * size  # constant tables
-        return self.hidden_size * (self.vocab_size + self.num_hidden_layers * layer) + angles
-
 
 @dataclass(frozen=True)
 class Qwen3Config(EncoderConfig):
@@ -264,7 +253,7 @@ class Qwen3Config(EncoderConfig):
             )
 
     @property
-    def least_parameters(self) -> int:
+    def estimated_parameters(self) -> int:
         attention = 2 * (self.num_attention_heads + self.num_key_value_heads) * self.head_dim
         layer = attention + 3 * self.intermediate_size
         table = self.max_position_embeddings * self.head_dim
@@ -409,9 +398,9 @@ class DebertaConfig(EncoderConfig):
     @classmethod
     def from_dict(cls, values: UncheckedObject) -> EncoderConfig:
         """Create a configuration as the base class does; `pos_att_type` may also be a string, "p2c|c2p"."""
-        types = values.get("pos_att_type")
-        kinds = tuple(kind.strip() for kind in types.lower().split("|")) if isinstance(types, str) else types
-        return super().from_dict({**values, "pos_att_type": tuple(kinds) if isinstance(kinds, list) else kinds})
+        kinds = values.get("pos_att_type")
+        kinds = [kind.strip() for kind in kinds.lower().split("|")] if isinstance(kinds, str) else kinds
+        return super().from_dict({**values, "pos_att_type": kinds})
 
     @property
     def has_rel_norm(self) -> bool:
@@ -434,13 +423,6 @@ class DebertaConfig(EncoderConfig):
         if self.position_buckets > 0:
             return self.position_buckets
         return self.max_relative_positions if self.max_relative_positions > 0 else self.max_position_embeddings
-
-    @property
-    def least_parameters(self) -> int:
-        layer = 4 * self.hidden_size + 2 * self.intermediate_size
-        tables = 2 * self.max_position_embeddings + 2 * self.span * self.hidden_size
-        rows = self.vocab_size + self.num_hidden_layers * layer
-        return self.hidden_size * rows + (tables if self.relative_attention else 0)
 
 
 def require_tokenizer_fits(vocab_size: int, pad_id: int, config: EncoderConfig, may_fall_short: bool = False) -> None:
@@ -494,11 +476,6 @@ class ViltConfig(EncoderConfig):
         """The maximum length of a pair in tokens: the text's tokens, one for the picture, and its patches."""
         shorter, longer = self.shortest_edge, int(1333 / 800 * self.shortest_edge)
         return self.max_position_embeddings + 1 + (shorter // self.patch_size) * (longer // self.patch_size)
-
-    @property
-    def least_parameters(self) -> int:
-        patches = 3 * self.patch_size**2 + (self.image_size // self.patch_size) ** 2
-        return super().least_parameters + self.hidden_size * patches
 
     def files(self) -> dict[str, UncheckedObject]:
         """Return `preprocessor_config.json`, by which transformers scales pictures."""
@@ -555,21 +532,10 @@ class PictureConfig(EncoderConfig):
     attention_head: bool = False
     has_tanh_pooler: ClassVar[bool] = False
 
-    @classmethod
-    def from_dict(cls, values: UncheckedObject) -> EncoderConfig:
-        """Create a configuration from a parsed `config.json`; `vocab_size` may be missing."""
-        return super().from_dict({"vocab_size": 0, **values})
-
     @property
     def positions(self) -> int:
         """Number of tokens of a picture."""
         return (self.image_size // self.patch_size) ** 2 + int(self.class_token)
-
-    @property
-    def least_parameters(self) -> int:
-        layer = 4 * self.hidden_size + 2 * self.intermediate_size
-        patch = 3 * self.patch_size**2
-        return self.hidden_size * (patch + self.positions + self.num_hidden_layers * layer)
 
 
 @dataclass(frozen=True)
@@ -583,7 +549,7 @@ class ConvolutionsConfig(PictureConfig):
     image_size: Length = 64
 
     @property
-    def least_parameters(self) -> int:
+    def estimated_parameters(self) -> int:
         return 5 * self.hidden_size**2
 
 
@@ -635,16 +601,8 @@ class SoundConfig(EncoderConfig):
                 f"{self.num_conv_pos_embedding_groups}"
             )
 
-    @classmethod
-    def from_dict(cls, values: UncheckedObject) -> EncoderConfig:
-        """Create a configuration from a parsed `config.json`; `vocab_size` may be missing."""
-        sizes = {
-            name: tuple(value) for name, value in values.items() if name.startswith("conv_") and isinstance(value, list)
-        }
-        return super().from_dict({"vocab_size": 0, **values, **sizes})
-
     @property
-    def least_parameters(self) -> int:
+    def estimated_parameters(self) -> int:
         inputs = (1, *self.conv_dim)
         convolutions = sum(a * b * size for a, b, size in zip(inputs, self.conv_dim, self.conv_kernel))
         layer = 4 * self.hidden_size + 2 * self.intermediate_size

@@ -220,7 +220,7 @@ def ranker_of(
     allow_new: whether parts may be missing, which are then initialised
     info: states the pooling and the layers after it; None: those of the architecture
 
-    Raises `CheckpointError` as `load_parameters` does.
+    Raises `CheckpointError` as `load_heads` does.
     """
     pooling, steps = (info.pooling, info.steps) if info is not None else ("", ())
     encoder, new_parts = _filled(config, named, not allow_new and not pooling, share=True)

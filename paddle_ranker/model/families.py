@@ -316,7 +316,6 @@ def _check_tapas(settings: ForeignConfig, values: Values) -> None:
     values["operations"] = tuple(str(names.get(str(number), number)) for number in range(count))
     sizes = values["type_vocab_sizes"]
     if isinstance(sizes, list):
-        values["type_vocab_sizes"] = tuple(sizes)
         values["type_vocab_size"] = sizes[0] if sizes else 0
 
 
@@ -881,11 +880,3 @@ def brought_tokenizer(folder: Path, family: EncoderFamily) -> ModelTokenizer:
     with tempfile.TemporaryDirectory() as temporary:
         family.bring_tokenizer(folder, Path(temporary))
         return read_tokenizer(Path(temporary))
-
-
-def make_pair_encoder(folder: Path, config: EncoderConfig, max_seq_length: int, query_prompt: str = "") -> PairEncoder:
-    """Create the pair encoder of a folder; raises `CheckpointError` as `pair_encoder_of` does, and for unusable files.
-
-    query_prompt: text before every query of a pair
-    """
-    return pair_encoder_of(read_tokenizer(folder), config, max_seq_length, query_prompt)

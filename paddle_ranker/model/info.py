@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, NamedTuple, Optional, TypedDict
+from typing import Annotated, Optional, TypedDict
 
 from paddle_ranker.errors import CheckpointError, brief
 from paddle_ranker.metrics.calibration import FEW_QUERIES, Calibration
@@ -82,22 +82,13 @@ class RankerInfo:
 PUBLISHED_HEADS = {"similarity.weight": "pairwise", "classifier.weight": "cross_encoder"}
 
 
-class Blend(NamedTuple):
-    """Members of a blend: the names of their folders, their weights, and the bias."""
-
-    members: tuple[str, ...]
-    weights: tuple[float, ...]
-    bias: float
-
-
-def blend_of(folder: Path, info: RankerInfo) -> Blend:
-    """Return a blend's members, weights and bias; raises `CheckpointError` if its `ranker.json` is damaged."""
+def blend_of(folder: Path, info: RankerInfo) -> BlendFacts:
+    """Return the facts of a blend; raises `CheckpointError` if its `ranker.json` is damaged."""
     names, weights = (info.blend["members"], info.blend["weights"]) if info.blend else ([], [])
     # Names, not paths: a foreign folder must not reach outside itself.
-    if not len(names) == len(weights) > 0 or not all(Path(name).name == name for name in names):
+    if info.blend is None or not len(names) == len(weights) > 0 or any(Path(name).name != name for name in names):
         raise CheckpointError(f"{folder / INFO_FILE}: damaged (blend is {brief(str(info.blend))})")
-    assert info.blend is not None
-    return Blend(tuple(names), tuple(map(float, weights)), float(info.blend["bias"]))
+    return info.blend
 
 
 def model_card(info: RankerInfo, config: EncoderConfig) -> str:

@@ -149,7 +149,10 @@ class FolderType:
         """
         if self.name == "absent":
             return CheckpointError(f"{self.path}: is {self.what}; {self.use}")
-        why = why or (_why_no_ranker(self.path) if self.form == TRANSFORMERS else "")
+        if self.form == TRANSFORMERS and not why:
+            from paddle_ranker.model.hugging_face.folder import why_no_ranker
+
+            why = why_no_ranker(self.path)
         return CheckpointError(f"{self.path}: is {self.what}, not {wanted}{f' ({why})' if why else ''}; {self.use}")
 
     def require(self, role: Role[InfoT, EncoderT]) -> None:
@@ -395,12 +398,6 @@ def _unsupported(folder: Path) -> str:
     except CheckpointError as error:
         return str(error)
     return ""
-
-
-def _why_no_ranker(folder: Path) -> str:
-    from paddle_ranker.model.hugging_face.folder import why_no_ranker
-
-    return why_no_ranker(folder)
 
 
 def _begins_as_parameters(path: Path) -> bool:

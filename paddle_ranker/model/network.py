@@ -282,25 +282,18 @@ def has_two_class_head(arrays: dict[str, Array]) -> bool:
     return any(f"{head}.weight" in arrays and arrays[f"{head}.weight"].shape[1:] == (2,) for head in _HEADS)
 
 
-_MAY_BE_NEW = ("head.", "match_embeddings.", "lexical.", "similarity_head.", "encoder.pooler.", "narrow.")
-
-
-def load_parameters(network: RankerNetwork, named: dict[str, Array], *, allow_new: bool) -> list[str]:
-    """Copy arrays into `network`; return the names of the parts without arrays.
-
-    named: arrays, named as by `name_parameters`
-    allow_new: for training: the head, match embeddings, lexical features, similarity, the layers of `Narrow` and the
-        pooler may be missing, and keep their initial values. If False, no parameter may be missing, since a random head
-        gives random scores
-
-    Raises `CheckpointError`, naming the tensors, if one is missing, is not in the network, or has another shape.
-    """
-    missing = set_parameters(network, named, may_lack=_MAY_BE_NEW if allow_new else ())
-    return parts_of(missing)
+_MAY_BE_NEW = ("head.", "match_embeddings.", "lexical.", "similarity_head.", "narrow.")
 
 
 def load_heads(network: RankerNetwork, named: dict[str, Array], *, allow_new: bool) -> list[str]:
-    """Load all parameters but the encoder's, as `load_parameters` does, into heads created in a `LazyGuard`."""
+    """Copy arrays into all parts of a ranker but its encoder; return the names of the parts without arrays.
+
+    named: arrays, named as by `name_parameters`
+    allow_new: whether heads, match embeddings and the layers of `Narrow` may be missing, as in a training; they are
+        then initialised. Otherwise none may be missing, since a random head gives random scores
+
+    Raises `CheckpointError`, naming the tensors, if one is missing, is not in the network, or has another shape.
+    """
     heads = {name: array for name, array in named.items() if not name.startswith(ENCODER_PREFIX)}
     apart = (ENCODER_PREFIX, SIMILARITY_TOWER)  # loaded already
     missing = set_parameters(network, heads, may_lack=(*apart, *(_MAY_BE_NEW if allow_new else ())))

@@ -28,7 +28,7 @@ from paddle_ranker.model.info import BLEND, PUBLISHED_HEADS, RankerInfo
 from paddle_ranker.model.info import INFO_FILE as INFO_FILE
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.model_kind import RANKER_SIGNATURE, TrainedModel
-from paddle_ranker.model.network import RankerNetwork, has_two_class_head, load_heads, load_parameters
+from paddle_ranker.model.network import RankerNetwork, has_two_class_head, load_heads
 from paddle_ranker.model.parameters import PARAMETERS_FILE, save_arrays
 from paddle_ranker.model.pretrained import find_model
 from paddle_ranker.model.similarity import START, SimilarityHead, load_similarity, save_similarity
@@ -268,5 +268,5 @@ def with_lexical_features(model: RankerModel) -> RankerNetwork:
         old.config, old.never_match, lexical, encoder=old.encoder, spelling=compares, pooling=model.info.pooling,
         steps=model.info.steps, similarity=old.similarity_head, stored_width=model.info.stored_width,
     )  # fmt: skip
-    load_parameters(network, {name: value.numpy() for name, value in old.state_dict().items()}, allow_new=True)
+    load_heads(network, {name: value.numpy() for name, value in old.state_dict().items()}, allow_new=True)
     return network

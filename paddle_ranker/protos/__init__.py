@@ -1,7 +1,7 @@
-"""Paddle Serving's messages: .proto files, their descriptors, and the classes that protobuf 3.20 and 7 make from them.
+"""Messages of Paddle Serving and SentencePiece: .proto files, their descriptors, and classes of protobuf 3.20 and 7.
 
-The classes are in a descriptor pool of their own, because Paddle Serving's packages, which may be imported in the same
-process, register the same names in protobuf's default pool.
+The classes are in a separate descriptor pool, since packages of Paddle Serving and SentencePiece may be imported in the
+same process, and register the same names in protobuf's default pool.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ SOURCES = (
     "general_model.proto",
     "general_model_config.proto",
     "pipeline.proto",
+    "sentencepiece_model.proto",
     "server_configure.proto",
 )
 

@@ -103,9 +103,9 @@ def unpack(target: Path) -> None:
             assert content is not None
             (target / entry.name).parent.mkdir(parents=True, exist_ok=True)
             (target / entry.name).write_bytes(content.read())
-    charsmap = read_sentencepiece(target / "sentencepiece" / "sentencepiece.bpe.model").charsmap
+    rules = read_sentencepiece(target / "sentencepiece" / "sentencepiece.bpe.model").normalizer_spec
     for path in target.glob("*/tokenizer.json"):
-        text = path.read_text(encoding="utf-8").replace(CHARSMAP, b64encode(charsmap).decode("ascii"))
+        text = path.read_text(encoding="utf-8").replace(CHARSMAP, b64encode(rules.precompiled_charsmap).decode("ascii"))
         path.write_text(text, encoding="utf-8")
 
 

@@ -19,7 +19,7 @@ from paddle_ranker.encoding.pair_encoder import PairEncoder
 from paddle_ranker.export.gates import Quality, QuantizeOptions, file_facts
 from paddle_ranker.metrics.intervals import bootstrap_interval, mean_of
 from paddle_ranker.model.exported import Exported, ExportedFolder
-from paddle_ranker.model.families import make_pair_encoder, require_config
+from paddle_ranker.model.hugging_face.folder import folder_pair_encoder
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.model_folder import Role
 from paddle_ranker.model.model_kind import TOKENS, ArraySpec, ExportFacts, ModelKind, Signature, TrainedModel, add_kind
@@ -61,7 +61,7 @@ class VectorKind(ModelKind[VectorInfo, PairEncoder]):
         return signature_of(info)
 
     def row_encoder(self, folder: Path, info: VectorInfo, options: LoadOptions) -> PairEncoder:
-        return make_pair_encoder(folder, require_config(folder), options.max_seq_length or info.max_seq_length)
+        return folder_pair_encoder(folder, options.max_seq_length or info.max_seq_length)
 
     def load(self, source: Path, options: LoadOptions) -> VectorModel:
         from tests.extensions.own_training import load_vectors

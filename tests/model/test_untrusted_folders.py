@@ -110,7 +110,7 @@ def test_dimensions_that_are_no_numbers_are_refused(folder: Path, name: str, val
 def test_the_least_number_of_parameters_is_no_more_than_there_are(whole: Path) -> None:
     network = load_model(whole, RANKER).network
     there = sum(int(tensor.size) for tensor in network.state_dict().values())
-    assert 0.9 * there < CONFIG.least_parameters <= there
+    assert 0.9 * there < CONFIG.estimated_parameters <= there
     CONFIG.require_fits(there, len(network.state_dict()))
     with pytest.raises(CheckpointError, match="1,000,000 layers"):
         EncoderConfig(10, 1, 10**6, 1, 1).require_fits(10**7, 100)

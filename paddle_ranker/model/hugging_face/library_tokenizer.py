@@ -8,12 +8,11 @@ a `vocab.txt` for the built-in tokenizer, which is several times faster; others 
 from __future__ import annotations
 
 import dataclasses
-import struct
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Optional, Union
+from typing import TYPE_CHECKING, Optional
 
 from paddle_ranker.encoding.tokenizers.interface import bert_template
 from paddle_ranker.encoding.tokenizers.text_rules import TextRules
@@ -37,6 +36,7 @@ from paddle_ranker.model.hugging_face.tokenizer import (
     write_word_pieces,
 )
 from paddle_ranker.options import note_once
+from paddle_ranker.protos import Message, message_class
 from paddle_ranker.storage.foreign_config import ForeignConfig
 from paddle_ranker.storage.untrusted import Unchecked, UncheckedObject, read_file, read_json
 
@@ -495,25 +495,7 @@ XLM_ROBERTA: Reserved = (("<s>", "<pad>", "</s>", "<unk>"), 3)
 CAMEMBERT: Reserved = (("<s>NOTUSED", "<pad>", "</s>NOTUSED", "<unk>", "<unk>NOTUSED"), 1)
 
 
-@dataclass(frozen=True)
-class SentencePieceModel:
-    """Contents of a SentencePiece model's file.
-
-    pieces: (text, score, type) of each piece, by id
-    kind: 1 for Unigram, 2 for BPE
-    charsmap: precompiled rules of normalization
-    keeps_spaces: whether repeated spaces are kept
-    """
-
-    pieces: list[tuple[str, float, int]]
-    kind: int
-    charsmap: bytes
-    keeps_spaces: bool
-
-
-def tokenizer_of_sentencepiece(
-    path: Path, settings: Optional[UncheckedObject] = None, reserved: Reserved = XLM_ROBERTA
-) -> Tokenizer:
+def tokenizer_of_sentencepiece(path: Path, settings: UncheckedObject, reserved: Reserved) -> Tokenizer:
     """Create a tokenizer of `tokenizers` from a SentencePiece model.
 
     `sentencepiece.bpe.model` gets the `reserved` tokens, and XLM-RoBERTa's special tokens and template. Other files get
@@ -524,9 +506,10 @@ def tokenizer_of_sentencepiece(
     with package_for(path.name, "tokenizers"):
         from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
     model = read_sentencepiece(path)
-    if model.kind != _UNIGRAM:
-        raise CheckpointError(f"{path}: its model is of the kind {model.kind}; only Unigram (1) is done here")
-    pieces = [(text, score) for text, score, _ in model.pieces]
+    kind, rules = model.trainer_spec.model_type, model.normalizer_spec
+    if kind != _UNIGRAM:
+        raise CheckpointError(f"{path}: its model is of the kind {kind}; only Unigram (1) is done here")
+    pieces = [(piece.piece, piece.score) for piece in model.pieces]
     if path.name == "sentencepiece.bpe.model":
         cls, sep, unknown, mask = "<s>", "</s>", "<unk>", "<mask>"
         pieces = [*((token, 0.0) for token in reserved[0]), *pieces[reserved[1] :], (mask, 0.0)]
@@ -542,10 +525,11 @@ def tokenizer_of_sentencepiece(
     if missing:
         raise CheckpointError(f"{path}: has no {missing[0]} among its pieces: it is of another model")
     library = Tokenizer(models.Unigram(pieces, ids[unknown], False))
-    of_deberta = {} if cls == "<s>" or settings is None else settings
+    of_deberta = {} if cls == "<s>" else settings
     steps: list[Unchecked] = [normalizers.Lowercase()] if of_deberta.get("do_lower_case") is True else []
-    steps += [normalizers.Precompiled(model.charsmap)] if model.charsmap else []
-    if not model.keeps_spaces:
+    if rules.precompiled_charsmap:
+        steps.append(normalizers.Precompiled(rules.precompiled_charsmap))
+    if rules.remove_extra_whitespaces:
         steps += [normalizers.Replace(Regex("^ +| +$"), ""), normalizers.Replace(Regex(" {2,}"), " ")]
     library.normalizer = normalizers.Sequence(steps)
     splits: list[Unchecked] = [pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="always")]
@@ -560,68 +544,16 @@ def tokenizer_of_sentencepiece(
     return library
 
 
-def read_sentencepiece(path: Path) -> SentencePieceModel:
-    """Read a SentencePiece model's file (sentencepiece_model.proto); raises `CheckpointError` if it is damaged."""
-    pieces: list[tuple[str, float, int]] = []
-    kind, charsmap, keeps_spaces = _UNIGRAM, b"", False
+def read_sentencepiece(path: Path) -> Message:
+    """Read a SentencePiece model's file as a `ModelProto`; raises `CheckpointError` if it is damaged."""
+    from google.protobuf.message import DecodeError
+
+    data, model = read_file(path, _MOST_BYTES), message_class("sentencepiece.ModelProto")()
     try:
-        for number, value in _fields(read_file(path, _MOST_BYTES)):
-            if number == 1:
-                piece = dict(_fields(_bytes(value)))
-                score = struct.unpack("<f", _bytes(piece.get(2, b"\0\0\0\0")))[0]
-                pieces.append((_bytes(piece[1]).decode("utf-8"), score, _number(piece.get(3, 1))))
-            elif number == 2:
-                kind = _number(dict(_fields(_bytes(value))).get(3, _UNIGRAM))
-            elif number == 3:
-                rules = dict(_fields(_bytes(value)))
-                charsmap, keeps_spaces = _bytes(rules.get(2, b"")), rules.get(4, 1) == 0
-    except (ValueError, KeyError, IndexError, struct.error) as error:
+        if model.MergeFromString(data) < len(data):  # protobuf 3.20 only warns of this
+            raise ValueError("it ends early")
+    except (DecodeError, ValueError) as error:
         raise CheckpointError(f"{path}: damaged or not a SentencePiece model ({error}); copy it again") from None
-    if len(pieces) < len(XLM_ROBERTA[0]):
-        raise CheckpointError(f"{path}: holds {len(pieces)} pieces: it is no SentencePiece model; copy it again")
-    return SentencePieceModel(pieces, kind, charsmap, keeps_spaces)
-
-
-_Field = Union[int, bytes]
-
-
-def _bytes(value: _Field) -> bytes:
-    if not isinstance(value, bytes):
-        raise ValueError("a number where bytes are expected")
-    return value
-
-
-def _number(value: _Field) -> int:
-    if not isinstance(value, int):
-        raise ValueError("bytes where a number is expected")
-    return value
-
-
-def _fields(data: bytes) -> Iterator[tuple[int, _Field]]:
-    """Yield (field number, value) for each field of a protobuf message."""
-    place = 0
-    while place < len(data):
-        key, place = _varint(data, place)
-        number, wire = key >> 3, key & 7
-        if wire == 0:
-            value, place = _varint(data, place)
-            yield number, value
-            continue
-        size = {1: 8, 5: 4}.get(wire)
-        if wire == 2:
-            size, place = _varint(data, place)
-        if size is None or place + size > len(data):
-            raise ValueError(f"a field of the wire type {wire} at byte {place}")
-        yield number, data[place : place + size]
-        place += size
-
-
-def _varint(data: bytes, place: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        byte = data[place]
-        value, shift, place = value | (byte & 127) << shift, shift + 7, place + 1
-        if byte < 128:
-            return value, place
-        if shift > 63:
-            raise ValueError(f"a number without an end at byte {place}")
+    if len(model.pieces) < len(XLM_ROBERTA[0]):
+        raise CheckpointError(f"{path}: holds {len(model.pieces)} pieces: it is no SentencePiece model; copy it again")
+    return model

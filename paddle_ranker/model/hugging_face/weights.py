@@ -21,7 +21,7 @@ from typing import Callable, Union
 import numpy as np
 
 from paddle_ranker.array_types import Array
-from paddle_ranker.errors import CheckpointError, package_for, quoted
+from paddle_ranker.errors import CheckpointError, quoted
 from paddle_ranker.model.hugging_face.architectures import BUFFERS
 from paddle_ranker.model.parameters import RefusedPickleError, SafeUnpickler, Sealed, end_of_pickle, float32_of_bfloat16
 from paddle_ranker.options import note_once
@@ -110,16 +110,10 @@ def _require_plain(arrays: dict[str, Array], path: Path) -> None:
 
 def write_weights(folder: Path, arrays: dict[str, Array]) -> None:
     """Write `model.safetensors`; the arrays must be contiguous."""
-    from_numpy = _safetensors("numpy")
+    from safetensors.numpy import save
+
     # transformers refuses a file without this metadata.
-    (folder / SAFETENSORS_FILE).write_bytes(from_numpy.save(arrays, metadata={"format": "pt"}))
-
-
-def _safetensors(module: str = "") -> Unchecked:
-    with package_for("a .safetensors file", "safetensors"):
-        import safetensors
-        import safetensors.numpy
-    return safetensors.numpy if module == "numpy" else safetensors
+    (folder / SAFETENSORS_FILE).write_bytes(save(arrays, metadata={"format": "pt"}))
 
 
 def _read(path: Path) -> dict[str, Array]:
@@ -128,13 +122,16 @@ def _read(path: Path) -> dict[str, Array]:
 
 def _read_safetensors(path: Path) -> dict[str, Array]:
     """Read a file's arrays; all but bfloat16 arrays are views of its memory-mapped bytes."""
-    library = _safetensors()
+    import safetensors
+
     try:
         data = map_file(path, memory_bytes())
-        with library.safe_open(str(path), "np"):  # only to check the header: it copies arrays, and cannot read bfloat16
+        with safetensors.safe_open(
+            str(path), "np"
+        ):  # only to check the header: it copies arrays, and cannot read bfloat16
             begin = 8 + int.from_bytes(data[:8], "little")
             described = json.loads(data[8:begin])
-    except (library.SafetensorError, OSError, ValueError) as error:
+    except (safetensors.SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(f"{path}: damaged or not a safetensors file ({error}); copy it again") from error
     described.pop("__metadata__", None)
     arrays = {}

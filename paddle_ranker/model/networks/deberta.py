@@ -10,7 +10,7 @@ import paddle.nn.functional as F
 from paddle import Tensor, nn
 
 from paddle_ranker.array_types import Array
-from paddle_ranker.model.bert import Encoder, Pooler, activation_named
+from paddle_ranker.model.bert import Encoder, EncoderLayer, Pooler, activation_named
 from paddle_ranker.model.config import DebertaConfig, EncoderConfig
 from paddle_ranker.model.dropout import Dropout, Masks
 
@@ -178,17 +178,10 @@ def _gathered(products: Tensor, places: Tensor) -> Tensor:
     return paddle.gather(flat, places.reshape([-1]), axis=2).reshape([batch, heads, -1, length])
 
 
-class _DebertaLayer(nn.Layer):
+class _DebertaLayer(EncoderLayer):
     def __init__(self, config: DebertaConfig, masks: Masks):
-        super().__init__()
-        size, dropout = config.hidden_size, config.hidden_dropout_prob
+        super().__init__(config, masks)
         self.self_attn = _DebertaAttention(config, masks)
-        self.linear1 = nn.Linear(size, config.intermediate_size)
-        self.linear2 = nn.Linear(config.intermediate_size, size)
-        self.norm1 = nn.LayerNorm(size, epsilon=config.layer_norm_eps)
-        self.norm2 = nn.LayerNorm(size, epsilon=config.layer_norm_eps)
-        self.dropout1, self.dropout2 = Dropout(dropout, masks), Dropout(dropout, masks)
-        self.activation = activation_named(config.hidden_act)
 
     def forward(self, hidden: Tensor, mask: Tensor, *positions: Tensor, first_token_only: bool = False) -> Tensor:
         """Return the output, `[batch, length, size]`; with `first_token_only`, `[batch, 1, size]`."""

@@ -10,7 +10,7 @@ from paddle import Tensor, nn
 
 from paddle_ranker.model.attention import attend
 from paddle_ranker.model.banded import Band, attend_first, attend_locally
-from paddle_ranker.model.bert import Encoder, activation_named
+from paddle_ranker.model.bert import Encoder, activation_named, pool_states
 from paddle_ranker.model.config import EncoderConfig, ModernBertConfig
 from paddle_ranker.model.dropout import Dropout, Masks
 from paddle_ranker.model.rotary import angles_of, rotary_table, rotated
@@ -67,10 +67,8 @@ class ModernBertEncoder(Encoder):
 
     def pool(self, states: Tensor, input_ids: Tensor) -> Tensor:
         """Return the pooled output, `[batch, hidden]`: the first token's state, or the mean of all, as configured."""
-        if self.config.classifier_pooling == "cls":
-            return self.pooler(states[:, 0])
-        is_token = (input_ids != self.config.pad_token_id).astype(states.dtype).unsqueeze(-1)
-        return self.pooler((states * is_token).sum(axis=1) / is_token.sum(axis=1))
+        pooling = "first" if self.config.classifier_pooling == "cls" else "mean"
+        return self.pooler(pool_states(states, input_ids != self.config.pad_token_id, pooling))
 
 
 class _BiaslessNorm(nn.LayerNorm):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from paddle_ranker.array_types import Arrays
-from paddle_ranker.errors import CheckpointError, UsageError, package_for
+from paddle_ranker.errors import CheckpointError, package_for
 from paddle_ranker.model.exported import ExportedFolder
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.runtime import thread_count
@@ -20,8 +20,6 @@ from paddle_ranker.scoring.engines.precisions import onnx_file
 if TYPE_CHECKING:
     from openvino import Core, InferRequest
 
-HINTS = ("latency", "throughput")
-
 
 class OpenVinoEngine:
     """Engine that runs a model's ONNX file in OpenVINO.
@@ -29,24 +27,20 @@ class OpenVinoEngine:
     folder: the folder of the file; `export --onnx` writes the fp32 file, `quantize` the int8 file
     options: device and precision are among those that `ENGINES` lists for this engine. fp32 is true fp32 (OpenVINO
         itself would use bf16 where it can). All inferences together use `threads` threads
-    hint: latency: all threads compute one batch; throughput: several batches at once, for several calling threads
 
-    Raises `DependencyError` without OpenVINO, `CheckpointError` if the file is missing or damaged, `UsageError` for
-    another hint.
+    Raises `DependencyError` without OpenVINO, `CheckpointError` if the file is missing or damaged.
     """
 
     name = "openvino"
 
-    def __init__(self, folder: ExportedFolder, options: LoadOptions, hint: str = "latency"):
+    def __init__(self, folder: ExportedFolder, options: LoadOptions):
         precision, threads = options.precision, options.threads
-        if hint not in HINTS:
-            raise UsageError(f"hint {hint}: choose from {', '.join(HINTS)}")
         path = onnx_file(folder, precision)
         with package_for("the engine openvino", "openvino"):
             import openvino
         settings = {
             "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
-            "PERFORMANCE_HINT": hint.upper(),
+            "PERFORMANCE_HINT": "LATENCY",  # all threads compute one batch
             "INFERENCE_NUM_THREADS": thread_count(threads),
             # Otherwise every process binds its threads to the first cores, and two workers share a core.
             "ENABLE_CPU_PINNING": False,

@@ -27,7 +27,7 @@ from paddle_ranker import runtime
 from paddle_ranker.data.records import write_records
 from paddle_ranker.model.model_folder import RANKER, load_model
 from paddle_ranker.options import main_of, option
-from paddle_ranker.scoring.engines.engine_registry import exported_engines, int8_engines
+from paddle_ranker.scoring.engines.engine_registry import engines_with, exported_engines
 from paddle_ranker.scoring.engines.precisions import has_bf16
 
 SEED = 1
@@ -99,7 +99,7 @@ def make_systems(options: StoredOptions, folder: Path, titles: list[str], some: 
     ways = [(engine, "fp32") for engine in engines] + [
         (engine, "bf16") for engine in engines if engine != "onnx" and has_bf16()
     ]
-    ways += [(engine, "int8") for engine in engines if engine in int8_engines()]
+    ways += [(engine, "int8") for engine in engines if engine in engines_with("int8")]
     for layers in (0, *parse_numbers(options.layers, "layers")):
         trained, exported, states = (folder / f"{name}_{layers}" for name in ("trained", "exported", "states"))
         tower = str(folder / "ranker") if options.similarity else None

@@ -20,7 +20,7 @@ from paddle_ranker.array_types import Array, Arrays
 from paddle_ranker.errors import DependencyError, RankerError, in_checkout
 from paddle_ranker.export.onnx_data import add_parameters, move_onnx, save_onnx
 from paddle_ranker.export.parity import Parity, compare
-from paddle_ranker.model.model_kind import RANKER_SIGNATURE, Signature
+from paddle_ranker.model.model_kind import Signature
 
 OPSET = 17  # the first with LayerNormalization as one node
 # It runs in a separate process, since paddle2onnx aborts the process at an operator that it does not know.
@@ -48,9 +48,9 @@ def require_onnx() -> None:
 def write_onnx(
     program: Path,
     target: Path,
-    signature: Signature = RANKER_SIGNATURE,
-    batches: Sequence[Arrays] = (),
-    expected: Sequence[Arrays] = (),
+    signature: Signature,
+    batches: Sequence[Arrays],
+    expected: Sequence[Arrays],
     rounding: Optional[Callable[[], dict[str, float]]] = None,
 ) -> Parity:
     """Translate the static model `program` into the ONNX file `target`, which is written atomically.

@@ -49,7 +49,7 @@ from paddle_ranker.options import note
 from paddle_ranker.options.input_files import folder_of
 from paddle_ranker.retrieval.text_vectors import Tower, nearest
 from paddle_ranker.scoring.engines.engine import Engine
-from paddle_ranker.scoring.engines.engine_registry import exported_engines, int8_engines, is_installed
+from paddle_ranker.scoring.engines.engine_registry import engines_with, exported_engines, is_installed
 from paddle_ranker.scoring.engines.inputs import InputLimits
 from paddle_ranker.scoring.engines.opening import open_engine, time_engines
 from paddle_ranker.scoring.engines.precisions import has_int8
@@ -279,7 +279,7 @@ def _open_on_cpu(
 
 def _in_int8(folder: ExportedFolder, options: QuantizeOptions) -> list[Engine]:
     """Open a folder's int8 file in every engine that is installed and runs it."""
-    return [_open_on_cpu(folder, options, name, "int8") for name in filter(is_installed, int8_engines())]
+    return [_open_on_cpu(folder, options, name, "int8") for name in filter(is_installed, engines_with("int8"))]
 
 
 class _Upper(NamedTuple):

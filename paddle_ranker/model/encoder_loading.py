@@ -28,13 +28,7 @@ from paddle_ranker.model.families import (
     pair_encoder_of,
     read_config,
 )
-from paddle_ranker.model.hugging_face.folder import (
-    ClassifierHead,
-    find_transformers,
-    for_label,
-    read_configuration,
-    read_model,
-)
+from paddle_ranker.model.hugging_face.folder import ClassifierHead, find_transformers, for_label, read_model
 from paddle_ranker.model.hugging_face.library_tokenizer import has_no_library_file, stated_length
 from paddle_ranker.model.hugging_face.sentences import CrossEncoderSettings, read_reranker
 from paddle_ranker.model.info import RankerInfo
@@ -135,9 +129,8 @@ def _of_file(file: Path, model_name: Optional[str]) -> Checkpoint:
 
 
 def _of_hugging_face(folder: Path, reranker: Optional[CrossEncoderSettings]) -> Checkpoint:
-    family = family_of(read_configuration(folder / "config.json").get("model_type"))
     model = read_model(folder)
-    file = folder / model.file
+    family, file = family_of(model.config.model_type), folder / model.file
     try:
         named = family.name_parameters(model.arrays)
     except CheckpointError as error:

@@ -23,7 +23,7 @@ from paddle_ranker.encoding.pair_encoder import PairRowEncoder
 from paddle_ranker.errors import CheckpointError, brief
 from paddle_ranker.model.config import EncoderConfig
 from paddle_ranker.model.info import RankerInfo
-from paddle_ranker.model.load_options import LoadOptions
+from paddle_ranker.model.load_options import DEFAULT_OPTIONS, LoadOptions
 from paddle_ranker.model.model_folder import STATIC_PARAMETERS, FolderType, Role, identify
 from paddle_ranker.model.model_kind import (
     RANKER_SIGNATURE,
@@ -42,7 +42,6 @@ INPUTS, OUTPUTS = RANKER_SIGNATURE.input_names, RANKER_SIGNATURE.output_names
 GRAPH_FORMATS = ("json", "pdmodel")
 EXPORT = "paddle-ranker export --model RANKER --output"
 EXPORT_SERVING = "paddle-ranker export-serving --model"
-DEFAULTS = LoadOptions()
 
 
 @dataclass(frozen=True)
@@ -127,7 +126,7 @@ class Exported(Generic[InfoT, EncoderT]):
         path = self.folder / f"{self.prefix}.{ending}"
         return path if path.is_file() else None
 
-    def row_encoder(self, options: LoadOptions = DEFAULTS) -> EncoderT:
+    def row_encoder(self, options: LoadOptions = DEFAULT_OPTIONS) -> EncoderT:
         """Create the row encoder; raises `CheckpointError` if its files are missing or do not fit the model."""
         return self.kind.row_encoder(self.folder, self.info, options)
 

@@ -95,4 +95,4 @@ class LoadOptions:
 
 
 _NAMES = {"threads": "cpu_threads", "model_name": "model_name_or_path"}  # fields that commands' options name otherwise
-ON_CPU = LoadOptions(device="cpu")
+DEFAULT_OPTIONS, ON_CPU = LoadOptions(), LoadOptions(device="cpu")

@@ -26,7 +26,7 @@ from paddle_ranker.errors import CheckpointError
 from paddle_ranker.model import role_names
 from paddle_ranker.model.builtin_kinds import KINDS
 from paddle_ranker.model.info import BLEND, PUBLISHED_HEADS, RankerInfo
-from paddle_ranker.model.load_options import LoadOptions
+from paddle_ranker.model.load_options import DEFAULT_OPTIONS, LoadOptions
 from paddle_ranker.model.model_kind import (
     CLIENT,
     EXPORTED,
@@ -54,7 +54,6 @@ MASKED_LM_FILE = "pretraining.json"
 _OF_EXPORT = (".pdmodel", STATIC_PARAMETERS, ".json", ".onnx")  # endings of an export's files, which name its folder
 _STARTS = (TRAINED, TRANSFORMERS)  # forms in which a training can start from a model
 _BEST_FIRST = ("best", "last")
-_DEFAULTS = LoadOptions()
 _TRAIN = "train a ranker from it: paddle-ranker train-pairwise or train-ce --model FOLDER"
 
 
@@ -172,14 +171,16 @@ class FolderType:
         # A role fits kinds of its info and encoder alone.
         return cast("ModelKind[InfoT, EncoderT]", KINDS[role.opens_as] if role.opens_as else self.kind)
 
-    def load(self, role: Role[InfoT, EncoderT], options: LoadOptions = _DEFAULTS) -> TrainedModel[InfoT, EncoderT]:
+    def load(
+        self, role: Role[InfoT, EncoderT], options: LoadOptions = DEFAULT_OPTIONS
+    ) -> TrainedModel[InfoT, EncoderT]:
         """Load the model with its network; raises `CheckpointError` if it is exported, damaged, or of another role."""
         kind = self.kind_for(role)
         if self.form not in _STARTS:
             raise self.refusal("a trained model")
         return kind.load(self.path, options)
 
-    def row_encoder(self, role: Role[InfoT, EncoderT], options: LoadOptions = _DEFAULTS) -> EncoderT:
+    def row_encoder(self, role: Role[InfoT, EncoderT], options: LoadOptions = DEFAULT_OPTIONS) -> EncoderT:
         """Create the row encoder without reading parameters.
 
         Raises `CheckpointError` if the model cannot take the role, or its files do not state how rows are encoded.
@@ -325,7 +326,7 @@ def identify(path: Path) -> FolderType:
 
 
 def load_model(
-    source: Union[str, Path], role: Role[InfoT, EncoderT], options: LoadOptions = _DEFAULTS
+    source: Union[str, Path], role: Role[InfoT, EncoderT], options: LoadOptions = DEFAULT_OPTIONS
 ) -> TrainedModel[InfoT, EncoderT]:
     """Load a trained model, with its network, from a folder, a parameter file, or by its name on the Hugging Face hub.
 

@@ -212,12 +212,11 @@ class RowEncoder(Protocol):
 
 InfoT = TypeVar("InfoT", bound=ModelInfo, covariant=True)
 EncoderT = TypeVar("EncoderT", bound=RowEncoder, covariant=True)
+KindInfo = TypeVar("KindInfo", bound=ModelInfo)
+KindEncoder = TypeVar("KindEncoder", bound=RowEncoder)
 
 
-AnyInfo = TypeVar("AnyInfo", bound=ModelInfo)
-
-
-def with_export(info: AnyInfo, facts: Optional[ExportFacts]) -> AnyInfo:
+def with_export(info: KindInfo, facts: Optional[ExportFacts]) -> KindInfo:
     """Return a copy of `info` whose `export` is `facts`."""
     return dataclasses.replace(info, export=facts)
 
@@ -241,10 +240,6 @@ class TrainedModel(Model[InfoT, EncoderT]):
     """Model with its network, to train or to export."""
 
     network: nn.Layer
-
-
-KindInfo = TypeVar("KindInfo", bound=ModelInfo)
-KindEncoder = TypeVar("KindEncoder", bound=RowEncoder)
 
 
 class ModelKind(ABC, Generic[KindInfo, KindEncoder]):

@@ -26,7 +26,7 @@ from paddle_ranker.model.encoder_loading import Checkpoint, encoder_of, read_che
 from paddle_ranker.model.families import write_config
 from paddle_ranker.model.info import BLEND, PUBLISHED_HEADS, RankerInfo
 from paddle_ranker.model.info import INFO_FILE as INFO_FILE
-from paddle_ranker.model.load_options import LoadOptions
+from paddle_ranker.model.load_options import DEFAULT_OPTIONS, LoadOptions
 from paddle_ranker.model.model_kind import RANKER_SIGNATURE, TrainedModel
 from paddle_ranker.model.network import RankerNetwork, has_two_class_head, load_heads
 from paddle_ranker.model.parameters import PARAMETERS_FILE, save_arrays
@@ -34,7 +34,6 @@ from paddle_ranker.model.pretrained import find_model
 from paddle_ranker.model.similarity import START, SimilarityHead, load_similarity, save_similarity
 from paddle_ranker.model.tower_network import load_tower
 
-DEFAULTS = LoadOptions()
 PUBLISHED_MAX_SEQ_LENGTH = 128  # for checkpoints that state no length
 _MATCH, _LEXICAL, _SIMILARITY = "match_embeddings.weight", "lexical.idf", "similarity_head.weight"
 
@@ -69,7 +68,7 @@ def write_encoder(folder: Path, network: RankerNetwork, row_encoder: PairEncoder
     write_config(folder, network.config)
 
 
-def load_single(source: Union[str, Path], options: LoadOptions = DEFAULTS) -> RankerModel:
+def load_single(source: Union[str, Path], options: LoadOptions = DEFAULT_OPTIONS) -> RankerModel:
     """Load a trained ranker of one network for scoring, from a folder (also of transformers) or a parameter file.
 
     Raises `CheckpointError` if a part that scores depend on is missing.
@@ -105,7 +104,7 @@ class Fresh:
     stored_width: int = 0
 
 
-def start_ranker(source: Union[str, Path], fresh: Fresh, options: LoadOptions = DEFAULTS) -> RankerModel:
+def start_ranker(source: Union[str, Path], fresh: Fresh, options: LoadOptions = DEFAULT_OPTIONS) -> RankerModel:
     """Load a ranker or a bare encoder to train it; missing heads and match embeddings are initialised.
 
     From a ranker of another kind, the encoder and the head are taken. A calibration is dropped, since training changes

@@ -10,15 +10,13 @@ from paddle_ranker.encoding.pair_encoder import PairRowEncoder
 from paddle_ranker.errors import CheckpointError, UsageError
 from paddle_ranker.model.exported import ExportedFolder, open_exported
 from paddle_ranker.model.info import RankerInfo
-from paddle_ranker.model.load_options import LoadOptions
+from paddle_ranker.model.load_options import DEFAULT_OPTIONS, LoadOptions
 from paddle_ranker.model.model_folder import FolderType, Role, identify
 from paddle_ranker.model.model_kind import EncoderT, InfoT, Model
 from paddle_ranker.model.pretrained import find_model
 from paddle_ranker.scoring.engines.engine import Engine
 from paddle_ranker.scoring.engines.engine_registry import DYGRAPH, ENGINES
 from paddle_ranker.scoring.engines.opening import open_engine
-
-_DEFAULTS = LoadOptions()
 
 
 @dataclass(frozen=True)
@@ -37,7 +35,7 @@ ScoringRanker = ScoringModel[RankerInfo, PairRowEncoder]
 
 
 def open_model(
-    source: Union[str, Path], role: Role[InfoT, EncoderT], options: LoadOptions = _DEFAULTS
+    source: Union[str, Path], role: Role[InfoT, EncoderT], options: LoadOptions = DEFAULT_OPTIONS
 ) -> ScoringModel[InfoT, EncoderT]:
     """Open a model: a trained model runs in dygraph, an exported model in the engine that `options` name.
 

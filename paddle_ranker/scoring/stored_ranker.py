@@ -21,7 +21,7 @@ from paddle_ranker.metrics.calibration import sigmoid
 from paddle_ranker.model.builtin_kinds import LOWER, UPPER
 from paddle_ranker.model.exported import ExportedFolder, open_exported
 from paddle_ranker.model.info import RankerInfo
-from paddle_ranker.model.load_options import LoadOptions
+from paddle_ranker.model.load_options import DEFAULT_OPTIONS, LoadOptions
 from paddle_ranker.model.model_folder import RANKER, identify
 from paddle_ranker.model.model_kind import SIDES, STATES, split_signatures
 from paddle_ranker.model.pretrained import find_model
@@ -37,7 +37,6 @@ from paddle_ranker.scoring.scoring_options import PredictOptions
 from paddle_ranker.scoring.texts import list_texts, require_text
 from paddle_ranker.scoring.title_states import StatesInfo, StoredPairs, TextStates, TitleStates, joined, taken
 
-_DEFAULTS = LoadOptions()
 UPPER_PRODUCTS = "upper_products"  # key in the facts of int8: how many products of the upper layers are in int8
 _PAIRS_AT_ONCE = 512  # pairs whose states are in memory
 _Encoded = tuple[EncodedTexts, NDArray[np.int64], EncodedTexts]  # queries, index of each title's query, titles
@@ -82,7 +81,9 @@ class SplitRanker:
         self._upper = Scorer(parts.upper, self.encoder, batch_size, calibration=self.info.calibration)
 
     @classmethod
-    def open(cls, source: Union[str, Path], options: LoadOptions = _DEFAULTS, batch_size: int = 256) -> SplitRanker:
+    def open(
+        cls, source: Union[str, Path], options: LoadOptions = DEFAULT_OPTIONS, batch_size: int = 256
+    ) -> SplitRanker:
         """Open a trained or an exported ranker, in the engine that the options name.
 
         Raises `CheckpointError` as `open_model` does, and for a ranker whose encoder is not split.

@@ -249,7 +249,7 @@ def test_products_are_left_out_until_the_loss_is_small(
         return [quantization.Quality("onnx", "auc", 1.0, 1.0 - loss, Interval(-loss, -loss, -loss), 0.1)]
 
     monkeypatch.setattr(quantization, "measure", measured)
-    monkeypatch.setattr(quantization, "int8_engines", lambda: ("onnx",))
+    monkeypatch.setattr(quantization, "engines_with", lambda precision: ("onnx",))
     status, printed, _ = command(call, folder, dev)
     assert status == 0 and "4 of 6 products" in printed
     assert len(facts_of(folder)["left_out"]) == 2  # first an eighth, then a quarter of six

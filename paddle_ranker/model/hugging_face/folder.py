@@ -52,7 +52,7 @@ from paddle_ranker.model.hugging_face.tapas_heads import (
 )
 from paddle_ranker.model.hugging_face.weights import WEIGHT_FILES, read_weights, write_weights
 from paddle_ranker.model.masked_lm import HEAD, is_whole_head
-from paddle_ranker.model.parameters import PARAMETERS_FILE
+from paddle_ranker.model.parameters import PARAMETERS_FILE, count
 from paddle_ranker.options import note_once
 from paddle_ranker.storage.foreign_config import ForeignConfig
 from paddle_ranker.storage.untrusted import UncheckedObject, read_file, read_json
@@ -358,9 +358,9 @@ def read_model(folder: Path) -> HuggingFaceModel:
     settings = read_foreign_config(folder / "config.json")
     (config, names), head = _described(settings), ClassifierHead.of(settings)
     file, theirs = read_weights(folder)
-    _check_size(config, theirs, folder)
     own_code = "auto_map" in settings
     try:
+        config.require_fits(*count(theirs))  # a network that is far too large would take forever to create
         if config.names_cells:
             theirs = with_cell_heads(theirs, settings)
         arrays, left_over = to_ours(_with_answers(folder, theirs, names) if answers_pairs(settings) else theirs, names)
@@ -416,17 +416,6 @@ def _is_of_other_classes(arrays: dict[str, Array]) -> bool:
     return len(shape) == 2 and shape[1] not in _CLASSES
 
 
-def _check_size(config: EncoderConfig, arrays: dict[str, Array], folder: Path) -> None:
-    """Raise `CheckpointError` if a configuration is far too large for the weights, before allocating the network.
-
-    Smaller differences are found when the parameters are copied.
-    """
-    try:
-        config.require_fits(sum(array.size for array in arrays.values()), len(arrays))
-    except CheckpointError as error:
-        raise CheckpointError(f"{folder}: {error}") from error
-
-
 def encoder_config(folder: Path) -> EncoderConfig:
     """Read the configuration of the encoder in a folder of this toolkit, of PaddleNLP or of transformers.
 
@@ -464,21 +453,10 @@ def read_encoder_config(path: Path) -> EncoderConfig:
 
 
 def read_foreign_config(path: Path) -> ForeignConfig:
-    """Read the settings of a `config.json`; raises as `read_configuration` does."""
-    return ForeignConfig(path, read_configuration(path), WITHOUT_EFFECT)
-
-
-def read_configuration(path: Path) -> UncheckedObject:
-    """Read a `config.json`; raises `CheckpointError` if it is missing or not a JSON object."""
+    """Read the settings of a `config.json`; raises `CheckpointError` if it is missing or not a JSON object."""
     if not path.is_file():
         raise CheckpointError(f"{path}: there is no such file; a transformers folder holds its shape in it")
-    try:
-        values = read_json(path)
-    except ValueError as error:
-        raise CheckpointError(f"{path}: damaged ({error}); copy it again") from error
-    if not isinstance(values, dict):
-        raise CheckpointError(f"{path}: holds a {type(values).__name__}, expected an object")
-    return values
+    return ForeignConfig.read(path, WITHOUT_EFFECT)
 
 
 def _described(settings: ForeignConfig) -> tuple[EncoderConfig, Names]:

@@ -60,11 +60,6 @@ def exported_engines() -> list[str]:
     return [name for name in ENGINES if name not in (DYGRAPH, AUTO)]
 
 
-def int8_engines() -> list[str]:
-    """Return the names of the engines that compute in 8-bit integers."""
-    return engines_with("int8")
-
-
 def engines_with(precision: str) -> list[str]:
     """Return the names of the engines that offer a precision on some device."""
     return [

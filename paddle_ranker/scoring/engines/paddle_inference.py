@@ -146,8 +146,10 @@ def tensorrt_shapes(folder: ExportedFolder) -> list[dict[str, list[int]]]:
     """Return the smallest, largest and usual shape of each input, by name, for which TensorRT compiles a graph."""
     longest = folder.config.longest_pair if folder.configs else 1
     return [
-        {spec.name: [rows, *(length if size is None else size for size in spec.shape[1:])] for spec in inputs}
-        for inputs in [folder.signature.inputs]
+        {
+            spec.name: [rows, *(length if size is None else size for size in spec.shape[1:])]
+            for spec in folder.signature.inputs
+        }
         for rows, length in ((1, 5), (TENSORRT_ROWS, longest), (32, min(64, longest)))
     ]
 

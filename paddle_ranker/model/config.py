@@ -18,17 +18,11 @@ ACTIVATIONS = (
 Activation = Annotated[str, OneOf(*ACTIVATIONS)]
 Share = Annotated[float, Between(0, 1)]
 _Offset = Annotated[int, Between(-1, MOST)]  # -1: not stated
-_ROBERTAS = (
-    "roberta",
-    "xlm-roberta",
-    "camembert",
-    "mpnet",
-    "longformer",
-    "lilt",
-)  # positions start after the padding index
+# Families whose positions start after the padding index.
+_ROBERTAS = ("roberta", "xlm-roberta", "camembert", "mpnet", "longformer", "lilt")
 ENCODER_PREFIX = "encoder."  # begins the names of the encoder's parameters
 _LARGEST_EPSILON = 0.001
-_ALLOWANCE, _SMALL = 2, 1 << 20
+_ALLOWANCE, _SMALL = 2, 1 << 20  # factor by which an estimate may exceed a file, and values that it always may
 # Number of embeddings without a token: ERNIE has a few, other models round up to a multiple of 8 to 128.
 _LEAST_PADDING, _MOST_PADDING = 7, 127
 
@@ -106,7 +100,7 @@ class EncoderConfig:
 
     @property
     def longest_pair(self) -> int:
-        """The maximum length of a pair in tokens: the number of positions."""
+        """Maximum length of a pair in tokens: the number of positions."""
         return self.max_position_embeddings - self.first_position
 
     @property
@@ -125,7 +119,7 @@ class EncoderConfig:
 
     @property
     def first_position(self) -> int:
-        """The position of the first token: 0, or in RoBERTa the position after the padding index."""
+        """Position of the first token: 0, or in RoBERTa the position after the padding index."""
         return self.pad_token_id + 1 if self.model_type in _ROBERTAS else 0
 
     @classmethod
@@ -218,6 +212,12 @@ class ModernBertConfig(EncoderConfig):
     classifier_activation: Activation = "gelu"
     classifier_pooling: str = "cls"
     has_tanh_pooler: ClassVar[bool] = False
+
+    @property
+    def estimated_parameters(self) -> int:
+        layer = 4 * self.hidden_size + 3 * self.intermediate_size
+        tables = 2 * self.max_position_embeddings * (self.hidden_size // self.num_attention_heads)
+        return self.hidden_size * (self.vocab_size + self.num_hidden_layers * layer) + tables
 
 
 @dataclass(frozen=True)
@@ -345,11 +345,10 @@ class TapasConfig(EncoderConfig):
 
 @dataclass(frozen=True)
 class BigBirdConfig(EncoderConfig):
-    """Configuration of BigBird, whose tokens attend to blocks of `block_size` tokens.
+    """Configuration of BigBird, in which tokens attend to blocks of `block_size` tokens.
 
-    These blocks are the token's own, both blocks beside it, the first and the last. In evaluation, transformers uses
-    the first block in place of each of `num_random_blocks` random blocks; this toolkit's networks do so in training as
-    well.
+    A token attends to its block, both blocks beside it, the first and the last block. In evaluation, transformers takes
+    the first block in place of each of the `num_random_blocks` random blocks. This toolkit does so in training, too.
 
     attention_type: "block_sparse", or "original_full" for attention to all tokens
     """
@@ -473,7 +472,7 @@ class ViltConfig(EncoderConfig):
 
     @property
     def longest_pair(self) -> int:
-        """The maximum length of a pair in tokens: the text's tokens, one for the picture, and its patches."""
+        """Maximum length of a pair in tokens: of the text, of the whole picture (one token), and of its patches."""
         shorter, longer = self.shortest_edge, int(1333 / 800 * self.shortest_edge)
         return self.max_position_embeddings + 1 + (shorter // self.patch_size) * (longer // self.patch_size)
 

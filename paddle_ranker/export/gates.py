@@ -81,7 +81,7 @@ class Gate(Protocol):
         calibration: batches from which the activations' ranges are taken.
         rows: the word for one row in messages, such as "pair".
         outputs: the word in messages for the outputs of `Quality.moved`, such as "logits".
-        draws: the word in messages for the units that the intervals resample, such as "queries".
+        draws: the word in messages for the unit of resampling of the intervals, such as "queries".
         facts: the facts to store with the measures: the files, the longest row.
     """
 
@@ -107,7 +107,7 @@ class Gate(Protocol):
 
 @runtime_checkable
 class Gated(Protocol):
-    """A kind of model with a gate, so that `paddle-ranker quantize` takes its folders."""
+    """Kind of model with a gate; `paddle-ranker quantize` takes its folders."""
 
     def gate(self, folder: ExportedFolder, options: QuantizeOptions) -> Gate: ...
 

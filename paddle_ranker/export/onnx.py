@@ -31,7 +31,7 @@ _INSTALL = "python -m pip install -U"
 
 
 def require_onnx() -> None:
-    """Raise `DependencyError` if an ONNX file cannot be written here: call it before any other work."""
+    """Raise `DependencyError` if an ONNX file cannot be written here; to be called before any other work."""
     if paddle.__version__.startswith("2."):
         raise DependencyError(
             f"--onnx: needs Paddle 3, this is Paddle {paddle.__version__}: export the ranker's folder with the modern "
@@ -105,7 +105,7 @@ def _parameters(program: Path) -> Iterator[tuple[str, Array]]:
 
 
 class OnnxModel:
-    """ONNX file opened in ONNX Runtime on one CPU thread, for comparisons; users score with `scoring.engines`."""
+    """ONNX file in ONNX Runtime on a single CPU thread, for comparisons; engines for users are in `scoring.engines`."""
 
     def __init__(self, path: Path):
         import onnxruntime

@@ -18,7 +18,7 @@ from paddle_ranker.array_types import Array
 # Models of this many bytes or more get a separate file of parameters.
 LARGE = 256 * 1024 * 1024
 LARGE_PARAMETER = 1024 * 1024
-PAGE = 4096  # parameters begin at multiples of these bytes, so that engines can map them
+PAGE = 4096  # parameters begin at multiples of this many bytes, so that engines can map them
 
 
 def data_file(path: Path) -> Path:

@@ -1,4 +1,4 @@
-"""The default folder of exports."""
+"""Default folder of exports."""
 
 from __future__ import annotations
 

@@ -63,7 +63,7 @@ _SHARES_LEFT_OUT = (0, 1 / 8, 1 / 4, 1 / 2)
 
 
 class RankingGate:
-    """The gate for rankers: AUC and nDCG@10 on labelled pairs.
+    """Gate for rankers: measures AUC and nDCG@10 on labelled pairs.
 
     Raises `DataError` if a file cannot be used to calibrate or to measure.
     """
@@ -191,7 +191,7 @@ def gate_of(kind: AnyKind, signature: Signature) -> Optional[Callable[[ExportedF
 
 @dataclass(frozen=True)
 class Speed:
-    """The speed of one engine in one precision, in rows per second."""
+    """Speed of an engine in a precision, in rows per second."""
 
     engine: str
     precision: str
@@ -200,12 +200,12 @@ class Speed:
 
 @dataclass(frozen=True)
 class Quantized:
-    """The result of quantizing.
+    """Result of quantizing.
 
     path: the ONNX file in int8
     gate: the gate that judged it
-    products: number of all products of activations and weights in the graph
-    left_out: the products that stay in fp32
+    products: number of products of activations and weights in the graph
+    left_out: products that stay in fp32
     quality: the gate's measures, one for each engine that computes in int8 and each measure
     speed: speeds of all engines, in fp32 and int8
     """
@@ -219,12 +219,12 @@ class Quantized:
 
     @property
     def share(self) -> str:
-        """Return the phrase for messages: "70 of 73 products of weights in integers", that is, matrix products."""
+        """Share of matrix products in integers, for messages: "70 of 73 products of weights in integers"."""
         return f"{self.products - len(self.left_out)} of {self.products} products of weights in integers"
 
 
 def quantize_folder(options: QuantizeOptions) -> Quantized:
-    """Quantize a folder as the options say; the file and its measures are stored at the end, or not at all.
+    """Quantize the model in a folder; the int8 file and its measures are stored at the end, or not at all.
 
     Raises `DependencyError` if a package is missing, `CheckpointError` if the folder has no sound static model or its
     kind has no gate, `RankerError` if the loss exceeds the limit, and the gate's errors about its files.
@@ -461,7 +461,7 @@ def _too_much(quality: list[Quality], limit: float, left_out: int) -> RankerErro
 def measure_speed(
     folder: ExportedFolder, trial: ExportedFolder, batches: Sequence[Arrays], options: QuantizeOptions
 ) -> list[Speed]:
-    """Return the speed of every engine and precision that works here, timed in turns on the calibration rows."""
+    """Time every engine and precision that works here, in turns, on the calibration rows."""
     opened: list[Engine] = []
     for name in filter(is_installed, exported_engines()):
         for precision in _PRECISIONS:

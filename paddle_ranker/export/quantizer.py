@@ -1,4 +1,4 @@
-"""Find the ranges of the activations in an ONNX file's matrix products, and write these products in 8-bit integers."""
+"""Find the ranges of the activations in an ONNX file's matrix products, and write the products in 8-bit integers."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _SAMPLE = 2048  # rows of an activation on which a product's error is estimated
 
 
 class NothingToQuantizeError(CheckpointError):
-    """Error if all products of a graph are computed for only one token of each pair, and so stay in fp32."""
+    """All products of a graph are computed for a single token of each pair, and so stay in fp32."""
 
 
 @dataclass(frozen=True)
 class Product:
-    """A product of activations and a weight matrix in a graph.
+    """Product of activations and a weight matrix in a graph.
 
     node: name of its node
     activation, weight: names of its operands

@@ -27,7 +27,7 @@ _NAME = re.compile(r"[A-Za-z0-9_@./-]+")  # characters that need no escape in a 
 
 @dataclass(frozen=True)
 class Variable:
-    """An input or an output of a serving model.
+    """Input or output of a serving model.
 
     name: the name in the graph
     alias: the name for clients

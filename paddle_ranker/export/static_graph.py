@@ -137,7 +137,7 @@ def write_static_model(network: nn.Layer, target: Path, signature: Signature = R
     static = paddle.jit.to_static(network, input_spec=spec, full_graph=True)
     try:
         with warnings.catch_warnings():
-            # Paddle warns about its own work, as in "Tensor do not have 'place' interface".
+            # Paddle warns about code of Paddle, as in "Tensor do not have 'place' interface".
             warnings.simplefilter("ignore")
             paddle.jit.save(static, str(target))
     except (OSError, RuntimeError) as error:
@@ -199,7 +199,7 @@ _ENDINGS = (*GRAPH_FORMATS, "pdiparams", "onnx", "onnx.data", "int8.onnx", "int8
 
 
 class _OwnState:
-    """Transformer of functions' syntax trees with a state of its own for each function."""
+    """Transformer of functions' syntax trees with a separate state for each function."""
 
     def __init__(self, kind: type[Any]):
         self.kind = kind
@@ -212,9 +212,9 @@ class _OwnState:
 def _let_conversions_nest() -> None:
     """Let Paddle convert a function while it converts another one.
 
-    To see whether a call is one of its own, Paddle evaluates the call's source, which may convert a function. Paddle
-    3's lock would then wait for its own thread without end, and the outer function would get the inner one's code,
-    since both are transformed in one object's attributes.
+    Paddle evaluates the source of a call to see whether it calls Paddle, which may convert a function. Paddle 3's lock
+    would then wait for its own thread forever. The outer function would also get the code of the inner function, since
+    both are transformed in the attributes of the same object.
     """
     from paddle.jit.dy2static import program_translator
 

@@ -114,9 +114,8 @@ def _with_gradients(
 ) -> list[Array]:
     """Return the output of `compute`, and the gradients of queries, keys and values, as arrays.
 
-    compute: `attend`, or a function with its parameters
+    compute: `_fused` or `_formula`
     values: queries, keys, values, and last the gradient of the output
-    mask: as in `attend`
     """
     q, k, v, gradient = (states.detach() for states in values)
     for states in (q, k, v):

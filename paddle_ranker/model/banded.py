@@ -23,12 +23,12 @@ SHORTEST = 1.5  # blocks are faster than all pairs if a text has this many times
 
 
 class Band:
-    """Local attention of a batch: over all pairs of tokens with a mask if texts are short, in blocks if they are long.
+    """Local attention of a batch: over all pairs of tokens if texts are short, in blocks if they are long.
 
     mask: mask of padding, added to the products with each key, `[batch, 1, 1, length]`
     window: number of tokens to either side that a token attends to; at most the number of positions
-    longest: maximum length of the model's texts; in an exported graph, it decides between mask and blocks. Otherwise
-        the length of the batch decides
+    longest: maximum length of the model's texts, by which an exported graph chooses blocks; otherwise the length of the
+        batch decides
     global_tokens: as in `attend_banded`
     """
 
@@ -133,7 +133,7 @@ def attend_in_blocks(
     mask: added to the products, `[batch, blocks, 1, 1 or block, seen + keys]`; keys in the order of `near_keys`
     reach: number of blocks to either side whose keys the queries of a block attend to
     block: tokens of a block; the last block may have fewer
-    seen: keys and values, `[batch, seen, width]` each, that all queries attend to as well; empty for none
+    seen: further keys and values for all queries, `[batch, seen, width]` each; (): none
     """
     width = q.shape[2]
     keys, values = _keys(k, seen[:1], heads, reach, block), _keys(v, seen[1:], heads, reach, block)
@@ -150,7 +150,7 @@ def attend_in_blocks(
 
 
 def _reach(window: int, block: int) -> int:
-    """Return how many blocks to either side of a block hold the `window` tokens next to it."""
+    """Return the number of blocks on each side of a block that hold the `window` tokens next to the block."""
     return -(-window // block)
 
 

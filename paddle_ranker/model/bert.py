@@ -103,7 +103,7 @@ class Embeddings(nn.Layer):
         self.layer_norm = nn.LayerNorm(size, epsilon=config.layer_norm_eps)
         self.dropout = Dropout(config.hidden_dropout_prob, masks)
         self.config = config
-        self.each_alone = False  # whether the positions of a title are those of a text alone
+        self.each_alone = False  # whether a title's positions restart, as in a single text
 
     def forward(self, input_ids: Tensor, token_type_ids: Tensor, extra: Optional[Tensor]) -> Tensor:
         hidden = self.word_embeddings(input_ids) + self.position_embeddings(self._positions(input_ids, token_type_ids))
@@ -164,13 +164,13 @@ class Attention(nn.Layer):
 def attend_once(
     query: Tensor, hidden: Tensor, mask: Tensor, heads: int, q_proj: nn.Linear, k_proj: nn.Linear, v_proj: nn.Linear
 ) -> Tensor:
-    """Compute the attention of one query per sequence at a fraction of the cost; return the values, `[batch, 1, size]`.
+    """Compute attention for a single query per sequence, without keys and values; return `[batch, 1, size]`.
 
     query: `[batch, 1, size]`
     hidden, mask: as in `Attention.forward`
     q_proj, k_proj, v_proj: projections of queries, keys and values
 
-    No key or value is computed. q . (K h + b) = (q K) . h + q . b, and softmax cancels the last term, which is equal
+    q . (K h + b) = (q K) . h + q . b, and softmax cancels the last term, which is equal
     for all tokens. The sum of a_i (V h_i + c) is V (sum of a_i h_i) + c, since the weights sum to 1. DeepSeek-V2 (2024,
     section 2.1.2) calls this absorption. The weights get no dropout.
     """
@@ -347,7 +347,7 @@ class Encoder(nn.Layer):
         return hidden
 
     def split(self, layers: int) -> None:
-        """Let each text of a pair attend only to itself in the first `layers` layers, the lower layers; 0: in none.
+        """Let each text of a pair attend only to itself in the first `layers` layers, called the lower layers.
 
         Raises `CheckpointError` if the encoder does not have more than `layers` layers, or if its family's attention
         depends on positions in a pair.
@@ -467,7 +467,7 @@ class Encoder(nn.Layer):
 
 
 class DistilBertEncoder(Encoder):
-    """DistilBERT: BERT without token types, with a pooler with relu (Sanh et al., 2019)."""
+    """DistilBERT: BERT without token types; its pooler applies relu (Sanh et al., 2019)."""
 
     def _make_pooler(self) -> nn.Layer:
         return Pooler(self.config.hidden_size, "relu")
@@ -487,7 +487,7 @@ class NarrowEmbeddings(Embeddings):
 
 
 class ElectraEncoder(Encoder):
-    """ELECTRA's discriminator: a pooler with gelu, and narrow embeddings if configured (Clark et al., 2020)."""
+    """ELECTRA's discriminator: its pooler applies gelu, its embeddings may be narrow (Clark et al., 2020)."""
 
     config: ElectraConfig
 

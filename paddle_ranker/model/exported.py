@@ -90,9 +90,9 @@ class Exported(Generic[InfoT, EncoderT]):
 
     @property
     def read(self) -> dict[str, int]:
-        """Index, among the graph's outputs, of each output that engines return, by name.
+        """Indices of the outputs that engines return, among the graph's outputs, by name.
 
-        If the graph has none of them, engines return its first output.
+        If the graph has none of these outputs, engines return its first output.
         """
         indices = {name: self.outputs.index(name) for name in self.signature.read if name in self.outputs}
         return indices or {self.outputs[0]: 0}
@@ -114,12 +114,12 @@ class Exported(Generic[InfoT, EncoderT]):
 
     @property
     def onnx(self) -> Optional[Path]:
-        """The ONNX file, or None."""
+        """ONNX file, or None."""
         return self._optional("onnx")
 
     @property
     def int8(self) -> Optional[Path]:
-        """The quantized ONNX file, or None."""
+        """Quantized ONNX file, or None."""
         return self._optional("int8.onnx")
 
     def _optional(self, ending: str) -> Optional[Path]:

@@ -90,7 +90,7 @@ class EncoderFamily:
 
 
 def _network(module: str, name: str) -> Callable[[EncoderConfig], Encoder]:
-    """Return a function that imports `module` when called, and creates the network `name` of it."""
+    """Return a function that creates the network `name` of `module`, which is imported when the function is called."""
 
     def create(config: EncoderConfig) -> Encoder:
         network: Encoder = getattr(import_module(f"paddle_ranker.model.{module}"), name)(config)
@@ -325,7 +325,7 @@ use_normalized_answer_loss huber_loss_delta aggregation_temperature use_gumbel_f
 average_approximation_function cell_selection_preference answer_loss_cutoff softmax_temperature
 init_cell_selection_weights_to_zero disable_per_token_loss no_aggregation_label_index
 """
-_NAMED_OTHERWISE = ("names_cells", "operations")  # which transformers states in other keys
+_NAMED_OTHERWISE = ("names_cells", "operations")  # fields that transformers states under other keys
 
 
 def _of_tables(files: ModelTokenizer, max_seq_length: int, config: EncoderConfig) -> PairEncoder:
@@ -825,7 +825,7 @@ def require_config(folder: Path) -> EncoderConfig:
 
 
 def _flatten(values: UncheckedObject) -> UncheckedObject:
-    """Move the values of `init_args`, nested in PaddleNLP 2's `model_config.json`, to the top; derive `model_type`."""
+    """Flatten PaddleNLP 2's `model_config.json`, whose `init_args` nest the values; derive a missing `model_type`."""
     named, parts = values.get("architectures"), values.get("init_args") or []
     named = [] if named is None else named
     if not isinstance(named, list) or not all(isinstance(name, str) for name in named):

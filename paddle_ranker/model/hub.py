@@ -211,10 +211,9 @@ def _explained(name: HubName) -> Iterator[None]:
     """Convert exceptions of huggingface_hub and requests in the block to a `CheckpointError` that says what to do."""
     try:
         yield
-    except (OSError, ValueError, LookupError, TypeError) as error:  # the last three come from an unexpected answer
-        if (
-            getattr(error, "errno", None) is not None
-        ):  # an error of the disk; those of requests and the hub have no errno
+    except (OSError, ValueError, LookupError, TypeError) as error:  # an unexpected answer raises the last three
+        # Errors of the disk have an errno, those of requests and huggingface_hub have none.
+        if getattr(error, "errno", None) is not None:
             raise
         raise CheckpointError(_explain(name, error)) from error
 
@@ -254,7 +253,7 @@ def _explain(name: HubName, error: BaseException) -> str:
 
 
 def _reason(error: BaseException) -> str:
-    """Return the message of the innermost error, which requests has wrapped in several others."""
+    """Return the message of the innermost error; requests wraps it in several others."""
     while error.__context__ is not None:
         error = error.__context__
     return brief(f"{type(error).__name__}: {' '.join(str(error).split())}", 160)

@@ -21,8 +21,8 @@ def is_whole_head(arrays: dict[str, Array]) -> bool:
 def masked_lm_head(arrays: dict[str, Array]) -> dict[str, Array]:
     """Return the arrays of the masked language model's head; empty if the checkpoint has no head.
 
-    PaddleNLP's checkpoints repeat the word embeddings as `decoder.weight`, and the head's bias under a second name;
-    these copies are left out.
+    PaddleNLP's checkpoints repeat the word embeddings as `decoder.weight`, and the head's bias under a second name. The
+    copies are left out.
 
     Raises `CheckpointError` if `decoder.weight` differs from the word embeddings.
     """

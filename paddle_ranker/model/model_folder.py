@@ -74,7 +74,7 @@ class FolderType:
 
     @property
     def folder(self) -> Path:
-        """The folder, or the one that contains the parameter file."""
+        """Folder of the model, which contains the parameter file."""
         return self.path.parent if self.path.is_file() else self.path
 
     @cached_property
@@ -122,7 +122,7 @@ class FolderType:
 
     @property
     def what(self) -> str:
-        """The type as a noun for messages, after "is": "a trained ranker"."""
+        """Noun for the type, which follows "is" in messages: "a trained ranker"."""
         return self._described[0]
 
     @property
@@ -141,7 +141,7 @@ class FolderType:
         return _OTHERS[self.name] if self.kind is None else self.kind.describe(self.form)
 
     def refusal(self, wanted: str, why: str = "") -> CheckpointError:
-        """Return the error that the path holds no model of the wanted type; the message says what it holds instead.
+        """Return an error: the path holds no model of the wanted type, but another one, which the message names.
 
         wanted: the type in words, such as "a ranker"
         why: the reason; "" if there is none to state

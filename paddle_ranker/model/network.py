@@ -131,7 +131,7 @@ class RankerNetwork(nn.Layer):
 
     @property
     def configs(self) -> tuple[EncoderConfig, ...]:
-        """The encoder's configuration, in a tuple; for a blend, those of its members' encoders."""
+        """Configurations of the encoders: one, or in a blend one for each member."""
         return (self.config,)
 
     def forward(self, input_ids: Tensor, token_type_ids: Tensor) -> Tensor:
@@ -147,10 +147,10 @@ class RankerNetwork(nn.Layer):
         return self._logits(encode(input_ids, token_type_ids, extra), input_ids, types)
 
     def answers(self, input_ids: Tensor, token_type_ids: Tensor) -> tuple[Tensor, Tensor, Optional[Tensor]]:
-        """Return the logits by which a ranker that names cells ranks tables and answers questions of them.
+        """Return the logits of a ranker that answers questions by the cells of tables.
 
-        Returns the logits of tables, `[batch]`, of tokens, `[batch, length]`, and of operations, `[batch, operations]`
-        (None if the ranker chooses no operation).
+        These are the logits of tables, `[batch]`, of tokens, `[batch, length]`, and of operations, `[batch,
+        operations]` (None if the ranker chooses no operation).
         """
         types = types_of(token_type_ids)
         extra = self._match_levels(input_ids, types)
@@ -215,7 +215,7 @@ class RankerNetwork(nn.Layer):
 
 
 class AnsweringNetwork(nn.Layer):
-    """Network that scores with a ranker that names cells: it returns `RankerNetwork.answers`."""
+    """Network of a ranker that names cells; it returns the results of `RankerNetwork.answers`."""
 
     def __init__(self, network: RankerNetwork):
         super().__init__()
@@ -278,7 +278,7 @@ def name_parameters(arrays: dict[str, Array]) -> dict[str, Array]:
 
 
 def has_two_class_head(arrays: dict[str, Array]) -> bool:
-    """Return whether a checkpoint's head has two classes; `name_parameters` combines these into one logit."""
+    """Return whether a checkpoint's head has two classes, which `name_parameters` combines into one logit."""
     return any(f"{head}.weight" in arrays and arrays[f"{head}.weight"].shape[1:] == (2,) for head in _HEADS)
 
 
@@ -304,5 +304,5 @@ def load_heads(network: RankerNetwork, named: dict[str, Array], *, allow_new: bo
 
 
 def parts_of(parameters: Iterable[str]) -> list[str]:
-    """Return the sorted names of the parts that these parameters belong to: `head` for `head.weight`."""
+    """Return the names of the parts to which parameters belong, sorted: `head` for `head.weight`."""
     return sorted({name.rpartition(".")[0] for name in parameters})

@@ -1,7 +1,7 @@
 """Read and write parameter files, and copy their arrays into networks.
 
 A `.pdparams` file is a pickle, and `paddle.load` executes any code that a pickle names. `SafeUnpickler` creates only
-objects of the names that its caller allows; for `load_arrays` these are NumPy arrays and plain containers.
+objects of the names that its caller allows: for `load_arrays` NumPy arrays and plain containers.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from paddle_ranker.storage.untrusted import Unchecked, memory_bytes, read_file
 if TYPE_CHECKING:
     from paddle import Tensor, nn
 
-# These opcodes store an object at an index of the unpickler's memo, which also takes memory for all lower indices.
+# Opcodes that store an object at an index of the unpickler's memo, which also takes memory for all lower indices.
 _MEMO_OPCODES = ("PUT", "BINPUT", "LONG_BINPUT")
 
 

@@ -60,8 +60,8 @@ class Side(NamedTuple):
 
     vectors: the tower's vector, the mean states of several layers and the first token's last state, concatenated,
         `[batch, size]` float32
-    matches: the states of the text's own tokens after two layers, `[batch, tokens, 2 * hidden]` float32; 0 for other
-        tokens
+    matches: states of the text's tokens after two layers, `[batch, tokens, 2 * hidden]` float32; 0 for special tokens
+        and padding
     """
 
     vectors: Tensor
@@ -212,10 +212,10 @@ def _normalised(vectors: Tensor) -> Tensor:
 def _best_matches(query: Tensor, title: Tensor) -> list[Tensor]:
     """Return three features, `[batch]` each, of the cosines between the tokens of both texts (ColBERT's MaxSim).
 
-    The mean and the minimum, over query tokens, of the best cosine with a title token; and the mean, over title tokens,
-    of the best cosine with a query token. 0 if a text has no tokens.
+    The first two are the mean and the minimum, over query tokens, of the best cosine with a title token. The third is
+    the mean, over title tokens, of the best cosine with a query token. All are 0 if a text has no tokens.
 
-    query, title: states of length 1, or 0 for other tokens than the text's own, `[batch, length, size]` float32
+    query, title: states of length 1, or 0 for special tokens and padding, `[batch, length, size]` float32
     """
     # Half is far from both: stored states are rounded.
     in_query, in_title = (((states * states).sum(axis=2) > 0.5).astype("float32") for states in (query, title))

@@ -170,7 +170,7 @@ class TowerModel(TrainedModel[TowerInfo, RowsOfTower]):
 
     @property
     def texts(self) -> TextEncoder:
-        """The encoder of texts; raises `CheckpointError` as `texts_of` does."""
+        """Encoder of texts; raises `CheckpointError` as `texts_of` does."""
         return texts_of(self.row_encoder)
 
 

@@ -40,7 +40,7 @@ _SILENT = 1e-4  # samples below this are silence; the loudest possible sample is
 
 @dataclass(frozen=True)
 class Letters:
-    """The letters that a model finds in frames.
+    """Letters that a model finds in frames.
 
     tokens: letter by id; ids that stand for no letter are absent
     blank: the id that stands for no letter, and separates double letters

@@ -42,11 +42,11 @@ def chosen(small: Array, depth: int) -> Array:
 
 
 def rerank(small: Array, best: Array, large: Array, precision: Precision = np.float64) -> tuple[Array, Array]:
-    """Return the indices of one query's titles, best first, `[n]`, and their scores in that order, `[n]`.
+    """Merge both rankers' scores of one query; return the titles' indices, best first, and their scores, `[n]` each.
 
-    The titles in `best` come first, by descending `large` score; the others follow by descending `small` score. If a
-    `small` score is not below the score before it, it is replaced by the next lower number, so that the returned scores
-    descend. Titles with equal scores keep their order in the input.
+    The titles in `best` come first, by descending `large` score. The others follow by descending `small` score. A
+    `small` score that is not below the score before it becomes the next lower number, so that scores descend. Titles
+    with equal scores keep their order in the input.
 
     Args:
         small: the small ranker's scores of all titles, `[n] float64`.

@@ -21,7 +21,7 @@ from paddle_ranker.scoring.engines.opening import open_engine
 
 @dataclass(frozen=True)
 class ScoringModel(Model[InfoT, EncoderT]):
-    """A model with the engine that computes its outputs.
+    """Model with the engine that computes its outputs.
 
     exported: folder of an exported model, and the options with which it was opened, for opening the parts of a split
         ranker; None for a trained model

@@ -26,7 +26,7 @@ from paddle_ranker.scoring.texts import is_number, list_searches, list_texts, re
 
 @dataclass(frozen=True)
 class RankedTitle:
-    """A title in a ranked list.
+    """Title in a ranked list.
 
     index: index of the title in the input
     title: text of the title
@@ -45,7 +45,7 @@ class RankedTitle:
 
 
 class Ranker:
-    """A ranker for use from Python: it scores titles for queries and ranks them.
+    """Ranker for use from Python: it scores titles for queries and ranks them.
 
         ranker = Ranker.load("checkpoint/best")
         ranker.rank("query", titles, top_k=10)
@@ -84,7 +84,7 @@ class Ranker:
 
     @property
     def pair_encoder(self) -> Optional[PairEncoder]:
-        """The encoder that truncates pairs; None if windows read pairs whole."""
+        """Encoder that truncates pairs; None if windows read whole pairs."""
         return shortest(self.row_encoder) if self.windows is None else None
 
     @classmethod

@@ -1,4 +1,4 @@
-"""The options of commands that score with a ranker; this module is imported before Paddle."""
+"""Options of commands that score with a ranker; this module is imported before Paddle."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class BatchOptions(Options):
 
 @dataclass(frozen=True)
 class EngineOptions(BatchOptions, DeviceOptions):
-    """Options of everything that computes with a model in an engine of the user's choice."""
+    """Options of commands that compute with a model in a chosen engine."""
 
     engine: Optional[str] = option(None, help=engine_help, choices=ENGINES)
     precision: str = option(

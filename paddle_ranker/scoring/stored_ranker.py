@@ -37,7 +37,7 @@ from paddle_ranker.scoring.scoring_options import PredictOptions
 from paddle_ranker.scoring.texts import list_texts, require_text
 from paddle_ranker.scoring.title_states import StatesInfo, StoredPairs, TextStates, TitleStates, joined, taken
 
-UPPER_PRODUCTS = "upper_products"  # key in the facts of int8: how many products of the upper layers are in int8
+UPPER_PRODUCTS = "upper_products"  # key in the facts of int8: number of the upper layers' products in int8
 _PAIRS_AT_ONCE = 512  # pairs whose states are in memory
 _Encoded = tuple[EncodedTexts, NDArray[np.int64], EncodedTexts]  # queries, index of each title's query, titles
 
@@ -60,14 +60,14 @@ class OpenedParts:
 
 
 class SplitRanker:
-    """A ranker whose encoder is split (trained with `--stored_titles`), opened for stored titles.
+    """Ranker with a split encoder (trained with `--stored_titles`), opened for stored titles.
 
         ranker = SplitRanker.open("checkpoint/best")
         titles = ranker.title_states(["a title", "another"])
         ranker.logits(ranker.query_states(["a query"]), titles)
 
-    The logits are those of the whole ranker, except for pairs above the ranker's maximum length: here each text is
-    truncated separately, to the longest that a pair can have.
+    The logits are those of the whole ranker, except for pairs above the ranker's maximum length. Here each text is
+    truncated separately, to the maximum length of a text in a pair.
 
     Attributes:
         info: the ranker's info.

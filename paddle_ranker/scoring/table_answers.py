@@ -21,7 +21,12 @@ _LEAST = 0.5  # cells with a higher probability are part of an answer
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell of a table: row from 0 below the header, column from 0, text, and probability that it is selected."""
+    """Cell that is part of an answer.
+
+    row: its row, from 0 below the header
+    column: its column, from 0
+    probability: probability that it is part of the answer
+    """
 
     row: int
     column: int
@@ -57,10 +62,10 @@ def names_cells(engine: Engine) -> bool:
 def table_answers(
     encoder: PairRowEncoder, questions: Sequence[str], tables: Sequence[str], outputs: Mapping[str, Array]
 ) -> list[TableAnswer]:
-    """Return the answer of each table, `tables[i]`, to `questions[i]`.
+    """Return the answers of the tables `tables[i]` to the questions `questions[i]`.
 
     encoder: the ranker's encoder
-    outputs: the outputs of the ranker, which names cells, for the pairs, `[n, ...]`
+    outputs: the ranker's outputs for the pairs, `[n, ...]`; the ranker names cells
 
     A cell is part of the answer if the mean probability of its tokens is above 0.5, as in transformers.
     """
@@ -77,7 +82,9 @@ def table_answers(
 def answers_of(
     encoder: PairRowEncoder, question: str, texts: Sequence[str], outputs: Mapping[str, Array]
 ) -> Optional[Callable[[int], Optional[TableAnswer]]]:
-    """Return a function from a text's index to the answer in it (None: it is no table); None if there are no answers.
+    """Return a function that answers a question from the text at an index; None if the ranker names no cells.
+
+    The function returns None for a text that is no table.
 
     outputs: the ranker's outputs for the question and each text, `[texts, ...]`
     """

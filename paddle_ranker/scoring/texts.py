@@ -42,7 +42,7 @@ def list_texts(value: object, name: str) -> list[str]:
 
 
 def list_searches(value: object, name: str) -> list[tuple[str, list[str]]]:
-    """Return a list of (query, titles), from an iterable of such pairs or from a mapping of queries to titles.
+    """Return a list of (query, titles), from an iterable of pairs or from a mapping of queries to titles.
 
     Raises `UsageError`, naming the argument, for anything else.
     """

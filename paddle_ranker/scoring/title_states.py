@@ -295,8 +295,8 @@ class TitleStates:
     def open(cls, folder: Union[str, Path]) -> TitleStates:
         """Open a folder that `paddle-ranker store` wrote; checks the files' sizes, but not their contents.
 
-        Raises `CheckpointError` if it is no such folder, a file is missing or has another size, or a newer version of
-        the toolkit wrote it.
+        Raises `CheckpointError` if the folder has no `states.json`, a file is missing or has another size, or another
+        version of the toolkit wrote it.
         """
         folder = Path(folder)
         path = folder / INFO_FILE
@@ -331,7 +331,7 @@ class TitleStates:
 
     @property
     def arrays(self) -> list[Array]:
-        """The arrays in the files; large files are memory-mapped."""
+        """Arrays in the files; large files are memory-mapped."""
         return [*self._arrays.values()]
 
     def lengths_of(self, rows: Indices) -> NDArray[np.int64]:
@@ -342,7 +342,7 @@ class TitleStates:
 
     @cached_property
     def ids(self) -> list[str]:
-        """The titles' ids, in order; empty if they have none."""
+        """Ids of the titles, in order; empty if titles have no ids."""
         if "ids.npy" not in self.info.files:
             return []
         ends = self._array("id_ends").tolist()
@@ -375,9 +375,9 @@ class TitleStates:
 
     @cached_property
     def _by_tokens(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """(hashes of the titles' tokens, ascending; the titles' rows).
+        """Hashes of the titles' tokens, ascending, and the rows of these titles.
 
-        They are not stored, since Python's hashes differ between processes.
+        Hashes are not stored, since Python's differ between processes.
         """
         keys = np.array([hash(self.tokens_of(row).tobytes()) for row in range(len(self))], np.int64)
         order = np.argsort(keys, kind="stable")

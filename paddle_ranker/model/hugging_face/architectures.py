@@ -151,12 +151,8 @@ _MASKED_LM = {
     f"{HEAD}.decoder.bias": f"{HEAD}.decoder.bias",
 }
 _TRANSPOSED_IN_HEAD = f"{HEAD}.transform.dense.weight"
-_KINDS = {
-    "weight": "weight",
-    "bias": "bias",
-    "gamma": "weight",
-    "beta": "bias",
-}  # gamma, beta: from old TensorFlow checkpoints
+# gamma and beta are from old TensorFlow checkpoints.
+_KINDS = {"weight": "weight", "bias": "bias", "gamma": "weight", "beta": "bias"}
 BUFFERS = ("embeddings.position_ids", "embeddings.token_type_ids")  # constants, not parameters
 _OTHER_HEADS = re.compile(
     r"(^|\.)(cls|lm_head|lm_predictions|mask_predictions|qa_outputs|discriminator_predictions|generator_predictions"
@@ -214,7 +210,8 @@ def other_name(base: str, names: Mapping[str, str]) -> Optional[tuple[str, bool]
     """Return the other name of a parameter, and whether it is of a linear layer; None for an unknown parameter.
 
     base: the name, without `.weight` and `.bias`
-    names: the other names by these names; {} stands for a layer's number, and a star ends their names of linear layers
+    names: the other names, by names like `base`; {} stands for a layer's number, and a star ends transformers' names of
+        linear layers
     """
     number = _LAYER.search(base)
     pattern = _LAYER.sub("{}", base, count=1)

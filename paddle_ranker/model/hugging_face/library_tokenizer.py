@@ -63,9 +63,8 @@ _TYPED = (*_BERTS[:6], "DebertaV2Tokenizer")  # these return token types unless 
 _MPNET_ROLES = dict(zip(ROLES, ("[UNK]", "</s>", "<pad>", "<s>", "<mask>")))
 _GENERIC = ("PreTrainedTokenizer", "TokenizersBackend", "PythonBackend")  # these use tokenizer.json unchanged
 _PADDLE = "Ernie"  # prefix of the names of PaddleNLP's classes
-# Keys of tokenizer_config.json and special_tokens_map.json that never change ids: about decoding, file paths, chats,
-# padding (a score depends on its pair only), unsupported kinds of tokenizers, and special tokens, which are plain text
-# inside texts here.
+# Keys of tokenizer_config.json and special_tokens_map.json that never change ids. They are about decoding, file paths,
+# chats, padding, unsupported kinds of tokenizers, and special tokens, which are plain text inside texts here.
 _WITHOUT_EFFECT = (
     "add_bos_token", "add_eos_token", "additional_special_tokens", "auto_map", "backend", "bos_token",
     "chat_template", "clean_up_tokenization_spaces", "do_lowercase", "empty_token", "eos_token", "errors",
@@ -81,10 +80,8 @@ _ELSEWHERE = (
     "model_input_names", "model_max_length", "max_len", "word_rules", "truncation_side", "add_prefix_space",
     "do_lower_case", "strip_accents", "tokenize_chinese_chars", "split_by_punct",
 )  # fmt: skip
-_JAPANESE = {
-    "word_tokenizer_type": "basic",
-    "subword_tokenizer_type": "wordpiece",
-}  # others, such as MeCab, are unsupported
+# Other values, such as MeCab, are unsupported.
+_JAPANESE = {"word_tokenizer_type": "basic", "subword_tokenizer_type": "wordpiece"}
 _OF_TABLES = {"cell_trim_length": -1, "strip_column_names": False}
 # Keys of tokenizer.json that the library reads, or that never change ids.
 _JSON_KEYS = ("version", "padding", "pre_tokenizer", "post_processor", "decoder", "model", "normalizer", "added_tokens")
@@ -428,7 +425,7 @@ def _added_tokens(folder: Path, settings: ForeignConfig, special: Iterable[str])
 
 
 def _add_tokens(library: Tokenizer, tokens: Iterable[tuple[int, UncheckedObject]], folder: Path) -> None:
-    """Add tokens, (id, entry), to a tokenizer, which then splits texts at them before all else.
+    """Add tokens, (id, entry), to a tokenizer; it splits texts at these tokens first.
 
     Raises `CheckpointError` if an id would change.
     """

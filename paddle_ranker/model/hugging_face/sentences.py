@@ -309,7 +309,7 @@ def write_sentences(
         activation = "torch.nn.modules.activation.Tanh" if tanh else "torch.nn.modules.linear.Identity"
         _write(folder / name / "config.json", {**sizes, "activation_function": activation})
         write_weights(folder / name, {"linear.weight": np.ascontiguousarray(weight.T), "linear.bias": bias})
-    # All versions of the library can import these names.
+    # All versions of sentence-transformers can import these class names.
     listed_steps = [
         {"idx": number, "name": str(number), "path": name, "type": f"sentence_transformers.models.{kind}"}
         for number, (name, kind) in enumerate(steps)
@@ -382,7 +382,7 @@ def _pooling(folder: Path) -> tuple[str, bool]:
 def _dense(folder: Path) -> Dense:
     config = ForeignConfig.read(folder / "config.json", ("bias",))
     path = str(config.get("activation_function", f"{_TORCH}activation.Tanh"))
-    # The library also replaces a function that is not torch's by tanh.
+    # sentence-transformers also replaces a function that is not torch's by tanh.
     activation = _ACTIVATIONS.get(path.rpartition(".")[2]) if path.startswith("torch.") else "tanh"
     sizes: Unchecked = config.get("in_features"), config.get("out_features")
     makes = config.get("module_output_name", "sentence_embedding")
@@ -399,7 +399,7 @@ def _dense(folder: Path) -> Dense:
 
 
 def _prompts(settings: ForeignConfig) -> tuple[str, str]:
-    """Return the prompts of `encode_query` and of `encode_document`; log prompts that neither uses."""
+    """Return the prompts before queries and before texts; log all other prompts, which are not used."""
     prompts, default = _prompts_in(settings), settings.get("default_prompt_name")
     unused = [name for name, prompt in prompts.items() if prompt and name not in ("query", "document")]
     if unused or default not in (None, "query", "document"):

@@ -34,10 +34,10 @@ _RULES = {
     "strip_accents": "strip_accents",
     "handle_chinese_chars": "tokenize_chinese_chars",
 }
-# Canonical decompositions since Unicode 13; the library knows Unicode 12.
+# Canonical decompositions since Unicode 13; `tokenizers` knows Unicode 12.
 _YOUNG_DECOMPOSITIONS = {"\U00011938": "\U00011935\U00011930"}
 _SPACES = (0x09, 0x0A, 0x0D)  # control characters that are not dropped
-_SURROGATES = (0xD800, 0xDFFF)  # not allowed in texts and patterns of the library
+_SURROGATES = (0xD800, 0xDFFF)  # `tokenizers` allows none in texts and patterns
 _REPLACEMENT = (0xFFFD, 0xFFFD)  # also dropped
 
 _Range = tuple[int, int]  # first and last code point
@@ -106,7 +106,7 @@ def write_tokenizer(
 
 
 def _write_settings(target: Path, settings: UncheckedObject, inputs: list[str], fills_masks: bool) -> None:
-    """Write `tokenizer_config.json`, such that transformers loads `tokenizer.json` unchanged.
+    """Write a `tokenizer_config.json` with which transformers loads `tokenizer.json` unchanged.
 
     settings: further entries of `tokenizer_config.json`
     inputs: names of the model's inputs
@@ -123,7 +123,7 @@ def library_tokenizer(files: TokenizerFiles) -> Unchecked:
         from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
     special, rules = files.special_tokens, files.rules
     by_id = {token_id: token for token, token_id in files.token_to_id.items()}
-    # A repeated token leaves a gap in the ids, of which the library would warn.
+    # A repeated token leaves a gap in the ids, of which `tokenizers` would warn.
     vocabulary = {by_id.get(token_id, _filler(token_id)): token_id for token_id in range(files.vocab_size)}
     wordpiece: Unchecked = models.WordPiece
     tokenizer = Tokenizer(
@@ -137,7 +137,7 @@ def library_tokenizer(files: TokenizerFiles) -> Unchecked:
     )
     if rules.of_bert:
         tokenizer.normalizer, tokenizer.pre_tokenizer = bert, pre_tokenizers.BertPreTokenizer()
-    else:  # by the toolkit's table of characters: the library's table differs, and does not isolate symbols
+    else:  # by the toolkit's table of characters: that of `tokenizers` differs, and does not isolate symbols
         patterns = _Patterns.of(rules)
         steps = [normalizers.Replace(Regex(patterns.dropped), "")]
         if rules.do_lower_case:  # first, since lowercasing may add an accent
@@ -268,5 +268,5 @@ def _without_spaces(ranges: Iterable[_Range]) -> list[_Range]:
 
 
 def _class(ranges: Iterable[_Range]) -> str:
-    """Return a character class of these ranges in the syntax of Oniguruma, the regex engine of `tokenizers`."""
+    """Return a character class for ranges in the syntax of Oniguruma, the regex engine of `tokenizers`."""
     return "[" + "".join(f"\\x{{{first:x}}}-\\x{{{last:x}}}" for first, last in sorted(ranges)) + "]"

@@ -44,12 +44,8 @@ _CODES = re.compile(
     r"\.(SCB|qweight|qzeros|scales|g_idx|absmax|quant_map|nested_absmax|nested_quant_map|weight_format|weight_packed"
     r"|(weight|input)_(scale|zero_point|scale_inv)|quant_state\..*)$"
 )
-WEIGHT_FILES = (
-    SAFETENSORS_FILE,
-    SAFETENSORS_FILE + _INDEX,
-    TORCH_FILE,
-    TORCH_FILE + _INDEX,
-)  # the first that exists is read
+# The first file that exists is read.
+WEIGHT_FILES = (SAFETENSORS_FILE, SAFETENSORS_FILE + _INDEX, TORCH_FILE, TORCH_FILE + _INDEX)
 
 # Number types of safetensors -> NumPy's; bfloat16 is the upper half of a float32.
 _TYPES = {
@@ -378,7 +374,7 @@ def _read_archive(path: Path) -> Unchecked:
             raise RefusedPickleError("it is a TorchScript program")
         packed = [name for name, entry in entries.items() if entry.compress_type != zipfile.ZIP_STORED]
         if packed or sum(entry.file_size for entry in entries.values()) > path.stat().st_size:
-            # torch.save stores entries as they are, so these are bombs: packed, or several entries over the same bytes
+            # torch.save never packs entries. Packed entries, or several entries over the same bytes, are a bomb.
             raise RefusedPickleError(
                 f"its archive unpacks to more than its size ({', '.join(packed[:1]) or 'overlaps'})"
             )

@@ -26,7 +26,7 @@ class CellLogits(NamedTuple):
 
 
 class CellHeads(nn.Layer):
-    """Heads that select a column and an operation; the ranker's own head selects cells."""
+    """Heads that select a column and an operation; the ranker's head selects cells."""
 
     def __init__(self, config: TapasConfig):
         super().__init__()

@@ -18,7 +18,7 @@ from paddle_ranker.model.networks.cell_heads import CellHeads
 
 
 class _BoxEmbeddings(Embeddings):
-    """Embeddings with tables for the horizontal and the vertical coordinates, the heights and the widths of boxes."""
+    """BERT's embeddings, and tables for the coordinates, heights and widths of boxes."""
 
     def __init__(self, config: LayoutLMConfig, masks: Masks, size: int):
         super().__init__(config, masks, config.hidden_size)
@@ -95,7 +95,7 @@ class _LiltAttention(Attention):
 
         query, hidden: two tensors each, of states and of layouts, see `Attention.forward`
         """
-        root = sum(self.sizes) ** 0.5  # `attend` divides the sum by it, and each product has a root of its own
+        root = sum(self.sizes) ** 0.5  # `attend` divides by this root; each product needs the root of its size instead
         q, layout_q = self.q_proj(query[0]) * (root / self.sizes[0] ** 0.5), self.layout_q(query[1])
         q = self._joined(q, layout_q * (root / self.sizes[1] ** 0.5))
         k = self._joined(self.k_proj(hidden[0]), self.layout_k(hidden[1]))
@@ -139,7 +139,7 @@ class LiltLayer(EncoderLayer):
 
 
 class LiltEncoder(Encoder):
-    """Encoder of LiLT: a RoBERTa, beside a narrower transformer of the boxes that shares its attention weights."""
+    """Encoder of LiLT: a RoBERTa and a narrower transformer of boxes, which share their attention weights."""
 
     config: LiltConfig
 

@@ -66,7 +66,7 @@ class ModernBertEncoder(Encoder):
         return self.pooler(self.encoder.norm(first)[:, 0])
 
     def pool(self, states: Tensor, input_ids: Tensor) -> Tensor:
-        """Return the pooled output, `[batch, hidden]`: the first token's state, or the mean of all, as configured."""
+        """Return the pooled output, `[batch, hidden]`, of the first token's state or of the mean of all states."""
         pooling = "first" if self.config.classifier_pooling == "cls" else "mean"
         return self.pooler(pool_states(states, input_ids != self.config.pad_token_id, pooling))
 

@@ -50,7 +50,7 @@ class _Before(NamedTuple):
 
     layers: keys and values of each layer, as in `Prefixes`
     of_row: index of each row's prefix, `[rows]` int64
-    mask: additive mask of these keys, `[rows, 1, 1, longest]`
+    mask: additive mask of the prefixes' padding, `[rows, 1, 1, longest]`
     """
 
     layers: list[tuple[Tensor, Tensor]]
@@ -59,7 +59,7 @@ class _Before(NamedTuple):
 
 
 class _Block(NamedTuple):
-    """Attention queries that are computed together, with the mask of the keys that they see.
+    """Attention queries that are computed together, and the mask of their keys.
 
     start, stop: the queries' tokens, from `start` up to, not including, `stop`; `stop` None: to the last token
     mask: additive mask of the prefix's keys, if any, then of the keys before `stop`
@@ -259,8 +259,9 @@ def _shared(ids: Array) -> int:
 
 
 def _blocks(length: int, before: Optional[Prefixes] = None) -> list[_Block]:
-    """Divide the queries of rows of `length` tokens into blocks; return these with their masks.
+    """Divide queries into blocks with masks.
 
+    length: number of tokens of each row
     before: prefixes that the rows follow, or None
     """
     blocks = []
@@ -406,7 +407,7 @@ class _Qwen3Layer(nn.Layer):
         self.activation = activation_named(config.hidden_act)
 
     def forward(self, hidden: Tensor, context: _Context, last: Optional[_Last] = None) -> Tensor:
-        """Return the output, `[batch, length, width]`; with `last` that of last tokens, `[batch, 1, width]`."""
+        """Return the output, `[batch, length, width]`; with `last`, of each row's last token, `[batch, 1, width]`."""
         attended = self.self_attn(self.norm1(hidden), context, last)
         hidden = (hidden if last is None else last.of(hidden)) + attended
         inner = self.norm2(hidden)

@@ -39,7 +39,7 @@ class _NormOverTime(nn.Layer):
 
 
 class _SoundConvolution(nn.Layer):
-    """The `number`-th convolution over samples, with its norm, if any, and its activation."""
+    """Convolution over samples (`number` 0) or over the frames of the convolution before; with norm and activation."""
 
     def __init__(self, config: SoundConfig, number: int):
         super().__init__()

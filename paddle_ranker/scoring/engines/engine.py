@@ -1,4 +1,4 @@
-"""The interface of engines, and a pool for engines that need an object per thread."""
+"""Interface of engines, and a pool for engines that need an object per thread."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The engines by name. NumPy is not imported here; an engine's module is imported only when the engine is opened."""
+"""Engines by name. This module imports no NumPy, and an engine's module only when the engine is opened."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def is_installed(engine: str) -> bool:
 
 
 def _imported(module: str, name: str) -> Open:
-    """Return an `EngineKind.open` that imports `module` and calls the engine class or function `name` in it."""
+    """Return an `EngineKind.open` that calls the class or function `name` of a module, imported when it is called."""
 
     def opened(folder: ExportedFolder, options: LoadOptions) -> Engine:
         engine: Engine = getattr(importlib.import_module(f"paddle_ranker.scoring.engines.{module}"), name)(

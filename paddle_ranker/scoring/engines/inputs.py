@@ -37,7 +37,7 @@ class InputLimits:
         self._longest = texts * sum(config.longest_pair for config in configs)
 
     def smallest(self) -> Arrays:
-        """Return a small batch that is valid for any graph with these inputs; a blend's has tokens for each member."""
+        """Return a small batch that any graph with the model's inputs accepts; a blend's has tokens for each member."""
         types = [_TYPES * member + side for member in range(len(self._vocabulary)) for side in (0, 0, 0, 1, 1)]
         arrays: Arrays = {}
         for spec in self.signature.inputs:

@@ -68,7 +68,7 @@ class OpenVinoEngine:
             return self.limits.empty()
         with self._requests.lend() as request:
             request.infer(checked, share_inputs=True)
-            # Copies, since the next batch overwrites the request's own memory.
+            # Copies, since the next batch overwrites the request's memory.
             return self.limits.typed(
                 {name: np.array(request.get_output_tensor(place).data) for name, place in self._read.items()}
             )

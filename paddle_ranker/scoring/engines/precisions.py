@@ -56,8 +56,8 @@ def has_bf16(cpuinfo: Optional[str] = None) -> bool:
 def has_int8(cpuinfo: Optional[str] = None) -> bool:
     """Return whether the processor sums products of bytes in 32 bits, so that int8 weights may use all 8 bits.
 
-    x86 processors without such instructions sum two products in 16 bits, which overflows unless weights use only 7
-    bits.
+    x86 processors without the instructions of `_INT8` sum two products in 16 bits, which overflows unless weights use
+    only 7 bits.
     """
     fields = processor_fields(read_cpuinfo() if cpuinfo is None else cpuinfo)
     return not fields or any(flag in fields.get("flags", "").split() for flag in _INT8)

@@ -149,8 +149,9 @@ class Quantizer:
         """Return the products by decreasing error: the result's mean squared error over its mean square."""
         errors = {}
         for product in self.products:
-            rows, weight = calibrated.samples[product.activation], self._array(product.weight)
-            scale, zero = activation_scale(*self._range(calibrated, product))
+            name, weight = product.activation, self._array(product.weight)
+            rows = calibrated.samples[name]
+            scale, zero = activation_scale(calibrated.lowest[name], calibrated.highest[name])
             quantized = (np.clip(np.rint(rows / scale) + zero, 0, _LEVELS) - zero) * scale
             integers, scales = quantize_weight(weight, full_range)
             exact = rows @ weight
@@ -194,9 +195,6 @@ class Quantizer:
         from onnx import numpy_helper
 
         return np.asarray(numpy_helper.to_array(self._weights[name]), np.float32)
-
-    def _range(self, calibrated: Calibrated, product: Product) -> tuple[float, float]:
-        return calibrated.lowest[product.activation], calibrated.highest[product.activation]
 
 
 def activation_scale(lowest: float, highest: float) -> tuple[np.floating, np.integer]:

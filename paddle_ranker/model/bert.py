@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from typing import Optional
+from typing import ClassVar, Optional
 
 import numpy as np
 import paddle
@@ -90,10 +90,14 @@ def places_of(token_type_ids: Tensor, size: int) -> Tensor:
 
 
 class Embeddings(nn.Layer):
-    """Embeddings of tokens: sum of word, position, type (and task) embeddings, then LayerNorm and dropout."""
+    """Embeddings of tokens: sum of word, position, type (and task) embeddings, then LayerNorm and dropout.
 
-    def __init__(self, config: EncoderConfig, masks: Masks, size: int):
+    size: width of the embeddings; 0: that of the layers
+    """
+
+    def __init__(self, config: EncoderConfig, masks: Masks, size: int = 0):
         super().__init__()
+        size = size or config.hidden_size
         self.word_embeddings = nn.Embedding(config.vocab_size, size)
         self.position_embeddings = nn.Embedding(config.max_position_embeddings, size)
         if config.type_vocab_size > 0:
@@ -248,9 +252,9 @@ def _apart(queries: Tensor, keys: Tensor) -> Tensor:
 class _Layers(nn.Layer):
     """Container of the layers, which PaddleNLP's checkpoints call `encoder.layers.<i>`."""
 
-    def __init__(self, config: EncoderConfig, masks: Masks):
+    def __init__(self, config: EncoderConfig, masks: Masks, layer: type[EncoderLayer]):
         super().__init__()
-        self.layers = nn.LayerList([EncoderLayer(config, masks) for _ in range(config.num_hidden_layers)])
+        self.layers = nn.LayerList([layer(config, masks) for _ in range(config.num_hidden_layers)])
         if config.normalize_before:
             self.norm = nn.LayerNorm(config.hidden_size, epsilon=config.layer_norm_eps)
 
@@ -282,8 +286,16 @@ class _Seeded:
 class Encoder(nn.Layer):
     """Encoder of token ids into hidden states, or into one pooled vector per sequence.
 
-    Encoders of other families override the methods that create the parts, or `_embed`, `forward` and `pooled`.
+    Encoders of other families state other classes of parts, or override the methods that create them, or `_embed`,
+    `forward` and `pooled`.
+
+    Attributes:
+        embeddings_class: class of `embeddings`, called with the configuration and the masks of dropout.
+        layer_class: class of the layers.
     """
+
+    embeddings_class: ClassVar[type[nn.Layer]] = Embeddings
+    layer_class: ClassVar[type[EncoderLayer]] = EncoderLayer
 
     def __init__(self, config: EncoderConfig):
         super().__init__()
@@ -298,10 +310,10 @@ class Encoder(nn.Layer):
         self._initialise()
 
     def _make_embeddings(self) -> nn.Layer:
-        return Embeddings(self.config, self.masks, self.config.hidden_size)
+        return self.embeddings_class(self.config, self.masks)
 
     def _make_layers(self) -> nn.Layer:
-        return _Layers(self.config, self.masks)
+        return _Layers(self.config, self.masks, self.layer_class)
 
     def _make_pooler(self) -> nn.Layer:
         return Pooler(self.config.hidden_size)

@@ -59,7 +59,6 @@ class _ScoresPairs(ModelKind[RankerInfo, PairEncoderT]):
         self.name, self.prefix = name, prefix
 
     def describe(self, form: str) -> tuple[str, str]:
-        """Return the `what` and the `use` (see `ModelKind`) of a folder that holds a ranker in `form`."""
         return _RANKERS.get(form, (self.what, self.use))
 
     def read_info(self, folder: Path) -> Optional[RankerInfo]:
@@ -80,19 +79,17 @@ class _ScoresPairs(ModelKind[RankerInfo, PairEncoderT]):
         return AnsweringNetwork(model.network), (LOGIT, TOKEN_LOGITS, OPERATION_LOGITS)
 
     def static_network(self, model: TrainedModel[RankerInfo, PairEncoderT]) -> nn.Layer:
-        """Return a network that computes the probability, calibrated if the ranker is, and the logit."""
+        """Return a network that computes the probability, after a calibration, and the logit before it."""
         from paddle_ranker.model.network import ScoringNetwork
 
         return ScoringNetwork(model.network, model.info.calibration)
 
     def sample_inputs(self, encoder: PairEncoderT, info: RankerInfo) -> Iterator[Arrays]:
-        """Yield batches of made-up pairs, both short and truncated ones."""
         return sample_batches(encoder)
 
     def timing_inputs(
         self, encoder: PairEncoderT, info: RankerInfo, shapes: Sequence[tuple[int, int]]
     ) -> Iterator[Arrays]:
-        """Yield a batch of made-up Chinese texts for each (pairs, tokens per pair) of `shapes`."""
         return timing_batches(encoder, shapes)
 
     def write_info(self, folder: Path, info: RankerInfo) -> None:
@@ -115,7 +112,6 @@ class RankerKind(_ScoresPairs[PairEncoder]):
         return load_single(source, options)
 
     def parts(self, model: TrainedModel[RankerInfo, PairEncoder]) -> tuple[ModelPart, ...]:
-        """Return the lower and the upper layers of a split ranker."""
         if not model.info.stored_titles:
             return ()
         from paddle_ranker.model.split import LowerLayers, UpperLayers, similarity_sizes
@@ -158,7 +154,6 @@ class BlendKind(_ScoresPairs[BlendedPairEncoder]):
         return tuple(require_config(folder / name) for name in blend_of(folder, info)["members"])
 
     def row_encoder(self, folder: Path, info: RankerInfo, options: LoadOptions) -> BlendedPairEncoder:
-        """Create the row encoder that combines those of all members."""
         members = []
         for name in blend_of(folder, info)["members"]:
             member = RankerInfo.read(folder / name)
@@ -229,7 +224,6 @@ class TowerKind(ModelKind[TowerInfo, RowsOfTower]):
         return load_tower(source, options)
 
     def sample_inputs(self, encoder: RowsOfTower, info: TowerInfo) -> Iterator[Arrays]:
-        """Yield batches of made-up inputs: texts, both short and truncated ones; or noise for pictures and sounds."""
         return sample_batches(encoder.tokens) if isinstance(encoder, TextEncoder) else encoder.samples()
 
     def write_descriptions(self, folder: Path, model: TrainedModel[TowerInfo, RowsOfTower]) -> None:

@@ -164,21 +164,14 @@ def shown_probability(probability: float) -> float:
     return float(str(np.float32(probability)))
 
 
-def shown_pair(
-    query: str,
-    title: str,
-    probability: float,
-    recall_score: Optional[float],
-    names: tuple[str, str] = ("query", "title"),
-) -> dict[str, object]:
-    """Return the dict that prediction prints for a pair: its texts under `names`, any `recall_score`, `pred_prob`."""
-    recalled = {} if recall_score is None else {"recall_score": recall_score}
-    return {names[0]: query, names[1]: title, **recalled, "pred_prob": shown_probability(probability)}
-
-
 def printed_pair(
     query: str, title: str, probability: float, recall_score: Optional[float], names: tuple[str, str], form: str
 ) -> str:
-    """Return the line that prediction prints for a pair, in the format dict or json."""
-    shown = shown_pair(query, title, probability, recall_score, names)
+    """Return the line that prediction prints for a pair.
+
+    names: keys of the query and of the title
+    form: format, dict or json
+    """
+    recalled = {} if recall_score is None else {"recall_score": recall_score}
+    shown = {names[0]: query, names[1]: title, **recalled, "pred_prob": shown_probability(probability)}
     return json_text(shown) if form == "json" else str(shown)

@@ -28,7 +28,7 @@ from paddle_ranker.encoding.tokenizers.tokenizer_folder import (
     read_settings,
     token_text,
 )
-from paddle_ranker.errors import CheckpointError, brief, package_for, quoted
+from paddle_ranker.errors import CheckpointError, brief, quoted
 from paddle_ranker.model.hugging_face.tokenizer import (
     library_tokenizer,
     rules_of_json,
@@ -454,8 +454,8 @@ def _prefix(library: Tokenizer, tokenizer: TokenizerDescription) -> None:
 
 def _tokenizer_of_merges(folder: Path, settings: UncheckedObject) -> Tokenizer:
     """Create RoBERTa's byte-level BPE, `<s> query </s></s> title </s>`, from `vocab.json` and `merges.txt`."""
-    with package_for(MERGES_FILE, "tokenizers"):
-        from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
+
     try:
         pieces = read_json(folder / PIECES_FILE)
         lines = read_file(folder / MERGES_FILE, MOST_BYTES).decode("utf-8").split("\n")
@@ -500,8 +500,8 @@ def tokenizer_of_sentencepiece(path: Path, settings: UncheckedObject, reserved: 
 
     Raises `CheckpointError` if the file is damaged, or its model is not Unigram.
     """
-    with package_for(path.name, "tokenizers"):
-        from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+    from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+
     model = read_sentencepiece(path)
     kind, rules = model.trainer_spec.model_type, model.normalizer_spec
     if kind != _UNIGRAM:

@@ -24,7 +24,7 @@ from paddle_ranker.encoding.tokenizers.tokenizer_folder import (
     TokenizerFiles,
     read_settings,
 )
-from paddle_ranker.errors import CheckpointError, package_for, quoted
+from paddle_ranker.errors import CheckpointError, quoted
 from paddle_ranker.storage.untrusted import Unchecked, UncheckedObject
 from paddle_ranker.unicode.character_kinds import INVISIBLE, MARK, SYMBOL, UNASSIGNED, unicode_table
 
@@ -119,8 +119,8 @@ def _write_settings(target: Path, settings: UncheckedObject, inputs: list[str], 
 
 def library_tokenizer(files: TokenizerFiles) -> Unchecked:
     """Create a tokenizer of `tokenizers` that gives texts the same ids as a WordPiece tokenizer's files."""
-    with package_for(f"writing {TOKENIZER_FILE}", "tokenizers"):
-        from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+    from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+
     special, rules = files.special_tokens, files.rules
     by_id = {token_id: token for token, token_id in files.token_to_id.items()}
     # A repeated token leaves a gap in the ids, of which `tokenizers` would warn.

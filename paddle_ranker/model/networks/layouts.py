@@ -21,7 +21,7 @@ class _BoxEmbeddings(Embeddings):
     """BERT's embeddings, and tables for the coordinates, heights and widths of boxes."""
 
     def __init__(self, config: LayoutLMConfig, masks: Masks, size: int):
-        super().__init__(config, masks, config.hidden_size)
+        super().__init__(config, masks)
         for name in ("x", "y", "h", "w"):
             table = nn.Embedding(config.max_2d_position_embeddings, size)
             setattr(self, f"{name}_position_embeddings", table)
@@ -52,9 +52,7 @@ class LayoutLMEncoder(Encoder):
     """Encoder of LayoutLM: a BERT whose tokens also have boxes."""
 
     config: LayoutLMConfig
-
-    def _make_embeddings(self) -> nn.Layer:
-        return LayoutLMEmbeddings(self.config, self.masks)
+    embeddings_class = LayoutLMEmbeddings
 
 
 class LiltEmbeddings(_BoxEmbeddings):
@@ -142,14 +140,7 @@ class LiltEncoder(Encoder):
     """Encoder of LiLT: a RoBERTa and a narrower transformer of boxes, which share their attention weights."""
 
     config: LiltConfig
-
-    def _make_embeddings(self) -> nn.Layer:
-        return LiltEmbeddings(self.config, self.masks)
-
-    def _make_layers(self) -> nn.Layer:
-        layers = super()._make_layers()
-        layers.layers = nn.LayerList([LiltLayer(self.config, self.masks) for _ in layers.layers])
-        return layers
+    embeddings_class, layer_class = LiltEmbeddings, LiltLayer
 
     def _after(self, layers: nn.LayerList, hidden: Tensor, mask: Tensor) -> Tensor:
         return self._through(layers, hidden, mask)[:, :, : self.config.hidden_size]
@@ -176,7 +167,7 @@ class TapasEmbeddings(Embeddings):
     config: TapasConfig
 
     def __init__(self, config: TapasConfig, masks: Masks):
-        super().__init__(config, masks, config.hidden_size)
+        super().__init__(config, masks)
         for number, size in enumerate(config.type_vocab_sizes[1:], 1):
             setattr(self, f"token_type_embeddings_{number}", nn.Embedding(size, config.hidden_size))
 
@@ -194,10 +185,8 @@ class TapasEncoder(Encoder):
     """Encoder of TAPAS: a BERT whose tokens also have the cells of a table as places."""
 
     config: TapasConfig
+    embeddings_class = TapasEmbeddings
 
     def __init__(self, config: TapasConfig):
         super().__init__(config)
         self.cells = CellHeads(config) if config.names_cells else None
-
-    def _make_embeddings(self) -> nn.Layer:
-        return TapasEmbeddings(self.config, self.masks)

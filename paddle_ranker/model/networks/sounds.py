@@ -126,9 +126,7 @@ class SoundTransformer(Encoder):
     """wav2vec 2.0's and HuBERT's encoder of samples."""
 
     config: SoundConfig
-
-    def _make_embeddings(self) -> nn.Layer:
-        return _Frames(self.config, self.masks)
+    embeddings_class = _Frames
 
     def _make_pooler(self) -> nn.Layer:
         return nn.Layer()

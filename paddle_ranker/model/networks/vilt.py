@@ -20,7 +20,7 @@ class ViltEmbeddings(Embeddings):
     config: ViltConfig
 
     def __init__(self, config: ViltConfig, masks: Masks):
-        super().__init__(config, masks, config.hidden_size)
+        super().__init__(config, masks)
         size, self.side = config.hidden_size, config.image_size // config.patch_size
         self.patch_embeddings = nn.Conv2D(3, size, config.patch_size, config.patch_size)
         self.class_embedding = nn.Embedding(1, size)
@@ -74,9 +74,7 @@ class ViltEncoder(Encoder):
     """Encoder of ViLT."""
 
     config: ViltConfig
-
-    def _make_embeddings(self) -> nn.Layer:
-        return ViltEmbeddings(self.config, self.masks)
+    embeddings_class = ViltEmbeddings
 
     def _initialise(self) -> None:
         """Initialise as BERT, but give a picture's positions and kinds the scale of words, which pass a LayerNorm.

@@ -45,7 +45,6 @@ class DygraphEngine:
         self.batch_tokens = fastest_tokens(self._device, 0)
 
     def run(self, arrays: Arrays) -> Arrays:
-        """Return a dict from output name to array."""
         return dict(zip(self.outputs, self.call(self.network, arrays)))
 
     def call(self, function: Callable[..., object], arrays: Arrays) -> list[Array]:  # type: ignore[explicit-any]

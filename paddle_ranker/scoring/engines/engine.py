@@ -45,7 +45,7 @@ class Engine(Protocol):
     limits: InputLimits
 
     def run(self, arrays: Arrays) -> Arrays:
-        """Return a dict from output name to array for one padded batch, as made by `Columns.pad`.
+        """Return the outputs that the model's signature reads, by name, for a padded batch (`Columns.pad`).
 
         Raises `DataError` for inputs that would otherwise make the engine read outside its memory.
         """

@@ -77,7 +77,6 @@ class OnnxRuntimeEngine:
         self.limits = InputLimits(folder.signature, folder.configs)
 
     def run(self, arrays: Arrays) -> Arrays:
-        """Return a dict from name to array of the outputs in `signature.read`."""
         checked = self.limits.check(arrays)
         if not self.limits.rows(checked):
             return self.limits.empty()

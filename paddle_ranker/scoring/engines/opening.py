@@ -23,7 +23,7 @@ from paddle_ranker.scoring.engines.engine_registry import AUTO, DEFAULT, ENGINES
 from paddle_ranker.scoring.engines.precisions import require_offered
 
 _SECONDS = 1.0  # seconds of timing, shared among the engines
-_SHAPES = ((32, 24), (32, 40), (4, 64))  # (pairs, approximate tokens per pair)
+_SHAPES = ((32, 24), (32, 40), (4, 64))  # (pairs, approximate tokens per pair), as of web queries and titles
 
 
 def open_engine(folder: ExportedFolder, options: LoadOptions) -> Engine:
@@ -75,7 +75,7 @@ def open_fastest(folder: ExportedFolder, options: LoadOptions) -> Engine:
     if len(opened) == 1:
         _report(folder.folder, f"{opened[0].name}, the only one here", reasons)
         return opened[0]
-    seconds = time_engines(opened, _batches(folder))
+    seconds = time_engines(opened, list(folder.kind.timing_inputs(folder.row_encoder(), folder.info, _SHAPES)))
     best = min(range(len(opened)), key=lambda number: seconds[number])
     ratios = ", ".join(
         f"{engine.name} {seconds[number] / seconds[best]:.2f}"
@@ -115,11 +115,6 @@ def time_engines(
             return best
 
 
-def _batches(folder: ExportedFolder) -> list[Arrays]:
-    """Return batches to time engines on: made-up texts with the lengths of web queries and titles."""
-    return list(folder.kind.timing_inputs(folder.row_encoder(), folder.info, _SHAPES))
-
-
 # The smallest normal float32 above 0, about 1e-38, and the largest float32 below 1.
 _LEAST, _MOST = float(np.finfo(np.float32).tiny), 1.0 - 2.0**-24
 
@@ -134,7 +129,6 @@ class LogitOfProbability:
             self.batch_tokens = engine.batch_tokens
 
     def run(self, arrays: Arrays) -> Arrays:
-        """Return the output `predict`, and the `logit` computed from it."""
         outputs = self._engine.run(arrays)
         return {**outputs, "logit": logit_of(outputs["predict"], self._calibration)}
 

@@ -62,7 +62,6 @@ class OpenVinoEngine:
         self._requests: Pool[InferRequest] = Pool(self._model.create_infer_request)
 
     def run(self, arrays: Arrays) -> Arrays:
-        """Return a dict from name to array of the outputs in `signature.read`."""
         checked = self.limits.check(arrays)
         if not self.limits.rows(checked):
             return self.limits.empty()

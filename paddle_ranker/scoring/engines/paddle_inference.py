@@ -18,7 +18,7 @@ from paddle_ranker.scoring.engines.engine import Pool, fastest_tokens
 from paddle_ranker.scoring.engines.inputs import InputLimits, check_names
 
 if TYPE_CHECKING:
-    from paddle.inference import Config, PrecisionType, Predictor
+    from paddle.inference import Config, Predictor
 
 TENSORRT_ROWS = 256  # maximum rows that TensorRT compiles a graph for
 _GPU_MEMORY_MB = 256  # the process's initial share; it grows as needed
@@ -60,17 +60,16 @@ class PaddleInferenceEngine:
         self._folder = folder
         self._device, self._threads, self._tensorrt = device, thread_count(options.threads), tensorrt
         self.batch_tokens = fastest_tokens(kind, options.threads)
-        predictor = self._load(folder)
+        predictor = self._load()
         self._predictors: Pool[Predictor]
         if folder.program.suffix == ".json":
             # Paddle 3's clones copy all parameters: this predictor computes, and another one is loaded only if needed.
-            self._predictors = Pool(lambda: self._load(folder), predictor)
+            self._predictors = Pool(self._load, predictor)
         else:
             # Clones share the parameters. The original computes nothing: while it computes, it cannot be cloned.
             self._predictors = Pool(predictor.clone)
 
     def run(self, arrays: Arrays) -> Arrays:
-        """Run the model on the inputs `arrays`; return the outputs that `signature.read` names, as arrays by name."""
         checked = self.limits.check(arrays)
         rows = self.limits.rows(checked)
         if not rows:
@@ -86,15 +85,16 @@ class PaddleInferenceEngine:
         step = TENSORRT_ROWS if self._tensorrt else rows
         return [{name: array[at : at + step] for name, array in arrays.items()} for at in range(0, rows, step)]
 
-    def _load(self, folder: ExportedFolder) -> Predictor:
+    def _load(self) -> Predictor:
         """Return a predictor that has computed a test batch."""
+        folder = self._folder
         # Either set of operations in bfloat16 works on one version of Paddle and breaks on the other.
         attempts: list[Optional[frozenset[str]]] = [None]
         if self.precision == "bf16" and folder.program.suffix == ".pdmodel":
             attempts = [_BF16_OPERATIONS, frozenset({"fc", "matmul_v2", "fused_matmul"})]
         for number, operations in enumerate(attempts, 1):
             try:
-                predictor = self._inference.create_predictor(self._config(folder, operations))
+                predictor = self._inference.create_predictor(self._config(operations))
                 outputs = len(predictor.get_output_names())
                 names = predictor.get_input_names()
                 check_names(folder.program, names, outputs, folder.signature, len(folder.outputs))
@@ -110,7 +110,8 @@ class PaddleInferenceEngine:
                 return predictor
         raise AssertionError("the last attempt returns or raises")
 
-    def _config(self, folder: ExportedFolder, bf16_operations: Optional[frozenset[str]]) -> Config:
+    def _config(self, bf16_operations: Optional[frozenset[str]]) -> Config:
+        folder = self._folder
         config = self._inference.Config(str(folder.program), str(folder.parameters))
         config.disable_glog_info()
         kind, _, number = self._device.partition(":")
@@ -119,7 +120,8 @@ class PaddleInferenceEngine:
             precision = {"fp32": types.Float32, "bf16": types.Bfloat16, "fp16": types.Half}[self.precision]
             config.enable_use_gpu(_GPU_MEMORY_MB, int(number or 0), precision)
             if self._tensorrt:
-                self._enable_tensorrt(config, precision)
+                config.enable_tensorrt_engine(1 << 30, TENSORRT_ROWS, 3, precision, False, False)
+                config.set_trt_dynamic_shape_info(*tensorrt_shapes(folder))
         elif kind == "xpu":
             config.enable_xpu()
             config.set_xpu_device_id(int(number or 0))
@@ -136,10 +138,6 @@ class PaddleInferenceEngine:
             config.enable_new_executor(True)  # without it, memory optimization finds no predictor
         config.enable_memory_optim()
         return config
-
-    def _enable_tensorrt(self, config: Config, precision: PrecisionType) -> None:
-        config.enable_tensorrt_engine(1 << 30, TENSORRT_ROWS, 3, precision, False, False)
-        config.set_trt_dynamic_shape_info(*tensorrt_shapes(self._folder))
 
 
 def tensorrt_shapes(folder: ExportedFolder) -> list[dict[str, list[int]]]:

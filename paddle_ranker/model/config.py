@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar, Optional
 
 from paddle_ranker.errors import CheckpointError, listed, quoted
-from paddle_ranker.storage.declared import MOST, Between, Count, Length, OneOf, Positive, require_declared
+from paddle_ranker.storage.declared import LONGEST, MOST, Between, Count, Length, OneOf, Positive, require_declared
 from paddle_ranker.storage.untrusted import UncheckedObject
 
 ACTIVATIONS = (
@@ -17,7 +17,7 @@ ACTIVATIONS = (
 )  # fmt: skip
 Activation = Annotated[str, OneOf(*ACTIVATIONS)]
 Share = Annotated[float, Between(0, 1)]
-_Offset = Annotated[int, Between(-1, MOST)]  # -1: not stated
+_Offset = Annotated[int, Between(-1, LONGEST)]  # -1: not stated
 # Families whose positions start after the padding index.
 _ROBERTAS = ("roberta", "xlm-roberta", "camembert", "mpnet", "longformer", "lilt")
 ENCODER_PREFIX = "encoder."  # begins the names of the encoder's parameters

@@ -26,7 +26,7 @@ from paddle_ranker.export.parity import Parity, checks_of, compare, network_outp
 from paddle_ranker.export.static_model import StaticModel, name_outputs
 from paddle_ranker.model.bert import Encoder
 from paddle_ranker.model.builtin_kinds import KINDS
-from paddle_ranker.model.exported import GRAPH_FORMATS, ExportedFolder, open_exported
+from paddle_ranker.model.exported import GRAPH_FORMATS, ExportedFolder, open_exported, program_file
 from paddle_ranker.model.model_folder import MODEL, identify
 from paddle_ranker.model.model_kind import (
     RANKER_SIGNATURE,
@@ -148,11 +148,6 @@ def write_static_model(network: nn.Layer, target: Path, signature: Signature = R
             vars(layer).pop("forward", None)
     target.with_name(f"{target.name}.pdiparams.info").unlink(missing_ok=True)  # needed only for further training
     name_outputs(program_file(target.parent, target.name), signature.output_names)
-
-
-def program_file(folder: Path, prefix: str) -> Path:
-    """Return the file of a static model's graph, whichever Paddle version wrote it."""
-    return next(path for path in (folder / f"{prefix}.{format}" for format in GRAPH_FORMATS) if path.is_file())
 
 
 def _facts(folder: Path, prefix: str, signature: Signature, parities: dict[str, Parity]) -> ExportFacts:

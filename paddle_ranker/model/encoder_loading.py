@@ -78,7 +78,7 @@ class Checkpoint:
 
     @property
     def has_trained_pooler(self) -> bool:
-        """Whether the checkpoint has a trained pooler; a bias that is not zero shows this."""
+        """Whether the checkpoint has a trained pooler, whose bias is then not zero."""
         bias = self.arrays.get(f"{ENCODER_PREFIX}{_POOLER}dense.bias")
         return bias is not None and bool(np.any(bias))
 

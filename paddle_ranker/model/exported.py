@@ -105,8 +105,7 @@ class Exported(Generic[InfoT, EncoderT]):
     @property
     def program(self) -> Path:
         """File of the graph."""
-        candidates = [self.folder / f"{self.prefix}.{format}" for format in GRAPH_FORMATS]
-        return next(path for path in candidates if path.is_file())
+        return program_file(self.folder, self.prefix)
 
     @property
     def parameters(self) -> Path:
@@ -179,8 +178,13 @@ def open_exported(source: Path, role: Role[InfoT, EncoderT], prefix: Optional[st
     return exported
 
 
+def program_file(folder: Path, prefix: str) -> Path:
+    """Return the file of a static model's graph, which either version of Paddle wrote."""
+    return next(path for path in (folder / f"{prefix}.{format}" for format in GRAPH_FORMATS) if path.is_file())
+
+
 def _remedy(folder_type: FolderType) -> str:
-    """Return the end of a message about a folder without a static model: how to get one."""
+    """Return the end of an error about a folder without a static model: how to make a static model."""
     if folder_type.kind is None or not folder_type.kind.is_ranker:
         return f": it is {folder_type.what}; {folder_type.use}"
     return f"; make it with: {EXPORT.replace('RANKER', str(folder_type.folder))} FOLDER (it is {folder_type.what})"

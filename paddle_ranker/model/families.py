@@ -85,7 +85,7 @@ class EncoderFamily:
 
     @property
     def is_causal(self) -> bool:
-        """Whether a token attends only to itself and earlier tokens, so that only the last token has seen all."""
+        """Whether a token attends only to itself and to earlier tokens; only the last has then seen the whole text."""
         return self.architecture is not None and self.architecture.answers
 
 

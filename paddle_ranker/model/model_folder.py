@@ -160,7 +160,7 @@ class FolderType:
             raise self.refusal(role.wanted)
 
     def require_parameters(self, role: Role[InfoT, EncoderT]) -> None:
-        """Raise `CheckpointError`, as for a role, unless the model has the parameters of one network."""
+        """Raise the error of `require` unless the model has the parameters of a single network."""
         file = self.path if self.path.is_file() else self.path / PARAMETERS_FILE
         if self.form not in _STARTS or (self.form == TRAINED and not file.is_file()):
             raise self.refusal(role.wanted)

@@ -116,7 +116,7 @@ class SimilarityHead(FeatureHead):
 
     @property
     def sizes(self) -> tuple[int, int]:
-        """(size of a text's concatenated vectors, size of a token's matches); see `Side`."""
+        """Sizes of a text's concatenated vectors and of a token's matches, see `Side`."""
         hidden = self.tower.config.hidden_size
         return self.model.info.size + (len(self._depths) + 1) * hidden, 2 * hidden
 
@@ -184,7 +184,7 @@ class SimilarityHead(FeatureHead):
 
 
 def depths_of(layers: int) -> list[int]:
-    """Return the layers whose mean states are compared, about one per quarter; the first is 0, the embeddings."""
+    """Return the layers whose mean states are compared: the embeddings (0), then about one layer per quarter."""
     return sorted({round(layers * quarter / 4) for quarter in range(4)})
 
 

@@ -132,7 +132,7 @@ def lower_digest(network: RankerNetwork, encoder: RowEncoder) -> str:
 
 
 def _settings(config: EncoderConfig) -> str:
-    """Return the settings that differ from their defaults, as text; so a new setting changes no digest."""
+    """Describe a configuration by the settings that differ from their defaults, so that new settings keep digests."""
     values = ((field.name, getattr(config, field.name), field.default) for field in dataclasses.fields(config))
     return f"{type(config).__name__}{[(name, value) for name, value, default in values if value != default]}"
 

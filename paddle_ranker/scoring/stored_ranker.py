@@ -136,11 +136,11 @@ class SplitRanker:
         return StoredPairs(query, titles, np.zeros(len(titles), np.int64), self.encoder.pad_id)
 
     def logits_of(self, pairs: StoredPairs) -> Floats:
-        """Return the logits of pairs as `logits` does; the pairs' queries are encoded and have no states yet."""
+        """Return the logits of pairs, as `logits` does, whose queries are encoded but have no states yet."""
         return self._upper.logits(self._with_states(pairs))
 
     def compute(self, pairs: StoredPairs, rows: NDArray[np.int64]) -> Arrays:
-        """Return the outputs for some pairs, by name, computed as one batch; the pairs' queries have no states yet.
+        """Compute the outputs, by name, of a batch of pairs whose queries are encoded but have no states yet.
 
         rows: indices of the pairs, `[batch]`
         """

@@ -21,11 +21,11 @@ from paddle_ranker.__main__ import main
 from paddle_ranker.commands.convert import ConvertOptions, convert
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.export.parity import network_outputs
-from paddle_ranker.export.static_graph import export_model, program_file, write_static_model
+from paddle_ranker.export.static_graph import export_model, write_static_model
 from paddle_ranker.export.static_model import StaticModel
 from paddle_ranker.model.builtin_kinds import KINDS
 from paddle_ranker.model.config import EncoderConfig, ModernBertConfig
-from paddle_ranker.model.exported import open_exported
+from paddle_ranker.model.exported import open_exported, program_file
 from paddle_ranker.model.families import config_from
 from paddle_ranker.model.hugging_face.folder import read_model
 from paddle_ranker.model.load_options import LoadOptions

@@ -298,7 +298,7 @@ class _Last:
         return paddle.matmul(self.chosen, states)
 
     def block(self, before: Optional[_Before]) -> _Block:
-        """Return the block whose queries are the rows' last tokens; `before` has the rows' prefixes."""
+        """Return a block with the rows' last tokens as queries; `before`: the rows' prefixes, or None."""
         mask = self._is_later * MASKED
         return _Block(0, None, mask if before is None else paddle.concat([before.mask, mask], axis=3))
 

@@ -77,7 +77,7 @@ def _in_float64(network: nn.Layer) -> nn.Layer:
 
 
 def checks_of(batches: Sequence[Arrays], expected: Sequence[Arrays], pad_id: int) -> list[Check]:
-    """Return the shortest pairs and their probabilities, to check later that a loaded model is the same."""
+    """Return the shortest pairs and their probabilities, for a later check of the exported folder."""
     checks: list[Check] = []
     for batch, outputs in zip(batches, expected):
         for row, ids in enumerate(batch["input_ids"]):

@@ -198,7 +198,7 @@ class Quantizer:
 
 
 def activation_scale(lowest: float, highest: float) -> tuple[np.floating, np.integer]:
-    """Return the scale and the zero point that map [lowest, highest], widened to include 0, to 0 to 255."""
+    """Return the scale and the zero point that map values from `lowest` to `highest`, and 0, to uint8."""
     lowest, highest = min(lowest, 0.0), max(highest, 0.0)
     scale = np.float32((highest - lowest) / _LEVELS or 1.0)
     return scale, np.uint8(np.clip(np.rint(-lowest / scale), 0, _LEVELS))

@@ -30,7 +30,7 @@ _NEVER_LARGEST = 1e4  # subtracted from the states of padding
 
 
 def activation_named(name: str) -> Callable[[Tensor], Tensor]:
-    """Return Paddle's activation function of this name, or `gelu_new` (an approximation of `gelu`) or `quick_gelu`.
+    """Return an activation function: one of Paddle's, or `gelu_new` (an approximation of `gelu`), or `quick_gelu`.
 
     Raises `CheckpointError` for an unknown name.
     """

@@ -205,8 +205,7 @@ def require_readable(program: Path, paddle_version: str) -> None:
 def exporting_again(folder: Path, paddle_version: str) -> str:
     """Return advice to export a model again, into another folder, with the Paddle version that runs now.
 
-    folder: the folder with the export, which stays, since the other version of Paddle needs it
-    paddle_version: the version that runs now
+    folder: the folder with the export, which is kept for the other version of Paddle
     """
     beside = f"output_paddle{paddle_version.partition('.')[0]}"
     folder_type = identify(folder)

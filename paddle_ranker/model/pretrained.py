@@ -28,7 +28,7 @@ def resolve_model(name_or_path: str) -> Path:
 
     For a published model of pictures or sounds, this is the folder of its towers in the cache.
 
-    Raises `CheckpointError` for an unknown name, and if a model cannot be fetched (within seconds without a network).
+    Raises `CheckpointError` for an unknown name, and if a model cannot be fetched; without a network, within seconds.
     """
     path = find_model(name_or_path)
     if path.exists():

@@ -24,8 +24,7 @@ from paddle_ranker.errors import CheckpointError
 from paddle_ranker.lexical.head import LexicalHead
 from paddle_ranker.model.encoder_loading import Checkpoint, encoder_of, read_checkpoint
 from paddle_ranker.model.families import write_config
-from paddle_ranker.model.info import BLEND, PUBLISHED_HEADS, RankerInfo
-from paddle_ranker.model.info import INFO_FILE as INFO_FILE
+from paddle_ranker.model.info import BLEND, INFO_FILE, PUBLISHED_HEADS, RankerInfo
 from paddle_ranker.model.load_options import DEFAULT_OPTIONS, LoadOptions
 from paddle_ranker.model.model_kind import RANKER_SIGNATURE, TrainedModel
 from paddle_ranker.model.network import RankerNetwork, has_two_class_head, load_heads

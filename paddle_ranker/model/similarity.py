@@ -35,7 +35,7 @@ class _Alone(NamedTuple):
     """Changes that turn a text's ids in a pair into the ids of the text encoded alone.
 
     before, after: ids to add before and after the text
-    skipped_before, skipped_after: how many of the pair's special tokens before and after the text to leave out
+    skipped_before, skipped_after: number of the pair's special tokens to leave out before and after the text
     """
 
     before: tuple[int, ...]

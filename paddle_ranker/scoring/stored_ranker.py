@@ -71,7 +71,7 @@ class SplitRanker:
 
     Attributes:
         info: the ranker's info.
-        encoder: encoder of its pairs.
+        encoder: the encoder of the ranker's pairs.
         states_info: description of the ranker, which stored states record.
     """
 

@@ -188,7 +188,7 @@ def joined(first: TextStates, second: TextStates) -> TextStates:
 class StatesWriter:
     """Writer of stored states into an existing folder, part by part.
 
-    folder: an empty folder, or one whose other files have other names
+    folder: an existing folder, whose other files must have other names
     ranker: the ranker's `SplitRanker.states_info`; its `dtype` is the type of the files' numbers
     """
 

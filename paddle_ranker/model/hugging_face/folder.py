@@ -270,7 +270,7 @@ def for_label(
     head: description of the head in a transformers folder; None for other folders
     positive_label: as in `ClassifierHead.place`
 
-    Raises as `ClassifierHead.logit` does, and `UsageError` for a `positive_label` without such a head.
+    Raises as `ClassifierHead.logit` does, and `UsageError` for a `positive_label` without a classifier's head.
     """
     weight, bias = (arrays.get(f"classifier.{part}") for part in ("weight", "bias"))
     if head is not None and weight is not None and bias is not None:
@@ -309,7 +309,7 @@ class HuggingFaceModel:
 
 
 def find_encoder(folder: Path) -> Optional[Path]:
-    """Return the folder with transformers' weights: `folder`, or its first sentence-transformers step; or None."""
+    """Return the folder with transformers' weights, `folder` or its first sentence-transformers step; None without."""
     if (folder / ADAPTER_FILE).is_file():
         return None
     candidates = [folder]

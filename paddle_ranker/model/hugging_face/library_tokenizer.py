@@ -361,7 +361,7 @@ def _bring_word_pieces(tokenizer: TokenizerDescription, vocabulary: bytes, rules
 
 
 def _bring_library(tokenizer: TokenizerDescription, target: Path) -> None:
-    """Write `tokenizer.json`, copied or made from a SentencePiece model or from `vocab.json` and `merges.txt`."""
+    """Copy `tokenizer.json`, or make it from a SentencePiece model or from `vocab.json` and `merges.txt`."""
     source = tokenizer.folder
     model = next((name for name in SENTENCEPIECE_FILES if (source / name).is_file()), None)
     if not tokenizer.has_library and model is None and not (source / MERGES_FILE).is_file():

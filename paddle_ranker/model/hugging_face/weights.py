@@ -150,7 +150,7 @@ def _read_safetensors(path: Path) -> dict[str, Array]:
 
 
 def missing_shards(folder: Path) -> list[str]:
-    """Return the files that a split model's index names and the folder lacks; [] if it is not split."""
+    """Return the files that a split model's index names and the folder lacks; [] for a model in a single file."""
     first = next((name for name in WEIGHT_FILES if (folder / name).is_file()), "")
     if not first.endswith(_INDEX):
         return []

@@ -69,7 +69,7 @@ class Pool(Generic[T]):
 
     @contextmanager
     def lend(self) -> Iterator[T]:
-        """Yield an idle object for the block, the last used one, whose memory is warm; create one if none is idle."""
+        """Yield the most recently used idle object for the block, or a new object if none is idle."""
         try:
             item = self._idle.pop()
         except IndexError:

@@ -120,7 +120,7 @@ _LEAST, _MOST = float(np.finfo(np.float32).tiny), 1.0 - 2.0**-24
 
 
 class LogitOfProbability:
-    """Engine for a graph that returns only `predict`: adds the uncalibrated output `logit`."""
+    """Engine for a graph that returns probabilities alone; it adds the logits before calibration."""
 
     def __init__(self, engine: Engine, calibration: Optional[Calibration]):
         self._engine, self._calibration = engine, calibration

@@ -130,8 +130,9 @@ def make_network(row: Row, pair_encoder: PairEncoder, examples: PairwiseExamples
     from paddle_ranker.model.config import EncoderConfig
     from paddle_ranker.model.network import RankerNetwork
 
-    config = EncoderConfig.small(
-        pair_encoder.vocab_size, layers=2, hidden_size=128, heads=4, dropout=0.2, positions=MAX_SEQ_LENGTH,
+    config = EncoderConfig(
+        pair_encoder.vocab_size, hidden_size=128, num_hidden_layers=2, num_attention_heads=4, intermediate_size=512,
+        hidden_dropout_prob=0.2, attention_probs_dropout_prob=0.2, max_position_embeddings=MAX_SEQ_LENGTH,
         normalize_before=True,
     )  # fmt: skip
     never_match, lexical = never_match_ids(pair_encoder), None

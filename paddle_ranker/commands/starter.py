@@ -138,13 +138,15 @@ def _build(files: Sequence[Path], options: StarterOptions, folder: Path) -> None
     vocabulary = train_wordpiece_vocabulary(_texts(files, skips), options.vocab_size, characters=characters)
     if skips.count:
         print(f"the corpus: {skips.report()}", file=sys.stderr)
-    config = EncoderConfig.small(
+    config = EncoderConfig(
         len(vocabulary),
-        layers=options.num_hidden_layers,
         hidden_size=options.hidden_size,
-        heads=options.num_attention_heads,
-        dropout=options.dropout,
-        positions=options.max_position_embeddings,
+        num_hidden_layers=options.num_hidden_layers,
+        num_attention_heads=options.num_attention_heads,
+        intermediate_size=4 * options.hidden_size,
+        hidden_dropout_prob=options.dropout,
+        attention_probs_dropout_prob=options.dropout,
+        max_position_embeddings=options.max_position_embeddings,
         normalize_before=options.normalize_before,
     )
     if options.patch_size:

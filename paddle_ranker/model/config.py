@@ -123,31 +123,6 @@ class EncoderConfig:
         return self.pad_token_id + 1 if self.model_type in _ROBERTAS else 0
 
     @classmethod
-    def small(
-        cls,
-        vocab_size: int,
-        *,
-        layers: int,
-        hidden_size: int,
-        heads: int,
-        dropout: float,
-        positions: int,
-        normalize_before: bool,
-    ) -> EncoderConfig:
-        """Return the configuration of an encoder to train from scratch; feed-forward layers are 4 times as wide."""
-        return cls(
-            vocab_size=vocab_size,
-            hidden_size=hidden_size,
-            num_hidden_layers=layers,
-            num_attention_heads=heads,
-            intermediate_size=4 * hidden_size,
-            hidden_dropout_prob=dropout,
-            attention_probs_dropout_prob=dropout,
-            max_position_embeddings=positions,
-            normalize_before=normalize_before,
-        )
-
-    @classmethod
     def from_dict(cls, values: UncheckedObject) -> EncoderConfig:
         """Create a configuration from a parsed `config.json`; missing fields get PaddleNLP's defaults.
 

@@ -30,7 +30,6 @@ from paddle_ranker.model.hugging_face.architectures import (
     CLASSIFIES,
     INSTEAD,
     WITHOUT_EFFECT,
-    Architecture,
     Names,
     is_of_other_head,
     to_ours,
@@ -501,6 +500,7 @@ def parameters_to_write(
     model_type = _ERNIE_GRAM.get(config.model_type, config.model_type)
     architecture = family_of(model_type).architecture
     needs_types = architecture is not None and bool(architecture.fields.get("type_vocab_size"))
+    has_bias = architecture is None or architecture.names.head_has_bias
     for problem, is_so in (
         (
             "LayerNorm before each part of a layer (normalize_before)",
@@ -510,7 +510,7 @@ def parameters_to_write(
         (f"the task id {config.task_id} (task_id)", config.use_task_id and config.task_id != 0),
         (f"the activation {config.hidden_act}", config.hidden_act not in ACTIVATIONS.values()),
         (f"the model type {config.model_type}", architecture is None),
-        ("a bias in its head (such as a calibration's)", not _fits_head(named, architecture)),
+        ("a bias in its head (such as a calibration's)", not has_bias and np.any(named.get("head.bias", 0))),
         (f"task types in a {config.model_type} (use_task_id)", config.use_task_id and model_type != "ernie"),
     ):
         if is_so:
@@ -528,10 +528,6 @@ def parameters_to_write(
             "to leave them out, which changes the scores, or train without them (--match_embeddings false)"
         )
     return {name: array for name, array in named.items() if name != _MATCH}
-
-
-def _fits_head(named: Mapping[str, Array], architecture: Optional[Architecture]) -> bool:
-    return architecture is None or architecture.names.head_has_bias or not np.any(named.get("head.bias", 0))
 
 
 def write_model(folder: Path, named: Mapping[str, Array], config: EncoderConfig) -> str:

@@ -70,7 +70,7 @@ def add_parameters(model: Any, parameters: Iterable[tuple[str, Array]], path: Pa
 def move_onnx(written: Path, target: Path) -> list[Path]:
     """Move an ONNX file and its parameters to `target`, replacing the files there; return the new files.
 
-    If the process is killed in between, no graph is left, rather than a graph with another model's parameters.
+    If the process is killed in between, `target` has no graph. It never has a graph with another model's parameters.
     """
     if data_file(target).exists() or data_file(written).exists():
         target.unlink(missing_ok=True)

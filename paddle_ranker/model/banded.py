@@ -175,7 +175,7 @@ def _keys(states: Tensor, seen: Sequence[Tensor], heads: int, reach: int, block:
     """Return the keys (or values) that each block attends to, `[batch, blocks, heads, seen + keys, size]`.
 
     states: keys (or values) of all tokens, `[batch, length, width]`
-    seen: () or one tensor, `[batch, seen, width]`: keys (or values) that all queries attend to
+    seen: a tensor of further keys (or values) for all queries, `[batch, seen, width]`, or ()
     """
     near = _near(states, heads, reach, block)
     if not seen:

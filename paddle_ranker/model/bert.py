@@ -547,9 +547,8 @@ class MPNetEncoder(Encoder):
 def relative_buckets(positions: int) -> Array:
     """Return MPNet's bucket of each relative position, `[2 positions - 1]` int64.
 
-    A relative position is the query's position minus the key's, here from 1 - `positions` upwards. Half of the buckets
-    are for keys after the query. Near positions have a bucket each, farther positions share buckets on a logarithmic
-    scale.
+    A relative position is the query's position minus the key's; the first is 1 - `positions`. Half of the buckets are
+    for keys after the query. Near positions have a bucket each, farther positions share buckets on a logarithmic scale.
     """
     apart = np.arange(1 - positions, positions)  # place of the query minus place of the key
     distance, half = np.abs(apart), BUCKETS // 2

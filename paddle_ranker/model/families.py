@@ -796,7 +796,7 @@ def family_of(model_type: object) -> EncoderFamily:
 
 
 def config_from(values: UncheckedObject) -> EncoderConfig:
-    """Create a configuration of the model type's class from a parsed `config.json`; see `EncoderConfig.from_dict`."""
+    """Create the configuration of any family from a parsed `config.json`, see `EncoderConfig.from_dict`."""
     return family_of(values.get("model_type")).config.from_dict(values)
 
 

@@ -330,7 +330,7 @@ def load_model(
 ) -> TrainedModel[InfoT, EncoderT]:
     """Load a trained model, with its network, from a folder, a parameter file, or by its name on the Hugging Face hub.
 
-    Raises `CheckpointError` for a damaged model, and for one that cannot take the role; it then says what the model is.
+    Raises `CheckpointError` for a damaged model, and for a model of another role, which the error names.
     """
     return identify(find_model(source)).load(role, options)
 
@@ -407,7 +407,7 @@ def _begins_as_parameters(path: Path) -> bool:
 
 
 def _inner_model(folder: Path) -> Optional[Path]:
-    """Return the subfolder that holds the best model of a training, else the last model; None without models."""
+    """Return the subfolder with the best model of a training, or else the last model; None without models."""
     names = {PARAMETERS_FILE, *(kind.info_file for kind in KINDS.values())}
     inside = {path.parent.name for name in names for path in folder.glob(f"*/{name}")}
     if not inside:

@@ -495,7 +495,7 @@ def parameters_to_write(
     drop_match_embeddings: whether to drop trained match embeddings; match embeddings of zeros, which change no score,
         are dropped in any case
 
-    Raises `CheckpointError` if transformers has no model that computes the same.
+    Raises `CheckpointError` if no model of transformers computes what the parameters compute here.
     """
     model_type = _ERNIE_GRAM.get(config.model_type, config.model_type)
     architecture = family_of(model_type).architecture

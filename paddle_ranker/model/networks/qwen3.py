@@ -230,11 +230,11 @@ class Qwen3Encoder(Encoder):
 
 
 def divide(ids: Array, types: Array, pad_id: int) -> Optional[tuple[Array, Array, Array, Array]]:
-    """Divide pairs, `[batch, length]` ids and types, before their first token of type 1.
+    """Divide pairs, `[batch, length]` ids and types, before their first token of type 1, to compute beginnings once.
 
-    Returns the distinct beginnings, padded, `[prefixes, longest]`; their lengths, `[prefixes]`; the index of each
-    pair's beginning, `[batch]`; and the rest of each pair, padded, `[batch, longest rest]`. Returns None if dividing
-    saves nothing, or a pair has no token of type 1.
+    Returns the distinct beginnings, padded, `[prefixes, longest]`; the lengths of the beginnings, `[prefixes]`; the
+    index of each pair's beginning, `[batch]`; and the rest of each pair, padded, `[batch, longest rest]`. Returns None
+    if dividing saves nothing, or a pair has no token of type 1.
     """
     starts = types.argmax(axis=1)
     if len(ids) < 2 or not (types.any(axis=1) & (starts > 0)).all():

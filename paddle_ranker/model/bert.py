@@ -83,7 +83,7 @@ def types_of(token_type_ids: Tensor) -> Tensor:
 
 
 def places_of(token_type_ids: Tensor, size: int) -> Tensor:
-    """Return the tokens' places, `[batch, length, size]` int64, from the input of `types_of`; zeros if it has none."""
+    """Return the tokens' places, `[batch, length, size]` int64; zeros if `token_type_ids` has types alone."""
     if token_type_ids.ndim == 3:
         return token_type_ids[:, :, 1:]
     return paddle.zeros_like(token_type_ids).unsqueeze(-1).tile([1, 1, size])

@@ -44,19 +44,18 @@ class TowerInfo:
 
     reads: input of the tower: text, picture or sound
     picture_size: height and width in pixels of the pictures that a tower of pictures takes
-    max_seq_length: maximum length of a text in tokens; for a picture or sound, the number of tokens that would cost as
-        much
+    max_seq_length: maximum length of a text in tokens; for a picture or sound, the number of tokens of equal cost
     size: dimensions of a vector
     output_layer: whether a linear layer follows the pooling
     output_tanh: whether tanh follows that layer
     normalize: whether vectors have length 1, so that their inner product is their cosine
     similarity: how vectors are compared: cosine, or dot if their lengths matter
     query_prompt, text_prompt: text that precedes every query, and every other text
-    lexical_size: how many of a vector's last dimensions encode the text's words (`LexicalVector`)
-    nested_sizes: sizes below `size`, ascending, to which vectors can be cut: the first dimensions, once normalised, are
-        a good vector (Kusupati et al., 2022, "Matryoshka Representation Learning")
-    cut_from: size before the cut to `size`, if vectors are normalised before it, as by sentence-transformers'
-        `truncate_dim` after Normalize; otherwise 0
+    lexical_size: number of a vector's last dimensions, which encode the text's words (`LexicalVector`)
+    nested_sizes: ascending sizes below `size` to which vectors can be cut; a vector's first dimensions, normalised, are
+        then a good vector (Kusupati et al., 2022, "Matryoshka Representation Learning")
+    cut_from: size of vectors that are normalised and then cut to `size`, as by sentence-transformers' `truncate_dim`
+        after Normalize; 0: vectors are not cut
     towers: 2 if queries have a separate tower, in the folder `QUERY_FOLDER`; else 1
     """
 

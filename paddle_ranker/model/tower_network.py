@@ -327,7 +327,7 @@ def _assumed(checkpoint: Checkpoint, folder: Path, options: LoadOptions) -> Towe
     else:
         pooling, why = "mean", "the mean of the tokens' states, as sentence-transformers does"
     if options.pooling is None:
-        how = f"{why} (--pooling {'|'.join(POOLINGS)}){_left_out(folder)}"
+        how = f"{why} (--pooling {'|'.join(POOLINGS)}){_modules_advice(folder)}"
         note(f"note: {folder} does not say how its vectors are made: {how}")
     return TowerInfo(
         max_seq_length=min(stated_length(folder), checkpoint.config.longest_pair),
@@ -339,8 +339,8 @@ def _assumed(checkpoint: Checkpoint, folder: Path, options: LoadOptions) -> Towe
     )
 
 
-def _left_out(folder: Path) -> str:
-    """Return advice to download a model's `modules.json`, if `folder` is in the hub's cache, else ""."""
+def _modules_advice(folder: Path) -> str:
+    """Return advice to download a model's `modules.json`; "" if `folder` is not in the hub's cache."""
     name = HubName.of_snapshot(folder)
     if name is None:
         return ""

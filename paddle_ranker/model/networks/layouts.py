@@ -103,7 +103,7 @@ class _LiltAttention(Attention):
         return self.out_proj(state.flatten(2)), self.layout_out(layout.flatten(2))
 
     def _joined(self, state: Tensor, layout: Tensor) -> Tensor:
-        """Concatenate states and layouts head by head, `[batch, length, heads * (sum of both head sizes)]`."""
+        """Concatenate states and layouts head by head, `[batch, length, sum of both widths]`."""
         parts = (part.reshape([0, 0, self.heads, size]) for part, size in zip((state, layout), self.sizes))
         return paddle.concat([*parts], axis=-1).flatten(2)
 

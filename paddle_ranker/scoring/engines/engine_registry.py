@@ -42,7 +42,7 @@ class EngineKind:
     find_device: Optional[Callable[[], FoundDevice]] = lambda: FoundDevice("cpu", "the engine runs there")
 
     def device_for(self, precision: str) -> Optional[FoundDevice]:
-        """Resolve `--device auto`: to the CPU if the GPU lacks the precision; None if the engine resolves it itself."""
+        """Return the device for `--device auto`, the CPU if the GPU lacks the precision; None if the engine decides."""
         device = None if self.find_device is None else self.find_device()
         offered = [kind for kind, precisions in self.precisions.items() if precision in precisions]
         if device is None or device.name in offered or "cpu" not in offered:

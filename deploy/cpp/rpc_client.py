@@ -20,9 +20,9 @@ from paddle_ranker.options import main_of, option
 from paddle_ranker.serving.clients.command import (
     MODEL_DIR_HELP,
     ClientOptions,
+    adding_advice,
     print_scores,
     print_timed,
-    saying_what_next,
 )
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -68,7 +68,7 @@ def _native_can_be(options: RpcClientOptions) -> bool:
 def ask_natively(options: RpcClientOptions) -> None:
     """Print the probabilities of the pairs, or the texts' vectors, requested through Paddle Serving's own client."""
     from paddle_ranker.serving.clients.base import load_pair_encoder, load_text_encoder
-    from paddle_ranker.serving.clients.client_errors import UnreachableError, asking_again
+    from paddle_ranker.serving.clients.client_errors import UnreachableError, with_retries
     from paddle_ranker.serving.paddle_launchers.native_client import native_client
 
     config = Path(options.model_dir) / CLIENT_CONFIG
@@ -102,9 +102,9 @@ def ask_natively(options: RpcClientOptions) -> None:
         return found if options.text else found.reshape(-1)
 
     def ask_all() -> np.ndarray:
-        return np.concatenate([asking_again(partial(predict_batch, batch), options.retries) for batch in batches])
+        return np.concatenate([with_retries(partial(predict_batch, batch), options.retries) for batch in batches])
 
-    with saying_what_next(options, options.port):
+    with adding_advice(options, options.port):
         print_timed(ask_all)
 
 

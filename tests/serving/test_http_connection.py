@@ -289,7 +289,7 @@ SLOW = {
 
 @pytest.mark.parametrize("name", SLOW)
 def test_a_request_comes_in_time_or_is_refused(live: LiveService, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connections, "PATIENCE_SECONDS", 0.2)
+    monkeypatch.setattr(connections, "PEER_SECONDS", 0.2)
     sent, status = SLOW[name]
     with connect(live, sent) as connection:
         found = read_all(connection)
@@ -298,7 +298,7 @@ def test_a_request_comes_in_time_or_is_refused(live: LiveService, name: str, mon
 
 
 def test_a_frame_comes_in_time_or_is_refused(live: LiveService, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connections, "PATIENCE_SECONDS", 0.2)
+    monkeypatch.setattr(connections, "PEER_SECONDS", 0.2)
     for port in ("baidu_std", "shared"):
         with connect(live, b"PRPC\0\0\1\0\0\0\0\x10", port=port) as connection:
             assert b"did not come in time" in read_all(connection)
@@ -306,7 +306,7 @@ def test_a_frame_comes_in_time_or_is_refused(live: LiveService, monkeypatch: pyt
 
 
 def test_who_does_not_take_answers_is_cut_off(live: LiveService, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connections, "PATIENCE_SECONDS", 0.2)
+    monkeypatch.setattr(connections, "PEER_SECONDS", 0.2)
     with connect(live) as connection:
         connection.setblocking(False)
         sent, more = 0, b"GET /nothing HTTP/1.1\r\nHost: x\r\n\r\n" * 1000

@@ -20,7 +20,7 @@ import pytest
 from paddle_ranker.errors import DataError, RankerError, UsageError
 from paddle_ranker.serving.clients import teacher as module
 from paddle_ranker.serving.clients.client_errors import ServerError
-from paddle_ranker.serving.clients.teacher import HttpTeacher, KeptAnswers
+from paddle_ranker.serving.clients.teacher import AnswerCache, HttpTeacher
 from paddle_ranker.serving.clients.teacher_options import KEY_VARIABLE, TeacherOptions
 from tests.conftest import REPOSITORY
 from tests.fake_teacher import Broken, Reply, Server, answered, http, score_of, tei
@@ -36,10 +36,10 @@ def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The seconds that teachers waited to ask again, in which no time passes."""
     found: list[float] = []
 
-    async def rest(failed: asyncio.Event, seconds: float) -> None:
+    async def sleep_until_failure(failed: asyncio.Event, seconds: float) -> None:
         found.append(seconds)
 
-    monkeypatch.setattr(module, "rest", rest)
+    monkeypatch.setattr(module, "sleep_until_failure", sleep_until_failure)
     return found
 
 
@@ -177,14 +177,14 @@ def test_a_run_that_fails_goes_on_from_what_was_answered(ask: Any, capsys: Any) 
 
 def test_what_was_kept_outlives_a_kill(tmp_path: Path) -> None:
     line = (
-        "import os, sys; from pathlib import Path; from paddle_ranker.serving.clients.teacher import KeptAnswers\n"
-        "KeptAnswers(Path(sys.argv[1]), ['t']).add({('q', 'a'): 0.25}); os._exit(9)"
+        "import os, sys; from pathlib import Path; from paddle_ranker.serving.clients.teacher import AnswerCache\n"
+        "AnswerCache(Path(sys.argv[1]), ['t']).add({('q', 'a'): 0.25}); os._exit(9)"
     )
     path = tmp_path / "made" / "answers.sqlite"
     ended = subprocess.run([sys.executable, "-c", line, str(path)], cwd=REPOSITORY, timeout=SECONDS)
-    kept = KeptAnswers(path, ["t"])
+    kept = AnswerCache(path, ["t"])
     assert (ended.returncode, kept.find([("q", "a"), ("q", "b")])) == (9, {("q", "a"): 0.25})
-    assert KeptAnswers(path, ["u"]).find([("q", "a")]) == {}
+    assert AnswerCache(path, ["u"]).find([("q", "a")]) == {}
     kept.add({("q", "a"): 1.0, ("", "qa"): 2.0})  # the first one stays
     assert kept.find([("q", "a"), ("", "qa")]) == {("q", "a"): 0.25, ("", "qa"): 2.0}
 
@@ -193,7 +193,7 @@ def test_a_file_of_something_else_is_not_touched(tmp_path: Path) -> None:
     path = tmp_path / "answers"
     path.write_bytes(b"query\ttitle\n" * 100)
     with pytest.raises(RankerError, match="name another file: --teacher_answers"):
-        KeptAnswers(path, ["t"])
+        AnswerCache(path, ["t"])
     assert path.read_bytes() == b"query\ttitle\n" * 100
 
 
@@ -296,7 +296,7 @@ def test_an_answer_that_is_none_teaches_nothing(ask: Any, reply: Reply, said: st
         with pytest.raises(ServerError, match=said) as raised:
             teacher.logits(["q", "q"], ["a", "b"])
         assert str(raised.value).startswith(server.url) and len(server.bodies) == 1
-        assert teacher._kept.find([("q", "a"), ("q", "b")]) == {}
+        assert teacher._cache.find([("q", "a"), ("q", "b")]) == {}
 
 
 def test_an_answer_that_does_not_end_is_given_up(ask: Any) -> None:

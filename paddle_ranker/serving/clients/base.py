@@ -16,7 +16,7 @@ from paddle_ranker.errors import UsageError, refuse_text, require_pairs
 from paddle_ranker.export.serving_files import EMBEDDING
 from paddle_ranker.model.model_folder import RANKER, TOWER, identify
 from paddle_ranker.model.tower import TextEncoder
-from paddle_ranker.serving.clients.client_errors import ServerError, asking_again
+from paddle_ranker.serving.clients.client_errors import ServerError, with_retries
 from paddle_ranker.serving.core.faults import Fault
 from paddle_ranker.serving.paddle.general_model import FLOAT32, INT64, STRING
 from paddle_ranker.serving.paddle.messages import Message, messages
@@ -110,7 +110,7 @@ class ScoringClient(BatchClient, ABC):
         """Send `requests` in order and return the probabilities of all their pairs, `[n]` float32."""
         probabilities = [np.empty(0, np.float32)]
         for request, count in requests:
-            probabilities.append(self._probabilities(asking_again(lambda: self._answer(request), self.retries), count))  # noqa: B023
+            probabilities.append(self._probabilities(with_retries(lambda: self._answer(request), self.retries), count))  # noqa: B023
         return np.concatenate(probabilities)
 
     def vectors(self, texts: Sequence[str], *, is_query: bool = False) -> np.ndarray:
@@ -122,7 +122,7 @@ class ScoringClient(BatchClient, ABC):
         parts = []
         for part in map(texts.__getitem__, self.parts(len(texts))):
             request = self._vector_request(part, is_query)
-            vectors = self._vectors(asking_again(lambda: self._answer(request), self.retries))  # noqa: B023
+            vectors = self._vectors(with_retries(lambda: self._answer(request), self.retries))  # noqa: B023
             if vectors.ndim != 2 or len(vectors) != len(part):
                 raise ServerError(f"{self.address}: {list(vectors.shape)} numbers came for {len(part)} texts")
             parts.append(vectors)

@@ -43,14 +43,14 @@ class OverloadedError(ServerError):
 
 
 class LateError(ServerError):
-    """No answer came in time. `asking_again` does not retry, since that would make a busy server busier."""
+    """No answer came in time. `with_retries` does not retry, since that would make a busy server busier."""
 
 
 class RefusedError(ServerError):
     """The server answered that the request is wrong, or that it failed itself."""
 
 
-def asking_again(ask: Callable[[], T], retries: int) -> T:
+def with_retries(ask: Callable[[], T], retries: int) -> T:
     """Call `ask` and return its result; after an error that may pass, call it again, at most `retries` times.
 
     Such errors are `UnreachableError`, and `OverloadedError` unless the server asks to wait longer than `LONGEST_WAIT`.
@@ -58,20 +58,20 @@ def asking_again(ask: Callable[[], T], retries: int) -> T:
     """
     retrying = Retrying(
         stop=stop_after_attempt(retries + 1),
-        wait=wait_as_asked(0.1, 5.0),
-        retry=retry_if_exception(_is_worth_it),
+        wait=retry_wait(0.1, 5.0),
+        retry=retry_if_exception(_is_retried),
         reraise=True,
     )
     return retrying(ask)
 
 
-def _is_worth_it(error: BaseException) -> bool:
+def _is_retried(error: BaseException) -> bool:
     if isinstance(error, OverloadedError):
         return (error.retry_after or 0.0) <= LONGEST_WAIT
     return isinstance(error, UnreachableError)
 
 
-def wait_as_asked(shortest: float, longest: float) -> Callable[[RetryCallState], float]:
+def retry_wait(shortest: float, longest: float) -> Callable[[RetryCallState], float]:
     """Return a wait function for `tenacity`: the seconds that the server asks for, plus a random backoff.
 
     shortest, longest: maximum of the backoff in seconds, before the first retry and before any retry

@@ -79,7 +79,7 @@ def print_scores(client: ScoringClient, options: ClientOptions) -> None:
 
     The time does not include tokenization. With `--text`, print each text's vector instead, a JSON list.
     """
-    with client, saying_what_next(options, client.port):
+    with client, adding_advice(options, client.port):
         if options.text:
             print_timed(lambda: client.vectors(options.text))
             return
@@ -88,7 +88,7 @@ def print_scores(client: ScoringClient, options: ClientOptions) -> None:
 
 
 @contextmanager
-def saying_what_next(options: ClientOptions, port: int) -> Iterator[None]:
+def adding_advice(options: ClientOptions, port: int) -> Iterator[None]:
     """Add advice to an `UnreachableError` or a `LateError` of the block: how to start a server, or to wait longer.
 
     port: the server's port, for the advice

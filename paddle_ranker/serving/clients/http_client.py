@@ -20,7 +20,7 @@ from paddle_ranker.serving.clients.client_errors import (
     RefusedError,
     ServerError,
     UnreachableError,
-    asking_again,
+    with_retries,
 )
 from paddle_ranker.serving.core.faults import ERROR_HEADER, Fault
 from paddle_ranker.serving.core.json_text import json_bounds
@@ -157,7 +157,7 @@ class RerankClient(BatchClient):
             fields["top_n"] = top_k
         body = json.dumps(fields, ensure_ascii=False).encode("utf-8", "surrogatepass")
         headers = {"Content_Type": "application/json"}
-        content = asking_again(lambda: self._calls.ask("POST", "/v1/rerank", body, **headers), self.retries)
+        content = with_retries(lambda: self._calls.ask("POST", "/v1/rerank", body, **headers), self.retries)
         try:
             results = validated(self._answer, content, json_bounds(len(titles)))
             ranked = [

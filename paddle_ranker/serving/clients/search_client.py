@@ -10,7 +10,7 @@ from urllib.parse import quote, urlencode
 from paddle_ranker.errors import UsageError, quoted, refuse_text
 from paddle_ranker.retrieval.candidate_indexes import Document
 from paddle_ranker.serving.clients.base import Client
-from paddle_ranker.serving.clients.client_errors import RefusedError, ServerError, asking_again
+from paddle_ranker.serving.clients.client_errors import RefusedError, ServerError, with_retries
 from paddle_ranker.serving.clients.http_client import HttpCalls
 from paddle_ranker.serving.core.faults import NO_DOCUMENT
 
@@ -111,7 +111,7 @@ class SearchClient(Client):
         self._once("POST", "/v1/feedback", {**fields, "event": event, **more})
 
     def _ask(self, method: str, path: str, body: Optional[Mapping[str, Any]] = None) -> dict[str, Any]:
-        return asking_again(lambda: self._once(method, path, body), self.retries)
+        return with_retries(lambda: self._once(method, path, body), self.retries)
 
     def _once(self, method: str, path: str, body: Optional[Mapping[str, Any]]) -> dict[str, Any]:
         content = None if body is None else json.dumps(body, ensure_ascii=False).encode("utf-8", "surrogatepass")

@@ -31,7 +31,7 @@ from paddle_ranker.array_types import Floats
 from paddle_ranker.errors import DataError, RankerError, UsageError, brief, listed, refuse_text
 from paddle_ranker.metrics.calibration import sigmoid
 from paddle_ranker.progress import Progress
-from paddle_ranker.serving.clients.client_errors import OverloadedError, RefusedError, ServerError, wait_as_asked
+from paddle_ranker.serving.clients.client_errors import OverloadedError, RefusedError, ServerError, retry_wait
 from paddle_ranker.serving.clients.teacher_options import AUTO, TeacherOptions
 from paddle_ranker.serving.core.faults import Fault
 from paddle_ranker.serving.core.json_text import json_bounds
@@ -41,11 +41,11 @@ from paddle_ranker.storage.atomic import cache_folder, make_folder
 from paddle_ranker.version import __version__
 
 Pair = tuple[str, str]
-_LEAST = 2.0**-24  # probabilities are clipped to this distance from 0 and 1, which is a logit of 16.6
+_LEAST_PROBABILITY = 2.0**-24  # probabilities are clipped to this distance from 0 and 1, which is a logit of 16.6
 _MOST_COST = 10**12  # the highest cost that an answer may state
-_SAID = 300  # characters of a server's message that an error shows
+_SHOWN_CHARACTERS = 300  # characters of a server's message that an error shows
 _ANSWER_BYTES, _ANSWER_RATIO = 1 << 20, 8  # most bytes of an answer, plus this many for each byte of the request
-_MAY_BE_OVER = {408, 425, 429, *range(500, 600)} - {501, 505}  # statuses after which another attempt may succeed
+_RETRIED_STATUSES = {408, 425, 429, *range(500, 600)} - {501, 505}  # statuses after which another attempt may succeed
 _VERSION = 1  # format of the file of answers
 
 
@@ -76,7 +76,7 @@ class HttpTeacher:
         if options.teacher_model is not None and not self._protocol.has_model:
             raise UsageError(f"--teacher_model: requests of {self._protocol.what} name no model")
         self._key = options.teacher_key()
-        if self._key and self._url.startswith("http:") and not _is_here(self._url):
+        if self._key and self._url.startswith("http:") and not _is_loopback(self._url):
             print(f"warning: the key goes to {self._where} unencrypted: https:// encrypts it", file=sys.stderr)
         self._adapter: TypeAdapter[Any] = TypeAdapter(self._protocol.answer)
         # Whether scores are logits; None: the first scores decide.
@@ -87,7 +87,7 @@ class HttpTeacher:
         self.costs: Counter[str] = Counter()
         fields = json.dumps(self._protocol.says, sort_keys=True)
         teacher = (self._url, self._name, options.teacher_model or "", fields)
-        self._kept = KeptAnswers(_kept_path(options, teacher), teacher)
+        self._cache = AnswerCache(_cache_path(options, teacher), teacher)
         self._bar: Progress[None] = Progress(desc="ask", unit="pair")
         by = "by the URL; --teacher_protocol names another" if options.teacher_protocol == AUTO else "as told"
         report(f"asking {self._where} as clients of {self._protocol.what} do ({self._name}, {by})")
@@ -106,7 +106,7 @@ class HttpTeacher:
     def close(self) -> None:
         """Close the progress bar and the file of answers."""
         self._bar.close()
-        self._kept.close()
+        self._cache.close()
 
     def logits(self, queries: Sequence[str], titles: Sequence[str]) -> Floats:
         """Return the logit of every (queries[i], titles[i]), `[n] float64`; pairs with kept answers are not requested.
@@ -118,12 +118,12 @@ class HttpTeacher:
         refuse_text(titles, "titles")
         pairs = list(zip(queries, titles))
         different = list(dict.fromkeys(pairs))
-        scores = self._kept.find(different)
+        scores = self._cache.find(different)
         missing = [pair for pair in different if pair not in scores]
         self.costs["kept"] += len(scores)
         if missing:
             try:
-                asyncio.run(self._ask_all(missing, scores))
+                asyncio.run(self._request_all(missing, scores))
             except ServerError as error:
                 kept = "; run again to go on from what was answered" if self.costs["pairs"] else ""
                 raise ServerError(f"{error}{kept}") from error
@@ -147,26 +147,26 @@ class HttpTeacher:
         others = "".join(f", {count:,} {name}" for name, count in self.costs.items() if name not in shown)
         before = f" and had {kept:,} (if another model answers there now, delete it)" if kept else ""
         return (
-            f"{requests:,} requests{again}, {pairs:,} pairs answered{others}; {self._kept.path} keeps answers{before}"
+            f"{requests:,} requests{again}, {pairs:,} pairs answered{others}; {self._cache.path} keeps answers{before}"
         )
 
-    async def _ask_all(self, missing: Sequence[Pair], scores_of: dict[Pair, float]) -> None:
+    async def _request_all(self, missing: Sequence[Pair], scores_of: dict[Pair, float]) -> None:
         """Request the scores of `missing` pairs, several requests at a time; store the scores, also in `scores_of`."""
         options = self._options
-        questions = _questions(missing, options.teacher_batch or self._protocol.batch)
+        requests = _requests_of(missing, options.teacher_batch or self._protocol.batch)
         failed, errors = asyncio.Event(), []  # type: asyncio.Event, list[Exception]
 
-        async def ask_some() -> None:
+        async def send_requests() -> None:
             again = AsyncRetrying(
                 stop=stop_after_attempt(options.teacher_retries + 1) | stop_before_delay(options.teacher_deadline),
-                wait=wait_as_asked(0.5, 30.0),
+                wait=retry_wait(0.5, 30.0),
                 retry=retry_if_exception_type(OverloadedError),
                 before_sleep=lambda _: self.costs.update(retries=1),
-                sleep=lambda seconds: rest(failed, seconds),
+                sleep=lambda seconds: sleep_until_failure(failed, seconds),
                 reraise=True,
             )
             try:
-                for query, titles in questions:  # all askers share them
+                for query, titles in requests:  # all tasks share them
                     if failed.is_set():
                         return
                     fields = self._protocol.body(query, titles, options.teacher_model)
@@ -174,7 +174,7 @@ class HttpTeacher:
                     answer: tuple[bytes, httpx.Headers] = await again(self._post, client, body)
                     scores = self._scores(*answer, titles)
                     new_scores = {(query, title): score for title, score in zip(titles, scores)}
-                    self._kept.add(new_scores)
+                    self._cache.add(new_scores)
                     scores_of.update(new_scores)
                     self.costs["pairs"] += len(new_scores)
                     self._bar.update(len(new_scores))
@@ -186,7 +186,7 @@ class HttpTeacher:
 
         async with self._client() as client:
             # The first error ends all tasks after their current answers, which may have cost something.
-            await asyncio.gather(*(ask_some() for _ in range(options.teacher_concurrency)), return_exceptions=True)
+            await asyncio.gather(*(send_requests() for _ in range(options.teacher_concurrency)), return_exceptions=True)
         if errors:
             raise errors[0]
 
@@ -241,7 +241,7 @@ class HttpTeacher:
     def _error(self, answered: httpx.Response, text: str) -> ServerError:
         status = answered.status_code
         message = f"{self._where}: status {status}: {self._shown(text) or 'nothing was said'}"
-        if status in _MAY_BE_OVER:
+        if status in _RETRIED_STATUSES:
             after = _retry_after(answered.headers.get("retry-after", ""))
             wait = "" if after is None else f" (to be asked again after {after:g} seconds)"
             return OverloadedError(message + wait, status, after)
@@ -256,7 +256,7 @@ class HttpTeacher:
         text = " ".join(text.split())
         if self._key is not None:
             text = text.replace(self._key, "[key]")
-        return brief("".join(sign if sign.isprintable() else "?" for sign in text), _SAID)
+        return brief("".join(sign if sign.isprintable() else "?" for sign in text), _SHOWN_CHARACTERS)
 
     def _scores(self, content: bytes, headers: httpx.Headers, titles: Sequence[str]) -> list[float]:
         """Read the score of each title in an answer; raises `RefusedError` unless each title has exactly one score."""
@@ -264,7 +264,7 @@ class HttpTeacher:
         try:
             parsed = validated(self._adapter, content, json_bounds(len(titles)))
         except Fault as fault:
-            shown = self._shown(content[:_SAID].decode("utf-8", "replace")) or "nothing"
+            shown = self._shown(content[:_SHOWN_CHARACTERS].decode("utf-8", "replace")) or "nothing"
             problem = f"{self._where}: the answer is none of {protocol.what}'s ({fault}): {shown}"
             raise RefusedError(f"{problem}; --teacher_protocol names another") from fault
         results = parsed if protocol.results is None else parsed[protocol.results]
@@ -304,12 +304,12 @@ class HttpTeacher:
                 f"{self._where}: the score {scores[~is_probability][0]:g} is no probability, as those before it seemed "
                 "to be: run again with --teacher_scores logits, which asks for nothing again"
             )
-        clipped = np.clip(scores, _LEAST, 1 - _LEAST)
+        clipped = np.clip(scores, _LEAST_PROBABILITY, 1 - _LEAST_PROBABILITY)
         self._clipped += int(np.count_nonzero(clipped != scores))
         return np.asarray(np.log(clipped) - np.log1p(-clipped), np.float64)
 
 
-class KeptAnswers:
+class AnswerCache:
     """SQLite file with the scores that a teacher has given; several processes may share it.
 
     When `add` returns, the operating system has the scores: a killed process loses none, a power failure at most the
@@ -378,7 +378,7 @@ def digest_of_texts(parts: Sequence[str]) -> bytes:
     return made.digest()[:16]
 
 
-async def rest(failed: asyncio.Event, seconds: float) -> None:
+async def sleep_until_failure(failed: asyncio.Event, seconds: float) -> None:
     """Wait for `seconds`; raise `CancelledError` as soon as `failed` is set, even by another task."""
     with suppress(asyncio.TimeoutError):
         await asyncio.wait_for(failed.wait(), seconds)
@@ -394,7 +394,7 @@ def _retry_after(value: str) -> Optional[float]:
     return None
 
 
-def _questions(pairs: Sequence[Pair], most: int) -> Iterator[tuple[str, list[str]]]:
+def _requests_of(pairs: Sequence[Pair], most: int) -> Iterator[tuple[str, list[str]]]:
     """Group pairs by query: yield (query, at most `most` titles), in the order of each query's first pair."""
     titles: dict[str, list[str]] = {}
     for query, title in pairs:
@@ -418,12 +418,12 @@ def _protocol_name(options: TeacherOptions) -> str:
     return name
 
 
-def _kept_path(options: TeacherOptions, teacher: Sequence[str]) -> Path:
+def _cache_path(options: TeacherOptions, teacher: Sequence[str]) -> Path:
     if options.teacher_answers is not None:
         return Path(options.teacher_answers)
     host = urlsplit(options.teacher_url or "").netloc.replace(":", "-").replace("[", "").replace("]", "")
     return cache_folder("teachers", f"{host[:80]}-{digest_of_texts(teacher).hex()[:12]}.sqlite")
 
 
-def _is_here(url: str) -> bool:
+def _is_loopback(url: str) -> bool:
     return (urlsplit(url).hostname or "") in ("localhost", "127.0.0.1", "::1")

@@ -10,7 +10,7 @@ from typing import Callable, Optional, Protocol
 
 from paddle_ranker.serving.core.byte_budget import ByteBudget
 
-PATIENCE_SECONDS = 30.0  # time for a peer to send a request, or to receive a part of an answer
+PEER_SECONDS = 30.0  # time for a peer to send a request, or to receive a part of an answer
 _BYTES_A_SECOND = 64 * 1024  # each time this many bytes of a request have come, the peer has a second more
 _LINGER_SECONDS = 1.0
 
@@ -90,7 +90,7 @@ class ProtocolHandler:
         """Stop the handler's servers and tasks; requests in flight have `seconds` to finish."""
 
 
-class Patience:
+class PeerTimeout:
     """A limit on the time that a peer takes to send a request or to receive a part of an answer.
 
     It costs nothing while the connection is idle.
@@ -109,7 +109,7 @@ class Patience:
         if not self._is_waiting:
             self._is_waiting, self._size, self._began = True, 0, self._loop.time()
             if self._timer is None:
-                self._timer = self._loop.call_later(PATIENCE_SECONDS, self._look)
+                self._timer = self._loop.call_later(PEER_SECONDS, self._look)
         self._size += size
 
     def stop(self) -> None:
@@ -129,7 +129,7 @@ class Patience:
     def _look(self) -> None:
         self._timer = None
         if self._is_waiting:
-            end = self._began + PATIENCE_SECONDS + self._size / _BYTES_A_SECOND
+            end = self._began + PEER_SECONDS + self._size / _BYTES_A_SECOND
             if self._loop.time() < end:
                 self._timer = self._loop.call_at(end, self._look)
             else:

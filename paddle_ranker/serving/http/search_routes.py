@@ -44,13 +44,12 @@ from paddle_ranker.serving.core.index_slot import ServedIndex
 from paddle_ranker.serving.core.json_text import JsonBounds, parse_json
 from paddle_ranker.serving.core.queued_search import FoundSearch, Query, QueuedSearch
 from paddle_ranker.serving.core.search_log import SearchLine, Shown, digest_of, new_search_id
-from paddle_ranker.serving.core.threads import run_in_thread
 from paddle_ranker.serving.core.validation import Body, refusal, refusing_parameters, validated
 from paddle_ranker.serving.http.contents import Content, contents_of
 from paddle_ranker.serving.http.exchange import (
     answer,
     deadline_of,
-    read_body,
+    read_request,
     refuse_parameters,
     refuse_repeated,
     reserve_of,
@@ -153,11 +152,11 @@ class SearchRoutes:
     async def search(self, request: Request) -> Response:
         """Answer `POST /v1/search`."""
         refuse_parameters(request)
-        deadline, limits = deadline_of(request), self._pipeline.index.limits
-        has_files = bool(self._pipeline.index.schema.files)
-        body = await read_body(request, limits.request_bytes if has_files else min(limits.request_bytes, _MOST_BYTES))
-        search_request = await run_in_thread(len(body), validated, self._request, body, _BOUNDS, deadline=deadline)
-        return await self._search(request, search_request)
+        limit = self._pipeline.index.limits.request_bytes
+        if not self._pipeline.index.schema.files:
+            limit = min(limit, _MOST_BYTES)
+        parse = partial(validated, self._request, bounds=_BOUNDS)
+        return await self._search(request, await read_request(request, limit, parse))
 
     async def by_address(self, request: Request) -> Response:
         """Answer `GET /v1/search?q=...&top_k=...`."""
@@ -182,7 +181,7 @@ class SearchRoutes:
             index.log.search(line)
         search = result.search
         state["pairs"], state["stages"], state["is_empty"] = len(search.logits), search.took, not search.order
-        return answer(request, written, "application/json")
+        return answer(request, written)
 
     def _answered(
         self, request: SearchRequest, loop: asyncio.AbstractEventLoop, deadline: float
@@ -231,7 +230,7 @@ class SearchRoutes:
             "examples": list(index.options.examples),
             "limits": {**{name: getattr(index.options, name) for name in LIMITS}, "pairs": index.limits.pairs},
         }
-        return answer(request, to_json(content), "application/json")
+        return answer(request, to_json(content))
 
     async def _fields_of(self, served: ServedIndex, deadline: float) -> dict[str, Any]:
         version = served.folder, served.loaded_at, served.info.generation

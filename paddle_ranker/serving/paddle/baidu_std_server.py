@@ -10,7 +10,7 @@ from typing import Optional, Union, cast
 
 from paddle_ranker.errors import quoted
 from paddle_ranker.serving.core.byte_budget import Share
-from paddle_ranker.serving.core.connections import Connections, Patience, close_gently
+from paddle_ranker.serving.core.connections import Connections, PeerTimeout, close_gently
 from paddle_ranker.serving.core.faults import INTERNAL, INVALID, NO_METHOD, NOT_FOUND, TOO_LARGE, Fault
 from paddle_ranker.serving.core.limits import require_key
 from paddle_ranker.serving.core.services import Counting, Models
@@ -74,7 +74,7 @@ class BaiduStdProtocol(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._writable = asyncio.Event()  # the client keeps up with its replies
         self._writable.set()
-        self._reading_patience, self._writing_patience = Patience(self._on_slow_frame), Patience(self.abort)
+        self._reading_timeout, self._writing_timeout = PeerTimeout(self._on_slow_frame), PeerTimeout(self.abort)
         self._connections.add(self)
         self._reading_turn = asyncio.Lock()  # large requests of one client are parsed one at a time
 
@@ -89,8 +89,8 @@ class BaiduStdProtocol(asyncio.Protocol):
         self._ending = True
         self._buffer.clear()
         self._buffered.end()
-        self._reading_patience.end()
-        self._writing_patience.end()
+        self._reading_timeout.end()
+        self._writing_timeout.end()
         self._writable.set()
         for task in self._tasks:  # nobody waits for them any more
             task.cancel()
@@ -98,12 +98,12 @@ class BaiduStdProtocol(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self._writable.clear()
-        self._writing_patience.wait()
+        self._writing_timeout.wait()
         self._read_or_pause()
 
     def resume_writing(self) -> None:
         self._writable.set()
-        self._writing_patience.stop()
+        self._writing_timeout.stop()
         self._read_frames()
 
     def abort(self) -> None:
@@ -116,7 +116,7 @@ class BaiduStdProtocol(asyncio.Protocol):
         self._ending = True
         self._buffer.clear()
         self._buffered.end()
-        self._reading_patience.stop()
+        self._reading_timeout.stop()
         self._read_or_pause()
         self._close_if_done()
 
@@ -130,9 +130,9 @@ class BaiduStdProtocol(asyncio.Protocol):
         if not self._ending and not self._buffered.set(len(self._buffer)):
             self._refuse_the_frame()
         if not self._ending and self._may_read() and (self._buffer or self._skip):
-            self._reading_patience.wait(size)
+            self._reading_timeout.wait(size)
         else:
-            self._reading_patience.stop()
+            self._reading_timeout.stop()
         self._read_or_pause()
 
     def _on_slow_frame(self) -> None:
@@ -203,7 +203,7 @@ class BaiduStdProtocol(asyncio.Protocol):
     def _end_the_frame(self, size: int) -> None:
         del self._buffer[:size]
         self._head = self._meta = None
-        self._reading_patience.stop()
+        self._reading_timeout.stop()
 
     def _work_on(self, meta: Message, body: Union[bytes, Fault]) -> None:
         task = self._loop.create_task(self._answer(meta, body))

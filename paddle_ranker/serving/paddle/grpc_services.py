@@ -116,7 +116,7 @@ class _Calls(grpc.GenericRpcHandler):
         if handler is None:
             return None
         try:
-            require_key(self._api_key, _shown_key(handler_call_details.invocation_metadata))
+            require_key(self._api_key, _sent_key(handler_call_details.invocation_metadata))
         except Fault as fault:
             return grpc.stream_stream_rpc_method_handler(self._refuser(fault))
         return handler
@@ -207,6 +207,6 @@ async def _abort(context: Any, fault: Fault) -> None:
     await context.abort(grpc.StatusCode[fault.kind.grpc], str(fault), trailing)
 
 
-def _shown_key(metadata: Any) -> Optional[str]:
+def _sent_key(metadata: Any) -> Optional[str]:
     shown = {name.lower(): value for name, value in metadata or ()}
     return shown.get("x-api-key") or shown.get("authorization")

@@ -7,6 +7,7 @@ import logging
 import math
 import re
 from collections.abc import Awaitable
+from functools import partial
 from typing import Any, Callable
 
 from starlette.requests import ClientDisconnect, Request
@@ -19,14 +20,13 @@ from paddle_ranker.serving.core.faults import ERROR_HEADER, INTERNAL, NO_METHOD,
 from paddle_ranker.serving.core.services import Models
 from paddle_ranker.serving.core.threads import run_in_thread
 from paddle_ranker.serving.core.tower_options import TOWER_SLOT
-from paddle_ranker.serving.http.exchange import SHARE, answer, deadline_of, read_body
+from paddle_ranker.serving.http.exchange import SHARE, answer, deadline_of, read_request
 from paddle_ranker.serving.http.middleware import CLIENT_LEFT
 from paddle_ranker.serving.paddle import general_model, pipeline
 from paddle_ranker.serving.paddle.json_messages import read_message, write_message
 from paddle_ranker.serving.paddle.messages import GENERAL_METHODS, GENERAL_SERVICE, messages, parse
 from paddle_ranker.serving.paddle.pipeline import TUTORIAL_NAMES, PipelineNames
 
-JSON = "application/json"
 PROTO = ("application/proto", "application/x-protobuf")
 _LOG = logging.getLogger(__name__)
 _VERSION = re.compile("v[0-9]+")  # paths such as /v1/embeddings are no pipeline's
@@ -57,20 +57,19 @@ class _AnyPipeline(Route):
 def _general(models: Models, method: str) -> Endpoint:
     async def endpoint(request: Request) -> Response:
         async def work() -> Response:
-            deadline = deadline_of(request)
-            body = await read_body(request, models.ranker.limits.request_bytes)
+            limits, deadline = models.ranker.limits, deadline_of(request)
             content_type, share = _content_type(request), request.scope["state"].get(SHARE)
             if content_type in PROTO:
-                how: tuple[Any, ...] = parse, messages().Request, body, general_model.bounds(models), share
+                read = partial(parse, messages().Request, bounds=general_model.bounds(models), share=share)
             else:
-                how = read_message, body, messages().Request, models.ranker.limits.json_bounds
-            message = await run_in_thread(len(body), *how, deadline=deadline)
+                read = partial(read_message, message_class=messages().Request, bounds=limits.json_bounds)
+            message = await read_request(request, limits.request_bytes, read)
             if method == "debug":
                 message.profile_server = True
             response = await general_model.infer(message, models, deadline=deadline, share=share)
             if content_type in PROTO:
                 return answer(request, response.SerializeToString(), content_type)
-            return answer(request, await run_in_thread(response.ByteSize(), write_message, response), JSON)
+            return answer(request, await run_in_thread(response.ByteSize(), write_message, response))
 
         return await _answered(work(), request, _general_error)
 
@@ -80,10 +79,9 @@ def _general(models: Models, method: str) -> Endpoint:
 def _gateway(models: Models, names: PipelineNames) -> Endpoint:
     async def endpoint(request: Request) -> Response:
         async def work() -> Response:
-            deadline = deadline_of(request)
-            body = await read_body(request, models.ranker.limits.request_bytes)
-            how = read_message, body, messages().PipelineRequest, models.ranker.limits.json_bounds
-            message = await run_in_thread(len(body), *how, deadline=deadline)
+            limits, deadline = models.ranker.limits, deadline_of(request)
+            read = partial(read_message, message_class=messages().PipelineRequest, bounds=limits.json_bounds)
+            message = await read_request(request, limits.request_bytes, read)
             message.name, message.method = request.path_params["name"], request.path_params["method"]
             try:
                 if message.name in (names.service, TOWER_SLOT) and message.method != names.method:
@@ -95,7 +93,7 @@ def _gateway(models: Models, names: PipelineNames) -> Endpoint:
                 response = await pipeline.infer(message, models, names, deadline=deadline, share=share)
             except Fault as fault:
                 response = pipeline.refusal(_noted(request, fault))
-            return answer(request, await run_in_thread(response.ByteSize(), write_message, response, True), JSON)
+            return answer(request, await run_in_thread(response.ByteSize(), write_message, response, True))
 
         return await _answered(work(), request, _gateway_error)
 
@@ -157,7 +155,7 @@ def _gateway_error(request: Request, fault: Fault) -> Response:
         "details": [],
     }
     encoded = json.dumps(content, ensure_ascii=False).encode("utf-8", "replace")
-    return answer(request, encoded, JSON, fault.kind.http, **_retry_after(fault))
+    return answer(request, encoded, status=fault.kind.http, **_retry_after(fault))
 
 
 def _retry_after(fault: Fault) -> dict[str, str]:

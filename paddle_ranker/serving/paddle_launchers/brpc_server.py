@@ -63,7 +63,7 @@ KNOWN = {
     **dict.fromkeys(("bthread_concurrency",), False),
 }
 # Other values of these flags ask for features that this server does not have.
-_WITHOUT = {"max_concurrency": "0", "request_cache_size": "0", "use_calib": "false", "use_trt": "false"}
+_UNSUPPORTED = {"max_concurrency": "0", "request_cache_size": "0", "use_calib": "false", "use_trt": "false"}
 _LAUNCHERS_BODY, _LAUNCHERS_BATCH = 512 * 1024 * 1024, 32  # the launcher's defaults, which it always passes
 _TRUE, _FALSE = ("true", "1", "yes", "t", "y"), ("false", "0", "no", "f", "n")
 
@@ -102,7 +102,7 @@ def read_launch(arguments: Sequence[str]) -> Launch:
     missing or damaged, or do not name exactly one model.
     """
     flags, notes = _read_flags(arguments)
-    for name, harmless in _WITHOUT.items():
+    for name, harmless in _UNSUPPORTED.items():
         value = flags.get(name, [harmless])[-1].lower()
         if value != harmless and not (harmless == "false" and value in _FALSE):
             notes.append(f"-{name} {value}: this server has none, and does without")
@@ -119,8 +119,8 @@ def read_launch(arguments: Sequence[str]) -> Launch:
         threads=_number(flags, "runtime_thread_num", engine.runtime_thread_num, 0) or threads,
         precision=flags.get("precision", ["fp32"])[-1].lower(),
         gpu=next((number for number in gpus[:1] if number >= 0), None),
-        batch_size=_unless(_LAUNCHERS_BATCH, batch_infer_size, Launch.batch_size),
-        request_bytes=_unless(
+        batch_size=_own_default(_LAUNCHERS_BATCH, batch_infer_size, Launch.batch_size),
+        request_bytes=_own_default(
             _LAUNCHERS_BODY, _number(flags, "max_body_size", _LAUNCHERS_BODY, 1), Launch.request_bytes
         ),
         prometheus_port=_number(flags, "prometheus_port", PROMETHEUS_PORT, 1, 65535)
@@ -179,7 +179,7 @@ def _number(flags: dict[str, list[str]], name: str, default: int, least: int, mo
     return int(value)
 
 
-def _unless(launchers: int, value: int, default: int) -> int:
+def _own_default(launchers: int, value: int, default: int) -> int:
     """Return `value`; but if it equals `launchers`, return `default`.
 
     The launcher passes its own default, `launchers`, even if the user gives no value; `default` is this server's.
@@ -302,16 +302,16 @@ def _ancestors() -> tuple[int, ...]:
 
 def _reload_with_the_file(path: Path, seconds: float) -> None:
     """Reload the model whenever the file's time changes, as the C++ server does."""
-    seen = _changed(path)
+    seen = _modified_at(path)
     while True:
         time.sleep(seconds)
-        now = _changed(path)
+        now = _modified_at(path)
         if now not in (seen, None):
             seen = now
             os.kill(os.getpid(), signal.SIGHUP)
 
 
-def _changed(path: Path) -> Optional[int]:
+def _modified_at(path: Path) -> Optional[int]:
     try:
         return path.stat().st_mtime_ns
     except OSError:

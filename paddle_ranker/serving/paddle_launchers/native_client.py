@@ -69,7 +69,7 @@ def _load_libraries() -> None:
     if not folder.is_dir():
         raise DependencyError(f"the native client needs OpenSSL 1.0, and there is no {folder}: {_setup()}")
     _load_all(sorted(folder.iterdir()))
-    for library in _stand_ins():
+    for library in _stub_libraries():
         ctypes.CDLL(str(library), ctypes.RTLD_GLOBAL)
 
 
@@ -89,7 +89,7 @@ def _load_all(libraries: list[Path]) -> None:
         libraries = left
 
 
-def _stand_ins() -> list[Path]:
+def _stub_libraries() -> list[Path]:
     """Return libraries without contents under the names that the extension needs; compiled at the first call.
 
     They define the symbol that the extension needs if glibc hides it.

@@ -11,7 +11,7 @@ import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from paddle_ranker.serving.core.connections import Connections, Patience, ProtocolHandler, close_gently
+from paddle_ranker.serving.core.connections import Connections, PeerTimeout, ProtocolHandler, close_gently
 
 HEAD_BYTES = 64 * 1024  # most bytes of a head, of trailers, and between two parts of a chunked body
 HEADER_FIELDS = 100  # most fields of a head or of trailers: each takes some 200 bytes of memory beside its text
@@ -35,7 +35,7 @@ class HttpConnection(HttpToolsProtocol):
         super().__init__(**uvicorn)
         self.headers = []  # until a request begins
         self._share = connections.budget.share()
-        self._reading, self._writing = Patience(self._on_slow_request), Patience(self._abort)
+        self._reading, self._writing = PeerTimeout(self._on_slow_request), PeerTimeout(self._abort)
         self._held = b""  # bytes that came behind pipelined requests
         self._unfinished = 0  # bytes since the last head, part of a body or end of a request
         self._large_heads = 0  # bytes of the large heads of requests without an answer
@@ -73,7 +73,7 @@ class HttpConnection(HttpToolsProtocol):
             self._refuse(431, _TOO_MUCH)
             raise ValueError(_TOO_MUCH)  # stops the parser
         if self.parser.should_upgrade():
-            return  # see `_decline`
+            return  # see `_read_without_upgrade`
         codings = [value.lower() for name, value in self.headers if name == b"transfer-encoding"]
         if codings and (codings != [b"chunked"] or self.parser.get_http_version() == "1.0"):
             # A proxy that speaks HTTP/1.0 would find another end of the body (RFC 9112, 6.1).
@@ -121,7 +121,7 @@ class HttpConnection(HttpToolsProtocol):
             try:
                 self.parser.feed_data(part)
             except httptools.HttpParserUpgrade as offer:
-                self._decline(part[offer.args[0] :])
+                self._read_without_upgrade(part[offer.args[0] :])
             except httptools.HttpParserError:
                 self._refuse(400, _INVALID)
             if self._unfinished and (self._unfinished > HEAD_BYTES or len(self.headers) > HEADER_FIELDS):
@@ -145,7 +145,7 @@ class HttpConnection(HttpToolsProtocol):
         if held != self._share.held and not self._share.set(held):
             self._refuse(503, "the server holds as many bytes of requests as it may; try again")
 
-    def _decline(self, rest: bytes) -> None:
+    def _read_without_upgrade(self, rest: bytes) -> None:
         """Read a request that offers to switch protocols as a plain request (RFC 9110, 7.8); Java's client offers h2c.
 
         httptools takes the body after such a head for data of the other protocol. So a new parser gets the head without

@@ -18,7 +18,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Callable, Optional
 
 from paddle_ranker.registry import Registry
-from paddle_ranker.serving.core.connections import Connections, Patience
+from paddle_ranker.serving.core.connections import Connections, PeerTimeout
 from paddle_ranker.serving.core.connections import ProtocolHandler as ProtocolHandler
 from paddle_ranker.serving.core.server_config import ServeConfig
 
@@ -224,7 +224,7 @@ class GrpcConnection(_Pipe):
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
-        self._patience = Patience(self.abort)
+        self._timeout = PeerTimeout(self.abort)
         self._early = b""  # Python 3.9 reads a little even if reading is paused here
         self._connections.add(self)
         self._connecting = asyncio.ensure_future(self._connect())
@@ -251,14 +251,14 @@ class GrpcConnection(_Pipe):
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._patience.wait()
+        self._timeout.wait()
 
     def resume_writing(self) -> None:
-        self._patience.stop()
+        self._timeout.stop()
         super().resume_writing()
 
     def connection_lost(self, exc: Optional[Exception]) -> None:
-        self._patience.end()
+        self._timeout.end()
         self._connections.discard(self)
         super().connection_lost(exc)
 

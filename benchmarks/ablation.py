@@ -48,7 +48,6 @@ class AblationOptions(FoldRunOptions):
 
 
 def run(options: AblationOptions) -> None:
-    """Print the table of the systems, then the table of the changes."""
     changes = [CHANGES[name] for name in chosen("changes", options.changes, list(CHANGES))]
     seeds = options.begin()
     runtime.select_device("cpu")

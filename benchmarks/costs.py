@@ -55,7 +55,6 @@ class CostsOptions(Options):
 
 
 def run(options: CostsOptions) -> None:
-    """Print a row for each model."""
     runtime.prepare_command(options.threads)
     rows = []
     for name in options.models.split(","):

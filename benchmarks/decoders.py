@@ -49,7 +49,6 @@ class DecodersOptions(Options):
 
 
 def run(options: DecodersOptions) -> None:
-    """Print the milliseconds and the memory of each system, and the goals."""
     names = options.systems.split(",")
     peers = [name for name in names if name.partition("_")[0] in PEERS]
     needed = {"torch", "transformers", *(name.partition("_")[0] for name in peers)}

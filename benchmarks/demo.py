@@ -117,7 +117,6 @@ def goals_of(measured: Mapping[str, Mapping[str, Measure]]) -> list[Goal]:
 
 
 def run(options: DemoOptions) -> None:
-    """Print the table of all systems, and the goals reached or missed."""
     names = chosen("systems", options.systems, SYSTEMS.split(","))
     seeds = options.begin()
     from demo_world.files import write_demo

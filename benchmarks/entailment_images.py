@@ -40,7 +40,6 @@ class ImageBenchmarkOptions(Options):
 
 
 def run(options: ImageBenchmarkOptions) -> None:
-    """Print a table for each kind of file."""
     runtime.prepare_command(1)
     from multimodal_entailment.vision import make_vision_encoder
 

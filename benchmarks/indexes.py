@@ -95,7 +95,6 @@ def resident_mb() -> float:
 
 
 def build(folder: Path, options: IndexesOptions) -> None:
-    """Build the index if it does not exist."""
     if (folder / "index.json").exists():
         return
     info = IndexInfo(WordsInfo("standard"), VectorsInfo("faiss", WIDTH, structure=options.structure))
@@ -110,7 +109,6 @@ def build(folder: Path, options: IndexesOptions) -> None:
 
 
 def measure(folder: Path, options: IndexesOptions) -> None:
-    """Print the times of each kind of search."""
     began = time.perf_counter()
     collection = Collection.open(folder)
     opened = time.perf_counter() - began
@@ -188,7 +186,6 @@ def _seconds(ask: Callable[[Vectors], object], vectors: Vectors) -> float:
 
 
 def run(options: IndexesOptions) -> None:
-    """Build the index and measure it."""
     parent = Path(options.folder or tempfile.mkdtemp())
     try:
         folder = parent / f"index-{options.structure}-{options.size}"

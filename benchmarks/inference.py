@@ -169,7 +169,6 @@ class Run:
 
 
 def run(options: InferenceBenchmarkOptions) -> None:
-    """Print the tables and goals for each shape and number of threads."""
     shapes = [Path(options.model).name] if options.model else chosen("shapes", options.shapes, list(ALL_SHAPES))
     threads, all_systems = parse_numbers(options.threads, "threads"), available(options)
     for shape in shapes:

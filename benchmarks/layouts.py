@@ -79,7 +79,6 @@ class LayoutsOptions(QualityOptions):
 
 
 def pages_of(pdf: Path) -> list[PlacedText]:
-    """Return the pages of a PDF as the reader gives them."""
     parts = [part for part in READERS["pdf"].read(pdf) if isinstance(part, Part)]
     return [PlacedText(part.text, part.places) for part in parts]
 

@@ -95,7 +95,6 @@ class Paper:
 
     @property
     def text(self) -> str:
-        """Return the title, followed by the abstract."""
         return f"{self.title}。{self.abstract}"
 
 
@@ -156,7 +155,6 @@ def training_pairs(papers: Sequence[Paper], negatives: int, seed: int, whole: bo
 
 
 def draw_keyword(paper: Paper, random: np.random.Generator) -> str:
-    """Draw a keyword of a paper."""
     return paper.keywords[int(random.permutation(len(paper.keywords))[0])]
 
 

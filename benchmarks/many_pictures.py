@@ -81,7 +81,6 @@ def measured(command: list[str], threads: int) -> tuple[float, float]:
 
 
 def run(options: ManyPicturesOptions) -> None:
-    """Print seconds, memory and milliseconds."""
     runtime.prepare_command(options.threads)
     with ExitStack() as stack:
         folder = (

@@ -95,7 +95,6 @@ class SmallRankers:
         return score_file(self.ranker(name), self.held_out), seconds
 
     def ranker(self, name: str) -> Path:
-        """Return the folder of a trained ranker."""
         return self.folder / name / "last"
 
     def file(self, name: str, command: Callable[[Sequence[str]], int], *arguments: str) -> Path:
@@ -191,7 +190,6 @@ class Mining:
 
 
 def run(options: MiningOptions) -> None:
-    """Print the measures of rankers that differ only in their negatives."""
     rows = Mining(options)
     names = ("random", REFERENCE, "mined_top", "mined_again", "judged")
     head = f"mining: ranker {options.layers} x {options.hidden_size}, {options.negatives} negatives of each positive"

@@ -33,7 +33,6 @@ class OpeningOptions(Options):
 
 
 def run(options: OpeningOptions) -> None:
-    """Print the table."""
     folder = Path(options.model)
     largest = max((path for path in folder.iterdir() if path.is_file()), key=lambda path: path.stat().st_size)
     read, copy = read_and_copy(largest)

@@ -63,7 +63,6 @@ def errors(text: str, read: str) -> tuple[int, int]:
 
 
 def run(options: PagesOptions) -> None:
-    """Print the measurements."""
     parts = [part for part in READERS["pdf"].read(Path(options.pdf)) if isinstance(part, Part)]
     texts = [part.text for part in parts]
     long = [place for place, text in enumerate(texts) if len(text) >= _LEAST]

@@ -64,7 +64,6 @@ class FirstTokens(Ranker):
 
 
 def run(options: PassagesOptions) -> None:
-    """Measure both systems, and print measures and times."""
     runtime.prepare_command(options.cpu_threads)
     settings = SearchSettings(rank_top=_RANKED)
     by_passage = SearchEngine.open(options.index, settings, ranker=Ranker.load(options.ranker))

@@ -62,7 +62,6 @@ def prepare(folder: Path, options: PictureEnginesOptions) -> None:
 
 
 def run(options: PictureEnginesOptions) -> None:
-    """Print the pictures a second of each system, their ratios, and the goals."""
     systems = chosen("systems", options.systems, (*OURS, *PEERS))
     lacking = missing_packages(options.peer_python, ["torch", "transformers", "onnx", "onnxscript", "onnxruntime"])
     if lacking:

@@ -81,7 +81,6 @@ def train_tower(options: PicturesOptions, seed: int) -> Path:
 
 
 def documents_of(data: Path) -> list[dict[str, str]]:
-    """Return the rows of the documents."""
     return [json.loads(line) for line in (data / "documents.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
@@ -144,7 +143,6 @@ def interval_of(values: Floats) -> Interval:
 
 
 def run(options: PicturesOptions) -> None:
-    """Train, measure and print."""
     seeds = parse_numbers(options.seeds, "seeds")
     runtime.prepare_command(options.threads)
     data = Path(options.data)

@@ -292,7 +292,6 @@ def _repeated(seconds: tuple[float, ...], count: int) -> tuple[float, ...]:
 
 
 def run(options: PretrainedOptions) -> None:
-    """Print the table of all systems."""
     names = chosen("systems", options.systems, SYSTEMS, options.reference)
     seeds = options.begin()
     runtime.select_device("cpu")

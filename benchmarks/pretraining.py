@@ -52,7 +52,6 @@ class PretrainingBenchmarkOptions(Options):
 
 
 def run(options: PretrainingBenchmarkOptions) -> None:
-    """Print the loss curve and the speeds."""
     systems = chosen("systems", options.systems, SYSTEMS)
     runtime.prepare()
     runtime.select_device("cpu")

@@ -143,7 +143,6 @@ def make_network(row: Row, pair_encoder: PairEncoder, examples: PairwiseExamples
 
 
 def run(options: QbqtcOptions) -> None:
-    """Print the table of all systems."""
     names = options.systems.split(",")
     rows = list(map(row_of, names))
     if len(set(names)) < len(names):

@@ -185,7 +185,6 @@ def build_index(beir: Path, built: Path, tower: str, threads: int) -> None:
 
 
 def run(options: RecallBenchmarkOptions) -> int:
-    """Write the set and its index, and measure."""
     work = Path(options.work_dir)
     folder, built = work / options.set, work / f"{options.set}-{Path(options.tower).resolve().name}"
     write_set(SETS[options.set](options.data_dir), folder)

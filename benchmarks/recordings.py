@@ -150,7 +150,6 @@ def word_errors(texts: list[str], transcripts: list[str]) -> tuple[Vectors, Vect
 
 
 def run(options: RecordingsOptions) -> None:
-    """Transcribe, measure and print."""
     os.environ["OMP_NUM_THREADS"] = str(options.threads)
     data, output = Path(options.data), Path(options.output)
     if not (data / "queries.tsv").is_file():

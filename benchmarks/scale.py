@@ -54,7 +54,6 @@ class ScaleOptions(Options):
 
 
 def run(options: ScaleOptions) -> None:
-    """Measure, and print the table."""
     numbers = parse_numbers(options.pairs, "pairs")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

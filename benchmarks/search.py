@@ -190,7 +190,6 @@ class Alone:
         return [candidates.ids[number] for number in order.tolist()]
 
     def rank(self, query: str, texts: Sequence[str]) -> None:
-        """Time the ranking of texts."""
         self.measured.timed("rank", partial(self.ranker.score, logits=True), [query] * len(texts), list(texts))
 
     def encode_and_rank(self, query: str, texts: Sequence[str]) -> float:
@@ -283,7 +282,6 @@ class Served:
         return answers
 
     async def measure(self, alone: Alone, fastest: float) -> None:
-        """Put each load on the server."""
         await self.one_client(alone)
         await self.many_clients(fastest)
         await self.adding()
@@ -374,7 +372,6 @@ class Served:
 
 @contextlib.contextmanager
 def serving(options: SearchBenchmarkOptions, work: Work) -> Iterator[ServerProcess]:
-    """Start the server."""
     threads = str(options.threads)
     command = [
         *(sys.executable, "-m", "paddle_ranker", "search-serve", "--index", str(work.index)),
@@ -387,7 +384,6 @@ def serving(options: SearchBenchmarkOptions, work: Work) -> Iterator[ServerProce
 
 
 def run(options: SearchBenchmarkOptions) -> int:
-    """Print the stages, the loads and the goals."""
     if options.opened:
         opened(Path(options.opened))
         return 0

@@ -261,7 +261,6 @@ def goals(run: Run) -> Iterator[Goal]:
 
 
 def run(options: ServingBenchmarkOptions) -> None:
-    """Print the tables and goals for each shape and number of threads."""
     shapes = [Path(options.model).name] if options.model else chosen("shapes", options.shapes, list(SHAPES))
     threads, shares = parse_numbers(options.threads, "threads"), parse_shares(options.load)
     if 0 in threads:

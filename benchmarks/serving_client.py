@@ -39,7 +39,6 @@ _MOST_CONNECTIONS = 512  # maximum of an open loop; further requests wait in the
 
 
 def http(path: str, body: bytes, content_type: str = "application/json", *headers: str) -> bytes:
-    """Return the bytes of an HTTP POST request."""
     head = [f"POST {path} HTTP/1.1", "Host: ranker", f"Content-Type: {content_type}", f"Content-Length: {len(body)}"]
     return "\r\n".join([*head, *headers, "", ""]).encode() + body
 
@@ -290,7 +289,6 @@ class StreamConnection:
         self._stream: Optional[_Stream] = None
 
     async def ask(self, data: bytes) -> Answer:
-        """Send a request and return the answer."""
         if self._stream is None or self._stream.transport is None:
             try:
                 _, self._stream = await asyncio.get_running_loop().create_connection(
@@ -301,7 +299,6 @@ class StreamConnection:
         return await self._stream.ask(data, self._patience)
 
     async def close(self) -> None:
-        """End the connection."""
         if self._stream is not None and self._stream.transport is not None:
             self._stream.transport.abort()
 
@@ -321,7 +318,6 @@ class GrpcConnection:
         self._patience = patience
 
     async def ask(self, data: bytes) -> Answer:
-        """Call the method and return the answer."""
         try:
             return Answer(OK, await self._call(data, timeout=self._patience))
         except self._error as error:
@@ -329,7 +325,6 @@ class GrpcConnection:
             return Answer(LATE if code == "DEADLINE_EXCEEDED" else code, (error.details() or "").encode())
 
     async def close(self) -> None:
-        """End the connection."""
         await self._channel.close(None)
 
 

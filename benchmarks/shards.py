@@ -57,7 +57,6 @@ class Counting:
 
 
 def run(options: ShardsOptions) -> None:
-    """Print the measurements."""
     titles = list(titles_of(options.documents, options.seed))
     vectors = BigramVectors(options.seed)
     queries = [title[:_CHARACTERS] for title in titles[:: max(1, len(titles) // options.queries)]][: options.queries]

@@ -68,7 +68,6 @@ def imported_files(program: Path) -> set[Path]:
 
 
 def is_known(commit: str) -> bool:
-    """Return True if the repository has the commit."""
     return not subprocess.run(
         ["git", "cat-file", "-e", f"{commit}^{{commit}}"], cwd=ROOT, capture_output=True
     ).returncode

@@ -47,7 +47,6 @@ class StoredOptions(PeerOptions):
 
 
 def run(options: StoredOptions) -> None:
-    """Print a table for each shape."""
     runtime.prepare_command(1)
     for shape in chosen("shapes", options.shapes, list(SHAPES)):
         with tempfile.TemporaryDirectory() as folder:

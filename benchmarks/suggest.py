@@ -29,7 +29,6 @@ class SuggestOptions(Options):
 
 
 def run(options: SuggestOptions) -> None:
-    """Print the measurements."""
     titles = list(titles_of(options.titles, options.seed))
     standard("warm")
     before, began = resident_mb(), time.perf_counter()

@@ -35,7 +35,6 @@ class TablesOptions(Options):
 
 
 def first_rows(path: Path, count: int) -> list[list[str]]:
-    """Return the header and the first rows of a table."""
     csv.field_size_limit(1 << 25)
     with open(path, encoding="utf-8", newline="") as stream:
         return [*islice(csv.reader(stream), count + 1)]
@@ -61,7 +60,6 @@ def hits(titles: Sequence[str], texts: Sequence[str], tables: Sequence[int], ana
 
 
 def run(options: TablesOptions) -> None:
-    """Print the measurements."""
     folder = Path(options.tables)
     lines = (folder / "titles.tsv").read_text("utf-8").splitlines()
     names, titles = zip(*(line.split("\t") for line in lines))

@@ -105,7 +105,6 @@ class Trainings:
 
 
 def run(options: TowersOptions) -> None:
-    """Train, search and print the tables."""
     names = chosen("systems", options.systems, SYSTEMS, REFERENCE)
     seeds = options.begin()
     trainings, real = Trainings(options), qbqtc(options.data_dir)

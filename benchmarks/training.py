@@ -60,7 +60,6 @@ class TrainingBenchmarkOptions(GradedPairsOptions):
 
 
 def run(options: TrainingBenchmarkOptions) -> None:
-    """Print a table for each shape."""
     shapes = chosen("shapes", options.shapes, list(SHAPES))
     names = chosen("systems", options.systems, [system.name for system in SYSTEMS])
     systems = [s for s in SYSTEMS if s.name in names and (options.device == "gpu" or not s.on_gpu_alone)]

@@ -85,7 +85,6 @@ def read(options: TypingOptions, draw: np.random.Generator) -> tuple[list[str], 
 
 
 def run(options: TypingOptions) -> None:
-    """Print the measurements."""
     draw = np.random.default_rng(options.seed)
     texts, relevant = read(options, draw)
     words = WordSearcher.of_texts(texts, "standard")

@@ -140,7 +140,6 @@ def resembling(measured: Sequence[LabeledPair], learned: Sequence[LabeledPair]) 
 
 
 def texts_of(pairs: Sequence[LabeledPair]) -> tuple[list[str], list[str]]:
-    """Return the pairs' queries and titles."""
     return [pair.query for pair in pairs], [pair.title for pair in pairs]
 
 

@@ -85,12 +85,10 @@ class Worker:
         return answer
 
     def ask(self, **command: Any) -> dict[str, Any]:
-        """Send a command and return the answer."""
         self.begin(command)
         return self.answer()
 
     def close(self) -> None:
-        """End the process."""
         self._process.kill()
         self._process.wait()
         for stream in (self._process.stdin, self._process.stdout):

@@ -23,7 +23,6 @@ def take_stdout() -> TextIO:
 
 
 def send(answers: TextIO, answer: object) -> None:
-    """Write an answer as a line of JSON."""
     print(json.dumps(answer), file=answers, flush=True)
 
 
@@ -83,6 +82,5 @@ class Pace:
         return {self._unit: self._size, **self._watch.took()}
 
     def answer(self, measures: dict[str, Any]) -> None:
-        """Send `measures` as the answer to the round."""
         send(self._answers, measures)
         self._size = 0

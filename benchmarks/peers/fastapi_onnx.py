@@ -124,7 +124,6 @@ class Model:
 
 
 def main() -> int:
-    """Load the model and serve it."""
     model = Model(Path(sys.argv[1]), int(sys.argv[2]))
     app = FastAPI()
     tasks: list[Any] = []

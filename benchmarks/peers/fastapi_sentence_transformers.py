@@ -17,7 +17,6 @@ from benchmarks.peers.fastapi_server import MAX_SEQ_LENGTH, RerankRequest, resul
 
 
 def main() -> int:
-    """Load the model and serve it."""
     folder, threads = Path(sys.argv[1]), int(sys.argv[2])
     torch.set_num_threads(threads)
     model = CrossEncoder(str(folder / "hf"), max_length=MAX_SEQ_LENGTH, device="cpu")

@@ -67,7 +67,6 @@ class BatchedSystem:
         self._padded_length = padded_length
 
     def score(self, rows: np.ndarray) -> np.ndarray:
-        """Return the logits of the pairs at `rows` [n], `[n]`."""
         logits = np.zeros(len(rows))
         for places in self._batches(rows):
             ids, types = self._encoded.pad(rows[places]).values()

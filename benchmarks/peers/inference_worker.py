@@ -72,7 +72,6 @@ class _OwnScorer:
         self._scorer, self._pairs = scorer, pairs
 
     def score(self, rows: np.ndarray) -> np.ndarray:
-        """Return the logits of the pairs at `rows` [n], `[n]`."""
         return self._scorer.logits(self._pairs.encoded.take(rows))
 
 
@@ -89,7 +88,6 @@ def _torch(system: str, folder: Path, work: InferenceWork, pairs: Pairs) -> Syst
 
 
 def _cuda(work: InferenceWork) -> str:
-    """Return PyTorch's name of the device."""
     return "cuda" if work.device == "gpu" else work.device
 
 
@@ -132,7 +130,6 @@ class _CrossEncoder:
         self._pairs, self._batch_size = pairs, work.batch_size
 
     def score(self, rows: np.ndarray) -> np.ndarray:
-        """Return the logits of the pairs at `rows` [n], `[n]`."""
         import torch
 
         logits = self._model.predict(

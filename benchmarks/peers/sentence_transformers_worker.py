@@ -20,7 +20,6 @@ import numpy as np
 
 
 def read(path: str) -> dict[str, list[Any]]:
-    """Return the columns of a file of pairs."""
     rows = [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines()]
     return {name: [row[name] for row in rows] for name in ("query", "title", "label")}
 

@@ -22,7 +22,6 @@ from paddle_ranker.scoring.loading import open_model
 
 
 def main() -> int:
-    """Load the exported ranker, and answer the commands on standard input."""
     folder, engine, threads = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
     answers = take_stdout()
     runtime.prepare_command(threads)

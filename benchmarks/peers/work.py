@@ -73,7 +73,6 @@ def batches_forever(work: TrainingWork, triples: BenchmarkTriples) -> Iterator[n
 
 
 def save_work(folder: Path, work: TrainingWork, triples: BenchmarkTriples) -> None:
-    """Write work and triples into `folder`, for `load_work`."""
     (folder / "work.json").write_text(json.dumps(asdict(work)), encoding="utf-8")
     save_pairs(folder / "positives.npz", triples.positives)
     save_pairs(folder / "negatives.npz", triples.negatives)

@@ -132,7 +132,6 @@ def _end_of(source: Union[Path, IO[bytes]], size: int) -> bytes:
 
 
 def _libraries() -> tuple[Any, Any]:
-    """Return soundfile and soxr."""
     with package_for("reading recordings", "'paddle-ranker[sound]'"):
         import soundfile
         import soxr

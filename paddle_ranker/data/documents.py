@@ -793,7 +793,6 @@ class _ColumnFacts:
         return 2 * self._marked_up > self.count
 
     def add(self, value: object) -> None:
-        """Count a cell."""
         if value is None or (isinstance(value, str) and not value.strip()):
             return
         self.count += 1

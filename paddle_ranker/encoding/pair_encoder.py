@@ -178,7 +178,6 @@ class PairEncoder:
         return text
 
     def _prompted(self, queries: Sequence[str]) -> Sequence[str]:
-        """Return the queries, each with the query prompt before it, if there is a prompt."""
         return [self.query_prompt + query for query in queries] if self.query_prompt else queries
 
     def _tokenized(

@@ -80,7 +80,6 @@ class ArrayFile:
         self.rows += len(array)
 
     def finish(self) -> None:
-        """Write the header, and close the file."""
         self._stream.seek(0)
         self._stream.write(npy_header(self.kind, (self.rows, *self.row)))
         self._stream.close()

@@ -94,7 +94,6 @@ class ForeignConfig:
             raise self.error(f"{self.place}{name} is {quoted(value)}{only}: {remedy}")
 
     def error(self, problem: str) -> CheckpointError:
-        """Return an error about this file, with `problem` as its text."""
         return CheckpointError(f"{self.path}: {problem}")
 
     @property

@@ -105,7 +105,6 @@ class WordSplitter:
         return settled.replace(_BREAK[1], "")
 
     def _in_order(self, text: str) -> str:
-        """Sort adjacent marks by their combining classes."""
         chars = np.frombuffer(text.encode("utf-32-le"), np.dtype("<u4"))
         classes = np.zeros(len(chars), np.int64)
         for mark, combining in list(self._table.classes.items()):  # some dozens

@@ -119,7 +119,6 @@ class TokenizerFiles:
         return replace(bert_template(cls, sep), longer_keeps_more=self.rules.of_bert, keeps_end=keeps_end)
 
     def tokenizer(self) -> Tokenizer:
-        """Create the built-in tokenizer."""
         return Tokenizer(self.rules, self.token_to_id, self.token_to_id[self.special_tokens["unk_token"]])
 
     def words(self) -> Sequence[str]:
@@ -131,7 +130,6 @@ class TokenizerFiles:
         """Return None: tokens are compared by ids, so `##a`, inside a word, differs from `a` at its beginning."""
 
     def write(self, folder: Path) -> None:
-        """Write the three files into `folder`, which must exist."""
         (folder / VOCABULARY_FILE).write_bytes(self.vocabulary)
         _write_json(folder / CONFIG_FILE, self.config)
         _write_json(folder / SPECIAL_TOKENS_FILE, self.special_tokens)
@@ -369,7 +367,6 @@ class LibraryFiles:
         return PairTemplate(before, between, after, text_before, text_after, True, self._opened[1] == "left")
 
     def tokenizer(self) -> LibraryTokenizer:
-        """Create the encoder of texts."""
         unknown = self.library.token_to_id(self.special_tokens.get("unk_token", ""))
         return LibraryTokenizer(self.library, [number for number in self._special_ids if number != unknown], unknown)
 

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Optional
 
 from paddle_ranker import runtime
 from paddle_ranker.data.records import LabeledPair
-from paddle_ranker.encoding.encoding_options import WINDOWS
 from paddle_ranker.encoding.pair_encoder import PairEncoder, shortest
+from paddle_ranker.encoding.window_options import WINDOWS
 from paddle_ranker.errors import CheckpointError, DataError, RankerError, UsageError
 from paddle_ranker.metrics.ranking import RELEVANT
 from paddle_ranker.model.load_options import LoadOptions

@@ -20,8 +20,8 @@ import numpy as np
 from paddle_ranker import runtime
 from paddle_ranker.data.beir import beir_judgments
 from paddle_ranker.data.records import LabeledPair, Record, RecordFile, Triple, open_as_one_of, write_records
-from paddle_ranker.encoding.encoding_options import WINDOWS
 from paddle_ranker.encoding.pair_encoder import PairEncoder
+from paddle_ranker.encoding.window_options import WINDOWS
 from paddle_ranker.errors import DataError, UsageError
 from paddle_ranker.lexical.tokens import TOKENIZERS
 from paddle_ranker.model.load_options import ON_CPU, LoadOptions

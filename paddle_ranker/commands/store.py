@@ -14,7 +14,7 @@ from typing import Optional
 
 from paddle_ranker import runtime
 from paddle_ranker.data.records import RecordFile, TitleRow
-from paddle_ranker.encoding.encoding_options import WINDOWS
+from paddle_ranker.encoding.window_options import WINDOWS
 from paddle_ranker.errors import DataError, RankerError, UsageError, quoted
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.pretrained import find_model

@@ -16,9 +16,9 @@ from typing import Any, Optional
 import numpy as np
 from numpy.typing import NDArray
 
-from paddle_ranker.encoding import POOLINGS, TOP_K
 from paddle_ranker.encoding.columns import EncodedPairs, offsets_of, ragged_positions
 from paddle_ranker.encoding.tokenizers.interface import BERT_SHAPE, PairTemplate
+from paddle_ranker.encoding.window_options import POOLINGS, TOP_K
 from paddle_ranker.errors import UsageError
 from paddle_ranker.options import note_at_end
 

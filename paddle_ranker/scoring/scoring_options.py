@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Optional
 
-from paddle_ranker.encoding.encoding_options import WINDOWS, WindowOptions
+from paddle_ranker.encoding.window_options import WINDOWS, WindowOptions
 from paddle_ranker.errors import UsageError
 from paddle_ranker.model.load_options import CheckpointOptions, HeadOptions
 from paddle_ranker.model.tower import POOLINGS as TOWER_POOLINGS

@@ -6,8 +6,10 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Optional
 
-from paddle_ranker.encoding import POOLINGS, TOP_K
 from paddle_ranker.options import Options, option
+
+POOLINGS = ("max", "mean_top_k")  # ways to pool the logits of windows over a long title
+TOP_K = 2  # default number of windows for mean_top_k
 
 
 @dataclass(frozen=True)

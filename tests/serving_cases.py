@@ -127,6 +127,17 @@ class Application:
         return self.ask("GET", path, **more)
 
 
+class OpenedSite(Application):
+    """A server's application with its models, for the options of `serve`."""
+
+    def __init__(self, **options: Any):
+        from paddle_ranker.serving.core.metrics import Metrics
+        from paddle_ranker.serving.process.worker import make_app
+
+        self.config, self.slots = opened_slots(**options)
+        self.app = make_app(self.slots, self.config, Metrics())
+
+
 def calls_of(work: Callable[[], Any]) -> int:
     """Return how many functions Python calls during `work`, its own and those in C."""
     count = 0

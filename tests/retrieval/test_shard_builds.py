@@ -23,11 +23,9 @@ from paddle_ranker.retrieval.search_engine import SearchEngine
 from paddle_ranker.retrieval.shard_builds import BUILD_STATE
 from paddle_ranker.retrieval.shards import SHARDS, open_index, shard_folders, shard_name, write_shards
 from paddle_ranker.retrieval.writer import CollectionWriter
-from paddle_ranker.serving.core.metrics import Metrics
-from paddle_ranker.serving.process.worker import make_app
 from tests.conftest import Call
 from tests.retrieval.test_shards import DOCUMENTS, INFO, SHARES, vectors_of
-from tests.serving_cases import Application, close_slots, opened_slots
+from tests.serving_cases import OpenedSite, close_slots
 from tests.tiny import write_index, write_tower
 
 pytestmark = pytest.mark.unit
@@ -313,12 +311,6 @@ def test_an_index_is_cut_into_shards_without_computing_vectors(
     assert len(several.collection.folders) == 4 and several.search("水稻")
 
 
-class Site(Application):
-    def __init__(self, **options: Any):
-        self.config, self.slots = opened_slots(**options)
-        self.app = make_app(self.slots, self.config, Metrics())
-
-
 def test_a_server_adds_to_shards_and_takes_up_what_others_add(tower: Path, tmp_path: Path) -> None:
     names, answers = [shard_name(number) for number in range(3)], []
     documents = [Document(f"d{n}", f"深度学习{n % 5}水稻", {"year": 2000 + n}) for n in range(30)]
@@ -330,7 +322,7 @@ def test_a_server_adds_to_shards_and_takes_up_what_others_add(tower: Path, tmp_p
         write_index(folder, tower, documents[share])
     write_shards(tmp_path / "several", names)
     for folder in (tmp_path / "one", tmp_path / "several"):
-        site, said = Site(index=folder, writable=True), list[Any]()
+        site, said = OpenedSite(index=folder, writable=True), list[Any]()
         try:
             given = [{"id": id, "text": f"老年人护理{id}"} for id in ("d1", "d15", "d29", "new")]
             said.append(site.ask("POST", "/v1/documents", {"documents": given, "mode": "replace"}).json())

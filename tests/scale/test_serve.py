@@ -19,10 +19,8 @@ from paddle_ranker.retrieval.candidate_indexes import Document
 from paddle_ranker.retrieval.shards import shard_name, write_shards
 from paddle_ranker.scale.cluster import connected
 from paddle_ranker.scale.ray_serve import application
-from paddle_ranker.serving.core.metrics import Metrics
-from paddle_ranker.serving.process.worker import make_app
 from tests.conftest import Call, commands_here
-from tests.serving_cases import SECONDS, Application, close_slots, opened_slots
+from tests.serving_cases import SECONDS, OpenedSite, close_slots
 from tests.started import free_ports
 from tests.tiny import write_index, write_ranker, write_tower
 
@@ -34,12 +32,6 @@ DOCUMENTS = [
     for n, one in enumerate(WORDS)
     for m, other in enumerate(WORDS)
 ]
-
-
-class Site(Application):
-    def __init__(self, **options: Any):
-        self.config, self.slots = opened_slots(**options)
-        self.app = make_app(self.slots, self.config, Metrics())
 
 
 class Deployed:
@@ -99,7 +91,7 @@ ASKED: list[tuple[str, Any]] = [
 
 def test_a_replica_answers_as_the_plain_server(deployed: Deployed) -> None:
     deployed.deploy("--index", deployed.folder / "index", "--model", deployed.folder / "ranker")
-    here = Site(index=deployed.folder / "index", model=deployed.folder / "ranker")
+    here = OpenedSite(index=deployed.folder / "index", model=deployed.folder / "ranker")
     for path, body in ASKED:
         assert plain(deployed.post(path, body)) == plain(here.post(path, body)), (path, body)
     close_slots(here.slots)
@@ -110,7 +102,7 @@ def test_shards_answer_as_one_index_and_say_which_failed(deployed: Deployed) -> 
 
     index = deployed.folder / "shards"
     deployed.deploy("--shards", index, "--model", deployed.folder / "ranker", "--partial", "true")
-    here = Site(index=index, model=deployed.folder / "ranker")
+    here = OpenedSite(index=index, model=deployed.folder / "ranker")
     for path, body in ASKED:
         status, found = plain(deployed.post(path, body))
         if "hits" in found:

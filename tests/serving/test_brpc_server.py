@@ -19,7 +19,8 @@ from paddle_ranker.serving.paddle_launchers import brpc_server
 from paddle_ranker.serving.paddle_launchers.brpc_server import (
     EVERY_ADDRESS,
     HOST_VARIABLE,
-    KNOWN,
+    SWITCHES,
+    WITH_VALUES,
     Launch,
     read_launch,
     serve_config,
@@ -64,7 +65,7 @@ def write_workdir(folder: Path, *, engines: int = 1, gpu: int = -1, streams: int
 def test_the_help_names_options_that_are_known_and_an_error_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert brpc_server.main(["--port", "8600", "--help"]) == 0
     shown = re.findall(r"(?<!\S)--([a-z_]+)", capsys.readouterr().out)
-    assert {"model", "port", "thread"} <= set(shown) <= set(KNOWN)
+    assert {"model", "port", "thread"} <= set(shown) <= {*WITH_VALUES, *SWITCHES}
     assert brpc_server.main(["--port", "1"]) == 2
     assert capsys.readouterr().err.startswith("serving: error: names no model")
 

@@ -18,9 +18,7 @@ from paddle_ranker.retrieval.remote_calls import Call
 from paddle_ranker.retrieval.shard_service import ShardService
 from paddle_ranker.retrieval.shards import open_shards
 from paddle_ranker.retrieval.turns import idle
-from paddle_ranker.serving.core.metrics import Metrics
-from paddle_ranker.serving.process.worker import make_app
-from tests.serving_cases import Application, close_slots, opened_slots
+from tests.serving_cases import OpenedSite, close_slots
 from tests.tiny import write_index, write_ranker, write_tower
 
 pytestmark = pytest.mark.parity
@@ -30,12 +28,6 @@ DOCUMENTS = [
     for n, one in enumerate(WORDS)
     for m, other in enumerate(WORDS)
 ]
-
-
-class Site(Application):
-    def __init__(self, **options: Any):
-        self.config, self.slots = opened_slots(**options)
-        self.app = make_app(self.slots, self.config, Metrics())
 
 
 class Transport:
@@ -60,22 +52,24 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 
 @pytest.fixture
-def sites(folders: list[Path], monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Site, Site, list[Transport]]]:
+def sites(
+    folders: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[tuple[OpenedSite, OpenedSite, list[Transport]]]:
     """Return a server of the folders, and one of the same folders elsewhere with the transports to them."""
     options = {"index": folders[0], "model": folders[0].with_name("ranker"), "writable": True}
     with ThreadPoolExecutor(8) as pool:
         transports = [Transport(pool, ShardService(folder)) for folder in folders]
         calls: list[Call] = [*transports]
-        opened, made = [open_shards(folders), RemoteCollection(calls, partial=True)], list[Site]()
+        opened, made = [open_shards(folders), RemoteCollection(calls, partial=True)], list[OpenedSite]()
         for one in opened:
             monkeypatch.setattr(Collection, "open", lambda *_, one=one, **__: one)
-            made.append(Site(**options))
+            made.append(OpenedSite(**options))
         yield made[0], made[1], transports
         for site in made:
             close_slots(site.slots)
 
 
-def said(site: Site, **asked: Any) -> dict[str, Any]:
+def said(site: OpenedSite, **asked: Any) -> dict[str, Any]:
     response = site.ask("POST", "/v1/search", asked)
     assert response.status_code == 200, response.text
     answer: dict[str, Any] = response.json()
@@ -84,7 +78,7 @@ def said(site: Site, **asked: Any) -> dict[str, Any]:
     return answer
 
 
-def test_a_server_answers_from_shards_elsewhere(sites: tuple[Site, Site, list[Transport]]) -> None:
+def test_a_server_answers_from_shards_elsewhere(sites: tuple[OpenedSite, OpenedSite, list[Transport]]) -> None:
     here, elsewhere, transports = sites
     everything = {"explain": True, "total": True, "facets": ["year", "lang"], "snippet": 9, "rank_top": 5}
     for asked in (
@@ -131,7 +125,7 @@ SENT: dict[str, Any] = {
 @pytest.mark.parametrize("error", [None, SystemExit("of its choice"), UsageError("of its choice")])
 @pytest.mark.parametrize("name", SENT)
 def test_what_a_shard_sends_is_never_an_error_of_the_server(
-    sites: tuple[Site, Site, list[Transport]], name: str, error: Optional[BaseException]
+    sites: tuple[OpenedSite, OpenedSite, list[Transport]], name: str, error: Optional[BaseException]
 ) -> None:
     _, elsewhere, transports = sites
     call = transports[1].__class__.__call__
@@ -172,7 +166,7 @@ def test_what_a_shard_sends_is_never_an_error_of_the_server(
         assert elsewhere.ask("GET", path).status_code in (200, 404, 503), path
 
 
-def test_a_server_of_shards_elsewhere_only_searches_them(sites: tuple[Site, Site, list[Transport]]) -> None:
+def test_a_server_of_shards_elsewhere_only_searches_them(sites: tuple[OpenedSite, OpenedSite, list[Transport]]) -> None:
     _, elsewhere, _ = sites
     for method, path, body in (
         ("POST", "/v1/documents", {"documents": [{"id": "new", "text": "水稻"}]}),

@@ -61,7 +61,7 @@ _ADMIN = {
     "/live": "Whether the process answers",
     "/ready": "Whether all models are loaded and warmed up: 200, or 503",
     "/health": "As /ready",
-    "/metrics": "Figures for Prometheus",
+    "/metrics": "Metrics for Prometheus",
     "/info": "The models, the engine, the limits",
     MODELS_PATH: "The models' names, as OpenAI lists them",
 }

@@ -51,17 +51,17 @@ What else the launcher has is taken, and noted where it has no meaning here. pad
 _LOOK_SECONDS = 0.2  # between two checks whether the launcher has ended
 
 PORT, THREADS, PROMETHEUS_PORT, RELOAD_SECONDS = 9393, 4, 19393, 10  # the launcher's own defaults
-# By name: whether the flag is a switch, whose value may be left out.
-KNOWN = {
-    **dict.fromkeys(("port", "num_threads", "thread", "precision", "max_body_size", "prometheus_port"), False),
-    **dict.fromkeys(("resource_path", "resource_file", "model", "gpu_id", "gpu_ids", "reload_interval_s"), False),
-    **dict.fromkeys(("runtime_thread_num", "batch_infer_size", "max_concurrency", "request_cache_size"), False),
-    **dict.fromkeys(("enable_prometheus", "use_calib", "use_trt"), True),
+WITH_VALUES = (
+    *("port", "num_threads", "thread", "precision", "max_body_size", "prometheus_port", "reload_interval_s"),
+    *("resource_path", "resource_file", "model", "gpu_id", "gpu_ids", "runtime_thread_num", "batch_infer_size"),
+    *("max_concurrency", "request_cache_size"),
     # How the C++ server computes, and where its files are; without effect here.
-    **dict.fromkeys(("inferservice_path", "inferservice_file", "workflow_path", "workflow_file", "workdir"), False),
-    **dict.fromkeys(("enable_model_toolkit", "ir_optim", "mem_optim_off", "use_mkl"), True),
-    **dict.fromkeys(("bthread_concurrency",), False),
-}
+    *("inferservice_path", "inferservice_file", "workflow_path", "workflow_file", "workdir", "bthread_concurrency"),
+)
+SWITCHES = (  # their values may be left out
+    *("enable_prometheus", "use_calib", "use_trt"),
+    *("enable_model_toolkit", "ir_optim", "mem_optim_off", "use_mkl"),  # without effect here
+)
 # Other values of these flags ask for features that this server does not have.
 _UNSUPPORTED = {"max_concurrency": "0", "request_cache_size": "0", "use_calib": "false", "use_trt": "false"}
 _LAUNCHERS_BODY, _LAUNCHERS_BATCH = 512 * 1024 * 1024, 32  # the launcher's defaults, which it always passes
@@ -146,13 +146,13 @@ def _read_flags(arguments: Sequence[str]) -> tuple[dict[str, list[str]], list[st
             continue
         values = [value] if equals else []
         while not equals and place < len(arguments) and not _is_flag(arguments[place]):
-            if KNOWN.get(name) and arguments[place].lower() not in (*_TRUE, *_FALSE):
+            if name in SWITCHES and arguments[place].lower() not in (*_TRUE, *_FALSE):
                 break
             values.append(arguments[place])
             place += 1
-        if name not in KNOWN:
+        if name not in (*WITH_VALUES, *SWITCHES):
             notes.append(f"-{' '.join([name, *values])}: not known here, passed over")
-        elif not values and not KNOWN[name]:
+        elif not values and name in WITH_VALUES:
             raise UsageError(f"-{name}: give it a value")
         else:
             flags[name] = values or ["true"]

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from paddle_ranker.serving.core.logs import JsonLog
     from paddle_ranker.serving.core.metrics import Metrics
     from paddle_ranker.serving.core.services import CountedRequest, Models
-    from paddle_ranker.serving.core.slots import Slots
 
 BACKLOG = 2048  # maximum number of connections that wait to be accepted
 _SILENT_SECONDS = 10.0  # a connection is closed if its protocol is still unknown after this time
@@ -42,7 +41,6 @@ class ServerContext:
     """Parts of a worker that its protocols use.
 
     models: the models for Paddle Serving's protocols
-    slots: slots of the server
     app: the HTTP application
     log: log of requests; None: requests are not logged
     """
@@ -50,7 +48,6 @@ class ServerContext:
     config: ServeConfig
     connections: Connections
     models: Models
-    slots: Slots
     metrics: Metrics
     app: ASGIApp
     log: Optional[JsonLog] = None

@@ -196,7 +196,7 @@ class Worker:
         )
         app = make_app(self._slots, config, self._metrics, log=log, controls=controls, budget=self._connections.budget)
         models = models_of(self._slots, config)
-        context = ServerContext(config, self._connections, models, self._slots, self._metrics, app, log)
+        context = ServerContext(config, self._connections, models, self._metrics, app, log)
         watching = [asyncio.ensure_future(return_freed_memory())]
         if config.workers > 1:
             watching.append(asyncio.ensure_future(self._keep_gauges()))

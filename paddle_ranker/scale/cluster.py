@@ -28,7 +28,7 @@ _ANSWER_SECONDS = 5.0
 
 @contextmanager
 def connected(address: str, cores: int = 0) -> Iterator[None]:
-    """Use a cluster of Ray in the block; afterwards leave the cluster, or end it if this call started it.
+    """Use a cluster of Ray in the block. Afterwards leave the cluster, or end it if this call started it.
 
     address: `local` starts a cluster on this machine alone; `auto` or `HOST:PORT` join a running one. Ray admits only
         processes with the token of the cluster (`RAY_AUTH_TOKEN`, or the file `.ray/auth_token` in HOME)
@@ -104,7 +104,7 @@ def _use_gpu(kinds: Sequence[EngineKind], precision: str) -> bool:
 
 
 def hide_other_gpus() -> None:
-    """Hide all GPUs from this process of Ray if it has requested none; call this before Paddle is imported.
+    """Hide all GPUs from this process of Ray if it has requested none. Call this before Paddle is imported.
 
     Ray leaves all GPUs visible to such processes, and each would take the first one.
     """
@@ -113,7 +113,7 @@ def hide_other_gpus() -> None:
 
 
 def require_ray():  # type: ignore[no-untyped-def]  # a module
-    """Import Ray and return the module; raises `DependencyError` if it is missing."""
+    """Import Ray and return the module. Raises `DependencyError` if it is missing."""
     switch_off_telemetry()  # before it is imported
     try:
         import ray

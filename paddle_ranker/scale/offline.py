@@ -117,7 +117,7 @@ class _ScoreParts(Work):
 
 
 def predict(options: PrintingOptions, names: tuple[str, str]) -> list[Done]:
-    """Score files on a cluster, and write the lines that `predict` prints into a folder; return the parts' facts.
+    """Score files on a cluster, and write the lines that `predict` prints into a folder. Return the parts' facts.
 
     Each part of the files becomes one file of lines.
 
@@ -234,7 +234,7 @@ class _EncodeParts(Work):
 
 
 def encode(plan: EncodePlan, source: RowSource, parts: Parts, options: RayOptions) -> Iterator[Vectors]:
-    """Encode all texts with actors; then yield the vectors of each part, in order.
+    """Encode all texts with actors. Then yield the vectors of each part, in order.
 
     A note says how many texts were cut to the tower's maximum length.
     """

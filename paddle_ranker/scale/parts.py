@@ -68,7 +68,7 @@ class Parts:
         self.folder, self.identity = make_folder(folder.absolute()), dict(json.loads(json.dumps(identity)))
 
     def begin(self) -> dict[int, Done]:
-        """Begin or continue the work in the folder; return the facts of finished parts by index.
+        """Begin or continue the work in the folder. Return the facts of finished parts by index.
 
         Raises `RankerError` if the folder holds parts of another identity, or other files.
         """
@@ -91,7 +91,7 @@ class Parts:
 
     @property
     def manifest(self) -> Optional[list[Done]]:
-        """The parts of a finished work, in order; None if it is not finished."""
+        """The parts of a finished work, in order, or None if it is not finished."""
         path = self.folder / MANIFEST
         if not path.exists():
             return None
@@ -112,7 +112,7 @@ class Parts:
         return done if done is not None and self._is_whole(done) else None
 
     def write(self, number: int, extension: str, content: bytes, rows: int, counts: Mapping[str, int]) -> Done:
-        """Write the file of part `number` and its facts to the disk; return the facts."""
+        """Write the file of part `number` and its facts to the disk. Return the facts."""
         sha256, name = hashlib.sha256(content).hexdigest(), f"part-{number:06}{extension}"
         done = Done(number, name, rows, len(content), sha256, dict(counts))
         with new_file(self.folder / done.name, "wb") as stream:
@@ -122,7 +122,7 @@ class Parts:
         return done
 
     def finish(self, count: int) -> list[Done]:
-        """Write the manifest of `count` parts and delete the files with each part's facts; return the facts in order.
+        """Write the manifest of `count` parts and delete the files with each part's facts. Return the facts in order.
 
         Raises `CheckpointError` if a part is missing.
         """
@@ -163,7 +163,7 @@ class Source(ABC):
         """Yield the rows of each part, JSON-ready."""
 
     def report(self) -> str:
-        """Return a note about skipped rows for the end of the run; "" if none were skipped."""
+        """Return a note about skipped rows for the end of the run, or "" if none were skipped."""
         return ""
 
     def count(self) -> Optional[int]:
@@ -172,7 +172,7 @@ class Source(ABC):
 
 
 class Work(ABC):
-    """Computation on rows, which is pickled to each actor; the actor then calls `open`.
+    """Computation on rows, which is pickled to each actor. The actor then calls `open`.
 
     Attributes:
         extension: end of the name of each part's file.
@@ -192,7 +192,7 @@ class Work(ABC):
 
 @dataclass(frozen=True)
 class _Place:
-    """Working folder and plugins of the command; the command's processes on all machines use the same.
+    """Working folder and plugins of the command. The command's processes on all machines use the same.
 
     folder: the working folder, from which relative paths start
     plugins: value of the variable `PADDLE_RANKER_PLUGINS`
@@ -213,7 +213,7 @@ class _Place:
 
 
 class _Actor:
-    """Actor of `map_batches`: called with a table of one part from `_read`; computes and writes the part.
+    """Actor of `map_batches`: called with a table of one part from `_read`. Computes and writes the part.
 
     An error of the work and what it prints go into the table that is returned, for `run` to print.
     """
@@ -247,7 +247,7 @@ class _Actor:
 
 
 def _outcome(work: Any, *arguments: object) -> dict[str, Any]:
-    """Call `work(*arguments)`; return its dict, with the text that it wrote to standard error as `notes`.
+    """Call `work(*arguments)`. Return its dict, with the text that it wrote to standard error as `notes`.
 
     If the call raises `RankerError` or `OSError`, the dict has instead the error's text (`error`) and the name of its
     class (`kind`), so that the process that runs the command can raise it.

@@ -155,7 +155,7 @@ def threads_of(options: Any) -> int:
 
 
 def cores_of(options: Any) -> int:
-    """Return how many CPU cores the smallest allowed numbers of replicas request; a shard's replica requests one."""
+    """Return how many CPU cores the smallest allowed numbers of replicas request. A shard's replica requests one."""
     shards = sum(len(shard_folders(path)) for path in options.shards)
     least, of_shard = bounds_of(options.replicas, "replicas")[0], bounds_of(options.shard_replicas, "shard_replicas")[0]
     return least * threads_of(options) + of_shard * shards
@@ -170,7 +170,7 @@ def _scaled(replicas: str) -> dict[str, object]:
 
 
 def config_of(options: Any) -> ServeConfig:
-    """Return the configuration of a replica's server; raises `UsageError` if there is nothing to serve."""
+    """Return the configuration of a replica's server. Raises `UsageError` if there is nothing to serve."""
     if options.shards:
         options = dataclasses.replace(options, index=Path(options.shards[0]))  # for its tower, and the routes
     return with_found_models(dataclasses.replace(options, cpu_threads=options.cpu_threads or 1))
@@ -222,7 +222,7 @@ class _Replica:
         return self._app
 
     def check_health(self) -> None:
-        """Raise `Fault` if a model is not loaded; Serve then replaces the replica."""
+        """Raise `Fault` if a model is not loaded. Serve then replaces the replica."""
         for slot in self._slots.values():
             slot.ready()
 
@@ -253,7 +253,7 @@ class _Shard:
         return os.getpid()
 
     def check_health(self) -> None:
-        """Raise an error if the shard's folder cannot be read; Serve then replaces the replica."""
+        """Raise an error if the shard's folder cannot be read. Serve then replaces the replica."""
         self._service.call("facts", None, None)
 
 

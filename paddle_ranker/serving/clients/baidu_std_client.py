@@ -70,7 +70,7 @@ class BaiduStdClient(GeneralModelClient):
         return baidu_std.write_frame(meta, request.SerializeToString())
 
     def _exchange(self, frame: bytes, end: float) -> tuple[Message, bytes]:
-        """Send a frame; return the RpcMeta and the payload of the reply. Raises `OSError` or `ServerError`."""
+        """Send a frame. Return the RpcMeta and the payload of the reply. Raises `OSError` or `ServerError`."""
         if self._socket is None:
             self._socket = socket.create_connection((self.host, self.port), self.timeout)
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

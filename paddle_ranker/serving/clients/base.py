@@ -35,13 +35,13 @@ def load_pair_encoder(folder: Folder) -> PairRowEncoder:
 
 
 def load_text_encoder(folder: Folder) -> Optional[TextEncoder]:
-    """Return the text encoder of a tower's folder, or of a client's copy; None for another kind of model."""
+    """Return the text encoder of a tower's folder, or of a client's copy, or None for another kind of model."""
     folder_type = identify(Path(folder))
     return folder_type.row_encoder(TOWER) if folder_type.is_tower else None
 
 
 class Client(Closable):
-    """A client of one server; use it in a `with` statement, or close it.
+    """A client of one server. Use it in a `with` statement, or close it.
 
     Args:
         timeout: seconds for one attempt, including connecting; over HTTP, for connecting and for each read. Requests
@@ -97,11 +97,11 @@ class ScoringClient(BatchClient, ABC):
     """A client that gets the probabilities of pairs from a ranker, or the vectors of texts from a tower."""
 
     def score(self, queries: Sequence[str], titles: Sequence[str]) -> np.ndarray:
-        """Return the probability of each pair (queries[i], titles[i]), `[n]` float32; may send several requests."""
+        """Return the probability of each pair (queries[i], titles[i]), `[n]` float32. May send several requests."""
         return self.ask_all(self.requests(queries, titles))
 
     def requests(self, queries: Sequence[str], titles: Sequence[str]) -> list[tuple[Message, int]]:
-        """Return (message, pair count) of each request for these pairs; raises `UsageError` if the lengths differ."""
+        """Return (message, pair count) of each request for these pairs. Raises `UsageError` if the lengths differ."""
         require_pairs(queries, titles)
         parts = [(queries[part], titles[part]) for part in self.parts(len(queries))]
         return [(self._request(*part), len(part[0])) for part in parts]
@@ -114,7 +114,7 @@ class ScoringClient(BatchClient, ABC):
         return np.concatenate(probabilities)
 
     def vectors(self, texts: Sequence[str], *, is_query: bool = False) -> np.ndarray:
-        """Return the vector of each text by the server's tower, `[n, size]` float32; may send several requests.
+        """Return the vector of each text by the server's tower, `[n, size]` float32. May send several requests.
 
         is_query: whether the texts are queries, for which the tower may have another prompt
         """
@@ -139,7 +139,7 @@ class ScoringClient(BatchClient, ABC):
 
     @abstractmethod
     def _ask(self, request: Message) -> Message:
-        """Send one request and return the response; raises `ServerError`, or `Fault` for an unreadable response."""
+        """Send one request and return the response. Raises `ServerError`, or `Fault` for an unreadable response."""
 
     @abstractmethod
     def _probabilities(self, response: Message, count: int) -> np.ndarray: ...

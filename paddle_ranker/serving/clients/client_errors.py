@@ -51,7 +51,7 @@ class RefusedError(ServerError):
 
 
 def with_retries(ask: Callable[[], T], retries: int) -> T:
-    """Call `ask` and return its result; after an error that may pass, call it again, at most `retries` times.
+    """Call `ask` and return its result. After an error that may pass, call it again, at most `retries` times.
 
     Such errors are `UnreachableError`, and `OverloadedError` unless the server asks to wait longer than `LONGEST_WAIT`.
     The wait between calls is the one that the server asks for, plus a random backoff. Raises the last call's error.

@@ -56,7 +56,7 @@ class ClientOptions(Options):
             raise UsageError("--query and --title belong together: give both, or neither")
 
     def pairs(self) -> tuple[list[str], list[str]]:
-        """Return the queries and the titles to score; raises `DataError` for a file that does not hold pairs."""
+        """Return the queries and the titles to score. Raises `DataError` for a file that does not hold pairs."""
         if self.input_file is None:
             return [QUERY if self.query is None else self.query], [TITLE if self.title is None else self.title]
         from paddle_ranker.data.records import Pair, read_records
@@ -75,7 +75,7 @@ class ClientOptions(Options):
 
 
 def print_scores(client: ScoringClient, options: ClientOptions) -> None:
-    """Score the pairs; print how long the requests took, then a line for each pair, `[0.96249247]`.
+    """Score the pairs. Print how long the requests took, then a line for each pair, `[0.96249247]`.
 
     The time does not include tokenization. With `--text`, print each text's vector instead, a JSON list.
     """

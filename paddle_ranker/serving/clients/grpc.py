@@ -17,7 +17,7 @@ from paddle_ranker.serving.paddle.messages import GENERAL_SERVICE, Message, mess
 
 
 class GrpcCalls:
-    """Calls over one gRPC channel to a server; ignores the environment's proxy settings."""
+    """Calls over one gRPC channel to a server. Ignores the environment's proxy settings."""
 
     def __init__(self, host: str, port: int, timeout: float, api_key: Optional[str]) -> None:
         with package_for("gRPC", "'paddle-ranker[serving]'"):
@@ -34,7 +34,7 @@ class GrpcCalls:
         self._channel.close()
 
     def call(self, method: str, data: bytes) -> bytes:
-        """Call `method` with a serialized request and return the serialized response; raises `ServerError`."""
+        """Call `method` with a serialized request and return the serialized response. Raises `ServerError`."""
         try:
             answered: bytes = self._channel.unary_unary(method)(data, timeout=self._timeout, metadata=self._metadata)
             return answered
@@ -62,7 +62,7 @@ def _seconds(text: str) -> Optional[float]:
 
 
 class GrpcClient(GeneralModelClient):
-    """A client with one channel; thread-safe."""
+    """A client with one channel. Thread-safe."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)

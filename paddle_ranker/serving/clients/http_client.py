@@ -35,7 +35,7 @@ _PATH = f"/{GENERAL_SERVICE.rpartition('.')[2]}/inference"
 
 
 class HttpCalls:
-    """Requests over one HTTP connection to a server, kept open; ignores the environment's proxy settings."""
+    """Requests over one HTTP connection to a server, kept open. Ignores the environment's proxy settings."""
 
     def __init__(self, host: str, port: int, timeout: float, api_key: Optional[str]) -> None:
         self.address = f"{host}:{port}"
@@ -51,7 +51,7 @@ class HttpCalls:
         self._session.close()
 
     def ask(self, method: str, path: str, body: Optional[bytes] = None, **headers: str) -> bytes:
-        """Send a request and return the body of the response; raises `ServerError` unless its status is 200.
+        """Send a request and return the body of the response. Raises `ServerError` unless its status is 200.
 
         headers: header fields by name, with `_` for `-`
         """
@@ -141,7 +141,7 @@ class RerankClient(BatchClient):
         self._answer: TypeAdapter[Any] = TypeAdapter(_RERANK.answer)
 
     def rank(self, query: str, titles: Sequence[str], top_k: Optional[int] = None) -> list[RankedTitle]:
-        """Return the titles, best first, at most `top_k` of them; may send several requests."""
+        """Return the titles, best first, at most `top_k` of them. May send several requests."""
         refuse_text(titles, "titles")
         require_cut(top_k, None)
         ranked: list[RankedTitle] = []

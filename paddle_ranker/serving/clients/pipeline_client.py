@@ -81,7 +81,7 @@ class PipelineClient(ScoringClient):
         return self._printed(response.key[0], response.value[0]).astype(np.float32)
 
     def _printed(self, name: str, value: str) -> np.ndarray:
-        """Parse a list that the server printed as JSON, without evaluating it as Python; return it as an array.
+        """Parse a list that the server printed as JSON, without evaluating it as Python. Return it as an array.
 
         name: key of the value in the answer, for errors
         """

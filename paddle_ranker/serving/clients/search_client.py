@@ -18,7 +18,7 @@ from paddle_ranker.serving.core.faults import NO_DOCUMENT
 class SearchClient(Client):
     """A client of `paddle-ranker search-serve`: searches an index and changes its documents.
 
-    Methods return the server's JSON as dicts; the server's page `/docs` describes them. All calls except `feedback` are
+    Methods return the server's JSON as dicts. The server's page `/docs` describes them. All calls except `feedback` are
     idempotent and are retried, see `Client`.
     """
 
@@ -27,7 +27,7 @@ class SearchClient(Client):
         self._calls = HttpCalls(host, port, self.timeout, self.api_key)
 
     def search(self, query: str, **fields: Any) -> dict[str, Any]:
-        """Search; return the server's answer.
+        """Search. Return the server's answer.
 
         fields: fields of the request: `top_k=20, rank_top=50, where={...}`. With `cursor=""` the answer has the
             `cursor` of the next page, None on the last page
@@ -40,7 +40,7 @@ class SearchClient(Client):
         return [suggestion["text"] for suggestion in answer["suggestions"]]
 
     def add(self, documents: Iterable[Document], mode: str = "replace") -> dict[str, Any]:
-        """Add documents; return the server's answer, with counts of added, replaced and unchanged documents.
+        """Add documents. Return the server's answer, with counts of added, replaced and unchanged documents.
 
         mode: "replace": a document replaces a stored one with the same id; "add": such a document is refused
         """
@@ -51,7 +51,7 @@ class SearchClient(Client):
         return self._ask("POST", "/v1/documents", {"documents": contents, "mode": mode})
 
     def change(self, id: str, **values: Any) -> dict[str, Any]:
-        """Change a document's text or fields; return the server's answer.
+        """Change a document's text or fields. Return the server's answer.
 
         values: new values by field; None removes a field, and fields that are not named stay
         """
@@ -74,12 +74,12 @@ class SearchClient(Client):
             after = page[-1]["id"]
 
     def remove(self, ids: Sequence[str]) -> dict[str, Any]:
-        """Remove the documents with these ids; return the server's answer, with counts of removed and missing."""
+        """Remove the documents with these ids. Return the server's answer, with counts of removed and missing."""
         refuse_text(ids, "ids")
         return self._ask("DELETE", "/v1/documents", {"ids": list(ids)})
 
     def document(self, id: str) -> Optional[Document]:
-        """Return the document with this id; None if the index has no such document."""
+        """Return the document with this id, or None if the index has no such document."""
         try:
             content = self._ask("GET", f"/v1/documents/{quote(id, safe='', errors='surrogatepass')}")
         except RefusedError as error:
@@ -95,7 +95,7 @@ class SearchClient(Client):
         return self._ask("GET", "/v1/index")
 
     def feedback(self, search: Mapping[str, Any], id: str, event: str, **more: Any) -> None:
-        """Log a click on a hit of a search, or a judgment of the hit; returns when the line is on the server's disk.
+        """Log a click on a hit of a search, or a judgment of the hit. Returns when the line is on the server's disk.
 
         search: the server's answer to the search
         id: id of the hit

@@ -50,7 +50,7 @@ _VERSION = 1  # format of the file of answers
 
 
 class HttpTeacher:
-    """A teacher that asks the reranker at a URL; use it in a `with` statement, or close it.
+    """A teacher that asks the reranker at a URL. Use it in a `with` statement, or close it.
 
     Args:
         options: options of the teacher, with a `teacher_url`.
@@ -109,7 +109,7 @@ class HttpTeacher:
         self._cache.close()
 
     def logits(self, queries: Sequence[str], titles: Sequence[str]) -> Floats:
-        """Return the logit of every (queries[i], titles[i]), `[n] float64`; pairs with kept answers are not requested.
+        """Return the logit of every (queries[i], titles[i]), `[n] float64`. Pairs with kept answers are not requested.
 
         Raises `ServerError` if the server does not answer with scores, `DataError` if earlier scores were taken for
         probabilities and a later one is not within 0 to 1. Answers that came before the error are kept.
@@ -151,7 +151,7 @@ class HttpTeacher:
         )
 
     async def _request_all(self, missing: Sequence[Pair], scores_of: dict[Pair, float]) -> None:
-        """Request the scores of `missing` pairs, several requests at a time; store the scores, also in `scores_of`."""
+        """Request the scores of `missing` pairs, several requests at a time. Store the scores, also in `scores_of`."""
         options = self._options
         requests = _requests_of(missing, options.teacher_batch or self._protocol.batch)
         failed, errors = asyncio.Event(), []  # type: asyncio.Event, list[Exception]
@@ -203,7 +203,7 @@ class HttpTeacher:
             raise UsageError(f"{problem}: correct HTTPS_PROXY, HTTP_PROXY, ALL_PROXY, SSL_CERT_FILE") from error
 
     async def _post(self, client: httpx.AsyncClient, body: bytes) -> tuple[bytes, httpx.Headers]:
-        """Send a request; return the body and the headers of the answer.
+        """Send a request. Return the body and the headers of the answer.
 
         Raises `OverloadedError` if another attempt may help, else another `ServerError`.
         """
@@ -259,7 +259,7 @@ class HttpTeacher:
         return brief("".join(sign if sign.isprintable() else "?" for sign in text), _SHOWN_CHARACTERS)
 
     def _scores(self, content: bytes, headers: httpx.Headers, titles: Sequence[str]) -> list[float]:
-        """Read the score of each title in an answer; raises `RefusedError` unless each title has exactly one score."""
+        """Read the score of each title in an answer. Raises `RefusedError` unless each title has exactly one score."""
         protocol = self._protocol
         try:
             parsed = validated(self._adapter, content, json_bounds(len(titles)))
@@ -310,7 +310,7 @@ class HttpTeacher:
 
 
 class AnswerCache:
-    """SQLite file with the scores that a teacher has given; several processes may share it.
+    """SQLite file with the scores that a teacher has given. Several processes may share it.
 
     When `add` returns, the operating system has the scores: a killed process loses none, a power failure at most the
     latest. Scores are added, never changed. The file holds digests of the texts in place of the texts.
@@ -340,7 +340,7 @@ class AnswerCache:
             self._file.execute(f"PRAGMA user_version={_VERSION}")
 
     def find(self, pairs: Iterable[Pair]) -> dict[Pair, float]:
-        """Return the stored scores of `pairs`, by pair; pairs without a stored score are left out."""
+        """Return the stored scores of `pairs`, by pair. Pairs without a stored score are left out."""
         with self._named():
             answers = ((pair, self._file.execute("SELECT score FROM answers WHERE pair = ?", (self._key(pair),)))
                      for pair in pairs)  # fmt: skip
@@ -379,14 +379,14 @@ def digest_of_texts(parts: Sequence[str]) -> bytes:
 
 
 async def sleep_until_failure(failed: asyncio.Event, seconds: float) -> None:
-    """Wait for `seconds`; raise `CancelledError` as soon as `failed` is set, even by another task."""
+    """Wait for `seconds`. Raise `CancelledError` as soon as `failed` is set, even by another task."""
     with suppress(asyncio.TimeoutError):
         await asyncio.wait_for(failed.wait(), seconds)
         raise asyncio.CancelledError
 
 
 def _retry_after(value: str) -> Optional[float]:
-    """Return the seconds that a header `Retry-After` states as a number or a date; None for other values."""
+    """Return the seconds that a header `Retry-After` states as a number or a date, or None for other values."""
     if re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", value.strip()):
         return float(value)
     with suppress(ValueError, OverflowError, TypeError):

@@ -67,7 +67,7 @@ class TeacherOptions(Options):
         _check_url(self.teacher_url)
 
     def teacher_key(self) -> Optional[str]:
-        """Return the API key from the environment, which no message shows; None if there is none."""
+        """Return the API key from the environment, which no message shows, or None if there is none."""
         key = os.environ.get(self.teacher_key_variable or KEY_VARIABLE, "").strip()
         if self.teacher_key_variable is not None and not key:
             raise UsageError(

@@ -56,7 +56,7 @@ class RowRunner(Protocol):
     max_rows: int
 
     def compute(self, columns: Columns, rows: NDArray[np.int64], /) -> Arrays:
-        """Compute the rows of `columns` with the indices `rows`, `[batch]`; return outputs `[batch, ...]` by name.
+        """Compute the rows of `columns` with the indices `rows`, `[batch]`. Return outputs `[batch, ...]` by name.
 
         Raises `DataError` if a single row may be the cause: each row is then computed alone. Any other error fails the
         whole batch.
@@ -65,7 +65,7 @@ class RowRunner(Protocol):
 
 
 class Batcher:
-    """Queue that computes jobs in shared batches; thread-safe.
+    """Queue that computes jobs in shared batches. Thread-safe.
 
     Args:
         runner: computes batches; its attributes limit their size.
@@ -149,7 +149,7 @@ class Batcher:
                 job.queued = 0
 
     def close(self, seconds: Optional[float] = None) -> bool:
-        """Accept no more jobs, finish the accepted jobs, and end the threads; return whether that was done in time.
+        """Accept no more jobs, finish the accepted jobs, and end the threads. Return whether that was done in time.
 
         seconds: maximum time to wait; None: no limit
         """
@@ -176,7 +176,7 @@ class Batcher:
         job.done([job])
 
     def _is_wanted(self, job: Job, now: float) -> bool:
-        """Return whether a job's result is still wanted; a job whose deadline is not after `now` fails here."""
+        """Return whether a job's result is still wanted. A job whose deadline is not after `now` fails here."""
         if job.deadline is not None and job.deadline <= now:
             self._fail(job, Fault(TIMED_OUT, "the deadline passed before the pairs were scored"))
         return not job.dropped
@@ -240,7 +240,7 @@ class Batcher:
         return taken
 
     def _encode(self, spans: Sequence[Span]) -> None:
-        """Encode spans into pieces, and add the pieces to those that wait; a job that cannot be encoded fails alone."""
+        """Encode spans into pieces, and add the pieces to those that wait. A job that cannot be encoded fails alone."""
         pieces: list[Piece] = []
         try:
             now = time.monotonic()
@@ -268,7 +268,7 @@ class Batcher:
                     self._computing -= 1
 
     def _next_batch(self) -> Optional[Batch]:
-        """Wait for the next batch and return it; None once the queue is closed and empty."""
+        """Wait for the next batch and return it, or None once the queue is closed and empty."""
         while True:
             with self._lock:
                 spans: list[Span] = []
@@ -335,7 +335,7 @@ class Batcher:
         return batches_of(taken, self.runner.max_tokens, self.runner.max_rows, by_query) if taken else []
 
     def _begin(self, batch: Batch) -> bool:
-        """Remove the rows of dropped jobs from a batch, and its other rows from the queue; return whether any are left.
+        """Remove the rows of dropped jobs from a batch, and its other rows from the queue. Return whether any are left.
 
         The caller holds the lock.
         """
@@ -378,7 +378,7 @@ class Batcher:
             self._fail(job, Fault(INTERNAL, f"the engine failed ({type(error).__name__})"))
 
     def _observe(self, batch: Batch, seconds: float) -> None:
-        """Report a batch to the observer; an observer's error is logged and does not fail the batch's requests.
+        """Report a batch to the observer. An observer's error is logged and does not fail the batch's requests.
 
         seconds: how long the engine took
         """
@@ -391,7 +391,7 @@ class Batcher:
             LOG.exception("a batch was computed, but not counted")
 
     def _deliver(self, batch: Batch, outputs: Arrays) -> None:
-        """Give a batch's outputs to its jobs; finish the jobs that have all their outputs."""
+        """Give a batch's outputs to its jobs. Finish the jobs that have all their outputs."""
         finished: list[Job] = []
         order, start = batch.order(), 0
         outputs = {name: array[order] for name, array in outputs.items()}

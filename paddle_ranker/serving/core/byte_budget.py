@@ -23,7 +23,7 @@ _WIDE_ESCAPES = (b"\\ud", b"\\uD", b"\\U")  # escapes of characters beyond U+FFF
 
 
 class ByteBudget:
-    """A limit on the bytes that are held at the same time; thread-safe.
+    """A limit on the bytes that are held at the same time. Thread-safe.
 
     Args:
         most: the limit; None: no limit.
@@ -47,7 +47,7 @@ class ByteBudget:
         return self.most if size <= _SMALL else _LARGE_SHARE * self.most
 
     def share(self) -> Share:
-        """Return a new share for one request or connection; it holds nothing yet."""
+        """Return a new share for one request or connection. It holds nothing yet."""
         return Share(self, self._lock)
 
 
@@ -70,14 +70,14 @@ class Share:
         self.end()
 
     def end(self) -> None:
-        """Release all bytes for good; later reservations, by a thread that still reads the request, fail."""
+        """Release all bytes for good. Later reservations, by a thread that still reads the request, fail."""
         if not self._is_over:
             with self._lock:
                 self._budget.held -= self.held
                 self.held, self._is_over = 0, True
 
     def set(self, size: int) -> bool:
-        """Change the reservation to `size` bytes; return False if the budget has no room, or if the share has ended."""
+        """Change the reservation to `size` bytes. Return False if the budget has no room, or if the share has ended."""
         with self._lock:
             after = self._budget.held + size - self.held
             if self._is_over or (size > self.held and after > self._budget.room(size)):
@@ -86,12 +86,12 @@ class Share:
             return True
 
     def reserve(self, size: int) -> None:
-        """Change the reservation to `size` bytes; raises `Fault(UNAVAILABLE)` where `set` returns False."""
+        """Change the reservation to `size` bytes. Raises `Fault(UNAVAILABLE)` where `set` returns False."""
         if not self.set(size):
             raise self.refusal()
 
     def reserve_answer(self, size: int) -> None:
-        """Reserve `size` bytes more for a large answer; call it before computing the answer.
+        """Reserve `size` bytes more for a large answer. Call it before computing the answer.
 
         Raises `Fault`: `TOO_LARGE` if the answer would not fit even into an empty budget; otherwise as `reserve` does.
         """

@@ -19,7 +19,7 @@ class Connection(Protocol):
     """An open connection that the server can end."""
 
     def shutdown(self) -> None:
-        """Begin no new request; close when the requests in flight are answered."""
+        """Begin no new request. Close when the requests in flight are answered."""
 
     def abort(self) -> None:
         """Close at once."""
@@ -55,7 +55,7 @@ class Connections:
         self._open.discard(connection)
 
     async def drain(self, seconds: float) -> int:
-        """Shut down all connections after their requests; return how many were still open after `seconds`.
+        """Shut down all connections after their requests. Return how many were still open after `seconds`.
 
         Connections that are still open are aborted, except those in `http`.
         """
@@ -87,7 +87,7 @@ class ProtocolHandler:
         return self._make()
 
     async def stop(self, seconds: float) -> None:
-        """Stop the handler's servers and tasks; requests in flight have `seconds` to finish."""
+        """Stop the handler's servers and tasks. Requests in flight have `seconds` to finish."""
 
 
 class PeerTimeout:
@@ -105,7 +105,7 @@ class PeerTimeout:
         self._is_waiting, self._size = False, 0
 
     def wait(self, size: int = 0) -> None:
-        """Start the clock if it does not run; allow more time for `size` more bytes that have come."""
+        """Start the clock if it does not run. Allow more time for `size` more bytes that have come."""
         if not self._is_waiting:
             self._is_waiting, self._size, self._began = True, 0, self._loop.time()
             if self._timer is None:
@@ -138,7 +138,7 @@ class PeerTimeout:
 
 
 def close_gently(transport: asyncio.Transport) -> None:
-    """Close a connection a moment after the last bytes were sent; the peer may still be sending.
+    """Close a connection a moment after the last bytes were sent. The peer may still be sending.
 
     Closing with unread bytes makes the system reset the connection, and the peer may lose the last answer.
     """

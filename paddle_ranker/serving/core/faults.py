@@ -63,9 +63,9 @@ class Fault(RankerError):
         self.retry_after = retry_after
 
     def settled(self) -> Fault:
-        """Remove the fault's traceback, and return the fault; call it where a fault becomes an answer.
+        """Remove the fault's traceback, and return the fault. Call it where a fault becomes an answer.
 
         The traceback refers to the frames that raised the fault, and so to the request's data. The frames often refer
-        to the fault (by a future); such a cycle would stay in memory until the next garbage collection.
+        to the fault (by a future). Such a cycle would stay in memory until the next garbage collection.
         """
         return self.with_traceback(None)

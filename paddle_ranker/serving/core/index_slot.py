@@ -80,7 +80,7 @@ class ServedIndex:
         return 0
 
     def close(self, seconds: Optional[float] = None) -> bool:
-        """Close the connection to Milvus, if there is one; searches in progress keep their snapshots."""
+        """Close the connection to Milvus, if there is one. Searches in progress keep their snapshots."""
         self.collection.close()
         return True
 
@@ -111,7 +111,7 @@ class IndexSlot(Slot[ServedIndex]):
         self.log = None if options.search_log is None else SearchLog(options.search_log, most_mb=options.search_log_mb)
 
     def switch(self, model: Optional[Served]) -> Optional[Served]:
-        """Replace the model, see `Slot.switch`; None means that the server stops, and closes the log."""
+        """Replace the model, see `Slot.switch`. None means that the server stops, and closes the log."""
         if model is None and self.log is not None:
             self.log.close()
         return super().switch(model)
@@ -123,7 +123,7 @@ class IndexSlot(Slot[ServedIndex]):
         return collection
 
     def load(self, observer: Optional[BatchObserver] = None) -> ServedIndex:
-        """Open the index, and search it once so that tokenizers and indexes are in memory; `observer` is not used.
+        """Open the index, and search it once so that tokenizers and indexes are in memory. `observer` is not used.
 
         Raises `CheckpointError` for a folder that is no index or is damaged, `UsageError` for options that do not fit
         the index.
@@ -160,7 +160,7 @@ class IndexSlot(Slot[ServedIndex]):
         }
 
     def gauges(self) -> dict[str, float]:
-        """Return the size of the index, by the newest index.json, and the size of the log; see `Slot.gauges`."""
+        """Return the size of the index, by the newest index.json, and the size of the log. See `Slot.gauges`."""
         gauges: dict[str, float] = {}
         if self.model is not None:
             collection, info = self.model.collection, self.model.collection.info
@@ -178,7 +178,7 @@ class IndexSlot(Slot[ServedIndex]):
         return self.ready().collection.info.schema
 
     def documents_of(self, ids: Sequence[str]) -> dict[str, Document]:
-        """Return the documents with these ids, by id; an id without a document is left out. Call it in a thread."""
+        """Return the documents with these ids, by id. An id without a document is left out. Call it in a thread."""
         return self.latest().snapshot.documents_of(ids)
 
     @property
@@ -209,7 +209,7 @@ class IndexSlot(Slot[ServedIndex]):
         return await self.run(self.latest, deadline=deadline)
 
     def _refresh(self, collection: Searchable) -> None:
-        """Open the newest generation of the index; if it cannot be read, log why, and keep the open one."""
+        """Open the newest generation of the index. If it cannot be read, log why, and keep the open one."""
         had_states = collection.info.states is not None
         try:
             collection.refresh()
@@ -229,7 +229,7 @@ class IndexSlot(Slot[ServedIndex]):
         deadline: float,
         reserve: Optional[Reserve] = None,
     ) -> R:
-        """Run `work(*arguments)` in a thread; return its result. If the call is cancelled first, `work` never begins.
+        """Run `work(*arguments)` in a thread. Return its result. If the call is cancelled first, `work` never begins.
 
         deadline: time on `time.monotonic()`'s clock
         reserve: called with the bytes that `work` is about to hold, see `StoppableWork.run`

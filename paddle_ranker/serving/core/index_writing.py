@@ -62,7 +62,7 @@ class IndexWriter:
     async def add(
         self, documents: Sequence[Document], deadline: float, reserve: Optional[Reserve] = None, *, replace: bool
     ) -> Added:
-        """Add documents; return the counts of new, replaced and unchanged documents.
+        """Add documents. Return the counts of new, replaced and unchanged documents.
 
         deadline: time on `time.monotonic()`'s clock
         reserve: see `StoppableWork.run`
@@ -88,7 +88,7 @@ class IndexWriter:
         deadline: float,
         reserve: Optional[Reserve] = None,
     ) -> Added:
-        """Change stored documents; return the counts of replaced and unchanged documents.
+        """Change stored documents. Return the counts of replaced and unchanged documents.
 
         changes: for each document its id, its new text (None: unchanged) and its new fields (None removes a field)
         deadline, reserve: as in `add`
@@ -112,7 +112,7 @@ class IndexWriter:
         return await self._add(made, self._index.local.snapshot().files.staged(), deadline, reserve)
 
     async def remove(self, ids: Sequence[str], deadline: float) -> int:
-        """Remove the documents with these ids; return how many existed. Raises `Fault`."""
+        """Remove the documents with these ids. Return how many existed. Raises `Fault`."""
         return await self._write(lambda collection: collection.writer.remove(ids), deadline)
 
     async def _add(
@@ -179,7 +179,7 @@ class IndexWriter:
             raise Fault(TIMED_OUT, "the deadline passed before the index could be changed; nothing was") from error
 
     def _vectors(self, loop: asyncio.AbstractEventLoop, deadline: float, texts: Sequence[str]) -> Vectors:
-        """Compute the vectors of texts, `[n, size]`, through the tower's queue; called in a thread."""
+        """Compute the vectors of texts, `[n, size]`, through the tower's queue. Called in a thread."""
         if self._tower is None:
             raise Fault(UNPROCESSABLE, "this index has no tower that makes vectors", field="documents")
         parts = []

@@ -34,7 +34,7 @@ LOG = logging.getLogger("paddle_ranker.serving")
 
 
 def no_texts() -> Columns:
-    """Placeholder for the encoder of a queue whose jobs are already encoded; always raises `ValueError`."""
+    """Placeholder for the encoder of a queue whose jobs are already encoded. Always raises `ValueError`."""
     raise ValueError("the rows of this queue come encoded")
 
 
@@ -79,7 +79,7 @@ class Job:
         self.dropped = False  # nobody waits for it any more
 
     def next_span(self, characters: int, rows: int) -> Span:
-        """Return the next rows to encode: at most `rows`, of about `characters` characters; all of an encoded job."""
+        """Return the next rows to encode: at most `rows`, of about `characters` characters, or all of an encoded job."""
         start = self.taken
         fitting = self.size if self.characters <= characters else self._fitting(characters)
         self.taken = self.size if self.columns is not None else min(self.size, start + min(fitting, rows))
@@ -89,7 +89,7 @@ class Job:
         """Return how many of the next rows to encode at a time: those of about `most` characters in all, at least one.
 
         A repeated text counts once, since the encoder tokenizes it once. `most` is raised to the length of the first
-        row, since the query in it is tokenized again in each span; this at most doubles the work.
+        row, since the query in it is tokenized again in each span. This at most doubles the work.
         """
         assert self.texts is not None
         seen: set[str] = set()
@@ -191,7 +191,7 @@ class Batch:
             yield self._subset(np.array([number]))
 
     def keep(self, is_wanted: Sequence[bool]) -> Batch:
-        """Return a batch of the rows whose piece is wanted; `is_wanted` has a value for each item of `pieces`."""
+        """Return a batch of the rows whose piece is wanted. `is_wanted` has a value for each item of `pieces`."""
         return self if all(is_wanted) else self._subset(np.flatnonzero(np.asarray(is_wanted)[self.owners]))
 
     def jobs(self) -> Iterator[tuple[Job, int]]:
@@ -208,9 +208,9 @@ class Batch:
 
 
 def encoded_pieces(encode: Encode, spans: Sequence[Span], fail: Callable[[Job, Fault], None]) -> list[Piece]:
-    """Encode the texts of spans; return the pieces, one for each span that could be encoded.
+    """Encode the texts of spans. Return the pieces, one for each span that could be encoded.
 
-    A job that is refused or cannot be encoded fails; the others go on.
+    A job that is refused or cannot be encoded fails. The others go on.
 
     encode: called once with the texts of all spans whose jobs have no check, and once for each span whose job has one,
         with the keyword `check`
@@ -257,7 +257,7 @@ def _pieces_of(encode: Encode, spans: Sequence[Span], fail: Callable[[Job, Fault
 
 
 def batches_of(pieces: list[Piece], max_tokens: int, max_rows: int, by_query: bool = False) -> list[Batch]:
-    """Divide the rows of `pieces` into batches, see `batches_of_columns`; all columns must be joinable."""
+    """Divide the rows of `pieces` into batches, see `batches_of_columns`. All columns must be joinable."""
     parts: list[Columns] = []
     for _, together in groupby(pieces, key=lambda piece: id(piece.columns)):  # pieces that were encoded together
         group = list(together)

@@ -47,7 +47,7 @@ def text_bounds(pairs: int) -> JsonBounds:
 
 
 def check_json(data: bytes, bounds: JsonBounds) -> None:
-    """Raise `Fault(TOO_LARGE)` if JSON holds more than `bounds`; bytes that are not JSON may pass.
+    """Raise `Fault(TOO_LARGE)` if JSON holds more than `bounds`. Bytes that are not JSON may pass.
 
     The unparsed bytes are counted, in linear time: parsing 16 MiB of empty arrays would take half a gigabyte, and
     seconds in which no other thread runs.
@@ -74,7 +74,7 @@ def check_json(data: bytes, bounds: JsonBounds) -> None:
 
 
 def parse_json(data: bytes, bounds: Optional[JsonBounds] = None) -> Unchecked:
-    """Return the JSON value that `data` holds in UTF-8; raises `Fault(INVALID)`, which says what is wrong.
+    """Return the JSON value that `data` holds in UTF-8. Raises `Fault(INVALID)`, which says what is wrong.
 
     The parser refuses numbers of more than 4300 digits and values that are nested more than 200 deep.
 
@@ -99,7 +99,7 @@ def not_json(reason: str) -> Fault:
 def number_lists(vectors: NDArray[np.float32]) -> list[bytes]:
     """Return each row of `vectors`, `[n, size]` float32, as a JSON array.
 
-    A number has at most 9 digits, which determine a float32; written as a double it would have 17.
+    A number has at most 9 digits, which determine a float32. Written as a double it would have 17.
     """
     from pydantic_core import to_json  # fifteen times as fast as the standard library
 

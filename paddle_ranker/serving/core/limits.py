@@ -31,7 +31,7 @@ def stated_milliseconds(seconds: float) -> int:
 
 @dataclass(frozen=True)
 class Limits(Options):
-    """Limits of a server's requests; `/info` shows them."""
+    """Limits of a server's requests. `/info` shows them."""
 
     request_bytes: int = option(
         16 * 1024 * 1024, help="most bytes of a request's body, decompressed", minimum=1, shared=True
@@ -86,12 +86,12 @@ class Limits(Options):
         check_count(count, self.pairs, field)
 
     def check_most(self, count: int, field: str) -> None:
-        """Raise `Fault` if a request's `field` holds too many pairs; an empty field is refused later, not here."""
+        """Raise `Fault` if a request's `field` holds too many pairs. An empty field is refused later, not here."""
         if count:
             self.check_pairs(count, field)
 
     def check_texts(self, texts: Sequence[object], field: str) -> None:
-        """Raise `Fault` for the first text that `check_text` refuses; the fault names the text as `field[3]`."""
+        """Raise `Fault` for the first text that `check_text` refuses. The fault names the text as `field[3]`."""
         previous = object()  # unlike any text
         for place, text in enumerate(texts):
             if text is not previous:  # one query stands beside all of its titles
@@ -99,14 +99,14 @@ class Limits(Options):
                 previous = text
 
     def scored_text(self, text: str, field: str) -> str:
-        """Return a text, cut to `characters` if `auto_truncate` is set; raises as `check_text` does."""
+        """Return a text, cut to `characters` if `auto_truncate` is set. Raises as `check_text` does."""
         if self.auto_truncate and isinstance(text, str):
             text = text[: self.characters]
         self.check_text(text, field)
         return text
 
     def scored_texts(self, texts: Sequence[str], field: str) -> Sequence[str]:
-        """Return texts, cut to `characters` if `auto_truncate` is set; raises as `check_texts` does."""
+        """Return texts, cut to `characters` if `auto_truncate` is set. Raises as `check_texts` does."""
         if self.auto_truncate and any(isinstance(text, str) and len(text) > self.characters for text in texts):
             texts = [text[: self.characters] if isinstance(text, str) else text for text in texts]
         self.check_texts(texts, field)
@@ -127,7 +127,7 @@ class Limits(Options):
 
 
 def require_words(texts: Union[str, Sequence[str]], field: str) -> None:
-    """Raise `Fault` for the first text that is empty or only spaces; commands refuse such texts in files, too."""
+    """Raise `Fault` for the first text that is empty or only spaces. Commands refuse such texts in files, too."""
     for place, text in enumerate([texts] if isinstance(texts, str) else texts):
         if not text or text.isspace():
             where = field if isinstance(texts, str) else f"{field}[{place}]"

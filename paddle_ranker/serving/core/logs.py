@@ -49,7 +49,7 @@ def _characters(texts: object) -> int:
 class JsonFormatter(logging.Formatter):
     """Formatter of log records as lines of JSON.
 
-    For an exception, the line has its type and place; its message, which may quote a user's text, is left out unless
+    For an exception, the line has its type and place. Its message, which may quote a user's text, is left out unless
     `with_texts` is set. Invisible characters are escaped, so that a text cannot control the terminal that shows it.
     """
 
@@ -77,7 +77,7 @@ class JsonFormatter(logging.Formatter):
 
 
 def _visible(character: str) -> str:
-    """Return a character for JSON; control characters, marks of direction or width, and surrogates are escaped."""
+    """Return a character for JSON. Control characters, marks of direction or width, and surrogates are escaped."""
     return character if character.isprintable() or character == _WIDE_SPACE else json.dumps(character)[1:-1]
 
 
@@ -100,7 +100,7 @@ class JsonLog(QueueHandler):
         self._listener.start()
 
     def write(self, event: str, **fields: object) -> None:
-        """Log an event; fields that are None are omitted."""
+        """Log an event. Fields that are None are omitted."""
         self.enqueue(_Event(event, fields))
 
     def prepare(self, record: logging.LogRecord) -> logging.LogRecord:
@@ -108,7 +108,7 @@ class JsonLog(QueueHandler):
         return record
 
     def enqueue(self, record: logging.LogRecord) -> None:
-        """Queue a record for the thread; drop it if too many records wait, or too many characters of users' texts."""
+        """Queue a record for the thread. Drop it if too many records wait, or too many characters of users' texts."""
         characters, waiting = getattr(record, "characters", 0), self.taken - self.written
         has_room = not (characters and waiting) or waiting + characters <= _MOST_CHARACTERS
         if has_room and self._lines.qsize() < _MOST_WAITING:

@@ -59,7 +59,7 @@ class BatchMetrics:
 
 
 class Metrics:
-    """Metrics of requests; `batches(model)` returns the metrics of a model's batches.
+    """Metrics of requests. `batches(model)` returns the metrics of a model's batches.
 
     If the environment sets PROMETHEUS_MULTIPROC_DIR, the metrics of all workers that share that folder are added up.
     """
@@ -140,9 +140,9 @@ class Metrics:
         self._connections.set(count)
 
     def shown(self, before: Callable[[], None], second: Optional[int] = None) -> tuple[bytes, str]:
-        """Return `render()`, computed at most ten times a second; further calls get the previous result.
+        """Return `render()`, computed at most ten times a second. Further calls get the previous result.
 
-        No key is needed to read the metrics, and rendering takes milliseconds; this bounds the load that callers can
+        No key is needed to read the metrics, and rendering takes milliseconds. This bounds the load that callers can
         cause.
 
         before: called before the metrics are rendered
@@ -171,7 +171,7 @@ class Metrics:
 
     @staticmethod
     def _is_in_folder() -> bool:
-        """Return whether this process's file is still in the shared folder; programs that tidy /tmp may delete it.
+        """Return whether this process's file is still in the shared folder. Programs that tidy /tmp may delete it.
 
         Without the file, this process shows only its own counts.
         """

@@ -15,7 +15,7 @@ _THREADS = 2
 
 
 class PictureWork:
-    """Threads that decode pictures; work ends early if its caller leaves."""
+    """Threads that decode pictures. Work ends early if its caller leaves."""
 
     def __init__(self) -> None:
         self._work = StoppableWork(_THREADS, name="pictures", what="the pictures were decoded")
@@ -23,7 +23,7 @@ class PictureWork:
     async def read(
         self, pictures: Sequence[bytes], fields: Sequence[str], deadline: float, read: Callable[[bytes], R]
     ) -> list[R]:
-        """Decode pictures; return `read(picture)` for each of them.
+        """Decode pictures. Return `read(picture)` for each of them.
 
         pictures: bytes of the pictures' files
         fields: names of the pictures in errors

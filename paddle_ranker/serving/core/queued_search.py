@@ -92,7 +92,7 @@ class _Read:
 
     @classmethod
     def of(cls, text: str, encoders: Sequence[PairEncoder]) -> _Read:
-        """Cut the query to the part that all `encoders` read beside the shortest title; this tokenizes it."""
+        """Cut the query to the part that all `encoders` read beside the shortest title. This tokenizes it."""
         # Of a pair's tokens, the special ones and one of the title are not the query's.
         rooms = [(encoder, encoder.max_seq_length - encoder.template.pair_tokens - 1) for encoder in encoders]
         end = min([len(text), *(encoder.characters_of(text, room) for encoder, room in rooms)])
@@ -100,7 +100,7 @@ class _Read:
 
     @property
     def check(self) -> Optional[Check]:
-        """Check for the queue (`Job.check`) that records how much of the query is read; None if all is read."""
+        """Check for the queue (`Job.check`) that records how much of the query is read, or None if all is read."""
         return None if self._encoder is None else self._note
 
     def _note(self, first: int, lengths: Array, most: int) -> None:
@@ -116,14 +116,14 @@ class _Read:
         return self._was_cut or self._kept < self._tokens
 
     def characters(self) -> int:
-        """Return how many code points of the query were read beside the longest title; this tokenizes the query."""
+        """Return how many code points of the query were read beside the longest title. This tokenizes the query."""
         if self._encoder is None or self._kept == self._tokens:  # a beginning may have more tokens than all of it
             return len(self.text)
         return self._encoder.characters_of(self.text, self._kept)
 
 
 class DriftCheck:
-    """Comparison of the first searches' scores with the scores that the ranker was calibrated on; thread-safe.
+    """Comparison of the first searches' scores with the scores that the ranker was calibrated on. Thread-safe.
 
     It detects a ranker that is served with an index for which it was not calibrated. It stores two numbers for each
     search until there are enough searches, then nothing.
@@ -147,7 +147,7 @@ class DriftCheck:
         return self._expected is not None and rank_top == self._expected.top
 
     def note(self, query: str, logits: Floats) -> bool:
-        """Record a search's calibrated logits, `[n]`; return True if it is time to call `judge`."""
+        """Record a search's calibrated logits, `[n]`. Return True if it is time to call `judge`."""
         with self._lock:
             if self._expected is not None and len(self._lists) < SEARCHES:
                 self._lists.setdefault(hash(query), ListScores.of(logits))
@@ -192,7 +192,7 @@ class QueuedSearch:
         }
 
     def ranker_facts(self) -> dict[str, object]:
-        """Return `{"calibrated": whether the ranker's probabilities are calibrated}`; `{}` without a ranker."""
+        """Return `{"calibrated": whether the ranker's probabilities are calibrated}`, or `{}` without a ranker."""
         return {} if self.ranker is None else {"calibrated": self.ranker.info.calibration is not None}
 
     def states_facts(self, index: ServedIndex) -> dict[str, object]:
@@ -206,7 +206,7 @@ class QueuedSearch:
         return {"states": {"used": reason is None, **({} if reason is None else {"reason": reason})}}
 
     def drift_check(self, index: ServedIndex) -> DriftCheck:
-        """Return the drift check of the ranker with an index; it starts again when either is reloaded."""
+        """Return the drift check of the ranker with an index. It starts again when either is reloaded."""
         served = None if self.ranker is None else self.ranker.ready()
         compared = (served and served.loaded_at, index.folder, index.loaded_at)  # no reference to a model
         if served is not None and compared != self._compared:
@@ -216,7 +216,7 @@ class QueuedSearch:
         return self._drift_check
 
     def _note_scores(self, search: Search, index: ServedIndex, query: Query) -> None:
-        """Record the scores of a search by all searchers over all documents; when enough are recorded, judge them.
+        """Record the scores of a search by all searchers over all documents. When enough are recorded, judge them.
 
         Searches with a filter or an example, of an unfinished word, and for later pages are not recorded.
         """
@@ -228,13 +228,13 @@ class QueuedSearch:
             drift_check.judge()
 
     def searchers(self, index: ServedIndex) -> tuple[str, ...]:
-        """Return the names of the searchers that this server can use; `vectors` needs a tower in its slot."""
+        """Return the names of the searchers that this server can use. `vectors` needs a tower in its slot."""
         return tuple(name for name in index.info.searchers if name != VECTORS or self.tower is not None)
 
     def search(
         self, query: Query, loop: asyncio.AbstractEventLoop, deadline: float, now: Optional[Snapshot] = None
     ) -> FoundSearch:
-        """Search; called in a thread of the index's slot. Raises `Fault` and `ParameterError`.
+        """Search. Called in a thread of the index's slot. Raises `Fault` and `ParameterError`.
 
         loop: event loop of the models' queues
         now: the snapshot to search (default: the latest)
@@ -336,7 +336,7 @@ class _QueuedModels:
             raise TooLate from fault.settled()
 
     def ranked_late(self, search: Search, error: TooLate) -> None:
-        """Keep the fused order, since the ranker is too late; on later pages, or without `degrade`, raise `Fault`."""
+        """Keep the fused order, since the ranker is too late. On later pages, or without `degrade`, raise `Fault`."""
         if not self._queued.index.options.degrade or search.after is not None:
             if isinstance(error.__cause__, Fault):
                 raise error.__cause__

@@ -78,7 +78,7 @@ class RankerSlot(Slot[ServedRanker]):
         """Load the ranker, warm it up and check its scores.
 
         Raises `CheckpointError` if scores are not finite, depend on a pair's neighbours in the batch or, in fp32,
-        differ from those recorded at export; and the errors of `open_model`.
+        differ from those recorded at export. Also raises the errors of `open_model`.
         """
         config = self._config
         assert config.model is not None
@@ -114,7 +114,7 @@ class RankerSlot(Slot[ServedRanker]):
 
     @property
     def pair_encoder(self) -> Optional[PairEncoder]:
-        """The encoder that limits how much of a pair is read; None if windows let the ranker read all.
+        """The encoder that limits how much of a pair is read, or None if windows let the ranker read all.
 
         Raises `Fault` as `ready` does.
         """
@@ -122,7 +122,7 @@ class RankerSlot(Slot[ServedRanker]):
         return shortest(served.model.row_encoder) if served.scorer.windows is None else None
 
     def describe(self) -> dict[str, object]:
-        """Return the ranker's description for `/info`; the first keys are those of Text Embeddings Inference."""
+        """Return the ranker's description for `/info`. The first keys are those of Text Embeddings Inference."""
         served = self.ready()
         model, scorer = served.model, served.scorer
         calibration = model.info.calibration
@@ -151,7 +151,7 @@ class RankerSlot(Slot[ServedRanker]):
         deadline: Optional[float] = None,
         check_lengths: Optional[Check] = None,
     ) -> Scores:
-        """Score the pairs (queries[i], titles[i]); see `ScoringService`.
+        """Score the pairs (queries[i], titles[i]). See `ScoringService`.
 
         check_lengths: called while the pairs are encoded: with the index of a pair, the token counts `[n]` of this pair
             and the next ones, and the length to which pairs are truncated; may raise a `Fault`
@@ -208,7 +208,7 @@ class RankerSlot(Slot[ServedRanker]):
     async def score_tokens(
         self, input_ids: Array, token_type_ids: Array, *, deadline: Optional[float] = None
     ) -> Scores:
-        """Score `[n, length]` arrays; see `ScoringService`."""
+        """Score `[n, length]` arrays. See `ScoringService`."""
         model = self.ready().model
         self.limits.check_pairs(len(input_ids), "input_ids")
         rows = token_rows(model.engine.limits, model.row_encoder.given, input_ids, token_type_ids)

@@ -29,14 +29,14 @@ NOT_SWITCHED = FaultKind("not_switched", 409, "FAILED_PRECONDITION", 2001)
 
 @dataclass(frozen=True)
 class Reloadable:
-    """A slot to reload, and the observer of its model's batches; None for a slot without a queue."""
+    """A slot to reload, and the observer of its model's batches, or None for a slot without a queue."""
 
     slot: Slot[Served]
     observer: Optional[BatchObserver]
 
 
 class Reloader:
-    """Loader of all models of a server, one after another in a thread; use it in one event loop only.
+    """Loader of all models of a server, one after another in a thread. Use it in one event loop only.
 
     Args:
         fit: called in the thread with the new models of all slots before the switch, see `slot_kinds.fit_models`.
@@ -73,7 +73,7 @@ class Reloader:
         Requests that are queued already get the old models' scores. If the call is cancelled, the reload still
         finishes.
 
-        Raises `Fault` if another load is in progress, or if a new model cannot be served; the old models then stay.
+        Raises `Fault` if another load is in progress, or if a new model cannot be served. The old models then stay.
         """
         if self._loading:
             raise Fault(NOT_SWITCHED, "the model is being loaded already", retry_after=5.0)
@@ -151,7 +151,7 @@ class Reloader:
         return await asyncio.wrap_future(running)
 
     def _try_to_load(self) -> tuple[list[Served], Optional[str]]:
-        """Load the models; return (models, None), or ([], message) after freeing the memory if one fails."""
+        """Load the models. Return (models, None), or ([], message) after freeing the memory if one fails."""
         with memory_given_back():
             try:
                 return self._load_all(), None

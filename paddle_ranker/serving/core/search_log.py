@@ -66,12 +66,12 @@ def digest_of(text: str) -> str:
 
 
 def new_search_id(query: str) -> str:
-    """Return a new id of a search; it contains the query's digest, so that any server can check whose query it is."""
+    """Return a new id of a search. It contains the query's digest, so that any server can check whose query it is."""
     return f"{secrets.token_hex(8)}q{digest_of(query)}"
 
 
 def is_of_query(search_id: str, query: str) -> bool:
-    """Return whether a search's id has the digest of `query`; also True for an id without a digest."""
+    """Return whether a search's id has the digest of `query`. True also for an id without a digest."""
     match = _CHECKED_ID.fullmatch(search_id)
     return match is None or match[1] == digest_of(query)
 
@@ -149,7 +149,7 @@ class FeedbackLine:
 
     @property
     def judgment(self) -> Optional[int]:
-        """The label that the event gives: `label`, 1 for "relevant", 0 for "irrelevant"; None for other events."""
+        """The label that the event gives: `label`, 1 for "relevant", 0 for "irrelevant", or None for other events."""
         return self.label if self.event == "judged" else _JUDGMENTS.get(self.event)
 
 
@@ -171,7 +171,7 @@ def _as_json(line: LogLine) -> bytes:
 
 
 def parse_line(data: bytes) -> LogLine:
-    """Parse a line of a log; raises `ValueError`, `KeyError` or `TypeError` for other data."""
+    """Parse a line of a log. Raises `ValueError`, `KeyError` or `TypeError` for other data."""
     try:
         content: Unchecked = json.loads(data)
     except RecursionError as error:
@@ -198,7 +198,7 @@ _TYPES: Mapping[str, tuple[type, ...]] = {
 
 
 def _checked(line: L) -> L:
-    """Return `line` (or a shown document); raises `TypeError` if a field's value is not of its type."""
+    """Return `line` (or a shown document). Raises `TypeError` if a field's value is not of its type."""
     for name, value in vars(line).items():
         if not isinstance(value, _TYPES[name]):
             raise TypeError(name)
@@ -210,9 +210,9 @@ def _checked(line: L) -> L:
 
 
 class SearchLog:
-    """Writer of a log; thread-safe.
+    """Writer of a log. Thread-safe.
 
-    A thread writes and syncs several searches together. Callers never wait for that; if the disk cannot be written to,
+    A thread writes and syncs several searches together. Callers never wait for that. If the disk cannot be written to,
     the searches are lost and counted. Feedback is synced before it is confirmed.
 
     Args:
@@ -241,7 +241,7 @@ class SearchLog:
         self._thread.start()
 
     def search(self, line: SearchLine) -> None:
-        """Log a search. Returns at once and raises nothing; a line that cannot be written is counted in `lost`."""
+        """Log a search. Returns at once and raises nothing. A line that cannot be written is counted in `lost`."""
         ids = sum(len(document.id) for document in line.shown)
         size = _FRAME + len(line.query) + ids + _PER_SHOWN * len(line.shown) + len(str(line.parameters))
         if not self._put(line, size, None):
@@ -249,7 +249,7 @@ class SearchLog:
         self._has_lines.set()
 
     def feedback(self, line: FeedbackLine) -> Future[None]:
-        """Log feedback; the future resolves when the line is on the disk, or has a `LogError` if that fails."""
+        """Log feedback. The future resolves when the line is on the disk, or has a `LogError` if that fails."""
         future = Future[None]()
         future.set_running_or_notify_cancel()  # so that a caller that leaves cannot cancel the line
         if not self._put(line, _FRAME + len(line.query) + len(line.id), future):
@@ -263,7 +263,7 @@ class SearchLog:
         return sum(map(_size_of, self.folder.glob(f"*{_SUFFIX}")))
 
     def close(self, seconds: float = 5.0) -> None:
-        """Write the waiting lines, for at most `seconds`; later lines are lost."""
+        """Write the waiting lines, for at most `seconds`. Later lines are lost."""
         self._closing = True
         self._urgent.set()
         self._has_lines.set()
@@ -364,7 +364,7 @@ class SearchLog:
 
 
 class _LogFile:
-    """A new file of a log, open for appending; `size` counts the bytes that are on the disk."""
+    """A new file of a log, open for appending. `size` counts the bytes that are on the disk."""
 
     def __init__(self, folder: Path):
         stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
@@ -387,7 +387,7 @@ class _LogFile:
         self.size += len(data)
 
     def cut(self) -> bool:
-        """Remove the bytes of a failed `append`; return whether that worked, so that more lines can be appended."""
+        """Remove the bytes of a failed `append`. Return whether that worked, so that more lines can be appended."""
         try:
             os.ftruncate(self._descriptor, self.size)
         except OSError:

@@ -23,7 +23,7 @@ _TF32 = 2e-3  # TF32 has as many bits as fp16
 
 
 def tolerance_of(precision: str) -> float:
-    """Return the allowed difference of outputs in a precision; in fp32, TF32 of matrix products raises it."""
+    """Return the allowed difference of outputs in a precision. In fp32, TF32 of matrix products raises it."""
     return _TF32 if precision == "fp32" and uses_tf32() else _TOLERANCES[precision]
 
 
@@ -69,7 +69,7 @@ def warm_up(runner: BatchRunner, longest: Columns, short: Columns) -> None:
 def token_rows(
     limits: InputLimits, columns_of: Callable[[Array, Array], Columns], input_ids: Array, token_type_ids: Array
 ) -> Columns:
-    """Convert token arrays, `[n, length]`, to encoded rows; raises `Fault(INVALID)` if they are not valid rows.
+    """Convert token arrays, `[n, length]`, to encoded rows. Raises `Fault(INVALID)` if they are not valid rows.
 
     limits: limits of the engine's inputs
     columns_of: called with the checked arrays; returns columns, or raises `InputError` for rows that no text has

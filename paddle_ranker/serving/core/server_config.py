@@ -29,7 +29,7 @@ def _key_of_environment() -> Optional[str]:
 
 @dataclass(frozen=True)
 class ServeConfig(Limits, HeadOptions, EngineOptions):
-    """Options of `paddle-ranker serve`; other commands that start a server build this from their own options.
+    """Options of `paddle-ranker serve`. Other commands that start a server build this from their own options.
 
     Each further kind of served model adds the options of its `SlotKind`.
 
@@ -102,7 +102,7 @@ class ServeConfig(Limits, HeadOptions, EngineOptions):
         return self
 
     def name_of(self, slot: str, folder: Path) -> str:
-        """Return a model's name for answers; it stays the same if the link `best` points to another folder.
+        """Return a model's name for answers. It stays the same if the link `best` points to another folder.
 
         A name that folders of all trainings have, such as `best`, follows the name of the parent folder: `news/best`.
         """
@@ -113,7 +113,7 @@ class ServeConfig(Limits, HeadOptions, EngineOptions):
         return names.get(slot) or main or f"{parent}{path.name}"
 
     def is_own_host(self, named: str) -> bool:
-        """Return whether this server answers requests for a host; `named` is the request's `Host` without the port.
+        """Return whether this server answers requests for a host. `named` is the request's `Host` without the port.
 
         Another site can make its own host name point to this server (DNS rebinding). So a server without a key only
         answers names that no other site can own: those of loopback, those without a dot and, unless it listens on

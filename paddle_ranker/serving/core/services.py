@@ -22,7 +22,7 @@ from paddle_ranker.serving.core.metrics import Metrics
 
 
 class Scores(NamedTuple):
-    """Scores of pairs; both kinds are calibrated if the ranker is.
+    """Scores of pairs. Both kinds are calibrated if the ranker is.
 
     probabilities, logits: of each pair, `[n]` float64
     tokens: number of tokens of all pairs together, including special tokens
@@ -100,7 +100,7 @@ class VectorService(Protocol):
     async def vectors(
         self, texts: Sequence[str], *, is_query: bool = False, deadline: Optional[float] = None, field: str = "text"
     ) -> TextVectors:
-        """Return the vectors of texts, as queries or as searched texts; raises the faults of `score_pairs`.
+        """Return the vectors of texts, as queries or as searched texts. Raises the faults of `score_pairs`.
 
         field: name of the request's field with the texts, for faults
         """
@@ -109,7 +109,7 @@ class VectorService(Protocol):
     async def token_vectors(
         self, input_ids: Array, token_type_ids: Array, *, deadline: Optional[float] = None
     ) -> TextVectors:
-        """Return the vectors of encoded texts, int64 `[n, length]` each; raises the faults of `score_tokens`."""
+        """Return the vectors of encoded texts, int64 `[n, length]` each. Raises the faults of `score_tokens`."""
         ...
 
 

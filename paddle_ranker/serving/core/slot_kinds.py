@@ -63,7 +63,7 @@ class SlotKind:
         return config if isinstance(config, self.options) else self.options()
 
     def folder(self, config: ServeConfig) -> Optional[Path]:
-        """Return the model's folder; None if this server does not have the slot."""
+        """Return the model's folder, or None if this server does not have the slot."""
         folder = getattr(self.options_of(config), self.option)
         return None if folder is None else Path(folder)
 
@@ -151,7 +151,7 @@ def fit_models(config: ServeConfig, models: Sequence[Served]) -> None:
 
 
 def with_found_models(config: ServeConfig) -> ServeConfig:
-    """Return the configuration with each model's folder in place of its name; missing models are downloaded.
+    """Return the configuration with each model's folder in place of its name. Missing models are downloaded.
 
     Raises `UsageError` for a folder that does not exist.
     """
@@ -178,7 +178,7 @@ def config_for(folder: Path, **options: object) -> ServeConfig:
 
 
 def served_by(config: ServeConfig) -> dict[str, SlotKind]:
-    """Return the slots that this server has, by name; raises `UsageError` if it has none."""
+    """Return the slots that this server has, by name. Raises `UsageError` if it has none."""
     kinds = {name: kind for name, kind in SLOTS.items() if kind.folder(config) is not None}
     if not kinds:
         options = " or ".join(f"--{kind.option}" for kind in SLOTS.values())

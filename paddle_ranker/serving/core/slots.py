@@ -24,7 +24,7 @@ _LOAD_SECONDS = 5.0  # after which a caller may ask again while the model is loa
 
 
 class Served(Protocol):
-    """A loaded model or index in a slot; `name` is its name in answers and in `/info`."""
+    """A loaded model or index in a slot. `name` is its name in answers and in `/info`."""
 
     @property
     def name(self) -> str: ...
@@ -33,13 +33,13 @@ class Served(Protocol):
     def queued_rows(self) -> int: ...
 
     def close(self, seconds: Optional[float] = None) -> bool:
-        """Accept no more requests and finish the accepted ones; return whether that was done within `seconds`."""
+        """Accept no more requests and finish the accepted ones. Return whether that was done within `seconds`."""
         ...
 
 
 @dataclass(frozen=True)
 class ServedModel:
-    """A loaded model and its queue; subclasses add fields.
+    """A loaded model and its queue. Subclasses add fields.
 
     name: name in answers; the same for all trainings into one folder
     folder: the folder with links resolved, which shows from which training the model is
@@ -58,7 +58,7 @@ class ServedModel:
         return self.batcher.queued_rows
 
     def close(self, seconds: Optional[float] = None) -> bool:
-        """Close the queue; see `Batcher.close`."""
+        """Close the queue. See `Batcher.close`."""
         return self.batcher.close(seconds)
 
 
@@ -66,7 +66,7 @@ M = TypeVar("M", bound=Served, covariant=True)
 
 
 class Slot(ABC, Generic[M]):
-    """A slot and the model or index in it; use it in one event loop only.
+    """A slot and the model or index in it. Use it in one event loop only.
 
     Args:
         limits: limits of requests.
@@ -86,7 +86,7 @@ class Slot(ABC, Generic[M]):
 
     @abstractmethod
     def load(self, observer: Optional[BatchObserver] = None) -> M:
-        """Load the folder's model, warm it up and check it; called in a thread, at the start and at each reload.
+        """Load the folder's model, warm it up and check it. Called in a thread, at the start and at each reload.
 
         Raises `CheckpointError` or another error if the model cannot be served.
 
@@ -95,7 +95,7 @@ class Slot(ABC, Generic[M]):
 
     @abstractmethod
     def describe(self) -> dict[str, object]:
-        """Return the model's description for `/info`; raises `Fault(UNAVAILABLE)` until it is loaded."""
+        """Return the model's description for `/info`. Raises `Fault(UNAVAILABLE)` until it is loaded."""
 
     @property
     def name(self) -> str:
@@ -104,11 +104,11 @@ class Slot(ABC, Generic[M]):
 
     @property
     def queued_rows(self) -> int:
-        """Number of rows that wait for the model's engine; 0 without a model."""
+        """Number of rows that wait for the model's engine, or 0 without a model."""
         return 0 if self.model is None else self.model.queued_rows
 
     def switch(self, model: Optional[Served]) -> Optional[Served]:
-        """Send all further requests to `model`, or refuse them if it is None; return the previous model.
+        """Send all further requests to `model`, or refuse them if it is None. Return the previous model.
 
         The previous model may still have requests in its queue: close it outside the event loop.
 
@@ -124,11 +124,11 @@ class Slot(ABC, Generic[M]):
         return self.model
 
     def gauges(self) -> dict[str, float]:
-        """Return current gauges of the model or index, by their names in `metrics.GAUGES`; by default {}."""
+        """Return current gauges of the model or index, by their names in `metrics.GAUGES`, by default {}."""
         return {}
 
     def deadline(self, request_deadline: Optional[float]) -> float:
-        """Return a request's deadline on `time.monotonic()`'s clock; None: the limits' default from now."""
+        """Return a request's deadline on `time.monotonic()`'s clock. If it states none, use the limits' default."""
         return time.monotonic() + self.limits.deadline_seconds if request_deadline is None else request_deadline
 
 

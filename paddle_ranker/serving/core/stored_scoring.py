@@ -23,14 +23,14 @@ _LOG = logging.getLogger(__name__)
 
 
 class StoredScoring:
-    """Scoring by an index's stored states, with the parts of the ranker that made them; does nothing without states."""
+    """Scoring by an index's stored states, with the parts of the ranker that made them. Does nothing without states."""
 
     def __init__(self) -> None:
         self._split: Optional[SplitRanker] = None
         self._problem = "the index had none when the models were loaded; reload the models"
 
     def open(self, now: Snapshot, ranker: ServedRanker, config: ServeConfig) -> None:
-        """If the ranker made the index's states, split it into its parts and warm them up; else log why not.
+        """If the ranker made the index's states, split it into its parts and warm them up, else log why not.
 
         The parts also compute the states of new documents, if they give the same states as the index's own copy of the
         ranker.
@@ -60,7 +60,7 @@ class StoredScoring:
         self._split = split
 
     def problem(self, info: IndexInfo) -> Optional[str]:
-        """Return why the stored states of an index are not used; None if they are, or if the index has none."""
+        """Return why the stored states of an index are not used, or None if they are, or if the index has none."""
         states = info.states
         if states is None:
             return None
@@ -69,7 +69,7 @@ class StoredScoring:
         return None if is_made_by(states, self._split.states_info) else "another ranker made them; reload the models"
 
     def candidates(self, now: Snapshot, query: str, whole: Mapping[int, str]) -> Optional[StoredCandidates]:
-        """Read the stored states of the candidates of a search for `query`; None if states are not used.
+        """Read the stored states of the candidates of a search for `query`, or None if states are not used.
 
         whole: ids of the candidates whose whole document is ranked, by the index of their text
         """

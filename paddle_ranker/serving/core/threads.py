@@ -44,7 +44,7 @@ class SmallestFirst:
         self._waiting: list[tuple[int, int, Callable[[], None]]] = []  # a heap
 
     def submit(self, size: int, work: Callable[[], R]) -> Future[R]:
-        """Queue `work`, of `size` bytes, for a thread; return its future.
+        """Queue `work`, of `size` bytes, for a thread. Return its future.
 
         If the future is cancelled before `work` begins, `work` is freed at once.
         """
@@ -100,7 +100,7 @@ async def run_in_thread(  # type: ignore[explicit-any]  # any function
 
 
 class StoppableWork:
-    """A pool of threads for one kind of work; the work shares the processor as `retrieval.turns` describes.
+    """A pool of threads for one kind of work. The work shares the processor as `retrieval.turns` describes.
 
     A thread cannot be ended from outside, so the work checks between its steps whether its caller still waits. Work
     counts as in progress until it has ended, even if its caller left earlier.
@@ -130,7 +130,7 @@ class StoppableWork:
         work: Callable[[], R],
         reserve: Optional[Reserve] = None,
     ) -> R:
-        """Run `work()` in a thread and return its result; `work` must call `turns.check` between its steps.
+        """Run `work()` in a thread and return its result. `work` must call `turns.check` between its steps.
 
         size: size of the work, counted in `under_way`
         deadline: time on `time.monotonic()`'s clock

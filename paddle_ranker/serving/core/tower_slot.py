@@ -59,7 +59,7 @@ class ServedTower(ServedModel):
         return self.batcher.queued_rows + (0 if self.queries is None else self.queries.queued_rows)
 
     def close(self, seconds: Optional[float] = None) -> bool:
-        """Close both queues; see `Batcher.close`."""
+        """Close both queues. See `Batcher.close`."""
         began = time.monotonic()
         closed = True if self.queries is None else self.queries.close(seconds)
         left = None if seconds is None else max(0.0, seconds - (time.monotonic() - began))
@@ -86,7 +86,7 @@ class ServedTower(ServedModel):
 
     @property
     def texts(self) -> Optional[TextEncoder]:
-        """The encoder of texts; None if the tower reads pictures alone."""
+        """The encoder of texts, or None if the tower reads pictures alone."""
         rows = [tower.model.row_encoder for tower in (self, self.queries) if tower is not None]
         return next((row for row in rows if isinstance(row, TextEncoder)), None)
 
@@ -107,7 +107,7 @@ class TowerSlot(Slot[ServedTower]):
         """Load the tower, warm it up and check its vectors.
 
         Raises `CheckpointError` if the folder has no tower, or if vectors are not finite or depend on a text's
-        neighbours in the batch; and the errors of `open_model`.
+        neighbours in the batch. Also raises the errors of `open_model`.
         """
         assert self.folder is not None
         tower = self._load(self.folder, observer)
@@ -154,7 +154,7 @@ class TowerSlot(Slot[ServedTower]):
         return self.ready().model.info
 
     def encoders(self, is_query: bool) -> tuple[PairEncoder, ...]:
-        """Return the encoders of queries, or of the texts that are searched; empty if the tower reads pictures alone.
+        """Return the encoders of queries, or of the texts that are searched, or () if the tower reads pictures alone.
 
         Raises `Fault` as `ready` does.
         """
@@ -163,13 +163,13 @@ class TowerSlot(Slot[ServedTower]):
 
     @property
     def query_encoder(self) -> Optional[TextEncoder]:
-        """The encoder of queries; None if the tower reads no texts. Raises `Fault` as `ready` does."""
+        """The encoder of queries, or None if the tower reads no texts. Raises `Fault` as `ready` does."""
         served = self.ready()
         rows = (served.queries or served).model.row_encoder
         return rows if isinstance(rows, TextEncoder) else None
 
     def describe(self) -> dict[str, object]:
-        """Return the tower's description for `/info`; the first keys are those of Text Embeddings Inference."""
+        """Return the tower's description for `/info`. The first keys are those of Text Embeddings Inference."""
         served = self.ready()
         info, encoder = served.model.info, served.texts
         of_texts: dict[str, object] = {}
@@ -208,7 +208,7 @@ class TowerSlot(Slot[ServedTower]):
         field: str = "text",
         check_lengths: Optional[Check] = None,
     ) -> TextVectors:
-        """Compute the vectors of texts; see `VectorService`.
+        """Compute the vectors of texts. See `VectorService`.
 
         check_lengths: called for each batch as `check_lengths(first, counts, limit)`: the index of the batch's first
             text, the token counts `[n]` of its texts, prompts included, and the length to which texts are truncated;
@@ -223,7 +223,7 @@ class TowerSlot(Slot[ServedTower]):
         return TextVectors(job.outputs[VECTOR], job.tokens)
 
     def picture_bytes(self, field: str) -> int:
-        """Return the bytes of one picture's pixels as the tower reads them; raises `Fault` if it reads texts alone.
+        """Return the bytes of one picture's pixels as the tower reads them. Raises `Fault` if it reads texts alone.
 
         field: name of the request's field, for the fault
         """
@@ -251,7 +251,7 @@ class TowerSlot(Slot[ServedTower]):
     async def token_vectors(
         self, input_ids: Array, token_type_ids: Array, *, deadline: Optional[float] = None
     ) -> TextVectors:
-        """Compute the vectors of encoded texts, `[n, length]` arrays; see `VectorService`."""
+        """Compute the vectors of encoded texts, `[n, length]` arrays. See `VectorService`."""
         served = self.ready().of(field="input_ids")
         encoder = served.model.row_encoder
         assert isinstance(encoder, TextEncoder)
@@ -264,7 +264,7 @@ class TowerSlot(Slot[ServedTower]):
 def _encoded(
     encoder: TextEncoder, texts: Sequence[str], are_queries: Sequence[str], check: Optional[LengthCheck] = None
 ) -> Columns:
-    """Encode texts of the queue, each as a query or as a text that is searched; keep their order.
+    """Encode texts of the queue, each as a query or as a text that is searched. Keep their order.
 
     are_queries: for each text, "q" for a query, "" for another text
     check: may refuse the texts; given only if all are queries or none is
@@ -280,7 +280,7 @@ def _encoded(
 
 
 def check(runner: BatchRunner, model: ScoringModel[TowerInfo, RowsOfTower], folder: Path) -> None:
-    """Compute vectors of sample inputs, each alone and all in one batch; raises `CheckpointError` if they differ."""
+    """Compute vectors of sample inputs, each alone and all in one batch. Raises `CheckpointError` if they differ."""
 
     def vectors(outputs: Arrays) -> Array:
         return outputs[VECTOR]

@@ -48,7 +48,7 @@ class Body(BaseModel):
             raise Fault(UNPROCESSABLE, problem, field=path + brief(name))
 
     def value_of(self, *names: str) -> Unchecked:
-        """Return the value of a field that has several names; None if the request has none of the names.
+        """Return the value of a field that has several names, or None if the request has none of the names.
 
         Raises `Fault` if the request gives different values under two names.
         """
@@ -60,7 +60,7 @@ class Body(BaseModel):
 
 
 def refusal(error: ValidationError, union_tags: Collection[str] = (), number: Optional[int] = None) -> Fault:
-    """Return the fault for a validation error; its field is a path, `documents[3].text`, or `body`.
+    """Return the fault for a validation error. Its field is a path, `documents[3].text`, or `body`.
 
     union_tags: names of a union's types, which pydantic puts into locations and the fault's field omits
     number: index of the error to report; default: the first; of a union, the error deepest in the request
@@ -91,9 +91,9 @@ def validated(
     union_tags: Collection[str] = (),
     refuse: Callable[[ValidationError, Collection[str]], Fault] = refusal,
 ) -> Unchecked:
-    """Parse and validate a JSON body; return the object.
+    """Parse and validate a JSON body. Return the object.
 
-    Raises `Fault` if the body exceeds `bounds`; for an invalid body, raises the result of `refuse(error, union_tags)`.
+    Raises `Fault` if the body exceeds `bounds`. For an invalid body, raises the result of `refuse(error, union_tags)`.
     """
     check_json(body, bounds)
     try:

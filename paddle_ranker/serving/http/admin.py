@@ -30,9 +30,9 @@ Reload = Callable[[], Awaitable[dict[str, Any]]]
 
 @dataclass(frozen=True)
 class Controls:
-    """Callbacks into the process for the admin routes; all are called without arguments.
+    """Callbacks into the process for the admin routes. All are called without arguments.
 
-    reload: reloads the models and returns the outcome; raises `Fault` if the new models were not accepted. None: this
+    reload: reloads the models and returns the outcome. Raises `Fault` if the new models were not accepted. None: this
         process cannot reload
     stopping: returns whether the server is stopping and accepts no more requests
     connections: returns the number of open connections
@@ -116,14 +116,14 @@ class AdminRoutes:
 
     @cached_property
     def _description(self) -> bytes:
-        """The OpenAPI description; cached, since it can be requested without a key."""
+        """The OpenAPI description. Cached, since it can be requested without a key."""
         endpoints = [endpoint for endpoint in ENDPOINTS.values() if self._slots.keys() >= set(endpoint.slots)]
         key = f'curl -H "X-API-Key: ${API_KEY_VARIABLE}" ' if self._config.api_key else "curl "
         examples = [endpoint.example.replace("curl ", key, 1) for endpoint in endpoints if endpoint.example]
         return _encoded(openapi(self._described, examples))
 
     async def reload(self, request: Request) -> Response:
-        """Reload the models; a server without an API key refuses, since any caller could cause this work."""
+        """Reload the models. A server without an API key refuses, since any caller could cause this work."""
         if self._config.api_key is None or self._controls.reload is None:
             raise Fault(NOT_FOUND, f"needs an API key: start the server with {API_KEY_VARIABLE} set, or send it SIGHUP")
         outcome = await self._controls.reload()

@@ -117,7 +117,7 @@ def routes(index: IndexSlot) -> list[BaseRoute]:
 
 
 def _drawn(process: ChildProcess, path: Path, page: int, deadline: float) -> bytes:
-    """Return a page of a PDF as JPEG; raises `Fault` if it cannot be drawn.
+    """Return a page of a PDF as JPEG. Raises `Fault` if it cannot be drawn.
 
     A separate process draws the page, since a malicious file can make PDFium crash or compute forever.
     """

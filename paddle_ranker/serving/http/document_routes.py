@@ -39,7 +39,7 @@ _LONGEST_ID = 512  # characters
 
 
 class GivenDocument(BaseModel):
-    """A document of a request; all keys but id, text and fields are names of fields, as in files of documents."""
+    """A document of a request. All keys but id, text and fields are names of fields, as in files of documents."""
 
     model_config = ConfigDict(strict=True, extra="allow")
 
@@ -110,7 +110,7 @@ class DocumentRoutes:
         return await self._answer(request, replaced=added.replaced, unchanged=added.unchanged)
 
     def _checked(self, body: Union[DocumentsRequest, ChangesRequest, RemovalRequest]) -> list[dict[str, Any]]:
-        """Check the documents or ids of a parsed request; return the fields of each document, or [] for a removal.
+        """Check the documents or ids of a parsed request. Return the fields of each document, or [] for a removal.
 
         Raises `Fault` for a document that cannot be stored, and for invalid ids.
         """
@@ -179,7 +179,7 @@ class DocumentRoutes:
         return answer(request, await run_in_thread(much, to_json, _content(document)))
 
     async def _read(self, request: Request, adapter: TypeAdapter[A]) -> tuple[A, Sequence[dict[str, Any]]]:
-        """Read and check a request that changes documents; return the parsed request, and the fields of each document.
+        """Read and check a request that changes documents. Return the parsed request, and the fields of each document.
 
         Raises `Fault` if the request is invalid or comes from another site's page, or if the index is only read.
 

@@ -73,7 +73,7 @@ class MessagePart(_Strict):
 
 
 class Message(_Strict):
-    """A message (vLLM) with one text or one picture; empty texts do not count."""
+    """A message (vLLM) with one text or one picture. Empty texts do not count."""
 
     role: str = "user"
     content: Union[str, list[MessagePart]]
@@ -129,7 +129,7 @@ class EmbeddingsRequest(ClientRequest):
 
     @property
     def is_query(self) -> bool:
-        """Whether the texts are queries; raises `Fault` if two fields contradict each other."""
+        """Whether the texts are queries. Raises `Fault` if two fields contradict each other."""
         kind = None if self.input_type is None else _IS_QUERY[self.input_type]
         task = None if self.task is None else self.task == "retrieval.query"
         if kind is not None and task is not None and kind != task:
@@ -187,7 +187,7 @@ class CohereRequest(ClientRequest):
 
     @property
     def source(self) -> str:
-        """Name of the request's field with inputs; raises `Fault` unless exactly one of the three fields is set."""
+        """Name of the request's field with inputs. Raises `Fault` unless exactly one of the three fields is set."""
         names = [name for name in ("texts", "images", "inputs") if getattr(self, name) is not None]
         if len(names) != 1:
             problem = f"stands beside {names[0]}: leave one out" if names else "is required, or images, or inputs"
@@ -267,7 +267,7 @@ class Embedder:
         self._cohere = TypeAdapter(CohereRequest)
 
     async def embeddings(self, request: Request) -> Response:
-        """Answer in OpenAI's format; faults have the status 400, since OpenAI's clients do not know 422."""
+        """Answer in OpenAI's format. Faults have the status 400, since OpenAI's clients do not know 422."""
         try:
             return await self._embeddings(request)
         except Fault as fault:
@@ -471,7 +471,7 @@ def openai_refusal(fault: Fault, request_id: str) -> dict[str, object]:
 
 
 def routes(tower: TowerSlot, paths: Iterable[str], *, keep_texts: bool = False) -> list[BaseRoute]:
-    """Return a route for each of `paths`; see `Embedder` for the formats.
+    """Return a route for each of `paths`. See `Embedder` for the formats.
 
     `OPENAI` paths take OpenAI's format, `COHERE` Cohere's, `OTHER_TEI` paths refuse all requests, and all other paths
     take the format of Text Embeddings Inference's `/embed`.

@@ -50,7 +50,7 @@ class Endpoint(ABC):
 
     @abstractmethod
     def routes(self, slots: Slots, config: ServeConfig) -> list[BaseRoute]:
-        """Return the routes of `paths`; the OpenAPI description shows each `DescribedRoute` among them.
+        """Return the routes of `paths`. The OpenAPI description shows each `DescribedRoute` among them.
 
         slots: all slots of the server
         """
@@ -74,7 +74,7 @@ def refusal(fault: Fault, request_id: str) -> dict[str, object]:
 
 
 class _Rerank(Endpoint):
-    """`/rerank`, `/score` and `/predict` in today's clients' formats; Paddle Serving's protocols use the same slot."""
+    """`/rerank`, `/score` and `/predict` in today's clients' formats. Paddle Serving's protocols use the same slot."""
 
     slots = (RANKER_SLOT,)
     paths: ClassVar[Mapping[str, str]] = {
@@ -136,7 +136,7 @@ class _SearchEndpoint(Endpoint):
 
 
 class _Vectors(Endpoint):
-    """Vectors of texts, for clients of Text Embeddings Inference; of texts and pictures, for Cohere's."""
+    """Vectors of texts, for clients of Text Embeddings Inference, and of texts and pictures for Cohere's."""
 
     slots = (TOWER_SLOT,)
     paths: ClassVar[Mapping[str, str]] = {

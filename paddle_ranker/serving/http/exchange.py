@@ -38,13 +38,13 @@ def refuse_parameters(request: Request, *names: str) -> None:
 
 
 def refuse_repeated(name: str, times: int) -> None:
-    """Raise `Fault` if the URL has the query parameter `name` more than once; `times` is how often the URL has it."""
+    """Raise `Fault` if the URL has the query parameter `name` more than once. `times` is how often the URL has it."""
     if times > 1:
         raise Fault(UNPROCESSABLE, f"stands {times} times in the address, expected once", field=name)
 
 
 async def read_request(request: Request, limit: int, parse: Callable[[bytes], R]) -> R:
-    """Read a request's body, see `read_body`, and return `parse(body)`; large bodies are parsed in a thread.
+    """Read a request's body, see `read_body`, and return `parse(body)`. Large bodies are parsed in a thread.
 
     Raises the errors of `read_body` and of `parse`, and `Fault` at the request's deadline.
     """
@@ -92,7 +92,7 @@ async def read_body(request: Request, limit: int) -> bytes:
 
 
 def deadline_of(request: Request) -> Optional[float]:
-    """Return the deadline, on `time.monotonic()`'s clock, that the header `X-Request-Timeout-Ms` sets; None without it.
+    """Return the deadline that the header `X-Request-Timeout-Ms` sets, on `time.monotonic()`'s clock, or None.
 
     The milliseconds count from the first call for this request. Raises `Fault(TIMED_OUT)` for 0, and `Fault(INVALID)`
     unless the header is a whole number up to `LONGEST_TIMEOUT`.
@@ -116,7 +116,7 @@ def _stated_deadline(request: Request) -> Optional[float]:
 
 
 def reserve_of(request: Request) -> Optional[Reserve]:
-    """Return the function that reserves memory for the answer in the byte budget; None without a budget."""
+    """Return the function that reserves memory for the answer in the byte budget, or None without a budget."""
     share: Optional[Share] = request.scope["state"].get(SHARE)
     return None if share is None else share.reserve_answer
 

@@ -107,7 +107,7 @@ class ToJudge(TypedDict):
 
 @dataclass
 class _Pair:
-    """State of a query and a document that was shown for it; the pair's key has the query and the document's id.
+    """State of a query and a document that was shown for it. The pair's key has the query and the document's id.
 
     search_id: id of the latest search that showed the document for the query; "" until a search is read
     position: the document's rank in that search
@@ -131,12 +131,12 @@ class _Pair:
     judged_at: str = ""
 
     def is_of(self, document: Optional[Document]) -> bool:
-        """Return whether `document` exists and has the text with this digest; if `digest` is None, any text."""
+        """Return whether `document` exists and has the text with this digest. If `digest` is None, any text."""
         return document is not None and self.digest in (None, digest_of(document.text))
 
     @property
     def disagreement(self) -> int:
-        """Difference of the document's fused rank and its rank by the ranker; 0 if one of them is missing."""
+        """Difference of the document's fused rank and its rank by the ranker, or 0 if one of them is missing."""
         ranked = self.ranks.get("ranked")
         return 0 if ranked is None else abs(self.ranks.get("fused", ranked) - ranked)
 
@@ -184,7 +184,7 @@ class JudgeTable:
         return len(self._shown) + len(self._judged)
 
     def add(self, line: LogLine) -> None:
-        """Add a line of the log; lines may come in any order, since their times are compared."""
+        """Add a line of the log. Lines may come in any order, since their times are compared."""
         if isinstance(line, FeedbackLine):
             self._judge(line)
             return
@@ -290,7 +290,7 @@ class FeedbackRoutes:
         return answer(request, content)
 
     def _pairs(self, offset: int) -> bytes:
-        """Return the JSON of unjudged pairs, without the first `offset` of them; called in the only thread of `_work`.
+        """Return the JSON of unjudged pairs, without the first `offset` of them. Called in the only thread of `_work`.
 
         First reads the lines that all workers have added to the log.
         """

@@ -142,7 +142,7 @@ class Middleware:
         self._next_look: Optional[asyncio.TimerHandle] = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request; ASGI scopes other than HTTP are ignored."""
+        """Answer one request. ASGI scopes other than HTTP are ignored."""
         if scope["type"] != "http":
             return
         shown: dict[bytes, bytes] = dict(scope["headers"])
@@ -189,7 +189,7 @@ class Middleware:
         self._note(scope, exchange.status, time.perf_counter() - exchange.began, fault)
 
     def _look(self) -> None:
-        """Watch the callers that have waited for a while; watching each from the start would slow small requests."""
+        """Watch the callers that have waited for a while. Watching each from the start would slow small requests."""
         for exchange in self._exchanges:
             if time.perf_counter() - exchange.began > _LOOK_SECONDS:
                 exchange.watch()
@@ -253,7 +253,7 @@ def _refuse_repeated(names: Sequence[bytes]) -> None:
 
 
 def _fault_of(error: HTTPException, scope: Scope) -> tuple[Fault, dict[str, str]]:
-    """Convert an error of Starlette's router to a fault; return the fault, and header fields for its answer."""
+    """Convert an error of Starlette's router to a fault. Return the fault, and header fields for its answer."""
     if error.status_code != NOT_ALLOWED.http:
         return Fault(INVALID, error.detail), dict(error.headers or {})
     # The methods of all routes of the path; the error has those of the first route alone.
@@ -264,7 +264,7 @@ def _fault_of(error: HTTPException, scope: Scope) -> tuple[Fault, dict[str, str]
 
 
 async def _send_fault(fault: Fault, content: dict[str, object], send: Send, more_headers: Mapping[str, str]) -> None:
-    """Answer with a fault; `content` is the JSON of the answer."""
+    """Answer with a fault. `content` is the JSON of the answer."""
     body = json.dumps(content, ensure_ascii=False).encode("utf-8", "replace")
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
     headers += [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in more_headers.items()]

@@ -143,7 +143,7 @@ def openapi(routes: Iterable[BaseRoute], examples: Sequence[str] = ()) -> dict[s
     paths: dict[str, dict[str, Any]] = {}
 
     def refer(*kinds: object) -> dict[str, Any]:
-        """Return the schema of a value of any of these types; add the schemas of its parts to `schemas`."""
+        """Return the schema of a value of any of these types. Add the schemas of its parts to `schemas`."""
         adapters: list[Any] = [(number, "validation", TypeAdapter(kind)) for number, kind in enumerate(kinds)]
         made, named = TypeAdapter.json_schemas(adapters, ref_template="#/components/schemas/{model}")
         schemas.update(named.get("$defs", {}))

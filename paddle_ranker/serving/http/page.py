@@ -51,7 +51,7 @@ def is_page(scope: Scope) -> bool:
 
 
 def routes() -> list[BaseRoute]:
-    """Return the routes of the search page and of `/judge`; their files are read here, once."""
+    """Return the routes of the search page and of `/judge`. Their files are read here, once."""
     return _routes_of(_FILES, HEADERS)
 
 

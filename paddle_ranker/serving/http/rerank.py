@@ -126,7 +126,7 @@ class Reranker:
         return answer(request, encoded)
 
     async def _titles(self, request: Request, documents: Sequence[Union[str, DocumentObject]]) -> list[str]:
-        """Return the texts of a request's documents; pictures are decoded to `PictureTitle`s."""
+        """Return the texts of a request's documents. Pictures are decoded to `PictureTitle`s."""
         titles = [_title(document, place) for place, document in enumerate(documents)]
         pictures = {
             place: Picture(f"documents[{place}].image", document.image)

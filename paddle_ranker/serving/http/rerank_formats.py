@@ -25,7 +25,7 @@ Side = Literal["left", "Left", "right", "Right"]
 
 
 class ClientRequest(Body):
-    """A request in the format of another service; its clients send some fields that ask for nothing here."""
+    """A request in the format of another service. Its clients send some fields that ask for nothing here."""
 
     without_effect: ClassVar[Mapping[str, Collection[object]]] = {
         **dict.fromkeys(("model", "user", "request_id", "priority", "cache_salt", "padding"), ()),
@@ -52,7 +52,7 @@ class ClientRequest(Body):
 
 
 class DocumentObject(BaseModel):
-    """A title as an object; its other fields come back in the answer."""
+    """A title as an object. Its other fields come back in the answer."""
 
     model_config = ConfigDict(strict=True, extra="allow")
 
@@ -79,7 +79,7 @@ class Activation(ClientRequest):
 
     @property
     def wants_logits(self) -> bool:
-        """Whether the request asks for logits; raises `Fault` if its fields contradict each other."""
+        """Whether the request asks for logits. Raises `Fault` if its fields contradict each other."""
         activated = self.value_of("use_activation", "softmax", "activation")
         if self.raw_scores is not None and self.raw_scores == activated:
             raise Fault(UNPROCESSABLE, "says otherwise than use_activation: leave one out", field="raw_scores")
@@ -149,7 +149,7 @@ class ScoreRequest(Activation):
 
 
 class Usage(TypedDict):
-    """Number of tokens that were computed; the query counts again for each document."""
+    """Number of tokens that were computed. The query counts again for each document."""
 
     prompt_tokens: int
     total_tokens: int
@@ -314,7 +314,7 @@ COSTS = (
 
 
 def protocol_of(host: str, path: str) -> Optional[str]:
-    """Return the key in `RERANK_PROTOCOLS` for a URL: by its host, else by its path; None if neither is known."""
+    """Return the key in `RERANK_PROTOCOLS` for a URL: by its host, else by its path, or None if neither is known."""
     for name, protocol in RERANK_PROTOCOLS.items():
         if any(host == end or host.endswith(f".{end}") for end in protocol.hosts):
             return name

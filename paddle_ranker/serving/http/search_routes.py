@@ -70,12 +70,12 @@ _NAMES = {"keyword": "string", "object": "other", STORED: "mixed", **{n: n for n
 
 
 def _count(name: str, default: Optional[int], description: str) -> Any:
-    """Return a field of a request; `check_parameters` checks its least value, which the OpenAPI description shows."""
+    """Return a field of a request. `check_parameters` checks its least value, which the OpenAPI description shows."""
     return Field(default, description=description, json_schema_extra={"minimum": LEAST_COUNTS[name]})
 
 
 class SearchRequest(Body):
-    """Request to search the index; unknown fields are refused."""
+    """Request to search the index. Unknown fields are refused."""
 
     query: str = Field("", description="what to search for; may be left out beside like")
     like: Optional[dict[str, str]] = Field(
@@ -186,7 +186,7 @@ class SearchRoutes:
     def _answered(
         self, request: SearchRequest, loop: asyncio.AbstractEventLoop, deadline: float
     ) -> tuple[FoundSearch, bytes, Optional[SearchLine]]:
-        """Search; return the finished search, the answer's body, and the log's line (None if it is not logged)."""
+        """Search. Return the finished search, the answer's body, and the log's line (None if it is not logged)."""
         self._pipeline.index.latest()  # others may have added documents with more fields
         now: Optional[Snapshot] = None
         with refusing_parameters():
@@ -303,7 +303,7 @@ class SearchRoutes:
         return Like(kind=kind, data=data)
 
     def _after(self, request: SearchRequest) -> Union[Position, SortedPosition, None]:
-        """Return the position after which the request's page begins, from its cursor; None without a cursor.
+        """Return the position after which the request's page begins, from its cursor, or None without a cursor.
 
         Raises `Fault` for a cursor that does not come from an answer to this search.
         """
@@ -379,7 +379,7 @@ class SearchRoutes:
 
 
 def _facets(search: Search, names: list[str]) -> dict[str, list[dict[str, Any]]]:
-    """Count the values of each of these fields among the found documents; return the most frequent with their counts.
+    """Count the values of each of these fields among the found documents. Return the most frequent with their counts.
 
     For numbers and dates, a value is a range.
     """
@@ -479,7 +479,7 @@ def _hits(request: SearchRequest, search: Search, ranks: dict[int, int]) -> list
 
 
 def _snippet(text: str, highlights: Sequence[Highlight], shared: SharedWords, size: int) -> dict[str, Any]:
-    """Return the best passage of a text, JSON-ready, with its highlights; positions count from its start.
+    """Return the best passage of a text, JSON-ready, with its highlights. Positions count from its start.
 
     shared: finds the passage with most words of the query
     size: maximum code points of the passage
@@ -510,7 +510,7 @@ def _stages(search: Search, place: int, rank: int) -> dict[str, Any]:
 def _of_address(parameters: QueryParams) -> SearchRequest:
     """Convert the query parameters of a URL to a search request.
 
-    Lists are comma-separated or repeated; the filter and `like` are JSON.
+    Lists are comma-separated or repeated. The filter and `like` are JSON.
     """
     texts_of: dict[str, list[str]] = {}
     for name, value in parameters.multi_items():  # one loop, since an address may have thousands of names
@@ -536,7 +536,7 @@ def _of_address(parameters: QueryParams) -> SearchRequest:
 
 
 def _likes(info: IndexInfo) -> list[str]:
-    """Return the keys that `like` may have: `id`, and types of files of fields with vectors; [] without any vectors."""
+    """Return the keys that `like` may have: `id`, and types of files of fields with vectors. [] without any vectors."""
     kinds = {kind for field in info.schema.files if field.name in info.vector_fields for kind in field.examples}
     return ["id", *sorted(kinds)] if info.vector_fields else []
 
@@ -597,7 +597,7 @@ class Passage(TypedDict):
 
 
 class HighlightedPart(Passage):
-    """Part of a text that the query has, too; `level` is its length in words, at most 3."""
+    """Part of a text that the query has, too. `level` is its length in words, at most 3."""
 
     level: int
 
@@ -610,7 +610,7 @@ class Stage(TypedDict):
 
 
 class Snippet(Passage):
-    """A passage in place of the text; the positions in `highlights` count from the passage's start."""
+    """A passage in place of the text. The positions in `highlights` count from the passage's start."""
 
     text: str
     highlights: list[HighlightedPart]
@@ -657,7 +657,7 @@ class Hit(TypedDict):
 
 
 class Dropped(Hit):
-    """A document that ranking took from the hits; `rank` and `stages.ranked.rank` are its new rank."""
+    """A document that ranking took from the hits. `rank` and `stages.ranked.rank` are its new rank."""
 
     reason: Annotated[str, Field(description="moved: behind the hits; cut: below min_probability")]
 

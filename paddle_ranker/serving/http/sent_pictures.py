@@ -20,7 +20,7 @@ class Picture(NamedTuple):
     data: str
 
     def file(self) -> bytes:
-        """Return the bytes of the picture's file; raises `Fault` if `data` is neither a `data:` URL nor base64."""
+        """Return the bytes of the picture's file. Raises `Fault` if `data` is neither a `data:` URL nor base64."""
         is_url = ":" in self.data[:16]
         try:
             return bytes_of(self.data) if is_url else base64.b64decode(self.data, validate=True)

@@ -73,7 +73,7 @@ class Clicks:
         self._opened: dict[tuple[str, str], None] = {}  # search and document of each click, the oldest first
 
     def read(self) -> bool:
-        """Read the lines added to the log; return whether they change the clicks."""
+        """Read the lines added to the log. Return whether they change the clicks."""
         has_changed = False
         for line in self._reader:
             id = line.search_id
@@ -96,7 +96,7 @@ class Clicks:
         return dict(Counter(document for _, document in self._opened).most_common(_MOST_PREFERRED))
 
     def queries(self, analyser: Analyser, least: int) -> Completions:
-        """Return the queries of at least `least` searches with a click, for completion; most searched queries first."""
+        """Return the queries of at least `least` searches with a click, for completion, most searched queries first."""
         spellings: dict[str, Counter[str]] = {}
         for query, count in Counter(self._clicked.values()).items():
             shown = " ".join(query.split())
@@ -121,7 +121,7 @@ def _forget_oldest(held: dict[K, V]) -> None:
 
 
 class Suggester:
-    """Suggestions of a server; a thread updates them from the index and the log.
+    """Suggestions of a server. A thread updates them from the index and the log.
 
     A request waits at most a second if the index has changed, then gets the suggestions that are ready.
 
@@ -200,7 +200,7 @@ def is_suggesting(now: Snapshot, options: IndexSlotOptions) -> bool:
 
 
 class SuggestRoutes:
-    """Handler of the route of suggestions; see `routes` for the arguments."""
+    """Handler of the route of suggestions. See `routes` for the arguments."""
 
     def __init__(self, index: IndexSlot, keep_texts: bool):
         self._index, self._keep_texts, self._suggester = index, keep_texts, Suggester(index)

@@ -56,12 +56,12 @@ def read_head(data: bytes) -> Head:
 
 
 def read_meta(data: bytes) -> Message:
-    """Parse an RpcMeta; raises `Fault(INVALID)` for other bytes."""
+    """Parse an RpcMeta. Raises `Fault(INVALID)` for other bytes."""
     return parse(messages().RpcMeta, data)
 
 
 def read_body(meta: Message, body: bytes, limit: int, share: Optional[Share] = None) -> bytes:
-    """Return the payload, decompressed, in `body`, the bytes of a frame after its RpcMeta; an attachment is ignored.
+    """Return the payload, decompressed, in `body`, the bytes of a frame after its RpcMeta. An attachment is ignored.
 
     meta: the frame's RpcMeta
     limit: maximum number of bytes of the decompressed payload

@@ -110,7 +110,7 @@ class BaiduStdProtocol(asyncio.Protocol):
         self._transport.abort()
 
     def shutdown(self) -> None:
-        """Read no further request; close the connection when the requests in flight are answered."""
+        """Read no further request. Close the connection when the requests in flight are answered."""
         if self._ending:
             return
         self._ending = True
@@ -142,7 +142,7 @@ class BaiduStdProtocol(asyncio.Protocol):
         return len(self._tasks) < self._most_in_flight and self._writable.is_set()
 
     def _read_frame(self) -> bool:
-        """Take a frame from the buffer and start work on it; return False if there is no complete frame.
+        """Take a frame from the buffer and start work on it. Return False if there is no complete frame.
 
         A frame that is too large, or no frame, ends the connection.
         """
@@ -177,7 +177,7 @@ class BaiduStdProtocol(asyncio.Protocol):
         return True
 
     def _is_unwanted(self, meta: Message) -> bool:
-        """Refuse a frame by its RpcMeta, if possible, before its body has arrived; return whether it was refused."""
+        """Refuse a frame by its RpcMeta, if possible, before its body has arrived. Return whether it was refused."""
         try:
             self._check(meta)
         except Fault as fault:
@@ -237,7 +237,7 @@ class BaiduStdProtocol(asyncio.Protocol):
         await self._send(written)
 
     async def _send(self, reply: bytes, share: Optional[Share] = None) -> None:
-        """Send a reply once the client has read enough of earlier replies; until then, its bytes count in `share`."""
+        """Send a reply once the client has read enough of earlier replies. Until then, its bytes count in `share`."""
         if share is not None and len(reply) > share.held:
             share.reserve(len(reply))
         while not self._writable.is_set():
@@ -257,7 +257,7 @@ class BaiduStdProtocol(asyncio.Protocol):
             raise Fault(NO_METHOD, f"{quoted(call.method_name)} is no method; {', '.join(GENERAL_METHODS)} are")
 
     async def _request(self, meta: Message, body: bytes, share: Share) -> tuple[Message, float]:
-        """Parse the request in a frame's body; return (request, deadline on `time.monotonic()`'s clock)."""
+        """Parse the request in a frame's body. Return (request, deadline on `time.monotonic()`'s clock)."""
         arrived = time.monotonic()
         self._check(meta)
         call = meta.request
@@ -300,7 +300,7 @@ class BaiduStdProtocol(asyncio.Protocol):
             self._transport.close()
 
     def _read_or_pause(self) -> None:
-        """Pause reading while no more requests may begin, so that the kernel slows the sender; else resume."""
+        """Pause reading while no more requests may begin, so that the kernel slows the sender, else resume."""
         wanted = self._ending or self._may_read()  # an ending connection reads on, to notice that the client leaves
         if wanted == self._reading or self._transport.is_closing():
             return

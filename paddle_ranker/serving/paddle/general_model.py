@@ -223,7 +223,7 @@ async def infer(
 
 
 def _asked_model(request: Message, models: Models) -> ServedTensors:
-    """Return the model whose outputs a Request fetches; see `infer`."""
+    """Return the model whose outputs a Request fetches. See `infer`."""
     if models.tower is not None:
         tower = TowerTensors(models.tower)
         fetches = request.fetch_var_names
@@ -242,7 +242,7 @@ def _response(request: Message, fetched: list[tuple[str, str]], outputs: Arrays)
 
 
 def _fetched(request: Message, model: ServedTensors) -> list[tuple[str, str]]:
-    """Return (name, alias) of each output that a Request fetches, in its order; by default the model's first output."""
+    """Return (name, alias) of each output that a Request fetches, in its order, by default the model's first output."""
     outputs = model.outputs
     fetched: list[tuple[str, str]] = []
     for place, name in enumerate(request.fetch_var_names):
@@ -303,7 +303,7 @@ def integer_matrix(tensor: Message, field: str, limits: Limits) -> np.ndarray:
     field: name of the tensor in errors, `tensor[0] (input_ids)`
 
     Raises `Fault(INVALID)` for another type or rank, for a shape that does not match the data, and for data in a field
-    of another type; raises `Fault(TOO_LARGE)` for too many rows.
+    of another type. Raises `Fault(TOO_LARGE)` for too many rows.
     """
     if tensor.elem_type not in _INTEGERS:
         raise Fault(INVALID, f"is {tensor.elem_type}, expected 0 (int64) or 2 (int32)", field=f"{field}.elem_type")
@@ -334,7 +334,7 @@ def integer_matrix(tensor: Message, field: str, limits: Limits) -> np.ndarray:
 
 
 def text_column(tensor: Message, field: str) -> list[str]:
-    """Return the strings of a tensor; raises `Fault(INVALID)` if its shape is set and is not `[n]` or `[n, 1]`."""
+    """Return the strings of a tensor. Raises `Fault(INVALID)` if its shape is set and is not `[n]` or `[n, 1]`."""
     if tensor.elem_type != STRING:
         raise Fault(INVALID, f"is {tensor.elem_type}, expected 20 (string)", field=f"{field}.elem_type")
     _one_field(tensor, field, ("data",))
@@ -347,7 +347,7 @@ def text_column(tensor: Message, field: str) -> list[str]:
 
 
 def fill_matrix(tensor: Message, name: str, alias_name: str, values: Array) -> None:
-    """Fill `tensor`, an output of a Response, with float32 `[n, size]`; `values` of the shape `[n]` become `[n, 1]`."""
+    """Fill `tensor`, an output of a Response, with float32 `[n, size]`. `values` of the shape `[n]` become `[n, 1]`."""
     rows = np.asarray(values, "<f4").reshape(len(values), -1)
     tensor.name, tensor.alias_name, tensor.elem_type = name, alias_name, FLOAT32
     tensor.shape.extend(rows.shape)
@@ -365,7 +365,7 @@ def _varint(number: int) -> bytes:
 
 
 def _one_field(tensor: Message, field: str, allowed: Sequence[str]) -> str:
-    """Return the name of the `allowed` field of a tensor that has data; `field` is the tensor's name in errors.
+    """Return the name of the `allowed` field of a tensor that has data. `field` is the tensor's name in errors.
 
     Raises `Fault` if no allowed field has data, or if another field has data, too.
     """

@@ -49,7 +49,7 @@ async def start_grpc(
     counting: Counting = nullcontext,
     budget: Optional[ByteBudget] = None,
 ) -> grpc.aio.Server:
-    """Serve gRPC at `address`, `127.0.0.1:8601` or `unix:/path`, in this event loop; return the server.
+    """Serve gRPC at `address`, `127.0.0.1:8601` or `unix:/path`, in this event loop. Return the server.
 
     api_key: key that callers must send in the metadata `authorization: Bearer KEY` or `x-api-key: KEY`
     counting: counts requests, including those that are refused before they are read
@@ -82,7 +82,7 @@ async def start_grpc(
 
 
 def _unpacks_within_limits(version: str) -> bool:
-    """Return whether this grpcio stops decompressing a message that gets too large; 1.33 does not."""
+    """Return whether this grpcio stops decompressing a message that gets too large. Version 1.33 does not."""
     return tuple(map(int, version.split(".")[:2])) >= (1, 85)  # the oldest version that was tested
 
 
@@ -111,7 +111,7 @@ class _Calls(grpc.GenericRpcHandler):
         }
 
     def service(self, handler_call_details: Any) -> Any:
-        """Return the handler of a call; None if no service has the method."""
+        """Return the handler of a call, or None if no service has the method."""
         handler = self._handlers.get(handler_call_details.method)
         if handler is None:
             return None
@@ -135,7 +135,7 @@ class _Calls(grpc.GenericRpcHandler):
             raise _PipelineFault(fault.kind, str(fault)) from fault.settled()
 
     def _handler(self, method: Method) -> Callable[[bytes, Any], Awaitable[bytes]]:
-        """Return a coroutine function that answers the calls of a method; grpcio 1.33 accepts no `partial`."""
+        """Return a coroutine function that answers the calls of a method. grpcio 1.33 accepts no `partial`."""
 
         async def answer(data: bytes, context: Any) -> bytes:
             return await self._answer(method, data, context)
@@ -153,7 +153,7 @@ class _Calls(grpc.GenericRpcHandler):
         return refuse
 
     async def _answer(self, method: Method, data: bytes, context: Any) -> bytes:
-        """Answer a call of a method; return the response in bytes. If the request is refused, the call is aborted.
+        """Answer a call of a method. Return the response in bytes. If the request is refused, the call is aborted.
 
         data: the request in bytes
         context: grpcio's context of the call

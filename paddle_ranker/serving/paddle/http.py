@@ -107,7 +107,7 @@ async def _no_method(request: Request) -> Response:
 
 
 def _noted(request: Request, fault: Fault) -> Fault:
-    """Record a fault's kind for the log and the metrics; return the fault without its traceback."""
+    """Record a fault's kind for the log and the metrics. Return the fault without its traceback."""
     request.scope["state"]["outcome"] = fault.kind.name
     return fault.settled()
 

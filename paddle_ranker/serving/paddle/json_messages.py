@@ -37,7 +37,7 @@ _LARGEST_FLOAT32 = float.fromhex("0x1.fffffep+127")
 
 
 def read_message(data: bytes, message_class: Message, bounds: Optional[JsonBounds] = None) -> Message:
-    """Convert a JSON object to a message of the class `message_class`; raises `Fault(INVALID)`, which names the field.
+    """Convert a JSON object to a message of the class `message_class`. Raises `Fault(INVALID)`, which names the field.
 
     data: the JSON in bytes
     bounds: see `parse_json`
@@ -85,7 +85,7 @@ def _fill_array(target: Any, field: FieldDescriptor, items: list[Any], path: str
 
 
 def _checked(items: list[Any], field: FieldDescriptor, path: str, numbered: bool = False) -> list[Any]:
-    """Return `items` converted for `field`; raises `Fault`, which names the first item that does not fit.
+    """Return `items` converted for `field`. Raises `Fault`, which names the first item that does not fit.
 
     path: place of the field in the JSON, for the fault
     numbered: whether the fault also shows the item's index

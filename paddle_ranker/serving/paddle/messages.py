@@ -68,9 +68,9 @@ def bounds_of(fields: int, pairs: int) -> Bounds:
 
 
 def parse(expected: Message, data: bytes, bounds: Optional[Bounds] = None, share: Optional[Share] = None) -> Message:
-    """Parse `data` as a message of the class `expected`; raises `Fault(INVALID)` for other bytes.
+    """Parse `data` as a message of the class `expected`. Raises `Fault(INVALID)` for other bytes.
 
-    bounds: checked before data of over 64 KiB is parsed; raises `Fault(TOO_LARGE)` if the message exceeds them
+    bounds: checked before data of over 64 KiB is parsed. Raises `Fault(TOO_LARGE)` if the message exceeds them
     share: the request's share of the byte budget; the memory of parsed numbers is added to it, see `Share.reserve`
     """
     if bounds is not None and len(data) > _FEW_BYTES:
@@ -96,14 +96,14 @@ _GOES_ON = bytes(range(128, 256))  # bytes of a number that do not end it
 
 
 class _Counts:
-    """Counter of the fields in a message's bytes, in linear time; bytes that are no message may pass."""
+    """Counter of the fields in a message's bytes, in linear time. Bytes that are no message may pass."""
 
     def __init__(self, bounds: Bounds):
         self._bounds = bounds
         self._fields = self._nested = self.numbers = 0
 
     def add(self, kind: Message, data: bytes, place: int, end: int, *, is_outer: bool = False) -> None:
-        """Count the fields of a message of type `kind` in `data[place:end]`; raises `Fault(TOO_LARGE)` above a bound.
+        """Count the fields of a message of type `kind` in `data[place:end]`. Raises `Fault(TOO_LARGE)` above a bound.
 
         is_outer: whether this is the message itself, not a message in it
         """
@@ -128,7 +128,7 @@ class _Counts:
             # Other wire types begin and end groups, without data of their own.
 
     def _add_long(self, field: Message, data: bytes, place: int, end: int) -> None:
-        """Count `data[place:end]`, a message or packed numbers; an unknown field (None) does not count."""
+        """Count `data[place:end]`, a message or packed numbers. An unknown field (None) does not count."""
         if field is None or field.type in (field.TYPE_STRING, field.TYPE_BYTES):
             return
         if field.message_type is not None:
@@ -154,7 +154,7 @@ class _Counts:
 
 
 def _varint(data: bytes, place: int) -> tuple[int, int]:
-    """Return the varint at `place` and the index after it; for an incomplete varint, 0 and the end of the data."""
+    """Return the varint at `place` and the index after it. For an incomplete varint, return 0 and the end."""
     number = shift = 0
     for byte in data[place : place + 10]:
         place += 1

@@ -45,7 +45,7 @@ _NUMBERS = {
 
 
 class PipelineNames(NamedTuple):
-    """Names of the service and its method; the defaults are the tutorial's, `POST /ernie/prediction`."""
+    """Names of the service and its method. The defaults are the tutorial's, `POST /ernie/prediction`."""
 
     service: str = "ernie"
     method: str = "prediction"
@@ -72,11 +72,11 @@ async def infer(
 
     For a ranker, each value of the request is a JSON object `{"query": ..., "title": ...}`, a list of such objects, or
     such a dict as Python prints it. The answer has the key `predict`, or the export's alias of it, with the
-    probabilities as the tutorial's server prints them: `[[0.85], [0.79]]`. For a tower, each value is a text; the
+    probabilities as the tutorial's server prints them: `[[0.85], [0.79]]`. For a tower, each value is a text. The
     answer has the key `output_embedding`, or the export's alias of it, with the vectors. If the request's keys are the
     numbers "0", "1", ..., they give the order of the pairs or texts.
 
-    The service `names.service` is the ranker or, on a server without a ranker, the tower; `tower` is always the tower.
+    The service `names.service` is the ranker or, on a server without a ranker, the tower. `tower` is always the tower.
 
     share, record: as in `general_model.infer`
 
@@ -138,7 +138,7 @@ def read_pairs(request: Message, limits: Limits) -> list[tuple[str, str]]:
 
 
 def read_texts(request: Message, limits: Limits) -> list[str]:
-    """Return the texts of a pipeline Request to a tower; raises `Fault` as `read_pairs` does."""
+    """Return the texts of a pipeline Request to a tower. Raises `Fault` as `read_pairs` does."""
     return [text for text, _ in _values(request, limits, "text")]
 
 
@@ -202,7 +202,7 @@ def _pair(item: Any, field: str) -> tuple[str, str]:
 
 
 def read_printed_dict(text: str) -> dict[str, str]:
-    """Parse a dict of strings that Python's `str` has printed; raises `ValueError` for any other text.
+    """Parse a dict of strings that Python's `str` has printed. Raises `ValueError` for any other text.
 
     This takes linear time, since no regular expression backtracks.
     """

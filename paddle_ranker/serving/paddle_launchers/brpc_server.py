@@ -180,9 +180,9 @@ def _number(flags: dict[str, list[str]], name: str, default: int, least: int, mo
 
 
 def _own_default(launchers: int, value: int, default: int) -> int:
-    """Return `value`; but if it equals `launchers`, return `default`.
+    """Return `value`. If it equals `launchers`, return `default`.
 
-    The launcher passes its own default, `launchers`, even if the user gives no value; `default` is this server's.
+    The launcher passes its own default, `launchers`, even if the user gives no value. `default` is this server's.
     """
     return default if value == launchers else value
 
@@ -227,7 +227,7 @@ def _gpus(flags: dict[str, list[str]], engine: Any) -> list[int]:
 
 
 def serve_config(launch: Launch) -> ServeConfig:
-    """Return the server's configuration; if Paddle does not find the requested GPU, print a note and use the CPU."""
+    """Return the server's configuration. If Paddle does not find the requested GPU, print a note and use the CPU."""
     device = "cpu"
     if launch.gpu is not None:
         runtime.prepare()
@@ -253,7 +253,7 @@ def serve_config(launch: Launch) -> ServeConfig:
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Serve until a signal comes or the process that started this one ends; return the exit status."""
+    """Serve until a signal comes or the process that started this one ends. Return the exit status."""
     arguments = sys.argv[1:] if argv is None else argv
     if {"--help", "-h"} & set(arguments):
         print(HELP)
@@ -287,7 +287,7 @@ def _end_with_the_launcher(started_by: tuple[int, ...]) -> None:
 
 
 def _ancestors() -> tuple[int, ...]:
-    """Return the process id of the parent; if the parent is a shell that runs with `-c`, also the id of its parent.
+    """Return the process id of the parent. If the parent is a shell that runs with `-c`, also the id of its parent.
 
     When a process ends, the kernel gives its children another parent, so the ids change when either process ends.
     """

@@ -74,7 +74,7 @@ def _load_libraries() -> None:
 
 
 def _load_all(libraries: list[Path]) -> None:
-    """Load libraries in an order in which they find each other; only OpenSSL's symbols become global."""
+    """Load libraries in an order in which they find each other. Only OpenSSL's symbols become global."""
     while libraries:
         left, reason = [], None
         for library in libraries:
@@ -90,7 +90,7 @@ def _load_all(libraries: list[Path]) -> None:
 
 
 def _stub_libraries() -> list[Path]:
-    """Return libraries without contents under the names that the extension needs; compiled at the first call.
+    """Return libraries without contents under the names that the extension needs. Compiled at the first call.
 
     They define the symbol that the extension needs if glibc hides it.
     """

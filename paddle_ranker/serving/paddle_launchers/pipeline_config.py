@@ -209,7 +209,7 @@ def _only_op(values: dict[str, Any], path: Path) -> tuple[str, dict[str, Any]]:
 
 
 def _check(values: dict[str, Any], path: Path, name: str, kind: Any, default: Any) -> None:
-    """Raise `CheckpointError` unless `values[name]` is a `kind` in its range; set a missing value to `default`.
+    """Raise `CheckpointError` unless `values[name]` is a `kind` in its range. Set a missing value to `default`.
 
     path: the file, for messages
     """

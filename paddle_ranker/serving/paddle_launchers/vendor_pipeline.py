@@ -74,14 +74,14 @@ class ModelOp(Op):
         super().__init__(name=config.service, **arguments)
 
     def set_dynamic_shape_info(self) -> None:
-        """For TensorRT, set the shapes for which it compiles the graph; the vendor's code calls this for any device."""
+        """For TensorRT, set the shapes for which it compiles the graph. The vendor's code calls this for any device."""
         if self._config.op["local_service_conf"]["device_type"] == TENSORRT:
             names = "min_input_shape", "max_input_shape", "opt_input_shape"
             self.dynamic_shape_info = dict(zip(names, tensorrt_shapes(open_exported(self._config.model, MODEL))))
             self._limits = Limits(pairs=max(1, TENSORRT_ROWS // self._config.op["batch_size"]))
 
     def init_op(self) -> None:
-        """Load the tokenizer; called in the process that computes."""
+        """Load the tokenizer. Called in the process that computes."""
         self._encode = _encoder(open_exported(self._config.model, MODEL))
 
     def preprocess(self, input_dicts: dict[str, Any], data_id: int, log_id: int) -> tuple[Any, bool, Any, str]:
@@ -176,7 +176,7 @@ def check_model(config: PipelineConfig) -> ExportedFolder:
 
 
 def run(config: PipelineConfig) -> None:
-    """Serve until SIGINT or SIGTERM comes; the processes that the vendor starts end with this process.
+    """Serve until SIGINT or SIGTERM comes. The processes that the vendor starts end with this process.
 
     This process does not import Paddle, which starts CUDA: the vendor's processes are forked, and CUDA does not survive
     a fork. Raises `CheckpointError` for a precision or a model that the vendor's server cannot compute.

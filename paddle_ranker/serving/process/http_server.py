@@ -109,7 +109,7 @@ class HttpConnection(HttpToolsProtocol):
         super().timeout_keep_alive_handler()
 
     def _read(self, data: bytes) -> None:
-        """Pass bytes to the parser until pipelined requests wait; keep and count the bytes that are left."""
+        """Pass bytes to the parser until pipelined requests wait. Keep and count the bytes that are left."""
         if data and self.timeout_keep_alive_task is not None:
             self.timeout_keep_alive_task.cancel()
             self.timeout_keep_alive_task = None
@@ -146,7 +146,7 @@ class HttpConnection(HttpToolsProtocol):
             self._refuse(503, "the server holds as many bytes of requests as it may; try again")
 
     def _read_without_upgrade(self, rest: bytes) -> None:
-        """Read a request that offers to switch protocols as a plain request (RFC 9110, 7.8); Java's client offers h2c.
+        """Read a request that offers to switch protocols as a plain request (RFC 9110, 7.8). Java's client offers h2c.
 
         httptools takes the body after such a head for data of the other protocol. So a new parser gets the head without
         the offer.
@@ -236,6 +236,6 @@ class HttpServer(ProtocolHandler):
         return self
 
     async def stop(self, seconds: float) -> None:
-        """Close idle connections; finish requests in flight."""
+        """Close idle connections. Finish requests in flight."""
         self._server.should_exit = True
         await self._serving

@@ -138,7 +138,7 @@ class Acceptor:
 
 
 class _Unknown(asyncio.Protocol):
-    """A connection whose protocol is unknown until the first bytes come; the handler then gets the connection."""
+    """A connection whose protocol is unknown until the first bytes come. The handler then gets the connection."""
 
     def __init__(self, handlers: Handlers, connections: Connections):
         self._handlers, self._connections, self._begin = handlers, connections, b""

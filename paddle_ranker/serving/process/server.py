@@ -22,9 +22,9 @@ _PACKAGES = ("starlette", "uvicorn", "httptools", "pydantic", "prometheus_client
 
 
 def run(config: ServeConfig) -> int:
-    """Serve until a signal ends it; return the exit status.
+    """Serve until a signal ends it. Return the exit status.
 
-    At SIGTERM or SIGINT it stops accepting, answers requests in flight and returns 0; a second signal ends the process
+    At SIGTERM or SIGINT it stops accepting, answers requests in flight and returns 0. A second signal ends the process
     at once. At SIGHUP it reloads the models, and switches to the new ones if all pass their checks.
 
     Raises `RankerError` if a port is taken, `DependencyError` if a package is missing, `CheckpointError` and the like
@@ -65,7 +65,7 @@ def require_packages() -> None:
 
 
 def listen(config: ServeConfig) -> list[socket.socket]:
-    """Return listening sockets, one for each of the configuration's ports; `http_port`, if set, comes last.
+    """Return listening sockets, one for each of the configuration's ports. `http_port`, if set, comes last.
 
     Raises `RankerError` for a port on which it cannot listen.
     """

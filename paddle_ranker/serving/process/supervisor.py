@@ -53,12 +53,12 @@ class _Slot:
 
 
 def supervise(config: ServeConfig, sockets: Sequence[socket.socket], announce: Callable[[], None]) -> int:
-    """Keep `config.workers` workers running until SIGTERM or SIGINT; return the exit status.
+    """Keep `config.workers` workers running until SIGTERM or SIGINT. Return the exit status.
 
     sockets: the listening sockets
     announce: called once, when all workers are ready
 
-    Raises `RankerError` if a worker fails at the first start, before it is ready; the reason is on standard error.
+    Raises `RankerError` if a worker fails at the first start, before it is ready. The reason is on standard error.
     """
     with TemporaryDirectory(prefix="paddle_ranker_") as folder:
         os.environ[MULTIPROCESS_VARIABLE] = folder
@@ -164,7 +164,7 @@ class _Supervisor:
         slot.pid, slot.started, slot.is_stale = pid, time.monotonic(), False
 
     def _run_worker(self, first: bool, mask: set[Union[int, signal.Signals]]) -> NoReturn:
-        """Run a worker in this process, which was forked for it; end the process afterwards.
+        """Run a worker in this process, which was forked for it. End the process afterwards.
 
         first: whether this is the server's start, at which a failure ends the server
         mask: signals that were blocked before the fork
@@ -201,7 +201,7 @@ class _Supervisor:
             os._exit(status)
 
     def _receive(self) -> None:
-        """Read from the pipe which workers are ready; announce the server when all workers are."""
+        """Read from the pipe which workers are ready. Announce the server when all workers are."""
         with suppress(BlockingIOError):
             for word in os.read(self._ready_pipe, 4096).split():
                 self._ready.add(int(word))
@@ -246,6 +246,6 @@ def _send_ready(descriptor: int) -> None:
 
 
 def _remove_gauges(pid: int) -> None:
-    """Remove a dead worker's gauges from the metrics; its counts stay."""
+    """Remove a dead worker's gauges from the metrics. Its counts stay."""
     for path in Path(os.environ[MULTIPROCESS_VARIABLE]).glob(f"gauge_live*_{pid}.db"):
         path.unlink(missing_ok=True)

@@ -90,7 +90,7 @@ def reloadable(slots: Mapping[str, Slot[Served]], metrics: Metrics) -> list[Relo
 
 
 def models_of(slots: Slots, config: ServeConfig) -> Models:
-    """Return the models for Paddle Serving's protocols; without a ranker, pairs are refused."""
+    """Return the models for Paddle Serving's protocols. Without a ranker, pairs are refused."""
     has_ranker = RANKER_SLOT in slots
     ranker = slots.of(RANKER_SLOT, RankerSlot) if has_ranker else RankerSlot(dataclasses.replace(config, model=None))
     return Models(ranker, slots.of(TOWER_SLOT, TowerSlot) if TOWER_SLOT in slots else None, has_ranker)
@@ -119,7 +119,7 @@ async def return_freed_memory() -> None:
 
 
 async def report_loading(what: str) -> None:
-    """Print on stderr every ten seconds that `what` is still being loaded; on a terminal first after two seconds."""
+    """Print on stderr every ten seconds that `what` is still being loaded. On a terminal, begin after two seconds."""
     began, wait = time.monotonic(), BAR_AFTER if sys.stderr.isatty() else LINE_EVERY
     while True:
         await asyncio.sleep(wait)
@@ -166,7 +166,7 @@ class Worker:
         self._handlers: list[tuple[bytes, ProtocolHandler]] = []
 
     def run(self) -> int:
-        """Serve until a signal, or until the supervisor's pipe ends; return the exit status.
+        """Serve until a signal, or until the supervisor's pipe ends. Return the exit status.
 
         Raises the errors of loading the models.
         """
@@ -227,7 +227,7 @@ class Worker:
             await asyncio.sleep(_GAUGE_SECONDS)
 
     async def _load(self) -> bool:
-        """Load the models; return False if the server is stopped meanwhile."""
+        """Load the models. Return False if the server is stopped meanwhile."""
         loading = asyncio.ensure_future(self._reloader.load())
         stopping = asyncio.ensure_future(self._stop.wait())
         folders = " and ".join(str(slot.folder) for slot in self._slots.values())

@@ -79,7 +79,7 @@ class Job:
         self.dropped = False  # nobody waits for it any more
 
     def next_span(self, characters: int, rows: int) -> Span:
-        """Return the next rows to encode: at most `rows`, of about `characters` characters, or all of an encoded job."""
+        """Return the next rows to encode: at most `rows` of about `characters` characters, or all of an encoded job."""
         start = self.taken
         fitting = self.size if self.characters <= characters else self._fitting(characters)
         self.taken = self.size if self.columns is not None else min(self.size, start + min(fitting, rows))

@@ -195,7 +195,7 @@ class _Replica:
         from paddle_ranker.serving.core.reload import Reloader
         from paddle_ranker.serving.core.slots import Slots
         from paddle_ranker.serving.http.admin import Controls
-        from paddle_ranker.serving.process.worker import SWITCH_SECONDS, make_app, reloadable, return_freed_memory
+        from paddle_ranker.serving.process.worker import SWITCH_SECONDS, make_app, return_freed_memory
 
         log, metrics = JsonLog(with_texts=config.log_texts), Metrics()
         self._left = ExitStack()  # when the replica ends
@@ -206,7 +206,7 @@ class _Replica:
         slots = {name: kind.make(config) for name, kind in served_by(config).items()}
         if shards:
             slots[INDEX] = _sharded_slot(config, shards, options.partial)
-        self._reloader = Reloader(reloadable(slots, metrics), metrics, log, partial(fit_models, config))
+        self._reloader = Reloader(slots, metrics, log, partial(fit_models, config))
         await self._reloader.load()
         self._slots = Slots(slots)
         self._app = make_app(

@@ -20,7 +20,7 @@ from paddle_ranker.retrieval.search import SearchSettings
 from paddle_ranker.retrieval.search_engine import SearchEngine
 from paddle_ranker.serving.core.logs import JsonLog
 from paddle_ranker.serving.core.metrics import Metrics
-from paddle_ranker.serving.core.reload import Reloadable, Reloader
+from paddle_ranker.serving.core.reload import Reloader
 from paddle_ranker.serving.core.search_log import FeedbackLine, SearchLine, SearchLog, Shown, digest_of
 from paddle_ranker.serving.core.slot_kinds import fit_models
 from paddle_ranker.serving.process.worker import make_app
@@ -171,8 +171,7 @@ def test_features_of_texts_are_learned_and_every_door_orders_by_them(titled: Pat
         assert status == 0, errors
         assert "learned features is ahead of today: nDCG@10 +" in printed and "recommended: learned features" in printed
         assert Fusion.read(today).features["first_match"] < 0
-        reloadable = [Reloadable(slot, None) for slot in slots.values()]
-        asyncio.run(Reloader(reloadable, Metrics(), JsonLog(), partial(fit_models, config)).load())
+        asyncio.run(Reloader(slots, Metrics(), JsonLog(), partial(fit_models, config)).load())
         after = application.ask("POST", "/v1/search", asked).json()["hits"]
     finally:
         close_slots(slots)

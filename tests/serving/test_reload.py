@@ -13,7 +13,7 @@ import pytest
 
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.serving.core.faults import Fault
-from paddle_ranker.serving.core.reload import Reloadable, Reloader
+from paddle_ranker.serving.core.reload import Reloader
 from tests.serving_cases import SECONDS
 from tests.started import until, until_in_loop
 
@@ -30,13 +30,11 @@ def test_a_reload_that_hangs_ends_and_the_next_one_works(monkeypatch: pytest.Mon
             released.wait()
         return SimpleNamespace(name="new", close=lambda: None)
 
-    slot = SimpleNamespace(folder="index", load=load, switch=lambda model: None)
+    slot = SimpleNamespace(folder="index", has_queue=False, load=load, switch=lambda model: None)
     metrics, log = SimpleNamespace(reload=lambda ok: None), SimpleNamespace(write=lambda *given, **named: None)
 
     async def twice() -> Any:
-        reloader = Reloader(
-            [Reloadable(cast(Any, slot), None)], cast(Any, metrics), cast(Any, log), lambda models: None
-        )
+        reloader = Reloader({"index": cast(Any, slot)}, cast(Any, metrics), cast(Any, log), lambda models: None)
         with pytest.raises(Fault, match=r"not loaded within 0.5 s"):
             await reloader.reload()
         assert reloader.is_busy
@@ -52,7 +50,7 @@ def test_a_reload_that_hangs_ends_and_the_next_one_works(monkeypatch: pytest.Mon
 class _Stuck:
     """A slot whose model is loaded once the test lets it."""
 
-    folder = Path("a folder")
+    folder, has_queue = Path("a folder"), False
 
     def __init__(self) -> None:
         self.begun, self.gate, self.loads = threading.Event(), threading.Event(), 0
@@ -73,7 +71,7 @@ def test_a_load_that_does_not_end_is_known_though_nobody_waits_for_it() -> None:
         await until_in_loop(slot.begun.is_set)
         asking.cancel()  # its caller leaves, and then the server stops
 
-    reloader = Reloader([Reloadable(slot, None)], anything, anything, anything)
+    reloader = Reloader({"index": slot}, anything, anything, anything)
     asyncio.run(stopped(reloader))
     assert reloader.is_busy  # so the process ends without a wait for the thread
     slot.gate.set()
@@ -93,5 +91,5 @@ def test_who_signals_during_a_load_gets_another_one() -> None:
         slot.gate.set()
         await until_in_loop(lambda: not reloader._reloads)
 
-    asyncio.run(asked(Reloader([Reloadable(slot, None)], anything, anything, anything)))
+    asyncio.run(asked(Reloader({"index": slot}, anything, anything, anything)))
     assert slot.loads == 2

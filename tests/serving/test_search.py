@@ -48,7 +48,7 @@ from paddle_ranker.serving.core.faults import INTERNAL, OVERLOADED, TIMED_OUT, F
 from paddle_ranker.serving.core.index_slot import IndexSlot
 from paddle_ranker.serving.core.logs import JsonLog
 from paddle_ranker.serving.core.metrics import Metrics
-from paddle_ranker.serving.core.reload import Reloadable, Reloader
+from paddle_ranker.serving.core.reload import Reloader
 from paddle_ranker.serving.core.search_log import FeedbackLine, LogReader, SearchLine
 from paddle_ranker.serving.core.slot_kinds import SLOTS, fit_models, serve_options, served_by, with_tower_of_index
 from paddle_ranker.serving.core.slots import Slots
@@ -842,11 +842,11 @@ def test_a_tower_whose_vectors_are_of_another_size_is_refused_before_it_answers(
     SLOTS.load_plugins()
     options: Any = {"index": tmp_path / "index", "tower": write_tower(tmp_path / "tower")}
     config = with_tower_of_index(serve_options()(**options))
-    slots = [kind.make(config) for kind in served_by(config).values()]
-    reloader = Reloader([Reloadable(slot, None) for slot in slots], Metrics(), JsonLog(), partial(fit_models, config))
+    slots = {name: kind.make(config) for name, kind in served_by(config).items()}
+    reloader = Reloader(slots, Metrics(), JsonLog(), partial(fit_models, config))
     with pytest.raises(CheckpointError, match=r"tower: its vectors have 8 .*index 5; give --tower"):
         asyncio.run(reloader.load())
-    assert [slot.model for slot in slots] == [None, None]
+    assert [slot.model for slot in slots.values()] == [None, None]
 
 
 def test_searches_look_as_widely_as_the_server_s_options_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,7 +24,7 @@ from paddle_ranker.retrieval.document_states import copy_ranker
 from paddle_ranker.retrieval.manifest import IndexInfo, WordsInfo
 from paddle_ranker.serving.core.logs import JsonLog
 from paddle_ranker.serving.core.ranker_slot import RankerSlot
-from paddle_ranker.serving.core.reload import Reloadable, Reloader
+from paddle_ranker.serving.core.reload import Reloader
 from paddle_ranker.serving.core.slot_kinds import fit_models
 from tests.export_cases import WRITES_ONNX
 from tests.scoring.test_title_states import split_ranker
@@ -75,10 +75,7 @@ def logits(answer: dict[str, Any]) -> dict[str, float]:
 
 
 def reloader(site: Site) -> Reloader:
-    """Return a reloader that observes the batches of the ranker."""
-    observer = site.metrics.batches("ranker")
-    slots = [Reloadable(slot, observer if name == "ranker" else None) for name, slot in site.slots.items()]
-    return Reloader(slots, site.metrics, JsonLog(), partial(fit_models, site.config))
+    return Reloader(site.slots, site.metrics, JsonLog(), partial(fit_models, site.config))
 
 
 def pairs_of(site: Site) -> float:

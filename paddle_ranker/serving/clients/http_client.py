@@ -43,7 +43,7 @@ class HttpCalls:
         self._timeout = timeout
         self._session = requests.Session()
         self._session.trust_env = False
-        self._headers = {TIMEOUT_HEADER: str(stated_milliseconds(timeout))}
+        self._headers = {TIMEOUT_HEADER: str(stated_milliseconds(timeout)), "Content-Type": "application/json"}
         if api_key is not None:
             self._headers["Authorization"] = f"Bearer {api_key}"
 
@@ -53,7 +53,7 @@ class HttpCalls:
     def ask(self, method: str, path: str, body: Optional[bytes] = None, **headers: str) -> bytes:
         """Send a request and return the body of the response. Raises `ServerError` unless its status is 200.
 
-        headers: header fields by name, with `_` for `-`
+        headers: header fields by name, with `_` for `-`; by default the body is JSON
         """
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         try:
@@ -117,7 +117,7 @@ class HttpClient(GeneralModelClient):
 
     def _ask(self, request: Message) -> Message:
         body = request.SerializeToString() if self._proto else write_message(request)
-        headers = {"Content_Type": "application/proto" if self._proto else "application/json"}
+        headers = {"Content_Type": "application/proto"} if self._proto else {}
         if self._gzip:
             body, headers["Content_Encoding"] = pack(body, "gzip"), "gzip"
         content = self._calls.ask("POST", _PATH, body, **headers)
@@ -156,8 +156,7 @@ class RerankClient(BatchClient):
         if top_k is not None:
             fields["top_n"] = top_k
         body = json.dumps(fields, ensure_ascii=False).encode("utf-8", "surrogatepass")
-        headers = {"Content_Type": "application/json"}
-        content = with_retries(lambda: self._calls.ask("POST", "/v1/rerank", body, **headers), self.retries)
+        content = with_retries(lambda: self._calls.ask("POST", "/v1/rerank", body), self.retries)
         try:
             results = validated(self._answer, content, json_bounds(len(titles)))
             ranked = [

@@ -54,7 +54,7 @@ class PipelineClient(ScoringClient):
             response = parse(messages().PipelineResponse, content)
         else:
             path = f"/{self._names.service}/{self._names.method}"
-            content = self._calls.ask("POST", path, write_message(request), Content_Type="application/json")
+            content = self._calls.ask("POST", path, write_message(request))
             response = read_message(content, messages().PipelineResponse)
         if response.err_no:
             raise self._error(response.err_no, response.err_msg)

@@ -115,7 +115,7 @@ class SearchClient(Client):
 
     def _once(self, method: str, path: str, body: Optional[Mapping[str, Any]]) -> dict[str, Any]:
         content = None if body is None else json.dumps(body, ensure_ascii=False).encode("utf-8", "surrogatepass")
-        answered = self._calls.ask(method, path, content, Content_Type="application/json")
+        answered = self._calls.ask(method, path, content)
         try:
             parsed = json.loads(answered)
         except ValueError as error:

@@ -5,16 +5,14 @@ from __future__ import annotations
 import asyncio
 import time
 import weakref
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 from typing import Callable, Optional, TypeVar
 
 from paddle_ranker.errors import RankerError
 from paddle_ranker.options import uncounted
 from paddle_ranker.runtime import memory_given_back
-from paddle_ranker.serving.core.batcher import BatchObserver
 from paddle_ranker.serving.core.faults import Fault, FaultKind
 from paddle_ranker.serving.core.logs import JsonLog
 from paddle_ranker.serving.core.metrics import Metrics
@@ -27,31 +25,26 @@ _LOADING_SECONDS = 900.0  # a reload that takes longer is given up, since a netw
 NOT_SWITCHED = FaultKind("not_switched", 409, "FAILED_PRECONDITION", 2001)
 
 
-@dataclass(frozen=True)
-class Reloadable:
-    """A slot to reload, and the observer of its model's batches, or None for a slot without a queue."""
-
-    slot: Slot[Served]
-    observer: Optional[BatchObserver]
-
-
 class Reloader:
     """Loader of all models of a server, one after another in a thread. Use it in one event loop only.
 
     Args:
+        slots: slots of the server, by name.
         fit: called in the thread with the new models of all slots before the switch, see `slot_kinds.fit_models`.
         on_loaded: called without arguments in the event loop after every load, successful or not.
     """
 
     def __init__(
         self,
-        slots: Sequence[Reloadable],
+        slots: Mapping[str, Slot[Served]],
         metrics: Metrics,
         log: JsonLog,
         fit: Callable[[Sequence[Served]], None],
         on_loaded: Callable[[], None] = lambda: None,
     ):
-        self._slots, self._metrics, self._log, self._fit, self._on_loaded = slots, metrics, log, fit, on_loaded
+        self._slots, self._metrics, self._log = [*slots.values()], metrics, log
+        self._observers = [metrics.batches(name) if slot.has_queue else None for name, slot in slots.items()]
+        self._fit, self._on_loaded = fit, on_loaded
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="load")
         self._running: list[Callable[[], bool]] = []  # several if a load hangs
         self._loading = self._is_wanted = False
@@ -116,7 +109,7 @@ class Reloader:
 
     async def _reload(self) -> dict[str, object]:
         began = time.monotonic()
-        folders = " and ".join(str(part.slot.folder) for part in self._slots)
+        folders = " and ".join(str(slot.folder) for slot in self._slots)
         try:
             models, reason = await asyncio.wait_for(self._load(self._try_to_load), _LOADING_SECONDS)
         except asyncio.TimeoutError:  # its thread cannot be ended, so the next load gets a new thread
@@ -134,7 +127,7 @@ class Reloader:
         return {"status": "switched", "model": " and ".join(model.name for model in models), "seconds": seconds}
 
     def _switch(self, models: Sequence[Optional[Served]]) -> list[Served]:
-        previous = [part.slot.switch(model) for part, model in zip(self._slots, models)]
+        previous = [slot.switch(model) for slot, model in zip(self._slots, models)]
         return [model for model in previous if model is not None]
 
     async def _load(self, load: Callable[[], T]) -> T:
@@ -163,9 +156,9 @@ class Reloader:
     def _load_all(self) -> list[Served]:
         loaded: list[Served] = []
         try:
-            for part in self._slots:
+            for slot, observer in zip(self._slots, self._observers):
                 with uncounted():
-                    loaded.append(part.slot.load(part.observer))
+                    loaded.append(slot.load(observer))
             self._fit(loaded)
         except BaseException:
             for model in loaded:  # their threads would never end

@@ -283,18 +283,18 @@ class RerankProtocol:
         return request.model_dump(exclude_unset=True, warnings=False)
 
 
-_OWN_TEXTS = {"return_documents": False}
+_WITHOUT_TEXTS = {"return_documents": False}
 RERANK_PROTOCOLS: Mapping[str, RerankProtocol] = {
     "cohere": RerankProtocol(
         "Cohere v2", RerankRequest, {}, RankedAnswer, "results",
         paths=("/v2/rerank",),
     ),
     "jina": RerankProtocol(
-        "Jina and Cohere v1", RerankRequest, _OWN_TEXTS, RankedAnswer, "results",
+        "Jina and Cohere v1", RerankRequest, _WITHOUT_TEXTS, RankedAnswer, "results",
         paths=("/v1/rerank", "/v1/reranking"),
     ),
     "voyage": RerankProtocol(
-        "Voyage", RerankRequest, _OWN_TEXTS, VoyageAnswer, "data", hosts=("voyageai.com",),
+        "Voyage", RerankRequest, _WITHOUT_TEXTS, VoyageAnswer, "data", hosts=("voyageai.com",),
     ),
     "tei": RerankProtocol(
         "Text Embeddings Inference", TextsRequest, {"raw_scores": True, "truncate": True}, list[ScoredResult], None,

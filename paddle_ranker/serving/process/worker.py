@@ -10,7 +10,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any, Callable, Optional
@@ -29,11 +29,11 @@ from paddle_ranker.serving.core.faults import NOT_FOUND, Fault
 from paddle_ranker.serving.core.logs import JsonLog, routed_logging
 from paddle_ranker.serving.core.metrics import Metrics
 from paddle_ranker.serving.core.ranker_slot import RankerSlot
-from paddle_ranker.serving.core.reload import Reloadable, Reloader
+from paddle_ranker.serving.core.reload import Reloader
 from paddle_ranker.serving.core.server_config import RANKER_SLOT, ServeConfig
 from paddle_ranker.serving.core.services import Models
 from paddle_ranker.serving.core.slot_kinds import SLOTS, fit_models, served_by
-from paddle_ranker.serving.core.slots import Served, Slot, Slots
+from paddle_ranker.serving.core.slots import Slots
 from paddle_ranker.serving.core.tower_options import TOWER_SLOT
 from paddle_ranker.serving.core.tower_slot import TowerSlot
 from paddle_ranker.serving.http.admin import AdminRoutes, Controls, note_gauges
@@ -82,11 +82,6 @@ def make_app(
         log=log if config.log_requests else None,
         budget=budget,
     )
-
-
-def reloadable(slots: Mapping[str, Slot[Served]], metrics: Metrics) -> list[Reloadable]:
-    """Return the slots in the form that a `Reloader` takes, with the metrics of their batches."""
-    return [Reloadable(slot, metrics.batches(name) if slot.has_queue else None) for name, slot in slots.items()]
 
 
 def models_of(slots: Slots, config: ServeConfig) -> Models:
@@ -158,10 +153,9 @@ class Worker:
         self._metrics = Metrics()
         self._kinds = served_by(config)
         self._slots = Slots({name: kind.make(config) for name, kind in self._kinds.items()})
-        # Packages that an engine imports may replace the signal handlers, which are then set again.
-        parts = reloadable(self._slots, self._metrics)
         fit = partial(fit_models, config)
-        self._reloader = Reloader(parts, self._metrics, self._log, fit, self._handle_signals)
+        # Packages that an engine imports may replace the signal handlers, which are then set again.
+        self._reloader = Reloader(self._slots, self._metrics, self._log, fit, self._handle_signals)
         self._acceptors: list[Acceptor] = []
         self._handlers: list[tuple[bytes, ProtocolHandler]] = []
 

@@ -45,8 +45,8 @@ class Job:
         size: number of rows.
         done: called from any thread with a list of finished jobs, those that have all their outputs or a fault. Each
             job is passed once, a dropped job never. Jobs with an equal `done` that finish together are in one list.
-        texts: the rows' texts, one sequence for each field; or
-        columns: the rows, already encoded.
+        texts: the rows' texts, one sequence for each field; None if the rows are encoded.
+        columns: the encoded rows; None if `texts` is given.
         deadline: time on `time.monotonic()`'s clock; None: no deadline.
         check: called when rows are encoded: with the index of the first row, the rows' token counts before truncation
             `[n]`, see `LengthCheck`, and the length to which they are truncated; may raise a `Fault` to refuse the job.

@@ -38,7 +38,7 @@ from paddle_ranker.serving.core.ranker_slot import RankerSlot
 from paddle_ranker.serving.core.services import Scores
 from paddle_ranker.serving.core.tower_slot import TowerSlot
 
-_ANSWERING = 0.1  # share of a caller's time that is reserved for writing the answer, and most seconds of that
+_ANSWERING = 0.1  # share of the deadline that is reserved for writing the answer; also its maximum in seconds
 SEARCHES = 100  # distinct queries after which their scores are compared
 _MEASURES = {"tenth": "tenth best logit of a list", "spread": "standard deviation of a list's logits"}
 _LOG = logging.getLogger(__name__)
@@ -93,7 +93,7 @@ class _Read:
     @classmethod
     def of(cls, text: str, encoders: Sequence[PairEncoder]) -> _Read:
         """Cut the query to the part that all `encoders` read beside the shortest title. This tokenizes it."""
-        # Of a pair's tokens, the special ones and one of the title are not the query's.
+        # The query gets a pair's tokens except special tokens and one token of the title.
         rooms = [(encoder, encoder.max_seq_length - encoder.template.pair_tokens - 1) for encoder in encoders]
         end = min([len(text), *(encoder.characters_of(text, room) for encoder, room in rooms)])
         return cls(text[:end], encoders[0] if len(encoders) == 1 else None, end < len(text))
@@ -117,7 +117,9 @@ class _Read:
 
     def characters(self) -> int:
         """Return how many code points of the query were read beside the longest title. This tokenizes the query."""
-        if self._encoder is None or self._kept == self._tokens:  # a beginning may have more tokens than all of it
+        if (
+            self._encoder is None or self._kept == self._tokens
+        ):  # a part of a text may have more tokens than the whole text
             return len(self.text)
         return self._encoder.characters_of(self.text, self._kept)
 

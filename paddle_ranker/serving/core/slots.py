@@ -187,8 +187,8 @@ async def computed(
     """Queue a request's `size` rows, wait for the engine, and return their finished job.
 
     deadline: time on `time.monotonic()`'s clock after which the caller no longer waits
-    texts: the rows' texts, one sequence for each field; or
-    columns: the rows, already encoded
+    texts: the rows' texts, one sequence for each field; None if the rows are encoded
+    columns: the encoded rows; None if `texts` is given
     check: see `Job`
 
     Raises `Fault`. If cancelled, removes the rows from the queue.

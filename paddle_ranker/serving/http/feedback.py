@@ -199,7 +199,7 @@ class JudgeTable:
             is_latest = line.time >= pair.shown_at
             if pair.digest is not None and shown.digest not in (None, pair.digest):
                 pair.has_changed = True
-                if (pair.judged_in == line.search_id) != is_latest:  # the label is of the other text
+                if (pair.judged_in == line.search_id) != is_latest:  # the label was given to the other text
                     pair.label = None
             if is_latest:
                 pair.search_id, pair.position, pair.shown_at = line.search_id, position, line.time

@@ -70,7 +70,7 @@ class _Exchange:
         body, is_last = message.get("body", b""), not message.get("more_body")
         if self._start is not None:
             if len(body) > MUCH_BYTES and SHARE in self.state:
-                # The answer takes the place of the request, which is freed; a stream counts part by part.
+                # Reserve the answer in place of the request, which is freed. A stream is reserved part by part.
                 self.state[SHARE].reserve(len(body))
             start, self._start = self._start, None
             self.status = start["status"]
@@ -219,7 +219,7 @@ class Middleware:
                 "request",
                 request_id=state["request_id"],
                 protocol=protocol,
-                # Other paths may have texts of the user.
+                # Other paths may contain texts of users.
                 path=scope["path"] if scope["path"] in self._protocols else None,
                 status=status,
                 milliseconds=round(1000 * seconds, 3),

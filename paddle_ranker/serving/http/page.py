@@ -38,7 +38,7 @@ _DOCS_HEADERS = {
     "content-security-policy": "default-src 'self'; img-src 'self' data:; style-src 'self' 'unsafe-inline'; "
     "base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
 }
-# The paths with the name of their requests in the log and the metrics.
+# Name of the requests in the log and the metrics, by path.
 PAGE_PATHS: Mapping[str, str] = dict.fromkeys([*_FILES, *_DOCS], "page")
 
 

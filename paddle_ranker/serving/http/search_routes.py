@@ -61,7 +61,7 @@ _BOUNDS = JsonBounds(structures=4000, values=4000)  # of a request
 _MOST_BYTES = 1 << 20  # bytes of a request if no field has files
 _MOST_FACET_VALUES = 100  # values of a facet
 _LOGGED_CHARACTERS = 1000  # characters of a parameter; longer ones are left out of the log
-_LOOKED_AT = 400_000  # code points of all an answer's texts that are searched for words
+_LOOKED_AT = 400_000  # maximum code points in which the query's words are marked, over all texts of an answer
 _MOST_VALUES, _VALUE_BYTES = 24, 1 << 14  # values of a field that are listed; bytes of values that are read for that
 # Pages of one list may differ in these parameters.
 _SHOWING = {"cursor", "fields", "snippet", "total", "facets", "explain", "logged"}
@@ -187,7 +187,7 @@ class SearchRoutes:
         self, request: SearchRequest, loop: asyncio.AbstractEventLoop, deadline: float
     ) -> tuple[FoundSearch, bytes, Optional[SearchLine]]:
         """Search. Return the finished search, the answer's body, and the log's line (None if it is not logged)."""
-        self._pipeline.index.latest()  # others may have added documents with more fields
+        self._pipeline.index.latest()  # another process may have added documents with new fields
         now: Optional[Snapshot] = None
         with refusing_parameters():
             query = self._query(request)
@@ -394,7 +394,7 @@ def _facets(search: Search, names: list[str]) -> dict[str, list[dict[str, Any]]]
 def _read_as(request: SearchRequest, search: Search) -> dict[str, Any]:
     """Return the parts of an answer that say how the query was read, if that differs from the query as written.
 
-    These are corrections, synonyms, phrases, excluded words and `did_you_mean`.
+    The parts are corrections, synonyms, phrases, excluded words and `did_you_mean`.
     """
     words, content = search.words, dict[str, Any]()
     if words.corrected:

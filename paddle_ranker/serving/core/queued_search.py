@@ -117,9 +117,7 @@ class _Read:
 
     def characters(self) -> int:
         """Return how many code points of the query were read beside the longest title. This tokenizes the query."""
-        if (
-            self._encoder is None or self._kept == self._tokens
-        ):  # a part of a text may have more tokens than the whole text
+        if self._encoder is None or self._kept == self._tokens:  # a part may have more tokens than the whole text
             return len(self.text)
         return self._encoder.characters_of(self.text, self._kept)
 

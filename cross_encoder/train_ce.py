@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Optional
 
 from paddle_ranker import runtime
 from paddle_ranker.errors import UsageError
-from paddle_ranker.options import main_of, option, redeclare
+from paddle_ranker.options import option, redeclare
 from paddle_ranker.training.losses.expression import RankingLoss
-from paddle_ranker.training.training_options import RankerTrainingOptions
+from paddle_ranker.training.training_options import RankerTrainingOptions, training_main
 
 if TYPE_CHECKING:
     from paddle_ranker.encoding.pair_encoder import PairEncoder
@@ -113,13 +113,7 @@ def train(options: TrainCeOptions, on_evaluation: Optional[OnEvaluation] = None)
     return train_ranker(start, examples, evaluation, options, files=files, facts=facts, on_evaluation=on_evaluation)
 
 
-def run(options: TrainCeOptions) -> None:
-    """Run the training command."""
-    runtime.prepare_command(options.cpu_threads)
-    train(options)
-
-
-main = main_of(run, TrainCeOptions, __doc__)
+main = training_main(train, TrainCeOptions, __doc__)
 
 
 if __name__ == "__main__":

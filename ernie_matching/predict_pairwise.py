@@ -5,15 +5,9 @@ paddle-ranker predict --model checkpoint/best --input pairs.tsv
 
 from __future__ import annotations
 
-from paddle_ranker.commands.predict import predict as predict_pairs
+from paddle_ranker.commands.predict import predict
 from paddle_ranker.options import main_of
 from paddle_ranker.scoring.scoring_options import PrintingOptions
-
-
-def predict(options: PrintingOptions) -> None:
-    """Print `{'query': ..., 'title': ..., 'pred_prob': ...}` for every pair of the input file, in order."""
-    predict_pairs(options)
-
 
 main = main_of(predict, PrintingOptions, __doc__, ends_with_reader=True)
 

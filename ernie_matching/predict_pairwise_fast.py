@@ -5,7 +5,7 @@ paddle-ranker predict-fast --model checkpoint/best --input pairs.tsv
 
 from __future__ import annotations
 
-from ernie_matching.predict_pairwise import predict
+from paddle_ranker.commands.predict import predict
 from paddle_ranker.options import main_of
 from paddle_ranker.scoring.scoring_options import PrintingOptions
 

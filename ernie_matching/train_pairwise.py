@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Optional
 
 from paddle_ranker import runtime
-from paddle_ranker.options import main_of, option, redeclare
+from paddle_ranker.options import option, redeclare
 from paddle_ranker.training.losses.expression import RankingLoss
 from paddle_ranker.training.losses.loss_registry import loss_help
-from paddle_ranker.training.training_options import RankerTrainingOptions
+from paddle_ranker.training.training_options import RankerTrainingOptions, training_main
 
 if TYPE_CHECKING:
     from paddle_ranker.training.task import FitResult, OnEvaluation
@@ -62,13 +62,7 @@ def train(options: TrainPairwiseOptions, on_evaluation: Optional[OnEvaluation] =
     return train_ranker(start, examples, evaluation, options, files=files, facts=facts, on_evaluation=on_evaluation)
 
 
-def run(options: TrainPairwiseOptions) -> None:
-    """Run the training command."""
-    runtime.prepare_command(options.cpu_threads)
-    train(options)
-
-
-main = main_of(run, TrainPairwiseOptions, __doc__)
+main = training_main(train, TrainPairwiseOptions, __doc__)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Optional
 
 from multimodal_entailment.options import TrainEntailmentOptions
 from paddle_ranker import runtime
-from paddle_ranker.options import main_of
+from paddle_ranker.training.training_options import training_main
 
 if TYPE_CHECKING:
     from paddle_ranker.training.task import FitResult, OnEvaluation
@@ -60,13 +60,7 @@ def train(options: TrainEntailmentOptions, on_evaluation: Optional[OnEvaluation]
     return run.train(task)
 
 
-def command(options: TrainEntailmentOptions) -> None:
-    """Train, and print the result."""
-    runtime.prepare_command(options.cpu_threads)
-    train(options)
-
-
-main = main_of(command, TrainEntailmentOptions, __doc__)
+main = training_main(train, TrainEntailmentOptions, __doc__)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ Importing this module imports neither Paddle nor PaddleNLP.
 from __future__ import annotations
 
 import ctypes
-import functools
 import gc
 import os
 import platform
@@ -26,7 +25,7 @@ from typing import Optional
 from paddle_ranker.errors import RankerError, UsageError
 from paddle_ranker.interrupts import take_back_signals
 from paddle_ranker.libraries import switch_off_telemetry
-from paddle_ranker.options import AUTO_DEVICE, note
+from paddle_ranker.options import AUTO_DEVICE, note_once
 
 MATH_VARIABLE = "MKL_DEBUG_CPU_TYPE"  # read by the MKL of 2019 that Paddle bundles
 MATH_CHOICE = "PADDLE_RANKER_MATH"
@@ -269,12 +268,7 @@ class FoundDevice:
 
     def report(self) -> None:
         """Print device and reason as a note, once per process; only the first of several processes prints."""
-        _report_device(f"device: {self.name} ({self.reason})")
-
-
-@functools.cache
-def _report_device(line: str) -> None:
-    note(line)
+        note_once(f"device: {self.name} ({self.reason})")
 
 
 def find_device() -> FoundDevice:

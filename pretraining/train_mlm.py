@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Optional
 
 from paddle_ranker import runtime
-from paddle_ranker.options import main_of
+from paddle_ranker.training.training_options import training_main
 from pretraining.mlm_options import TrainMlmOptions
 
 if TYPE_CHECKING:
@@ -50,13 +50,7 @@ def train(options: TrainMlmOptions, on_evaluation: Optional[OnEvaluation] = None
     return run.train(task)
 
 
-def run(options: TrainMlmOptions) -> None:
-    """Train, and print the result."""
-    runtime.prepare_command(options.cpu_threads)
-    train(options)
-
-
-main = main_of(run, TrainMlmOptions, __doc__)
+main = training_main(train, TrainMlmOptions, __doc__)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Optional
 
 from paddle_ranker import runtime
 from paddle_ranker.errors import UsageError
-from paddle_ranker.options import main_of, option, redeclare
+from paddle_ranker.options import option, redeclare
+from paddle_ranker.training.training_options import training_main
 from recall.loss import TowerLoss, parse_tower_loss, tower_loss_help
 from recall.options import TaughtTowerOptions, TowerTrainingOptions
 
@@ -101,13 +102,7 @@ def train(options: TrainBatchNegOptions, on_evaluation: Optional[OnEvaluation] =
     return train_tower(start, examples, evaluation, options, facts, on_evaluation)
 
 
-def run(options: TrainBatchNegOptions) -> None:
-    """Run the training command."""
-    runtime.prepare_command(options.cpu_threads)
-    train(options)
-
-
-main = main_of(run, TrainBatchNegOptions, __doc__)
+main = training_main(train, TrainBatchNegOptions, __doc__)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Optional
 
 from paddle_ranker import runtime
 from paddle_ranker.errors import UsageError
-from paddle_ranker.options import main_of, option, redeclare
+from paddle_ranker.options import option, redeclare
+from paddle_ranker.training.training_options import training_main
 from recall.options import TowerTrainingOptions
 
 if TYPE_CHECKING:
@@ -76,13 +77,7 @@ def train(options: TrainSimcseOptions, on_evaluation: Optional[OnEvaluation] = N
     return train_tower(start, examples, evaluation, options, facts, on_evaluation)
 
 
-def run(options: TrainSimcseOptions) -> None:
-    """Run the training command."""
-    runtime.prepare_command(options.cpu_threads)
-    train(options)
-
-
-main = main_of(run, TrainSimcseOptions, __doc__)
+main = training_main(train, TrainSimcseOptions, __doc__)
 
 
 if __name__ == "__main__":

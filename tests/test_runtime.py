@@ -13,7 +13,7 @@ import pytest
 
 from paddle_ranker import runtime
 from paddle_ranker.errors import RankerError, UsageError
-from paddle_ranker.options import Options
+from paddle_ranker.options import Options, note_once
 from paddle_ranker.recipes import RECIPES
 from paddle_ranker.runtime import choose_math_path, decide_math_path
 from tests.conftest import REPOSITORY, run_python
@@ -188,7 +188,7 @@ def test_the_device_is_a_gpu_or_else_the_cpu_and_the_first_process_reports_it_on
     if expected != "cpu":
         return  # it cannot be selected here
     for process, lines in (("1", 0), ("0", 1)):
-        runtime._report_device.cache_clear()
+        note_once.cache_clear()
         monkeypatch.setenv("PADDLE_TRAINER_ID", process)
         assert [runtime.select_device("auto") for _ in range(2)] == ["cpu", "cpu"]
         assert capsys.readouterr().err.count("device: cpu (") == lines

@@ -103,7 +103,8 @@ def blend(options: BlendOptions) -> list[str]:
 
     from paddle_ranker.data.records import LabeledPair, RecordFile
     from paddle_ranker.evaluation.pairs import require_both_classes
-    from paddle_ranker.training.average import calibrated, learn_average, lexical_logits, logits_of
+    from paddle_ranker.metrics.calibration import fit_and_judge
+    from paddle_ranker.training.average import learn_average, lexical_logits, logits_of
 
     target = Path(options.target)
     if target.exists() or target.is_symlink():
@@ -121,7 +122,7 @@ def blend(options: BlendOptions) -> list[str]:
     names = [*options.folders, *members.linear]
     average = learn_average(np.stack([first, *others, *linear], axis=1), labels, queries, options.folds)
     try:
-        judged, why_not = calibrated(average, labels, queries, options.folds), ""
+        judged, why_not = fit_and_judge("platt", queries, labels, average.logits, options.folds), ""
     except DataError as error:
         judged, why_not = None, str(error)
     fitted = None if judged is None else _calibration(options, judged, queries, labels, models)

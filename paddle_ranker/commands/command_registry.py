@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Optional
@@ -132,12 +132,24 @@ def list_commands() -> str:
     return "\n\n".join("\n".join([f"{group}:", *lines]) for group, lines in groups.items() if lines)
 
 
-def run_for_kind(command: str, argv: Optional[Sequence[str]]) -> Optional[int]:
-    """Run the version of `command` for the kind of the model whose folder `argv` names; return its exit status.
+def main_for_kinds(command: str, main: Callable[..., int]) -> Callable[..., int]:
+    """Return the `main(argv=None)` of a command that kinds of models have versions of.
 
-    Returns None without running anything if there is no version for that kind. The kind is read without importing
-    Paddle or loading the model; a model with a name of the Hugging Face hub is fetched first. `argv` defaults to the
-    process's arguments.
+    main: runs the command for models of all other kinds
+    """
+
+    def main_of_kind(argv: Optional[Sequence[str]] = None) -> int:
+        status = _run_for_kind(command, argv)
+        return main(argv) if status is None else status
+
+    return main_of_kind
+
+
+def _run_for_kind(command: str, argv: Optional[Sequence[str]]) -> Optional[int]:
+    """Run the version of a command for the kind of the model whose folder `argv` names; return its exit status.
+
+    If the kind has no version, return None without running anything. The kind is read without importing Paddle or
+    loading the model; a model with a name of the Hugging Face hub is fetched first.
     """
     from paddle_ranker.model.model_folder import identify
     from paddle_ranker.model.pretrained import find_model

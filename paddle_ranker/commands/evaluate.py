@@ -6,13 +6,10 @@ paddle-ranker evaluate --model checkpoint/best --help
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Optional
-
 from paddle_ranker import runtime
-from paddle_ranker.commands.command_registry import run_for_kind
+from paddle_ranker.commands.command_registry import main_for_kinds
 from paddle_ranker.evaluation.measuring_options import EvaluateOptions
-from paddle_ranker.options import run_command
+from paddle_ranker.options import main_of
 
 
 def evaluate(options: EvaluateOptions) -> None:
@@ -25,9 +22,4 @@ def evaluate(options: EvaluateOptions) -> None:
     print_evaluation(options, pairs, logits, classification_metrics(pairs.labels[pairs.candidates], logits))
 
 
-def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Run the command for the model's kind, else this command, which takes any ranker; return the exit status."""
-    status = run_for_kind("evaluate", argv)
-    if status is not None:
-        return status
-    return run_command(evaluate, EvaluateOptions, argv, description=__doc__ or "")
+main = main_for_kinds("evaluate", main_of(evaluate, EvaluateOptions, __doc__))

@@ -5,16 +5,15 @@ paddle-ranker export --model checkpoint/best --output output --onnx
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
 
 from paddle_ranker import runtime
-from paddle_ranker.commands.command_registry import run_for_kind
+from paddle_ranker.commands.command_registry import main_for_kinds
 from paddle_ranker.model.load_options import CheckpointOptions, HeadOptions, LoadOptions
 from paddle_ranker.model.model_kind import ModelInfo, RowEncoder, TrainedModel
-from paddle_ranker.options import ThreadOptions, note, option, redeclare, run_command
+from paddle_ranker.options import ThreadOptions, main_of, note, option, redeclare
 
 
 @dataclass(frozen=True)
@@ -67,9 +66,4 @@ def write_export(model: TrainedModel[ModelInfo, RowEncoder], output: Path, *, on
         note("exported, it ranks tables, but names no cells; the folder that it was exported from does")
 
 
-def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Run the command for the model's kind, else this command, which takes all kinds; return the exit status."""
-    status = run_for_kind("export", argv)
-    if status is not None:
-        return status
-    return run_command(export, ExportOptions, argv, description=__doc__ or "")
+main = main_for_kinds("export", main_of(export, ExportOptions, __doc__))

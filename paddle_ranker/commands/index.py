@@ -16,7 +16,7 @@ import os
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -398,7 +398,8 @@ def _unfinished_or_new(options: BuildOptions, info: IndexInfo) -> Collection:
             note(f"{options.index}: going on with the build that was begun there")
             return collection
         with collection:
-            _forget(collection)
+            Unfinished(collection.folders, collection.info.schema).forget()
+            (collection.folder / MANIFEST).unlink()
     return Collection.create(options.index, info)
 
 
@@ -422,12 +423,6 @@ def _removed_if_empty(folder: Path) -> Iterator[None]:
             if is_new and folder.is_dir():
                 folder.rmdir()
         raise
-
-
-def _forget(collection: Collection) -> None:
-    """Delete the files of a build that has added no documents."""
-    Unfinished(collection.folders, collection.info.schema).forget()
-    (collection.folder / MANIFEST).unlink()
 
 
 def _store_states(collection: Collection, options: BuildOptions) -> None:
@@ -507,8 +502,7 @@ def _build_shards(options: BuildOptions, count: int) -> None:
                     files=file_fields,
                     declared=info.schema.spellings,
                 )
-                with Progress(desc="cut", unit="document", total=total) as progress:
-                    counted = _counted(rows, progress)
+                with Progress(rows, desc="cut", unit="document", total=total) as counted:
                     cut = shard_builds.cut(target, info, counted, total, count, identity, rows.report)
         info = shard_builds.begin_shards(folder, count)
         load = LoadOptions.of(options) if info.models else ON_CPU
@@ -671,13 +665,13 @@ def _add(
     """
     rows = documents_for(collection, options.documents_file, options)
     with ExitStack() as bars:
-        progress = bars.enter_context(Progress(desc="index", unit="document", total=total))
+        counted = bars.enter_context(Progress(rows, desc="index", unit="document", total=total))
         encode = vectors_of
         if vectors_of is not None:
             texts = None if collection.info.schema.passage_tokens else total
             made = bars.enter_context(Progress(desc="vectors", unit="text", total=texts))
             encode = partial(_encoded, vectors_of, made)
-        files, counted = bars.enter_context(collection.snapshot().files.staged()), _counted(rows, progress)
+        files = bars.enter_context(collection.snapshot().files.staged())
         info, folder = collection.info, folder_of(options.documents_file)
         kept = kept_rows(counted, info.schema, files, folder, rows, embedded=info.vector_fields)
         added = collection.writer.add_rows(kept, encode, sync=bool(sync), files=files)
@@ -704,12 +698,6 @@ def _encoded(vectors_of: VectorsOf, progress: Any, texts: Sequence[str]) -> Vect
     vectors = vectors_of(texts)
     progress.update(len(texts))
     return vectors
-
-
-def _counted(rows: Iterable[DocumentRow], progress: Any) -> Iterator[DocumentRow]:
-    for row in rows:
-        progress.update()
-        yield row
 
 
 def shard(options: ShardOptions) -> None:

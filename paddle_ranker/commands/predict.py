@@ -7,12 +7,9 @@ paddle-ranker predict --model checkpoint/best --help
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Optional
-
 from paddle_ranker import runtime
-from paddle_ranker.commands.command_registry import run_for_kind
-from paddle_ranker.options import run_command
+from paddle_ranker.commands.command_registry import main_for_kinds
+from paddle_ranker.options import main_of
 from paddle_ranker.scoring.scoring_options import PrintingOptions
 
 
@@ -46,9 +43,4 @@ def predict(options: PrintingOptions, names: tuple[str, str] = ("query", "title"
         print(printed_pair(*pair, names, options.format))
 
 
-def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Run the command for the model's kind, else this command, which takes any ranker; return the exit status."""
-    status = run_for_kind("predict", argv)
-    if status is not None:
-        return status
-    return run_command(predict, PrintingOptions, argv, description=__doc__ or "", ends_with_reader=True)
+main = main_for_kinds("predict", main_of(predict, PrintingOptions, __doc__, ends_with_reader=True))

@@ -107,11 +107,6 @@ class Comparison:
         }
 
 
-def default_ties(pairs: MeasuredPairs) -> str:
-    """Return the default order of equal scores: "trec_eval" if the documents have ids, else "against"."""
-    return "trec_eval" if pairs.has_ids else "against"
-
-
 def measurable(pairs: MeasuredPairs) -> list[str]:
     """Return the names of the measures that these pairs allow, in the order of `MEASURES`."""
     scored = Scored(pairs.query_ids, pairs.labels, pairs.labels, judged=pairs.judged)  # scores are irrelevant here
@@ -134,7 +129,7 @@ def compare_systems(
     """Measure systems, and compare each with the reference.
 
     reference: a system's name; "best" for the best system by `measure`; None for the first system
-    ties: "against" or "trec_eval", see `metrics.rank`; None for `default_ties`
+    ties: "against" or "trec_eval", see `metrics.rank`; None: trec_eval if the documents have ids, else against
     resamples: number of draws for a bootstrap interval
     permutations: number of draws for a randomisation test
 
@@ -148,7 +143,7 @@ def compare_systems(
         raise DataError(
             f"{pairs.source}: nothing to measure: one title a query, and none or each of them is relevant (label >= 1)"
         )
-    ties = ties or default_ties(pairs)
+    ties = ties or ("trec_eval" if pairs.has_ids else "against")
     values = {system.name: _Statistics(pairs, system.scores, available, ties) for system in systems}
     reference = reference or names[0]
     if reference == "best" and "best" not in names:

@@ -12,8 +12,8 @@ from paddle_ranker.data.records import LabeledPair, RecordFile
 from paddle_ranker.distributed import ProcessGroup
 from paddle_ranker.encoding.pair_encoder import PairRowEncoder
 from paddle_ranker.encoding.windows import Windows
-from paddle_ranker.evaluation.pairs import require_both_classes, without_contradictions
-from paddle_ranker.metrics.calibration import Calibration, sigmoid
+from paddle_ranker.evaluation.pairs import read_without_contradictions, require_both_classes
+from paddle_ranker.metrics.calibration import Calibration, cross_entropies, sigmoid
 from paddle_ranker.metrics.measures import evaluate_ranking
 from paddle_ranker.metrics.ranking import RELEVANT, number_queries
 from paddle_ranker.options import RowOptions
@@ -51,15 +51,9 @@ class EvaluationSet:
         convert: called with the file's pairs; returns other pairs, to measure on instead
         """
         source = RecordFile(path, LabeledPair, rules)
-        records, lines = [], []
-        for record in source:
-            records.append(record)
-            lines.append(source.line)
-        self.report, self.skipped = source.report(), source.skipped
-        if one_label:
-            records, left_out = without_contradictions(path, records, lines, skip_bad_rows=True)
-            self.skipped += source.kept - len(records)
-            self.report += f"; {left_out}" if left_out else ""
+        records, left_out = read_without_contradictions(source, skip=True) if one_label else (list(source), "")
+        self.report = "; ".join(filter(None, (source.report(), left_out)))
+        self.skipped = source.skipped + source.kept - len(records)
         records = records if convert is None else [*convert(records)]
         self.queries = [record.query for record in records]
         self.labels = np.array([record.label for record in records], dtype=np.float64)
@@ -99,10 +93,9 @@ def classification_metrics(labels: np.ndarray, logits: np.ndarray) -> dict[str, 
     A pair is predicted relevant if its probability is above 0.5. The cross-entropy of a pair with logit l and truth y
     is log(1 + exp(l)) - y l.
     """
-    relevant = labels >= RELEVANT
     return {
-        "accuracy": float(((logits > 0) == relevant).mean()),
-        "cross_entropy": float((np.logaddexp(0.0, logits) - np.where(relevant, logits, 0.0)).mean()),
+        "accuracy": float(((logits > 0) == (labels >= RELEVANT)).mean()),
+        "cross_entropy": float(cross_entropies(labels, logits).mean()),
     }
 
 

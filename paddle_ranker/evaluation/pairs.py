@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Optional, Union
@@ -97,12 +97,8 @@ def read_labelled(path: str, rules: Optional[RowOptions] = None, *, skip_bad_row
     title with several labels, naming the lines; with `skip_bad_rows` all rows of such a pair are ignored instead.
     """
     source = RecordFile(path, LabeledPair, rules, skip_bad_rows=skip_bad_rows)
-    records, lines = [], []
-    for record in source:
-        records.append(record)
-        lines.append(source.line)
+    records, left_out = read_without_contradictions(source, skip=source.skip_bad_rows)
     notes = [f"{path}: {source.report()}"] if source.skipped else []
-    records, left_out = without_contradictions(path, records, lines, skip_bad_rows=source.skip_bad_rows)
     if left_out:
         notes.append(f"{path}: {left_out}")
     repeated = len(records) - len({(record.query, record.title) for record in records})
@@ -140,35 +136,33 @@ def require_both_classes(path: Union[str, Path], labels: Floats, needed_by: str)
         )
 
 
-def without_contradictions(
-    path: Union[str, Path], records: Sequence[LabeledPair], lines: Sequence[Union[int, str]], *, skip_bad_rows: bool
-) -> tuple[list[LabeledPair], str]:
-    """Return the records without pairs that have several labels, and a note on the removed records ("" for none).
+def read_without_contradictions(source: RecordFile[LabeledPair], *, skip: bool) -> tuple[list[LabeledPair], str]:
+    """Read a file without pairs that have several labels; return its records, and a note on those left out, or "".
 
-    Raises `DataError`, which names lines, if records would be removed but `skip_bad_rows` is false, or if none remains.
+    Raises `DataError`, which names lines, if records would be left out but `skip` is False, or if none remains.
     """
-    first: dict[tuple[str, str], int] = {}
+    records = list[LabeledPair]()
+    first: dict[tuple[str, str], tuple[Union[int, str], float]] = {}  # line and label
     labels: dict[tuple[str, str], set[float]] = {}
     examples = []
-    for row, record in enumerate(records):
+    for record in source:
+        records.append(record)
         pair = record.query, record.title
-        before = first.setdefault(pair, row)
-        if record.label != records[before].label and len(labels[pair]) == 1:
-            examples.append(
-                f"lines {lines[before]} and {lines[row]}: labels {records[before].label:g} and {record.label:g}"
-            )
+        line, label = first.setdefault(pair, (source.line, record.label))
+        if record.label != label and len(labels[pair]) == 1:
+            examples.append(f"lines {line} and {source.line}: labels {label:g} and {record.label:g}")
         labels.setdefault(pair, set()).add(record.label)
     if not examples:
-        return list(records), ""
+        return records, ""
     shown = "; ".join(examples[:_SHOWN]) + ("; …" if len(examples) > _SHOWN else "")
-    if not skip_bad_rows:
+    if not skip:
         raise DataError(
-            f"{path}: one query and title with several labels ({shown}): correct the rows, or leave such pairs out "
-            "with --skip_bad_rows"
+            f"{source.path}: one query and title with several labels ({shown}): correct the rows, or leave such pairs "
+            "out with --skip_bad_rows"
         )
     kept = [record for record in records if len(labels[record.query, record.title]) == 1]
     if not kept:
-        raise DataError(f"{path}: no pair is left: each has several labels ({shown})")
+        raise DataError(f"{source.path}: no pair is left: each has several labels ({shown})")
     return kept, f"left out {len(records) - len(kept):,} rows of a query and title with several labels ({shown})"
 
 

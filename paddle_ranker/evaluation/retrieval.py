@@ -399,25 +399,16 @@ def comparison_lines(comparison: Comparison) -> list[str]:
     return systems_table(comparison)
 
 
-def recall_curves(comparison: Comparison, most: int = 100) -> dict[str, Floats]:
-    """Return each system's mean recall at 1, 2, ... `most`, `[most]`, by system name."""
-    pairs = comparison.pairs
-    return {
-        system.name: recall_curve(
-            Scored(pairs.query_ids, pairs.labels, system.scores, ids=pairs.document_ids).ranking, most
-        )
-        for system in comparison.systems
-    }
-
-
-def draw_curves(path: str, comparison: Comparison, most: int = 100) -> None:
+def draw_curves(path: str, comparison: Comparison, most: int) -> None:
     """Draw every system's recall against the number of documents; the extension chooses SVG or PDF, else PNG."""
+    pairs, places = comparison.pairs, range(1, most + 1)
     with new_picture(path, 7.0, 4.5, 150, "--plot") as figure:
         panel = figure.subplots()
-        places = range(1, most + 1)
-        for number, (name, curve) in enumerate(recall_curves(comparison, most).items()):
-            style = ("-", "--", ":")[number // len(_COLORS) % 3]
-            panel.plot(places, curve, label=brief(name, 40), color=_COLORS[number % len(_COLORS)], linestyle=style)
+        for number, system in enumerate(comparison.systems):
+            ranking = Scored(pairs.query_ids, pairs.labels, system.scores, ids=pairs.document_ids).ranking
+            style, color = ("-", "--", ":")[number // len(_COLORS) % 3], _COLORS[number % len(_COLORS)]
+            label = brief(system.name, 40)
+            panel.plot(places, recall_curve(ranking, most), label=label, color=color, linestyle=style)
         panel.set_xscale("log")
         panel.set_xticks([cut for cut in CUTS if cut <= most], [str(cut) for cut in CUTS if cut <= most])
         panel.set_xlim(1, most)

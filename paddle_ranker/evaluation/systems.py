@@ -22,6 +22,7 @@ from paddle_ranker.evaluation.measuring_options import BaselineOptions, Measurin
 from paddle_ranker.evaluation.pairs import MeasuredPairs, judged_runs, read_labelled, require_both_classes
 from paddle_ranker.evaluation.score_files import read_scores
 from paddle_ranker.lexical import BM25, LexicalLogistic
+from paddle_ranker.metrics.logistic import folds_of
 from paddle_ranker.metrics.ranking import RELEVANT, number_queries
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.storage.digest import content_digest, warn_of_same_data
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 
 BM25_WORDS, BM25_BIGRAMS, LINEAR = "BM25 (words)", "BM25 (bigrams)", "linear (lexical)"
 FOLDS = 5
-SEED = 1000
 
 
 def read_measured_pairs(options: MeasuringOptions, runs: Mapping[str, Scores]) -> MeasuredPairs:
@@ -156,7 +156,7 @@ def linear(
     count = int(numbers.max()) + 1
     if count < 2:
         raise DataError("one query only: the linear model needs others to learn from (--train)")
-    folds = np.random.default_rng(SEED).permutation(count)[numbers] % min(FOLDS, count)
+    folds = folds_of(count, FOLDS)[numbers]
     for fold in np.unique(folds):
         if len(set(labels[folds != fold] >= RELEVANT)) < 2:
             raise DataError("too few queries with titles of both kinds: the linear model needs --train")

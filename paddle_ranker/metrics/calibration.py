@@ -170,7 +170,7 @@ def fit(method: str, labels: Floats, logits: Floats) -> Calibration:
 
     def loss(weights: Floats) -> tuple[float, Floats]:
         z = design @ weights
-        return _cross_entropy(relevant, z), design.T @ (sigmoid(z) - relevant) / len(z)
+        return float(cross_entropies(relevant, z).mean()), design.T @ (sigmoid(z) - relevant) / len(z)
 
     def curvature(weights: Floats) -> Floats:
         p = sigmoid(design @ weights)
@@ -303,18 +303,14 @@ def calibration_measures(labels: Floats, logits: Floats) -> dict[str, float]:
     return {
         "calibration_error": expected_calibration_error(relevant, probabilities),
         "brier": float(((probabilities - relevant) ** 2).mean()),
-        "cross_entropy": _cross_entropy(relevant, logits),
+        "cross_entropy": float(cross_entropies(labels, logits).mean()),
     }
 
 
-def cross_entropies(labels: Floats, logits: Floats) -> Floats:
+def cross_entropies(labels: ArrayLike, logits: Floats) -> Floats:
     """Return the binary cross-entropy of each pair, log(1 + exp(l)) - y l with y = label >= 1, `[n]` float64."""
     relevant = np.asarray(labels) >= RELEVANT
     return np.logaddexp(0.0, logits) - np.where(relevant, logits, 0.0)
-
-
-def _cross_entropy(relevant: NDArray[np.bool_], logits: Floats) -> float:
-    return float(cross_entropies(relevant.astype(np.float64), logits).mean())
 
 
 def expected_calibration_error(relevant: NDArray[np.bool_], probabilities: Floats, bins: int = BINS) -> float:
@@ -324,8 +320,8 @@ def expected_calibration_error(relevant: NDArray[np.bool_], probabilities: Float
     pairs. This is equation 3 of Guo et al. 2017, applied to the probability of relevance instead of the confidence in
     the likelier class. On few pairs the result is above 0 even for true probabilities.
     """
-    gaps = np.bincount(_bin_of(probabilities, bins), weights=probabilities - relevant, minlength=bins)
-    return float(np.abs(gaps).sum() / len(probabilities))
+    error_of = calibration_error_of(np.zeros(len(relevant), np.int64), relevant, probabilities, bins)
+    return float(error_of(np.ones((1, 1)))[0])
 
 
 def calibration_error_of(
@@ -337,11 +333,8 @@ def calibration_error_of(
     relevant, probabilities: whether each pair is relevant, and the probability that it is, `[n]` each
     """
     count = int(numbers.max()) + 1
-    cells = numbers * bins + _bin_of(probabilities, bins)
+    bin_of_pair = np.clip(np.ceil(probabilities * bins).astype(np.int64) - 1, 0, bins - 1)
+    cells = numbers * bins + bin_of_pair
     gaps = np.bincount(cells, weights=probabilities - relevant, minlength=count * bins).reshape(count, bins)
     pairs = np.bincount(numbers, minlength=count)
     return lambda drawn: np.abs(drawn @ gaps).sum(axis=1) / (drawn @ pairs)
-
-
-def _bin_of(probabilities: Floats, bins: int) -> Integers:
-    return np.clip(np.ceil(probabilities * bins).astype(np.int64) - 1, 0, bins - 1)

@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from paddle_ranker.array_types import Floats
 from paddle_ranker.errors import DataError, package_for
-from paddle_ranker.metrics.calibration import sigmoid
+from paddle_ranker.metrics.calibration import cross_entropies, sigmoid
 from paddle_ranker.metrics.choosing import choose
 from paddle_ranker.metrics.ranking import RELEVANT, add_by_query, number_queries, standardise, standardised
 
@@ -149,8 +149,8 @@ def fit_average(members: Floats, labels: Floats, pull: float) -> LinearModel:
         weights, logits = parameters[:-1], inputs @ parameters[:-1] + parameters[-1]
         wrong = sigmoid(logits) - relevant
         slope = np.append(inputs.T @ wrong / len(wrong) + penalty @ weights, wrong.mean())
-        entropy = np.logaddexp(0.0, logits) - relevant * logits
-        return float(entropy.mean() + weights @ penalty @ weights / 2), slope
+        entropy = cross_entropies(relevant, logits).mean()
+        return float(entropy + weights @ penalty @ weights / 2), slope
 
     size = turn.shape[1]
     start = np.append(np.full(size, 1.0 / count), 0.0)
@@ -177,16 +177,13 @@ def choose_pull(members: Floats, labels: Floats, queries: Sequence[str], folds: 
         return EQUAL
     numbers = number_queries(queries)
     count = int(numbers.max()) + 1
-    relevant = (labels >= RELEVANT).astype(np.float64)
     try:
         of_pulls = [
             out_of_fold(members, labels, queries, folds, partial(_fit_rows, members, labels, pull)) for pull in PULLS
         ]
     except DataError:
         return EQUAL
-    losses = np.array(
-        [add_by_query(numbers, np.logaddexp(0.0, logits) - relevant * logits, count) for logits in of_pulls]
-    )
+    losses = np.array([add_by_query(numbers, cross_entropies(labels, logits), count) for logits in of_pulls])
     return PULLS[choose(losses, np.arange(len(PULLS), dtype=np.float64))]
 
 

@@ -252,14 +252,7 @@ def changes(values: NDArray[Any]) -> NDArray[np.bool_]:
 
 def comparable_pairs(groups: Integers, labels: NDArray[Any]) -> Floats:
     """Count, for each row, the rows of the same group with a lower label: `[rows] float64`."""
-    order = np.lexsort((labels, groups))
-    groups, labels = groups[order], labels[order]
-    places = np.arange(len(groups))
-    new_group = np.diff(groups, prepend=groups[0] - 1) != 0
-    new_label = new_group | (np.diff(labels, prepend=labels[0]) != 0)
-    counts = np.maximum.accumulate(np.where(new_label, places, 0)) - np.maximum.accumulate(
-        np.where(new_group, places, 0)
-    )
-    result = np.empty(len(groups))
-    result[order] = counts
-    return result
+    _, levels = np.unique(labels, return_inverse=True)
+    keys = groups * (levels.max() + 1) + levels  # sorts rows by group, then by label
+    in_order = np.sort(keys)
+    return (np.searchsorted(in_order, keys) - np.searchsorted(in_order, keys - levels)).astype(np.float64)

@@ -14,7 +14,6 @@ from paddle_ranker.data.records import LabeledPair, Triple, read_records
 from paddle_ranker.encoding.columns import EncodedPairs
 from paddle_ranker.errors import CheckpointError, DataError
 from paddle_ranker.lexical.graph import GRAPH_FEATURES
-from paddle_ranker.metrics.calibration import JudgedCalibration, fit_and_judge
 from paddle_ranker.metrics.intervals import Interval
 from paddle_ranker.metrics.logistic import (
     EQUAL,
@@ -126,14 +125,6 @@ def learn_average(members: Floats, labels: Floats, queries: Sequence[str], folds
         worth=[measure(blend, other) for other in others],
         logits=logits,
     )
-
-
-def calibrated(average: Average, labels: Floats, queries: Sequence[str], folds: int) -> JudgedCalibration:
-    """Fit the calibration of a blend to `average.logits`, which come from weights learned from other queries.
-
-    Raises `DataError` if no calibration can be fitted.
-    """
-    return fit_and_judge("platt", queries, labels, average.logits, folds)
 
 
 def add_linear(ranker: RankerModel, factor: float, added: Sequence[tuple[float, LinearModel]], bias: float) -> None:

@@ -89,15 +89,6 @@ def group_judgments(pairs: Iterable[LabeledPair]) -> list[JudgedQuery]:
     return list(groups.values())
 
 
-def titles_of(records: Iterable[Record]) -> Iterator[str]:
-    """Yield every title (or text) of records of any kind."""
-    for record in records:
-        for name in ("title", "neg_title", "text"):
-            title = getattr(record, name, None)
-            if title is not None:
-                yield title
-
-
 @dataclass(frozen=True)
 class Candidate:
     """A title that may become a negative.
@@ -326,7 +317,10 @@ def distinct_titles(source: Iterable[Record]) -> tuple[list[str], int]:
     """Return the distinct titles of records (by `text_key`), each as first spelt; and the number of repeated titles."""
     distinct: dict[str, str] = {}
     count = 0
-    for title in titles_of(source):
-        distinct.setdefault(text_key(title), title)
-        count += 1
+    for record in source:
+        titles = (getattr(record, name, None) for name in ("title", "neg_title", "text"))
+        for title in titles:
+            if title is not None:
+                distinct.setdefault(text_key(title), title)
+                count += 1
     return list(distinct.values()), count - len(distinct)

@@ -181,18 +181,14 @@ def find_state(save_dir: Union[str, Path]) -> Optional[SavedState]:
         ) from error
 
 
-def check_identity(state: SavedState, identity: Mapping[str, object]) -> list[str]:
-    """Compare `identity` (options, data, ...) with that of a saved run; return a phrase for each difference."""
+def require_identity(state: SavedState, identity: Mapping[str, object]) -> None:
+    """Raise `RankerError`, which names the differences, if a saved run has another identity (options, data, ...)."""
     flat, saved = flatten(identity), flatten(state.identity)
-    return [
+    differences = [
         f"{name} was {brief(str(saved.get(name)))}, is {brief(str(flat.get(name)))}"
         for name in sorted(set(flat) | set(saved))
         if flat.get(name) != saved.get(name)
     ]
-
-
-def refuse_differences(state: SavedState, differences: Sequence[str]) -> None:
-    """Raise `RankerError` if there are differences, which `check_identity` describes."""
     if differences:
         more = f"; and {len(differences) - _DIFFERENCES_SHOWN} more" if len(differences) > _DIFFERENCES_SHOWN else ""
         raise RankerError(

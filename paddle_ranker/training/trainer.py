@@ -28,9 +28,8 @@ from paddle_ranker.training.precision import Precision
 from paddle_ranker.training.state import (
     RunProgress,
     SavedState,
-    check_identity,
     flatten,
-    refuse_differences,
+    require_identity,
     write_state,
 )
 from paddle_ranker.training.task import FitResult, Means, Task
@@ -166,7 +165,7 @@ class _Trainer:
         )
         if resumed:
             if not options.force_resume:
-                refuse_differences(resumed, check_identity(resumed, self.identity))
+                require_identity(resumed, self.identity)
             resumed.restore(task.network, self.optimizer, self.schedule)
             self.done = resumed.progress
             self.precision.restore(self.done.precision)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import ClassVar, Optional
+from typing import Callable, ClassVar, Optional, TypeVar
 
+from paddle_ranker import runtime
 from paddle_ranker.errors import UsageError, spelling_hint
 from paddle_ranker.metrics.measures import MEASURES, training_measures
 from paddle_ranker.model.load_options import HeadOptions
 from paddle_ranker.model.pretrained import find_model
-from paddle_ranker.options import DeviceOptions, LabelOptions, option
+from paddle_ranker.options import DeviceOptions, LabelOptions, main_of, option
 from paddle_ranker.training.losses.expression import LossExpression, parse_loss
 from paddle_ranker.training.losses.loss_registry import loss_help, margin_help
+
+OptionsT = TypeVar("OptionsT", bound="TrainingOptions")
 
 
 @dataclass(frozen=True)
@@ -106,6 +109,18 @@ class TrainingOptions(DeviceOptions):
     def identity(self) -> dict[str, object]:
         """Return the options that must not change when a run is resumed."""
         return {name: value for name, value in asdict(self).items() if name not in self.MAY_CHANGE}
+
+
+def training_main(
+    train: Callable[[OptionsT], object], options_class: type[OptionsT], description: Optional[str]
+) -> Callable[..., int]:
+    """Return the `main(argv=None)` of a training command, which prepares the process and calls `train`."""
+
+    def run(options: OptionsT) -> None:
+        runtime.prepare_command(options.cpu_threads)
+        train(options)
+
+    return main_of(run, options_class, description)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import paddle
 import pytest
 from scipy.special import logit
 
-from paddle_ranker import Ranker, runtime
+from paddle_ranker import Ranker
 from paddle_ranker.__main__ import main
 from paddle_ranker.data.records import LabeledPair, read_records
 from paddle_ranker.errors import CheckpointError
@@ -25,6 +25,7 @@ from paddle_ranker.model.exported import INPUTS, open_exported
 from paddle_ranker.model.info import RankerInfo
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.model_folder import MODEL, RANKER, load_model
+from paddle_ranker.options import note_once
 from paddle_ranker.scoring.engines import engine_registry, precisions
 from paddle_ranker.scoring.engines.precisions import has_int8
 from paddle_ranker.scoring.stored_ranker import SplitRanker
@@ -309,7 +310,7 @@ def test_int8_runs_on_the_cpu_beside_a_gpu(
 ) -> None:
     monkeypatch.setattr("onnxruntime.get_available_providers", lambda: ["CUDAExecutionProvider"])
     monkeypatch.setattr(engine_registry, "cuda_devices", lambda: 1)
-    runtime._report_device.cache_clear()
+    note_once.cache_clear()
     status, _, errors = command(call, folder, dev, "--max_loss", 1)
     assert status == 0, errors
     rank = ["rank", "--params_path", folder, "--input_file", dev, "--precision", "int8"]

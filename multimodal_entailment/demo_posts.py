@@ -17,11 +17,12 @@ contains only a few numbers about the label, and the accuracy of the best guess 
 from __future__ import annotations
 
 import json
+from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import combinations, product
+from itertools import accumulate, combinations, product
 from pathlib import Path
 from typing import Any
 
@@ -185,19 +186,10 @@ def scenes(part: str) -> list[tuple[str, str]]:
 def demo_pairs(part: str, seed: int) -> Iterator[DemoPair]:
     """Yield endless pairs of posts for one of `PARTS`; the same seed gives the same pairs."""
     dice = Dice(seed, f"posts of {part}")
-    relations, edges = list(all_relations()), [float(edge) for edge in _edges()]
+    relations, edges = list(all_relations()), [float(edge) for edge in accumulate(all_relations().values())]
     while True:
-        throw = dice.random()
-        yield _pair(
-            dice, part, relations[next(i for i, edge in enumerate(edges) if throw < edge or i == len(edges) - 1)]
-        )
-
-
-def _edges() -> Iterator[Fraction]:
-    total = Fraction(0)
-    for probability in all_relations().values():
-        total += probability
-        yield total
+        number = bisect_right(edges, dice.random())
+        yield _pair(dice, part, relations[min(number, len(relations) - 1)])
 
 
 def _pair(dice: Dice, part: str, relations: Relations) -> DemoPair:

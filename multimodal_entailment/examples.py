@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Optional, Union
 
 import numpy as np
@@ -14,13 +14,13 @@ from scipy.special import softmax
 from multimodal_entailment.info import LABELS
 from multimodal_entailment.measures import quick_measures
 from multimodal_entailment.model import EntailmentNetwork
+from multimodal_entailment.options import WEIGHTS_HELP
 from multimodal_entailment.posts import Posts
 from paddle_ranker.array_types import Arrays
 from paddle_ranker.distributed import ProcessGroup
 from paddle_ranker.encoding.batching import Groups, scoring_batches
 from paddle_ranker.errors import DataError, UsageError
 
-WEIGHTS_HELP = "none, balanced (equal sums of all classes), or a number per class: 2,2,0.5"
 _APART = -1e4  # exp(-1e4) is exactly 0 in float32
 
 
@@ -143,18 +143,13 @@ class PostExamples:
         return self._loss(logits_of(network, self.posts.pad(indices)), self.labels[indices]), {}
 
 
-def batches_of(posts: Posts, batch_size: int) -> Iterator[np.ndarray]:
-    """Yield every pair's index once, in batches of similar length."""
-    lengths = posts.lengths
-    yield from scoring_batches(lengths, batch_size * int(lengths.max(initial=1)), batch_size)
-
-
 class HeldOutPosts:
     """Labelled pairs of posts for evaluation."""
 
     def __init__(self, posts: Posts, labels: np.ndarray, batch_size: int):
         self.labels, self._posts = labels, posts
-        self._batches = list(batches_of(posts, batch_size))
+        longest = int(posts.lengths.max(initial=1))
+        self._batches = list(scoring_batches(posts.lengths, batch_size * longest, batch_size))
 
     def measure(self, network: EntailmentNetwork, processes: ProcessGroup) -> dict[str, float]:
         """Return `loss` (cross-entropy, nats), `accuracy` and `macro_f1`.

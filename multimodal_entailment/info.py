@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
@@ -38,10 +38,6 @@ class Shape:
     match_embeddings: bool = True
     dropout: Share = 0.1
     modality_dropout: Share = 0.0
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the fields, JSON-ready."""
-        return asdict(self)
 
 
 @dataclass(frozen=True)

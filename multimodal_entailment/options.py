@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Optional
 
+from multimodal_entailment.info import FUSIONS
 from paddle_ranker.errors import UsageError
 from paddle_ranker.options import ThreadOptions, option, redeclare
 from paddle_ranker.scoring.scoring_options import EngineOptions
 from paddle_ranker.training.training_options import TrainingOptions
 
 MODALITIES = ("both", "text", "image")
-FUSIONS = ("concat", "dot_attention", "multihead")
+WEIGHTS_HELP = "none, balanced (equal sums of all classes), or a number per class: 2,2,0.5"
 COLUMNS = "CSV with id_1, text_1, image_1, id_2, text_2, image_2, label"
 
 
@@ -81,9 +82,7 @@ class TrainEntailmentOptions(TrainingOptions):
     )
     loss: str = option("cross_entropy", help="loss to minimise", choices=("cross_entropy", "focal"))
     focal_gamma: float = option(2.0, help="gamma of --loss focal: the higher, the less easy examples count", minimum=0)
-    class_weights: str = option(
-        "none", help="none, balanced (equal sums of all classes), or a number per class: 2,2,0.5"
-    )
+    class_weights: str = option("none", help=WEIGHTS_HELP)
     metric: str = option(
         "macro_f1",
         help="measure that selects the best checkpoint",

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Optional
 
 from paddle_ranker import runtime
@@ -69,7 +69,7 @@ def fill_mask(options: FillMaskOptions) -> None:
         return
     with new_file(options.output_file) if options.output_file else nullcontext(sys.stdout) as stream:
         for result in filled:
-            stream.write(json_text(result.to_dict()) + "\n")
+            stream.write(json_text(asdict(result)) + "\n")
 
 
 def _fill_all(filler: MaskFiller, sentences: Iterator[str], options: FillMaskOptions) -> Iterator[Filled]:

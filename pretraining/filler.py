@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import paddle
@@ -32,10 +31,6 @@ class Filled:
     sentence: str
     filled: str
     masks: list[list[MaskCandidate]]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the object of a line of JSON."""
-        return asdict(self)
 
 
 class MaskFiller:

@@ -413,7 +413,7 @@ def open_runs(options: ScalingLawOptions, folder: Path) -> Runs:
 
 def _identity(options: ScalingLawOptions) -> dict[str, Any]:
     from paddle_ranker.encoding.tokenizers.tokenizer_folder import TokenizerFiles
-    from pretraining.token_store import digests_of
+    from paddle_ranker.storage.digest import content_digest
 
     tokenizer = None
     if options.tokenizer is not None:
@@ -421,7 +421,9 @@ def _identity(options: ScalingLawOptions) -> dict[str, Any]:
         tokenizer = json_digest(files.vocabulary.decode("utf-8", "replace"), files.config)
     values: dict[str, Any] = {name: value for name, value in asdict(options).items() if name not in MAY_CHANGE}
     values["tokenizer"] = tokenizer
-    values["content"] = [digests_of(list(options.train_files)), digests_of(list(options.eval_files))]
+    values["content"] = [
+        [content_digest(file) for file in files] for files in (options.train_files, options.eval_files)
+    ]
     kept: dict[str, Any] = json.loads(json.dumps(values))  # as JSON will return them: with lists for tuples
     return kept
 

@@ -22,14 +22,14 @@ from paddle_ranker.model.families import config_from, write_config
 from paddle_ranker.model.model_folder import ENCODER, identify
 from paddle_ranker.model.parameters import PARAMETERS_FILE, save_arrays
 from paddle_ranker.model.pretrained import resolve_model
-from paddle_ranker.storage.digest import warn_of_same_data
+from paddle_ranker.storage.digest import content_digest, warn_of_same_data
 from paddle_ranker.training.run import Description, Start, start_run
 from pretraining.corpus import Corpus
 from pretraining.examples import Masking
 from pretraining.mlm_options import TrainMlmOptions
 from pretraining.model import MaskedLanguageModel, MaskedLm, masked_lm_of, wordpiece
 from pretraining.packing import Sequences, pack
-from pretraining.token_store import TokenStore, digests_of, tokenised
+from pretraining.token_store import TokenStore, tokenised
 
 INFO_FILE = "pretraining.json"
 # Layers and width; all shapes have twelve heads, and a feed-forward part of four times the width.
@@ -182,7 +182,7 @@ def open_data(options: TrainMlmOptions, tokenizer: TokenizerFiles) -> MlmData:
 
     def tokens(files: tuple[str, ...]) -> tuple[list[str], TokenStore]:
         corpus = Corpus(files, options.documents, options.skip_bad_rows)
-        digests = digests_of(list(files))
+        digests = [content_digest(file) for file in files]
         return digests, tokenised(corpus, digests, tokenizer, cache, options.whole_word_mask)
 
     content: dict[str, Any] = {}

@@ -92,7 +92,7 @@ def fit_loss_law(parameters: ArrayLike, tokens: ArrayLike, losses: ArrayLike, *,
     return _fit(n, d, loss, delta, near=None)
 
 
-def fit_compute_law(compute: ArrayLike, losses: ArrayLike, *, delta: float = DELTA) -> Optional[ComputeLaw]:
+def fit_compute_law(compute: ArrayLike, losses: ArrayLike) -> Optional[ComputeLaw]:
     """Fit L(C) to the lower envelope of runs (arguments `[runs]` each); None if fewer than 3 runs are on it."""
     from scipy.optimize import least_squares
 
@@ -104,29 +104,22 @@ def fit_compute_law(compute: ArrayLike, losses: ArrayLike, *, delta: float = DEL
     middle = x.mean()
     slope, height = np.polyfit(x - middle, y, 1)
     fitted = least_squares(
-        lambda p: p[0] + p[1] * (x - middle) - y, [height, slope], loss="huber", f_scale=delta, x_scale="jac"
+        lambda p: p[0] + p[1] * (x - middle) - y, [height, slope], loss="huber", f_scale=DELTA, x_scale="jac"
     )
     height, slope = fitted.x
     return ComputeLaw(float(np.exp(height - slope * middle)), float(-slope), frontier)
 
 
 def gamma_interval(
-    law: ComputeLaw,
-    compute: ArrayLike,
-    losses: ArrayLike,
-    *,
-    confidence: float = 0.95,
-    resamples: int = 200,
-    seed: int = 1000,
-    delta: float = DELTA,
+    law: ComputeLaw, compute: ArrayLike, losses: ArrayLike, *, resamples: int = 200, seed: int = 1000
 ) -> Optional[Interval]:
-    """Return the bootstrap percentile interval of gamma; None if too few draws of the runs can be fitted."""
+    """Return the 95% bootstrap percentile interval of gamma; None if too few draws of the runs can be fitted."""
     c, loss = _checked(compute, losses)
     generator = np.random.default_rng(seed)
     draws = [generator.integers(len(c), size=len(c)) for _ in range(resamples)]
-    fits = [fit_compute_law(c[drawn], loss[drawn], delta=delta) for drawn in draws]
+    fits = [fit_compute_law(c[drawn], loss[drawn]) for drawn in draws]
     gammas = [fit.gamma for fit in fits if fit]
-    return _interval(law.gamma, np.array(gammas), confidence) if len(gammas) > resamples / 2 else None
+    return _interval(law.gamma, np.array(gammas)) if len(gammas) > resamples / 2 else None
 
 
 def envelope(compute: ArrayLike, losses: ArrayLike) -> np.ndarray:
@@ -146,11 +139,10 @@ def forecast(
     losses: ArrayLike,
     *,
     at: tuple[float, float],
-    confidence: float = 0.95,
     resamples: int = 200,
     seed: int = 1000,
 ) -> Forecast:
-    """Return bootstrap percentile intervals (Efron 1979) of a law fitted to runs, drawing runs with replacement.
+    """Return 95% bootstrap percentile intervals (Efron 1979) of a law fitted to runs, drawing runs with replacement.
 
     The interval of the loss is for a single further run: a residual of the fit, enlarged for the five fitted constants,
     is added to each draw's prediction.
@@ -175,16 +167,14 @@ def forecast(
         "best_parameters_exponent": lambda law: law.best_parameters_exponent,
     }
     constants = {
-        name: _interval(read(law), np.array([read(fitted) for fitted in laws]), confidence)
-        for name, read in readings.items()
+        name: _interval(read(law), np.array([read(fitted) for fitted in laws])) for name, read in readings.items()
     }
     predicted = np.array([float(fitted.loss(*at)) for fitted in laws]) * noise
-    return Forecast(constants, _interval(float(law.loss(*at)), predicted, confidence))
+    return Forecast(constants, _interval(float(law.loss(*at)), predicted))
 
 
-def _interval(estimate: float, draws: np.ndarray, confidence: float) -> Interval:
-    tail = 50.0 * (1.0 - confidence)
-    low, high = np.nanpercentile(draws, [tail, 100.0 - tail])
+def _interval(estimate: float, draws: np.ndarray) -> Interval:
+    low, high = np.nanpercentile(draws, [2.5, 97.5])
     return Interval(estimate, float(low), float(high))
 
 

@@ -213,12 +213,7 @@ def _mark_held_out(panel: Axes, name: str, held_out: dict[str, Any]) -> None:
         panel.plot(x, held_out["loss"], "*", color=ORANGE, markersize=13, label=f"{held_out['size']} measured")
 
 
-def run(options: ScalingLawOptions) -> None:
-    """Train, fit, predict, check and print."""
-    scaling_law(options)
-
-
-main = main_of(run, ScalingLawOptions, __doc__)
+main = main_of(scaling_law, ScalingLawOptions, __doc__)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from paddle_ranker.errors import CheckpointError, DataError, DependencyError, Ra
 from paddle_ranker.progress import Progress
 from paddle_ranker.storage.arrays import gather, map_array
 from paddle_ranker.storage.atomic import made_once, new_folder, remove_unfinished
-from paddle_ranker.storage.digest import content_digest, json_digest
+from paddle_ranker.storage.digest import json_digest
 from paddle_ranker.storage.prefetch import chunks
 from pretraining.corpus import Corpus
 
@@ -60,7 +60,7 @@ def tokenised(corpus: Corpus, digests: list[str], files: TokenizerFiles, folder:
     """Return the tokens of a corpus from the cache in `folder`; make them if they are missing.
 
     Args:
-        digests: the digests of the content of the corpus's files.
+        digests: `content_digest` of each of the corpus's files.
         whole_words: split Chinese into words with jieba.
 
     Raises `DataError` as the corpus does, `RankerError` if the tokens cannot be written.
@@ -143,17 +143,6 @@ def _open(folder: Path) -> TokenStore:
         raise CheckpointError(f"{folder}: damaged ({error}); remove it, and it will be made again") from error
     ids, starts, offsets = arrays
     return TokenStore(ids, starts, offsets, facts)
-
-
-def digests_of(files: list[str]) -> list[str]:
-    """Return digests of the files' content; raises `DataError` if a file cannot be read."""
-    digests = []
-    for path in files:
-        try:
-            digests.append(content_digest(path))
-        except OSError as error:
-            raise DataError(f"{path}: cannot read it ({error.strerror}); check the path") from error
-    return digests
 
 
 class WordStarts:

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from paddle_ranker.encoding.tokenizers.tokenizer_folder import TokenizerFiles
+from paddle_ranker.storage.digest import content_digest
 from pretraining.corpus import Corpus
-from pretraining.token_store import TokenStore, digests_of, tokenised
+from pretraining.token_store import TokenStore, tokenised
 from tests.tiny import HAN, write_tokenizer
 
 SHAPE = {
@@ -66,4 +67,4 @@ def store_of(folder: Path, text: str, *, whole_words: bool = False, documents: s
     path.write_text(text, encoding="utf-8")
     files = TokenizerFiles.read(folder)
     corpus = Corpus([str(path)], documents)
-    return tokenised(corpus, digests_of([str(path)]), files, folder / "cache", whole_words)
+    return tokenised(corpus, [content_digest(path)], files, folder / "cache", whole_words)

@@ -27,19 +27,15 @@ class CurveOptions(Options):
 
 def run(options: CurveOptions) -> None:
     """Draw the learning curves, also of trainings that still run, and print the picture's path."""
-    with output_free_for(options.output):
-        _run(options)
-
-
-def _run(options: CurveOptions) -> None:
     folders = list(dict.fromkeys(Path(name) for name in options.runs.split(os.pathsep) if name))
     if not folders:
         raise UsageError(f"RUNS {quoted(options.runs)}: name a folder with a {METRICS_FILE}")
     curves = [read_curve(folder / METRICS_FILE, name) for folder, name in zip(folders, names_of(folders))]
-    if not is_stream(options.output):
-        make_folder(Path(options.output).parent)
-    draw_learning_curves(curves, Path(options.output))
-    print(options.output)
+    with output_free_for(options.output):
+        if not is_stream(options.output):
+            make_folder(Path(options.output).parent)
+        draw_learning_curves(curves, Path(options.output))
+        print(options.output)
 
 
 def names_of(folders: Sequence[Path]) -> list[str]:

@@ -149,7 +149,3 @@ def _score(scoring: Scoring, sources: Sequence[RecordFile[Record]], options: Dis
 
 
 main = main_of(run, DistillOptions, __doc__)
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

@@ -136,7 +136,7 @@ def evaluate(options: EvaluateRecallOptions) -> Comparison:
                 fusion = _with_features(options, searcher, judged, fusion, runs, lines)
             fusion.write(options.learn_weights, {"queries": len(judged.queries)})
             lines.append(f"{options.learn_weights}: for --fusion; measured above with weights of other queries")
-        except DataError as error:  # what was searched for is shown all the same
+        except DataError as error:  # the measures are printed first
             nothing_learned = error
     _add_others(options, searcher, judged, runs, peers)
     comparison = compare_runs(judged, runs, options.top_k, resamples=options.resamples, seed=options.seed)
@@ -282,11 +282,11 @@ def learn(
     configured = engine.collection.info.schema.weights_by(fusion.fields)
     counting: dict[str, Signal] = {}
     title = fusion.title
-    # The weights of fields; for each query, those learned from other folds.
+    # `others` has, for each query, weights of fields that were learned from other folds.
     by_fields, others = configured, [configured] * len(judged.queries)
     if _has_fields(engine):
         by_fields, others = _learn_fields(options, engine, judged, runs, lines)
-    # What is learned beside the fields' weights is learned from searches by them, for a query by other folds' weights.
+    # All other weights are learned from searches that use these weights of fields, again those of other folds.
     of_fields = {
         field_weights: searched if field_weights == configured else search_judged(
             engine, judged, options.top_k, replace(fusion, fields=_named(engine, field_weights)), of_numbers
@@ -314,7 +314,6 @@ def learn(
         alone = {ranks.query: dict(zip(ranks.ids, ranks.inputs[:, 0].tolist())) for ranks in searched.lists}
         title, _ = learn_title(searched.lists, alone, options.folds)
     if searched.ranked:
-        # The weight is of the share by the fusion that is written beside it.
 
         def learned_without(left_out: str) -> tuple[Mapping[str, float], Scores]:
             """Return the weights without the signal `left_out`, and the run by such weights of other folds."""
@@ -436,8 +435,4 @@ def _write_runs(folder: Path, runs: dict[str, Scores]) -> None:
         write_run(str(folder / f"{tag}.trec"), rows_of(run), tag)
 
 
-def run(options: EvaluateRecallOptions) -> None:
-    evaluate(options)
-
-
-main = main_of(run, EvaluateRecallOptions, __doc__)
+main = main_of(evaluate, EvaluateRecallOptions, __doc__)

@@ -233,17 +233,12 @@ def _trained_ranker(
     files = {"train": f"{training}/train.jsonl", "test": f"{training}/dev.jsonl", "model": options.model}
     losses = {"loss": "click_softmax" if options.log is not None else "listnet", "fractional_labels": True}
     where = {"output": str(training / "run"), "device": options.device, "cpu_threads": options.cpu_threads}
-    module.train(options_from(module.TrainCeOptions, **files, **losses, **where, eval_step=_steps(len(train))))
+    module.train(options_from(module.TrainCeOptions, **files, **losses, **where, eval_step=max(1, len(train) // 100)))
     best = training / "run" / "best"
     shutil.copytree(best if best.exists() else training / "run" / "last", folder / RANKER_FOLDER)
     shutil.rmtree(training)
     ranker = Ranker.load(folder / RANKER_FOLDER, device=options.device, threads=options.cpu_threads)
     return SearchEngine(engine.collection, engine.settings, None, ranker)
-
-
-def _steps(pairs: int) -> int:
-    """Return the number of steps between two evaluations in a training on this many pairs."""
-    return max(1, pairs // 100)
 
 
 def _compare(judged: JudgedQueries, systems: Mapping[str, SearchEngine]) -> Comparison:
@@ -301,8 +296,4 @@ def _accept(options: ImproveOptions, output: Path, recommended: str) -> None:
     print(f"{target}: replaced; send the server SIGHUP, or POST /admin/reload, and it takes it up")
 
 
-def run(options: ImproveOptions) -> None:
-    improve(options)
-
-
-main = main_of(run, ImproveOptions, __doc__)
+main = main_of(improve, ImproveOptions, __doc__)

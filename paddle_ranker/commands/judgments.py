@@ -392,7 +392,3 @@ def _is_text(text: str) -> bool:
 
 
 main = main_of(judgments, JudgmentsOptions, __doc__)
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

@@ -9,7 +9,7 @@ import os
 import random
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Optional
+from typing import Any, Optional
 
 from paddle_ranker.data.records import LabeledPair, RecordFile, Triple, write_records
 from paddle_ranker.errors import DataError, UsageError
@@ -58,8 +58,8 @@ def make_triples(pairs: Sequence[LabeledPair], per_positive: int, seed: int) -> 
     """Yield up to `per_positive` triples for each title of a query, against titles with a lower label.
 
     Lower titles are drawn without replacement. The draw depends on the seed and the query's pairs, not on other queries
-    in the file or their order. A title that occurs with two labels is never paired with itself. A teacher's logits are
-    kept; if a title occurs twice, the logits of its first row are.
+    in the file or their order. A title that occurs with two labels is never paired with itself. A triple has the
+    teacher's logits of each title's first row.
     """
     # A string seeds Python's generator through SHA-512: the same everywhere, which hash() is not.
     generator = random.Random(f"{seed}\t{pairs[0].query}") if pairs else random.Random(seed)
@@ -80,12 +80,9 @@ def without_gaps(groups: Groups) -> tuple[Groups, set[str]]:
     pairs = [pair for group in groups.values() for pair in group]
     gaps = {name for name in _OPTIONAL if len({getattr(pair, name) is None for pair in pairs}) > 1}
     for name in gaps:
-        groups = {query: [_without(pair, name) for pair in group] for query, group in groups.items()}
+        emptied: dict[str, Any] = {name: None}
+        groups = {query: [replace(pair, **emptied) for pair in group] for query, group in groups.items()}
     return groups, gaps
-
-
-def _without(pair: LabeledPair, name: str) -> LabeledPair:
-    return replace(pair, teacher_score=None) if name == "teacher_score" else replace(pair, position=None)
 
 
 def hold_out(queries: Sequence[str], share: float, seed: int) -> set[str]:
@@ -148,7 +145,3 @@ def _note_left_out(options: MakeTriplesOptions, graded: RecordFile[LabeledPair],
 
 
 main = main_of(run, MakeTriplesOptions, __doc__)
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

@@ -458,7 +458,3 @@ def _indexed(options: MineOptions, source: RecordFile[Record]) -> CandidateIndex
 
 
 main = main_of(run, MineOptions, __doc__)
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

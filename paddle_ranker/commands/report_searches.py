@@ -249,7 +249,3 @@ def _lines(report: Mapping[str, Any]) -> Iterator[str]:
 
 
 main = main_of(run, ReportSearchesOptions, __doc__)
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

@@ -50,8 +50,9 @@ def has_scores(path: str) -> bool:
         return False
     if not isinstance(first, (list, dict)):
         return False
-    if not _ROLE.lacks(_ROLE.find(list(first))) or isinstance(first, dict):
-        return not _ROLE.lacks(_ROLE.find(list(first)))
+    names_score = not _ROLE.lacks(_ROLE.find(list(first)))
+    if names_score or isinstance(first, dict):
+        return names_score
     try:
         score = float(first[-1])
     except ValueError:

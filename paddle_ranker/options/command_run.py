@@ -32,7 +32,7 @@ from paddle_ranker.registry import load_named_plugins
 
 
 def run_command(
-    run: Callable[[OptionsT], Optional[int]],
+    run: Callable[[OptionsT], object],
     options_class: Union[type[OptionsT], Callable[[], type[OptionsT]]],
     argv: Optional[Sequence[str]],
     description: str,
@@ -45,6 +45,7 @@ def run_command(
     The exit status is 0 for success, 1 for failure, 2 for wrong usage and 130 for an interruption. `--debug` also shows
     the traceback.
 
+    run: runs the command; if it returns a whole number, that is the exit status
     options_class: the class, or a function that returns it, if plugins add options
     ends_with_reader: True for a command that prints a line per row: if the reader of standard output leaves (`| head`),
         the command ends with status 0. Other commands finish their work, but their later output is lost
@@ -64,10 +65,10 @@ def run_command(
             require_inputs(options)
             options.look_up()
             with _counting() as counted:
-                status = run(options) or 0
+                result = run(options)
             note_counts(sum((Counter(source.counts()) for source in counted), Counter()))
             sys.stdout.flush()  # an error in writing the last of the output is an error like any other
-            return status
+            return result if isinstance(result, int) else 0
         except BrokenPipeError:  # the reader, such as `head`, has closed the pipe
             _forget_unwritten(sys.stdout)
             return 0
@@ -93,7 +94,7 @@ def run_command(
 
 
 def main_of(
-    run: Callable[[OptionsT], Optional[int]],
+    run: Callable[[OptionsT], object],
     options_class: Union[type[OptionsT], Callable[[], type[OptionsT]]],
     description: Optional[str],
     *,

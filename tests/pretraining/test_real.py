@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from paddle_ranker.encoding.tokenizers.tokenizer_folder import TokenizerFiles
+from paddle_ranker.storage.digest import content_digest
 from pretraining import train_tokenizer
 from pretraining.corpus import Corpus
 from pretraining.packing import pack
-from pretraining.token_store import digests_of, tokenised
+from pretraining.token_store import tokenised
 from tests.tokenizer_oracles import HuggingFace
 
 pytestmark = [pytest.mark.real_data, pytest.mark.parity]
@@ -22,7 +23,7 @@ def test_a_real_corpus_becomes_full_sequences(real_data: Path, tmp_path: Path) -
     arguments = ["--files", path, "--vocab_size", "8000", "--output_dir", str(tmp_path / "tokenizer")]
     assert train_tokenizer.main(arguments) == 0
     files = TokenizerFiles.read(tmp_path / "tokenizer")
-    store = tokenised(Corpus([path]), digests_of([path]), files, tmp_path / "cache", whole_words=False)
+    store = tokenised(Corpus([path]), [content_digest(path)], files, tmp_path / "cache", whole_words=False)
     assert len(store) == 19_595
     assert store.facts["unknown"] <= 1  # every character is in the vocabulary; one word has over 100
     texts = [text for _, text in Corpus([path])]

@@ -33,8 +33,6 @@ _LITE_BLOCK_PARTS = {
 
 @dataclass(frozen=True)
 class ConvertImageWeightsOptions(Options):
-    """Options of `python -m multimodal_entailment.convert_image_weights`."""
-
     source: str = option(positional=True, help="file with the network's state, written by torch.save")
     target: str = option(positional=True, help=".pdparams file to write; it must not exist")
     vision_encoder: str = option(
@@ -92,7 +90,6 @@ def convert(options: ConvertImageWeightsOptions) -> str:
 
 
 def run(options: ConvertImageWeightsOptions) -> None:
-    """Convert, and print a description of the written file."""
     from paddle_ranker import runtime
 
     runtime.prepare()

@@ -113,7 +113,7 @@ def subsets() -> list[tuple[str, ...]]:
 
 
 def best_guesses(inputs: Sequence[str]) -> tuple[Fraction, dict[tuple[object, ...], int]]:
-    """Return the best possible accuracy from some inputs, and the best label by what `Relations.seen` returns."""
+    """Return the best possible accuracy from some inputs, and the best label for each result of `Relations.seen`."""
     labels: dict[tuple[object, ...], dict[int, Fraction]] = defaultdict(lambda: defaultdict(Fraction))
     for relations, probability in all_relations().items():
         labels[relations.seen(inputs)][relations.label] += probability

@@ -203,7 +203,6 @@ async def _post_of(form: FormData) -> Post:
 
 
 def routes(path: str, service: EntailmentSlot, *, keep_texts: bool = False) -> list[BaseRoute]:
-    """Return the route; see `EntailmentRoute`."""
     return [
         DescribedRoute(
             "POST",

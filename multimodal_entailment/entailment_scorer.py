@@ -65,7 +65,6 @@ class DecodedImages:
         self.bad: list[str] = []
 
     def take(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the pixels `[m, 3, size, size]` uint8 of the images `indices` `[m]`, and which exist, `[m]` bool."""
         pixels = np.zeros((len(indices), 3, self._size, self._size), np.uint8)
         present = np.zeros(len(indices), bool)
         for place, (index, decoded) in enumerate(zip(indices, self._pool.map(self._decode, indices.tolist()))):

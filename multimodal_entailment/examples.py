@@ -131,7 +131,6 @@ class PostExamples:
         return len(self.posts)
 
     def lengths(self, indices: np.ndarray) -> np.ndarray:
-        """Return the token count of each pair in `indices`, `[m]`."""
         return self.posts.lengths_of(indices)
 
     def weight(self, indices: np.ndarray) -> float:
@@ -139,7 +138,6 @@ class PostExamples:
         return self._loss.weight(self.labels[indices])
 
     def loss(self, network: EntailmentNetwork, indices: np.ndarray) -> tuple[Tensor, dict[str, float]]:
-        """Return the mean loss of the pairs `indices`, and an empty dict of further means."""
         return self._loss(logits_of(network, self.posts.pad(indices)), self.labels[indices]), {}
 
 

@@ -145,7 +145,7 @@ class ImageStore:
     def _kept(
         self, folder: Path, order: list[str], rows: list[int], encoder: Optional[VisionEncoder]
     ) -> tuple[np.ndarray, dict[str, str]]:
-        """Return the stored array of the images `order`, made if missing, and the errors of undecodable images."""
+        """Return the array of the images `order`, cached or new, and the errors of undecodable images."""
         kind = "pixels" if encoder is None else "features"
         key = [_FORMAT, order, self.size, PIL.__version__, self._limits.max_bytes, self._limits.max_pixels]
         if encoder is not None:

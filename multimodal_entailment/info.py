@@ -62,7 +62,6 @@ class EntailmentInfo:
 
     @property
     def kind(self) -> str:
-        """Return the kind of model."""
         return KIND
 
     @property

@@ -40,35 +40,28 @@ class EntailmentKind(ModelKind[EntailmentInfo, PostEncoder]):
     use = "predict, evaluate and export take it as --model, and serve as --entailment_model"
 
     def read_info(self, folder: Path) -> EntailmentInfo:
-        """Read `entailment.json`."""
         return EntailmentInfo.read(folder)
 
     def signature(self, info: EntailmentInfo) -> Signature:
-        """Return the inputs that a model takes, and its outputs."""
         return signature_of(info)
 
     def configs(self, folder: Path, info: EntailmentInfo) -> tuple[EncoderConfig, ...]:
-        """Return the text encoder's configuration in a tuple; empty if the model has none."""
         return super().configs(folder, info) if info.max_seq_length else ()
 
     def row_encoder(self, folder: Path, info: EntailmentInfo, options: LoadOptions) -> PostEncoder:
-        """Return the encoder of pairs of posts."""
         from multimodal_entailment.folder import post_encoder
 
         return post_encoder(folder, info)
 
     def load(self, source: Path, options: LoadOptions) -> TrainedModel[EntailmentInfo, PostEncoder]:
-        """Load a trained model, an `EntailmentModel`."""
         from multimodal_entailment.folder import load_entailment
 
         return load_entailment(source)
 
     def scoring_network(self, model: TrainedModel[EntailmentInfo, PostEncoder]) -> tuple[nn.Layer, tuple[str, ...]]:
-        """Return the network from the inputs to probabilities and logits, and the names of these outputs."""
         return self.static_network(model), model.signature.output_names
 
     def static_network(self, model: TrainedModel[EntailmentInfo, PostEncoder]) -> nn.Layer:
-        """Return the network from the model's inputs, with pixels for images, to probabilities and logits."""
         from multimodal_entailment.model import pixels_to_probabilities
 
         return pixels_to_probabilities(model.network)
@@ -91,13 +84,11 @@ class EntailmentKind(ModelKind[EntailmentInfo, PostEncoder]):
             yield {**batch, **(_drawn_images(random, rows, info.image_size) if info.image_size else {})}
 
     def write_descriptions(self, folder: Path, model: TrainedModel[EntailmentInfo, PostEncoder]) -> None:
-        """Write the text encoder's configuration and tokenizer, if the model has one."""
         from multimodal_entailment.folder import write_descriptions
 
         write_descriptions(folder, model.network, model.row_encoder)
 
     def write_info(self, folder: Path, info: EntailmentInfo) -> None:
-        """Write `entailment.json` and the card."""
         info.write(folder)
 
 

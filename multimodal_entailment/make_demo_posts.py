@@ -15,8 +15,6 @@ from paddle_ranker.storage.atomic import made_once
 
 @dataclass(frozen=True)
 class MakeDemoPostsOptions(Options):
-    """Options of `python -m multimodal_entailment.make_demo_posts`."""
-
     output_dir: str = option(
         help="new folder for train.csv, validation.csv, test.csv, images/, truth.json", name="output"
     )

@@ -28,7 +28,7 @@ _HEADS = 4
 
 
 class Projection(nn.Layer):
-    """Projection of features of any width to `WIDTH`: x = dense(features), LayerNorm(x + dropout(dense(GELU(x))))."""
+    """Projection of features of any width to `WIDTH`: LayerNorm(x + dropout(dense(GELU(x)))) of x = dense(features)."""
 
     def __init__(self, width: int, dropout: float, masks: Masks):
         super().__init__()

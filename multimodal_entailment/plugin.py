@@ -26,7 +26,7 @@ def _slot(config: ServeConfig) -> Slot[Served]:
 
 
 class Entailments(Endpoint):
-    """Endpoint for pairs of posts, does one follow from the other: `POST /v1/entailment`."""
+    """Endpoint that says whether one post follows from another: `POST /v1/entailment`."""
 
     slots = (NAME,)
     paths: ClassVar[Mapping[str, str]] = {PATH: "entailment"}

@@ -38,7 +38,7 @@ class Images(Protocol):
     def take(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the images at `indices` `[m]`, and whether each entry has an image, `[m]` bool.
 
-        Pixels are uint8 `[m, 3, size, size]`, stored features of a frozen encoder float32 `[m, regions, width]`.
+        Pixels are uint8 `[m, 3, size, size]`; features of a frozen encoder are float32 `[m, regions, width]`.
         """
         ...
 
@@ -51,7 +51,6 @@ class HeldImages:
     present: np.ndarray
 
     def take(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the pixels at `indices` `[m]`, and whether each entry has an image, `[m]` bool."""
         return self.pixels[indices], self.present[indices]
 
 
@@ -87,7 +86,6 @@ class Posts(Columns):
         return np.ones(len(indices), np.int64) if self.texts is None else self.texts.lengths_of(indices)
 
     def take(self, indices: Indices) -> Posts:
-        """Return the pairs at `indices` [m], in that order."""
         rows = np.asarray(indices, dtype=np.int64)
         texts = None if self.texts is None else self.texts.take(rows)
         images = None if self.images is None else _Chosen(self.images, self._places(rows))
@@ -129,6 +127,6 @@ class Posts(Columns):
 
 
 def _first_then_second(parts: Sequence[np.ndarray]) -> np.ndarray:
-    """Join `[2 x n, ...]` arrays of all first images, then all second images; the result has this order, too."""
+    """Join arrays `[2 n, ...]`, each with first images before second images, into an array in the same order."""
     halves = [(part[: len(part) // 2], part[len(part) // 2 :]) for part in parts]
     return np.concatenate([*(first for first, _ in halves), *(second for _, second in halves)])

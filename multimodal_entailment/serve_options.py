@@ -15,7 +15,7 @@ LIMITS = ("posts", "queue_posts", "image_bytes", "image_pixels", "image_memory_m
 
 @dataclass(frozen=True)
 class PostLimits(Limits):
-    """Options of the served model, and limits of its requests in addition to those of all requests."""
+    """Options of a served model of pairs of posts; its limits are added to those of all requests."""
 
     entailment_model: Optional[str] = option(
         None, either=True, help="model for pairs of posts, trained or exported, which answers POST /v1/entailment"

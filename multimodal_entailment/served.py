@@ -57,7 +57,7 @@ class ServedEntailment(ServedModel):
 
 
 def _check(model: Entailment, folder: Path) -> None:
-    """Raise `CheckpointError` if probabilities are not finite, or differ between a pair alone and in a batch."""
+    """Raise `CheckpointError` if probabilities are not finite, or if those of a pair change with its batch."""
     colours = io.BytesIO()
     Image.effect_noise((64, 48), 80.0).convert("RGB").save(colours, "PNG")
     rows = np.arange(model.max_rows)
@@ -79,7 +79,7 @@ def _check(model: Entailment, folder: Path) -> None:
 
 
 class EntailmentSlot(Slot[ServedEntailment]):
-    """The server's slot for this model, which answers with probabilities; to be used in one event loop."""
+    """Slot of the server for a model of pairs of posts; used in one event loop."""
 
     labels = Entailment.labels
 
@@ -128,7 +128,6 @@ class EntailmentSlot(Slot[ServedEntailment]):
         return ServedEntailment(name, folder.resolve(), batcher, time.time(), model)
 
     def describe(self) -> dict[str, object]:
-        """Return the facts about the model for `/info`."""
         served = self.model
         if served is None:
             raise Fault(UNAVAILABLE, "the model of pairs of posts is not loaded yet", retry_after=1.0)

@@ -85,7 +85,7 @@ def _text_encoder(options: TrainEntailmentOptions) -> tuple[PostTextEncoder, Pai
 
 @dataclass(frozen=True)
 class EntailmentData:
-    """Pairs of posts of a training, and a dict from each option that names a file to the file's digest."""
+    """Pairs of posts of a training, and the digests of its files by option."""
 
     split: Split
     content: dict[str, str]

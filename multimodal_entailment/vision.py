@@ -119,7 +119,6 @@ class EfficientNetLite0(nn.Layer):
         self.active = nn.ReLU6()
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return the feature maps."""
         return self.active(self.head(self.blocks(self.active(self.stem(images)))))
 
 

@@ -42,7 +42,7 @@ def launched() -> int:
 
 
 class ProcessGroup:
-    """The processes of this training; a single process if the launcher started no others."""
+    """The processes of this training: those that the launcher started, or this process alone."""
 
     def __init__(self) -> None:
         self.size = launched()
@@ -192,7 +192,6 @@ class _Peers:
         threading.Thread(target=self._watch, daemon=True).start()
 
     def send(self) -> None:
-        """Send every peer one byte."""
         for link in self._links.values():
             link.sendall(b".")
 
@@ -372,7 +371,7 @@ def _listen(port: int) -> socket.socket:
 
 
 def buckets(tensors: list[Tensor]) -> Iterator[list[Tensor]]:
-    """Yield the tensors, in order, in lists of at most `BUCKET` values each; a larger tensor is a list by itself."""
+    """Yield the tensors in order, in lists of at most `BUCKET` values; a larger tensor has a list to itself."""
     bucket, held = list[Tensor](), 0
     for tensor in tensors:
         size = math.prod(tensor.shape)  # `Tensor.size` takes ten times as long, in every step

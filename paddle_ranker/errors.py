@@ -24,12 +24,12 @@ def quoted(value: object) -> str:
 
 
 def brief(text: str, most: int = _QUOTED) -> str:
-    """Return a user's name or text for a message, without quotes; if it is longer than `most`, cut, with its length."""
+    """Return a user's name or text for a message, without quotes; more than `most` characters are cut and counted."""
     return text if len(text) <= most else f"{text[:most]}… ({len(text):,} characters)"
 
 
 def listed(names: Iterable[object]) -> str:
-    """Return names joined by commas for a message; of many names, the first ones and how many there are."""
+    """Return names joined by commas for a message; shorten a long list to its first names and a count."""
     shown: list[str] = []
     room, left = _LISTED, 0
     for name in map(brief, map(str, names)):
@@ -183,7 +183,7 @@ PADDLE_IS_MISSING = (
 
 
 def in_checkout(line: str) -> str:
-    """Return `line`, advice that names a file of a checkout; in an installed wheel, append that this needs one."""
+    """Return advice that names a file of a checkout; in an installed wheel, append that it needs a checkout."""
     is_checkout = (Path(__file__).resolve().parents[1] / "scripts" / "setup.sh").is_file()
     return line if is_checkout else f"{line} (in a checkout of the project)"
 

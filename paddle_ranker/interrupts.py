@@ -121,7 +121,7 @@ def resume_line(prog: str, arguments: Sequence[str]) -> str:
 
 
 def _resuming(words: Sequence[str]) -> list[str]:
-    """Return the words of a command with `--resume`, which replaces earlier forms of it, such as `--resume false`."""
+    """Return the words of a command with `--resume` at the end, in place of earlier forms such as `--resume false`."""
     kept, value_may_follow = [], False
     for word in words:
         is_value = value_may_follow and not word.startswith("-")

@@ -211,7 +211,6 @@ class Index(Closable):
         return f"Index({str(self.folder)!r}): {len(self):,} documents, searched by {searchers}"
 
     def close(self) -> None:
-        """Close the folder."""
         self._collection.close()
 
     @overload
@@ -357,7 +356,7 @@ class Index(Closable):
         fusion: Union[str, Fusion, None],
         literal: bool,
     ) -> SearchEngine:
-        """Return the engine for these arguments of `search`; a ranker given by name or folder stays open."""
+        """Return the engine for these arguments of `search`. A ranker that is given by name or folder stays open."""
         self._collection.refresh()
         settings = SearchSettings(
             (by,) if isinstance(by, str) else tuple(by), depth=depth, rank_top=rank_top, literal=literal
@@ -375,7 +374,7 @@ class Index(Closable):
 
 
 def _value(key: str) -> Any:
-    """Return the value that a facet's key stands for; for a range of numbers, the key itself, which is a condition."""
+    """Return the value that a facet's key stands for. A key for a range is a condition, and is returned unchanged."""
     value = json.loads(key)
     return key if isinstance(value, (dict, list)) else value
 
@@ -386,7 +385,7 @@ def _score(hit: Result) -> float:
 
 @contextmanager
 def _as_file(rows: Rows) -> Iterator[str]:
-    """Yield `rows` if it is a path, else the path of a temporary file of these rows, which messages call "rows"."""
+    """Yield the path `rows`, or the path of a temporary file of the rows, which messages call "rows"."""
     if isinstance(rows, (str, Path)):
         yield str(rows)
         return

@@ -128,7 +128,6 @@ class MaskedExamples:
         self._masked.clear()
 
     def lengths(self, indices: np.ndarray) -> np.ndarray:
-        """Return the token count of each sequence in `indices`, `[m]`."""
         chosen: np.ndarray = self._sequences.all_lengths[indices]
         return chosen
 
@@ -147,7 +146,6 @@ class MaskedExamples:
         return self._masked[key]
 
     def loss(self, network: MaskedLanguageModel, indices: np.ndarray) -> tuple[Tensor, dict[str, float]]:
-        """Return the mean loss of the masked tokens of the sequences `indices`, and an empty dict of further means."""
         batch = self.masked(indices)
         if not len(batch.labels):  # the sequences hold only special tokens and [UNK]
             return network.cls.predictions.decoder_bias.sum() * 0.0, {}

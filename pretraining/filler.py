@@ -26,7 +26,7 @@ class MaskCandidate:
 
 @dataclass(frozen=True)
 class Filled:
-    """A sentence, the sentence with its masks filled by the best candidates, and each mask's candidates, best first."""
+    """A sentence; the sentence filled with the best candidates; and for each mask its candidates, best first."""
 
     sentence: str
     filled: str

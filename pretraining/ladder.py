@@ -164,7 +164,6 @@ class Rung:
 
     @property
     def name(self) -> str:
-        """Return the name of its folder."""
         return f"{self.size}_{self.steps}_steps_seed_{self.seed}"
 
 

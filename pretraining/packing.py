@@ -109,7 +109,7 @@ def pack(
 
 
 def _between_words(store: TokenStore, start: int, taken: int) -> int:
-    """Return the largest number of tokens, at most `taken`, that ends at a word's end; `taken` if no end is near."""
+    """Return the largest token count up to `taken` that ends at the end of a word; `taken` if no such end is near."""
     first = max(1, taken - _SLACK)
     begins = np.flatnonzero(gather(store.starts, np.arange(start + first, start + taken + 1)))
     return int(first + begins[-1]) if len(begins) and first + begins[-1] >= min(SHORTEST_PIECE, taken) else taken

@@ -75,7 +75,7 @@ class ComputeLaw:
 
 @dataclass(frozen=True)
 class Forecast:
-    """A dict from a law's constants to their intervals, and the interval of the predicted loss of a run."""
+    """Intervals of a law's constants, by name, and of the predicted loss of a run."""
 
     constants: dict[str, Interval]
     loss: Interval
@@ -93,7 +93,7 @@ def fit_loss_law(parameters: ArrayLike, tokens: ArrayLike, losses: ArrayLike, *,
 
 
 def fit_compute_law(compute: ArrayLike, losses: ArrayLike) -> Optional[ComputeLaw]:
-    """Fit L(C) to the lower envelope of runs (arguments `[runs]` each); None if fewer than 3 runs are on it."""
+    """Fit L(C) to the lower envelope of runs, each argument `[runs]`; None if fewer than 3 runs are on it."""
     from scipy.optimize import least_squares
 
     c, loss = _checked(compute, losses)

@@ -91,7 +91,6 @@ def scaling_law(options: ScalingLawOptions) -> dict[str, Any]:
 
 
 def print_laws(report: dict[str, Any]) -> None:
-    """Print the fitted laws with their intervals."""
     print(f"L(N, D) = E + A / N^alpha + B / D^beta, fitted to {len(report['runs'])} runs, with 95% intervals")
     print(
         "L: nats a masked token of held-out text; N: parameters of the layers, no embeddings, no head; D: tokens read"

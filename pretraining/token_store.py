@@ -48,7 +48,7 @@ class TokenStore:
         return len(self.offsets) - 1
 
     def hashes(self, documents: np.ndarray) -> Iterator[int]:
-        """Yield a number for each document in `documents` `[m]`; equal tokens have equal numbers in this process."""
+        """Yield a number for each document in `documents` `[m]`; documents of equal tokens have equal numbers."""
         for number in range(0, len(documents), _AT_ONCE):
             bounds = gather(self.offsets, documents[number : number + _AT_ONCE, None] + [0, 1])
             lengths = bounds[:, 1] - bounds[:, 0]

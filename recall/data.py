@@ -52,7 +52,6 @@ class Negatives:
 
     @property
     def most(self) -> int:
-        """Return the largest number of negatives of an example."""
         return int(np.diff(self.offsets).max(initial=0))
 
     def draw(self, count: int, key: Sequence[int]) -> Integers:
@@ -179,7 +178,6 @@ class _Numbers(dict[str, int]):
 
 
 def open_rows(path: str, rules: Optional[RowOptions] = None) -> RecordFile[Row]:
-    """Open training data: pairs, triples or labelled pairs."""
     return open_as_one_of(path, _KINDS, rules)  # type: ignore[return-value]
 
 

@@ -38,20 +38,18 @@ class PooledPictures(Columns):
         return len(self.states)
 
     def lengths_of(self, indices: Indices) -> Integers:
-        """Return the cost of each picture as a number of tokens, [m] int64; all cost the same."""
+        """Return `cost` for each picture, `[m]` int64."""
         return np.full(len(indices), self.cost)
 
     def take(self, indices: Indices) -> PooledPictures:
-        """Return the pictures at `indices` [m], in that order."""
         return replace(self, states=self.states[np.asarray(indices, np.int64)])
 
     def pad(self, indices: Indices) -> Arrays:
-        """Return the states of the pictures at `indices`, of one size, so nothing is padded."""
+        """Return the states of the pictures at `indices`; all have one size, so nothing is padded."""
         return {"states": np.array(self.states[np.asarray(indices, np.int64)])}
 
     @classmethod
     def concat(cls, parts: Sequence[PooledPictures]) -> PooledPictures:
-        """Join `parts` in order."""
         return replace(parts[0], states=np.concatenate([part.states for part in parts]))
 
 

@@ -53,7 +53,6 @@ class EncodeOptions(TowerOptions, RayOptions, DocumentOptions):
             raise UsageError(f"--processes {self.processes}: with --ray, --actors says how many share the work")
 
     def look_up(self) -> None:
-        """Find the tower."""
         find_model(self.params_path)
 
 

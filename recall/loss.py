@@ -26,7 +26,6 @@ class TowerLoss:
 
     @property
     def of_teacher(self) -> tuple[str, ...]:
-        """Return the names of the losses that need a teacher's scores."""
         return self.of_lists.of_teacher if self.of_lists else ()
 
     def require_negatives(self, most: int) -> None:
@@ -64,7 +63,6 @@ def parse_tower_loss(text: str) -> TowerLoss:
 
 
 def tower_loss_help() -> str:
-    """Return the help text of `--loss`."""
     teachers = ", ".join(name for name, loss in LOSSES.items() if loss.teacher)
     return (
         f"loss to minimise: {IN_BATCH}, or losses over the titles of a query in the file: {', '.join(LOSSES)} "

@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class MilvusSearchOptions(Options):
-    """Options of this command."""
-
     data_path: str = option(help="texts, one per line", files=True, name="corpus")
     embedding_path: str = option(help=".npy file of their vectors, in the same order", name="vectors")
     batch_size: int = option(100_000, help="rows to insert at a time", minimum=1)
@@ -51,13 +49,11 @@ class MilvusSearchOptions(Options):
 
     @property
     def address(self) -> str:
-        """Return the address of Milvus."""
         host, port = os.environ.get("MILVUS_HOST", "127.0.0.1"), os.environ.get("MILVUS_PORT", "19530")
         return self.uri or f"http://{host}:{port}"
 
 
 def run(options: MilvusSearchOptions) -> None:
-    """Insert, then search, as the options say."""
     from paddle_ranker.retrieval.milvus import MilvusRows
     from paddle_ranker.retrieval.vector_files import open_vectors
 

@@ -110,12 +110,10 @@ class InBatchExamples:
         return longest
 
     def lengths(self, indices: Integers) -> Integers:
-        """Return the token count of the longest text of each example in `indices`, `[m]`."""
         lengths: Integers = self._longest[indices]
         return lengths
 
     def weight(self, indices: Integers) -> float:
-        """Return the number of examples, `m`."""
         return float(len(indices))
 
     def outputs(self, network: nn.Layer, indices: Integers) -> Tensor:

@@ -130,7 +130,6 @@ class TowerTrainingOptions(RowOptions, AdapterOptions):
         _ = self.nested
 
     def look_up(self) -> None:
-        """Find the models to start from, unless the run is resumed."""
         for model in () if self.resume else (self.init_from_ckpt or self.model_name_or_path, self.query_model):
             if model is not None:
                 find_model(model)
@@ -142,7 +141,6 @@ class TowerTrainingOptions(RowOptions, AdapterOptions):
 
     @property
     def evaluates(self) -> bool:
-        """Return True if the training evaluates."""
         return self.similar_text_pair is not None if self.evaluate is None else self.evaluate
 
     @property
@@ -160,7 +158,7 @@ class TowerTrainingOptions(RowOptions, AdapterOptions):
 
     @property
     def nested(self) -> Optional[dict[int, float]]:
-        """Return the factor of the loss of each nested size, by size, ascending; None: the checkpoint's sizes stay."""
+        """Return the factors of the losses of nested sizes, by ascending size; None: as in the checkpoint, each 1."""
         if self.nested_sizes is None:
             return None
         factors: dict[int, float] = {}
@@ -188,7 +186,6 @@ class TowerTrainingOptions(RowOptions, AdapterOptions):
 
     @property
     def part_size(self) -> int:
-        """Return the number of examples in each of these parts."""
         return self.batch_size * self.gradient_accumulation_steps // self.parts
 
     def note_unused(self) -> None:
@@ -200,7 +197,7 @@ class TowerTrainingOptions(RowOptions, AdapterOptions):
 
 @dataclass(frozen=True)
 class TaughtTowerOptions(TeacherOptions, TowerTrainingOptions):
-    """Options of a tower training that a ranker may teach; the ranker has a folder or a URL."""
+    """Options of a tower training with an optional teacher, a ranker with a folder or a URL."""
 
     MAY_CHANGE: ClassVar[frozenset[str]] = TowerTrainingOptions.MAY_CHANGE | TeacherOptions.OF_ASKING | {"teacher"}
 

@@ -54,7 +54,6 @@ def predict(options: PredictCosineOptions) -> Iterator[float]:
 
 
 def run(options: PredictCosineOptions) -> None:
-    """Print the cosines."""
     for cosine in predict(options):
         print(f"{cosine:.6f}")
 

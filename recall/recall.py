@@ -115,7 +115,6 @@ def _rows(
 
 
 def run(options: RecallOptions) -> None:
-    """Search, and print the path of the file."""
     print(recall(options))
 
 

@@ -16,10 +16,10 @@ from recall.options import TaughtTowerOptions
 
 
 def with_teacher(pairs: TextPairs, options: TaughtTowerOptions, run: TrainingRun) -> TextPairs:
-    """Return the pairs, with the teacher's logits added wherever they are missing.
+    """Return the pairs with the teacher's logits, which are added where they are missing.
 
-    With several training processes, each computes a share of a ranker's scores. Scores of a URL are requested by the
-    first process, and the others read them from its cache.
+    With several training processes, each computes a share of a ranker's scores. If the teacher is a URL, the first
+    process requests all scores, and the others read them from its cache.
 
     Args:
         options: the options that name the teacher, if any.

@@ -58,7 +58,6 @@ class TrainBatchNegOptions(TaughtTowerOptions):
 
     @property
     def terms(self) -> TowerLoss:
-        """Return the parsed loss."""
         return parse_tower_loss(self.loss)
 
 

@@ -135,7 +135,7 @@ def _texts_of(*towers: Optional[TowerModel]) -> list[TextEncoder]:
 def tower_info(
     options: TowerTrainingOptions, checkpoint: Checkpoint, start: TowerInfo, lexical_size: Optional[int] = None
 ) -> TowerInfo:
-    """Return the info of the tower to train: as the options state it, else as `start`, the info of the start."""
+    """Return the info of the tower to train; what the options leave open is taken from `start`."""
     changes: dict[str, Any] = {
         "max_seq_length": options.max_seq_length, "pooling": options.asked_pooling,
         "query_prompt": options.query_prompt, "text_prompt": options.text_prompt, "towers": options.towers,
@@ -173,7 +173,7 @@ def tower_info(
 def _info_of_queries(
     options: TowerTrainingOptions, info: TowerInfo, checkpoint: Checkpoint, start: TowerInfo
 ) -> TowerInfo:
-    """Return the info of the queries' tower: that of the titles, but for what another kind of input needs.
+    """Return the info of the queries' tower: that of the titles' tower, with other settings for another kind of input.
 
     Raises `UsageError` if vectors of queries and titles would have different lengths.
     """
@@ -270,7 +270,10 @@ class RecallEvaluation:
         self._tower, self._query_tower = towers
 
     def compare(self, pairs: TextPairs) -> None:
-        """Warn if pairs of the evaluation are also trained on; if texts are trained on alone, if queries are."""
+        """Warn if pairs of the evaluation are also training pairs.
+
+        In a training on texts alone, warn if queries of the evaluation are training texts.
+        """
         queries, titles = pairs.texts
         numbers = zip(pairs.query_of.tolist(), pairs.title_of.tolist())
         learned = {(queries[query], titles[title]) for query, title in numbers}

@@ -321,7 +321,6 @@ def _weights_in_words(target: Path, names: Sequence[str], weights: LinearModel) 
 
 
 def run(options: BlendOptions) -> None:
-    """Blend, and print the measures and the advice."""
     runtime.prepare_command(options.cpu_threads)
     print(*blend(options), sep="\n")
 

@@ -44,8 +44,6 @@ _READ = 20
 
 @dataclass(frozen=True)
 class CalibrateOptions(LabelOptions, RankerOptions, MilvusOptions):
-    """Options of `calibrate`."""
-
     ranker: str = option(positional=True, help="the ranker: a model folder, or its model_state.pdparams")
     dev_file: Optional[str] = option(
         None,
@@ -267,7 +265,7 @@ def _print_judged(judged: JudgedCalibration, method: str, folds: int) -> None:
 
 
 def _advise(options: CalibrateOptions, queries: int) -> None:
-    """Advise against a calibration that was fitted to few queries."""
+    """Print the advice not to use a calibration that was fitted to few queries."""
     from paddle_ranker.metrics.calibration import FEW_QUERIES
 
     back = "" if options.output else f" (paddle-ranker calibrate {options.ranker} --remove)"

@@ -15,8 +15,6 @@ from paddle_ranker.options import json_text, main_of, note, option
 
 @dataclass(frozen=True)
 class CascadeOptions(MeasuringOptions):
-    """Options of `cascade`."""
-
     large: str = option(positional=True, help="the ranker that scores the best titles of each query")
     cascade: str = option(
         positional=True,

@@ -51,7 +51,6 @@ class Command:
     takes: tuple[str, ...] = ()
 
     def load(self) -> Any:
-        """Return the module."""
         return importlib.import_module(self.module)
 
 

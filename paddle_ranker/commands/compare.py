@@ -29,7 +29,7 @@ _ONE = "one system only: name another to compare it with, or leave --baselines o
 
 
 def _is_system(argument: str) -> bool:
-    """Return whether an argument after an option's files is a system to compare, and not another of these files."""
+    """Return whether an argument after an option's files is a system to compare, instead of a further file."""
     if not os.path.isfile(argument):
         return os.path.exists(argument) or bool(_named(argument)[0])
     from paddle_ranker.evaluation.score_files import has_scores
@@ -40,8 +40,6 @@ def _is_system(argument: str) -> bool:
 
 @dataclass(frozen=True)
 class CompareOptions(BaselineOptions):
-    """Options of `compare`."""
-
     systems: tuple[str, ...] = option(
         help="systems to compare: model folders, TREC runs, files with a score a row (jsonl, tsv); name=PATH names one",
         positional=True,
@@ -191,7 +189,7 @@ def name_systems(arguments: Sequence[str]) -> dict[str, str]:
 
 
 def _named(argument: str) -> tuple[Optional[str], str]:
-    """Split `name=PATH` into name and path; without a name, return None and `argument`."""
+    """Split `name=PATH` into name and path; the name is None if `argument` is a path alone."""
     name, separator, path = argument.partition("=")
     is_named = bool(separator and name and path) and os.sep not in name and not os.path.exists(argument)
     return (name, path) if is_named else (None, argument)

@@ -149,7 +149,7 @@ def _convert_files(source: Path, temporary: Path, options: ConvertOptions, reads
 
 @contextmanager
 def _source_named(temporary: Path, source: Path) -> Iterator[None]:
-    """In the block's errors, replace the temporary folder's name by the source's, where users can correct the files."""
+    """Replace the temporary folder's name in errors by the source's name, which users know."""
     try:
         yield
     except CheckpointError as error:
@@ -412,7 +412,6 @@ def _vectors(info: TowerInfo) -> str:
 
 
 def run(options: ConvertOptions) -> None:
-    """Convert, and print the report."""
     print(*convert(options), sep="\n")
 
 

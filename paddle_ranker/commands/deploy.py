@@ -120,7 +120,7 @@ def _write(options: Any, arguments: dict[str, object]) -> None:
 
 
 def options_class() -> type[Any]:
-    """Return the class of the command's options: the target, the options of `serve` and those of replicas."""
+    """Return the class of the command's options: those of the target, of `serve`, and of replicas."""
     return deploy_options(TargetOptions)
 
 

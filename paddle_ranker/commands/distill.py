@@ -124,7 +124,7 @@ def _run(options: DistillOptions) -> None:
 
 
 def _have_positions(sources: Sequence[RecordFile[Record]]) -> bool:
-    """Return whether all files have labelled pairs with positions; the first row of each must have been read."""
+    """Return whether all files hold labelled pairs with positions; call it after the first row of each was read."""
     return all(source.kind is LabeledPair and "position" in source.columns for source in sources)
 
 

@@ -193,7 +193,7 @@ def probe_package(package: Package, imports: bool = True) -> tuple[Finding, str]
 
 
 def install_line(package: Package) -> str:
-    """Return the line that installs `package` for this Python, in the build that is installed or fits the machine."""
+    """Return the line that installs a package for this Python, in the installed build or in the fitting one."""
     if package.purpose == "Paddle Serving" or package.newest_python < PYTHON:
         return in_checkout("bash scripts/setup.sh complete")
     # Without --no-deps, pip would install pinned dependencies that conflict with other packages.
@@ -226,7 +226,7 @@ def _version(name: str) -> str:
 
 
 def find_gpus() -> tuple[list[Gpu], str]:
-    """Return the GPUs that `nvidia-smi` lists, and its error message; both are empty without `nvidia-smi`."""
+    """Return the GPUs that `nvidia-smi` lists, and the line of its error; without `nvidia-smi`, both are empty."""
     message = ""
     for fields in ("name,driver_version,compute_cap", "name,driver_version"):  # old drivers do not know the last one
         line = ["nvidia-smi", f"--query-gpu={fields}", "--format=csv,noheader"]
@@ -270,7 +270,7 @@ def _gpus(gpus: Sequence[Gpu], problem: str, cuda: object) -> list[Finding]:
 
 
 def _one_build(probed: Finding, gpus: Sequence[Gpu]) -> Finding:
-    """Return `probed`, a package's finding, or a finding that two builds are installed or a GPU needs another build."""
+    """Return the finding of a package, or a finding that its installed builds clash or do not fit the GPUs."""
     versions = _builds(probed.name) if probed.name in TWO_BUILDS else {}
     python = shlex.quote(sys.executable)
     remove = f"{python} -m pip uninstall -y {' '.join(versions)}, then install "

@@ -222,7 +222,7 @@ def _add_others(
 
 
 def can_learn(engine: SearchEngine) -> bool:
-    """Return whether a search has weights to learn: of searchers or fields, or of the fused score beside a ranker."""
+    """Return whether weights can be learned: of several searchers or fields, or of the fused score beside a ranker."""
     return len(engine.searchers) > 1 or engine.ranker is not None or _has_fields(engine)
 
 
@@ -231,7 +231,7 @@ def _has_fields(engine: SearchEngine) -> bool:
 
 
 def _signals(options: EvaluateRecallOptions, engine: SearchEngine) -> dict[str, Signal]:
-    """Return the signals of `--signals`, with weight 0; raises `DataError` for a field whose values are no numbers."""
+    """Return the signals that `--signals` names, with weight 0; raises `DataError` for fields without numbers."""
     import numpy as np
 
     from paddle_ranker.retrieval.fusion import Signal, numbers_of
@@ -316,7 +316,7 @@ def learn(
     if searched.ranked:
 
         def learned_without(left_out: str) -> tuple[Mapping[str, float], Scores]:
-            """Return the weights without the signal `left_out`, and the run by such weights of other folds."""
+            """Return the weights without the signal `left_out`, and the run by such weights from other folds."""
             tried = {name: column for name, column in columns.items() if name != left_out}
             learned_by = {
                 field_weights: learn_recall_weight(
@@ -364,10 +364,10 @@ def _with_features(
     runs: dict[str, Scores],
     lines: list[str],
 ) -> Fusion:
-    """Return the fusion with learned features if they are better than the fusion alone; else the fusion.
+    """Return the fusion, with learned features if these make it better.
 
-    runs: the run by features that were learned from other queries is added here
-    lines: a report is appended
+    runs: receives the run by features that were learned from other queries
+    lines: receives a report
     """
     from paddle_ranker.evaluation.retrieval import compare_runs, feature_lists, held_out_runs
     from paddle_ranker.retrieval.weight_learning import learn_features, scores_by_other_features
@@ -393,7 +393,7 @@ def _learn_fields(
     runs: dict[str, Scores],
     lines: list[str],
 ) -> tuple[tuple[float, ...], list[tuple[float, ...]]]:
-    """Learn the weights of fields; return the weights, and for each query those learned from the other folds' queries.
+    """Learn the weights of fields; return the weights, and for each query the weights learned from other folds.
 
     runs: receives the run of words by the weights of other folds
     lines: receives a report

@@ -167,7 +167,7 @@ def _pairs_of(options: ImproveOptions, engine: SearchEngine) -> list[TrainingPai
 
 
 def _split(pairs: list[TrainingPair], share: float, seed: int) -> tuple[list[TrainingPair], list[TrainingPair]]:
-    """Return the pairs of about the share `share` of the queries, and all other pairs."""
+    """Split the pairs by query: return the pairs of a share of the queries, and all other pairs."""
     drawn, others = list[TrainingPair](), list[TrainingPair]()
     for pair in pairs:
         (drawn if draw(pair.query, seed) < share else others).append(pair)
@@ -185,7 +185,7 @@ def _judged(pairs: list[TrainingPair], options: ImproveOptions) -> JudgedQueries
 
 
 def _learned_fusions(options: ImproveOptions, engine: SearchEngine, learning: JudgedQueries) -> dict[str, SearchEngine]:
-    """Learn weights of searchers and fields, then of features beside them; return engines that use them, by name."""
+    """Learn weights of searchers and fields, then of features as well; return the engines that use them, by name."""
     from paddle_ranker.commands.evaluate_recall import EvaluateRecallOptions, can_learn, learn
     from paddle_ranker.evaluation.retrieval import feature_lists, search_judged
     from paddle_ranker.retrieval.search_engine import SearchEngine
@@ -275,7 +275,7 @@ def _advice(recommended: Optional[str], output: Path) -> str:
 
 
 def _accept(options: ImproveOptions, output: Path, recommended: str) -> None:
-    """Replace the file of `--fusion` or the folder of `--ranker`, which a server uses today, by the recommended one.
+    """Replace the file of `--fusion` or the folder of `--ranker`, which a server uses today, with the recommended one.
 
     Raises `UsageError` if the option names no such file or folder.
     """

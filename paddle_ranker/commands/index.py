@@ -113,7 +113,7 @@ _WITHOUT_EFFECT = ("index", "ray", "actors", "cpu_threads", "device", "sync")  #
 
 @dataclass(frozen=True)
 class CorpusOptions(BatchOptions, DocumentOptions, DeviceOptions):
-    """Options of the actions that read documents and compute vectors of them."""
+    """Options of `index build` and `index add`: the documents, and how their vectors are computed."""
 
     corpus: str = option(
         help="the documents: a text a line; columns or JSON with id, text (else title), and fields; or BEIR's folder",
@@ -138,8 +138,6 @@ class CorpusOptions(BatchOptions, DocumentOptions, DeviceOptions):
 
 @dataclass(frozen=True)
 class BuildOptions(CorpusOptions, RayOptions):
-    """Options of `index build`."""
-
     index: str = option(help="folder to make; one that is there gets what it lacks", name="output")
     tower: Optional[str] = option(
         None,
@@ -260,12 +258,11 @@ class BuildOptions(CorpusOptions, RayOptions):
 
     @property
     def declared(self) -> tuple[Field, ...]:
-        """The fields that `--field` declares."""
         return Field.parse_several(self.field)
 
     @property
     def identity(self) -> dict[str, object]:
-        """The options, files and towers on which a build's shards depend; a build continues if all are the same."""
+        """Options, files and towers that determine a build's shards; a later build of equal identity continues it."""
         left_out = {*_WITHOUT_EFFECT, "tower", "field_tower", "store_states"}
         files = [os.stat(path) for path in self.corpus_files]
         towers = {"tower": self.tower, "store_states": self.store_states, **self.field_towers}
@@ -324,39 +321,31 @@ class BuildOptions(CorpusOptions, RayOptions):
 
 @dataclass(frozen=True)
 class AddOptions(CorpusOptions, MilvusOptions):
-    """Options of `index add`."""
-
     index: str = option(help="the index folder", leads=True)
     tower: Optional[str] = option(None, help="refuse to add unless the index has this tower (default: its own copy)")
 
 
 @dataclass(frozen=True)
 class RemoveOptions(MilvusOptions):
-    """Options of `index remove`."""
-
     index: str = option(positional=True, help="the index folder")
     ids: tuple[str, ...] = option(positional=True, several=True, help="ids of the documents to remove")
 
 
 @dataclass(frozen=True)
 class FolderOptions(Options):
-    """The option of the index folder, which `index info` and `index check` share."""
+    """Options of `index info`, and part of the options of `index check` and `index shard`."""
 
     index: Path = option(help="the index folder", leads=True)  # noqa: RUF009
 
 
 @dataclass(frozen=True)
 class ShardOptions(FolderOptions):
-    """Options of `index shard`."""
-
     output_dir: str = option(help="folder to make", name="output")
     shards: int = option(help="how many index folders to make in it", minimum=1)
 
 
 @dataclass(frozen=True)
 class CheckOptions(FolderOptions, DeviceOptions, MilvusOptions):
-    """Options of `index check`."""
-
     queries: Optional[str] = option(
         None, help="queries to search for, a text a line (default: texts of the index itself)", files=True
     )
@@ -391,7 +380,7 @@ def build(options: BuildOptions) -> None:
 
 
 def _unfinished_or_new(options: BuildOptions, info: IndexInfo) -> Collection:
-    """Open the unfinished index in the folder if it has the same settings; else replace it by an empty index."""
+    """Open the unfinished index in the folder. If it has other settings, or there is none, create an empty index."""
     if _generation(Path(options.index)) is not None:
         collection = _open(options)
         if collection.info.same_kind(info):
@@ -404,13 +393,13 @@ def _unfinished_or_new(options: BuildOptions, info: IndexInfo) -> Collection:
 
 
 def _generation(folder: Path) -> Optional[int]:
-    """Return the generation of the index in a folder, 0 if its first build is unfinished; None if there is no index."""
+    """Return the generation of a folder's index; 0 if its first build is unfinished, None if there is no index."""
     return read_manifest(folder).generation if (folder / MANIFEST).exists() else None
 
 
 @contextmanager
 def _removed_if_empty(folder: Path) -> Iterator[None]:
-    """Delete a new index if its build fails, unless vectors were computed that another build can use."""
+    """Delete a new index if its build fails, unless it holds vectors that another build can use."""
     is_new = not folder.exists()
     before = {*folder.iterdir()} - {folder / MANIFEST} if folder.is_dir() else set[Path]()
     try:
@@ -426,7 +415,7 @@ def _removed_if_empty(folder: Path) -> Iterator[None]:
 
 
 def _store_states(collection: Collection, options: BuildOptions) -> None:
-    """Store a ranker's states of the documents of an index that has none."""
+    """Compute and store a ranker's states of the documents of an index that has no states."""
     from paddle_ranker.retrieval.document_states import copy_ranker
 
     if collection.info.schema.passage_tokens:
@@ -590,7 +579,7 @@ def _finished_index(options: BuildOptions) -> Optional[Collection]:
 
 
 def _require_same(collection: Collection, options: BuildOptions) -> None:
-    """Raise `RankerError` if an existing index was built with other settings than the options that are set."""
+    """Raise `RankerError` if an option is set that differs from the settings of an existing index."""
     from paddle_ranker.retrieval.towers import require_tower
 
     info = collection.info
@@ -633,7 +622,7 @@ def _require_same(collection: Collection, options: BuildOptions) -> None:
 
 
 def _open(options: Union[BuildOptions, AddOptions, RemoveOptions]) -> Collection:
-    """Open an index for writing; wait a little for a server that is writing to it."""
+    """Open an index for writing; wait for a short time if a server is writing to it."""
     uri = options.milvus_uri if is_address(options.milvus_uri) else None
     opened = open_index(options.index, write=True, wait=WRITER_WAIT, milvus_uri=uri)
     opened.require_address()
@@ -778,7 +767,7 @@ def check(options: CheckOptions) -> None:
 
 
 def _check_filters(now: LocalSnapshot, vectors: Vectors, options: CheckOptions) -> None:
-    """Print the recall for the vectors of removed documents, and the recall under filters, with the worst filter."""
+    """Print the recall under filters, with the worst filter, and the recall for vectors of removed documents."""
     removed = np.array([vector for _, vector in now.sample(options.sample, options.seed, removed=True)], np.float32)
     wheres = [
         (f"{name}={value.json()}", Filter.of({name: value.json()}))
@@ -850,7 +839,6 @@ ACTIONS = {
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Run an action of the command; return its exit status."""
     name, *rest = list(sys.argv[1:] if argv is None else argv) or ["--help"]
     prog = os.path.basename(sys.argv[0])
     if name in ("-h", "--help"):

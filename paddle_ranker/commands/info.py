@@ -25,8 +25,6 @@ Fact = tuple[str, str]  # a name and a value
 
 @dataclass(frozen=True)
 class InfoOptions(Options):
-    """Options of `info`."""
-
     model: Path = option(help="a folder, or a parameter file; or a model's name", leads=True)  # noqa: RUF009
 
 

@@ -279,7 +279,7 @@ class ReadLog(NamedTuple):
 
 
 def read_log(options: JudgmentsOptions, collection: Collection) -> ReadLog:
-    """Read a log's judgments; leave out pairs whose document is not in the index, or that a data file cannot hold."""
+    """Read a log's judgments, without pairs whose document the index lacks, or which a data file cannot hold."""
     log = JoinedLog(Path(options.log), partial(_digests, collection))
     pair_judgments, now = judgments_of(log, options), collection.snapshot()
     documents = now.documents_of(sorted({judgment.id for judgment in pair_judgments}))

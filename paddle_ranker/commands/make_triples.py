@@ -25,8 +25,6 @@ Groups = dict[str, list[LabeledPair]]
 
 @dataclass(frozen=True)
 class MakeTriplesOptions(LabelOptions):
-    """Options of `make-triples`."""
-
     input_file: str = option(help="graded pairs: query, title, label", name="input", files=True)
     output_file: str = option(help="file to write the triples to: query, title, neg_title", name="output")
     per_positive: int = option(4, help="maximum number of triples in which a title is the better title", minimum=1)

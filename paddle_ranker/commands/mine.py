@@ -169,7 +169,6 @@ class MineOptions(LabelOptions, ScoringOptions, MilvusOptions, RayOptions):
 
     @property
     def choice(self) -> Choice:
-        """The settings for choosing negatives."""
         ratio = self.max_score_ratio
         if (self.ranker or self.tower) and ratio is None and self.margin is None:
             ratio = SCORE_RATIO
@@ -222,7 +221,7 @@ class SearchedIndex:
         return Document(id, text, document.fields)
 
     def reads(self, query: str, titles: Sequence[str]) -> list[str]:
-        """Replace each title that is a document of the last `search` by the document's best passage for the query."""
+        """Replace each title that the last `search` found by the best passage of its document for the query."""
         document_titles = [title for title in titles if title in self._documents]
         read = self._searches[query].read([self._documents[title] for title in document_titles], self._encoder)
         passages = {title: text for title, (_, text) in zip(document_titles, read)}
@@ -424,7 +423,7 @@ def _beir_pairs(options: MineOptions, engine: SearchEngine) -> list[LabeledPair]
 
 
 def _tower_reader(engine: SearchEngine) -> Optional[PairEncoder]:
-    """Return the encoder of the index's tower, which cuts texts for a ranker; None if the index has no passages."""
+    """Return the encoder of the index's tower, which cuts texts into passages; None if the index has no passages."""
     now = engine.collection.snapshot()
     folder, has_passages = now.tower_folder, bool(now.info.schema.passage_tokens)
     return identify(folder).row_encoder(TOWER).tokens if folder is not None and has_passages else None

@@ -34,8 +34,6 @@ _DAY = "%Y-%m-%d"
 
 @dataclass(frozen=True)
 class ReportSearchesOptions(Options):
-    """Options of `report-searches`."""
-
     log: Path = option(  # noqa: RUF009
         help="folder of the log, as in search-serve --search_log; files that were moved there count, too",
         positional=True,
@@ -161,7 +159,7 @@ class CountedLog:
         self.left_out["damaged lines"] = reader.damaged
 
     def _search(self, line: SearchLine) -> Optional[_CountedSearch]:
-        """Count a search and return it; a search of a day that is left out is not counted, and None is returned."""
+        """Count a search and return it; return None, without counting, for a search of a day that is left out."""
         from paddle_ranker.unicode.characters import fold
 
         day = line.time[: len("2026-11-22")]
@@ -183,7 +181,7 @@ class CountedLog:
 
 
 def report_of(log: CountedLog, top: int) -> dict[str, Any]:
-    """Return the report as a dict for JSON: all searches, the days, and the first `top` queries of each of `LISTS`."""
+    """Return the report as a dict for JSON: counts of all searches and of days, and the lists of `LISTS`."""
     queries = [query for query in log.queries.values() if query.searches]
 
     def first(count_of: Callable[[SearchCounts], int]) -> list[dict[str, Any]]:
@@ -207,7 +205,6 @@ def report_of(log: CountedLog, top: int) -> dict[str, Any]:
 
 
 def run(options: ReportSearchesOptions) -> None:
-    """Read the log, print the report, and write the page."""
     from paddle_ranker.storage.atomic import check_writable
 
     if options.report is not None:

@@ -135,7 +135,6 @@ class SearchOptions(SearchingOptions):
 
     @property
     def form(self) -> str:
-        """The format to write."""
         if self.format is not None or self.output_file is None:
             return self.format or "text"
         return "json" if self.output_file.lower().removesuffix(".gz").endswith(JSON_EXTENSIONS) else "trec"
@@ -193,7 +192,7 @@ def how_searched(engine: SearchEngine) -> str:
 
 
 def how_filtered(collection: Collection, where: Filter, shown: str) -> str:
-    """Return a line that says how many documents meet a filter, and if none does, which values are similar."""
+    """Return a line on how many documents meet a filter; if none does, it names similar values."""
     snapshot = collection.snapshot()
     count = snapshot.matching(None).count(where)
     samples, near = snapshot.field_values(_SAMPLED) if count == 0 else {}, ""
@@ -307,7 +306,7 @@ def _beginning(text: str) -> str:
 
 
 def _explained(result: Result, features: Optional[FeatureParts]) -> str:
-    """Return scores, ranks and fields of a result, and which features of its text weigh most, if there are any."""
+    """Return the scores, ranks and fields of a result, and the features of its text that weigh most."""
     parts = [f"{name} {stage.score:.4f}, rank {stage.rank}" for name, stage in result.searchers.items()]
     if features is not None:
         heaviest = sorted(features.others.items(), key=lambda feature: -abs(feature[1]))[:_SHOWN_FEATURES]

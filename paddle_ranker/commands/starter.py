@@ -186,7 +186,7 @@ def vilt_of(config: EncoderConfig, side: int, patch: int) -> EncoderConfig:
 
 
 def _add_pictures(folder: Path, side: int) -> None:
-    """Turn a folder into a tower of pictures, with the encoder as its tower of texts in the query folder."""
+    """Turn an encoder's folder into a tower of pictures; the encoder becomes its tower of queries."""
     from paddle_ranker.encoding.picture_encoder import PictureEncoder
     from paddle_ranker.model.config import ConvolutionsConfig
     from paddle_ranker.model.encoder_loading import read_checkpoint

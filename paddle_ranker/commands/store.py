@@ -73,7 +73,7 @@ def store(options: StoreOptions) -> None:
 
 
 class _Ids:
-    """Check of a file's ids: either all rows or no rows must have one, and no id may occur twice."""
+    """Check of a file's ids: every row has one or none has, and no id occurs twice."""
 
     def __init__(self, file: str):
         self._file, self._seen, self._lacks = file, set[str](), False

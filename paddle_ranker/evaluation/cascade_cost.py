@@ -28,7 +28,7 @@ Way = Callable[[np.ndarray], object]
 
 @dataclass(frozen=True)
 class Timing:
-    """The speed of a way of ranking: mean and median milliseconds per query, and titles per second."""
+    """Speed of a way of ranking: mean and median milliseconds per query, and titles per second."""
 
     name: str
     mean: float

@@ -98,7 +98,7 @@ class Comparison:
 
     @property
     def counts(self) -> dict[str, int]:
-        """The number of judged pairs, of queries, and of queries with a relevant title, as a dict."""
+        """Numbers of judged pairs, of queries, and of queries with a relevant title, as a dict."""
         relevant = {q for q, label in zip(self.pairs.query_ids, self.pairs.labels) if label >= RELEVANT}
         return {
             "pairs": int(self.pairs.judged.sum()),
@@ -169,7 +169,7 @@ def compare_systems(
 
 
 class _Statistics:
-    """A system's statistic for each measure, and its values per query for measures that have values per query."""
+    """A system's statistics by measure, and its values per query by measure, where a measure has such values."""
 
     def __init__(self, pairs: MeasuredPairs, scores: Floats, names: Sequence[str], ties: str) -> None:
         ids = pairs.document_ids if ties == "trec_eval" else None

@@ -80,8 +80,6 @@ class BaselineOptions(MeasuringOptions):
 
 @dataclass(frozen=True)
 class EvaluateOptions(BaselineOptions):
-    """Options of evaluation."""
-
     init_from_ckpt: str = option(
         help="the ranker: a model folder or a name, OWNER/MODEL, of the Hugging Face hub", name="model", leads=True
     )

@@ -137,9 +137,9 @@ def require_both_classes(path: Union[str, Path], labels: Floats, needed_by: str)
 
 
 def read_without_contradictions(source: RecordFile[LabeledPair], *, skip: bool) -> tuple[list[LabeledPair], str]:
-    """Read a file without pairs that have several labels; return its records, and a note on those left out, or "".
+    """Read a file without pairs that have several labels; return its records, and a note on skipped records or "".
 
-    Raises `DataError`, which names lines, if records would be left out but `skip` is False, or if none remains.
+    Raises `DataError`, which names lines, if records would be skipped but `skip` is False, or if none remains.
     """
     records = list[LabeledPair]()
     first: dict[tuple[str, str], tuple[Union[int, str], float]] = {}  # line and label

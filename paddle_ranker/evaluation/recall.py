@@ -28,7 +28,7 @@ def is_answer(pair: JudgedPair) -> bool:
 
 
 def notes_on(source: RecordFile[JudgedPair], queries: Collection[str], answered: Collection[str]) -> list[str]:
-    """Return one line for each reason that rows or queries of a file were skipped; raises `DataError` without answers.
+    """Return one line for each reason that rows or queries of a file were skipped; raises `DataError` if all were.
 
     queries: all queries of the file
     answered: the queries that have an answer

@@ -106,8 +106,8 @@ def read_judged(
 ) -> JudgedQueries:
     """Read qrels and their queries' texts; raises `DataError` for malformed files and a query without a text.
 
-    A query that is a document of `collection`, by its id and its text, is no result of itself, as in BEIR (ArguAna,
-    Quora), unless it is judged to answer itself.
+    A query may be a document of `collection` with the same id and text, as in BEIR (ArguAna, Quora). This document is
+    no result of the query, unless it is judged to answer the query.
     """
     judged = read_qrels(qrels, rules)
     texts = read_texts(queries, judged.qrels, rules)
@@ -348,7 +348,7 @@ def _judged_list(query: str, candidates: Candidates, judged: JudgedQueries, top_
 
 
 def first_of(run: Scores, top_k: int) -> Scores:
-    """Return the first documents of each query in a run, in trec_eval's order: by score in single precision, by id."""
+    """Return each query's first documents in a run, in trec_eval's order: by score in single precision, then by id."""
 
     def key(result: tuple[str, float]) -> tuple[float, bytes]:
         return float(np.float32(result[1])), result[0].encode()

@@ -61,7 +61,7 @@ def auc_of(numbers: Integers, labels: Floats, scores: Floats) -> Statistic:
 
 
 def _starts(values: Floats) -> Integers:
-    """Return the index at which each run of equal values starts in the sorted `values`, `[n]`."""
+    """Return the index where each run of equal values begins in sorted `values`, `[runs]`."""
     is_new = changes(values)
     is_new[:1] = True
     return np.flatnonzero(is_new)

@@ -80,10 +80,10 @@ class SearchScores:
         return cls(top, tuple(tenth), tuple(spread))
 
     def unlike(self, lists: Sequence[ListScores]) -> Optional[dict[str, object]]:
-        """Return how other searches' scores differ from these; None if `tenth` and `spread` differ by chance alone.
+        """Return how scores of other searches differ from these; None if `tenth` and `spread` differ by chance alone.
 
-        The result has the name of the value that differs more (`measure`), its median here (`expected`) and its median
-        in `lists` (`seen`). The test is the two-sample test of Kolmogorov and Smirnov.
+        The result names the value that differs more (`measure`), with its median here (`expected`) and in `lists`
+        (`seen`). The test is the two-sample test of Kolmogorov and Smirnov.
         """
         from scipy.stats import ks_2samp
 

@@ -51,7 +51,7 @@ class Measure(ABC):
 
     @property
     def sign(self) -> float:
-        """1.0, or -1.0 if lower values are better; a difference times this is positive if it is an improvement."""
+        """1.0, or -1.0 if lower values are better; times this sign, an improvement is positive."""
         return 1.0 if self.higher_is_better else -1.0
 
     @abstractmethod
@@ -60,7 +60,7 @@ class Measure(ABC):
 
     @abstractmethod
     def statistic(self, scored: Scored) -> Statistic:
-        """Return the measure as a function of how often each query was drawn, for `bootstrap_interval`."""
+        """Return the measure as a function of how often each query was drawn, a `Statistic`."""
 
     def by_query(self, scored: Scored) -> Optional[Floats]:
         """Return the value of each query, `[queries] float64`; None if the measure has no values per query.
@@ -102,7 +102,7 @@ class QueryMean(Measure):
 
 
 class RetrievalMean(QueryMean):
-    """A `QueryMean` that applies only if systems have searched a collection, so that some documents are unjudged."""
+    """A `QueryMean` for searches of a collection: it applies only if some documents are unjudged."""
 
     def applies(self, scored: Scored) -> bool:
         return super().applies(scored) and len(scored.labels) < len(scored.ranking.query)

@@ -211,13 +211,13 @@ class Scored:
 
     @cached_property
     def ordered(self) -> Floats:
-        """How many of each query's `comparable` pairs of titles are in order, `[queries]`; equal scores count half."""
+        """Number of each query's `comparable` pairs that are in order, `[queries]`; equal scores count half."""
         counts = ordered_pairs(self.numbers, self.labels, self.scores)
         return add_by_query(self.numbers, counts, self.ranking.queries)
 
     @cached_property
     def comparable(self) -> Floats:
-        """How many pairs of judged titles with different labels each query has, `[queries] float64`."""
+        """Number of each query's pairs of judged titles with different labels, `[queries] float64`."""
         return add_by_query(self.numbers, comparable_pairs(self.numbers, self.labels), self.ranking.queries)
 
 

@@ -126,7 +126,10 @@ def _report_interrupt(prog: str, arguments: Sequence[str], interrupt: BaseExcept
 
 @contextmanager
 def reader_may_leave(*, out: bool = True) -> Iterator[None]:
-    """Make the block go on when the reader of standard error, or if `out` of standard output, has left (`| head`)."""
+    """Let the block go on after a reader has left (`| head`).
+
+    out: whether this includes the reader of standard output; the reader of standard error always may leave
+    """
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed before the start (`>&-`)
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115

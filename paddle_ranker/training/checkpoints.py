@@ -218,6 +218,5 @@ class RunFolder:
         return f"the last good checkpoint is {last}" if last else "there is no checkpoint yet"
 
     def close(self) -> None:
-        """Finish the log, and release the folder's lock."""
         self.log.close()
         self.keeper.close()

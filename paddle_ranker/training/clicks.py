@@ -66,13 +66,13 @@ class ClickCounts(Generic[D]):
     clicks: Floats
 
     def of_pairs(self, values: Floats) -> Floats:
-        """Return the sum of `values`, one for each cell, over the cells of each pair, `[pairs]`."""
+        """Sum values of cells, `[cells]`, over the cells of each pair; return `[pairs]`."""
         sums = np.zeros(len(self.pairs))
         np.add.at(sums, self.pair, values)
         return sums
 
     def usual_positions(self) -> Integers:
-        """Return the position at which each pair was shown most often, `[pairs]`; of several, the best position."""
+        """Return the position at which each pair was shown most often, `[pairs]`; the smallest of equal ones."""
         order = np.lexsort((-self.position, self.views, self.pair))  # the last of a pair's cells wins below
         usual: Integers = np.zeros(len(self.pairs), np.int64)
         usual[self.pair[order]] = self.position[order]

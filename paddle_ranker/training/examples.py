@@ -79,11 +79,9 @@ class RankingExamples(ABC):
         return len(self._data)
 
     def lengths(self, indices: Integers) -> Integers:
-        """Return the token count of the longest pair of each example in `indices`, `[m]`."""
         return self._data.lengths(indices)
 
     def weight(self, indices: Integers) -> float:
-        """Return the weight of the mean loss of the examples `indices` in a batch: their number."""
         return float(len(indices))
 
     def pair_labels(self, rows: Integers) -> Numbers:

@@ -198,7 +198,6 @@ class _VisualDL:
             self._writer.add_scalar(tag=tag, value=value, step=step, walltime=milliseconds)
 
     def close(self) -> None:
-        """Flush the buffer."""
         self._writer.close()
 
 

@@ -61,7 +61,7 @@ class JudgedQuery:
             self.answers.add(text_key(pair.title))
 
     def positives(self, least: float) -> list[LabeledPair]:
-        """Return the pairs with labels of at least `least`, in order; of equal `text_key`s the first."""
+        """Return the pairs with labels of at least `least`, in order, without repeated `text_key`s."""
         pairs: dict[str, LabeledPair] = {}
         for pair in self.pairs:
             if pair.label >= least:
@@ -149,7 +149,6 @@ class Choice:
         return list(kept.values())
 
     def window(self, ranked: Sequence[Candidate]) -> Sequence[Candidate]:
-        """Return the candidates from rank `rank_from` to rank `rank_to`."""
         return ranked[self.rank_from - 1 : self.rank_to]
 
     def choose(
@@ -232,7 +231,7 @@ class Miner:
         require_negatives(self._source, self.counts)
 
     def mine_part(self, queries: Sequence[JudgedQuery], progress: Optional[tqdm[None]] = None) -> Iterator[Record]:
-        """Mine some of the queries, as `mine` does, but do not raise if no negative was found."""
+        """Mine some of the queries as `mine` does, but without its error."""
         for start in range(0, len(queries), QUERIES_AT_ONCE):
             part = queries[start : start + QUERIES_AT_ONCE]
             # Retrieve enough that `candidates` remain after the known answers and the query itself are removed.
@@ -299,7 +298,7 @@ class Miner:
 
 
 def report_of(counts: Counter[str]) -> str:
-    """Describe how many candidates were dropped, by reason, and how many queries lack positives or negatives."""
+    """Return the counts as text: left-out candidates by reason, and queries without positives or negatives."""
     shown = [f"{name}: {count:,}" for name, count in counts.items() if count and name not in _REPORTED_APART]
     return "; ".join(shown) or "nothing left out"
 
@@ -314,7 +313,7 @@ _REPORTED_APART = {"queries", "negatives"}
 
 
 def distinct_titles(source: Iterable[Record]) -> tuple[list[str], int]:
-    """Return the distinct titles of records (by `text_key`), each as first spelt; and the number of repeated titles."""
+    """Return the distinct titles of records (by `text_key`, as first spelt), and the number of repeated titles."""
     distinct: dict[str, str] = {}
     count = 0
     for record in source:

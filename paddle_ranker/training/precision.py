@@ -71,7 +71,7 @@ class Precision:
         return context
 
     def update(self, norm: float) -> bool:
-        """Adapt the loss scale to the gradients' norm; return whether they are finite, so that the step can be made."""
+        """Adapt the loss scale to the gradients' norm; return whether the gradients are finite."""
         if math.isfinite(norm):
             self._good_steps += 1
             if self.use_amp and self._good_steps % GOOD_STEPS == 0:
@@ -85,14 +85,13 @@ class Precision:
 
     @property
     def diverged(self) -> bool:
-        """Whether infinite or NaN gradients would now mean divergence.
+        """Whether gradients that are not finite mean divergence now.
 
-        So it is without a loss scale, or with one that is too small to be the cause.
+        They do without a loss scale, and if the loss scale is too small to be the cause.
         """
         return not self.use_amp or self.scale < SMALLEST_SCALE
 
     def state(self) -> dict[str, float]:
-        """Return the state to save, for `restore`."""
         is_float16 = float(self.dtype == "float16")
         return {"scale": self.scale, "good_steps": self._good_steps, "skipped": self.skipped, "float16": is_float16}
 

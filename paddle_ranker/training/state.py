@@ -182,7 +182,7 @@ def find_state(save_dir: Union[str, Path]) -> Optional[SavedState]:
 
 
 def require_identity(state: SavedState, identity: Mapping[str, object]) -> None:
-    """Raise `RankerError`, which names the differences, if a saved run has another identity (options, data, ...)."""
+    """Raise `RankerError`, which names the differences, unless a saved run has this identity (options, data, ...)."""
     flat, saved = flatten(identity), flatten(state.identity)
     differences = [
         f"{name} was {brief(str(saved.get(name)))}, is {brief(str(flat.get(name)))}"

@@ -79,7 +79,7 @@ class Teachers:
         return np.asarray(sigmoid(self.logits(queries, titles)), np.float64)
 
     def report(self) -> None:
-        """Do nothing: a command notes at its end how many texts were cut."""
+        """Do nothing: the command reports truncated texts at its end."""
 
     def truncations(self) -> list[dict[str, int]]:
         """Return how many pairs were truncated so far: for each ranker, counts by kind of truncation."""
@@ -122,7 +122,7 @@ class Scoring:
                 yield LabeledPair(record.query, record.title, float(is_relevant), logit)
 
     def report(self) -> str:
-        """Return lines for the user: in how many triples the teacher prefers the title, and how many labels it gave."""
+        """Return lines on the share of triples that the teacher orders alike, and on the labels that it gave."""
         lines = []
         if self.triples:
             lines.append(f"the teacher orders {self.ordered / self.triples:.1%} of the triples as they are")

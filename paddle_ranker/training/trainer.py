@@ -111,7 +111,6 @@ class _Gradients(NamedTuple):
 
     @classmethod
     def of(cls, network: nn.Layer) -> _Gradients:
-        """Return a network's gradients after a backward pass."""
         gradients = gradients_of(network)
         return cls(gradients, squared_norm(gradients) if gradients else None)
 
@@ -275,7 +274,7 @@ class _Trainer:
         return dict(zip(names, sums[1:].tolist())), gradients
 
     def _seed(self, part: int) -> None:
-        """Seed dropout for a part of the next step's batch; earlier draws and the process have no influence."""
+        """Seed dropout for a part of the next batch, independently of earlier draws and of the process."""
         sequence = np.random.SeedSequence([self.options.seed, self.done.step + 1, part])
         paddle.seed(int(sequence.generate_state(1)[0]))
 
@@ -365,7 +364,7 @@ class _Trainer:
             )
 
     def _await_the_save(self) -> None:
-        """Wait until the first process has saved, since the launcher ends all processes when one ends."""
+        """Wait until the first process has saved; otherwise the launcher would end it together with this process."""
         with nullcontext() if self.processes.is_first else suppress(RankerError):  # the first may be gone already
             self.processes.wait()
 
@@ -527,7 +526,6 @@ def squared_norm(gradients: Sequence[Tensor]) -> Tensor:
 
 @paddle.no_grad()
 def scale_gradients(gradients: Sequence[Tensor], factor: float) -> None:
-    """Multiply the gradients by `factor`, in place."""
     if factor != 1.0:
         for gradient in gradients:
             gradient.scale_(factor)

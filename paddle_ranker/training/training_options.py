@@ -111,10 +111,10 @@ class TrainingOptions(DeviceOptions):
         return {name: value for name, value in asdict(self).items() if name not in self.MAY_CHANGE}
 
 
-def training_main(
+def training_main(  # type: ignore[explicit-any]  # `argv` is optional
     train: Callable[[OptionsT], object], options_class: type[OptionsT], description: Optional[str]
 ) -> Callable[..., int]:
-    """Return the `main(argv=None)` of a training command, which prepares the process and calls `train`."""
+    """Return the `main(argv=None)` of a training command: prepare the process, then call `train`."""
 
     def run(options: OptionsT) -> None:
         runtime.prepare_command(options.cpu_threads)

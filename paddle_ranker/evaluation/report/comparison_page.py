@@ -87,5 +87,5 @@ def _query_by_query(comparison: Comparison, system: System, measure: str) -> dic
 
 
 def as_url(svg: str) -> str:
-    """Return an SVG picture as a data URL; as a separate image its element ids cannot clash with another picture's."""
+    """Return an SVG picture as a data URL. As an image, its element ids cannot clash with those of other pictures."""
     return f"data:image/svg+xml;base64,{base64.b64encode(svg.encode('utf-8')).decode('ascii')}"

@@ -30,12 +30,11 @@ class QueryDifference:
 
     @property
     def difference(self) -> float:
-        """The system's value minus the reference's."""
         return self.value - self.reference_value
 
     @property
     def outcome(self) -> str:
-        """The system's outcome: "win", "loss" or "tie"."""
+        """ "win", "loss" or "tie" of the system."""
         if abs(self.difference) <= TIE:
             return "tie"
         return "win" if self.sign * self.difference > 0 else "loss"

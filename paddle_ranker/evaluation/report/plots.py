@@ -74,7 +74,6 @@ def drawing() -> Iterator[None]:
 
 
 def svg_of(picture: Figure) -> str:
-    """Return a picture as an SVG element."""
     stream = io.StringIO()
     picture.savefig(stream, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
     text = stream.getvalue()

@@ -58,7 +58,7 @@ def p_text(p_value: Optional[float]) -> str:
 
 
 def verdicts(comparison: Comparison, measure: str = "ndcg@10") -> list[str]:
-    """Return the `verdict` of each system but the reference in `measure`; if it was not measured, in the first one."""
+    """Return the `verdict` of each system except the reference in `measure`, else in the first measure."""
     measure = measure if measure in comparison.measures else comparison.measures[0]
     return [verdict(comparison, system.name, measure) for system in comparison.others]
 

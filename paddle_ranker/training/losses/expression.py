@@ -47,7 +47,7 @@ class LossExpression:
 
     @property
     def comparisons(self) -> dict[QueryRequirement, list[str]]:
-        """Return the names of the losses that compare titles of a query, by the requirement that they share."""
+        """Names of the losses that compare titles of a query, by their requirement on the titles."""
         needed = dict.fromkeys(loss.compares for loss in LOSSES.values() if loss.compares)
         names = {need: [term.name for term in self.terms if term.loss.compares == need] for need in needed}
         return {need: losses for need, losses in names.items() if losses}

@@ -67,12 +67,11 @@ class Loss:  # type: ignore[explicit-any]  # the function's parameters name its 
 
     @cached_property
     def arguments(self) -> tuple[str, ...]:
-        """Return the names of the function's parameters."""
         return tuple(inspect.signature(self.function).parameters)
 
     @property
     def teacher(self) -> bool:
-        """Return True if it learns from a teacher's logits, not from labels."""
+        """Whether the loss learns from a teacher's logits instead of labels."""
         return "teacher" in self.arguments
 
     @property

@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
 
 def constant(values: Numbers, like: Tensor) -> Tensor:
-    """Return values as a tensor of the dtype of `like`."""
     import paddle
 
     return paddle.to_tensor(np.asarray(values), dtype=like.dtype)

@@ -35,8 +35,7 @@ def evaluate(options: EvaluateEntailmentOptions) -> None:
     from multimodal_entailment.entailment_scorer import Entailment
     from multimodal_entailment.measures import evaluate_predictions, labels_of
 
-    if options.confusion_plot is not None:
-        check_writable(options.confusion_plot)
+    check_writable(options.confusion_plot)
     model = Entailment.load(
         options.model, LoadOptions.of(options), batch_size=options.batch_size, workers=options.image_workers
     )

@@ -36,8 +36,7 @@ def predict(options: PredictEntailmentOptions) -> None:
     from multimodal_entailment.entailment_scorer import Entailment
     from paddle_ranker.storage.atomic import new_file
 
-    if options.output_file is not None:
-        check_writable(options.output_file)
+    check_writable(options.output_file)
     model = Entailment.load(
         options.model, LoadOptions.of(options), batch_size=options.batch_size, workers=options.image_workers
     )

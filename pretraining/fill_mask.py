@@ -54,8 +54,7 @@ def fill_mask(options: FillMaskOptions) -> None:
     from pretraining.corpus import Corpus
     from pretraining.filler import MaskFiller
 
-    if options.output_file is not None:
-        check_writable(options.output_file)
+    check_writable(options.output_file)
     runtime.select_device(options.device)
     filler = MaskFiller(find_model(options.model))
     if options.sentence is not None:

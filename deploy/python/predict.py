@@ -55,8 +55,7 @@ def predict(options: DeployPredictOptions) -> None:
     from paddle_ranker.scoring.loading import open_model
 
     options = dataclasses.replace(options, model_dir=output_folder(options.model_dir, PROJECT))
-    if options.output_file is not None:
-        check_writable(options.output_file)
+    check_writable(options.output_file)
     tag = os.path.basename(os.path.abspath(options.model_dir))
     if options.cascade is not None:
         with output(options.output_file) as stream:

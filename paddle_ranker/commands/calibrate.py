@@ -22,7 +22,7 @@ from paddle_ranker.errors import CheckpointError, DataError, RankerError, UsageE
 from paddle_ranker.metrics.ranking import RELEVANT
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.pretrained import find_model
-from paddle_ranker.options import LabelOptions, given_of, main_of, option
+from paddle_ranker.options import LabelOptions, given_of, main_of, option, refuse_given
 from paddle_ranker.options.declare import shown_name
 from paddle_ranker.options.input_files import base_names
 from paddle_ranker.retrieval.search_defaults import RANK_TOP, MilvusOptions
@@ -77,15 +77,14 @@ class CalibrateOptions(LabelOptions, RankerOptions, MilvusOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for field in (
-            given_of(self, ("dev_file", "method", "folds", "index", "unjudged", "rank_top", *WINDOWS))
-            if self.remove
-            else ()
-        ):
-            name = "DEV_FILE" if field.name == "dev_file" else shown_name(field)
-            raise UsageError(f"--remove takes a calibration away: leave out {name}, or --remove")
-        for field in given_of(self, ("unjudged", "rank_top", "milvus_uri")) if self.index is None else ():
-            raise UsageError(f"{shown_name(field)} is about an index: add --index, or leave it out")
+        if self.remove:
+            names = ("dev_file", "method", "folds", "index", "unjudged", "rank_top", *WINDOWS)
+            for field in given_of(self, names):
+                raise UsageError(f"--remove takes a calibration away: leave out {shown_name(field)}, or --remove")
+        if self.index is None:
+            refuse_given(
+                self, ("unjudged", "rank_top", "milvus_uri"), "is about an index: add --index, or leave it out"
+            )
         if not self.remove and not self.dev_file:
             raise UsageError("DEV_FILE is required: labelled pairs (query, title, label); only --remove works without")
 

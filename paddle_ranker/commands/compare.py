@@ -15,8 +15,7 @@ from paddle_ranker import runtime
 from paddle_ranker.errors import UsageError
 from paddle_ranker.evaluation.measuring_options import BaselineOptions
 from paddle_ranker.metrics.measures import MEASURES
-from paddle_ranker.options import given_of, json_text, main_of, note, option
-from paddle_ranker.options.declare import shown_name
+from paddle_ranker.options import json_text, main_of, note, option, refuse_given
 from paddle_ranker.options.input_files import require_file
 from paddle_ranker.scoring.scoring_options import OF_MODEL
 
@@ -79,11 +78,9 @@ def run(options: CompareOptions) -> None:
         if is_model(system):
             identify(Path(system)).require(RANKER)
     has_model = any(map(is_model, named.values()))
-    for field in () if has_model else given_of(options, OF_MODEL):
-        raise UsageError(f"{shown_name(field)} is about how a ranker scores: compare a ranker, or leave it out")
-    for path in (options.report, options.plot, options.per_query):
-        if path is not None:
-            check_writable(path)
+    if not has_model:
+        refuse_given(options, OF_MODEL, "is about how a ranker scores: compare a ranker, or leave it out")
+    check_writable(options.report, options.plot, options.per_query)
     runs = {
         path: read_run(path, skip_bad_rows=options.skip_bad_rows).run
         for path in named.values()

@@ -14,8 +14,8 @@ from typing import Optional
 
 from paddle_ranker.data.records import LabeledPair, Pair, Record, RecordFile, Triple, open_as_one_of, write_records
 from paddle_ranker.errors import UsageError, brief
-from paddle_ranker.options import LabelOptions, given_of, main_of, note, option
-from paddle_ranker.options.declare import fields_of, shown_name
+from paddle_ranker.options import LabelOptions, main_of, note, option, refuse_given
+from paddle_ranker.options.declare import fields_of
 from paddle_ranker.options.input_files import paths_of
 from paddle_ranker.progress import Progress
 from paddle_ranker.scoring.scoring_options import ScoringOptions
@@ -68,8 +68,7 @@ def _refuse_local(options: DistillOptions) -> None:
     """Raise `UsageError` for an option about a model folder, which has no effect with `--teacher_url`."""
     of_rows = {field.name for field in fields_of(LabelOptions)}
     of_folders = (field.name for field in fields_of(ScoringOptions) if field.name not in of_rows)
-    for field in given_of(options, of_folders):
-        raise UsageError(f"{shown_name(field)} is about a model folder; with --teacher_url the server decides that")
+    refuse_given(options, of_folders, "is about a model folder; with --teacher_url the server decides that")
 
 
 def open_data(options: DistillOptions) -> list[RecordFile[Record]]:
@@ -101,8 +100,9 @@ def _open_teacher(options: DistillOptions) -> Iterator[Teacher]:
 def _run(options: DistillOptions) -> None:
     check_writable(options.output_file)
     sources = open_data(options)
-    for field in () if any(source.kind is Pair for source in sources) else given_of(options, ["relevant_from"]):
-        raise UsageError(f"{shown_name(field)} makes labels of pairs that have none, and {options.data_file} has none")
+    if not any(source.kind is Pair for source in sources):
+        why = f"makes labels of pairs that have none, and {options.data_file} has none"
+        refuse_given(options, ["relevant_from"], why)
     with _open_teacher(options) as teacher:
         scoring = Scoring(teacher, options.relevant_from)
         count = _score(scoring, sources, options)

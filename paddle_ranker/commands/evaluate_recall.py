@@ -106,9 +106,7 @@ def evaluate(options: EvaluateRecallOptions) -> Comparison:
     from paddle_ranker.evaluation.retrieval import compare_runs, comparison_lines, draw_curves, search_judged
     from paddle_ranker.storage.atomic import check_writable, make_folder
 
-    for path in (options.plot, options.learn_weights):
-        if path is not None:
-            check_writable(path)
+    check_writable(options.plot, options.learn_weights)
     peers = {
         name: read_run(path, skip_bad_rows=options.skip_bad_rows).run
         for name, path in (name_systems(options.runs).items() if options.runs else ())

@@ -98,8 +98,7 @@ def run(options: MakeTriplesOptions) -> None:
 
 
 def _run(options: MakeTriplesOptions) -> None:
-    for path in filter(None, (options.output_file, options.dev_file)):
-        check_writable(path)
+    check_writable(options.output_file, options.dev_file)
     graded = RecordFile(options.input_file, LabeledPair, options)
     groups, gaps = without_gaps(group_by_query(graded))
     if graded.skipped:

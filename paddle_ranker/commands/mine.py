@@ -27,8 +27,7 @@ from paddle_ranker.lexical.tokens import TOKENIZERS
 from paddle_ranker.model.load_options import ON_CPU, LoadOptions
 from paddle_ranker.model.model_folder import TOWER, identify
 from paddle_ranker.model.tower import TEXT
-from paddle_ranker.options import LabelOptions, RayOptions, given_of, main_of, note, note_counts, option
-from paddle_ranker.options.declare import shown_name
+from paddle_ranker.options import LabelOptions, RayOptions, given_of, main_of, note, note_counts, option, refuse_given
 from paddle_ranker.options.input_files import folder_of, join_files, paths_of
 from paddle_ranker.progress import Progress
 from paddle_ranker.retrieval.candidate_indexes import CandidateIndex, Document, Hits, IndexOptions, TowerIndex
@@ -151,11 +150,11 @@ class MineOptions(LabelOptions, ScoringOptions, MilvusOptions, RayOptions):
         if self.words is not None and not (kind is not None and kind.compares_words):
             source = "--index" if self.method is None else f"--method {self.method}"
             raise UsageError(f"--words {self.words}: {source} finds candidates otherwise than by these; leave it out")
-        for field in () if self.ranker or self.tower or self.index else given_of(self, OF_MODEL):
-            raise UsageError(f"{shown_name(field)} is about how a model computes: add --ranker or --tower")
-        for field in given_of(self, ("rerank", "max_score_ratio", "margin", "positive_label", *WINDOWS)):
-            if not (self.ranker or (self.tower and field.name in ("max_score_ratio", "margin"))):
-                raise UsageError(f"{shown_name(field)} is about a ranker's scores: add --ranker, or leave it out")
+        if not (self.ranker or self.tower or self.index):
+            refuse_given(self, OF_MODEL, "is about how a model computes: add --ranker or --tower")
+        if not self.ranker:
+            names = ("rerank", "positive_label", *WINDOWS, *(() if self.tower else ("max_score_ratio", "margin")))
+            refuse_given(self, names, "is about a ranker's scores: add --ranker, or leave it out")
         is_beir = os.path.isdir(self.queries)
         if is_beir and self.index is None:
             raise UsageError(f"--queries {self.queries}: a BEIR folder's documents are those of --index; give that too")

@@ -207,8 +207,7 @@ def report_of(log: CountedLog, top: int) -> dict[str, Any]:
 def run(options: ReportSearchesOptions) -> None:
     from paddle_ranker.storage.atomic import check_writable
 
-    if options.report is not None:
-        check_writable(options.report)
+    check_writable(options.report)
     log = CountedLog(options.log, options.since, options.until)
     if not log.all.searches:
         left = "; ".join(f"{name}: {count:,}" for name, count in log.left_out.items() if count)

@@ -18,8 +18,7 @@ from paddle_ranker import runtime
 from paddle_ranker.data.formats import JSON_EXTENSIONS
 from paddle_ranker.errors import UsageError, brief, listed, quoted, spelling_hint
 from paddle_ranker.model.load_options import LoadOptions
-from paddle_ranker.options import given_of, json_text, main_of, note, option
-from paddle_ranker.options.declare import shown_name
+from paddle_ranker.options import json_text, main_of, note, option, refuse_given
 from paddle_ranker.progress import Progress
 from paddle_ranker.retrieval.fusion import FUSIONS, RRF_K, parse_fusion
 from paddle_ranker.retrieval.places import shown_place
@@ -79,10 +78,8 @@ class SearchingOptions(ScoringOptions, MilvusOptions):
         super().__post_init__()
         if self.literal and self.synonyms is not None:
             raise UsageError("--literal searches words as they are written, without --synonyms: leave one out")
-        for field in given_of(self, _RANKED) if self.ranker is None else ():
-            raise UsageError(
-                f"{shown_name(field)} is about how a ranker scores or orders: add --ranker, or leave it out"
-            )
+        if self.ranker is None:
+            refuse_given(self, _RANKED, "is about how a ranker scores or orders: add --ranker, or leave it out")
 
     def settings(self) -> SearchSettings:
         from dataclasses import replace
@@ -224,8 +221,7 @@ def search(options: SearchOptions) -> None:
     from paddle_ranker.storage.prefetch import chunks
     from paddle_ranker.storage.streams import output_free_for
 
-    if options.output_file is not None:
-        check_writable(options.output_file)
+    check_writable(options.output_file)
     queries = {"1": options.query or ""}
     if options.input_file is not None:
         queries = read_queries(options.input_file, options)

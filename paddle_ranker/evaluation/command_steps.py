@@ -31,9 +31,7 @@ def score_measured_pairs(options: EvaluateOptions) -> tuple[ScoringRanker, Measu
     Prints notes on rows ignored and texts truncated. Before anything is scored, raises `DataError` for a file that is
     malformed or has one class only, `CheckpointError` if the ranker cannot be opened.
     """
-    for path in (options.scores_file, options.qrels_file):
-        if path is not None:
-            check_writable(path)
+    check_writable(options.scores_file, options.qrels_file)
     pairs = read_measured_pairs(options, {})
     for line in pairs.notes:
         note(line)

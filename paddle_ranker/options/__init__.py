@@ -35,6 +35,7 @@ from paddle_ranker.options.declare import ThreadOptions as ThreadOptions
 from paddle_ranker.options.declare import given_of as given_of
 from paddle_ranker.options.declare import option as option
 from paddle_ranker.options.declare import redeclare as redeclare
+from paddle_ranker.options.declare import refuse_given as refuse_given
 from paddle_ranker.options.declare import require_ray_device as require_ray_device
 from paddle_ranker.options.parser import options_from as options_from
 from paddle_ranker.options.parser import parse_options as parse_options

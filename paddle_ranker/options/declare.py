@@ -112,6 +112,12 @@ def given_of(options: Options, names: Iterable[str]) -> list[dataclasses.Field[A
     return [fields[name] for name in names if getattr(options, name) != fields[name].default]
 
 
+def refuse_given(options: Options, names: Iterable[str], why: str) -> None:
+    """Raise `UsageError` with the name of the first option among `names` that is not the default, and `why`."""
+    for field in given_of(options, names):
+        raise UsageError(f"{shown_name(field)} {why}")
+
+
 def annotations_of(options_class: type[Options]) -> Mapping[str, Any]:
     return _types(cast(Any, options_class))  # mypy takes a dataclass's class for unhashable
 

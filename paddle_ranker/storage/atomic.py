@@ -177,15 +177,20 @@ def link_or_copy(source: Union[str, Path], target: Union[str, Path]) -> None:
         shutil.copy2(source, target)
 
 
-def check_writable(path: Union[str, Path]) -> None:
-    """Raise `DataError` if `path` cannot be written to; for commands to call before long work."""
-    if is_stream(path):
-        if not (is_standard_output(path) or os.access(path, os.W_OK)):
-            raise DataError(f"{path}: cannot be written to; name a file that can")
-        return
-    target = os.path.realpath(path)
-    if os.path.isdir(target) or not os.access(os.path.dirname(target), os.W_OK):
-        raise DataError(f"{path}: cannot be written there; name a file in a folder that exists and can be written to")
+def check_writable(*paths: Union[str, Path, None]) -> None:
+    """Raise `DataError` if one of the paths, other than None, cannot be written to; call it before long work."""
+    for path in paths:
+        if path is None:
+            continue
+        if is_stream(path):
+            if not (is_standard_output(path) or os.access(path, os.W_OK)):
+                raise DataError(f"{path}: cannot be written to; name a file that can")
+            continue
+        target = os.path.realpath(path)
+        if os.path.isdir(target) or not os.access(os.path.dirname(target), os.W_OK):
+            raise DataError(
+                f"{path}: cannot be written there; name a file in a folder that exists and can be written to"
+            )
 
 
 def point(link: Path, target: Path) -> None:

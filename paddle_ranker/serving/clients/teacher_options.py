@@ -9,8 +9,8 @@ from typing import ClassVar, Optional
 from urllib.parse import parse_qsl, urlsplit
 
 from paddle_ranker.errors import UsageError, brief
-from paddle_ranker.options import Options, given_of, option
-from paddle_ranker.options.declare import fields_of, shown_name
+from paddle_ranker.options import Options, option, refuse_given
+from paddle_ranker.options.declare import fields_of
 from paddle_ranker.serving.http.rerank_formats import RERANK_PROTOCOLS
 
 AUTO = "auto"
@@ -61,8 +61,7 @@ class TeacherOptions(Options):
         super().__post_init__()
         if self.teacher_url is None:
             of_http = (field.name for field in fields_of(TeacherOptions) if field.name.startswith("teacher_"))
-            for field in given_of(self, of_http):
-                raise UsageError(f"{shown_name(field)} is about a teacher over HTTP: add --teacher_url")
+            refuse_given(self, of_http, "is about a teacher over HTTP: add --teacher_url")
             return
         _check_url(self.teacher_url)
 

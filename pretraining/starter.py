@@ -22,6 +22,7 @@ _NARROW, _SPREAD = 256, 0.06
 
 def pretrain(texts: Iterable[str], config: EncoderConfig, tokenizer: Path, steps: int, seed: int) -> dict[str, Any]:
     """Train an encoder with the configuration `config` on texts as a masked language model; return its parameters."""
+    from paddle_ranker.data.formats import write_rows
     from paddle_ranker.model.parameters import PARAMETERS_FILE, load_arrays
     from pretraining.mlm_options import TrainMlmOptions
     from pretraining.train_mlm import train
@@ -31,10 +32,8 @@ def pretrain(texts: Iterable[str], config: EncoderConfig, tokenizer: Path, steps
         config = replace(config, initializer_range=_SPREAD)
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)
-        with (work / "texts.jsonl").open("w", encoding="utf-8") as stream:
-            for text in dict.fromkeys(texts):
-                if text.strip():
-                    stream.write(json.dumps({"text": text}, ensure_ascii=False) + "\n")
+        rows = ((text,) for text in dict.fromkeys(texts) if text.strip())
+        write_rows(str(work / "texts.jsonl"), ("text",), rows, header=True)
         (work / "shape.json").write_text(json.dumps(asdict(config)), encoding="utf-8")
         result = train(
             TrainMlmOptions(

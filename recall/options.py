@@ -11,7 +11,7 @@ from paddle_ranker.model.pretrained import find_model
 from paddle_ranker.model.tower import POOLINGS
 from paddle_ranker.options import RowOptions, note, option, redeclare
 from paddle_ranker.options.declare import fields_of, shown_name
-from paddle_ranker.options.input_files import join_files
+from paddle_ranker.options.input_files import join_files, split_paths
 from paddle_ranker.serving.clients.teacher_options import TeacherOptions
 from paddle_ranker.training.training_options import AdapterOptions, TrainingOptions
 from recall.loss import MOST_SCALE
@@ -213,7 +213,5 @@ class TaughtTowerOptions(TeacherOptions, TowerTrainingOptions):
     @property
     def compared(self) -> dict[str, str]:
         """Return the paths of every tower training, and the teacher's folders."""
-        from paddle_ranker.training.teachers import split_paths
-
         folders = [] if self.teacher is None else [str(find_model(path)) for path in split_paths(self.teacher)]
         return {**super().compared, **({"teacher": join_files(folders)} if folders else {})}

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from paddle_ranker.errors import UsageError, quoted
 from paddle_ranker.options import Options, main_of, option
+from paddle_ranker.options.input_files import split_paths
 from paddle_ranker.storage.atomic import make_folder
 from paddle_ranker.storage.streams import is_stream, output_free_for
 from paddle_ranker.training.learning_curve import METRICS_FILE, PICTURE_FILE, draw_learning_curves, read_curve
@@ -27,7 +28,7 @@ class CurveOptions(Options):
 
 def run(options: CurveOptions) -> None:
     """Draw the learning curves, also of trainings that still run, and print the picture's path."""
-    folders = list(dict.fromkeys(Path(name) for name in options.runs.split(os.pathsep) if name))
+    folders = list(dict.fromkeys(Path(name) for name in split_paths(options.runs) if name))
     if not folders:
         raise UsageError(f"RUNS {quoted(options.runs)}: name a folder with a {METRICS_FILE}")
     curves = [read_curve(folder / METRICS_FILE, name) for folder, name in zip(folders, names_of(folders))]

@@ -7,7 +7,6 @@ paddle-ranker improve --index index --beir judged --output improved
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -216,6 +215,7 @@ def _trained_ranker(
 ) -> SearchEngine:
     """Train a ranker on the pairs that are not held out; return an engine that uses it."""
     from paddle_ranker.commands.command_registry import COMMANDS
+    from paddle_ranker.data.formats import write_rows
     from paddle_ranker.options import options_from
     from paddle_ranker.retrieval.search_engine import SearchEngine
     from paddle_ranker.scoring.ranker import Ranker
@@ -224,11 +224,8 @@ def _trained_ranker(
     training = folder / "training"
     training.mkdir()
     for name, part in (("train", train), ("dev", dev)):
-        with (training / f"{name}.jsonl").open("w", encoding="utf-8") as stream:
-            for pair in part:
-                label = pair.label if name == "train" else pair.whole_label
-                row = {"query": pair.query, "title": pair.title, "label": label}
-                stream.write(json.dumps(row, ensure_ascii=False) + "\n")
+        rows = ((pair.query, pair.title, pair.label if name == "train" else pair.whole_label) for pair in part)
+        write_rows(f"{training}/{name}.jsonl", ("query", "title", "label"), rows, header=True)
     module = COMMANDS["train-ce"].load()
     files = {"train": f"{training}/train.jsonl", "test": f"{training}/dev.jsonl", "model": options.model}
     losses = {"loss": "click_softmax" if options.log is not None else "listnet", "fractional_labels": True}

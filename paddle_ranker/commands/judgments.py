@@ -6,7 +6,6 @@ paddle-ranker judgments --log log --index index --output judgments --debias ipw 
 
 from __future__ import annotations
 
-import json
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -347,16 +346,18 @@ def _digests(collection: Collection, ids: Sequence[str]) -> dict[str, str]:
 
 
 def _write_pairs(path: Path, part: Sequence[Judgment], titles: Mapping[tuple[str, str], str], *, whole: bool) -> None:
-    with path.open("w", encoding="utf-8") as stream:
-        for judgment in sorted(part, key=lambda judgment: (judgment.query, judgment.position)):
-            label = judgment.whole_label if whole else round(judgment.label, 6)
-            row = {
-                "query": judgment.query,
-                "title": titles[judgment.query, judgment.id],
-                "label": label,
-                "position": judgment.position,
-            }
-            stream.write(json.dumps(row, ensure_ascii=False) + "\n")
+    from paddle_ranker.data.formats import write_rows
+
+    rows = (
+        (
+            judgment.query,
+            titles[judgment.query, judgment.id],
+            judgment.whole_label if whole else round(judgment.label, 6),
+            judgment.position,
+        )
+        for judgment in sorted(part, key=lambda judgment: (judgment.query, judgment.position))
+    )
+    write_rows(str(path), ("query", "title", "label", "position"), rows, header=True)
 
 
 def _write_qrels(folder: Path, part: Sequence[Judgment], texts: Mapping[str, str]) -> None:

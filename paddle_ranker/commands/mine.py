@@ -28,7 +28,7 @@ from paddle_ranker.model.load_options import ON_CPU, LoadOptions
 from paddle_ranker.model.model_folder import TOWER, identify
 from paddle_ranker.model.tower import TEXT
 from paddle_ranker.options import LabelOptions, RayOptions, given_of, main_of, note, note_counts, option, refuse_given
-from paddle_ranker.options.input_files import folder_of, join_files, paths_of
+from paddle_ranker.options.input_files import folder_of, join_files, paths_of, split_paths
 from paddle_ranker.progress import Progress
 from paddle_ranker.retrieval.candidate_indexes import CandidateIndex, Document, Hits, IndexOptions, TowerIndex
 from paddle_ranker.retrieval.search_defaults import MilvusOptions
@@ -360,7 +360,7 @@ def _mine_by_actors(options: MineOptions, queries: int) -> tuple[int, Counter[st
 
     Returns the number of rows, the miners' counts, and for each ranker the truncated pairs by kind of truncation.
     """
-    rankers = options.ranker.split(os.pathsep) if options.ranker else []
+    rankers = split_paths(options.ranker) if options.ranker else []
     contents = {"queries": options.queries, "corpus": options.corpus, "tower": options.tower}
     # These files, one for each shard, name segments that never change.
     indexes = sorted(map(str, Path(options.index).rglob("index.json"))) if options.index else []

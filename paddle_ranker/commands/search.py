@@ -19,6 +19,7 @@ from paddle_ranker.data.formats import JSON_EXTENSIONS
 from paddle_ranker.errors import UsageError, brief, listed, quoted, spelling_hint
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.options import json_text, main_of, note, option, refuse_given
+from paddle_ranker.options.input_files import split_paths
 from paddle_ranker.progress import Progress
 from paddle_ranker.retrieval.fusion import FUSIONS, RRF_K, parse_fusion
 from paddle_ranker.retrieval.places import shown_place
@@ -144,7 +145,7 @@ def open_search_engine(options: SearchingOptions) -> SearchEngine:
 
     tower = LoadOptions(device=options.device, threads=options.cpu_threads)
     ranker = ranker_of(options) if options.ranker is not None else None
-    folders = [] if os.path.exists(options.index) else options.index.split(os.pathsep)
+    folders = split_paths(options.index)
     engine = SearchEngine.open(
         folders if len(folders) > 1 else options.index,
         options.settings(),

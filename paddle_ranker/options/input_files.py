@@ -72,6 +72,11 @@ def base_names(name: Union[str, os.PathLike[str]]) -> str:
     return ", ".join(os.path.basename(path) for path in paths_of(name))
 
 
+def split_paths(paths: str) -> list[str]:
+    """Split paths at `os.pathsep`; an existing path is not split, even if its name contains `os.pathsep`."""
+    return [paths] if os.path.exists(paths) else paths.split(os.pathsep)
+
+
 def join_files(paths: Sequence[str]) -> str:
     """Return the path of one file, or a `SeveralFiles` of several."""
     return paths[0] if len(paths) == 1 else SeveralFiles(paths)

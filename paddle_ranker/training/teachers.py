@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Optional, Protocol
 
 import numpy as np
@@ -17,6 +15,7 @@ from paddle_ranker.encoding.pair_encoder import PairEncoder, shortest
 from paddle_ranker.errors import refuse_text
 from paddle_ranker.metrics.calibration import sigmoid
 from paddle_ranker.model.load_options import LoadOptions
+from paddle_ranker.options.input_files import split_paths
 from paddle_ranker.scoring.scoring_options import ScoringOptions
 
 
@@ -143,8 +142,3 @@ def _titles(record: Record) -> tuple[str, ...]:
 def _single(logits: Iterable[float]) -> list[float]:
     """Round the logits to single precision, in which a ranker computes, so that files become shorter."""
     return [float(str(np.float32(logit))) for logit in logits]
-
-
-def split_paths(paths: str) -> list[str]:
-    """Split paths at `os.pathsep`; an existing path is not split, even if its name contains `os.pathsep`."""
-    return [paths] if Path(paths).exists() else paths.split(os.pathsep)

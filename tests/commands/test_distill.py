@@ -16,7 +16,8 @@ import pytest
 
 from paddle_ranker.commands.distill import main
 from paddle_ranker.data.records import LabeledPair, Pair, Triple, read_records, write_records
-from paddle_ranker.training.teachers import Scoring, split_paths
+from paddle_ranker.options.input_files import split_paths
+from paddle_ranker.training.teachers import Scoring
 from tests.conftest import REPOSITORY, Call
 from tests.fake_teacher import Server, http, score_of, tei
 from tests.started import started, started_server

@@ -85,8 +85,8 @@ class SearchingOptions(ScoringOptions, MilvusOptions):
     def settings(self) -> SearchSettings:
         from dataclasses import replace
 
-        from paddle_ranker.retrieval.query_parsing import Synonyms
         from paddle_ranker.retrieval.search import SearchSettings
+        from paddle_ranker.retrieval.synonyms import Synonyms
 
         fusion = parse_fusion(self.fusion, self.weights)
         if self.recall_weight is not None:

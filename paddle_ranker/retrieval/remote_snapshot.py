@@ -22,12 +22,14 @@ from paddle_ranker.retrieval.facets import Counts, Facets, FieldSample, FieldSca
 from paddle_ranker.retrieval.filters import Filter
 from paddle_ranker.retrieval.listing import SortedDocument
 from paddle_ranker.retrieval.manifest import WORDS, IndexInfo
-from paddle_ranker.retrieval.query_parsing import ParsedQuery, Synonyms, WordQuery
+from paddle_ranker.retrieval.query_parsing import ParsedQuery
+from paddle_ranker.retrieval.query_rewriting import WordQuery
 from paddle_ranker.retrieval.remote_calls import MergedFacts, ShardCalls
 from paddle_ranker.retrieval.schema import FieldTower
 from paddle_ranker.retrieval.searchable import LookupRequest, StaleSnapshot, phrase_filter_of
 from paddle_ranker.retrieval.shard_service import Facts
 from paddle_ranker.retrieval.sorting import merged, sort_keys
+from paddle_ranker.retrieval.synonyms import Synonyms
 from paddle_ranker.retrieval.turns import locking, reserve
 from paddle_ranker.retrieval.typed_values import CommonTypes, Value
 from paddle_ranker.retrieval.word_search import ASKED, Asked, CountedQuery, Word, WordSearcher, shortest_first

@@ -40,10 +40,12 @@ from paddle_ranker.retrieval.listing import Listing, Position, SortedPosition
 from paddle_ranker.retrieval.manifest import WORDS, IndexInfo
 from paddle_ranker.retrieval.near_duplicates import CONTENT, leaders, sketches_of
 from paddle_ranker.retrieval.places import MOST_PLACES, PlaceInFile, place_of, placed_text
-from paddle_ranker.retrieval.query_parsing import ParsedQuery, Synonyms, WordQuery, parse_query
+from paddle_ranker.retrieval.query_parsing import ParsedQuery, parse_query
+from paddle_ranker.retrieval.query_rewriting import WordQuery
 from paddle_ranker.retrieval.schema import PLACES
 from paddle_ranker.retrieval.search_defaults import DEPTH, RANK_TOP
 from paddle_ranker.retrieval.searchable import LookupRequest, Matching, Snapshot
+from paddle_ranker.retrieval.synonyms import Synonyms
 from paddle_ranker.retrieval.turns import check, checked, once, reserve
 from paddle_ranker.retrieval.typed_values import Value
 from paddle_ranker.retrieval.vector_search import EXACT

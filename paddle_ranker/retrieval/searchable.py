@@ -15,8 +15,10 @@ from paddle_ranker.retrieval.filters import Filter
 from paddle_ranker.retrieval.ingestion import Added
 from paddle_ranker.retrieval.listing import SortedDocument
 from paddle_ranker.retrieval.manifest import IndexInfo
-from paddle_ranker.retrieval.query_parsing import ParsedQuery, Synonyms, WordQuery
+from paddle_ranker.retrieval.query_parsing import ParsedQuery
+from paddle_ranker.retrieval.query_rewriting import WordQuery
 from paddle_ranker.retrieval.schema import FieldTower
+from paddle_ranker.retrieval.synonyms import Synonyms
 from paddle_ranker.retrieval.typed_values import Value
 from paddle_ranker.retrieval.word_search import Asked
 

@@ -27,9 +27,11 @@ from paddle_ranker.retrieval.manifest import VECTORS, WORDS, IndexInfo
 from paddle_ranker.retrieval.matches import FACET_BYTES, Matches
 from paddle_ranker.retrieval.milvus import MilvusSearch
 from paddle_ranker.retrieval.open_segments import Generation, OpenSegment, Place
-from paddle_ranker.retrieval.query_parsing import ParsedQuery, Synonyms, WordQuery
+from paddle_ranker.retrieval.query_parsing import ParsedQuery
+from paddle_ranker.retrieval.query_rewriting import WordQuery
 from paddle_ranker.retrieval.schema import FieldTower
 from paddle_ranker.retrieval.searchable import LookupRequest, phrase_filter_of
+from paddle_ranker.retrieval.synonyms import Synonyms
 from paddle_ranker.retrieval.turns import check, checked, reserve
 from paddle_ranker.retrieval.typed_values import Value
 from paddle_ranker.retrieval.vector_search import check_breadth

@@ -19,7 +19,7 @@ from paddle_ranker.lexical.bm25 import K1, B, idf, length_norm, saturated
 from paddle_ranker.lexical.postings import Postings, TermPostings, text_hashes
 from paddle_ranker.lexical.spelling import WordVocabulary, most_errors
 from paddle_ranker.lexical.tokens import Tokenizer, query_weights, tokenizer_named, weighed
-from paddle_ranker.retrieval.query_parsing import KnownWords, QueryRewriter, WordQuery
+from paddle_ranker.retrieval.query_rewriting import KnownWords, QueryRewriter, WordQuery
 from paddle_ranker.retrieval.top_k import Best
 from paddle_ranker.retrieval.turns import checked
 

@@ -19,11 +19,10 @@ from pypinyin import lazy_pinyin
 from paddle_ranker.errors import DataError, UsageError
 from paddle_ranker.lexical.analyser import Phrase, analyser
 from paddle_ranker.lexical.spelling import WordVocabulary, homophones, lines_of, united
-from paddle_ranker.retrieval import query_parsing
 from paddle_ranker.retrieval.candidate_indexes import Document
 from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.manifest import IndexInfo, WordsInfo
-from paddle_ranker.retrieval.query_parsing import ParsedQuery, Synonyms, _parts, parse_query
+from paddle_ranker.retrieval.query_parsing import ParsedQuery, _parts, parse_query
 from paddle_ranker.retrieval.remote import RemoteCollection
 from paddle_ranker.retrieval.schema import TEXT, Field, Schema, infer
 from paddle_ranker.retrieval.search import Search, SearchSettings
@@ -33,6 +32,7 @@ from paddle_ranker.retrieval.segments import Segment
 from paddle_ranker.retrieval.shard_service import ShardService
 from paddle_ranker.retrieval.shards import open_shards
 from paddle_ranker.retrieval.snapshot import LocalSnapshot
+from paddle_ranker.retrieval.synonyms import Synonyms
 from paddle_ranker.retrieval.turns import Abandoned, Caller
 from tests.checkout import ONCE
 
@@ -632,7 +632,7 @@ def test_no_search_waits_for_the_synonyms(
     with pytest.raises(DataError, match="regular file"):
         Synonyms(pipe)
     file.write_text("laptop => dragon\n", "utf-8")
-    monkeypatch.setattr(query_parsing, "_LOOK_SECONDS", 0.0)
+    monkeypatch.setattr("paddle_ranker.retrieval.synonyms._LOOK_SECONDS", 0.0)
     engine = SearchEngine(collection, SearchSettings(synonyms=(synonyms := Synonyms(file))))
 
     def waiting(self: Synonyms) -> bool:

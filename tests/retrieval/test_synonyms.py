@@ -9,13 +9,13 @@ import pytest
 from paddle_ranker.retrieval.candidate_indexes import Document
 from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.manifest import IndexInfo, WordsInfo
-from paddle_ranker.retrieval.query_parsing import Synonyms
 from paddle_ranker.retrieval.remote import RemoteCollection
 from paddle_ranker.retrieval.schema import Field, Schema
 from paddle_ranker.retrieval.search import SearchSettings
 from paddle_ranker.retrieval.search_engine import SearchEngine
 from paddle_ranker.retrieval.shard_service import ShardService
 from paddle_ranker.retrieval.shards import open_shards
+from paddle_ranker.retrieval.synonyms import Synonyms
 from tests.serving.test_search import Site
 
 pytestmark = pytest.mark.unit

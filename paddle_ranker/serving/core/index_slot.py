@@ -16,10 +16,11 @@ from paddle_ranker.retrieval.candidate_indexes import Document
 from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.fusion import Fusion, parse_fusion
 from paddle_ranker.retrieval.manifest import VECTORS, IndexInfo
-from paddle_ranker.retrieval.query_parsing import ParsedQuery, Synonyms
+from paddle_ranker.retrieval.query_parsing import ParsedQuery
 from paddle_ranker.retrieval.schema import Schema
 from paddle_ranker.retrieval.searchable import LookupRequest, Searchable, ShardError, Snapshot, StaleSnapshot
 from paddle_ranker.retrieval.shards import open_index
+from paddle_ranker.retrieval.synonyms import Synonyms
 from paddle_ranker.retrieval.turns import Reserve
 from paddle_ranker.retrieval.vector_search import check_breadth, search_method
 from paddle_ranker.serving.core.batcher import BatchObserver

@@ -192,8 +192,8 @@ class Phrase:
             text = text[1:].lstrip()
         self.text, self._is_single = text, " " not in text
 
-    def places(self, folded: str) -> Iterator[bool]:
-        """Return, for each occurrence of the phrase's characters in a folded text, whether these are whole words."""
+    def matches(self, folded: str) -> Iterator[bool]:
+        """Yield, for each occurrence of the phrase's characters in a folded text, whether they are whole words."""
         text = folded if self._is_single else " ".join(folded.split())
         return (is_whole(text, *span) for span in occurrences(text, self.text))
 

@@ -1,7 +1,7 @@
 """Explain the scores of a search's documents: what each searcher, feature and signal added, and to which stage's score.
 
     explanation = Explanation(search, search.shown)
-    explanation.signals(place, text, search.shared_words.highlights(text))
+    explanation.signals(row, text, search.shared_words.highlights(text))
     # {"words": {"value": 2.1, "added": 0.4, "to": "fused", "terms": [...]}, "ranker": {...}}
 
 `Index.search` and `/v1/search` answer so with `explain`.
@@ -28,19 +28,19 @@ class Explanation:
 
     Args:
         search: the search.
-        places: the documents' places.
+        rows: the documents' rows.
     """
 
-    def __init__(self, search: Search, places: Sequence[int]):
+    def __init__(self, search: Search, rows: Sequence[int]):
         self._search = search
-        ids, collection = [search.candidates.ids[place] for place in places], search.collection
+        ids, collection = [search.candidates.ids[row] for row in rows], search.collection
         has_words = WORDS in (search.searchers if search.sort else search.candidates.searchers)
         self._terms = collection.explain_words(search.words, ids, search.fusion.fields) if has_words else {}
         self._stands_for = collection.words_given(search.words) if has_words and search.words.extras else {}
         self._parts = None if search.sort else search.fusion.parts(search.candidates)
         self._shares = None if search.sort else search.fusion.shares(search.candidates)
 
-    def signals(self, place: int, text: str, highlights: Sequence[Highlight]) -> Optional[dict[str, dict[str, object]]]:
+    def signals(self, row: int, text: str, highlights: Sequence[Highlight]) -> Optional[dict[str, dict[str, object]]]:
         """Return a document's signals by name, JSON-ready; None if it was sorted and has no word of the query.
 
         A signal has its `value`, the summand that it `added`, and in `to` the stage whose score got this summand;
@@ -49,7 +49,7 @@ class Explanation:
         text: the beginning of the document's text, in which terms are looked for
         highlights: parts of `text` with words of the query
         """
-        search, id = self._search, self._search.candidates.ids[place]
+        search, id = self._search, self._search.candidates.ids[row]
         terms = self._terms.get(id)
         folded = FoldedText(text, search.collection.info.schema.analyser)
         if self._parts is None or self._shares is None:
@@ -58,12 +58,12 @@ class Explanation:
             # In a sorted search, the words' part of a score that does not count.
             explained = _terms(terms, folded, self._stands_for)
             return {WORDS: {"value": sum(terms.values()), "added": 0.0, "to": SORTED, "terms": explained}}
-        by_feature = search.by_feature.get(place)
-        of_searchers = self._parts[place] if by_feature is None else by_feature.searchers
-        signals = _signals(search, place, of_searchers, float(self._shares[place]))
+        by_feature = search.by_feature.get(row)
+        of_searchers = self._parts[row] if by_feature is None else by_feature.searchers
+        signals = _signals(search, row, of_searchers, float(self._shares[row]))
         if terms is not None and WORDS in signals:
             signals[WORDS]["terms"] = _terms(terms, folded, self._stands_for)
-        if place in search.logits:
+        if row in search.logits:
             signals["match"] = {"value": max((highlight.level for highlight in highlights), default=0), "to": RANKED}
         return signals
 
@@ -72,44 +72,44 @@ def explained_results(search: Search) -> list[Result]:
     """Return the results of a search's page with their signals, best first."""
     explanation, highlights_of = Explanation(search, search.shown), search.shared_words.highlights
     return [
-        replace(result, signals=explanation.signals(place, result.text, highlights_of(result.text)))
-        for place, result in zip(search.shown, search.results())
+        replace(result, signals=explanation.signals(row, result.text, highlights_of(result.text)))
+        for row, result in zip(search.shown, search.results())
     ]
 
 
-def _signals(search: Search, place: int, parts: Floats, share: float) -> dict[str, dict[str, object]]:
+def _signals(search: Search, row: int, parts: Floats, share: float) -> dict[str, dict[str, object]]:
     """Return, by searcher or signal, its value for a candidate and its summand of the fused or the final score.
 
-    place: the candidate's index
+    row: the candidate's index
     parts: contribution of each searcher to the fused score, `[searchers]`
     share: the candidate's result of `Fusion.shares`
     """
-    scored = zip(search.candidates.searchers, search.candidates.scores[place].tolist(), parts.tolist())
+    scored = zip(search.candidates.searchers, search.candidates.scores[row].tolist(), parts.tolist())
     signals: dict[str, dict[str, object]] = {
         name: {"value": score, "added": added, "to": FUSED}
-        for (name, score, added), rank in zip(scored, search.candidates.ranks[place].tolist())
+        for (name, score, added), rank in zip(scored, search.candidates.ranks[row].tolist())
         if rank
     }
-    if search.candidates.titles[place]:
-        value, added = float(search.candidates.titles[place]), float(search.candidates.by_titles[place])
+    if search.candidates.titles[row]:
+        value, added = float(search.candidates.titles[row]), float(search.candidates.by_titles[row])
         signals[TITLE_MATCH] = {"value": value, "added": added, "to": WORDS}
-    if search.candidates.titled[place]:
-        signals[TITLE] = {"value": 1.0, "added": float(search.by_whole_title[place]), "to": FUSED}
-    if place in search.by_feature:
+    if search.candidates.titled[row]:
+        signals[TITLE] = {"value": 1.0, "added": float(search.by_whole_title[row]), "to": FUSED}
+    if row in search.by_feature:
         names = search.candidates.searchers
         of_others = {name: added for name, added in zip(names, parts.tolist()) if name not in signals}
-        by_feature = search.by_feature[place]
+        by_feature = search.by_feature[row]
         every = {**by_feature.others, **of_others, "first": by_feature.first}
         signals[FEATURES] = {"value": len(every), "added": sum(every.values()), "to": FUSED, "parts": every}
-    if place in search.logits:
-        logit, weight = search.logits[place], search.fusion.recall_weight
+    if row in search.logits:
+        logit, weight = search.logits[row], search.fusion.recall_weight
         signals["ranker"] = {"value": logit, "added": logit, "to": RANKED}
         if weight:
             signals["recall"] = {"value": share, "added": weight * share, "to": RANKED}
-        if search.candidates.titled[place] and TITLE in search.added:
-            signals[f"{TITLE}_{RANKED}"] = {"value": 1.0, "added": search.added[TITLE][place], "to": RANKED}
+        if search.candidates.titled[row] and TITLE in search.added:
+            signals[f"{TITLE}_{RANKED}"] = {"value": 1.0, "added": search.added[TITLE][row], "to": RANKED}
         for name, signal in search.fusion.signals.items():
-            summand = search.added[name][place]
+            summand = search.added[name][row]
             key = name if signal.is_field else f"{name}_{RANKED}"  # a searcher adds to the fused score, too
             signals[key] = {"value": summand / signal.weight if signal.weight else 0.0, "added": summand, "to": RANKED}
     return signals

@@ -25,7 +25,7 @@ from paddle_ranker.retrieval.content_files import StagedFiles
 from paddle_ranker.retrieval.exact_search import StoredVectors, refuse_unstorable
 from paddle_ranker.retrieval.manifest import VECTORS, SegmentInfo, VectorField, VectorsInfo, is_segment
 from paddle_ranker.retrieval.merging import Source, merge_segments, postings_of
-from paddle_ranker.retrieval.open_segments import Generation, Place
+from paddle_ranker.retrieval.open_segments import Generation, Location
 from paddle_ranker.retrieval.places import pieces_in, pieces_of
 from paddle_ranker.retrieval.schema import MOST_FIELDS, TEXT, FieldTower, Schema
 from paddle_ranker.retrieval.segments import (
@@ -106,10 +106,10 @@ class Naming:
         texts = list(dict.fromkeys(text for row, text in named if row.id is None))
         hashes, documents = text_hashes(texts), []
         ids = {row.id for row in chunk if row.id is not None}
-        matches = ((text, self._now.at(place)) for text, place in self._now.find_texts(texts).items())
+        matches = ((text, self._now.document_at(location)) for text, location in self._now.find_texts(texts).items())
         # A document whose id is that of another row of the chunk is left to that row.
         indexed = {text: document for text, document in matches if document.id not in ids}
-        seen = {texts[place] for segment in self._written for place, _ in segment.rows_of_texts(texts, hashes)}
+        seen = {texts[index] for segment in self._written for index, _ in segment.rows_of_texts(texts, hashes)}
         numbers = iter(self._free_numbers(len({*texts} - {*indexed} - seen), ids))
         for row, text in named:
             if row.id is None and text in seen:
@@ -124,7 +124,7 @@ class Naming:
         document_ids = [*times]
         hashes = text_hashes(document_ids)
         for segment in self._written:
-            again += [document_ids[place] for place, _ in segment.rows_of_ids(document_ids, hashes)]
+            again += [document_ids[index] for index, _ in segment.rows_of_ids(document_ids, hashes)]
         if again:
             raise DataError(f"document {quoted(again[0])}: there are two of this id; give each its own")
         return documents
@@ -136,7 +136,7 @@ class Naming:
             tried = [str(number) for number in range(self.next_id, self.next_id + count)]
             taken = set(self._now.find(tried))
             hashes = text_hashes(tried)
-            taken.update(tried[place] for segment in self._written for place, _ in segment.rows_of_ids(tried, hashes))
+            taken.update(tried[index] for segment in self._written for index, _ in segment.rows_of_ids(tried, hashes))
             free = [number for number in tried if number not in taken and number not in others]
             numbers += free[: count - len(numbers)]
             self.next_id = int(numbers[-1]) + 1 if len(numbers) == count else self.next_id + count
@@ -163,8 +163,8 @@ class Addition:
 
     Attributes:
         segments: the segments that were written.
-        replaced: places of the documents that are to be removed.
-        gone: places of parts that their files no longer have; they are to be removed, too.
+        replaced: locations of documents that are replaced, and so to be removed.
+        gone: locations of parts that their files no longer have, and so to be removed.
     """
 
     def __init__(
@@ -187,8 +187,8 @@ class Addition:
         self._cutter, self._files, self._tower = cutter, files, tower
         self._unfinished, self._prepared, self._write_states = unfinished, prepared, write_states
         self.segments: list[SegmentInfo] = []
-        self.replaced: list[Place] = []
-        self.gone: list[Place] = []
+        self.replaced: list[Location] = []
+        self.gone: list[Location] = []
         self._written: list[Segment] = []
         self._naming = Naming(now, self._written)
         self._unchanged = 0
@@ -242,50 +242,50 @@ class Addition:
         """Group documents by the folder that has a document of their id; new ones go to the smallest folder."""
         if len(self._folders) == 1:
             return {self._folders[0]: list(documents)} if documents else {}
-        places = self._now.find([document.id for document in documents])
+        locations = self._now.find([document.id for document in documents])
         smallest = min(self._folders, key=self._sizes.__getitem__)
         groups = dict[Path, list[Document]]()
         for document in documents:
-            place = places.get(document.id)
-            folder = smallest if place is None else self._now.parts[place.part].segment.folder.parent
+            location = locations.get(document.id)
+            folder = smallest if location is None else self._now.segment_at(location).folder.parent
             groups.setdefault(folder, []).append(document)
         return groups
 
-    def _gone_parts(self) -> Iterator[Place]:
-        """Yield the places of documents that were parts of a file, and that the file, read again, no longer has."""
+    def _gone_parts(self) -> Iterator[Location]:
+        """Yield the locations of documents that were parts of a file, and that the file, read again, no longer has."""
         for part, matched in enumerate(self._matched):
             rows, segment = np.flatnonzero(~matched), self._now.parts[part].segment
             for row, id in zip(rows.tolist(), segment.ids(rows)):
                 file, mark, _ = id.rpartition("#")
                 if (file if mark else id) in self._files.read_ids:
-                    place = Place(part, row)
-                    if self._info.schema.reader_of(self._now.at(place)) is not None:
+                    location = Location(part, row)
+                    if self._info.schema.reader_of(self._now.document_at(location)) is not None:
                         matched[row] = True
-                        yield place
+                        yield location
 
     @property
-    def absent(self) -> list[Place]:
+    def absent(self) -> list[Location]:
         """Places of the documents that the index had before and that no row given to `run` matched; valid after `run`.
 
         Documents of `gone` are not among them.
         """
         rows_of_parts = (np.flatnonzero(~matched).tolist() for matched in self._matched)
-        return [Place(part, row) for part, rows in enumerate(rows_of_parts) for row in rows]
+        return [Location(part, row) for part, rows in enumerate(rows_of_parts) for row in rows]
 
     def _changed(self, chunk: Sequence[Document]) -> list[Document]:
         """Return the documents to store: those that the index lacks, or has with other contents."""
-        places, changed = self._now.find([document.id for document in chunk]), []
+        locations, changed = self._now.find([document.id for document in chunk]), []
         for document in chunk:
-            place = places.get(document.id)
-            if place is not None:
-                self._matched[place.part][place.row] = True
-            old = None if place is None else self._now.at(place)
-            if place is None or old is None:
+            location = locations.get(document.id)
+            if location is not None:
+                self._matched[location.part][location.row] = True
+            old = None if location is None else self._now.document_at(location)
+            if location is None or old is None:
                 changed.append(Document(document.id, document.text, document.fields))
             elif alike(old, document):
                 self._unchanged += 1
             else:
-                self.replaced.append(place)
+                self.replaced.append(location)
                 changed.append(Document(document.id, document.text, document.fields, old.version + 1))
         return changed
 
@@ -331,12 +331,12 @@ class Addition:
             values = _values_of(document, field.name)
             return values, pieces_of(document, schema_field) or [(0, 0)] * len(values)
 
-        places = self._now.find([document.id for document in chunk])
-        values, lenders = [*map(values_of, chunk)], dict[int, Place]()
+        locations = self._now.find([document.id for document in chunk])
+        values, lenders = [*map(values_of, chunk)], dict[int, Location]()
         for number, document in enumerate(chunk):
-            place = places.get(document.id)
-            if place is not None and values_of(self._now.at(place)) == values[number]:
-                lenders[number] = place
+            location = locations.get(document.id)
+            if location is not None and values_of(self._now.document_at(location)) == values[number]:
+                lenders[number] = location
         are_files = schema_field in self._info.schema.files
 
         def inputs(number: int) -> list[Unchecked]:
@@ -361,14 +361,14 @@ class Addition:
         They are copied from an indexed document with the same text or the same id, if the tower reads the same text of
         both documents.
         """
-        schema, spans, lenders = self._info.schema, self._cutter.spans(chunk), dict[int, Place]()
+        schema, spans, lenders = self._info.schema, self._cutter.spans(chunk), dict[int, Location]()
         texts = [schema.identity(document) for document in chunk]
         same_text, same_id = self._now.find_texts(texts), self._now.find([document.id for document in chunk])
         for number, (text, document) in enumerate(zip(texts, chunk)):
-            place = same_text.get(text, same_id.get(document.id))
+            location = same_text.get(text, same_id.get(document.id))
             # Other fields may change; what the tower reads may not.
-            if place is not None and schema.passage(self._now.at(place)) == schema.passage(document):
-                lenders[number] = place
+            if location is not None and schema.passage(self._now.document_at(location)) == schema.passage(document):
+                lenders[number] = location
 
         def inputs(number: int) -> list[Unchecked]:
             return [schema.passage(chunk[number], chunk[number].text[slice(*span)]) for span in spans[number]]
@@ -380,7 +380,7 @@ class Addition:
         field: VectorField,
         chunk: Sequence[Document],
         spans: Sequence[Spans],
-        lenders: Mapping[int, Place],
+        lenders: Mapping[int, Location],
         inputs: Callable[[int], list[Unchecked]],
         vectors_of: Callable[[list[Unchecked]], Vectors],
         most: int,
@@ -388,7 +388,7 @@ class Addition:
         """Return the vectors of documents in a field: copied from the index or an interrupted addition, else computed.
 
         spans: for each document, the (start, end) of each of its vectors
-        lenders: place of the indexed document to copy vectors from, by index in `chunk`
+        lenders: location of the indexed document to copy vectors from, by index in `chunk`
         inputs: called with an index in `chunk`; returns the tower's inputs for that document, one per vector
         vectors_of: called with such inputs; returns their vectors
         most: maximum number of inputs in one call of `vectors_of`
@@ -396,9 +396,9 @@ class Addition:
         name, firsts = field.name, np.cumsum([0, *map(len, spans)])
         vectors, missing = np.empty((int(firsts[-1]), field.info.size), np.float32), list[int]()
         for number in np.flatnonzero(np.diff(firsts)).tolist():
-            place, target = lenders.get(number), vectors[firsts[number] : firsts[number + 1]]
-            lender = None if place is None else self._now.parts[place.part].segment
-            if place is None or lender is None or not _copied(target, spans[number], lender, place.row, name):
+            location, target = lenders.get(number), vectors[firsts[number] : firsts[number + 1]]
+            lender = None if location is None else self._now.segment_at(location)
+            if location is None or lender is None or not _copied(target, spans[number], lender, location.row, name):
                 missing.append(number)
         if self._unfinished is not None:
             texts = [self._info.schema.identity(document) for document in chunk]
@@ -548,8 +548,8 @@ class Unfinished:
             wanted.setdefault(texts[number], []).append(number)
         names, hashes, done = [*wanted], text_hashes(wanted), set[int]()
         for segment in self.segments:
-            for place, row in segment.rows_of_texts(names, hashes):
-                done.update(n for n in wanted[names[place]] if _copied(text_vectors[n], spans[n], segment, row, field))
+            for index, row in segment.rows_of_texts(names, hashes):
+                done.update(n for n in wanted[names[index]] if _copied(text_vectors[n], spans[n], segment, row, field))
         return [number for number in missing if number not in done]
 
     def forget(self) -> None:

@@ -23,9 +23,10 @@ from numpy.typing import NDArray
 
 from paddle_ranker.array_types import Booleans, Floats, Integers, Vectors
 from paddle_ranker.errors import DataError, DependencyError, RankerError, UsageError, brief, quoted
+from paddle_ranker.lexical.postings import text_hashes
 from paddle_ranker.retrieval.exact_search import products_of
 from paddle_ranker.retrieval.manifest import MILVUS, VECTORS, VectorsInfo, is_address
-from paddle_ranker.retrieval.open_segments import Generation, Place
+from paddle_ranker.retrieval.open_segments import Generation, Location
 from paddle_ranker.retrieval.segments import Segment
 from paddle_ranker.retrieval.top_k import best_rows
 from paddle_ranker.retrieval.vector_search import IndexedPart, search_vectors
@@ -232,15 +233,17 @@ class MilvusSearch:
                 self._connected.close()
             self._connected = None
 
-    def change(self, added: Sequence[Segment], gone: Integers, commit: Callable[[], None]) -> None:
-        """Put the vectors of new segments, call `commit`, then drop the rows of `gone` keys that were not added again.
+    def change(self, added: Sequence[Segment], removed: Sequence[str], commit: Callable[[], None]) -> None:
+        """Insert the vectors of new segments, call `commit`, then delete the rows of removed documents.
 
         The keys of all these rows are in a file meanwhile; if the process dies, `repair` finishes the change.
 
+        removed: ids of the removed documents; documents that are added again are kept
         commit: replaces index.json
         """
-        keys = [key_of(segment.hashes_of_rows()) for segment in added]
-        self._write_pending(np.concatenate([gone, *keys]))
+        gone, keys = key_of(text_hashes(removed)), [key_of(segment.hashes_of_rows()) for segment in added]
+        with new_file(inside(self._pending.parent, _PENDING), "wb") as stream:
+            np.save(stream, np.concatenate([gone, *keys]))
         for segment, segment_keys in zip(added, keys):
             for start in range(0, len(segment_keys), _AT_ONCE):
                 stop = min(start + _AT_ONCE, len(segment_keys))
@@ -259,19 +262,16 @@ class MilvusSearch:
         if not os.path.lexists(self._pending):
             return
         keys = np.unique(open_array(inside(self._pending.parent, _PENDING), sys.maxsize)).astype(np.int64)
-        places = _places_of(now, keys)
+        locations = _locations_of(now, keys)
         for number, part in enumerate(now.parts):
-            here = [(key, at.row) for key, at in zip(keys.tolist(), places) if at is not None and at.part == number]
+            here = [(key, location.row) for key, location in zip(keys.tolist(), locations)
+                    if location is not None and location.part == number]  # fmt: skip
             for start in range(0, len(here), _AT_ONCE):
                 batch, rows = np.array(here[start : start + _AT_ONCE], np.int64).T
                 self._rows.put(batch, part.segment.vectors[VECTORS].stored.rows(rows))
-        self._rows.drop(keys[[place is None for place in places]])
+        self._rows.drop(keys[[location is None for location in locations]])
         self._rows.finish()
         self._pending.unlink()
-
-    def _write_pending(self, keys: Integers) -> None:
-        with new_file(inside(self._pending.parent, _PENDING), "wb") as stream:
-            np.save(stream, keys)
 
     def search(
         self, now: Generation, queries: Vectors, k: int, allowed: Optional[Sequence[Booleans]]
@@ -299,9 +299,9 @@ class MilvusSearch:
         left: int,
     ) -> tuple[Integers, Floats]:
         candidates, total = [], 0
-        places = [place for place in _places_of(now, np.array(keys, np.int64)) if place is not None]
+        locations = [location for location in _locations_of(now, np.array(keys, np.int64)) if location is not None]
         for number, (part, _) in enumerate(now.vectors[VECTORS]):
-            rows = np.array([place.row for place in places if place.part == number], np.int64)
+            rows = np.array([location.row for location in locations if location.part == number], np.int64)
             rows = rows if allowed is None else rows[allowed[number][rows]]
             candidates.append((rows[None] + part.first, products_of(part.vectors, rows[None], query[None])))
             total += len(rows)
@@ -316,11 +316,11 @@ class MilvusSearch:
         return search_vectors([IndexedPart(part, None) for part, _ in now.vectors[VECTORS]], queries, k, allowed)
 
 
-def _places_of(now: Generation, keys: Integers) -> list[Optional[Place]]:
-    """Return the places of the live documents of these keys; None for a key without a live document."""
-    places: list[Optional[Place]] = [None] * len(keys)
+def _locations_of(now: Generation, keys: Integers) -> list[Optional[Location]]:
+    """Return the locations of the live documents of these keys; None for a key without a live document."""
+    locations: list[Optional[Location]] = [None] * len(keys)
     for number, part in enumerate(now.parts):
-        for place, row in part.segment.rows_of_hashes(keys.view(np.uint64)):
+        for index, row in part.segment.rows_of_hashes(keys.view(np.uint64)):
             if part.has(row):
-                places[place] = Place(number, row)
-    return places
+                locations[index] = Location(number, row)
+    return locations

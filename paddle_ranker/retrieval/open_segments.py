@@ -65,8 +65,8 @@ class OpenSegment:
         return self.live is None or bool(self.live[row])
 
 
-class Place(NamedTuple):
-    """Location of a document: index of its segment in `Generation.parts`, and row in this segment."""
+class Location(NamedTuple):
+    """Location of a document: index of its segment in `Generation.parts`, and its row in this segment."""
 
     part: int
     row: int
@@ -226,8 +226,8 @@ class Generation:
         for hits in index.search(queries, top_k if allowed is None else max(1, len(index))):
             kept = [*range(len(hits.ids))]
             if allowed is not None:
-                places = self.find(hits.ids)
-                kept = [n for n in kept if allowed[places[hits.ids[n]].part][places[hits.ids[n]].row]]
+                locations = [*map(self.find(hits.ids).__getitem__, hits.ids)]
+                kept = [n for n in kept if allowed[locations[n].part][locations[n].row]]
             results.append(Hits([hits.ids[n] for n in kept[:top_k]], hits.scores[kept[:top_k]]))
         return results
 
@@ -321,18 +321,18 @@ class Generation:
         numbers, scores: numbers and scores of the vectors, best first
         """
         firsts = np.array([indexed.part.first for indexed in self.vectors[name]], np.int64)
-        places: dict[int, tuple[int, Optional[tuple[int, int]]]] = {}
+        best: dict[int, tuple[int, Optional[tuple[int, int]]]] = {}  # rank and passage of the first vector, by document
         owners = (np.searchsorted(firsts, numbers, "right") - 1).tolist()
         for rank, (part, number) in enumerate(zip(owners, numbers.tolist())):
             row, span = number - int(firsts[part]), None
             if (passages := self.parts[part].segment.vectors[name].passages) is not None:
                 row, start, end = passages[row].tolist()
                 span = (start, end) if end else None
-            places.setdefault(self.parts[part].first + row, (rank, span))
-            if len(places) == k:
+            best.setdefault(self.parts[part].first + row, (rank, span))
+            if len(best) == k:
                 break
-        ranks = [rank for rank, _ in places.values()]
-        return np.array([*places], np.int64), scores[ranks], [span for _, span in places.values()]
+        ranks = [rank for rank, _ in best.values()]
+        return np.array([*best], np.int64), scores[ranks], [span for _, span in best.values()]
 
     def hits(self, results: Sequence[tuple[Integers, Floats]]) -> list[Hits]:
         """Convert the numbers and scores of documents, a pair for each query, to hits."""
@@ -346,8 +346,8 @@ class Generation:
             parts = np.searchsorted(self._firsts, numbers, "right") - 1
             for number in np.unique(parts).tolist():
                 part, here = self.parts[number], np.flatnonzero(parts == number)
-                for place, id in zip(here.tolist(), part.segment.ids(numbers[here] - part.first)):
-                    ids[place] = id
+                for index, id in zip(here.tolist(), part.segment.ids(numbers[here] - part.first)):
+                    ids[index] = id
         remaining = iter(ids)
         return [Hits(list(islice(remaining, len(scores))), scores) for _, scores in results]
 
@@ -388,39 +388,38 @@ class Generation:
         (hits,) = self.hits([(numbers, scores)])
         return hits._replace(titles=titles) if titles.any() else hits
 
-    def places(self, numbers: Integers) -> list[Place]:
+    def locations(self, numbers: Integers) -> list[Location]:
+        """Return the locations of documents by their numbers."""
         parts = np.searchsorted(self._firsts, numbers, "right") - 1
         rows = (numbers - self._firsts[parts]).tolist() if len(numbers) else []
-        return [Place(part, row) for part, row in zip(parts.tolist(), rows)]
+        return [Location(part, row) for part, row in zip(parts.tolist(), rows)]
 
-    def find(self, ids: Sequence[str]) -> dict[str, Place]:
-        """Return the places of the documents with these ids, by id; an id that no document has is left out."""
-        hashes, places = text_hashes(ids), {}
+    def find(self, ids: Sequence[str]) -> dict[str, Location]:
+        """Return the locations of the live documents with these ids, by id."""
+        hashes, locations = text_hashes(ids), {}
         for number, part in enumerate(self.parts):
-            for place, row in part.segment.rows_of_ids(ids, hashes):
+            for index, row in part.segment.rows_of_ids(ids, hashes):
                 if part.has(row):
-                    places[ids[place]] = Place(number, row)
-        return places
+                    locations[ids[index]] = Location(number, row)
+        return locations
 
-    def find_texts(self, texts: Sequence[str]) -> dict[str, Place]:
-        """Return the place of the first document with each text, by text; texts that no document has are left out.
+    def find_texts(self, texts: Sequence[str]) -> dict[str, Location]:
+        """Return the location of the first live document with each text, by text.
 
         texts: texts of documents as `Schema.identity` returns them
         """
-        wanted, places = list(dict.fromkeys(texts)), dict[str, Place]()
+        wanted, locations = list(dict.fromkeys(texts)), dict[str, Location]()
         for number, part in enumerate(self.parts):
-            for place, row in part.segment.rows_of_texts(wanted, text_hashes(wanted), part.live):
-                places[wanted[place]] = Place(number, row)
-            wanted = [text for text in wanted if text not in places]
-        return places
+            for index, row in part.segment.rows_of_texts(wanted, text_hashes(wanted), part.live):
+                locations[wanted[index]] = Location(number, row)
+            wanted = [text for text in wanted if text not in locations]
+        return locations
 
-    def keys_of(self, places: Sequence[Place]) -> Integers:
-        """Return the hashes of the ids of the documents at these places, `[n] int64`."""
-        ids = [self.parts[place.part].segment.id(place.row) for place in places]
-        return text_hashes(ids).view(np.int64)
+    def segment_at(self, location: Location) -> Segment:
+        return self.parts[location.part].segment
 
-    def at(self, place: Place) -> Document:
-        return self.parts[place.part].segment.document(place.row)
+    def document_at(self, location: Location) -> Document:
+        return self.segment_at(location).document(location.row)
 
 
 class _Phrases:
@@ -467,16 +466,16 @@ class _Phrases:
     def having(self, number: int, among: Sequence[Booleans]) -> list[Booleans]:
         """Return, for each segment, which of the documents `among` have the phrase at index `number`."""
         following = range(number, len(self._phrases))
-        for place, (part, mask) in enumerate(zip(self._parts, among)):
-            for row in checked(np.flatnonzero(mask & self._may_have[number][place]).tolist()):
+        for index, (part, mask) in enumerate(zip(self._parts, among)):
+            for row in checked(np.flatnonzero(mask & self._may_have[number][index]).tolist()):
                 fields = self._schema.searched(part.segment.document(row))
                 folded = [[fold(text) for text in texts] for fold, texts in zip(self._folds, fields)]
                 for other in checked(following):
-                    may_have = self._may_have[other][place]
+                    may_have = self._may_have[other][index]
                     if may_have[row]:
                         pairs = zip(self._phrases[other], folded)
-                        places = (phrase.places(text) for phrase, texts in pairs for text in texts)
-                        self._have[other][place][row] = any(any(checked(stands)) for stands in places)
+                        matches = (phrase.matches(text) for phrase, texts in pairs for text in texts)
+                        self._have[other][index][row] = any(any(checked(of_text)) for of_text in matches)
                         may_have[row] = False
         return [has & mask for has, mask in zip(self._have[number], among)]
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import NamedTuple, Optional, Protocol, Union
@@ -38,7 +38,7 @@ from paddle_ranker.retrieval.fusion import (
 )
 from paddle_ranker.retrieval.listing import Listing, Position, SortedPosition
 from paddle_ranker.retrieval.manifest import WORDS, IndexInfo
-from paddle_ranker.retrieval.near_duplicates import CONTENT, leaders, sketches_of
+from paddle_ranker.retrieval.near_duplicates import CONTENT, Sketches, leaders, sketches_of
 from paddle_ranker.retrieval.places import MOST_PLACES, PlaceInFile, place_of, placed_text
 from paddle_ranker.retrieval.query_parsing import ParsedQuery, parse_query
 from paddle_ranker.retrieval.query_rewriting import WordQuery
@@ -47,7 +47,6 @@ from paddle_ranker.retrieval.search_defaults import DEPTH, RANK_TOP
 from paddle_ranker.retrieval.searchable import LookupRequest, Matching, Snapshot
 from paddle_ranker.retrieval.synonyms import Synonyms
 from paddle_ranker.retrieval.turns import check, checked, once, reserve
-from paddle_ranker.retrieval.typed_values import Value
 from paddle_ranker.retrieval.vector_search import EXACT
 from paddle_ranker.retrieval.word_search import ASKED, Asked, single_token
 from paddle_ranker.scoring.table_answers import TableAnswer
@@ -102,17 +101,18 @@ class Result:
     """A document that a search returns.
 
     score: the fused score; with a single searcher, its score; 0 if the list is sorted by fields
-    searchers: score and rank by name of each searcher that found the document
+    searchers: score and rank by each searcher that found the document, by its name
     title: the document's title, if the schema has a title field
-    passage: start and end, in code points, of the part of the text that the ranker read. Without a ranker, those of the
+    passage: start and end, in code points, of the part of the text that the ranker read. Without a ranker: of the
         passage whose vector was found, or of the whole text
-    logit, probability: those of the ranker; None if the ranker did not score the document
-    similar: ids of candidates with nearly the same text, which are not shown
+    logit, probability: the ranker's scores; None if the ranker did not score the document
+    similar: ids of candidates that were left out, because their text is nearly the same
     place: the document's place in the file that it was read from: `{"page": 3, "boxes": [[x0, y0, x1, y1], ...]}`,
-        `{"seconds": [[from, to], ...]}` or `{"cells": [[row, column], ...]}`. Boxes, seconds and cells are those of the
-        query's words in the text, or else of `passage`. None for a document that was not read from a file
+        `{"seconds": [[from, to], ...]}` or `{"cells": [[row, column], ...]}`. Boxes, seconds and cells show the query's
+        words in the text, or else `passage`. None for a document that was not read from a file
     answer: cells of a table that answer the query, if the ranker names cells; `place` then has these cells
-    signals: what each searcher, feature and signal added to the scores, see `explanations`; None unless asked for
+    signals: contribution of each searcher, feature and signal to the scores; None unless `explained_results` made the
+        result
     """
 
     id: str
@@ -147,10 +147,10 @@ _WHOLE_LIST = Listing()
 
 
 class Search:
-    """A search of a snapshot, one method per stage, from `begin_lookup` of each searcher to `finish`.
+    """A search of a snapshot, with a method for each stage, from `begin_lookup` of each searcher to `finish`.
 
-    A candidate's place is its index in `candidates`. A stage calls `turns.check` between its steps, which lets other
-    searches run.
+    Documents are named by rows: their indices in `candidates`. A stage calls `turns.check` between its steps, which
+    lets other searches run.
 
     Args:
         collection: the snapshot that is searched.
@@ -158,33 +158,32 @@ class Search:
         searchers: names of the searchers.
         settings: how the snapshot is searched; if `rank_top` is 0, nothing is ranked.
         listing: which documents are shown.
-        like: an example, a document or a file. Each vector field for which it has a vector is searched for this vector.
-            If the query has no words, nothing else is searched. An example that is a document is left out of the
-            results.
+        like: an example, a document or a file. Each vector field in which the example has a vector is searched for this
+            vector; if the query has no words, nothing else is searched. A document that is the example is no result.
 
     Attributes:
         query: the parsed query.
         text: the query's words.
         candidates: the searchers' lists, joined; set by `fuse`.
-        best: best score of each searcher.
-        fused: fused scores, by place. With `Fusion.features`, those of the first documents are by features.
-        fused_rank: rank after fusion, from 1, by place.
-        by_feature: parts of the fused scores by features, by place; set by `order_by_features`.
-        by_whole_title: the part of each fused score for a whole title that is the query, `[candidates]`.
-        order: places, best first; each stage may reorder or shorten this list.
+        best: best score by searcher.
+        fused: fused scores, `[candidates]`; `order_by_features` replaces those of the first documents.
+        fused_rank: rank after fusion, from 1, by row.
+        by_feature: parts of the fused scores by features, by row; set by `order_by_features`.
+        by_whole_title: summand of each fused score for a title that is the query, `[candidates]`.
+        order: rows, best first; each stage may reorder or shorten this list.
         whole: ids of the documents that the ranker reads whole, by index of their text in the result of `to_rank`.
-        passages: spans of the texts that `to_rank` returned, by place.
-        logits, probabilities: the ranker's, by place; set by `rank`.
+        passages: spans of the texts that `to_rank` returned, by row.
+        logits, probabilities: the ranker's scores, by row; set by `rank`.
         is_calibrated: whether `probabilities` are calibrated.
         cut: number of documents below `min_probability`; set by `finish`.
-        shown: places of the documents that are shown.
+        shown: rows of the documents that are shown.
         documents: the documents that are shown, by id.
-        answer_of: function from the index of a text of `to_rank` to the cells of that table that answer the query (None
-            for other texts); None if the ranker names no cells.
-        similar: ids of hidden documents of a group of nearly equal texts, by place of the group's first document.
-        read_by: by searcher whose tower reads only the beginning of the query: code points that it reads.
+        answer_of: called with the index of a text in the result of `to_rank`; returns the cells of this table that
+            answer the query, None for another text. The attribute is None if the ranker names no cells.
+        similar: ids of documents that were left out as near duplicates, by row of the document that is shown for them.
+        read_by: by searcher whose tower cuts the query: number of code points that the tower reads.
         took: milliseconds by stage.
-        degraded: stages that were left out, since they would miss the deadline.
+        degraded: names of stages that were skipped, because they would miss the deadline.
     """
 
     def __init__(
@@ -211,18 +210,18 @@ class Search:
             check_names("group_by", [listing.group_by], [*collection.fields, CONTENT])
         self.like, self.like_vectors = like, dict[str, Vectors]()
         self.logits: dict[int, float] = {}
-        self.added: dict[str, dict[int, float]] = {}  # by signal: summand of each ranked document's logit, by place
+        self.added: dict[str, dict[int, float]] = {}  # by signal: summand of each ranked document's logit, by row
         self.by_feature: dict[int, FeatureParts] = {}
         self.probabilities: dict[int, float] = {}
         self.passages: dict[int, tuple[int, int]] = {}
         self.whole: dict[int, str] = {}
-        self._scored_as: dict[int, int] = {}  # by place of a ranked document: index of its text in `to_rank`
+        self._scored_as: dict[int, int] = {}  # by row of a ranked document: index of its text in `to_rank`
         # By id of a document that was found by a vector: the vector's passage; its piece of a recording (`pieces_of`).
         self._vector_spans, self._pieces = dict[str, Span](), dict[str, Span]()
         self.documents: dict[str, Document] = {}
         self.similar: dict[int, list[str]] = {}
         self.answer_of: Optional[Callable[[int], Optional[TableAnswer]]] = None
-        self._answers = dict[int, Optional[TableAnswer]]()  # by place, for `answer`
+        self._answers = dict[int, Optional[TableAnswer]]()  # by row, for `answer`
         self.read_by: dict[str, int] = {}
         self.took: dict[str, float] = {}
         self.degraded: list[str] = []
@@ -230,7 +229,7 @@ class Search:
         self.best = dict[str, float]()
         self.cut = 0
         self._unfinished: list[int] = []  # the order before `finish`, which may be called again
-        self._begins = 0  # place in `order` of the first document that is shown
+        self._begins = 0  # row in `order` of the first document that is shown
 
     @property
     def is_ranked(self) -> bool:
@@ -263,9 +262,9 @@ class Search:
 
     @once
     def words(self) -> WordQuery:
-        """The query for the search by words; if the searcher `words` is not used, only its clear corrections are added.
+        """The query with corrections and synonyms; with clear corrections alone if words are not searched.
 
-        If only fields of files are searched, nothing is corrected: see `tower_text`.
+        If only fields of files are searched, the query is as typed; see `tower_text`.
         """
         if self.settings.literal or all(map(self._has_files, self.searchers)):
             return WordQuery(self.text, self.text)
@@ -278,12 +277,12 @@ class Search:
 
     @once
     def phrase_filter(self) -> Optional[ParsedQuery]:
-        """The phrases that documents must have, and those that they must not have; None if there is no such phrase."""
+        """The phrases that results must have, and those that they must not have; None without either."""
         return self.collection.phrase_filter(self.query)
 
     @property
     def unfound(self) -> list[str]:
-        """The query's phrases that no document has; the search goes on without them."""
+        """The query's phrases that no document has, and that the search therefore ignores."""
         phrases = () if self.phrase_filter is None else self.phrase_filter.phrases
         return [phrase for phrase in self.query.phrases if phrase not in phrases]
 
@@ -295,8 +294,8 @@ class Search:
     def tower_text(self, searcher: str) -> str:
         """The query as a searcher's tower reads it: as typed for fields of files, else `model_text`.
 
-        Corrections come from the words of the index's texts. Pictures show things that no text names: a poodle is then
-        not a mistyped noodle.
+        Corrections come from the words of the index's texts, but pictures show things that no text names: a poodle is
+        no mistyped noodle.
         """
         return self.text if self._has_files(searcher) else self.model_text
 
@@ -355,10 +354,7 @@ class Search:
         return most + 1 if self.like is not None and self.like.id else most
 
     def fuse(self, hits: Mapping[str, Hits]) -> None:
-        """Fuse the searchers' lists to one; equal scores are ordered by id.
-
-        hits: each searcher's documents, by its name
-        """
+        """Fuse the searchers' hits, by searcher, to one list; equal scores are ordered by id."""
         if self.like is not None and self.like.id:
             hits = {name: searcher_hits.without(self.like.id) for name, searcher_hits in hits.items()}
         self.best = {name: max(hits[name].scores, default=0.0) for name in self.searchers}
@@ -378,20 +374,19 @@ class Search:
     def _set_fused(self, scores: Floats) -> None:
         self.fused: Floats = scores
         self.order = by_score(self.fused, self.candidates.ids)
-        self.fused_rank = {place: rank for rank, place in enumerate(self.order, start=1)}
+        self.fused_rank = {row: rank for rank, row in enumerate(self.order, start=1)}
 
     def list_features(self) -> tuple[list[int], ListFeatures]:
-        """Return the places of the first documents of the fused list, best first, and their features.
+        """Return the rows of the first documents of the fused list, best first, and their features.
 
         The features of a document's text are those of the part that a ranker of 128 tokens would read.
         """
-        top, texts = self.order[:FEATURE_DEPTH], dict[str, str]()
-        documents = self.collection.each([self.candidates.ids[place] for place in top])
-        while batch := dict(islice(documents, _READ_AT_ONCE)):
-            texts.update(zip(batch, (text for _, text in self.read([*batch.values()], EstimatedTokens()))))
+        top, texts = self.order[:FEATURE_DEPTH], dict[int, str]()
+        for documents in self._documents_at(top):
+            texts.update(zip(documents, (text for _, text in self.read([*documents.values()], EstimatedTokens()))))
         tokenize = self.collection.info.schema.analyser
         weights = self._word_weights or dict.fromkeys(tokenize(self.model_text), 1.0)
-        top_texts = [texts.get(self.candidates.ids[place], "") for place in top]
+        top_texts = [texts.get(row, "") for row in top]
         of_texts = list_features(self.model_text, weights, top_texts, tokenize)
         return top, ListFeatures.of(self.candidates, top, self.fused[top], of_texts)
 
@@ -409,9 +404,9 @@ class Search:
         others = fused[self.order[len(top) :]]
         above = float(others.max() - scores.min()) + _ABOVE if len(others) else 0.0
         fused[top], self.by_whole_title[top] = scores + above, titles
-        for number, place in enumerate(top):
+        for number, row in enumerate(top):
             added = dict(zip(features.names[of_searchers:], by_feature[number, of_searchers:].tolist()))
-            self.by_feature[place] = FeatureParts(by_searcher[number], added, above)
+            self.by_feature[row] = FeatureParts(by_searcher[number], added, above)
         self._set_fused(fused)
 
     def find_sorted(self) -> None:
@@ -420,47 +415,47 @@ class Search:
         Called instead of `fuse`.
         """
         after = self.after.last if isinstance(self.after, SortedPosition) else None
-        count = self.offset + self.top_k + 1  # one more tells whether another page follows
+        count = self.offset + self.top_k + 1  # the last document shows that another page follows
         count = count if self.group_by is None else max(self._depth, count)
         self._sorted = self._matches.first(self.sort, count, after, self.where)
         self.candidates = Candidates.unscored([entry.id for entry in self._sorted])
         self._vector_spans, self.fused, self.order = {}, np.zeros(len(self._sorted)), [*range(len(self._sorted))]
 
     def to_rank(self, encoder: Optional[PairEncoder] = None) -> list[str]:
-        """Return the distinct texts of the first documents that the ranker should score, as `read` cuts them.
-
-        Only a few documents are in memory at a time.
-        """
+        """Return the distinct texts for the ranker of the first documents, as `read` cuts them."""
         top, texts, whole = self.order[: self.settings.rank_top], dict[int, str](), list[int]()
-        places = {self.candidates.ids[place]: place for place in top}
-        documents = self.collection.each([*places])
-        while batch := dict(islice(documents, _READ_AT_ONCE)):
-            for id, (span, text) in zip(batch, self.read([*batch.values()], encoder)):
-                self.passages[places[id]], texts[places[id]] = span, text
-                whole += [places[id]] if span == (0, len(batch[id].text)) else []
+        for documents in self._documents_at(top):
+            for (row, document), (span, text) in zip(documents.items(), self.read([*documents.values()], encoder)):
+                self.passages[row], texts[row] = span, text
+                if span == (0, len(document.text)):
+                    whole.append(row)
         reserve(sum(map(sys.getsizeof, texts.values())))
-        # Equal texts have one logit: computed in two batches, it would differ in its last digits, and so would ties.
-        numbers = {text: number for number, text in enumerate(dict.fromkeys(texts[place] for place in top))}
-        self._scored_as = {place: numbers[texts[place]] for place in top}
-        self.whole = {numbers[texts[place]]: self.candidates.ids[place] for place in whole}
+        # Equal texts are scored once: in two batches their logits would differ in the last digits, and not be ties.
+        numbers = {text: number for number, text in enumerate(dict.fromkeys(texts[row] for row in top))}
+        self._scored_as = {row: numbers[texts[row]] for row in top}
+        self.whole = {numbers[texts[row]]: self.candidates.ids[row] for row in whole}
         return list(numbers)
 
-    def read(self, documents: Sequence[Document], encoder: Optional[TokenCounter] = None) -> list[tuple[Span, str]]:
-        """Cut documents for a ranker; return, for each, the span of its text that is read, and the text for the ranker.
+    def _documents_at(self, rows: Sequence[int]) -> Iterator[dict[int, Document]]:
+        """Yield the documents of candidates by row, a few at a time, in any order."""
+        row_of = {self.candidates.ids[row]: row for row in rows}
+        documents = self.collection.each([*row_of])
+        while batch := {row_of[id]: document for id, document in islice(documents, _READ_AT_ONCE)}:
+            yield batch
 
-        The span is the passage whose vector was found, else the whole text. A span that is longer than the ranker can
-        read is cut to the part with most of the query's words. The schema's template makes the text for the ranker from
-        the span.
+    def read(self, documents: Sequence[Document], encoder: Optional[TokenCounter] = None) -> list[tuple[Span, str]]:
+        """Cut documents for a ranker; return, for each document, the span of its text that is read, and the input text.
+
+        The span is the passage whose vector was found, else the whole text. If the ranker cannot read a span whole, the
+        span is cut to the part with most of the query's words. The schema's template makes the input text of the span.
 
         encoder: encoder of the ranker's pairs; None if the ranker reads any length
         """
         refuse_text(documents, "documents", Document)
         kind = encoder.places if isinstance(encoder, PairEncoder) else ""
         passages = {} if kind == CELLS else self._vector_spans  # a part of a table lacks its header
-        schema, spans = (
-            self.collection.info.schema,
-            [passages.get(document.id, (0, len(document.text))) for document in documents],
-        )
+        schema = self.collection.info.schema
+        spans = [passages.get(document.id, (0, len(document.text))) for document in documents]
         room = sys.maxsize if encoder is None else encoder.room_beside(self.model_text)
         long = [number for number, (start, end) in enumerate(spans) if end - start > room]
         if encoder is not None and long:
@@ -471,7 +466,7 @@ class Search:
                 size = characters_for(text, tokens)
                 start, _ = best_span(text, self._word_weights, size, schema.analyser.table)
                 starts.append(spans[number][0] + start)
-                parts.append(text[start : start + 3 * size // 2])  # of which the ranker's tokens tell how much it reads
+                parts.append(text[start : start + 3 * size // 2])  # long enough for `tokens` tokens of the ranker
             for number, tokens, start, part, ends in zip(long, rooms, starts, parts, encoder.token_ends(parts)):
                 spans[number] = start, start + (len(part) if len(ends) <= tokens else int(ends[tokens - 1]))
         if kind == PICTURES:
@@ -497,11 +492,11 @@ class Search:
         return PictureTitle(np.full((1, 1, 3), 255, np.uint8))
 
     def rank(self, logits: Floats, probabilities: Floats, *, is_calibrated: bool = False) -> None:
-        """Order the documents of `to_rank` by the sum of logit, `recall_weight` times share, signals and title bonus.
+        """Order the documents of `to_rank` by the sum of logit, weighted share, signals and title bonus.
 
-        The share is that of `Fusion.shares`, the bonus that of `Fusion.titles_share`. Equal sums are ordered by id.
+        `Fusion.shares`, `Fusion.added` and `Fusion.titles_share` give the summands. Equal sums are ordered by id.
 
-        logits, probabilities: the ranker's for the texts that `to_rank` returned, `[texts]`
+        logits, probabilities: the ranker's scores of the texts that `to_rank` returned, `[texts]`
         is_calibrated: whether the probabilities are calibrated
         """
         self.is_calibrated = is_calibrated
@@ -517,7 +512,7 @@ class Search:
         if titled.any():
             title_scores = self.fusion.titles_share(titled, scores)
             scores, self.added[TITLE] = scores + title_scores, dict(zip(top, title_scores.tolist()))
-        order = by_score(scores, [self.candidates.ids[place] for place in top])
+        order = by_score(scores, [self.candidates.ids[row] for row in top])
         self.order[: len(top)] = [top[number] for number in order]
         self.logits = dict(zip(top, logits.tolist()))
         self.probabilities = dict(zip(top, probabilities.tolist()))
@@ -526,32 +521,32 @@ class Search:
         """Leave out documents below `min_probability`, group the others, and choose the documents that are shown."""
         self._unfinished = self._unfinished or self.order
         order, ids = self._unfinished, self.candidates.ids
-        order = [place for place in order if not self.is_cut(place)]
+        order = [row for row in order if not self.is_cut(row)]
         cut = len(self._unfinished) - len(order)
         before = set[int]()
-        if isinstance(self.after, Position):  # shown documents come first, so that groups keep what they have shown
+        if isinstance(self.after, Position):  # shown documents come first, so that they stay the first of their groups
             is_shown = np.isin(self._hashes(order), self.after.hashes)
-            before = {place for place, is_so in zip(order, is_shown.tolist()) if is_so}
-            order = [*filter(before.__contains__, order), *(place for place in order if place not in before)]
+            before = {row for row, is_so in zip(order, is_shown.tolist()) if is_so}
+            order = [*filter(before.__contains__, order), *(row for row in order if row not in before)]
         if self.group_by is not None:
             order = self._grouped(order, self.group_by)
         self._begins = self.offset
         if isinstance(self.after, SortedPosition):
             self._begins, self.offset = 0, self.after.shown
         elif self.after is not None:
-            self._begins, self.offset = sum(place in before for place in order), len(self.after.hashes)
+            self._begins, self.offset = sum(row in before for row in order), len(self.after.hashes)
         shown = order[self._begins : self._begins + self.top_k]
-        self.documents = self.collection.documents_of([ids[place] for place in shown])
+        self.documents = self.collection.documents_of([ids[row] for row in shown])
         self.cut, self.order, self.shown = cut, order, shown
 
     @once
     def nothing_close(self) -> bool:
         """Whether no document is close to the query.
 
-        With a calibrated ranker: whether every document that it scored has a probability below 0.1. Otherwise: whether
-        no vector searcher's best score is above its floor (see `floors`), and each of the first documents lacks words
-        that make up more than half of the query's weight. Always False for an index of few documents, and for a search
-        that is sorted by fields, of an unfinished word, or with a phrase that documents have.
+        With a calibrated ranker: whether all probabilities are below 0.1. Otherwise: whether no vector searcher's best
+        score is above its floor (see `floors`), and each of the first documents lacks words with more than half of the
+        query's weight. Always False if the index has few documents, if the list is sorted by fields, if the last word
+        is unfinished, and if documents have a phrase of the query.
         """
         has_phrases = self.phrase_filter is not None and self.phrase_filter.phrases
         if self.sort or self.settings.prefix or has_phrases:
@@ -565,34 +560,31 @@ class Search:
         return WORDS not in self.searchers or self._covered_weight() < _COVERED
 
     def _covered_weight(self) -> float:
-        """Return the highest share of the query's weight that the words of one document cover, corrections included.
-
-        Only the first `_FIRST` documents of the list are looked at.
-        """
-        ids = [self.candidates.ids[place] for place in self.order[:_FIRST]]
+        """Return the highest share of the query's weight, with corrections, that one of the first documents covers."""
+        ids = [self.candidates.ids[row] for row in self.order[:_FIRST]]
         explained = self.collection.explain_words(self.words, ids, self.fusion.fields).values()
         weight = self.collection.query_weight(self.words)
         covered = max((sum(map(self._word_weights.__getitem__, tokens)) for tokens in explained), default=0.0)
         return covered / weight if weight else 0.0
 
-    def is_cut(self, place: int) -> bool:
+    def is_cut(self, row: int) -> bool:
         """Return whether a candidate's probability is below `min_probability`; False for an unranked candidate."""
-        return self.probabilities.get(place, 1.0) < self.min_probability
+        return self.probabilities.get(row, 1.0) < self.min_probability
 
     def dropped(self) -> dict[int, int]:
-        """Return the new ranks, by place, of the first `top_k` fused documents that ranking took from the page.
+        """Return the ranks, by row, of documents that would be on the first page without the ranker, but are not.
 
         The ranker moved these documents behind the page, or gave them probabilities below `min_probability`. They are
-        added to `documents`. Documents that grouping hides are left out. Empty unless this is the first page of a
-        ranked list that is not sorted by fields.
+        added to `documents`. Documents that grouping leaves out do not count. Empty for another page than the first,
+        for a list that is not ranked, and for one that is sorted by fields.
         """
         if not self.is_ranked or self.offset or self.after is not None or self.sort:
             return {}
-        ended = {place: rank for rank, place in enumerate(self._unfinished, start=1) if self.is_cut(place)}
-        ended.update((place, rank) for rank, place in enumerate(self.order, start=1) if rank > self.top_k)
+        ended = {row: rank for rank, row in enumerate(self._unfinished, start=1) if self.is_cut(row)}
+        ended.update((row, rank) for rank, row in enumerate(self.order, start=1) if rank > self.top_k)
         fused = sorted(self.fused_rank, key=self.fused_rank.__getitem__)[: self.top_k]
-        ranks = {place: ended[place] for place in fused if place in ended}
-        self.documents.update(self.collection.documents_of([self.candidates.ids[place] for place in ranks]))
+        ranks = {row: ended[row] for row in fused if row in ended}
+        self.documents.update(self.collection.documents_of([self.candidates.ids[row] for row in ranks]))
         return ranks
 
     def position(self) -> Union[Position, SortedPosition, None]:
@@ -608,19 +600,16 @@ class Search:
             before = before[np.isin(before, self._hashes(self._unfinished))]
         return Position(self.is_ranked, before.tobytes() + self._hashes(self.shown).tobytes())
 
-    def _hashes(self, places: Sequence[int]) -> Hashes:
-        return text_hashes([self.candidates.ids[place] for place in places])
-
-    def _values(self, field: str, places: Sequence[int]) -> list[tuple[Value, ...]]:
-        return self.collection.values(field, [self.candidates.ids[place] for place in places])
+    def _hashes(self, rows: Sequence[int]) -> Hashes:
+        return text_hashes([self.candidates.ids[row] for row in rows])
 
     def _grouped(self, order: Sequence[int], field: str) -> list[int]:
-        """Collapse groups: return the places of the first `group_size` documents of each.
+        """Return the rows of the first `group_size` documents of each group, in order.
 
-        A document without a value of the field is a group of its own. If documents are grouped by nearly equal text,
-        sets `similar` to the ids of the others in each group.
+        A document without a value of the field is a group by itself. If documents are grouped by nearly equal text,
+        `similar` gets the ids of the documents that are left out.
 
-        order: places of the documents
+        order: rows of the documents
         """
         self.similar, are_texts = {}, field == CONTENT and CONTENT not in self.collection.fields
         keys: Sequence[object]
@@ -628,40 +617,37 @@ class Search:
             leaders = self._leaders(order)
             keys = leaders
         else:
-            value_keys = (tuple(value.key for value in values) for values in self._values(field, order))
-            keys = [key or place for place, key in zip(order, value_keys)]  # no number is equal to a tuple
+            values_of_documents = self.collection.values(field, [self.candidates.ids[row] for row in order])
+            value_keys = (tuple(value.key for value in values) for values in values_of_documents)
+            keys = [key or row for row, key in zip(order, value_keys)]  # no number is equal to a tuple
         seen, kept = Counter[object](), list[int]()
-        for number, (place, key) in enumerate(zip(order, keys)):
+        for number, (row, key) in enumerate(zip(order, keys)):
             seen[key] += 1
             if seen[key] <= self.group_size:
-                kept.append(place)
+                kept.append(row)
             elif are_texts:
-                self.similar.setdefault(leaders[number], []).append(self.candidates.ids[place])
+                self.similar.setdefault(leaders[number], []).append(self.candidates.ids[row])
         return kept
 
     def _leaders(self, order: Sequence[int]) -> list[int]:
-        """Return, for each document, the place of the first one with nearly the same text: its own, or an earlier one.
+        """Return, for each document, the row of the first document in the order with nearly the same text.
 
-        order: places of the documents
+        order: rows of the documents
         """
         check()
-        rank, sketches, with_text = (
-            {self.candidates.ids[place]: rank for rank, place in enumerate(order)},
-            [],
-            list[int](),
-        )
-        documents = self.collection.each([*rank])
-        while batch := dict(islice(documents, _READ_AT_ONCE)):
-            texts = {rank[id]: document.text for id, document in batch.items() if document.text.strip()}
+        rank = {row: number for number, row in enumerate(order)}
+        sketches, with_text = list[Sketches](), list[int]()
+        for documents in self._documents_at(order):
+            texts = {row: document.text for row, document in documents.items() if document.text.strip()}
             with_text += texts
             sketches.append(sketches_of([*texts.values()]))
         if not with_text:
             return [*order]
         reserve(sum(sketch.nbytes for sketch in sketches))
-        ranks = sorted(range(len(with_text)), key=with_text.__getitem__)
-        first = leaders(np.concatenate(sketches)[ranks])
-        leader_of = {with_text[index]: with_text[ranks[number]] for index, number in zip(ranks, first)}
-        return [order[leader_of.get(rank, rank)] for rank in range(len(order))]
+        by_rank = sorted(range(len(with_text)), key=lambda index: rank[with_text[index]])
+        first = leaders(np.concatenate(sketches)[by_rank])
+        leader_of = {with_text[index]: with_text[by_rank[number]] for index, number in zip(by_rank, first)}
+        return [leader_of.get(row, row) for row in order]
 
     @once
     def _word_weights(self) -> dict[str, float]:
@@ -670,7 +656,10 @@ class Search:
 
     @once
     def _matches(self) -> Matching:
-        """The documents that share a word with the query; if words are not searched, all that pass `phrase_filter`."""
+        """The documents that share a word with the query, or all documents if words are not searched.
+
+        They meet `phrase_filter`.
+        """
         return self.collection.matching(self.words if WORDS in self.searchers else None, self.phrase_filter)
 
     def total(self) -> Optional[int]:
@@ -678,12 +667,13 @@ class Search:
         return self._matches.count(self.where) if WORDS in self.searchers else None
 
     def facets(self, names: Sequence[str]) -> dict[str, dict[str, int]]:
-        """Return, by field, the number of documents with each value (as JSON), among those that `total` counts.
+        """Count the documents of `total` by their values of fields; return counts by field and value (as JSON).
 
-        The most frequent values come first. Many numbers or dates are counted by ranges in ascending order, each a
-        condition for a filter: `{"gte": 2000, "lt": 2010}`. Counts of a field ignore the filter's conditions on that
-        field; otherwise its other values would all have 0. Raises `ParameterError` for a field with too many values,
-        and if words are not searched.
+        The most frequent values come first. Many numbers or dates are counted by ranges in ascending order, written as
+        conditions of a filter: `{"gte": 2000, "lt": 2010}`. A field's counts ignore the filter's conditions on this
+        field; otherwise all other values would have the count 0.
+
+        Raises `ParameterError` for a field with too many values, and if words are not searched.
         """
         refuse_text(names, "names")
         check_names("facets", names, self.collection.fields)
@@ -695,14 +685,14 @@ class Search:
             wanted[name] = Filter(tuple(others)) if others else None
         return self._matches.facets(wanted)
 
-    def span_of(self, place: int) -> Span:
-        """Return the span of a shown document's text that the ranker read; without a ranker, see `Result.passage`."""
-        document = self.documents[self.candidates.ids[place]]
-        return self.passages.get(place) or self._vector_spans.get(document.id, (0, len(document.text)))
+    def span_of(self, row: int) -> Span:
+        """Return `Result.passage` of a shown document."""
+        document = self.documents[self.candidates.ids[row]]
+        return self.passages.get(row) or self._vector_spans.get(document.id, (0, len(document.text)))
 
     @once
     def shared_words(self) -> SharedWords:
-        """Finder of the query's words, their corrections and synonyms in texts."""
+        """Finder of the query's words, corrections and synonyms in texts."""
         analyser = self.collection.info.schema.analyser
         phrases = [
             extra.text for extra in self.words.extras if extra.is_whole and single_token(analyser, extra.text) is None
@@ -710,12 +700,12 @@ class Search:
         words = [extra.text for extra in self.words.extras if extra.text not in phrases]
         return SharedWords("\n".join([self.text, *words]), analyser, phrases)
 
-    def place_in_file(self, place: int, highlights: Optional[Sequence[Highlight]] = None) -> Optional[PlaceInFile]:
+    def place_in_file(self, row: int, highlights: Optional[Sequence[Highlight]] = None) -> Optional[PlaceInFile]:
         """Return `Result.place` of a shown document.
 
         highlights: parts of the document's text with words of the query; None: they are computed
         """
-        document = self.documents[self.candidates.ids[place]]
+        document = self.documents[self.candidates.ids[row]]
         schema = self.collection.info.schema
         if schema.reader_of(document) is None:
             return None
@@ -723,52 +713,49 @@ class Search:
             highlights = self.shared_words.highlights(document.text)
         spans, piece = [(highlight.start, highlight.end) for highlight in highlights], self._pieces.get(document.id)
         if not spans and piece is None:
-            span = self.span_of(place)
+            span = self.span_of(row)
             spans = [span if span != (0, len(document.text)) else self.shared_words.passage(document.text, [])]
         in_file = place_of(document, schema, spans, piece)
-        answer = self.answer(place)
+        answer = self.answer(row)
         if in_file is None or answer is None or not answer.cells:
             return in_file
         return {**in_file, "cells": [[cell.row, cell.column] for cell in answer.cells[:MOST_PLACES]]}
 
-    def answer(self, place: int) -> Optional[TableAnswer]:
-        """Return the cells of a ranked table that answer the query.
-
-        None if the document is no table or is not ranked, or if the ranker names no cells.
-        """
-        if self.answer_of is None or place not in self.logits:
+    def answer(self, row: int) -> Optional[TableAnswer]:
+        """Return the cells of a ranked table that answer the query; None for other documents and rankers."""
+        if self.answer_of is None or row not in self.logits:
             return None
-        if place not in self._answers:
-            self._answers[place] = self.answer_of(self._scored_as[place])
-        return self._answers[place]
+        if row not in self._answers:
+            self._answers[row] = self.answer_of(self._scored_as[row])
+        return self._answers[row]
 
-    def result(self, place: int) -> Result:
+    def result(self, row: int) -> Result:
         candidates = self.candidates
-        document = self.documents[candidates.ids[place]]
-        by_searcher = zip(candidates.searchers, candidates.scores[place].tolist(), candidates.ranks[place].tolist())
-        place_in_file = self.place_in_file(place)
+        document = self.documents[candidates.ids[row]]
+        by_searcher = zip(candidates.searchers, candidates.scores[row].tolist(), candidates.ranks[row].tolist())
+        place_in_file = self.place_in_file(row)
         return Result(
             document.id,
             document.text,
             {name: value for name, value in document.fields.items() if place_in_file is None or name != PLACES},
-            float(self.fused[place]),
+            float(self.fused[row]),
             {name: SearcherScore(score, rank) for name, score, rank in by_searcher if rank},
             self.collection.info.schema.name_of(document),
-            self.span_of(place),
-            self.logits.get(place),
-            self.probabilities.get(place),
-            tuple(self.similar.get(place, ())),
+            self.span_of(row),
+            self.logits.get(row),
+            self.probabilities.get(row),
+            tuple(self.similar.get(row, ())),
             place_in_file,
-            self.answer(place),
+            self.answer(row),
         )
 
     def results(self) -> list[Result]:
         """Return the results of this page, best first."""
-        return [self.result(place) for place in self.shown]
+        return [self.result(row) for row in self.shown]
 
 
 class TokenCounter(Protocol):
-    """Counter of a ranker's tokens in texts, and of the room that a query leaves in a pair; see `PairEncoder`."""
+    """Counter of a ranker's tokens; `PairEncoder` is one."""
 
     def room_beside(self, query: str) -> int: ...
 
@@ -776,7 +763,7 @@ class TokenCounter(Protocol):
 
 
 class EstimatedTokens:
-    """Stand-in for the token counter of a ranker that is not trained yet: pairs of 128 tokens, estimated by script."""
+    """Token counter that estimates tokens by the script of a text, for pairs of 128 tokens."""
 
     def room_beside(self, query: str) -> int:
         return max(_PAIR_TOKENS - _SPECIAL_TOKENS - len(estimated_ends([query])[0]), _PAIR_TOKENS // 2)
@@ -802,9 +789,9 @@ def chosen(info: IndexInfo, settings: SearchSettings, searchers: Optional[tuple[
 
 
 def fitting(fusion: Fusion, searchers: Sequence[str]) -> Fusion:
-    """Return a fusion for these searchers only: without the weights and signals of others.
+    """Return a fusion without the weights and signals of other searchers.
 
-    If all weights would then be 0, all are dropped, so that each is 1.
+    If the remaining weights are all 0, they are dropped, so that each is 1.
     """
     refuse_text(searchers, "searchers")
     signals = {name: signal for name, signal in fusion.signals.items() if signal.is_field or name in searchers}

@@ -1,4 +1,4 @@
-"""A snapshot of an index folder: the documents of one generation, and the methods by which a search reads them."""
+"""Snapshot of an index folder: the documents of one generation, and the methods by which a search reads them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from paddle_ranker.retrieval.ingestion import checked_vectors
 from paddle_ranker.retrieval.manifest import VECTORS, WORDS, IndexInfo
 from paddle_ranker.retrieval.matches import FACET_BYTES, Matches
 from paddle_ranker.retrieval.milvus import MilvusSearch
-from paddle_ranker.retrieval.open_segments import Generation, OpenSegment, Place
+from paddle_ranker.retrieval.open_segments import Generation, Location, OpenSegment
 from paddle_ranker.retrieval.query_parsing import ParsedQuery
 from paddle_ranker.retrieval.query_rewriting import WordQuery
 from paddle_ranker.retrieval.schema import FieldTower
@@ -94,9 +94,9 @@ class LocalSnapshot:
         return self.models.tower(self.info, field)
 
     def like_vectors(self, field: str, like: Like) -> Vectors:
-        """Return the vector of an example in a vector field, `[1, size]`; `[0, size]` if it has none in this field.
+        """Return the vector of an example in a vector field, `[1, size]`; `[0, size]` if the example has no such vector.
 
-        A document with several vectors in the field, such as those of passages, gets their mean.
+        If a document has several vectors in the field, such as those of passages, their mean is returned.
         """
         none = np.empty((0, self.info.vector_fields[field].info.size), np.float32)
         if like.kind:
@@ -106,9 +106,9 @@ class LocalSnapshot:
             except (DataError, ImageError) as error:
                 raise LikeError(str(error)) from error
         now = self.generation
-        place = now.find([like.id]).get(like.id)
-        vectors = None if place is None else now.parts[place.part].segment.vectors.get(field)
-        if place is None or vectors is None or not len(rows := vectors.rows(place.row)):
+        location = now.find([like.id]).get(like.id)
+        vectors = None if location is None else now.segment_at(location).vectors.get(field)
+        if location is None or vectors is None or not len(rows := vectors.rows(location.row)):
             return none
         with now.reading():
             mean: Vectors = vectors.stored.rows(rows).mean(axis=0, keepdims=True, dtype=np.float32)
@@ -121,9 +121,8 @@ class LocalSnapshot:
     def field_values(self, most: int, types: Mapping[str, str] = _NO_TYPES) -> dict[str, FieldSample]:
         """Return a sample of the values of each field, by name.
 
-        most: from a segment with more bytes of a field's values than this, one value is taken, maybe of a removed
-            document
-        types: types by field that several shards agree on; a field without one has the type that fits this shard
+        most: a segment with more bytes of a field's values gives a single value, which a removed document may have
+        types: types by field that several shards agree on; other fields have the type that fits this shard
         """
         now, samples = self.generation, dict[str, FieldSample]()
         for name in self.fields:
@@ -154,7 +153,7 @@ class LocalSnapshot:
         ef, nprobe: breadth of the search in an approximate index of vectors; raises `UsageError` for other searchers
         fields: weights of searched fields, by name, in place of the schema's
         phrase_filter: only documents with its phrases and without its exclusions; see the method `phrase_filter`
-        titles: score titles, too, see `Generation.with_titles`; up to `top_k` documents more are then returned
+        titles: also score titles, see `Generation.with_titles`; up to 2 * `top_k` documents are then returned
         """
         refuse_text(queries, "queries", *ASKED)
         now = self.generation
@@ -187,16 +186,17 @@ class LocalSnapshot:
         return partial(self.search, *request)
 
     def states_of(self, ids: Sequence[str], most: int) -> tuple[list[int], Optional[TextStates]]:
-        """Return the documents with stored states of at most `most` tokens, as indices in `ids`, and the states."""
+        """Return the stored states of documents, where these have at most `most` tokens, and the indices of their ids."""
         refuse_text(ids, "ids")
         now, indices, rows, tokens = self.generation, list[int](), list[tuple[TitleStates, list[int]]](), 0
-        places = now.find(ids)
+        locations = now.find(ids)
         for number, part in enumerate(now.parts):
-            pairs = [(n, places[id].row) for n, id in enumerate(ids) if id in places and places[id].part == number]
+            here = ((n, locations[id]) for n, id in enumerate(ids) if id in locations)
+            pairs = [(n, location.row) for n, location in here if location.part == number]
             if part.segment.states is not None and pairs:
                 lengths = part.segment.states.lengths_of([row for _, row in pairs]).tolist()
                 fitting = [pair for pair, length in zip(pairs, lengths) if 0 < length <= most]
-                indices += [place for place, _ in fitting]
+                indices += [index for index, _ in fitting]
                 rows.append((part.segment.states, [row for _, row in fitting]))
                 tokens += sum(length for length in lengths if length <= most)
         if not indices:
@@ -223,15 +223,15 @@ class LocalSnapshot:
         return None if words is None or words.rewriter is None else words.rewriter.did_you_mean(query)
 
     def phrase_filter(self, query: ParsedQuery) -> Optional[ParsedQuery]:
-        """Return a query's phrases and exclusions as a restriction of the search; None if it has neither.
+        """Return the phrases and exclusions of a query that restrict a search; None without either.
 
-        A phrase is dropped if no document has it together with the phrases before it. A document has a phrase if a
-        searched field has it word for word; case, width and spaces are ignored.
+        A phrase is left out if no document has it together with the phrases before it. A document has a phrase if a
+        searched field has it word for word, apart from case, width and spaces.
         """
         return phrase_filter_of(query, self.generation.found_phrases(query.phrases) if query.phrases else ())
 
     def words_given(self, query: WordQuery) -> dict[str, str]:
-        """Map each token of a correction or a synonym to the part of the query that it stands for."""
+        """Return, by token of a correction or a synonym, the part of the query that it stands for."""
         words = self.generation.words
         return {} if words is None else words.given_of(query)
 
@@ -252,10 +252,9 @@ class LocalSnapshot:
         """
         refuse_text(ids, "ids")
         now = self.generation
-        places, type = now.find(ids), type or now.type_of(field)
+        locations, type = now.find(ids), type or now.type_of(field)
         return [
-            now.parts[place.part].segment.value(field, type, place.row) if (place := places.get(id)) is not None else ()
-            for id in ids
+            now.segment_at(locations[id]).value(field, type, locations[id].row) if id in locations else () for id in ids
         ]
 
     def matching(self, query: Optional[Asked], phrase_filter: Optional[ParsedQuery] = None) -> Matches:
@@ -276,9 +275,11 @@ class LocalSnapshot:
         return Matches(now, masks if kept is None else [mask & is_kept for mask, is_kept in zip(masks, kept)])
 
     def scale(self, field: str, type: str = "") -> FieldScale:
-        """Return the distribution of a field's numbers or dates over live documents; `type` is as for `values`.
+        """Return the distribution of a field's numbers or dates over live documents.
 
-        If a segment has more than a megabyte of the field's values, the result only says that the field `is_large`.
+        If a segment has more than a megabyte of the field's values, only `is_large` is set.
+
+        type: see `values`
         """
         now = self.generation
         is_large = any(part.segment.bytes_of(field) > FACET_BYTES for part in now.parts)
@@ -288,33 +289,33 @@ class LocalSnapshot:
         return now.scaled(field, type or now.type_of(field), masks, FACET_BYTES)
 
     def after(self, id: Optional[str], count: int) -> list[Document]:
-        """Return the first `count` documents that follow an id; None: from the first.
+        """Return the first `count` documents after an id, or from the beginning if the id is None.
 
-        Documents are ordered by the hash of the id, then by id; additions, removals and merges of segments keep this
-        order. If each page begins after the last id of the previous page, a document that stays is shown exactly once,
-        even if the document with that id was removed.
+        Documents are ordered by the hash of the id, then by the id. If each page begins after the last id of the page
+        before, a document that is neither added nor removed meanwhile is on exactly one page. The document with the
+        last id may be removed meanwhile.
         """
         now, key = self.generation, None if id is None else (int(text_hashes([id])[0]), id)
         pages = [part.segment.by_hash(key, part.live, count) for part in now.parts]
         numbered = ([(*entry, number) for entry in page] for number, page in enumerate(pages))
-        places = [Place(number, row) for _, _, row, number in itertools.islice(heapq.merge(*numbered), count)]
-        size = sum(now.parts[place.part].segment.document_bytes([place.row]) for place in places)
+        locations = [Location(number, row) for _, _, row, number in itertools.islice(heapq.merge(*numbered), count)]
+        size = sum(now.segment_at(location).document_bytes([location.row]) for location in locations)
         reserve(_HELD * size)
-        return [now.at(place) for place in checked(places)]
+        return [now.document_at(location) for location in checked(locations)]
 
     def explain_words(
         self, query: Asked, ids: Sequence[str], fields: Mapping[str, float] = _AS_BUILT
     ) -> dict[str, dict[str, float]]:
-        """Return the summands of documents' scores by words: for each id, a dict by token of the query.
+        """Return the summands of documents' scores by words, by id and by token of the query.
 
-        Documents that the index lacks are left out. If words are not searched, the result is empty.
+        Unknown ids are left out. Without words, the dict of each document is empty.
         """
         refuse_text(ids, "ids")
         now, summands = self.generation, dict[str, dict[str, float]]()
-        words, places = now.words_by(fields, _totals_of([query])), now.find(ids)
-        for part in sorted({place.part for place in places.values()}):
-            part_ids = [id for id, place in places.items() if place.part == part]
-            rows = [places[id].row for id in part_ids]
+        words, locations = now.words_by(fields, _totals_of([query])), now.find(ids)
+        for part in sorted({location.part for location in locations.values()}):
+            part_ids = [id for id, location in locations.items() if location.part == part]
+            rows = [locations[id].row for id in part_ids]
             summands.update(zip(part_ids, words.explain(query, part, rows) if words else [{}] * len(part_ids)))
         return summands
 
@@ -323,27 +324,27 @@ class LocalSnapshot:
         return self.documents_of([id])[id]
 
     def documents_of(self, ids: Sequence[str]) -> dict[str, Document]:
-        """Return the documents with these ids, by id; an id that no document has is left out."""
+        """Return the documents with these ids, by id; unknown ids are left out."""
         return dict(self.each(ids, keep=True))
 
     def each(self, ids: Sequence[str], *, keep: bool = False) -> Iterator[tuple[str, Document]]:
-        """Yield (id, document) for these ids; an id that no document has is left out.
+        """Yield (id, document) for these ids, in any order; unknown ids are left out.
 
-        keep: the caller keeps all documents in memory, so their bytes are counted by `turns.reserve`
+        keep: whether the caller keeps all documents in memory, so that `turns.reserve` counts their bytes
         """
         refuse_text(ids, "ids")
         now = self.generation
-        places = now.find(ids)
+        locations = now.find(ids)
         rows: dict[int, list[int]] = {}
-        for place in places.values():
-            rows.setdefault(place.part, []).append(place.row)
+        for location in locations.values():
+            rows.setdefault(location.part, []).append(location.row)
         size = sum(now.parts[part].segment.document_bytes(part_rows) for part, part_rows in rows.items())
         reserve(_HELD * size if keep else 0)
-        for id, place in checked(places.items()):
-            yield id, now.at(place)
+        for id, location in checked(locations.items()):
+            yield id, now.document_at(location)
 
     def missing(self, ids: Iterable[str]) -> list[str]:
-        """Return the ids that no document has, each once, in order."""
+        """Return the distinct ids that no document has, in order."""
         refuse_text(ids, "ids")
         wanted = list(dict.fromkeys(ids))
         existing = self.generation.find(wanted)
@@ -359,14 +360,11 @@ class LocalSnapshot:
             [part.first + np.flatnonzero(part.mask != removed) for part in now.parts] or [np.empty(0, int)]
         )
         numbers = np.random.default_rng(seed).choice(live, min(count, len(live)), replace=False)
-        for place in now.places(numbers):
-            vectors = now.parts[place.part].segment.vectors.get(VECTORS)
-            drawn.append(
-                (
-                    now.at(place),
-                    np.empty(0, np.float32) if vectors is None else vectors.stored.rows(vectors.rows(place.row)[:1])[0],
-                )
-            )
+        for location in now.locations(numbers):
+            vectors, vector = now.segment_at(location).vectors.get(VECTORS), np.empty(0, np.float32)
+            if vectors is not None:
+                vector = vectors.stored.rows(vectors.rows(location.row)[:1])[0]
+            drawn.append((now.document_at(location), vector))
         return drawn
 
     def search_exactly(self, vectors: Vectors, top_k: int, where: Optional[Filter] = None) -> list[Hits]:

@@ -31,7 +31,7 @@ from paddle_ranker.retrieval.ingestion import Added, Addition, Cutter, Unfinishe
 from paddle_ranker.retrieval.latest_snapshot import LatestSnapshot
 from paddle_ranker.retrieval.manifest import VECTORS, Floors, RankerStates, SegmentInfo
 from paddle_ranker.retrieval.merging import first_to_merge, merge_segments
-from paddle_ranker.retrieval.open_segments import OpenSegment, Place
+from paddle_ranker.retrieval.open_segments import Location, OpenSegment
 from paddle_ranker.retrieval.segments import Segment, SegmentData
 from paddle_ranker.retrieval.snapshot import LocalSnapshot
 from paddle_ranker.retrieval.vector_search import index_writers
@@ -241,25 +241,26 @@ class CollectionWriter:
         """Remove the documents with these ids; return how many of them existed. Durable when it returns."""
         refuse_text(ids, "ids")
         with self._changing():
-            places = self._snapshot.generation.find(list(ids))
-            if places:
-                self._replace(list(places.values()))
-            return len(places)
+            locations = self._snapshot.generation.find(list(ids))
+            if locations:
+                self._replace(list(locations.values()))
+            return len(locations)
 
-    def _replace(self, removed: Sequence[Place], added: Sequence[SegmentInfo] = (), next_id: int = 0) -> None:
+    def _replace(self, removed: Sequence[Location], added: Sequence[SegmentInfo] = (), next_id: int = 0) -> None:
         """Commit a generation without the `removed` documents and with the `added` segments; change Milvus likewise."""
         now, segments = self._snapshot.generation, list(self._latest.info.segments)
         files = set[str]()
-        for place in removed if now.info.schema.files else ():
-            files |= now.info.schema.file_names(now.at(place))
-        for number in sorted({place.part for place in removed}):
+        for location in removed if now.info.schema.files else ():
+            files |= now.info.schema.file_names(now.document_at(location))
+        for number in sorted({location.part for location in removed}):
             live = now.parts[number].mask.copy()
-            live[[place.row for place in removed if place.part == number]] = False
+            live[[location.row for location in removed if location.part == number]] = False
             segments[number] = self._segment_info(now.parts[number].segment.folder, live)
         change_milvus, milvus = None, self._snapshot.milvus
         if milvus is not None:
             opened = [Segment(self._index.folder / segment.name, self._latest.info.schema) for segment in added]
-            change_milvus = partial(milvus.change, opened, now.keys_of(removed))
+            gone = [now.segment_at(location).id(location.row) for location in removed]
+            change_milvus = partial(milvus.change, opened, gone)
         self._commit([*segments, *added], next_id, change_milvus)
         self._forget_files(files)
 

@@ -186,7 +186,7 @@ class Merging:
 
     def __init__(self, parts: Sequence[tuple[Postings, Optional[Booleans]]]):
         self._parts = parts
-        self._rows = _new_rows(parts)  # the new number of each document, or -1
+        self._rows = new_rows([(len(postings.lengths), mask) for postings, mask in parts])
         terms = np.unique(np.concatenate([postings.terms for postings, _ in parts]))
         counts = np.zeros(len(terms), np.int64)
         used = [np.zeros(len(postings.pairs), bool) for postings, _ in parts]
@@ -249,10 +249,14 @@ def _united_pairs(
     return distinct, codes
 
 
-def _new_rows(parts: Sequence[tuple[Postings, Optional[Booleans]]]) -> list[Integers]:
+def new_rows(parts: Sequence[tuple[int, Optional[Booleans]]]) -> list[Integers]:
+    """Return, for each part of a merger, the new row of each of its documents; -1 for documents that are left out.
+
+    parts: number of documents of each part, and a mask of the documents to keep, `[documents] bool`, or None for all
+    """
     rows, first = [], 0
-    for postings, mask in parts:
-        kept = np.ones(len(postings.lengths), bool) if mask is None else mask
+    for count, mask in parts:
+        kept = np.ones(count, bool) if mask is None else mask
         rows.append(np.where(kept, np.cumsum(kept) - 1 + first, -1))
         first += int(np.count_nonzero(kept))
     return rows

@@ -65,7 +65,7 @@ class Collection(Closable):
             lock.close()
             raise RankerError(f"{folder}: is an index already; add to it, or name another folder")
         index.write_info(info)
-        return cls(index, Generation(index.folder, info, {}), lock, address_of(info.vectors))
+        return cls(index, Generation(index.folders, info, {}), lock, address_of(info.vectors))
 
     @classmethod
     def open(

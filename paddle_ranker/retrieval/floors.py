@@ -9,17 +9,15 @@ the scores that its best documents have for these queries.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Optional, Protocol
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from paddle_ranker.array_types import Vectors
 from paddle_ranker.errors import refuse_text
 from paddle_ranker.lexical.analyser import pieces
 from paddle_ranker.progress import Progress
-from paddle_ranker.retrieval.candidate_indexes import Document, Hits
 from paddle_ranker.retrieval.manifest import Floors, IndexInfo
+from paddle_ranker.retrieval.snapshot import LocalSnapshot
 from paddle_ranker.unicode.characters import UNIT, UNSPACED, fold
 
 FEWEST = 100  # documents, below which chance cannot be told from an answer
@@ -30,21 +28,10 @@ _UNSPACED_PIECE = 2  # characters of a piece in a script without spaces
 _GROWTH = 2  # floors are measured again when the index has this many times the documents
 
 
-class _Measured(Protocol):
-    """The methods of an index that `measure_floors` calls; see `LocalSnapshot`."""
-
-    @property
-    def info(self) -> IndexInfo: ...
-
-    def search(self, by: str, queries: Vectors, top_k: int) -> list[Hits]: ...
-
-    def sample(self, count: int, seed: int) -> list[tuple[Document, Vectors]]: ...
-
-
 def need_measuring(info: IndexInfo) -> bool:
-    """Return whether floors must be measured: for the first time, or since the index has doubled.
+    """Return whether floors are missing, or were measured before the index doubled.
 
-    Always False for few documents, and without towers.
+    Returns False for few documents, and for an index without towers.
     """
     if info.count < FEWEST or not _fields_with_towers(info):
         return False
@@ -55,18 +42,15 @@ def _fields_with_towers(info: IndexInfo) -> list[str]:
     return [name for name, field in info.vector_fields.items() if field.tower is not None]
 
 
-def measure_floors(index: _Measured, vectors_of: Callable[[str, Sequence[str]], Vectors]) -> Floors:
-    """Search for made-up queries, and return the `Floors` of the vector fields that have a tower.
-
-    vectors_of: called with a vector field and queries; returns the queries' vectors by the field's tower
-    """
+def measure_floors(index: LocalSnapshot) -> Floors:
+    """Search for made-up queries, and return the floors of the vector fields that have a tower."""
     schema = index.info.schema
     texts = [schema.passage(document) for document, _ in index.sample(_QUERIES * _PIECES[1], _SEED)]
     queries, floors = unrelated_queries(texts, _QUERIES, _SEED), dict[str, float]()
     fields = _fields_with_towers(index.info)
     progress: Progress[None] = Progress(desc="floors", unit="query", total=len(queries) * len(fields))
     for name in fields:
-        vectors, best = vectors_of(name, queries), list[float]()
+        vectors, best = index.tower(name).query_vectors(queries), list[float]()
         for start in range(0, len(queries), _AT_ONCE):
             hits = index.search(name, vectors[start : start + _AT_ONCE], 1)
             best += [max(query_hits.scores, default=0.0) for query_hits in hits]
@@ -102,24 +86,9 @@ def _piece(text: str, drawn: np.random.Generator) -> str:
     return run[start : start + _UNSPACED_PIECE]
 
 
-def merged_floors(floors: Sequence[Optional[Floors]]) -> Optional[Floors]:
-    """Merge the floors of shards that are searched as one index: for each vector searcher, the highest of its floors.
-
-    A searcher without a floor in some shard gets none. Returns None if a shard has no floors.
-    """
-    measured = [shard_floors for shard_floors in floors if shard_floors is not None]
-    if not measured or len(measured) < len(floors):
-        return None
-    names = [name for name in measured[0].scores if all(name in shard_floors.scores for shard_floors in measured)]
-    scores = {name: max(shard_floors.scores[name] for shard_floors in measured) for name in names}
-    return Floors(max(shard_floors.documents for shard_floors in measured), scores)
-
-
 def is_nothing_close(best: Mapping[str, float], floors: Floors) -> bool:
-    """Return whether the best document of every vector searcher is at or below the searcher's floor.
+    """Return whether no vector searcher's best score is above the searcher's floor; False if a floor is missing.
 
-    Returns False if a searcher has no floor.
-
-    best: each vector searcher's best score, by its name
+    best: best score by vector searcher
     """
     return all(name in floors.scores and score <= floors.scores[name] for name, score in best.items())

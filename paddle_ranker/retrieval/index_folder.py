@@ -9,10 +9,9 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from paddle_ranker.errors import RankerError
-from paddle_ranker.retrieval.content_files import ContentFiles
+from paddle_ranker.errors import CheckpointError, RankerError
 from paddle_ranker.retrieval.manifest import MANIFEST, IndexInfo, read_manifest, write_manifest
-from paddle_ranker.retrieval.open_segments import Generation, open_generation
+from paddle_ranker.retrieval.open_segments import Generation
 from paddle_ranker.retrieval.segments import Segment
 from paddle_ranker.storage.atomic import locked
 
@@ -32,11 +31,6 @@ class IndexFolder:
     def __init__(self, folder: Path, folders: Sequence[Path] = ()):
         self.folder, self.folders = folder, list(folders) or [folder]
 
-    @property
-    def files(self) -> ContentFiles:
-        """The files in documents' fields, of all `folders`."""
-        return ContentFiles(*self.folders)
-
     def read_info(self) -> IndexInfo:
         return read_manifest(self.folder)
 
@@ -45,11 +39,17 @@ class IndexFolder:
         write_manifest(self.folder, info)
 
     def open_generation(self, opened: dict[str, Segment]) -> Generation:
-        """Open the segments that index.json names now.
+        """Open the segments that index.json names; try again if index.json is replaced, and files deleted, meanwhile.
 
-        opened: segments that are open already, by name; they are not opened again
+        opened: segments that are open already, by name
         """
-        return open_generation(self.folder, opened)
+        while True:
+            info = self.read_info()
+            try:
+                return Generation(self.folders, info, opened)
+            except FileNotFoundError as error:
+                if self.read_info().generation == info.generation:
+                    raise CheckpointError(f"{error.filename}: is missing; copy the index again") from error
 
     def stamp(self) -> tuple[int, ...]:
         """Return inode, time and size of each folder's index.json; these differ once the file is replaced."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -142,6 +142,19 @@ class Floors:
     documents: Count
     scores: dict[str, float]
 
+    @classmethod
+    def merged(cls, floors: Sequence[Optional[Floors]]) -> Optional[Floors]:
+        """Merge the floors of shards: keep the highest floor of each searcher that has a floor in every shard.
+
+        Returns None if a shard has no floors.
+        """
+        measured = [shard_floors for shard_floors in floors if shard_floors is not None]
+        if not measured or len(measured) < len(floors):
+            return None
+        names = [name for name in measured[0].scores if all(name in shard_floors.scores for shard_floors in measured)]
+        scores = {name: max(shard_floors.scores[name] for shard_floors in measured) for name in names}
+        return cls(max(shard_floors.documents for shard_floors in measured), scores)
+
 
 @dataclass(frozen=True)
 class IndexInfo:
@@ -200,6 +213,27 @@ class IndexInfo:
         # Indexes of the same kind may differ in these fields.
         differing = {"segments": (), "generation": 0, "next_id": 1, "columns": {}, "floors": None}
         return dataclasses.replace(other, **differing) == dataclasses.replace(self, **differing)  # type: ignore[arg-type]
+
+    @classmethod
+    def merged(cls, infos: Mapping[str, IndexInfo]) -> IndexInfo:
+        """Merge the contents of the shards' index.json, by the shards' names for messages.
+
+        Raises `UsageError` for shards of different kinds.
+        """
+        first, *_ = infos
+        for name, info in infos.items():
+            if not info.same_kind(infos[first]):
+                raise UsageError(
+                    f"{name}: was built otherwise than {first}, as index info shows; build it with the same tower, "
+                    "words and fields"
+                )
+        return dataclasses.replace(
+            infos[first],
+            segments=tuple(segment for info in infos.values() for segment in info.segments),
+            generation=sum(info.generation for info in infos.values()),
+            next_id=max(info.next_id for info in infos.values()),
+            floors=Floors.merged([info.floors for info in infos.values()]),
+        )
 
     def files(self) -> set[str]:
         """Return the names of the segments' folders and of the files with their removed rows."""

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from paddle_ranker.array_types import Booleans, Integers
-from paddle_ranker.lexical.postings import Merging, Postings
+from paddle_ranker.lexical.postings import Merging, Postings, new_rows
 from paddle_ranker.retrieval.candidate_indexes import Document
 from paddle_ranker.retrieval.exact_search import StoredVectors
 from paddle_ranker.retrieval.faiss_index import FILE
@@ -76,6 +76,10 @@ def merge_segments(
 
 
 def _new_array(path: Path, dtype: np.dtype[np.generic], shape: tuple[int, ...]) -> NDArray[np.generic]:
+    """Return a new array that writes to a file; an empty array cannot be memory-mapped, and is saved at once."""
+    if 0 in shape:
+        np.save(path, np.empty(shape, dtype))
+        return np.empty(shape, dtype)
     array: NDArray[np.generic] = np.lib.format.open_memmap(path, "w+", dtype, shape)  # type: ignore[no-untyped-call]
     return array
 
@@ -84,12 +88,15 @@ def _kept(segment: Segment, mask: Optional[Booleans]) -> int:
     return len(segment) if mask is None else int(np.count_nonzero(mask))
 
 
-def _blocks(source: Source) -> Iterator[Integers]:
-    """Yield the rows that are not removed, in blocks."""
-    segment, mask = source
-    for start in range(0, len(segment), _AT_ONCE):
-        stop = min(start + _AT_ONCE, len(segment))
+def _blocks(count: int, mask: Optional[Booleans]) -> Iterator[Integers]:
+    """Yield the indices below `count` that a mask keeps, in blocks; None keeps all."""
+    for start in range(0, count, _AT_ONCE):
+        stop = min(start + _AT_ONCE, count)
         yield np.arange(start, stop) if mask is None else start + np.flatnonzero(mask[start:stop])
+
+
+def _new_rows(sources: Sequence[Source]) -> list[Integers]:
+    return new_rows([(len(segment), mask) for segment, mask in sources])
 
 
 def _merge_vectors(target: Path, field: str, sources: Sequence[Source], write_index: Optional[WriteIndex]) -> None:
@@ -122,24 +129,22 @@ def _merge_states(target: Path, sources: Sequence[Source], write_states: Optiona
 
 
 def _rows(sources: Sequence[Source]) -> Iterator[tuple[Segment, Integers]]:
-    return ((source[0], rows) for source in sources for rows in _blocks(source))
+    """Yield each segment with its kept rows, in blocks."""
+    return ((segment, rows) for segment, mask in sources for rows in _blocks(len(segment), mask))
 
 
 def _merge_passages(file: Path, field: str, sources: Sequence[Source]) -> int:
     """Write the passages of a vector field, if a segment has any; return the number of vectors."""
     if all(segment.vectors[field].passages is None for segment, _ in sources):
         return sum(_kept(*source) for source in sources)
-    merged, first = [], 0
-    for segment, mask in sources:
-        kept = np.ones(len(segment), bool) if mask is None else mask
-        new = np.cumsum(kept) - 1 + first
-        whole = np.zeros((len(segment), 3), np.int32)
-        whole[:, 0] = np.arange(len(segment))
-        passages = segment.vectors[field].passages
-        spans = whole if passages is None else passages
-        spans = spans[kept[spans[:, 0]]]
-        merged.append(np.column_stack([new[spans[:, 0]], spans[:, 1:]]).astype(np.int32))
-        first += int(np.count_nonzero(kept))
+    merged = list[NDArray[np.int32]]()
+    for (segment, _), new in zip(sources, _new_rows(sources)):
+        spans = segment.vectors[field].passages
+        if spans is None:  # each document has the vector of its whole text
+            spans = np.zeros((len(segment), 3), np.int32)
+            spans[:, 0] = np.arange(len(segment))
+        moved = np.column_stack([new[spans[:, 0]], spans[:, 1:]]).astype(np.int32)
+        merged.append(moved[moved[:, 0] >= 0])
     passages = np.concatenate(merged)
     np.save(file, passages)
     return len(passages)
@@ -149,50 +154,38 @@ def _merge_rows(target: Path, name: str, field: str, sources: Sequence[Source], 
     """Merge an array with one row per vector of a field into a file, and return it memory-mapped."""
     first = sources[0][0].arrays[name]
     merged = _new_array(target / f"{name}.npy", first.dtype, (count, *first.shape[1:]))
-    place = 0
-    for source in sources:
-        for rows in _vector_blocks(source, field):
-            merged[place : place + len(rows)] = source[0].arrays[name][rows]
-            place += len(rows)
+    written = 0
+    for segment, mask in sources:
+        vectors = segment.vectors[field]
+        for rows in _blocks(len(vectors), None if mask is None else vectors.of(mask)):
+            merged[written : written + len(rows)] = segment.arrays[name][rows]
+            written += len(rows)
     return merged
-
-
-def _vector_blocks(source: Source, field: str) -> Iterator[Integers]:
-    """Yield the row numbers of a field's vectors in blocks, without those of removed documents."""
-    vectors, mask = source[0].vectors[field], source[1]
-    kept = None if mask is None else vectors.of(mask)
-    for start in range(0, len(vectors), _AT_ONCE):
-        stop = min(start + _AT_ONCE, len(vectors))
-        yield np.arange(start, stop) if kept is None else start + np.flatnonzero(kept[start:stop])
 
 
 def _merge_blob(target: Path, name: str, offsets: str, sources: Sequence[Source], count: int) -> None:
     """Write the bytes of each document one after the other, and the offset where each begins."""
     starts = _new_array(target / f"{offsets}.npy", np.dtype(np.int64), (count + 1,))
-    place = 0
+    written = 0
     with open(target / name, "wb") as stream:
-        for source in sources:
-            blob, old = source[0].blob(name), source[0].arrays[offsets]
-            for rows in _blocks(source):
-                begins, ends = old[rows], old[rows + 1]
-                # Neighbours are copied together.
-                breaks = np.flatnonzero(np.diff(rows, prepend=-2, append=-2) != 1)
-                for first, last in zip(breaks[:-1].tolist(), (breaks[1:] - 1).tolist()):
-                    stream.write(blob[begins[first] : ends[last]].data)
-                starts[place + 1 : place + 1 + len(rows)] = int(starts[place]) + np.cumsum(ends - begins)
-                place += len(rows)
+        for segment, rows in _rows(sources):
+            blob, old = segment.blob(name), segment.arrays[offsets]
+            begins, ends = old[rows], old[rows + 1]
+            # Neighbours are copied together.
+            breaks = np.flatnonzero(np.diff(rows, prepend=-2, append=-2) != 1)
+            for first, last in zip(breaks[:-1].tolist(), (breaks[1:] - 1).tolist()):
+                stream.write(blob[begins[first] : ends[last]].data)
+            starts[written + 1 : written + 1 + len(rows)] = int(starts[written]) + np.cumsum(ends - begins)
+            written += len(rows)
 
 
 def _merged_hashes(name: str, sources: Sequence[Source]) -> NDArray[np.uint64]:
-    hashes, rows, first = [], [], 0
-    for segment, mask in sources:
-        hashed, row = segment.arrays[name]
-        kept = np.ones(len(segment), bool) if mask is None else mask
-        new = np.cumsum(kept) - 1 + first
-        is_kept = kept[row.astype(np.int64)]
-        hashes.append(hashed[is_kept])
-        rows.append(new[row[is_kept].astype(np.int64)].astype(np.uint64))
-        first += int(np.count_nonzero(kept))
+    hashes, rows = [], []
+    for (segment, _), new in zip(sources, _new_rows(sources)):
+        hashed, old = segment.arrays[name]
+        moved = new[old.astype(np.int64)]
+        hashes.append(hashed[moved >= 0])
+        rows.append(moved[moved >= 0].astype(np.uint64))
     all_hashes, all_rows = np.concatenate(hashes), np.concatenate(rows)
     order = np.lexsort((all_rows, all_hashes))
     return np.stack([all_hashes[order], all_rows[order]])
@@ -201,25 +194,22 @@ def _merged_hashes(name: str, sources: Sequence[Source]) -> NDArray[np.uint64]:
 def _merge_fields(target: Path, sources: Sequence[Source], count: int) -> list[str]:
     """Write the distinct values of each field, and each document's code of its value; return the fields' names."""
     names = sorted({name for segment, _ in sources for name in segment.fields})
-    merged = _new_array(target / "fields.npy", np.dtype(np.int32), (len(names), count)) if names else None
-    if merged is None:
-        np.save(target / "fields.npy", np.empty((0, count), np.int32))
+    merged = _new_array(target / "fields.npy", np.dtype(np.int32), (len(names), count))
     with open(target / "fields.jsonl", "wb") as stream:
         for number, name in enumerate(names):
             merged_codes: dict[str, int] = {}
-            place = 0
+            written = 0
             for segment, mask in sources:
                 codes = segment.codes_of(name)
                 codes = codes if mask is None else codes[mask]
                 values = segment.values_of(name)
                 used = np.zeros(len(values) + 1, bool)
-                used[codes] = True  # -1, no value, is the last place
+                used[codes] = True  # the code -1, for no value, marks the last entry
                 new = np.full(len(values) + 1, -1, np.int32)
                 for code in np.flatnonzero(used[:-1]).tolist():
                     new[code] = merged_codes.setdefault(json.dumps(values[code], ensure_ascii=False), len(merged_codes))
-                assert merged is not None
-                merged[number, place : place + len(codes)] = new[codes]
-                place += len(codes)
+                merged[number, written : written + len(codes)] = new[codes]
+                written += len(codes)
             stream.write(f"[{', '.join(merged_codes)}]\n".encode())
     return names
 
@@ -227,8 +217,8 @@ def _merge_fields(target: Path, sources: Sequence[Source], count: int) -> list[s
 def postings_of(documents: Sequence[Document], schema: Schema, tokenizer: str) -> Postings:
     """Return the inverted index of the searched fields of documents; `tokenizer` is a name in `TOKENIZERS`."""
     texts = [schema.searched(document) for document in checked(documents)]
-    # Items of a list stand in lines of their own, so no word goes from one to the next.
-    fields = [["\n".join(text[place]) for text in texts] for place in range(len(schema.words))]
+    # Each item of a list is on its own line, so that no token spans two items.
+    fields = [["\n".join(of_document[field]) for of_document in texts] for field in range(len(schema.words))]
     literal = [word.literal for word in schema.words]
     return Postings.of_fields([checked(field) for field in fields], schema.tokenizers(tokenizer), literal)
 
@@ -240,10 +230,6 @@ def _merge_words(target: Path, parts: Sequence[tuple[Postings, Optional[Booleans
     for name in ("terms", "starts", "pairs", "lengths", "spellings"):
         np.save(target / f"{WORD_ARRAYS}{name}.npy", getattr(merging, name))
     total = int(merging.starts[-1])
-    if total:
-        documents = _new_array(target / f"{WORD_ARRAYS}documents.npy", np.dtype(np.int32), (total,))
-        codes = _new_array(target / f"{WORD_ARRAYS}codes.npy", merging.code_type, (total,))
-        merging.fill(documents, codes)  # type: ignore[arg-type]
-    else:
-        np.save(target / f"{WORD_ARRAYS}documents.npy", np.empty(0, np.int32))
-        np.save(target / f"{WORD_ARRAYS}codes.npy", np.empty(0, merging.code_type))
+    documents = _new_array(target / f"{WORD_ARRAYS}documents.npy", np.dtype(np.int32), (total,))
+    codes = _new_array(target / f"{WORD_ARRAYS}codes.npy", merging.code_type, (total,))
+    merging.fill(documents, codes)  # type: ignore[arg-type]

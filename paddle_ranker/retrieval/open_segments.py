@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,7 +24,7 @@ from paddle_ranker.retrieval.candidate_indexes import INDEXES, CandidateIndex, D
 from paddle_ranker.retrieval.exact_search import VectorPart
 from paddle_ranker.retrieval.facets import FieldScale, Scale
 from paddle_ranker.retrieval.filters import Filter
-from paddle_ranker.retrieval.manifest import FAISS, IndexInfo, RankerStates, VectorsInfo, read_manifest
+from paddle_ranker.retrieval.manifest import FAISS, IndexInfo, RankerStates, VectorsInfo
 from paddle_ranker.retrieval.query_parsing import ParsedQuery, required_word
 from paddle_ranker.retrieval.schema import TEXT
 from paddle_ranker.retrieval.segments import Segment
@@ -75,11 +74,16 @@ class Location(NamedTuple):
 class Generation:
     """Immutable set of the segments that `index.json` listed at one time, open for reading."""
 
-    def __init__(self, folder: Path, info: IndexInfo, opened: dict[str, Segment]):
+    def __init__(self, folders: Sequence[Path], info: IndexInfo, opened: dict[str, Segment]):
+        """Open the segments.
+
+        folders: the index folders that hold the segments
+        opened: segments that are open already, by name
+        """
         self.info, self.parts = info, []
         first = 0
         for entry in info.segments:
-            segment = opened.get(entry.name) or Segment(folder / entry.name, info.schema)
+            segment = opened.get(entry.name) or Segment(folder_of(entry.name, folders) / entry.name, info.schema)
             live = None
             with segment.reading():
                 if entry.count != len(segment):
@@ -492,16 +496,6 @@ def _require_states(wanted: Optional[RankerStates], segment: Segment) -> None:
         raise ValueError("its stored states are not those that index.json states")
 
 
-def open_generation(folder: Path, opened: dict[str, Segment]) -> Generation:
-    """Open the segments that index.json lists; try again if index.json is replaced, and files are deleted, meanwhile.
-
-    opened: segments that are open already, by name
-    """
-    while True:
-        info = read_manifest(folder)
-        try:
-            return Generation(folder, info, opened)
-        except FileNotFoundError as error:
-            if read_manifest(folder).generation == info.generation:
-                missing = os.path.relpath(str(error.filename), folder)
-                raise CheckpointError(f"{folder}: {missing} is missing; copy the index again") from error
+def folder_of(segment: str, folders: Sequence[Path]) -> Path:
+    """Return the first index folder that holds a segment; if no folder does, the first one."""
+    return next((folder for folder in folders if (folder / segment).is_dir()), folders[0])

@@ -6,11 +6,10 @@ import itertools
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, wait
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple, Optional, Protocol, Union
 
 from paddle_ranker.errors import DataError, RankerError, UsageError, brief
-from paddle_ranker.retrieval.floors import merged_floors
 from paddle_ranker.retrieval.manifest import IndexInfo
 from paddle_ranker.retrieval.searchable import ShardError
 from paddle_ranker.retrieval.shard_service import MAY_REFUSE, READS, WRITES, Facts, Gone, read_answer
@@ -49,29 +48,14 @@ class MergedFacts:
     @classmethod
     def of(cls, facts: Mapping[int, Facts]) -> MergedFacts:
         """Merge facts by shard; raises `UsageError` for shards that were not built alike."""
-        infos = {number: shard.info for number, shard in facts.items()}
-        first, *_ = infos
-        for number, info in infos.items():
-            if not info.same_kind(infos[first]):
-                raise UsageError(
-                    f"shard {number + 1} was built otherwise than shard {first + 1}, as index info shows; build it "
-                    "with the same tower, words and fields"
-                )
-        info = replace(
-            infos[first],
-            segments=tuple(segment for shard_info in infos.values() for segment in shard_info.segments),
-            generation=sum(shard_info.generation for shard_info in infos.values()),
-            floors=merged_floors([shard_info.floors for shard_info in infos.values()]),
-        )
+        info = IndexInfo.merged({f"shard {number + 1}": shard.info for number, shard in facts.items()})
         fields = sorted({name for shard in facts.values() for name in shard.fields})
-        totals = Totals.of([shard.totals for shard in facts.values() if shard.totals is not None])
-        words = info.words
-        if words is None:
+        if info.words is None:
             return cls(info, fields, None, None, {})
-        tokenizers = info.schema.tokenizers(words.tokenizer)
-        return cls(
-            info, fields, totals, WordSearcher([], tokenizers, words.k1, words.b, info.schema.weights, totals), {}
-        )
+        totals = Totals.of([shard.totals for shard in facts.values() if shard.totals is not None])
+        tokenizers = info.schema.tokenizers(info.words.tokenizer)
+        words = WordSearcher([], tokenizers, info.words.k1, info.words.b, info.schema.weights, totals)
+        return cls(info, fields, totals, words, {})
 
 
 class Answers(NamedTuple):

@@ -253,7 +253,7 @@ def cut(
     report: called when all rows are read; returns a message about them
     """
     named = _Named()
-    naming, read, documents = Naming(Generation(target, info, {}), [named]), 0, 0
+    naming, read, documents = Naming(Generation([target], info, {}), [named]), 0, 0
     with ExitStack() as opened:
         streams = [
             opened.enter_context(open(target / _part_name(n), "w", encoding="utf-8", errors="surrogatepass"))

@@ -24,11 +24,9 @@ import numpy as np
 
 from paddle_ranker.errors import CheckpointError, UsageError, brief, listed, refuse_text
 from paddle_ranker.retrieval.collection import Collection
-from paddle_ranker.retrieval.floors import merged_floors
 from paddle_ranker.retrieval.index_folder import IndexFolder, Lock
 from paddle_ranker.retrieval.manifest import MANIFEST, MILVUS, IndexInfo, read_manifest, write_manifest
-from paddle_ranker.retrieval.open_segments import Generation
-from paddle_ranker.retrieval.segments import Segment
+from paddle_ranker.retrieval.open_segments import folder_of
 from paddle_ranker.storage.atomic import new_file, new_folder, sync
 from paddle_ranker.storage.untrusted import inside, read_json
 
@@ -96,26 +94,14 @@ class ShardFolders(IndexFolder):
         self._root = root
 
     def read_info(self) -> IndexInfo:
-        """Read the manifests of all shards, merged into one."""
-        return _together(_manifests(self.folders, self._root))
-
-    def open_generation(self, opened: dict[str, Segment]) -> Generation:
-        """Open the segments that all manifests name; try again if manifests are replaced meanwhile."""
-        while True:
-            infos = _manifests(self.folders, self._root)
-            named = [(folder, segment) for folder, info in zip(self.folders, infos) for segment in info.segments]
-            if len({segment.name for _, segment in named}) < len(named):
-                raise UsageError(f"{listed(map(str, self.folders))}: are copies of one index, or were; build each anew")
-            together = _together(infos)
-            try:
-                segments = {
-                    segment.name: opened.get(segment.name) or Segment(folder / segment.name, together.schema)
-                    for folder, segment in named
-                }
-                return Generation(self.folders[0], together, segments)
-            except FileNotFoundError as error:
-                if _manifests(self.folders, self._root) == infos:
-                    raise CheckpointError(f"{error.filename}: is missing; copy the index again") from error
+        """Read the manifests of all shards, merged into one; raises `UsageError` if they are no shards of one index."""
+        infos = _manifests(self.folders, self._root)
+        if infos[0].vectors is not None and infos[0].vectors.method == MILVUS:
+            raise UsageError(f"{self.folders[0]}: has its vectors in Milvus, which searches one index at a time")
+        info = IndexInfo.merged(dict(zip(map(str, self.folders), infos)))
+        if len({segment.name for segment in info.segments}) < len(info.segments):
+            raise UsageError(f"{listed(map(str, self.folders))}: are copies of one index, or were; build each anew")
+        return info
 
     def lock(self, until: float = 0.0) -> Lock:
         """Lock all shards for writing; raises `UsageError` if they are not in one folder of shards."""
@@ -127,12 +113,9 @@ class ShardFolders(IndexFolder):
         """Replace the manifests of the shards that change; those of several count at once, see `finish_change`."""
         assert self._root is not None
         changed = dict[Path, IndexInfo]()
-        owners = {
-            segment.name: next(folder for folder in self.folders if (folder / segment.name).is_dir())
-            for segment in info.segments
-        }
+        owners = [folder_of(segment.name, self.folders) for segment in info.segments]
         for folder, old in zip(self.folders, _manifests(self.folders)):
-            segments = [segment for segment in info.segments if owners[segment.name] == folder]
+            segments = [segment for segment, owner in zip(info.segments, owners) if owner == folder]
             new = replace(old, segments=tuple(segments), words=info.words, states=info.states, floors=info.floors)
             if new != old:
                 changed[folder] = new.next(segments, info.next_id)
@@ -175,7 +158,7 @@ def open_shards(folders: Sequence[Union[str, Path]]) -> Collection:
 
 
 def _manifests(folders: Sequence[Path], root: Optional[Path] = None) -> list[IndexInfo]:
-    """Read the manifests of all folders as of one time; raises `UsageError` if they cannot be shards of one index.
+    """Read the manifests of all folders as of one time.
 
     root: the folder of shards; its folder `pending` holds manifests that a change is writing
     """
@@ -185,16 +168,7 @@ def _manifests(folders: Sequence[Path], root: Optional[Path] = None) -> list[Ind
         infos = [read_manifest(folder) for folder in folders]
         if root is None or infos == [read_manifest(folder) for folder in folders]:
             break
-    infos = [new if new is not None and new.generation > old.generation else old for new, old in zip(nexts, infos)]
-    if infos[0].vectors is not None and infos[0].vectors.method == MILVUS:
-        raise UsageError(f"{folders[0]}: has its vectors in Milvus, which searches one index at a time")
-    for folder, info in zip(folders, infos):
-        if not info.same_kind(infos[0]):
-            raise UsageError(
-                f"{folder}: was built otherwise than {folders[0]}, as index info shows; build it with the same tower, "
-                "words and fields"
-            )
-    return infos
+    return [new if new is not None and new.generation > old.generation else old for new, old in zip(nexts, infos)]
 
 
 def _pending_info(folder: Path) -> Optional[IndexInfo]:
@@ -204,13 +178,3 @@ def _pending_info(folder: Path) -> Optional[IndexInfo]:
         if (folder / MANIFEST).exists():
             raise
         return None
-
-
-def _together(infos: Sequence[IndexInfo]) -> IndexInfo:
-    return replace(
-        infos[0],
-        segments=tuple(segment for info in infos for segment in info.segments),
-        generation=sum(info.generation for info in infos),
-        next_id=max(info.next_id for info in infos),
-        floors=merged_floors([info.floors for info in infos]),
-    )

@@ -94,7 +94,7 @@ class LocalSnapshot:
         return self.models.tower(self.info, field)
 
     def like_vectors(self, field: str, like: Like) -> Vectors:
-        """Return the vector of an example in a vector field, `[1, size]`; `[0, size]` if the example has no such vector.
+        """Return the vector of an example in a vector field, `[1, size]`; `[0, size]` if there is no such vector.
 
         If a document has several vectors in the field, such as those of passages, their mean is returned.
         """
@@ -186,7 +186,7 @@ class LocalSnapshot:
         return partial(self.search, *request)
 
     def states_of(self, ids: Sequence[str], most: int) -> tuple[list[int], Optional[TextStates]]:
-        """Return the stored states of documents, where these have at most `most` tokens, and the indices of their ids."""
+        """Return indices in `ids` of documents with stored states of at most `most` tokens, and these states."""
         refuse_text(ids, "ids")
         now, indices, rows, tokens = self.generation, list[int](), list[tuple[TitleStates, list[int]]](), 0
         locations = now.find(ids)

@@ -233,7 +233,7 @@ class CollectionWriter:
         """
         now = self._snapshot
         if need_measuring(now.info):
-            floors = measure_floors(now, lambda field, queries: now.tower(field).query_vectors(queries))
+            floors = measure_floors(now)
             with self._changing():
                 self._commit(self._latest.info.segments, floors=floors)
 

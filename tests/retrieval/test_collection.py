@@ -18,9 +18,9 @@ from paddle_ranker.lexical.tokens import bigrams
 from paddle_ranker.retrieval.candidate_indexes import Document
 from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.filters import Filter
+from paddle_ranker.retrieval.index_folder import IndexFolder
 from paddle_ranker.retrieval.manifest import IndexInfo, VectorsInfo, WordsInfo, read_manifest
 from paddle_ranker.retrieval.merging import merge_segments
-from paddle_ranker.retrieval.open_segments import open_generation
 from tests.retrieval.oracle import meets
 
 pytestmark = pytest.mark.unit
@@ -228,7 +228,7 @@ def test_who_opens_an_index_while_its_segments_are_deleted_opens_what_is_there_n
     monkeypatch.setattr(
         "paddle_ranker.retrieval.open_segments.read_manifest", lambda folder: next(read, None) or read_manifest(folder)
     )
-    assert [one.id for one in open_generation(tmp_path / "index", {}).documents()] == ["d11"]
+    assert [one.id for one in IndexFolder(tmp_path / "index").open_generation({}).documents()] == ["d11"]
 
 
 def test_a_segment_that_goes_while_those_after_it_are_merged_takes_no_other_along(

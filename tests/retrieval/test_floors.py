@@ -153,7 +153,5 @@ def test_floors_are_measured_anew_when_documents_have_doubled(tmp_path: Path) ->
 
 
 def test_floors_of_shards_are_the_highest() -> None:
-    from paddle_ranker.retrieval.floors import merged_floors
-
     own, other = Floors(100, {"vectors": 0.5, "title": 0.8}), Floors(200, {"vectors": 0.4})
-    assert merged_floors([own, other]) == Floors(200, {"vectors": 0.5}) and merged_floors([own, None]) is None
+    assert Floors.merged([own, other]) == Floors(200, {"vectors": 0.5}) and Floors.merged([own, None]) is None

@@ -556,16 +556,16 @@ def test_a_search_for_a_phrase_stops_within_a_document(
     tmp_path: Path, query: ParsedQuery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     collection, caller, looked = make(tmp_path / "index", {f"{n}": "xa a a " * 100 for n in range(3)}), Caller(), []
-    places = Phrase.places
+    matches = Phrase.matches
 
     def until_left(own: Phrase, folded: str) -> Iterator[bool]:
-        for stands in places(own, folded):
+        for stands in matches(own, folded):
             looked.append(stands)
             if len(looked) == 7:
                 caller.leave()
             yield stands
 
-    monkeypatch.setattr(Phrase, "places", until_left)
+    monkeypatch.setattr(Phrase, "matches", until_left)
     with pytest.raises(Abandoned):
         caller.run(lambda: collection.snapshot().generation.kept(query))
     assert looked == [False] * 7

@@ -320,7 +320,7 @@ def test_shards_of_other_kinds_are_refused(folders: list[Path], pool: Executor, 
     with Collection.create(tmp_path / "other", IndexInfo(WordsInfo("bigram"), None)) as collection:
         collection.writer.add([Document("x", "水稻")])
     Collection.create(tmp_path / "random", IndexInfo(WordsInfo("bigram"), None, others=("random",))).close()
-    with pytest.raises(UsageError, match="shard 2 was built otherwise than shard 1"):
+    with pytest.raises(UsageError, match="shard 2: was built otherwise than shard 1"):
         remote(pool, [folders[0], tmp_path / "other"])
     with pytest.raises(UsageError, match="needs all documents in one folder"):
         ShardService(tmp_path / "random")

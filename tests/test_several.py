@@ -31,7 +31,7 @@ MODULES = (
     "paddle_ranker.serving.clients.search_client", "paddle_ranker.serving.clients.teacher",
     "paddle_ranker.training.teachers",
 )  # fmt: skip
-SEVERAL = re.compile(r"(Optional\[|Union\[)?(Sequence|Iterable|Collection)\[(str|Asked|Document|DocumentRow)\]")
+SEVERAL = re.compile(r"(Optional\[|Union\[)?(Sequence|Iterable|Collection)\[(str|AnyQuery|Document|DocumentRow)\]")
 # What another door has let in; tokens; what is ignored.
 INNER = {"score_tokens", "text_parts", "notes_on", "ranked", "BlendedPairEncoder.encode", "BM25.fit", "best_titles"}
 INNER |= {"digest_of_texts", "AnswerCache.__init__"}  # of the identity of answers that are kept

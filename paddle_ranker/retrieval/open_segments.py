@@ -31,12 +31,12 @@ from paddle_ranker.retrieval.segments import Segment
 from paddle_ranker.retrieval.turns import check, checked
 from paddle_ranker.retrieval.typed_values import CommonTypes
 from paddle_ranker.retrieval.vector_search import IndexedPart, search_vectors
-from paddle_ranker.retrieval.word_search import Asked, Totals, WordPart, WordSearcher, texts_of
+from paddle_ranker.retrieval.word_search import AnyQuery, CollectionStatistics, WordPart, WordSearcher, texts_of
 from paddle_ranker.storage.untrusted import inside, open_array
 from paddle_ranker.unicode.characters import fold
 
-# Sizes of caches: word searchers with other weights of fields or other totals; phrases of synonyms, with the documents
-# that have them; phrases and exclusions of queries, with the documents that meet them.
+# Sizes of caches: word searchers with other weights or statistics; documents with a synonym of several words; documents
+# that meet the phrases and exclusions of a query.
 _WEIGHTED, _PHRASES, _KEPT = 2, 256, 8
 _PARTLY = 0.5  # factor of `WordSearcher.title_shares` for a title that is not the whole query
 _PASSAGES = 4  # vectors searched per wanted document; if too few documents are found, this many times as many
@@ -101,24 +101,27 @@ class Generation:
         self._firsts = np.array([part.first for part in self.parts], np.int64)
         self._others: dict[str, CandidateIndex] = {}
         self._building = threading.Lock()
-        self._weighted: dict[tuple[object, ...], WordSearcher] = {}  # by weights and totals; the schema's weights first
+        # By weights and statistics; the searcher with the schema's weights stays the first.
+        self._weighted: dict[tuple[object, ...], WordSearcher] = {}
         self.kept = lru_cache(maxsize=_KEPT)(self._kept)
         self.find_phrase = lru_cache(maxsize=_PHRASES)(self._find_phrase)
         self._having_all = lru_cache(maxsize=_KEPT)(self._find_phrases)
         self.words = self.words_by({})
         self.vectors = {name: self._vector_parts(name, field.info) for name, field in info.vector_fields.items()}
 
-    def words_by(self, fields: Mapping[str, float], totals: Optional[Totals] = None) -> Optional[WordSearcher]:
+    def words_by(
+        self, fields: Mapping[str, float], statistics: Optional[CollectionStatistics] = None
+    ) -> Optional[WordSearcher]:
         """Return the word searcher; None for an index without words.
 
         fields: weights by field, in place of the schema's
-        totals: collection statistics to use, if this generation is one shard of a collection
+        statistics: statistics of the whole collection, if this generation is one shard
 
         Raises `UsageError` for a field that is not searched.
         """
         words, schema, parts = self.info.words, self.info.schema, []
         weights = schema.weights_by(fields)
-        key = (*weights, totals)
+        key = (*weights, statistics)
         if words is None or key in self._weighted:
             return self._weighted.get(key)
         for part in self.parts:
@@ -126,13 +129,13 @@ class Generation:
                 raise CheckpointError(f"{part.segment.folder}: has no words, as index.json says; copy the index again")
             parts.append(WordPart(part.segment.postings, part.live, part.first, partial(self._has_word, part)))
         tokenizers = schema.tokenizers(words.tokenizer)
-        searcher = WordSearcher(parts, tokenizers, words.k1, words.b, weights, totals, self.find_phrase)
+        searcher = WordSearcher(parts, tokenizers, words.k1, words.b, weights, statistics, self.find_phrase)
         if len(self._weighted) > _WEIGHTED:
             self._weighted.pop(list(self._weighted)[1], None)
         return self._weighted.setdefault(key, searcher)
 
     def _has_word(self, part: OpenSegment, row: int, word: str) -> bool:
-        """Return whether a document has this word as written, in a field whose words may correct mistyped queries."""
+        """Return whether a document has a word as written, in a field that is not `literal`."""
         schema = self.info.schema
         texts = schema.searched(part.segment.document(row))
         return any(
@@ -177,9 +180,9 @@ class Generation:
             yield from (part.segment.document(row) for row in range(len(part.segment)) if part.has(row))
 
     def found_phrases(self, phrases: Sequence[str], *, required: bool = False) -> list[str]:
-        """Return, in order, each of `phrases` that some document has together with all phrases returned before it.
+        """Return the phrases that some document has together with all returned phrases before, in order.
 
-        required: stop at the first phrase that is left out
+        required: whether to stop at the first phrase that is left out
         """
         existing = list(self._having_all(tuple(phrases))[0])
         if not required:
@@ -218,7 +221,7 @@ class Generation:
         top_k: int,
         allowed: Optional[Sequence[Booleans]],
     ) -> list[Hits]:
-        """Search by an index of `INDEXES`, which is built of all documents when it is first used.
+        """Search by an index of `INDEXES`, which is built from all documents when it is first used.
 
         allowed: for each segment, which documents may be found; None: all
         """
@@ -250,8 +253,7 @@ class Generation:
     def allowed(self, where: Optional[Filter]) -> Optional[list[Booleans]]:
         """Return, for each segment, which documents are live and meet a filter; None without a filter.
 
-        Raises `FilterError` for a field that no document has, and for a comparison that values of its type do not
-        allow.
+        Raises `FilterError` for an unknown field, and for a comparison that the field's type does not allow.
         """
         if where is None:
             return None
@@ -266,7 +268,7 @@ class Generation:
         """Return the distribution of the numbers or dates that documents have in a field of this type.
 
         masks: for each segment, which documents count
-        most: if a segment has more bytes of the field's values than this, the result is marked `is_large`
+        most: bytes of the field's values in a segment above which the result `is_large`
         """
         scales = list[FieldScale]()
         for part, mask in zip(self.parts, masks):
@@ -320,7 +322,7 @@ class Generation:
     def _first_of_each(
         self, name: str, numbers: Integers, scores: Floats, k: int
     ) -> tuple[Integers, Floats, list[Optional[tuple[int, int]]]]:
-        """Return the numbers, scores and passages of the best `k` documents that vectors belong to, best first.
+        """Return the numbers, scores and passages of the first `k` documents of a list of vectors, best first.
 
         numbers, scores: numbers and scores of the vectors, best first
         """
@@ -339,7 +341,7 @@ class Generation:
         return np.array([*best], np.int64), scores[ranks], [span for _, span in best.values()]
 
     def hits(self, results: Sequence[tuple[Integers, Floats]]) -> list[Hits]:
-        """Convert the numbers and scores of documents, a pair for each query, to hits."""
+        """Convert the numbers and scores of each query's documents to hits."""
         if not results:
             return []
         numbers = np.concatenate([numbers for numbers, _ in results])
@@ -358,19 +360,18 @@ class Generation:
     def with_titles(
         self,
         words: WordSearcher,
-        query: Asked,
+        query: AnyQuery,
         k: int,
         allowed: Optional[Sequence[Booleans]],
         numbers: Integers,
         scores: Floats,
     ) -> Hits:
-        """Return hits of documents found by words, and of the best `k` documents whose whole title is the query.
+        """Add the best `k` documents whose whole title is the query to hits by words, and score all titles.
 
-        `Hits.titles` is 1 for a title that is the whole query, as typed or as corrected; case, width, spaces and
-        punctuation do not matter. For another title that has all words of the query it is half of
-        `WordSearcher.title_shares`.
+        `Hits.titles` is 1 for a title that is the query, as typed or as corrected, without case, width, spaces and
+        punctuation. For another title it is half of `WordSearcher.title_shares`.
 
-        numbers, scores: numbers and scores of the documents found by words so far, best first
+        numbers, scores: numbers and scores of the documents found by words, best first
         """
         keys = [key for text in texts_of(query) if (key := self.info.schema.title_key(text))]
         titled = [np.empty(0, np.int64)]
@@ -429,12 +430,12 @@ class Generation:
 class _Phrases:
     """Finder of the documents that have the phrases of a query in a searched field.
 
-    For a phrase of one token, such as one or two ideographs, the postings alone decide. For another phrase they name
-    the documents that may have it, whose texts are then read. A text is read once, for this phrase and all after it.
+    For a phrase of one token, such as one or two ideographs, the postings decide. For another phrase, the texts of
+    documents with its tokens are read, each once for this phrase and all phrases after it.
 
     Args:
-        exactly: whether a phrase of one word must occur as written. If not, or for a `required_word`, a word with the
-            same stem counts, too.
+        exactly: whether a phrase of one word must occur as written. A `required_word` may always occur with the same
+            stem.
     """
 
     def __init__(self, generation: Generation, phrases: Sequence[str], *, exactly: bool):

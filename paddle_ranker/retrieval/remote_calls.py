@@ -14,7 +14,7 @@ from paddle_ranker.retrieval.manifest import IndexInfo
 from paddle_ranker.retrieval.searchable import ShardError
 from paddle_ranker.retrieval.shard_service import MAY_REFUSE, READS, WRITES, Facts, Gone, read_answer
 from paddle_ranker.retrieval.turns import check, idle
-from paddle_ranker.retrieval.word_search import Totals, WordSearcher
+from paddle_ranker.retrieval.word_search import CollectionStatistics, WordSearcher
 from paddle_ranker.storage.untrusted import Unchecked
 
 _LOOK_SECONDS = 0.1  # between two checks whether the search's caller has left
@@ -34,14 +34,14 @@ class MergedFacts:
 
     info: contents of index.json of the whole collection
     fields: names of the documents' fields
-    totals: BM25's totals of all documents; None if words are not searched
+    statistics: BM25's statistics of all documents; None if words are not searched
     words: searcher of words without documents, which splits and weights queries; None if words are not searched
     types: types of undeclared fields; added when they are first needed
     """
 
     info: IndexInfo
     fields: list[str]
-    totals: Optional[Totals]
+    statistics: Optional[CollectionStatistics]
     words: Optional[WordSearcher]
     types: dict[str, str]
 
@@ -52,10 +52,12 @@ class MergedFacts:
         fields = sorted({name for shard in facts.values() for name in shard.fields})
         if info.words is None:
             return cls(info, fields, None, None, {})
-        totals = Totals.of([shard.totals for shard in facts.values() if shard.totals is not None])
+        statistics = CollectionStatistics.of(
+            [shard.statistics for shard in facts.values() if shard.statistics is not None]
+        )
         tokenizers = info.schema.tokenizers(info.words.tokenizer)
-        words = WordSearcher([], tokenizers, info.words.k1, info.words.b, info.schema.weights, totals)
-        return cls(info, fields, totals, words, {})
+        words = WordSearcher([], tokenizers, info.words.k1, info.words.b, info.schema.weights, statistics)
+        return cls(info, fields, statistics, words, {})
 
 
 class Answers(NamedTuple):

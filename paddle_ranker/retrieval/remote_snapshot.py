@@ -1,8 +1,7 @@
-"""A snapshot of shards in other processes or on other machines: all their documents, as one search sees them.
+"""Snapshot of shards in other processes or on other machines, which a search sees as one collection.
 
 Scores, ties, totals and facets are those of `open_shards` of the same folders in the same order. A search first adds up
-the shards' totals and document frequencies; each shard then scores its documents by the sums. A document is read from
-the shard that has it.
+the shards' statistics and document frequencies; each shard then scores its documents by the sums.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ from paddle_ranker.retrieval.sorting import merged, sort_keys
 from paddle_ranker.retrieval.synonyms import Synonyms
 from paddle_ranker.retrieval.turns import locking, reserve
 from paddle_ranker.retrieval.typed_values import CommonTypes, Value
-from paddle_ranker.retrieval.word_search import ASKED, Asked, CountedQuery, Word, WordSearcher, shortest_first
+from paddle_ranker.retrieval.word_search import QUERY_TYPES, AnyQuery, CountedQuery, Word, WordSearcher, shortest_first
 from paddle_ranker.storage.prefetch import chunks
 from paddle_ranker.storage.untrusted import Unchecked
 
@@ -43,11 +42,11 @@ _NO_FIELDS: Mapping[str, float] = {}
 
 
 class RemoteSnapshot:
-    """The documents in shards of other processes or machines, fixed for one search; methods as in `LocalSnapshot`.
+    """Snapshot of shards in other processes or on other machines, for one search; methods as in `LocalSnapshot`.
 
     The first answers fix the generation of each shard; a shard that fails in that call is left out. If a shard fails
-    later, or no longer has its generation, a method raises `StaleSnapshot`, and the search begins again, a few times.
-    It raises `ShardError` if the other shards may not answer alone.
+    later, or no longer has its generation, a method raises `StaleSnapshot`, so that the search begins again. If
+    partial answers are not allowed, a failure raises `ShardError`.
 
     Args:
         calls: calls to the shards.
@@ -67,7 +66,7 @@ class RemoteSnapshot:
 
     @property
     def _all(self) -> MergedFacts:
-        """Merged facts of all shards: of this search's first answers, or, before these, the latest known ones."""
+        """Merged facts of the shards' generations that this search sees; before the first answers, the latest facts."""
         return self._calls.merged(self._pinned)
 
     @property
@@ -92,10 +91,7 @@ class RemoteSnapshot:
         return _RemoteTower(self._calls, field)
 
     def like_vectors(self, field: str, like: Like) -> Vectors:
-        """Return the vector of an example in a field, `[1, size]`, or `[0, size]` if the example has none.
-
-        Any shard computes the vector of a file; the vector of a document comes from its shard.
-        """
+        """Return the vector of an example; any shard computes that of a file, a document's shard that of a document."""
         if like.kind:
             computed: Vectors = self._calls.any("like_vectors", field, tuple(like))
             return computed
@@ -108,7 +104,7 @@ class RemoteSnapshot:
 
         Equal scores are in the shards' order.
         """
-        refuse_text(request.queries, "queries", *ASKED)
+        refuse_text(request.queries, "queries", *QUERY_TYPES)
         queries = request.queries
         if request.by == WORDS:
             queries = self._counted([query for query in queries if not isinstance(query, np.ndarray)])
@@ -145,11 +141,11 @@ class RemoteSnapshot:
         (counted,), words = self._counted([query]), self._all.words
         return {} if words is None else words.given_of(counted)
 
-    def word_weights(self, query: Asked) -> dict[str, float]:
+    def word_weights(self, query: AnyQuery) -> dict[str, float]:
         (counted,), words = self._counted([query]), self._all.words
         return {} if words is None else words.weights_of(counted)
 
-    def query_weight(self, query: Asked) -> float:
+    def query_weight(self, query: AnyQuery) -> float:
         (counted,), words = self._counted([query]), self._all.words
         return 0.0 if words is None else words.total_weight(counted)
 
@@ -161,11 +157,11 @@ class RemoteSnapshot:
             existing, left = phrases[:most], phrases[most + 1 :]
         return phrase_filter_of(query, existing)
 
-    def matching(self, query: Optional[Asked], phrase_filter: Optional[ParsedQuery] = None) -> RemoteMatches:
+    def matching(self, query: Optional[AnyQuery], phrase_filter: Optional[ParsedQuery] = None) -> RemoteMatches:
         return RemoteMatches(self, query, phrase_filter)
 
     def explain_words(
-        self, query: Asked, ids: Sequence[str], fields: Mapping[str, float] = _NO_FIELDS
+        self, query: AnyQuery, ids: Sequence[str], fields: Mapping[str, float] = _NO_FIELDS
     ) -> dict[str, dict[str, float]]:
         refuse_text(ids, "ids")
         (counted,) = self._counted([query])
@@ -233,18 +229,18 @@ class RemoteSnapshot:
             self._all.types.update({name: common.undeclared_type for name, common in united.items()})
         return {name: type or self._all.types[name] for name, type in declared.items()}
 
-    def _counted(self, queries: Sequence[Asked]) -> list[Asked]:
-        """Return queries with the totals and document frequencies of all shards."""
+    def _counted(self, queries: Sequence[AnyQuery]) -> list[AnyQuery]:
+        """Return queries with the statistics and document frequencies of all shards."""
         words = self._all.words
         if words is None:
             return [*queries]
         plain = [query.query if isinstance(query, CountedQuery) else query for query in queries]
         words_of_queries = [[*words.words_in(query)[0]] for query in plain]
         self._count([word for query_words in words_of_queries for word in query_words])
-        totals = self._all.totals
-        assert totals is not None
+        statistics = self._all.statistics
+        assert statistics is not None
         return [
-            CountedQuery(query, totals, {word: self._counts[_plain(word)] for word in query_words})
+            CountedQuery(query, statistics, {word: self._counts[_plain(word)] for word in query_words})
             for query, query_words in zip(plain, words_of_queries)
         ]
 
@@ -258,9 +254,9 @@ class RemoteSnapshot:
     def _ask_owners(
         self, ids: Sequence[str], call: Callable[[list[str]], tuple[Unchecked, ...]]
     ) -> list[tuple[Unchecked, list[str]]]:
-        """Ask each shard about the ids of documents that it has, and all shards about ids whose shard is unknown.
+        """Call the shards that have documents, or all shards for ids whose shard is unknown.
 
-        Returns, for each shard that was asked, its result and the ids that it was asked about.
+        Returns, for each called shard, its result and the ids of its call.
 
         call: called with ids; returns the name and the arguments of the call to a shard
         """
@@ -334,7 +330,7 @@ class RemoteSnapshot:
 class RemoteMatches:
     """Documents of a snapshot that match a query; see `Matches`."""
 
-    def __init__(self, now: RemoteSnapshot, query: Optional[Asked], phrase_filter: Optional[ParsedQuery]):
+    def __init__(self, now: RemoteSnapshot, query: Optional[AnyQuery], phrase_filter: Optional[ParsedQuery]):
         self._now, self._of = now, (query.query if isinstance(query, CountedQuery) else query, phrase_filter)
 
     def count(self, where: Optional[Filter]) -> int:
@@ -436,6 +432,5 @@ def _best(shard_hits: Sequence[Hits], k: int) -> Hits:
     ids = [id for hits in shard_hits for id in hits.ids]
     spans = [span for hits in shard_hits for span in hits.passages or [None] * len(hits.ids)]
     has_passages = any(hits.passages is not None for hits in shard_hits)
-    places = order.tolist()
-    passages, matches = [spans[n] for n in places] if has_passages else None, titles[order]
-    return Hits([ids[n] for n in places], scores[order], passages, matches if matches.any() else None)
+    passages, matches = [spans[n] for n in order] if has_passages else None, titles[order]
+    return Hits([ids[n] for n in order], scores[order], passages, matches if matches.any() else None)

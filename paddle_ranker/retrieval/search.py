@@ -48,7 +48,7 @@ from paddle_ranker.retrieval.searchable import LookupRequest, Matching, Snapshot
 from paddle_ranker.retrieval.synonyms import Synonyms
 from paddle_ranker.retrieval.turns import check, checked, once, reserve
 from paddle_ranker.retrieval.vector_search import EXACT
-from paddle_ranker.retrieval.word_search import ASKED, Asked, single_token
+from paddle_ranker.retrieval.word_search import QUERY_TYPES, AnyQuery, single_token
 from paddle_ranker.scoring.table_answers import TableAnswer
 
 Where = Union[None, str, Iterable[str], Mapping[str, object], Filter]
@@ -328,7 +328,7 @@ class Search:
             self.fusion = fitting(self.settings.fusion, self.searchers)
 
     def begin_lookup(
-        self, searcher: str, queries: Union[Sequence[Asked], Vectors, None] = None
+        self, searcher: str, queries: Union[Sequence[AnyQuery], Vectors, None] = None
     ) -> Callable[[], list[Hits]]:
         """Begin to search by one searcher; return a function that waits for the hits for each query.
 
@@ -337,7 +337,7 @@ class Search:
         """
         if queries is None:
             queries = [self.words if searcher == WORDS else self.tower_text(searcher)]
-        refuse_text(queries, "queries", *ASKED)
+        refuse_text(queries, "queries", *QUERY_TYPES)
         settings, has_vectors = self.settings, searcher in self.collection.info.vector_fields
         breadth = (settings.ef, settings.nprobe) if has_vectors else (None, None)
         if has_vectors and not isinstance(queries, np.ndarray):

@@ -45,7 +45,7 @@ from paddle_ranker.retrieval.shards import open_index, open_shards
 from paddle_ranker.retrieval.stored_scores import StoredScorer, stored_scorer
 from paddle_ranker.retrieval.turns import TooLate, idle, in_turn, until, wait_for
 from paddle_ranker.retrieval.vector_search import check_breadth
-from paddle_ranker.retrieval.word_search import Asked
+from paddle_ranker.retrieval.word_search import AnyQuery
 from paddle_ranker.scoring.ranker import Ranker
 from paddle_ranker.scoring.table_answers import answers_of
 from paddle_ranker.scoring.texts import list_texts, require_text
@@ -396,7 +396,7 @@ def _begin_lookups(
     searches: Sequence[Search], searcher: str, vectors: Optional[Vectors]
 ) -> list[Callable[[], list[Hits]]]:
     """Begin to search by a searcher: one call for all searches, or one for each if any has phrases or exclusions."""
-    queries: Union[Sequence[Asked], Vectors]
+    queries: Union[Sequence[AnyQuery], Vectors]
     if vectors is not None:
         queries = vectors
     else:

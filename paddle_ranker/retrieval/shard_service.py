@@ -1,10 +1,10 @@
-"""A shard of an index as a service: the calls that it answers, and the checks that a caller makes of its answers.
+"""Service of a shard of an index: the calls that it answers, and the checks that a caller makes of its answers.
 
 service = ShardService("index-1")  # beside the folder of a shard
 answer = service.call("documents_of", None, None, ids)  # at the shard
 read_answer(answer, "documents_of", (ids,), None, False)  # at the caller
 
-An answer comes from another machine and is not trusted: `read_answer` refuses all that does not fit the call.
+Answers come from other machines and are not trusted: `read_answer` refuses an answer that does not fit the call.
 """
 
 from __future__ import annotations
@@ -38,18 +38,16 @@ from paddle_ranker.retrieval.filters import FilterError
 from paddle_ranker.retrieval.ingestion import Added
 from paddle_ranker.retrieval.listing import SortedDocument
 from paddle_ranker.retrieval.manifest import MANIFEST, MILVUS, IndexInfo, facts_of, info_of
-from paddle_ranker.retrieval.matches import Matches
-from paddle_ranker.retrieval.query_parsing import ParsedQuery
 from paddle_ranker.retrieval.snapshot import LocalSnapshot
 from paddle_ranker.retrieval.turns import in_turn
 from paddle_ranker.retrieval.typed_values import MOMENTS, CommonTypes, Value, is_value
-from paddle_ranker.retrieval.word_search import Asked, Totals, WordSearcher
+from paddle_ranker.retrieval.word_search import AnyQuery, CollectionStatistics, WordSearcher
 from paddle_ranker.storage.untrusted import Unchecked
 
 _KEPT_SECONDS = 30.0  # a shard keeps a generation for this long after a search's last call
 _MOST_KEPT = 32  # generations that a shard keeps for searches, beside the latest
 _WRITE_SECONDS = 10.0  # a shard waits this long for another process that writes to its folder
-_MATCHES = 8  # queries whose matching documents are cached for totals and facets
+_MATCHES = 8  # queries whose matching documents are cached, for totals and facets
 _DEEPEST = 200  # nesting of lists and objects in an answer
 _MOST = 1 << 48  # counts in answers are below this
 _JSON: Mapping[type, object] = {
@@ -64,20 +62,20 @@ class Facts(NamedTuple):
 
     info: contents of its index.json
     fields: names of its documents' fields
-    totals: BM25's totals; None if words are not searched
+    statistics: BM25's statistics; None if words are not searched
     """
 
     info: IndexInfo
     fields: list[str]
-    totals: Optional[Totals]
+    statistics: Optional[CollectionStatistics]
 
 
 class _SentFacts(NamedTuple):
-    """`Facts` as they are sent: `info` is in the form of `manifest.facts_of`."""
+    """`Facts` in the form in which they are sent; `info` is the result of `manifest.facts_of`."""
 
     info: object
     fields: list[str]
-    totals: Optional[Totals]
+    statistics: Optional[CollectionStatistics]
 
 
 class Answer(NamedTuple):
@@ -105,7 +103,7 @@ class Refused(NamedTuple):
 
 
 class Gone(UsageError):
-    """A shard no longer has the generation that a search began with."""
+    """Error: a shard no longer has the generation with which a search began."""
 
 
 _REFUSALS: Mapping[str, type[RankerError]] = {
@@ -118,7 +116,7 @@ _REFUSALS: Mapping[str, type[RankerError]] = {
 
 
 class _Seen:
-    """Generation of a shard that searches may see.
+    """Generation of a shard that searches still use.
 
     used: time of the latest call, on `time.monotonic()`'s clock
     """
@@ -130,16 +128,13 @@ class _Seen:
     @property
     def facts(self) -> _SentFacts:
         now = self.snapshot.generation
-        return _SentFacts(facts_of(now.info), now.fields, None if now.words is None else now.words.totals)
+        return _SentFacts(facts_of(now.info), now.fields, None if now.words is None else now.words.statistics)
 
     @property
     def words(self) -> WordSearcher:
         words = self.snapshot.generation.words
         assert words is not None  # callers know from the facts whether words are searched
         return words
-
-    def matches(self, query: Optional[Asked], phrase_filter: Optional[ParsedQuery]) -> Matches:
-        return self.matching(query, phrase_filter)
 
 
 class Operation(NamedTuple):
@@ -161,14 +156,14 @@ def _is_count(value: int) -> bool:
 
 
 def _are_facts(sent: _SentFacts, info: IndexInfo) -> bool:
-    """Return whether the totals that a shard sent fit its `index.json`."""
-    if (totals := sent.totals) is None or info.words is None:
-        return totals is None and info.words is None
-    numbers = [totals.documents, *totals.lengths]
-    return len(totals.lengths) == len(info.schema.words) and all(map(_is_count, numbers))
+    """Return whether the statistics that a shard sent fit its `index.json`."""
+    if (statistics := sent.statistics) is None or info.words is None:
+        return statistics is None and info.words is None
+    numbers = [statistics.documents, *statistics.lengths]
+    return len(statistics.lengths) == len(info.schema.words) and all(map(_is_count, numbers))
 
 
-def _are_hits(results: list[Hits], facts: Facts, by: str, queries: Sequence[Asked], top_k: int, *_: object) -> bool:
+def _are_hits(results: list[Hits], facts: Facts, by: str, queries: Sequence[AnyQuery], top_k: int, *_: object) -> bool:
     spans = [hits.passages for hits in results if hits.passages is not None]
     return len(results) == len(queries) and all(
         len(hits.ids) == len({*hits.ids}) == len(hits.scores) <= top_k + _whole_titles(hits, top_k)
@@ -179,7 +174,7 @@ def _are_hits(results: list[Hits], facts: Facts, by: str, queries: Sequence[Aske
 
 
 def _whole_titles(hits: Hits, top_k: int) -> int:
-    """Return how many hits have the query as their whole title; a number below -`top_k` if `hits` is not valid."""
+    """Return how many hits have the query as their whole title; a number below -`top_k` for invalid hits."""
     if hits.titles is None:
         return 0
     count = int(np.count_nonzero(hits.titles == 1))
@@ -202,7 +197,7 @@ def _is_scale(field_scale: FieldScale) -> bool:
     )
 
 
-def _are_counted(counted: Mapping[str, Counts], facts: Facts, query: Asked, phrase_filter: object,
+def _are_counted(counted: Mapping[str, Counts], facts: Facts, query: AnyQuery, phrase_filter: object,
                  wanted: Facets) -> bool:  # fmt: skip
     counts = [item for field_counts in counted.values() for item in field_counts.items()]
     return {*counted} == {*wanted} and all(is_value(value) and _is_count(count) for value, count in counts)
@@ -215,7 +210,10 @@ READS: dict[str, Operation] = {  # type: ignore[explicit-any]  # of a type of ar
         list[int],
         lambda result, facts, words: (
             len(result) == len(words)
-            and 0 <= min(result, default=0) <= max(result, default=0) <= (facts.totals.documents if facts.totals else 0)
+            and 0
+            <= min(result, default=0)
+            <= max(result, default=0)
+            <= (facts.statistics.documents if facts.statistics else 0)
         ),
     ),
     "near": Operation(
@@ -240,12 +238,12 @@ READS: dict[str, Operation] = {  # type: ignore[explicit-any]  # of a type of ar
     ),
     "search": Operation(lambda seen, *args: seen.snapshot.search(*args), list[Hits], _are_hits),
     "matches": Operation(
-        lambda seen, query, phrase_filter, where: seen.matches(query, phrase_filter).count(where),
+        lambda seen, query, phrase_filter, where: seen.matching(query, phrase_filter).count(where),
         int,
         lambda result, *_: _is_count(result),
     ),
     "first": Operation(
-        lambda seen, query, phrase_filter, *args: seen.matches(query, phrase_filter).first(*args),
+        lambda seen, query, phrase_filter, *args: seen.matching(query, phrase_filter).first(*args),
         list[SortedDocument],
         lambda result, facts, query, phrase_filter, sort, count, *_: (
             len({document.id for document in result}) == len(result) <= count
@@ -256,14 +254,14 @@ READS: dict[str, Operation] = {  # type: ignore[explicit-any]  # of a type of ar
         ),
     ),
     "scales": Operation(
-        lambda seen, query, phrase_filter, wanted: seen.matches(query, phrase_filter).scales(wanted),
+        lambda seen, query, phrase_filter, wanted: seen.matching(query, phrase_filter).scales(wanted),
         dict[str, FieldScale],
         lambda result, facts, query, phrase_filter, wanted: (
             {*result} == {*wanted} and all(map(_is_scale, result.values()))
         ),
     ),
     "facet_values": Operation(
-        lambda seen, query, phrase_filter, wanted: seen.matches(query, phrase_filter).values(wanted),
+        lambda seen, query, phrase_filter, wanted: seen.matching(query, phrase_filter).values(wanted),
         dict[str, Counts],
         _are_counted,
     ),
@@ -318,17 +316,17 @@ WRITES: dict[str, Operation] = {  # type: ignore[explicit-any]
         lambda writer, ids: writer.remove(ids), int, lambda result, facts, ids: 0 <= result <= len(ids)
     ),
 }
-# Calls whose arguments may come from a user. If one shard refuses them, all do, since they were built alike.
+# Calls whose arguments may come from a user. If one shard refuses them, all do, because all are built alike.
 MAY_REFUSE = {"search", "query_vectors", "like_vectors", *WRITES}
 
 
 def _require(value: Unchecked, kind: Unchecked, depth: int = 0) -> None:
-    """Raise `ValueError` unless a value, with all values inside it, is of a type.
+    """Raise `ValueError` unless a value and all values inside it have the annotated types.
 
     Numbers must be finite, and texts without surrogates.
 
-    kind: a type as in annotations; `object` is any value of JSON
-    depth: how deeply the value is nested in the whole answer
+    kind: a type as in annotations; `object` means any value of JSON
+    depth: nesting of the value in the whole answer
     """
     if depth > _DEEPEST:
         raise ValueError("nested too deeply")
@@ -383,8 +381,8 @@ def _hints(kind: type) -> Optional[dict[str, object]]:
 class ShardService:
     """Service of an index folder as a shard, which a `RemoteCollection` calls; thread-safe.
 
-    The service adds and removes documents, and searches also see what other processes add to the folder. Raises
-    `CheckpointError` for a folder that is no index, `UsageError` for an index that cannot be a shard.
+    Searches also see documents that other processes add to the folder. Raises `CheckpointError` for a folder that is no
+    index, `UsageError` for an index that cannot be a shard.
     """
 
     def __init__(self, folder: Union[str, Path]):
@@ -398,7 +396,7 @@ class ShardService:
         name: the call, a name in `READS` or `WRITES`
         args: the generation to read (None: the newest), the generation whose facts the caller has, and the arguments
 
-        Only failures of the shard are raised. Arguments that are not valid are answered by a `Refused`.
+        Returns `Refused` for invalid arguments; raises only errors of the shard.
         """
         version, cached, *arguments = args
         try:
@@ -434,8 +432,8 @@ class ShardService:
             clock, latest = time.monotonic(), self._collection.info.generation
             self._seen[version].used = clock
             others = sorted(self._seen.keys() - {latest, version}, key=lambda generation: self._seen[generation].used)
-            for place, old in enumerate(others, start=1):
-                if clock - self._seen[old].used > _KEPT_SECONDS or place <= len(others) - _MOST_KEPT:
+            for number, old in enumerate(others, start=1):
+                if clock - self._seen[old].used > _KEPT_SECONDS or number <= len(others) - _MOST_KEPT:
                     del self._seen[old]
             return self._seen[version]
 
@@ -455,7 +453,7 @@ def read_answer(
     Raises `ValueError` if the answer does not fit the call.
 
     cached: version and facts of the shard that the caller has
-    is_pinned: whether the call was for exactly the known version
+    is_pinned: whether the call was for the cached version
     """
     if type(answer) is Refused:
         _require(answer, Refused)
@@ -473,7 +471,7 @@ def read_answer(
     else:
         _require(sent, _SentFacts)
         try:
-            facts = Facts(info_of(sent.info, Path(MANIFEST)), sent.fields, sent.totals)
+            facts = Facts(info_of(sent.info, Path(MANIFEST)), sent.fields, sent.statistics)
         except (CheckpointError, UsageError) as error:
             raise ValueError(brief(str(error))) from None
         if facts.info.generation != version or not _are_facts(sent, facts.info):

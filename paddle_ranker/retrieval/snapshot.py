@@ -35,7 +35,7 @@ from paddle_ranker.retrieval.synonyms import Synonyms
 from paddle_ranker.retrieval.turns import check, checked, reserve
 from paddle_ranker.retrieval.typed_values import Value
 from paddle_ranker.retrieval.vector_search import check_breadth
-from paddle_ranker.retrieval.word_search import ASKED, Asked, CountedQuery, Totals
+from paddle_ranker.retrieval.word_search import QUERY_TYPES, AnyQuery, CollectionStatistics, CountedQuery
 from paddle_ranker.scoring.title_states import TextStates, TitleStates, joined
 
 _AS_BUILT: Mapping[str, float] = MappingProxyType({})
@@ -136,7 +136,7 @@ class LocalSnapshot:
     def search(
         self,
         by: str,
-        queries: Union[Sequence[Asked], Vectors],
+        queries: Union[Sequence[AnyQuery], Vectors],
         top_k: int,
         where: Optional[Filter] = None,
         ef: Optional[int] = None,
@@ -155,7 +155,7 @@ class LocalSnapshot:
         phrase_filter: only documents with its phrases and without its exclusions; see the method `phrase_filter`
         titles: also score titles, see `Generation.with_titles`; up to 2 * `top_k` documents are then returned
         """
-        refuse_text(queries, "queries", *ASKED)
+        refuse_text(queries, "queries", *QUERY_TYPES)
         now = self.generation
         if by not in (names := self.info.searchers):
             raise UsageError(f"{self._folder}: cannot be searched by {quoted(by)}, only by {listed(names)}")
@@ -163,7 +163,7 @@ class LocalSnapshot:
         if kept is not None:
             allowed = kept if allowed is None else [mask & other for mask, other in zip(allowed, kept)]
         if by == WORDS:
-            words = now.words_by(fields, _totals_of(queries))
+            words = now.words_by(fields, _statistics_of(queries))
             assert words is not None
             with now.reading():
                 results = [words.search(query, top_k, allowed) for query in queries]
@@ -235,12 +235,12 @@ class LocalSnapshot:
         words = self.generation.words
         return {} if words is None else words.given_of(query)
 
-    def word_weights(self, query: Asked) -> dict[str, float]:
+    def word_weights(self, query: AnyQuery) -> dict[str, float]:
         """Return the weight of each token of a query in BM25, by token; empty if words are not searched."""
         words = self.generation.words
         return {} if words is None else words.weights_of(query)
 
-    def query_weight(self, query: Asked) -> float:
+    def query_weight(self, query: AnyQuery) -> float:
         """Return the sum of the weights of a query's words, see `WordSearcher.total_weight`; 0 without word search."""
         words = self.generation.words
         return 0.0 if words is None else words.total_weight(query)
@@ -257,7 +257,7 @@ class LocalSnapshot:
             now.segment_at(locations[id]).value(field, type, locations[id].row) if id in locations else () for id in ids
         ]
 
-    def matching(self, query: Optional[Asked], phrase_filter: Optional[ParsedQuery] = None) -> Matches:
+    def matching(self, query: Optional[AnyQuery], phrase_filter: Optional[ParsedQuery] = None) -> Matches:
         """Return the documents that share a word with a query; all documents if the query is None.
 
         phrase_filter: only documents with its phrases and without its exclusions
@@ -304,7 +304,7 @@ class LocalSnapshot:
         return [now.document_at(location) for location in checked(locations)]
 
     def explain_words(
-        self, query: Asked, ids: Sequence[str], fields: Mapping[str, float] = _AS_BUILT
+        self, query: AnyQuery, ids: Sequence[str], fields: Mapping[str, float] = _AS_BUILT
     ) -> dict[str, dict[str, float]]:
         """Return the summands of documents' scores by words, by id and by token of the query.
 
@@ -312,7 +312,7 @@ class LocalSnapshot:
         """
         refuse_text(ids, "ids")
         now, summands = self.generation, dict[str, dict[str, float]]()
-        words, locations = now.words_by(fields, _totals_of([query])), now.find(ids)
+        words, locations = now.words_by(fields, _statistics_of([query])), now.find(ids)
         for part in sorted({location.part for location in locations.values()}):
             part_ids = [id for id, location in locations.items() if location.part == part]
             rows = [locations[id].row for id in part_ids]
@@ -398,7 +398,7 @@ class LocalSnapshot:
         return self.generation.documents()
 
 
-def _totals_of(queries: Union[Sequence[Asked], Vectors]) -> Optional[Totals]:
+def _statistics_of(queries: Union[Sequence[AnyQuery], Vectors]) -> Optional[CollectionStatistics]:
     """Return the collection statistics that the queries carry; None if they carry none."""
     first = queries[0] if len(queries) else None
-    return first.totals if isinstance(first, CountedQuery) else None
+    return first.statistics if isinstance(first, CountedQuery) else None

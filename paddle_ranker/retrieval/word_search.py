@@ -1,4 +1,4 @@
-"""Search by words: BM25F over the inverted indexes of several parts of a collection, as if they were one."""
+"""Search by words: BM25F over the inverted indexes of several parts of a collection, as if they were one index."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from paddle_ranker.retrieval.turns import checked
 
 _FREQUENT = 1 << 12  # tokens of this many documents get an exact highest score, others an upper bound
 _LONG = 1 << 16  # groups of more documents do not raise the least score that is needed
-_MORE = 8  # at most this many times the wanted documents are completed first
+_MORE = 8  # at most this many documents per wanted document are completed first
 _SLACK = 1e-9  # relative, added to bounds for the rounding of sums
 _MOST_READ = 200  # documents that are read to find a word as written
-_MOST_REQUIRED = 8  # most terms of a phrase that `may_have` checks
-Word = tuple[Optional[str], ...]  # each tokenizer's token for a word of a query, or None
-FindPhrase = Callable[[str], Sequence[NDArray[np.int32]]]  # phrase to each part's live documents with it, ascending
-_PHRASE = "\1"  # prefix of the only token of a word that stands for a phrase
+_MOST_REQUIRED = 8  # most groups that `may_have` checks
+Word = tuple[Optional[str], ...]  # token of a query's word by each tokenizer; None if a tokenizer has no such token
+FindPhrase = Callable[[str], Sequence[NDArray[np.int32]]]  # phrase to the live documents with it, by part, ascending
+_PHRASE = "\1"  # prefix of the token of a `Word` that stands for a phrase
 
 
 @dataclass(frozen=True)
@@ -39,10 +39,10 @@ class WordPart:
     """Words of a part of a collection.
 
     postings: the part's inverted index
-    live: `[documents] bool`, which documents are not removed; None: none is removed
+    live: `[documents] bool`, which documents are not removed; None: no document is removed
     first: number of the part's first document in the collection
-    has_word: called with a row and a folded word; returns whether the row's document has the word as written. Needed
-        only if documents are removed
+    has_word: called with a document's row and a folded word; returns whether the document has the word as written.
+        Needed only if documents are removed
     """
 
     postings: Postings
@@ -53,8 +53,8 @@ class WordPart:
     def is_live(self, word: str, tokens: Sequence[str]) -> bool:
         """Return whether a live document has a word as written.
 
-        The vocabulary also has words of removed documents, and other words may have the same tokens. So if a removed
-        document has one of the tokens, up to 200 live documents with this token are read.
+        The vocabulary also has words of removed documents. If a removed document has a token of the word, up to 200
+        live documents with this token are read, since other words may have the same token.
 
         tokens: the word's tokens
         """
@@ -69,50 +69,51 @@ class WordPart:
 
 
 @dataclass(frozen=True)
-class Totals:
+class CollectionStatistics:
     """Collection statistics of BM25.
 
     documents: number of live documents
-    lengths: number of tokens in each searched field
+    lengths: number of tokens in each searched field, over all documents
     """
 
     documents: int
     lengths: tuple[int, ...]
 
     @classmethod
-    def of(cls, totals: Sequence[Totals]) -> Totals:
-        """Add up the totals of several collections."""
-        return cls(sum(total.documents for total in totals), tuple(map(sum, zip(*(total.lengths for total in totals)))))
+    def of(cls, statistics: Sequence[CollectionStatistics]) -> CollectionStatistics:
+        """Add up the statistics of several collections."""
+        lengths = tuple(map(sum, zip(*(part.lengths for part in statistics))))
+        return cls(sum(part.documents for part in statistics), lengths)
 
 
 @dataclass(frozen=True)
 class CountedQuery:
-    """Query of a collection in several shards, with the statistics of all shards.
+    """Query of one shard of a collection, with the statistics of all shards.
 
-    totals: totals of all shards
-    counts: by word of the query (see `WordSearcher.words_in`), how many live documents of all shards have the word
+    statistics: statistics of all shards
+    counts: number of live documents of all shards with each word of the query, see `WordSearcher.words_in`
     """
 
     query: Union[str, WordQuery]
-    totals: Totals
+    statistics: CollectionStatistics
     counts: Mapping[Word, int]
 
     def __str__(self) -> str:
         return str(self.query)
 
 
-Asked = Union[str, WordQuery, CountedQuery]
-ASKED = (str, WordQuery, CountedQuery)
+AnyQuery = Union[str, WordQuery, CountedQuery]
+QUERY_TYPES = (str, WordQuery, CountedQuery)
 
 
-def texts_of(query: Asked) -> list[str]:
-    """Return a query as typed and, if that differs, with its clear corrections."""
+def texts_of(query: AnyQuery) -> list[str]:
+    """Return a query as typed and, if it has clear corrections, as corrected."""
     word_query = _word_query(query)
     return [*dict.fromkeys((word_query.given, word_query.text))]
 
 
 def single_token(tokenize: Tokenizer, text: str) -> Optional[str]:
-    """Return the token that has all characters of a text; None without such a token, as for several words or 笔记本."""
+    """Return the token that has all characters of a text; None if there is none, as for several words or 笔记本."""
     if isinstance(tokenize, Analyser) and len(list(tokenize.runs(tokenize.fold(text)))) != 1:
         return None
     tokens = tokenize(text)
@@ -128,9 +129,9 @@ class _Term(NamedTuple):
     """A token of a query.
 
     weight: idf times the weight in the query
-    postings: for each part of the collection, the documents that have the token
-    tables: for each part, the score that each code of `postings` adds, before it is multiplied by `weight`
-    most: for each part, the highest score that the token adds
+    postings: the token's postings in each part of the collection
+    tables: for each part, the score that each code of `postings` adds, without `weight`
+    most: for each part, the highest score that the token adds, with `weight`
     given: the part of the query that a correction or synonym stands for; "" for a token of the query itself
     """
 
@@ -158,7 +159,7 @@ class _CountedWords(NamedTuple):
 
 
 class _Group:
-    """Tokens of a query that occur in exactly the same documents of a part, such as the characters of a rare word.
+    """Tokens of a query that occur in the same documents of a part, such as the characters of a rare word.
 
     documents: `[n] int32`, ascending
     most: the highest score that all tokens together add
@@ -171,8 +172,8 @@ class _Group:
     def append(self, table: Floats, postings: TermPostings, most: float) -> None:
         """Add a token.
 
-        table: the score that each code of `postings` stands for
-        postings: the token's documents and codes
+        table: the score that each code of `postings` adds
+        postings: the token's postings
         most: the highest score that the token adds
         """
         self._values.append((table, postings))
@@ -204,22 +205,21 @@ class _Group:
 class WordSearcher:
     """Search by BM25F (Robertson, Zaragoza and Taylor 2004) with Lucene's idf; with one field this is Okapi BM25.
 
-    A token's frequency in each field is divided by the field's normalised length and weighted; the sum over fields is
-    saturated once. Idf and mean lengths are taken over the live documents of all parts. A score is the sum over a
-    query's tokens, the rarest first, in float64, so it does not depend on how the collection is divided.
+    A token's frequency in each field is divided by the field's normalised length and multiplied by the field's weight;
+    the sum over fields is saturated. Idf and mean lengths count the live documents of all parts. A score adds up a
+    query's tokens, the rarest first, in float64, so that it does not depend on how the collection is divided.
 
     Args:
         parts: the words of each part.
-        tokenize: tokenizer of queries and documents; or a list with a tokenizer for each field, which also splits
-            queries for the search in this field.
+        tokenize: tokenizer of queries and documents; or a list with the tokenizer of each field, also for queries.
         k1, b: BM25's saturation and length normalisation.
         weights: weights of the fields, in their order in `Postings`.
-        totals: totals of all documents, if there are more documents than in `parts`; queries must then be
-            `CountedQuery`. None: totals of `parts`.
+        statistics: statistics of the whole collection if `parts` are one shard of it; queries must then be
+            `CountedQuery`. None: `parts` are the whole collection.
         find_phrase: called with a synonym of several words; returns the documents that have it as a phrase.
 
     Attributes:
-        totals: totals of all documents.
+        statistics: statistics of the whole collection.
     """
 
     def __init__(
@@ -229,17 +229,17 @@ class WordSearcher:
         k1: float = K1,
         b: float = B,
         weights: Sequence[float] = (1.0,),
-        totals: Optional[Totals] = None,
+        statistics: Optional[CollectionStatistics] = None,
         find_phrase: FindPhrase = _no_phrase,
     ):
         self._find_phrase = find_phrase
         self._of_fields = of_fields = [tokenize] * len(weights) if callable(tokenize) else list(tokenize)
         self._parts, self._tokenizers, self._k1 = parts, list(dict.fromkeys(of_fields)), k1
-        self.totals = _totals_of(parts, len(weights)) if totals is None else totals
-        total = np.array(self.totals.lengths, np.int64)
-        averages = np.where(total > 0, total / max(1, self.totals.documents), 1.0)
+        self.statistics = _statistics_of(parts, len(weights)) if statistics is None else statistics
+        total = np.array(self.statistics.lengths, np.int64)
+        averages = np.where(total > 0, total / max(1, self.statistics.documents), 1.0)
         self._tables = [self._saturated(_frequencies(part.postings, averages, b, weights)) for part in parts]
-        # By tokenizer and part: weighted frequencies in the fields of this tokenizer alone.
+        # By tokenizer and part: weighted frequencies in the tokenizer's own fields.
         self._frequencies = [
             [_frequencies(part.postings, averages, b, [w * (t is tokenizer) for w, t in zip(weights, of_fields)])
              for part in parts]
@@ -259,12 +259,12 @@ class WordSearcher:
         return cls([WordPart(Postings.of(texts, tokenize), None, 0)], tokenize)
 
     def _saturated(self, frequencies: Floats) -> Floats:
-        """Return the scores that a token of idf 1 adds, by its weighted frequencies; 0 for a frequency of 0."""
+        """Return the scores that a token of idf 1 adds for weighted frequencies, `[n]`."""
         scores, occurs = np.zeros_like(frequencies), frequencies > 0
-        scores[occurs] = saturated(frequencies[occurs], 1.0, self._k1)  # 0 / 0 if k1 were 0, too
+        scores[occurs] = saturated(frequencies[occurs], 1.0, self._k1)  # a frequency of 0 divides by 0 if k1 is 0
         return scores
 
-    def search(self, query: Asked, k: int, allowed: Optional[Sequence[Booleans]] = None) -> tuple[Integers, Floats]:
+    def search(self, query: AnyQuery, k: int, allowed: Optional[Sequence[Booleans]] = None) -> tuple[Integers, Floats]:
         """Return the numbers and scores of the best `k` documents that share a token with a query, best first.
 
         allowed: for each of `parts`, `[documents] bool`, which documents may be found; None: all
@@ -281,8 +281,8 @@ class WordSearcher:
         self._spare.append(scores)
         return best.result()
 
-    def scores_of(self, query: Asked, numbers: Integers) -> Floats:
-        """Return the scores by `search` of documents, `[n]`; 0 for a document that shares no token with the query.
+    def scores_of(self, query: AnyQuery, numbers: Integers) -> Floats:
+        """Return the scores that `search` gives to documents, `[n]`; 0 without a shared token.
 
         numbers: numbers of the documents, `[n]`
         """
@@ -295,10 +295,10 @@ class WordSearcher:
             scores[here] = sums
         return scores
 
-    def title_shares(self, query: Asked, field: int, numbers: Integers) -> Floats:
-        """Return the share of each title's tokens that the query has, `[n]`; 0 if the title lacks a token of the query.
+    def title_shares(self, query: AnyQuery, field: int, numbers: Integers) -> Floats:
+        """Return the share of each title's tokens that are in the query, `[n]`; 0 if a token of the query is missing.
 
-        If the corrected query differs from the typed one, both are tried, and the higher share counts.
+        If the query has corrections, both the typed and the corrected query are tried, and the higher share counts.
 
         field: index of the title field
         numbers: numbers of the documents
@@ -338,7 +338,7 @@ class WordSearcher:
         return [part.postings.vocabulary for part in self._parts if len(part.postings.spellings)]
 
     def near(self, word: str, unfinished: bool = False) -> list[tuple[str, int]]:
-        """Return the live words nearest to a word, each with its number of errors; see `KnownWords`."""
+        """Return the live words at the least edit distance from a word, with this distance; see `KnownWords`."""
         for errors in range(most_errors(word) + 1):
             words = set[str]()
             for vocabulary in checked(self._vocabularies):
@@ -353,7 +353,7 @@ class WordSearcher:
         while True:
             lists = [vocabulary.beginning(prefix, wanted) for vocabulary in vocabularies]
             live = self._live_words(sorted({*chain.from_iterable(lists)}, key=shortest_first))
-            # A vocabulary that may have more words has returned all up to its last one, but none behind that.
+            # A vocabulary with more words may have words that sort before a live word, so only its range counts.
             if ends := [shortest_first(words[-1]) for words in lists if len(words) == wanted]:
                 live = [word for word in live if shortest_first(word) <= min(ends)]
             if len(live) >= most or not ends:
@@ -387,9 +387,10 @@ class WordSearcher:
         for part in checked(self._parts):
             sizes = part.postings.counts(hashes)
             if part.live is not None:
-                places = np.flatnonzero(sizes)
-                for place, (documents, _) in checked(zip(places.tolist(), part.postings.of_terms(hashes[places]))):
-                    sizes[place] = np.count_nonzero(part.live[documents])
+                occurring = np.flatnonzero(sizes)
+                postings = part.postings.of_terms(hashes[occurring])
+                for index, (documents, _) in checked(zip(occurring.tolist(), postings)):
+                    sizes[index] = np.count_nonzero(part.live[documents])
             counts += sizes
         result: list[int] = counts.tolist()
         return result
@@ -407,18 +408,19 @@ class WordSearcher:
         return [counts[word] for word in words]
 
     def may_have(self, terms: Sequence[Sequence[str]]) -> list[Booleans]:
-        """Return, for each of `parts`, which documents may satisfy all `terms`, `[documents] bool`.
+        """Return, for each part, which documents may have a token of each group, `[documents] bool`.
 
-        A document satisfies a term if it has any of the term's tokens. Only the rarest terms are checked, so a returned
-        document may not satisfy the others.
+        Only the rarest groups are checked, so that some of these documents may lack the tokens of other groups.
+
+        terms: the groups, see `Analyser.phrase_terms`
         """
         masks = [np.ones(len(part.postings.lengths), bool) for part in self._parts]
         term_hashes = [text_hashes(either) for either in terms]
         sizes = [
             sum(int(part.postings.counts(hashes).sum()) for part in self._parts) for hashes in checked(term_hashes)
         ]
-        rarest = sorted(range(len(term_hashes)), key=lambda place: sizes[place])[:_MOST_REQUIRED]
-        for hashes in checked([term_hashes[place] for place in rarest]):
+        rarest = sorted(range(len(term_hashes)), key=sizes.__getitem__)[:_MOST_REQUIRED]
+        for hashes in checked([term_hashes[index] for index in rarest]):
             for mask, part in zip(masks, self._parts):
                 has = np.zeros(len(mask), bool)
                 for documents, _ in checked(part.postings.of_terms(hashes)):
@@ -426,19 +428,18 @@ class WordSearcher:
                 mask &= has
         return masks
 
-    def weights_of(self, query: Asked) -> dict[str, float]:
-        """Return the weight of each token of a query that documents have, by token."""
+    def weights_of(self, query: AnyQuery) -> dict[str, float]:
+        """Return the weights of a query's tokens, by token; tokens that no document has are left out."""
         return {term.token: term.weight for term in self._terms(query)}
 
-    def total_weight(self, query: Asked) -> float:
-        """Return the sum of the weights of the query's words.
+    def total_weight(self, query: AnyQuery) -> float:
+        """Return the sum of the weights of the query's words, where no word counts more than once.
 
-        A word that no document has gets the weight of its correction. Without a correction, its weight comes from
-        idf(0), or is 0 if the word joins two others of the query, as 18v joins 18 and v. The factor `NAME` of whole
-        names is left out.
+        A word that no document has gets the weight of its correction. Without a correction it gets the weight of a word
+        in no document, or 0 if it joins two other words of the query, as 18v joins 18 and v.
         """
         counted, origins, counts, _ = self._count_words(query)
-        idfs = idf([counts[word] for word in counted], self.totals.documents).tolist()
+        idfs = idf([counts[word] for word in counted], self.statistics.documents).tolist()
         weights = {word: min(times, 1.0) * of_word for (word, times), of_word in zip(counted.items(), idfs)}
         corrections = dict[Word, float]()
         for word, part in origins.items():
@@ -451,11 +452,11 @@ class WordSearcher:
                     else weights[word] for word in typed_words)  # fmt: skip
         return float(sum(counting))
 
-    def given_of(self, query: Asked) -> dict[str, str]:
-        """Map each token of a correction or a synonym to the part of the query that it stands for."""
+    def given_of(self, query: AnyQuery) -> dict[str, str]:
+        """Return, by token of a correction or a synonym, the part of the query that it stands for."""
         return {term.token: term.given for term in self._terms(query) if term.given}
 
-    def matching(self, query: Asked) -> list[Booleans]:
+    def matching(self, query: AnyQuery) -> list[Booleans]:
         """Return, for each of `parts`, which live documents share a token with a query, `[documents] bool`."""
         masks = [np.zeros(len(part.postings.lengths), bool) for part in self._parts]
         for term in checked(self._terms(query)):
@@ -463,7 +464,7 @@ class WordSearcher:
                 mask[postings.documents] = True
         return [mask if part.live is None else mask & part.live for mask, part in zip(masks, self._parts)]
 
-    def explain(self, query: Asked, part: int, rows: Sequence[int]) -> list[dict[str, float]]:
+    def explain(self, query: AnyQuery, part: int, rows: Sequence[int]) -> list[dict[str, float]]:
         """Return, for each row of a part, the summands of the document's score, by token of the query."""
         summands: list[dict[str, float]] = [{} for _ in rows]
         wanted = np.array(rows, np.int32)
@@ -474,10 +475,10 @@ class WordSearcher:
                 summands[place][term.token] = term.weight * float(term.tables[part][codes[at[place]]])
         return summands
 
-    def words_in(self, query: Asked) -> tuple[dict[Word, float], dict[Word, str]]:
-        """Return two maps by word: a query's words to their weights, and added words to what they stand for.
+    def words_in(self, query: AnyQuery) -> tuple[dict[Word, float], dict[Word, str]]:
+        """Return the weights of all words, by word; and, by added word, the part of the query that it stands for.
 
-        A word of a correction or synonym is added; it stands for a part of the query.
+        Added words are those of corrections and synonyms.
         """
         query = query.query if isinstance(query, CountedQuery) else query
         counted, origins = self._words_of(query if isinstance(query, str) else query.given), dict[Word, str]()
@@ -490,12 +491,12 @@ class WordSearcher:
         return counted, origins
 
     def _whole(self, text: str) -> Word:
-        """Return the word that stands for a whole text: a single token of each field, else a phrase."""
+        """Return a text as one word: its only token by each tokenizer; if it has several tokens, a phrase."""
         tokens = [single_token(tokenizer, text) for tokenizer in self._tokenizers]
         return (f"{_PHRASE}{' '.join(text.split())}",) if None in tokens else tuple(tokens)
 
     def _phrase(self, phrase: str, number: int, documents: NDArray[np.int32]) -> tuple[TermPostings, Floats]:
-        """Return a phrase's postings in a part, and its score by code: the least score of its words in the document.
+        """Return a phrase's postings in a part, and its scores by code: the least score of its words in each document.
 
         number: index of the part
         documents: documents of the part that have the phrase, `[n]`, ascending
@@ -515,10 +516,10 @@ class WordSearcher:
         least[np.isinf(least)] = 1.0
         return TermPostings(documents, np.arange(len(documents), dtype=np.uint32)), least
 
-    def _terms(self, query: Asked) -> Sequence[_Term]:
+    def _terms(self, query: AnyQuery) -> Sequence[_Term]:
         return self._count_words(query).terms
 
-    def _count_words(self, query: Asked) -> _CountedWords:
+    def _count_words(self, query: AnyQuery) -> _CountedWords:
         if not isinstance(query, WordQuery):
             return self._counted_words(query)
         counted = self._counted.get(query)
@@ -526,14 +527,14 @@ class WordSearcher:
             counted = self._counted[query] = self._counted_words(query)
         return counted
 
-    def _counted_words(self, query: Asked) -> _CountedWords:
+    def _counted_words(self, query: AnyQuery) -> _CountedWords:
         synonyms = {synonym.given for synonym in _word_query(query).synonyms}
         idfs, counts = dict[Word, float](), dict[Word, int]()
         (counted, origins), counted_terms = self.words_in(query), list[tuple[int, _Term]]()
         tokens = list(dict.fromkeys(token for word in counted for token in word if token is not None))
         hashes = text_hashes(tokens)
         parts = [part.postings.of_terms(hashes) for part in self._parts]
-        places = {token: place for place, token in enumerate(tokens)}
+        indices = {token: index for index, token in enumerate(tokens)}
         hashed = hashes.tolist()
         for word, times in checked(counted.items()):
             token = next(token for token in word if token is not None)
@@ -542,10 +543,10 @@ class WordSearcher:
                 postings, tables = [term_postings for term_postings, _ in phrases], [table for _, table in phrases]
                 highest = [float(table.max(initial=0.0)) for table in tables]
             elif len({*word}) == 1:
-                postings, tables = [part[places[token]] for part in parts], self._tables
-                highest = [self._highest_in(n, hashed[places[token]], in_part) for n, in_part in enumerate(postings)]
+                postings, tables = [part[indices[token]] for part in parts], self._tables
+                highest = [self._highest_in(n, hashed[indices[token]], in_part) for n, in_part in enumerate(postings)]
             else:
-                of_tokens = ([None if word_token is None else part[places[word_token]] for word_token in word]
+                of_tokens = ([None if word_token is None else part[indices[word_token]] for word_token in word]
                              for part in parts)  # fmt: skip
                 joined = [self._joined(token_postings, number) for number, token_postings in enumerate(of_tokens)]
                 postings, tables = [term_postings for term_postings, _ in joined], [table for _, table in joined]
@@ -556,8 +557,8 @@ class WordSearcher:
                 count = sum(map(_live, self._parts, postings))
             counts[word] = count
             if count:
-                of_word = idfs[word] = float(idf(count, self.totals.documents))
-                if origins.get(word, "") in synonyms:  # it counts less than what was typed
+                of_word = idfs[word] = float(idf(count, self.statistics.documents))
+                if origins.get(word, "") in synonyms:  # a synonym counts no more than the typed words
                     typed = [idfs[typed_word] for typed_word in self._words_of(origins[word]) if typed_word in idfs]
                     of_word = min(of_word, sum(typed)) if typed else of_word
                 weight = times * of_word
@@ -572,10 +573,10 @@ class WordSearcher:
             return {(token,): weight for token, weight in query_weights(self._tokenizers[0], query).items()}
         tokenized = [list(weighed(tokenize, query)) for tokenize in self._tokenizers]
         analysers = [tokenizer for tokenizer in self._tokenizers if isinstance(tokenizer, Analyser)]
-        apart = frozenset[str]()
-        if len({analyser.jieba for analyser in analysers}) > 1:  # pairs and jieba's words have different characters
-            apart = frozenset().union(*(analyser.groups_of(query) for analyser in analysers))
-        rows = [[pair for pair in pairs if pair[0] not in apart] for pairs in tokenized]
+        unaligned = frozenset[str]()
+        if len({analyser.jieba for analyser in analysers}) > 1:  # a pair of characters is no word of jieba
+            unaligned = frozenset().union(*(analyser.groups_of(query) for analyser in analysers))
+        rows = [[pair for pair in pairs if pair[0] not in unaligned] for pairs in tokenized]
         words: dict[Word, float] = {}
         for aligned in zip(*rows) if len({*map(len, rows)}) == 1 else ():
             word = tuple(token for token, _ in aligned)
@@ -589,7 +590,7 @@ class WordSearcher:
     def _joined(self, postings: Sequence[Optional[TermPostings]], number: int) -> tuple[TermPostings, Floats]:
         """Join the postings of a word's tokens in a part; return the postings and the score of each code.
 
-        postings: for each tokenizer, the postings of its token for the word; None if it has no token for it
+        postings: for each tokenizer, the postings of its token; None if the tokenizer has none
         number: index of the part
         """
         documents, sums = [np.empty(0, np.int32)], [np.empty(0)]
@@ -597,8 +598,8 @@ class WordSearcher:
             if term_postings is not None:
                 documents.append(term_postings.documents)
                 sums.append(frequencies[number][term_postings.codes])
-        joined, places = np.unique(np.concatenate(documents), return_inverse=True)
-        frequency: Floats = np.bincount(places.ravel(), np.concatenate(sums), len(joined)).astype(np.float64)
+        joined, inverse = np.unique(np.concatenate(documents), return_inverse=True)
+        frequency: Floats = np.bincount(inverse.ravel(), np.concatenate(sums), len(joined)).astype(np.float64)
         kept = frequency > 0
         codes = np.arange(np.count_nonzero(kept), dtype=np.uint32)
         return TermPostings(joined[kept], codes), self._saturated(frequency[kept])
@@ -621,8 +622,8 @@ class WordSearcher:
     ) -> None:
         """Add a part's documents to `best`.
 
-        Tokens are added from the rarest on. Once a document with only the remaining, frequent tokens cannot be among
-        the best, only documents with an earlier token are completed (Turtle and Flood 1995).
+        Tokens are added from the rarest on. Once no document with only the remaining, frequent tokens can be among the
+        best, only documents with an earlier token get the remaining scores (Turtle and Flood 1995).
 
         number: index of the part
         scores: a buffer of zeros; it has zeros again afterwards
@@ -633,9 +634,9 @@ class WordSearcher:
         if left < least:
             return
         touched: list[Integers] = []
-        for place, group in enumerate(checked(groups)):
+        for index, group in enumerate(checked(groups)):
             if left < least:
-                candidates = _completed(groups[place:], touched, scores, (best.k, least))
+                candidates = _completed(groups[index:], touched, scores, (best.k, least))
                 break
             kept = None if mask is None else mask[group.documents]
             rows = (group.documents if kept is None else group.documents[kept]).astype(np.int64)
@@ -653,7 +654,7 @@ class WordSearcher:
             scores[rows] = 0.0
 
     def _groups(self, number: int, terms: Sequence[_Term]) -> list[_Group]:
-        """Group the tokens that a part has, in order: neighbours with the same documents form one group.
+        """Group the tokens that occur in a part, in order: neighbours with the same documents form a group.
 
         number: index of the part
         """
@@ -689,18 +690,18 @@ def _phrase_of(word: Word) -> str:
     return word[0][1:] if word[0] is not None and word[0].startswith(_PHRASE) else ""
 
 
-def _word_query(query: Asked) -> WordQuery:
+def _word_query(query: AnyQuery) -> WordQuery:
     query = query.query if isinstance(query, CountedQuery) else query
     return WordQuery(query, query) if isinstance(query, str) else query
 
 
-def _totals_of(parts: Sequence[WordPart], fields: int) -> Totals:
+def _statistics_of(parts: Sequence[WordPart], fields: int) -> CollectionStatistics:
     count, total = 0, np.zeros(fields, np.int64)
     for part in parts:
         lengths = part.postings.lengths if part.live is None else part.postings.lengths[part.live]
         count += len(lengths)
         total += lengths.reshape(len(lengths), -1).sum(axis=0, dtype=np.int64)
-    return Totals(count, tuple(total.tolist()))
+    return CollectionStatistics(count, tuple(total.tolist()))
 
 
 def _live(part: WordPart, postings: TermPostings) -> int:
@@ -720,7 +721,7 @@ def _times_in(field: int, postings: Postings, term: TermPostings, rows: NDArray[
 
 
 def _frequencies(postings: Postings, averages: Floats, b: float, weights: Sequence[float]) -> Floats:
-    """Return BM25F's weighted frequency of each of `postings.pairs`: the sum over fields of weight * count / norm.
+    """Return BM25F's weighted frequencies, `[pairs]`: for each pair, the sum over fields of weight * count / norm.
 
     averages: mean length of each field, for `length_norm`
     """
@@ -737,7 +738,7 @@ def _completed(
 ) -> Integers:
     """Add the scores of the remaining tokens to documents that may be among the best; return these, ascending.
 
-    The most promising documents are completed first, which soon shows the score that the others need.
+    Documents with the highest scores so far come first, which raises the score that the other documents need.
 
     groups: the remaining tokens
     touched: for each earlier group, its documents

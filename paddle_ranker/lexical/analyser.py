@@ -231,13 +231,13 @@ class Analyser:
         runs = list(self.runs(self.fold(text)))
         is_english = not self.language and not _ENGLISH.isdisjoint([run.text for run in runs]) and _is_english(runs)
         stop_words = self.stop_words if is_english or self.language else frozenset[str]()
-        for place, (kind, run, _, shape, language, pair) in enumerate(runs):
+        for index, (kind, run, _, shape, language, pair) in enumerate(runs):
             if kind in "it":
                 units = _units(run, shape)
                 if kind == "i" or len(units) == 1:
                     tokens += units
-                tokens += self._joined(runs[place], units) if jieba else map(add, units, units[1:])
-            elif run not in stop_words or not _among_words(runs, place):
+                tokens += self._joined(runs[index], units) if jieba else map(add, units, units[1:])
+            elif run not in stop_words or not _among_words(runs, index):
                 word = word_of(run, shape, language)
                 tokens += word.texts
                 if parts is not None:
@@ -386,8 +386,8 @@ def _is_english(runs: Sequence[CharacterRun]) -> bool:
     return sum((run.text in _ENGLISH) - (run.text in _FOREIGN or not run.text.isascii()) for run in runs) > 0
 
 
-def _among_words(runs: Sequence[CharacterRun], place: int) -> bool:
-    return all(run.is_word for run in runs[max(0, place - 1) : place + 2])
+def _among_words(runs: Sequence[CharacterRun], index: int) -> bool:
+    return all(run.is_word for run in runs[max(0, index - 1) : index + 2])
 
 
 def _whole_name(runs: Sequence[CharacterRun]) -> str:

@@ -34,7 +34,7 @@ FEATURES = (
     "title_length",
     "jaccard_words",
     "jaccard_bigrams",
-    "first_match",  # place in the title of the first and the last shared bigram, 0 to 1; 1 without a match
+    "first_match",  # position in the title of the first and the last shared bigram, 0 to 1; 1 without a match
     "last_match",
     "match_span",  # characters from the first to the last shared bigram over the query's length
     "rarest_missing_word",  # idf of the query's rarest token that the title lacks
@@ -134,9 +134,9 @@ class LexicalFeatures:
         query_bigrams, title_bigrams = set(query.bigrams), set(title.bigrams)
         words, bigrams = self._words.statistics, self._bigrams.statistics
         letters_of_query, letters_of_title = len(query.characters.letters), len(title.characters.letters)
-        matches = [place for place, bigram in enumerate(title.bigrams) if bigram in query_bigrams]
+        matches = [position for position, bigram in enumerate(title.bigrams) if bigram in query_bigrams]
         first, last = (matches[0], matches[-1]) if matches else (len(title.bigrams), len(title.bigrams))
-        places = max(len(title.bigrams), 1)
+        count = max(len(title.bigrams), 1)
         return [
             bm25_words,
             bm25_words / (self._words.score_tokens(query.words, query.words) or 1.0),
@@ -149,8 +149,8 @@ class LexicalFeatures:
             np.log1p(letters_of_title),
             _jaccard(query_words, title_words),
             _jaccard(query_bigrams, title_bigrams),
-            first / places,
-            last / places,
+            first / count,
+            last / count,
             min((last - first + 2) / max(letters_of_query, 1), 5.0) if matches else 0.0,
             max(map(words.idf, query_words - title_words), default=0.0),
             max(map(bigrams.idf, query_bigrams - title_bigrams), default=0.0),
@@ -183,7 +183,7 @@ def list_features(query: str, weights: Mapping[str, float], texts: Sequence[str]
     for text in texts:
         tokens, of_text = tokenize(text), _Characters(text)
         distinct, count = set(tokens), max(len(tokens), 1)
-        matches = [place for place, token in enumerate(tokens) if token in weights]
+        matches = [position for position, token in enumerate(tokens) if token in weights]
         first, last = (matches[0], matches[-1]) if matches else (len(tokens), len(tokens))
         missing = [weight for token, weight in weights.items() if token not in distinct]
         missing_pairs = (weight for token, weight in pairs.items() if token not in distinct)

@@ -37,7 +37,7 @@ GRAPH_FEATURES = (
     "title_length",
     "jaccard_tokens",
     "jaccard_bigrams",
-    "first_match",  # place in the title where the first and the last shared bigram start, 0 to 1; 1 without one
+    "first_match",  # position in the title of the first and the last shared bigram, 0 to 1; 1 without one
     "last_match",
     "match_span",  # tokens from the first to the last shared bigram over the query's length, at most 5
     "rarest_missing_token",  # idf of the query's rarest token that the title lacks
@@ -125,7 +125,7 @@ def _grams_of(pair: Compared, idf: Tensor, never_match: Sequence[int]) -> tuple[
     of_query = paddle.where(in_query, ids, paddle.full_like(ids, -1))
     of_title = paddle.where(in_title, ids, paddle.full_like(ids, -2))
     of_either = paddle.where(special, paddle.full_like(ids, -1), ids + is_title * idf.shape[0])
-    shared = _equal(of_query, of_title)  # [batch, query place, title place]
+    shared = _equal(of_query, of_title)  # [batch, query position, title position]
     within = _equal(of_either, of_either)  # also 1 between special tokens, but no sum counts those
     if pair.inside is not None:
         shared, within = (whole_characters(same, pair.inside) for same in (shared, within))
@@ -175,16 +175,16 @@ class _Grams:
         return common / (_sum(self.distinct_query) + _sum(self.distinct_title) - common).clip(min=1.0)
 
     def matches(self, count: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return whether the title has an n-gram of the query, and places of the first and the last: `[batch]` each.
+        """Return whether the title has an n-gram of the query, and where the first and the last are, `[batch]` each.
 
-        A place counts the title's n-grams from 0; without a match both places are `count`.
+        Positions count the title's n-grams from 0; without a match both are `count`.
 
         count: number of the title's n-grams, `[batch]`
         """
-        places = paddle.cumsum(self.title, axis=1) - 1.0
+        positions = paddle.cumsum(self.title, axis=1) - 1.0
         any_match = self.in_query.max(axis=1)
-        first = any_match * (count - (self.in_query * (count.unsqueeze(1) - places)).max(axis=1))
-        last = (self.in_query * places).max(axis=1)
+        first = any_match * (count - (self.in_query * (count.unsqueeze(1) - positions)).max(axis=1))
+        last = (self.in_query * positions).max(axis=1)
         return any_match, first + (1.0 - any_match) * count, last + (1.0 - any_match) * count
 
     def rarest_missing(self) -> Tensor:

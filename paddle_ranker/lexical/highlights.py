@@ -24,7 +24,7 @@ from paddle_ranker.unicode.characters import code_points, fold, is_whole
 LEVELS = 3  # of highlights: 1 for a shared word, 2 for two words in a row, 3 for three; as in match embeddings
 PASSAGE = 200  # code points of the passage of a long text
 _MOST_WORDS, _QUERY = 128, 1000  # words and code points of a query that are read
-_MOST_HIGHLIGHTS, _MOST_PLACES = 100, 20  # highlights of a text; occurrences of a token in a text
+_MOST_HIGHLIGHTS, _MOST_OCCURRENCES = 100, 20  # highlights of a text; occurrences of a token in a text
 _LOOKED_AT = 20_000  # code points of a text that are searched
 _LETTER = "[^\\W_]"
 _BETWEEN = " \t\n\r-._'/&@+"  # what may stand between the words of one n-gram
@@ -63,14 +63,14 @@ class FoldedText:
         if not kinds.strip("c"):
             self.text = fold(text)
             return
-        parts, spans, place = list[str](), list[tuple[int, int]](), 0
+        parts, spans, read = list[str](), list[tuple[int, int]](), 0
         for match in _CLUSTERS.finditer(kinds):
             start, end = match.span()
-            parts += [fold(text[place:start]), fold(text[start:end])]
-            spans += [*zip(range(place, start), range(place + 1, start + 1)), *[(start, end)] * len(parts[-1])]
-            place = end
-        parts.append(fold(text[place:]))
-        spans += zip(range(place, len(text)), range(place + 1, len(text) + 1))
+            parts += [fold(text[read:start]), fold(text[start:end])]
+            spans += [*zip(range(read, start), range(read + 1, start + 1)), *[(start, end)] * len(parts[-1])]
+            read = end
+        parts.append(fold(text[read:]))
+        spans += zip(range(read, len(text)), range(read + 1, len(text) + 1))
         self.text, self._spans = "".join(parts), spans
 
     @cached_property
@@ -169,8 +169,8 @@ class SharedWords:
                 whole.append(Highlight(start, end, level_of(match[0], self._analyser)))
         ends, kept = [highlight.end for highlight in whole], list[Highlight]()
         for highlight in highlights:
-            place = bisect_right(ends, highlight.start)
-            if place == len(whole) or whole[place].start >= highlight.end:
+            index = bisect_right(ends, highlight.start)
+            if index == len(whole) or whole[index].start >= highlight.end:
                 kept.append(highlight)
         return sorted([*kept, *whole])[:_MOST_HIGHLIGHTS]
 
@@ -225,7 +225,7 @@ class SharedWords:
         return start, start + size
 
 
-def places_of(term: str, text: FoldedText) -> list[tuple[int, int]]:
+def occurrences_of(term: str, text: FoldedText) -> list[tuple[int, int]]:
     """Return the start and end, in code points, of the first 20 occurrences of a token in a text.
 
     term: a token of any tokenizer; for a stem, the words with this stem are its occurrences
@@ -233,14 +233,14 @@ def places_of(term: str, text: FoldedText) -> list[tuple[int, int]]:
     if all(shape == "i" * len(piece) for _, piece, shape in pieces(term)):
         # With a mark behind it, an ideograph is another token.
         whole = (span for span in occurrences(text.text, term) if is_whole(text.text, *span))
-        spans = [*islice(whole, _MOST_PLACES)]
+        spans = [*islice(whole, _MOST_OCCURRENCES)]
     elif (tokens := text.tokens.get(term)) is not None:
         spans = tokens
     else:  # a token of another tokenizer
         beginning = f"(?<!{_LETTER})" if term.isascii() else ""
         matches = re.finditer(beginning + re.escape(term), text.text)
-        spans = [match.span() for match in islice(matches, _MOST_PLACES)]
-    return [text.span(*span) for span in spans[:_MOST_PLACES]]
+        spans = [match.span() for match in islice(matches, _MOST_OCCURRENCES)]
+    return [text.span(*span) for span in spans[:_MOST_OCCURRENCES]]
 
 
 def level_of(term: str, analyser: Analyser = standard) -> int:

@@ -58,8 +58,8 @@ def cut(
     def counted(start: int, end: int) -> int:
         return after(end) - after(start) if count is None else count(text[start:end])
 
-    def after(place: int) -> int:
-        return int(np.searchsorted(ends, place, "right"))
+    def after(position: int) -> int:
+        return int(np.searchsorted(ends, position, "right"))
 
     spans, start, end = list[Span](), 0, 0  # where this passage begins, and the last one ended
     breaks = [[match.end() for match in pattern.finditer(text)] for pattern in (_SENTENCE_END, _SPACE)]
@@ -96,15 +96,15 @@ def cut(
 
 def _last(breaks: Sequence[Sequence[int]], least: int, most: int) -> int:
     """Return the last position above `least` and up to `most` of the first list that has one; 0 if none has."""
-    places = (positions[bisect_right(positions, most) - 1] for positions in breaks if bisect_right(positions, most))
-    return next((place for place in places if place > least), 0)
+    last = (positions[bisect_right(positions, most) - 1] for positions in breaks if bisect_right(positions, most))
+    return next((position for position in last if position > least), 0)
 
 
 def _first(breaks: Sequence[Sequence[int]], least: int, before: int) -> int:
     """Return the first position from `least` to below `before` of the first list that has one; 0 if none has."""
     starts = ((positions, bisect_left(positions, least)) for positions in breaks)
-    places = (positions[number] for positions, number in starts if number < len(positions))
-    return next((place for place in places if place < before), 0)
+    first = (positions[number] for positions, number in starts if number < len(positions))
+    return next((position for position in first if position < before), 0)
 
 
 def best_span(
@@ -125,10 +125,10 @@ def best_span(
         lowered = text[:_LOOKED_AT]
     terms = [term for term in sorted(weights, key=lambda term: -weights[term])[:_MOST_TERMS] if term]
     codes = np.frombuffer(lowered.encode("utf-32-le", "surrogatepass"), np.uint32)
-    places = [_places(lowered, codes, term, len(lowered) // size) for term in terms]
-    if not any(map(len, places)):
+    positions = [_positions(lowered, codes, term, len(lowered) // size) for term in terms]
+    if not any(map(len, positions)):
         return 0, size
-    start = _heaviest(terms, places, weights, len(lowered), 0.8 * size)
+    start = _heaviest(terms, positions, weights, len(lowered), 0.8 * size)
     before = max(0, start - size // 5)
     ends = [match.end() for match in _SENTENCE_END.finditer(text, before, start)]
     start = min(ends[0] if ends else before if before == 0 else start, max(0, len(text) - size))
@@ -138,15 +138,15 @@ def best_span(
 
 
 def _heaviest(
-    terms: Sequence[str], places: Sequence[Integers], weights: Mapping[str, float], length: int, size: float
+    terms: Sequence[str], positions: Sequence[Integers], weights: Mapping[str, float], length: int, size: float
 ) -> int:
     """Return the first position of a term from which `size` code points of a text have the heaviest terms.
 
-    places: positions of each term, `[n]`, ascending. A term counts once per span
+    positions: positions of each term, `[n]`, ascending. A term counts once per span
     """
-    candidates, sizes = np.concatenate(places), [*map(len, places)]
+    candidates, sizes = np.concatenate(positions), [*map(len, positions)]
     gains = np.repeat([weights[term] for term in terms], sizes)
-    after = np.concatenate([np.append(0, starts[:-1] + 1)[: len(starts)] for starts in places])
+    after = np.concatenate([np.append(0, starts[:-1] + 1)[: len(starts)] for starts in positions])
     first = candidates + np.repeat([len(term) - int(size) for term in terms], sizes)
     first = np.minimum(np.maximum(after, first), candidates)
     gained = np.bincount(first, gains, length + 1) - np.bincount(candidates + 1, gains, length + 1)
@@ -154,7 +154,7 @@ def _heaviest(
     return int(candidates[totals >= totals.max() * (1 - 1e-9)].min())
 
 
-def _places(text: str, codes: NDArray[np.uint32], term: str, most: int) -> Integers:
+def _positions(text: str, codes: NDArray[np.uint32], term: str, most: int) -> Integers:
     """Return the positions of a term in a text in lower case, ascending; not those inside an ASCII word.
 
     codes: code points of the text
@@ -163,8 +163,8 @@ def _places(text: str, codes: NDArray[np.uint32], term: str, most: int) -> Integ
     if not 0 < text.count(term) <= most:
         return np.zeros(0, np.int64)
     starts = np.flatnonzero(codes[: len(text) - len(term) + 1] == ord(term[0]))
-    for place, character in enumerate(term[1:], 1):
-        starts = starts[codes[starts + place] == ord(character)]
+    for offset, character in enumerate(term[1:], 1):
+        starts = starts[codes[starts + offset] == ord(character)]
     before = codes[starts - 1]
     inside = (before < len(_IN_WORDS)) & _IN_WORDS[np.minimum(before, len(_IN_WORDS) - 1)] & (starts > 0)
     return starts[~inside]

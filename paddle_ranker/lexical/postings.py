@@ -85,13 +85,13 @@ class Postings:
             counted.append(_tokens_of(texts, tokenize, numbers, None if is_literal else spellings))
         hashes = text_hashes(numbers)
         order = np.argsort(hashes)
-        place = np.empty(len(order), np.int64)
-        place[order] = np.arange(len(order))
+        index = np.empty(len(order), np.int64)
+        index[order] = np.arange(len(order))
         count = max(1, len(counted[0][2]))
         occurrences = []
         for tokens, sizes, _ in counted:
             document = np.repeat(np.arange(len(sizes)), sizes)
-            occurrences.append(np.unique(place[tokens] * count + document, return_counts=True))
+            occurrences.append(np.unique(index[tokens] * count + document, return_counts=True))
         keys = occurrences[0][0]
         if len(occurrences) > 1:
             keys = np.unique(np.concatenate([field_keys for field_keys, _ in occurrences]))
@@ -190,8 +190,8 @@ class Merging:
         terms = np.unique(np.concatenate([postings.terms for postings, _ in parts]))
         counts = np.zeros(len(terms), np.int64)
         used = [np.zeros(len(postings.pairs), bool) for postings, _ in parts]
-        for number, places, _, codes in self._blocks(terms):
-            counts += np.bincount(places, minlength=len(terms))
+        for number, indices, _, codes in self._blocks(terms):
+            counts += np.bincount(indices, minlength=len(terms))
             used[number][codes] = True
         self._terms = terms
         self.terms, kept = terms[counts > 0], counts[counts > 0]
@@ -205,32 +205,32 @@ class Merging:
 
     def fill(self, documents: NDArray[np.int32], codes: NDArray[np.unsignedinteger]) -> None:
         """Write the postings into arrays of length `starts[-1]`; `codes` must have the type `code_type`."""
-        next_place = np.zeros(len(self._terms), np.int64)
-        next_place[np.searchsorted(self._terms, self.terms)] = self.starts[:-1]
-        for number, places, rows, old in self._blocks(self._terms):
-            first = np.flatnonzero(np.diff(places, prepend=-1))
-            count = np.diff(np.append(first, len(places)))
-            into: Integers = next_place[places] + np.arange(len(places)) - np.repeat(first, count)
+        next_index = np.zeros(len(self._terms), np.int64)
+        next_index[np.searchsorted(self._terms, self.terms)] = self.starts[:-1]
+        for number, indices, rows, old in self._blocks(self._terms):
+            first = np.flatnonzero(np.diff(indices, prepend=-1))
+            count = np.diff(np.append(first, len(indices)))
+            into: Integers = next_index[indices] + np.arange(len(indices)) - np.repeat(first, count)
             documents[into] = rows
             codes[into] = self._codes[number][old]
-            next_place[places[first]] += count
+            next_index[indices[first]] += count
 
     def _blocks(self, terms: Hashes) -> Iterator[tuple[int, Integers, Integers, NDArray[np.unsignedinteger]]]:
-        """Yield blocks of postings: index of the part, places of the terms, new rows of the documents, old codes."""
+        """Yield blocks of postings: index of the part, indices of the terms, new rows of the documents, old codes."""
         for number, (postings, mask) in enumerate(self._parts):
-            place = np.searchsorted(terms, postings.terms)
+            index = np.searchsorted(terms, postings.terms)
             first = 0
-            while first < len(place):
+            while first < len(index):
                 begin = int(postings.starts[first])
                 after = int(np.searchsorted(postings.starts, begin + _AT_ONCE, "right")) - 1
-                stop = min(len(place), max(first + 1, after))
+                stop = min(len(index), max(first + 1, after))
                 part = slice(begin, int(postings.starts[stop]))
-                places = np.repeat(place[first:stop], np.diff(postings.starts[first : stop + 1]))
+                indices = np.repeat(index[first:stop], np.diff(postings.starts[first : stop + 1]))
                 documents, codes = self._rows[number][postings.documents[part]], np.asarray(postings.codes[part])
                 if mask is not None:
                     kept = documents >= 0
-                    places, documents, codes = places[kept], documents[kept], codes[kept]
-                yield number, places, documents, codes
+                    indices, documents, codes = indices[kept], documents[kept], codes[kept]
+                yield number, indices, documents, codes
                 first = stop
 
 

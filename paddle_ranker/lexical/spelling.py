@@ -64,8 +64,8 @@ class WordVocabulary(Sequence[str]):
     def __len__(self) -> int:
         return len(self._ends)
 
-    def __getitem__(self, place: int) -> str:  # type: ignore[override]  # no slices
-        return self._lines[self._starts[place] : self._ends[place]].tobytes().decode("utf-8", "replace")
+    def __getitem__(self, index: int) -> str:  # type: ignore[override]  # no slices
+        return self._lines[self._starts[index] : self._ends[index]].tobytes().decode("utf-8", "replace")
 
     def near(self, word: str, errors: int, *, unfinished: bool = False) -> list[str]:
         """Return the words, of letters only, that differ from a word by exactly `errors` errors.
@@ -85,14 +85,14 @@ class WordVocabulary(Sequence[str]):
             part = slice(start, min(start + _BLOCK, where.stop))
             others = self._signs[part] ^ sign
             if unfinished:
-                places = np.flatnonzero(_few(others & sign & _ONCE, errors))
+                indices = np.flatnonzero(_few(others & sign & _ONCE, errors))
             elif errors:
-                places = np.flatnonzero(_few(others & _ONCE, 2 * errors))
-                places = places[_few(others[places] & ~_ONCE, 2 * errors)]
+                indices = np.flatnonzero(_few(others & _ONCE, 2 * errors))
+                indices = indices[_few(others[indices] & ~_ONCE, 2 * errors)]
             else:
-                places = np.flatnonzero(others == 0)
-            for place in self._by_length[part][places].tolist():
-                other = self[place]
+                indices = np.flatnonzero(others == 0)
+            for index in self._by_length[part][indices].tolist():
+                other = self[index]
                 plain = without_accents(other)
                 if unfinished:
                     ends = range(len(word) - errors, len(word) + errors + 1)
@@ -104,14 +104,14 @@ class WordVocabulary(Sequence[str]):
         return matches
 
     def __contains__(self, word: object) -> bool:
-        place = bisect_left(self, word) if isinstance(word, str) else len(self)  # UTF-8 is in the order of code points
-        return place < len(self) and self[place] == word
+        index = bisect_left(self, word) if isinstance(word, str) else len(self)  # UTF-8 is in the order of code points
+        return index < len(self) and self[index] == word
 
     def beginning(self, prefix: str, most: int) -> list[str]:
         """Return the words that begin with a prefix, the shortest first, at most `most`."""
         words = self._beginning(prefix)
         order = np.argsort(self._lengths[words], kind="stable")[:most]
-        return [self[place] for place in (words.start + order).tolist()]
+        return [self[index] for index in (words.start + order).tolist()]
 
     def _beginning(self, prefix: str) -> slice:
         return slice(bisect_left(self, prefix), bisect_left(self, prefix + chr(sys.maxunicode)))

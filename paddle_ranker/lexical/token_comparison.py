@@ -27,20 +27,20 @@ class Compared:
     ids: int64, equal for tokens that spell the same characters
     types: int64, 0 in the query and 1 in the title
     inside: float32, 1 for tokens that begin inside a character; None: no token does
-    places: int64, the new position of each input token, -1 for a removed token; None: no token was removed
+    positions: int64, the new position of each input token, -1 for a removed token; None: no token was removed
     """
 
     ids: Tensor
     types: Tensor
     inside: Optional[Tensor] = None
-    places: Optional[Tensor] = None
+    positions: Optional[Tensor] = None
 
     def at_inputs(self, values: Tensor) -> Tensor:
         """Return values of the compared tokens, `[batch, length]` int64, in the order of the input; 0 for spaces."""
-        if self.places is None:
+        if self.positions is None:
             return values
-        places = paddle.maximum(self.places, paddle.zeros_like(self.places))
-        return _taken(values, places) * (self.places >= 0).astype(values.dtype)
+        positions = paddle.maximum(self.positions, paddle.zeros_like(self.positions))
+        return _taken(values, positions) * (self.positions >= 0).astype(values.dtype)
 
 
 class Speller(nn.Layer):
@@ -77,7 +77,7 @@ class Speller(nn.Layer):
         kept = looked_up(self.kept_table, input_ids)
         count = kept.cumsum(axis=1)
         numbers = paddle.ones_like(count).cumsum(axis=1)
-        # The n-th kept token stands behind all places up to which fewer than n are kept: of [a, space, b], kept is
+        # The n-th kept token follows all positions up to which fewer than n tokens are kept: of [a, space, b], kept is
         # [1, 0, 1], count [1, 1, 2], sources [0, 2, 2], and so the result [a, b, blank].
         sources = (count.unsqueeze(1) < numbers.unsqueeze(2)).astype("int64").sum(axis=2)
         unit, blank = (paddle.full([1], number, "int64") for number in (1, self._blank_id))
@@ -134,8 +134,8 @@ def looked_up(table: Tensor, ids: Tensor) -> Tensor:
     return paddle.gather(table, ids.reshape([-1])).astype(ids.dtype).reshape(paddle.shape(ids))
 
 
-def _taken(values: Tensor, places: Tensor) -> Tensor:
-    """Return, for each row, its values at that row's `places`, `[batch, length]`."""
-    ones = paddle.ones_like(places)
+def _taken(values: Tensor, positions: Tensor) -> Tensor:
+    """Return, for each row, its values at that row's `positions`, `[batch, length]`."""
+    ones = paddle.ones_like(positions)
     starts = (ones[:, :1].cumsum(axis=0) - ones[:, :1]) * ones.sum(axis=1, keepdim=True)
-    return paddle.gather(values.reshape([-1]), (places + starts).reshape([-1])).reshape(paddle.shape(places))
+    return paddle.gather(values.reshape([-1]), (positions + starts).reshape([-1])).reshape(paddle.shape(positions))

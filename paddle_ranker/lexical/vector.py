@@ -1,14 +1,14 @@
-"""The words of a text as a vector: the inner product of two such vectors is about the weight of the tokens and bigrams
-that both texts have.
+"""Words of a text as a vector: the inner product of two such vectors is about the weight of the tokens and bigrams that
+both texts have.
 
 A tower trained on little data learns what texts mean, but does not notice that a title has a rare word of the query. So
 a part of its vectors can be lexical: a random projection of the text's tokens and bigrams (Achlioptas, 2003,
 "Database-friendly random projections"; in retrieval, Luan et al., 2021, "Sparse, Dense, and Attentional
-Representations"): every token has a vector of signs, +1 and -1; a bigram has the product of its first token's signs and
-its second token's signs, rotated by one place. A text's vector is the sum of these, each times the root of its weight.
-The inner product of two texts' sums is then about `size` times the summed weights of their common tokens and bigrams,
-since independent signs cancel. A token's weight is its inverse document frequency, a bigram's weight the sum of its
-tokens' weights.
+Representations"). Every token has a vector of signs, +1 and -1. A bigram has the product of its first token's signs and
+its second token's signs, rotated by one position. A text's vector is the sum of these vectors, each times the root of
+its weight. The inner product of two texts' vectors is then about `size` times the summed weights of their common tokens
+and bigrams, since independent signs cancel. A token's weight is its inverse document frequency, a bigram's weight the
+sum of its tokens' weights.
 
 The vector depends only on the ids, so it is computed inside the model, and an exported graph keeps its inputs. The
 signs of token t of n are the products of row t // r of one table and row t % r of another, r the root of n, so the

@@ -56,10 +56,10 @@ class Hits(NamedTuple):
     def without(self, id: str) -> Hits:
         if id not in self.ids:
             return self
-        kept = [place for place, hit_id in enumerate(self.ids) if hit_id != id]
-        passages = None if self.passages is None else [self.passages[place] for place in kept]
+        kept = [index for index, hit_id in enumerate(self.ids) if hit_id != id]
+        passages = None if self.passages is None else [self.passages[index] for index in kept]
         titles = None if self.titles is None else self.titles[kept]
-        return Hits([self.ids[place] for place in kept], self.scores[kept], passages, titles)
+        return Hits([self.ids[index] for index in kept], self.scores[kept], passages, titles)
 
 
 class LikeError(ParameterError):
@@ -196,23 +196,23 @@ class TowerIndex(Documents):
         self._tower, self._nearest = options.tower, nearest
         parts = list(self._tower.stream(document.text for document in self.by_id.values()))
         self._vectors = np.concatenate(parts) if parts else np.empty((0, 1), np.float32)
-        self._places = {document.text: place for place, document in enumerate(self.by_id.values())}
+        self._numbers = {document.text: number for number, document in enumerate(self.by_id.values())}
 
     def search(self, queries: Sequence[str], top_k: int) -> list[Hits]:
         refuse_text(queries, "queries")
-        places, products = self._nearest(self._vectors, self._tower.query_vectors(queries), top_k)
-        rows = zip(places.tolist(), products.astype(np.float64))
-        return [Hits([self.ids[place] for place in row], scores) for row, scores in rows]
+        found, products = self._nearest(self._vectors, self._tower.query_vectors(queries), top_k)
+        pairs = zip(found.tolist(), products.astype(np.float64))
+        return [Hits([self.ids[number] for number in numbers], scores) for numbers, scores in pairs]
 
     def score(self, queries: Sequence[str], titles: Sequence[str]) -> Floats:
         """Return the inner product of the vectors of queries[i] and titles[i], for each i, `[n] float64`."""
         refuse_text(queries, "queries")
         refuse_text(titles, "titles")
         numbers = {query: number for number, query in enumerate(dict.fromkeys(queries))}
-        others = list(dict.fromkeys(title for title in titles if title not in self._places))
+        others = list(dict.fromkeys(title for title in titles if title not in self._numbers))
         of_queries = self._tower.query_vectors(list(numbers))
         of_others = dict(zip(others, self._tower.vectors(others))) if others else {}
-        of_titles = [of_others[t] if t in of_others else self._vectors[self._places[t]] for t in titles]
+        of_titles = [of_others[t] if t in of_others else self._vectors[self._numbers[t]] for t in titles]
         products: Floats = np.einsum("ij,ij->i", of_queries[[numbers[query] for query in queries]], of_titles)
         return products.astype(np.float64)
 

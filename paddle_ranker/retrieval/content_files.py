@@ -81,8 +81,10 @@ class ContentFiles:
                     yield block
         if digest.hexdigest() != name.partition(".")[0]:
             problem = "missing" if path is None else "not as it was written"
-            place = f"{self._index / _CONTENTS}: {quoted(name)} is {problem}"
-            raise CheckpointError(f"{place}; copy the index again, or add its document again")
+            folder = self._index / _CONTENTS
+            raise CheckpointError(
+                f"{folder}: {quoted(name)} is {problem}; copy the index again, or add its document again"
+            )
 
     def staged(self) -> StagedFiles:
         """Return a `StagedFiles` for an addition; close it when the addition is over."""

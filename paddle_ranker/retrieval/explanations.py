@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Optional
 
 from paddle_ranker.array_types import Floats
-from paddle_ranker.lexical.highlights import FoldedText, Highlight, level_of, places_of
+from paddle_ranker.lexical.highlights import FoldedText, Highlight, level_of, occurrences_of
 from paddle_ranker.retrieval.fusion import TITLE, TITLE_MATCH
 from paddle_ranker.retrieval.manifest import WORDS
 from paddle_ranker.retrieval.search import FEATURES, Result, Search
@@ -118,7 +118,7 @@ def _signals(search: Search, row: int, parts: Floats, share: float) -> dict[str,
 def _terms(added: Mapping[str, float], folded: FoldedText, stands_for: Mapping[str, str]) -> list[dict[str, object]]:
     best = sorted(added.items(), key=lambda item: -item[1])[:_MOST_TERMS]
     return [
-        {"term": term, "added": value, "level": level_of(term), "at": places_of(term, folded)}
+        {"term": term, "added": value, "level": level_of(term), "at": occurrences_of(term, folded)}
         | ({"for": stands_for[term]} if term in stands_for else {})
         for term, value in best
     ]

@@ -104,8 +104,8 @@ class FieldScale(NamedTuple):
         has_others = any(part.has_others for part in parts) or len({scale.kind for scale in scales}) > 1
         if has_others or not scales:
             return cls(None, has_others, is_large)
-        positions, places = np.unique(np.concatenate([scale.positions for scale in scales]), return_inverse=True)
-        counts = np.bincount(places, np.concatenate([scale.counts for scale in scales])).astype(np.int64)
+        positions, indices = np.unique(np.concatenate([scale.positions for scale in scales]), return_inverse=True)
+        counts = np.bincount(indices, np.concatenate([scale.counts for scale in scales])).astype(np.int64)
         is_counted = counts > 0
         scale = Scale(scales[0].kind, positions[is_counted], counts[is_counted]) if is_counted.any() else None
         return cls(scale, False, is_large)
@@ -211,12 +211,12 @@ def _counted(
     bounds: Union[NDArray[np.float64], NDArray[np.int64]], names: list[Bound], positions: Positions, counts: Integers
 ) -> list[Range]:
     is_closed = bool(positions.max() >= bounds[-1])
-    places = np.clip(np.searchsorted(bounds, positions, "right") - 1, 0, len(bounds) - 2)
-    totals = np.bincount(places, weights=counts, minlength=len(bounds) - 1).astype(np.int64).tolist()
+    indices = np.clip(np.searchsorted(bounds, positions, "right") - 1, 0, len(bounds) - 2)
+    totals = np.bincount(indices, weights=counts, minlength=len(bounds) - 1).astype(np.int64).tolist()
     last = len(totals) - 1
     return [
-        Range(names[place], names[place + 1], is_closed and place == last, total)
-        for place, total in enumerate(totals)
+        Range(names[index], names[index + 1], is_closed and index == last, total)
+        for index, total in enumerate(totals)
         if total
     ]
 

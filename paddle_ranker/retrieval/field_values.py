@@ -76,11 +76,11 @@ class FieldValues:
             self._firsts = np.cumsum([0, *map(len, item_lists)])
             flat = (item for items in item_lists for item in items)
         kinds, numbers, texts = bytearray(), list[Union[int, float]](), dict[int, str]()
-        for place, item in enumerate(flat):
+        for index, item in enumerate(flat):
             kinds.append(MISSING if item is None else item.kind)
             numbers.append(0 if item is None or isinstance(item.of, str) else item.of)
             if item is not None and item.kind == TEXT:
-                texts[place] = str(item.of)
+                texts[index] = str(item.of)
         self._kinds = np.frombuffer(bytes(kinds), np.uint8)
         # Positions of booleans, numbers and dates. Numbers of more than 53 bits are compared exactly, see `_alike`.
         self._positions: Positions = np.empty(0)
@@ -123,8 +123,8 @@ class FieldValues:
         """
         return self._ranked[0]
 
-    def place_of(self, value: Value) -> int:
-        """Return twice the rank of `value`; if the field lacks it, an odd number between those of its neighbours."""
+    def doubled_rank(self, value: Value) -> int:
+        """Return twice the rank of a value; if the field lacks the value, the odd number between its neighbours."""
         firsts = _Sorted(lambda code: self._order_of(code), self._ranked[1])
         rank = bisect_left(firsts, value.order)
         return 2 * rank - (rank == len(firsts) or firsts[rank] != value.order)
@@ -134,13 +134,13 @@ class FieldValues:
         """The rank of each value, `[values]`, and for each rank the code of the first value that has it."""
         ranks = np.full(self._count, -1, np.int32)
         if self._owners is None:
-            codes = places = np.flatnonzero(self._kinds != MISSING)
+            codes = indices = np.flatnonzero(self._kinds != MISSING)
         else:
             codes = np.flatnonzero(np.diff(self._firsts))
-            places = self._firsts[codes]
-        kinds = np.unique(self._kinds[places])
-        if len(kinds) == 1 and kinds[0] in (BOOLEAN, NUMBER, DATE) and not self._are_large[places].any():
-            _, firsts, inverse = np.unique(self._positions[places], return_index=True, return_inverse=True)
+            indices = self._firsts[codes]
+        kinds = np.unique(self._kinds[indices])
+        if len(kinds) == 1 and kinds[0] in (BOOLEAN, NUMBER, DATE) and not self._are_large[indices].any():
+            _, firsts, inverse = np.unique(self._positions[indices], return_index=True, return_inverse=True)
             ranks[codes] = inverse
             return ranks, codes[firsts].astype(np.int32)
         first_codes, last = list[int](), None
@@ -178,12 +178,12 @@ class FieldValues:
             if interval.kind == TEXT:
                 among = bisect_right if sign in ("<=", ">") else bisect_left
                 orders = _Sorted(lambda code: text_order(self._text_at(code)), self._folded)
-                place = among(orders, text_order(str(bound)))
-                is_met[self._folded[:place] if sign in ("<", "<=") else self._folded[place:]] = True
+                index = among(orders, text_order(str(bound)))
+                is_met[self._folded[:index] if sign in ("<", "<=") else self._folded[index:]] = True
             elif len(self._positions):
                 is_met |= compare(self._positions, self._position(bound)) & (self._kinds == interval.kind)
-                for place in self._alike([interval]):
-                    is_met[place] = compare(self._item(place).of, bound)
+                for index in self._alike([interval]):
+                    is_met[index] = compare(self._item(index).of, bound)
         return is_met
 
     def _equal(self, intervals: Sequence[ValueRange]) -> Booleans:
@@ -195,26 +195,26 @@ class FieldValues:
                 is_equal |= of_kind
             elif kind == TEXT:
                 for interval in same_kind:
-                    place = bisect_left(_Sorted(self._text_at, self._texts), str(interval.low))
+                    index = bisect_left(_Sorted(self._text_at, self._texts), str(interval.low))
                     # Equal values have several spellings: 1.5 and "1.5" are one keyword.
-                    while place < len(self._texts) and self._text_at(code := int(self._texts[place])) == interval.low:
-                        is_equal[code], place = True, place + 1
+                    while index < len(self._texts) and self._text_at(code := int(self._texts[index])) == interval.low:
+                        is_equal[code], index = True, index + 1
             elif len(self._positions):
                 bounds = sorted((self._position(interval.low), self._position(interval.high)) for interval in same_kind)
                 lows, highs = np.array(bounds, self._positions.dtype).T
-                places = np.searchsorted(lows, self._positions, "right") - 1 if len(same_kind) > 1 else np.array(0)
-                highs = np.maximum.accumulate(highs)[places]
+                indices = np.searchsorted(lows, self._positions, "right") - 1 if len(same_kind) > 1 else np.array(0)
+                highs = np.maximum.accumulate(highs)[indices]
                 is_equal |= (self._positions >= lows[0]) & (self._positions <= highs) & of_kind
                 wanted = {interval.low for interval in same_kind}
-                for place in self._alike(same_kind):
-                    is_equal[place] = self._item(place).of in wanted
+                for index in self._alike(same_kind):
+                    is_equal[index] = self._item(index).of in wanted
         return is_equal
 
     def _position(self, bound: Union[bool, int, float, str]) -> Union[int, float]:
         return int(bound) if self._positions.dtype == np.int64 else float(bound)
 
     def _alike(self, intervals: Sequence[ValueRange]) -> list[int]:
-        """Return the places of items to compare exactly: as float64, they equal a large bound of an interval."""
+        """Return the indices of items to compare exactly: as float64, they equal a large bound of an interval."""
         large = [
             float(interval.low)
             for interval in intervals
@@ -222,8 +222,8 @@ class FieldValues:
         ]
         if not large:
             return []
-        places: list[int] = np.flatnonzero(np.isin(self._positions, large) & (self._kinds == NUMBER)).tolist()
-        return places
+        indices: list[int] = np.flatnonzero(np.isin(self._positions, large) & (self._kinds == NUMBER)).tolist()
+        return indices
 
     @once
     def _folded(self) -> NDArray[np.int32]:
@@ -238,15 +238,15 @@ class FieldValues:
         value: object = json.loads(bytes(self._line[self._starts[code] : self._starts[code + 1] - _BETWEEN]))
         return value
 
-    def _item(self, place: int) -> Value:
-        """Return a value by its position among all values, where the items of lists count one by one."""
+    def _item(self, index: int) -> Value:
+        """Return an item by its index among all items; a value that is no list is one item."""
         if self._owners is None:
-            return self.values(place)[0]
-        owner = int(self._owners[place])
-        return self.values(owner)[place - int(self._firsts[owner])]
+            return self.values(index)[0]
+        owner = int(self._owners[index])
+        return self.values(owner)[index - int(self._firsts[owner])]
 
-    def _text_at(self, place: int) -> str:
-        return str(self._item(place).of)
+    def _text_at(self, index: int) -> str:
+        return str(self._item(index).of)
 
 
 def _in_order(keys: Iterable[tuple[K, int]]) -> Iterator[tuple[K, int]]:
@@ -266,5 +266,5 @@ class _Sorted(Sequence[T]):
     def __len__(self) -> int:
         return len(self._codes)
 
-    def __getitem__(self, place: int) -> T:  # type: ignore[override]
-        return self._read(int(self._codes[place]))
+    def __getitem__(self, index: int) -> T:  # type: ignore[override]
+        return self._read(int(self._codes[index]))

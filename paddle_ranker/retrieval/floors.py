@@ -70,7 +70,7 @@ def unrelated_queries(texts: Sequence[str], count: int, seed: int) -> list[str]:
     for _ in range(count):
         number = int(drawn.integers(*_PIECES, endpoint=True))
         chosen = drawn.choice(len(texts), min(number, len(texts)), replace=False)
-        made.append(" ".join(filter(None, (_piece(texts[place], drawn) for place in chosen.tolist()))))
+        made.append(" ".join(filter(None, (_piece(texts[number], drawn) for number in chosen.tolist()))))
     return made
 
 

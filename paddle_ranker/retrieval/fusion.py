@@ -41,7 +41,7 @@ TITLE_MATCH = "title_match"  # the signal of documents whose titles have all wor
 
 @dataclass(frozen=True)
 class Candidates:
-    """Documents that searchers found for one query; a candidate's place is its index in `ids` and in the arrays.
+    """Documents that searchers found for one query; a candidate's row is its index in `ids` and in the arrays.
 
     searchers: names of the searchers
     ids: documents that the first searcher found, then those that only the second found, and so on
@@ -65,17 +65,17 @@ class Candidates:
         title: see `Fusion.title`; each score by words gains `title * Hits.titles` times the best score by words
         """
         numbers: dict[str, int] = {}
-        rows = [[numbers.setdefault(id, len(numbers)) for id in hits.ids] for hits in lists.values()]
+        rows_by_list = [[numbers.setdefault(id, len(numbers)) for id in hits.ids] for hits in lists.values()]
         scores = np.full((len(numbers), len(lists)), np.nan)
         ranks, (titles, by_titles) = np.zeros((len(numbers), len(lists)), np.int64), np.zeros((2, len(numbers)))
-        for column, (places, hits) in enumerate(zip(rows, lists.values())):
-            scores[places, column] = hits.scores
-            ranks[places, column] = np.arange(1, len(places) + 1)
+        for column, (rows, hits) in enumerate(zip(rows_by_list, lists.values())):
+            scores[rows, column] = hits.scores
+            ranks[rows, column] = np.arange(1, len(rows) + 1)
             if hits.titles is not None:
-                titles[places], by_titles[places] = hits.titles, title * hits.scores.max(initial=0.0) * hits.titles
-                scores[places, column] += by_titles[places]
-                order = np.argsort(-scores[places, column], kind="stable")
-                ranks[np.array(places)[order], column] = np.arange(1, len(places) + 1)
+                titles[rows], by_titles[rows] = hits.titles, title * hits.scores.max(initial=0.0) * hits.titles
+                scores[rows, column] += by_titles[rows]
+                order = np.argsort(-scores[rows, column], kind="stable")
+                ranks[np.array(rows)[order], column] = np.arange(1, len(rows) + 1)
         return cls(tuple(lists), list(numbers), scores, ranks, titles, by_titles)
 
     @classmethod
@@ -120,22 +120,22 @@ class ListFeatures(NamedTuple):
     values: Floats
 
     @classmethod
-    def of(cls, candidates: Candidates, places: Sequence[int], fused: Floats, texts: Floats) -> ListFeatures:
-        """Return the features of the documents at `places`, which are in the order of the fused list.
+    def of(cls, candidates: Candidates, rows: Sequence[int], fused: Floats, texts: Floats) -> ListFeatures:
+        """Return the features of the candidates in `rows`, which are in the order of the fused list.
 
         A searcher that did not find a document counts as if it had found it last, with the lowest score that it gave.
 
         fused: fused scores of the documents, `[documents]`
         texts: values of `LIST_FEATURES` for the documents, `[documents, features]`
         """
-        ranks, scores = candidates.ranks[places], candidates.scores[places]
+        ranks, scores = candidates.ranks[rows], candidates.scores[rows]
         last = candidates.ranks.max(axis=0, initial=0) + 1
         lowest = np.where(np.isnan(scores), np.inf, scores).min(axis=0, initial=np.inf)
         lowest = np.where(np.isinf(lowest), 0.0, lowest)
         of_searchers = [np.log(np.where(ranks > 0, ranks, last)), np.where(np.isnan(scores), lowest, scores)]
-        of_searchers.append(candidates.normalised[places])
-        by_searcher = np.stack(of_searchers, axis=2).reshape(len(places), -1)
-        of_fusion = np.column_stack([np.log(np.arange(1, len(places) + 1)), fused])
+        of_searchers.append(candidates.normalised[rows])
+        by_searcher = np.stack(of_searchers, axis=2).reshape(len(rows), -1)
+        of_fusion = np.column_stack([np.log(np.arange(1, len(rows) + 1)), fused])
         names = [f"{searcher}.{name}" for searcher in candidates.searchers for name in SEARCHER_FEATURES]
         values, *_ = standardise(np.hstack([by_searcher, of_fusion, texts]), np.float64)
         return cls(candidates.searchers, (*names, *FUSED_FEATURES, *LIST_FEATURES), values)
@@ -161,7 +161,7 @@ def weighted_scores(candidates: Candidates, weights: Floats) -> Floats:
 def by_score(scores: Floats, ids: Sequence[str]) -> list[int]:
     """Return the indices that sort scores, highest first; equal scores are sorted by id."""
     values = (-scores).tolist()
-    return sorted(range(len(values)), key=lambda place: (values[place], ids[place]))
+    return sorted(range(len(values)), key=lambda row: (values[row], ids[row]))
 
 
 @dataclass(frozen=True)
@@ -264,7 +264,7 @@ class Fusion:
     def scores(self, candidates: Candidates) -> Floats:
         """Return the candidates' scores, `[candidates] float64`: `fused` plus `titles_share`.
 
-        With a single searcher, its scores take the place of fused ones.
+        With a single searcher, its scores are not fused.
         """
         fused = self.fused(candidates)
         return fused + self.titles_share(candidates.titled, fused)
@@ -295,7 +295,7 @@ class Fusion:
         return np.stack([of(candidates, alone) for alone in np.diag(weights)], axis=1)
 
     def best(self, candidates: Candidates, top_k: int) -> tuple[Integers, Floats]:
-        """Return the places and the scores of the best `top_k` candidates, `[found]` each, best first.
+        """Return the rows and the scores of the best `top_k` candidates, `[found]` each, best first.
 
         Equal scores are in the order of `by_score`.
         """
@@ -314,17 +314,17 @@ class Fusion:
         highest = FUSIONS[self.method].first * float(np.abs(weights).sum())
         return self.fused(candidates) / highest
 
-    def added(self, candidates: Candidates, places: Sequence[int], values: ValuesOf) -> dict[str, Floats]:
-        """Return the summand of each signal for the candidates at `places`: `[places]` by the signal's name.
+    def added(self, candidates: Candidates, rows: Sequence[int], values: ValuesOf) -> dict[str, Floats]:
+        """Return the summands of signals for the candidates in `rows`, `[rows]` by the signal's name.
 
         values: called with a field and ids of documents; returns the documents' values of the field
         """
         summands, normalised = {}, candidates.normalised
         for name, signal in self.signals.items():
             if signal.is_field:
-                numbers = numbers_of(values(name, [candidates.ids[place] for place in places]))
+                numbers = numbers_of(values(name, [candidates.ids[row] for row in rows]))
             else:
-                numbers = normalised[places, candidates.searchers.index(name)]
+                numbers = normalised[rows, candidates.searchers.index(name)]
             summands[name] = signal.weight * signal.standardised(numbers)
         return summands
 

@@ -38,8 +38,8 @@ def sketches_of(texts: Sequence[str]) -> Sketches:
     codes = np.frombuffer("".join(words).encode("utf-32-le", "surrogatepass"), "<u4").astype(np.uint64)
     rows = np.repeat(np.arange(len(words), dtype=np.uint32), [len(text) for text in words])
     hashes = np.zeros(max(0, len(codes) - _SHINGLE + 1), np.uint64)
-    for place in range(_SHINGLE):
-        hashes = (hashes ^ codes[place : place + len(hashes)]) * _MULTIPLIER
+    for offset in range(_SHINGLE):
+        hashes = (hashes ^ codes[offset : offset + len(hashes)]) * _MULTIPLIER
         hashes ^= hashes >> np.uint64(29)
     is_within = rows[: len(hashes)] == rows[_SHINGLE - 1 :]
     values = (hashes * _MIXER >> np.uint64(40)).astype(np.uint32)  # 8 bits: the bin; 16 bits: the hash to keep

@@ -388,7 +388,7 @@ class Generation:
             numbers, scores = np.concatenate([numbers, whole[is_new]]), np.concatenate([scores, whole_scores[is_new]])
             order = np.lexsort((numbers, -scores))
             numbers, scores = numbers[order], scores[order]
-        titles = _PARTLY * words.title_shares(query, self.info.schema.title_place, numbers)
+        titles = _PARTLY * words.title_shares(query, self.info.schema.title_index, numbers)
         titles[np.isin(numbers, whole)] = 1.0
         (hits,) = self.hits([(numbers, scores)])
         return hits._replace(titles=titles) if titles.any() else hits

@@ -104,14 +104,14 @@ class RemoteWriter:
             for batch in chunks(documents, _AT_ONCE):
                 missing = self._all("missing", [document.id for document in batch])
                 ids = {document.id for document in batch}
-                places = {id: number for number, lacking in missing.items() for id in ids - {*lacking}}
+                owners = {id: number for number, lacking in missing.items() for id in ids - {*lacking}}
                 sizes = {number: facts.info.count for number, (_, facts) in self._calls.latest.items()}
                 shares: dict[int, list[Document]] = {}
                 for document in batch:
-                    if document.id not in places:
-                        places[document.id] = min(sizes, key=lambda number: (sizes[number], number))
-                        sizes[places[document.id]] += 1
-                    shares.setdefault(places[document.id], []).append(document)
+                    if document.id not in owners:
+                        owners[document.id] = min(sizes, key=lambda number: (sizes[number], number))
+                        sizes[owners[document.id]] += 1
+                    shares.setdefault(owners[document.id], []).append(document)
                 done = self._calls.all("add", {number: (share,) for number, share in shares.items()})
                 added = Added(*map(sum, zip(added, *done.values())))
         return added

@@ -492,7 +492,7 @@ class Schema:
 
     @cached_property
     def words(self) -> tuple[Field, ...]:
-        """The searched fields; `text` is always among them, first unless it is declared at another place."""
+        """The searched fields in the order of declaration, with `text`, which comes first if it is not declared."""
         searched = tuple(field for field in self.fields if field.is_searched)
         return searched if any(field.name == TEXT for field in searched) else (TEXT_FIELD, *searched)
 
@@ -588,7 +588,7 @@ class Schema:
         return next((field.name for field in self.fields if field.title), None)
 
     @cached_property
-    def title_place(self) -> int:
+    def title_index(self) -> int:
         """The index in `words` of the title field; without a title field, of `text`."""
         return [field.name for field in self.words].index(self.title or TEXT)
 

@@ -272,8 +272,8 @@ class Segment:
 
     def document_bytes(self, rows: Sequence[int]) -> int:
         """Return how many bytes of `documents.jsonl` the documents in these rows take."""
-        places, offsets = np.asarray(rows, np.int64), self.arrays["offsets"]
-        return int((offsets[places + 1] - offsets[places]).sum())
+        indices, offsets = np.asarray(rows, np.int64), self.arrays["offsets"]
+        return int((offsets[indices + 1] - offsets[indices]).sum())
 
     def line(self, row: int) -> bytes:
         """Return the line of `documents.jsonl` with the document in a row."""
@@ -329,11 +329,11 @@ class Segment:
         live: which rows are live, `[documents] bool`; None: all
         """
         seen: set[int] = set()
-        for place, row in self._hashed("text_hashes", hashes):
-            is_new = place not in seen and (live is None or live[row])
-            if is_new and self._schema.identity(self.document(row)) == texts[place]:
-                seen.add(place)
-                yield place, row
+        for index, row in self._hashed("text_hashes", hashes):
+            is_new = index not in seen and (live is None or live[row])
+            if is_new and self._schema.identity(self.document(row)) == texts[index]:
+                seen.add(index)
+                yield index, row
 
     def rows_of_titles(self, keys: Sequence[str]) -> NDArray[np.int64]:
         """Return the rows of the documents whose `Schema.key_of` is among `keys`."""
@@ -343,8 +343,8 @@ class Segment:
     def _hashed(self, name: str, wanted: NDArray[np.uint64]) -> Iterator[tuple[int, int]]:
         hashes, rows = self.arrays[name]
         starts, ends = np.searchsorted(hashes, wanted), np.searchsorted(hashes, wanted, "right")
-        for place in np.flatnonzero(ends > starts).tolist():
-            yield from ((place, int(row)) for row in rows[starts[place] : ends[place]])
+        for index in np.flatnonzero(ends > starts).tolist():
+            yield from ((index, int(row)) for row in rows[starts[index] : ends[index]])
 
     def verify(self) -> tuple[int, int]:
         """Read all files; return their number, and their size in bytes.
@@ -392,15 +392,15 @@ class Segment:
         """Yield a field's values in lists of about `size` bytes of JSON; parsing all at once would block threads."""
         line, start = bytes(self._line_of(field)), 1
         while start < len(line) - 1:
-            place = start
+            gap = start
             while True:
-                place = line.find(b'", "', max(place + 1, start + size))  # between two texts, or inside one
-                end = place + 1 if place >= 0 else len(line) - 1
+                gap = line.find(b'", "', max(gap + 1, start + size))  # between two texts, or inside one
+                end = gap + 1 if gap >= 0 else len(line) - 1
                 try:
                     yield json.loads(b"[%b]" % line[start:end])
                     break
-                except ValueError:  # the place is inside a text
-                    if place < 0:
+                except ValueError:  # the end is inside a text
+                    if gap < 0:
                         raise
             start = end + len(b", ")
 
@@ -475,7 +475,7 @@ class Segment:
         meet = np.ones(self.count, bool)
         for condition in where.conditions:
             holds = self.typed_values(condition.field, condition.type).meeting(condition)
-            # The code of a document without the field, -1, is the last place.
+            # The code -1, of a document without the field, takes the last entry.
             meet &= np.append(holds, condition.meets_missing)[self.codes_of(condition.field)]
         return meet
 

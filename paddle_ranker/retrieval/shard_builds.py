@@ -76,10 +76,10 @@ class _Named:
         self.texts, self.ids = _Hashes(), _Hashes()
 
     def rows_of_texts(self, texts: Sequence[str], hashes: Hashes) -> Iterable[tuple[int, int]]:
-        return [(place, 0) for place in np.flatnonzero(self.texts.has(hashes)).tolist()]
+        return [(index, 0) for index in np.flatnonzero(self.texts.has(hashes)).tolist()]
 
     def rows_of_ids(self, ids: Sequence[str], hashes: Hashes) -> Iterable[tuple[int, int]]:
-        return [(place, 0) for place in np.flatnonzero(self.ids.has(hashes)).tolist()]
+        return [(index, 0) for index in np.flatnonzero(self.ids.has(hashes)).tolist()]
 
 
 @dataclass(frozen=True)
@@ -264,9 +264,9 @@ def cut(
             named.ids.add(text_hashes(document.id for document in chunk_documents))
             named.texts.add(text_hashes(info.schema.identity(document) for document in chunk_documents))
             for number, document in enumerate(chunk_documents):
-                place = (read + number * len(chunk) // len(chunk_documents)) * shards // max(total, 1)
+                shard = (read + number * len(chunk) // len(chunk_documents)) * shards // max(total, 1)
                 line = json.dumps([document.id, document.text, document.fields], ensure_ascii=False)
-                streams[min(place, shards - 1)].write(f"{line}\n")
+                streams[min(shard, shards - 1)].write(f"{line}\n")
             read, documents = read + len(chunk), documents + len(chunk_documents)
     write_manifest(target, replace(info, next_id=naming.next_id))
     result = Cut(shards, documents, naming.repeated, report())
@@ -311,7 +311,7 @@ def recut(collection: Collection, output: Path, shards: int) -> None:
     make_folder(output.parent)
     with new_folder(output) as target:
         for number in range(shards):
-            first, last = (place * total // shards for place in (number, number + 1))
+            first, last = number * total // shards, (number + 1) * total // shards
             sources: list[Source] = []
             for part, start in zip(now.parts, before.tolist()):
                 rows = np.flatnonzero(part.mask)[max(first - start, 0) : max(last - start, 0)]

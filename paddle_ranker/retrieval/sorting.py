@@ -59,9 +59,9 @@ def first_of_segment(
     for number, key in enumerate(keys):
         values, sign = segment.typed_values(key.field, key.type), -1 if key.descending else 1
         table = np.where(values.ranks < 0, _MISSING, 2 * sign * values.ranks.astype(np.int64))
-        tables.append((np.append(table, _MISSING), segment.codes_of(key.field)))  # the code -1 is the last place
+        tables.append((np.append(table, _MISSING), segment.codes_of(key.field)))  # the code -1 takes the last entry
         value = None if after is None else after.values[number]
-        bounds.append(_MISSING if value is None else sign * values.place_of(value))
+        bounds.append(_MISSING if value is None else sign * values.doubled_rank(value))
     if after is not None:
         bounds.append(int(text_hashes([after.id])[0]))
     kept = [np.empty(0, np.int64) for _ in keys] + [np.empty(0, np.uint64), np.empty(0, np.int64)]

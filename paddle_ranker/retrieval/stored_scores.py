@@ -60,8 +60,8 @@ def stored_candidates(
     if not isinstance(now, LocalSnapshot) or not whole:
         return None
     encoded, numbers = split.encoder.encode_queries([query]), np.array([*whole], np.int64)
-    places, states = now.states_of([*whole.values()], split.encoder.max_seq_length - int(encoded.lengths[0]))
-    return StoredCandidates(numbers[places], split.pairs(encoded, states)) if places and states is not None else None
+    indices, states = now.states_of([*whole.values()], split.encoder.max_seq_length - int(encoded.lengths[0]))
+    return StoredCandidates(numbers[indices], split.pairs(encoded, states)) if indices and states is not None else None
 
 
 class StoredScorer:

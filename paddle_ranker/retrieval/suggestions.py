@@ -137,7 +137,7 @@ class Completions:
         key = _bytes(_spaced(self._fold(typed))) if len(typed) <= LONGEST else b""
         if not key:
             return []
-        first, end = self._place(key), self._place(key + b"\xff")
+        first, end = self._count_before(key), self._count_before(key + b"\xff")
         wanted = count
         while True:
             suggestions: dict[str, Suggestion] = {}
@@ -155,7 +155,7 @@ class Completions:
         is_inside, weight = priority >= self._count, int(self._weights[number])
         return Suggestion(is_inside, weight, str(plain, "utf-8", "replace"), str(text, "utf-8", "replace"))
 
-    def _place(self, key: bytes) -> int:
+    def _count_before(self, key: bytes) -> int:
         """Return how many entries sort before the bytes `key`, by bisection."""
         low, high = 0, len(self)
         while low < high:
@@ -207,8 +207,8 @@ class _Part:
         self.shown, self.folded = b"".join(map(_bytes, shown)), _bytes(folded)
         self.lengths = np.array([len(text) for text in shown], np.int32)
         self.shown_sizes = np.array([len(_bytes(text)) for text in shown], np.int64)
-        places = np.cumsum(1 + (codes > 0x7F) + (codes > 0x7FF) + (codes > 0xFFFF))
-        self.folded_sizes = np.diff(places[ends], prepend=0)
+        byte_ends = np.cumsum(1 + (codes > 0x7F) + (codes > 0x7FF) + (codes > 0xFFFF))
+        self.folded_sizes = np.diff(byte_ends[ends], prepend=0)
         self.hashes = text_hashes(str(self.folded, "utf-8", "replace").split("\n")[:-1])
         is_start = word_starts(folded)
         words = np.flatnonzero(is_start)
@@ -220,7 +220,7 @@ class _Part:
         owners = np.searchsorted(begins, entries, "right") - 1
         entries = entries[np.arange(len(owners)) - np.searchsorted(owners, owners) < _MOST_STARTS]
         owners = np.searchsorted(begins, entries, "right") - 1
-        before = np.append(0, places)
+        before = np.append(0, byte_ends)
         self.counts = np.bincount(owners, minlength=len(texts))
         self.offsets, self.is_inside = before[entries] - before[begins[owners]], entries > first[owners]
 
@@ -389,15 +389,16 @@ def _minima(priorities: NDArray[np.int32]) -> NDArray[np.int32]:
     return minima
 
 
-def _sorted_suffixes(text: bytes, places: Integers) -> Integers:
-    """Return the order of suffixes: `places` sorted by the bytes of `text` from each place on, `_KEY` bytes at a time.
+def _sorted_suffixes(text: bytes, starts: Integers) -> Integers:
+    """Return the order of suffixes of a text, sorted by their bytes, `_KEY` bytes at a time.
 
-    Suffixes that are equal up to the size of the longest text are in any order.
+    Suffixes that are equal up to the size of the longest suggestion are in any order.
 
-    text: has `_KEY` further bytes at its end
+    text: the text, with `_KEY` further bytes at its end
+    starts: positions where the suffixes begin
     """
     windows: NDArray[np.uint64] = np.ndarray((len(text) - _KEY + 1,), ">u8", text, 0, (1,))
-    keys = windows[places].astype(np.uint64)
+    keys = windows[starts].astype(np.uint64)
     order = np.argsort(keys, kind="stable")
     if not len(order):
         return order
@@ -409,7 +410,7 @@ def _sorted_suffixes(text: bytes, places: Integers) -> Integers:
         if not len(tied):
             break
         rows = order[tied]
-        keys = windows[np.minimum(places[rows] + depth, len(windows) - 1)].astype(np.uint64)
+        keys = windows[np.minimum(starts[rows] + depth, len(windows) - 1)].astype(np.uint64)
         sorted_rows = np.lexsort((keys, group))
         order[tied], keys = rows[sorted_rows], keys[sorted_rows]
     return order

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from paddle_ranker.array_types import Floats, Integers
 
 _SAMPLE = 1 << 14
-NOT_FOUND = -1  # fills the places of missing numbers, as in faiss
+NOT_FOUND = -1  # stands for a missing number, as in faiss
 _MOST_WAITING = 4  # entries wait to be sorted, up to this many times the entries that are kept
 
 
@@ -117,10 +117,10 @@ class BestRows:
     def _keep(
         self, rows: Integers, numbers: Integers, products: NDArray[np.float32], wanted: NDArray[np.bool_]
     ) -> None:
-        places = np.flatnonzero(wanted)
-        row, column = np.divmod(places, products.shape[1])
-        self._kept.append(_Candidates(rows[row], numbers[column], products.ravel()[places]))
-        self._waiting += len(places)
+        indices = np.flatnonzero(wanted)
+        row, column = np.divmod(indices, products.shape[1])
+        self._kept.append(_Candidates(rows[row], numbers[column], products.ravel()[indices]))
+        self._waiting += len(indices)
 
     def _sort(self) -> None:
         rows, numbers, products = (np.concatenate(arrays) for arrays in zip(*self._kept))

@@ -27,7 +27,7 @@ from paddle_ranker.storage.untrusted import Unchecked
 MISSING, BOOLEAN, NUMBER, DATE, TEXT, OBJECT = range(6)
 # Units of dates: two dates are equal if they begin at the same moment; the unit says how a date is written.
 _YEAR, _MONTH, _DAY, _SECOND, _MICROSECOND = range(5)
-LONGEST_SORTED = 256  # code points of a text that determine its place in a sorted list
+LONGEST_SORTED = 256  # code points of a text by which it is sorted
 LARGE = 2.0**53  # from here on, different whole numbers can be equal as float64
 DAY = 86_400_000_000  # microseconds
 _EPOCH = datetime(1970, 1, 1)
@@ -183,7 +183,7 @@ class ValueType(NamedTuple):
             if fitting and not is_equality:
                 return ranges
         if self is TYPES["keyword"] and not is_equality and not isinstance(value, str):
-            return []  # Texts have no place among numbers.
+            return []  # texts are not ordered among numbers
         try:
             typed = self.read(value)
         except ValueError:

@@ -46,7 +46,7 @@ class FolderIndex(TowerIndex):
 
     def search(self, queries: Sequence[str], top_k: int) -> list[Hits]:
         results = self._collection.snapshot().search(VECTORS, self._tower.query_vectors(queries), top_k)
-        return [Hits([self.ids[int(place)] for place in hits.ids], hits.scores) for hits in results]
+        return [Hits([self.ids[int(number)] for number in hits.ids], hits.scores) for hits in results]
 
 
 for _name, _build, _what in (

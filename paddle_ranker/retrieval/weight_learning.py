@@ -69,7 +69,7 @@ class Learned:
 def learn_weights(lists: Sequence[JudgedList], searchers: Sequence[str], folds: int = 5) -> Learned:
     """Learn the weights, which add up to 1, of searchers' normalised scores.
 
-    The loss is the mean logarithm of relevant documents' ranks, which counts the first places as well as recall. A few
+    The loss is the mean logarithm of relevant documents' ranks, which rewards the first ranks as well as recall. A few
     dozen queries estimate this loss only roughly. So the weights nearest to equal ones are taken among all weights
     whose loss is within one standard error (of the difference, over queries) of the least loss. The weights stay equal
     unless others are better beyond chance, by a test that at most one in fifty sets of uninformative queries would
@@ -109,10 +109,10 @@ def learn_title(
     fold_of, distance = folds_of(len(lists), folds), 1.0 - _TITLES
     held_out = {}
     for fold in range(int(fold_of.max()) + 1):
-        place = choose(losses[:, fold_of != fold], distance)
+        index = choose(losses[:, fold_of != fold], distance)
         for number in np.flatnonzero(fold_of == fold).tolist():
             query = lists[number].query
-            held_out[query] = {id: float(by_weight[place]) for id, by_weight in tried[query].items()}
+            held_out[query] = {id: float(by_weight[index]) for id, by_weight in tried[query].items()}
     return float(_TITLES[choose(losses, distance)]), held_out
 
 
@@ -138,8 +138,8 @@ def learn_fields(
         weights = tuple(start)
         for _ in range(_SWEEPS):
             before = weights
-            for place in range(len(start)):
-                tried = [(*weights[:place], min(weights[place] * factor, MOST_WEIGHT), *weights[place + 1 :])
+            for index in range(len(start)):
+                tried = [(*weights[:index], min(weights[index] * factor, MOST_WEIGHT), *weights[index + 1 :])
                          for factor in _FACTORS.tolist()]  # fmt: skip
                 for trial in tried:
                     if trial not in loss_cache:
@@ -292,8 +292,8 @@ def _chosen_signals(
     for number, names in enumerate(sets):
         columns = inputs @ _with_columns(turn, [signals[name] for name in names])
         scores, start = out_of_fold(columns, labels, queries, folds), 0
-        for place, candidates in enumerate(lists):
-            losses[number, place] = _loss(candidates.labels, scores[start : start + len(candidates.ids), None])[0]
+        for index, candidates in enumerate(lists):
+            losses[number, index] = _loss(candidates.labels, scores[start : start + len(candidates.ids), None])[0]
             start += len(candidates.ids)
     return sets[choose(losses, np.array([len(names) for names in sets], np.float64))]
 
@@ -309,8 +309,8 @@ def _losses(lists: Sequence[JudgedList]) -> tuple[Floats, Floats]:
     relevant_of(labels)
     tried = _simplex(inputs.shape[1])
     losses = np.zeros((len(tried), len(lists)))
-    for place, candidates in enumerate(lists):
-        losses[:, place] = _loss(candidates.labels, candidates.inputs @ tried.T)
+    for index, candidates in enumerate(lists):
+        losses[:, index] = _loss(candidates.labels, candidates.inputs @ tried.T)
     return tried, losses
 
 
@@ -332,8 +332,8 @@ def _loss(labels: Floats, scores: Floats) -> Floats:
 def _simplex(count: int) -> Floats:
     """Return weights that add up to 1, `[tried, count]`: equal weights first, then a grid."""
     steps = max(n for n in range(1, _MOST_STEPS + 1) if n == 1 or comb(n + count - 1, count - 1) <= _MOST_TRIED)
-    places = list(combinations(range(steps + count - 1), count - 1))
-    bars = np.array(places, np.int64).reshape(len(places), count - 1)
+    divisions = list(combinations(range(steps + count - 1), count - 1))
+    bars = np.array(divisions, np.int64).reshape(len(divisions), count - 1)
     parts = np.diff(bars, axis=1, prepend=-1, append=steps + count - 1) - 1
     return np.concatenate([np.full((1, count), 1.0 / count), parts / steps])
 

@@ -158,11 +158,11 @@ def _class_names() -> str:
     return _classes().tobytes().decode("ascii")
 
 
-def base_class(text: str, place: int) -> str:
-    """Return the class of the last character up to `place` that is not a mark, or " " if the text has none."""
-    while place >= 0 and class_of(text[place]) == MARK_CLASS:
-        place -= 1
-    return class_of(text[place]) if place >= 0 else " "
+def base_class(text: str, position: int) -> str:
+    """Return the class of the last character up to `position` that is not a mark, or " " if the text has none."""
+    while position >= 0 and class_of(text[position]) == MARK_CLASS:
+        position -= 1
+    return class_of(text[position]) if position >= 0 else " "
 
 
 def is_whole(text: str, start: int, end: int) -> bool:

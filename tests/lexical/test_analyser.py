@@ -17,7 +17,7 @@ from paddle_ranker.commands import index, search
 from paddle_ranker.errors import DependencyError, UsageError
 from paddle_ranker.lexical import analyser as analysis
 from paddle_ranker.lexical.analyser import NAME, Analyser, _word, analyser, standard
-from paddle_ranker.lexical.highlights import FoldedText, SharedWords, places_of
+from paddle_ranker.lexical.highlights import FoldedText, SharedWords, occurrences_of
 from paddle_ranker.lexical.passages import best_span
 from paddle_ranker.lexical.tokens import query_weights
 from paddle_ranker.retrieval.word_search import WordSearcher
@@ -141,7 +141,7 @@ def test_folding_is_done_once_and_places_are_those_of_the_text(text: str, option
     assert shown.text == folded == standard.fold(folded)
     spans = [shown.span(place, place + 1) for place in range(len(shown.text))]
     assert all(0 <= start < end <= len(text) for start, end in spans) and spans == sorted(spans)
-    assert all(places_of(token, shown) for token in standard(text))
+    assert all(occurrences_of(token, shown) for token in standard(text))
     assert all(run.text == folded[run.start : run.start + len(run.text)] for run in standard.runs(folded))
 
 
@@ -152,7 +152,7 @@ def test_every_word_that_counts_is_highlighted_and_nothing_else(query: str, text
     shared, given = SharedWords(query), FoldedText(text)
     marked = shared.highlights(text)
     for token, weight in standard.weighed(query):
-        for start, end in places_of(token, given) if weight >= 1.0 and token in standard(text) else ():
+        for start, end in occurrences_of(token, given) if weight >= 1.0 and token in standard(text) else ():
             assert any(one.start < end and start < one.end for one in marked), token
     asked = {token for part in (query, *(run.text for run in standard.runs(fold(query)))) for token in tokens_of(part)}
     for one in marked:
@@ -239,7 +239,7 @@ def test_options_fold_words_and_mark_them_where_they_are(
     highlights = [text[one.start : one.end] for one in SharedWords(query, own).highlights(text)]
     assert (bool(found), highlights) == (marked is not None, [marked] if marked else [])
     for token in found:
-        assert places_of(token, FoldedText(text, own))
+        assert occurrences_of(token, FoldedText(text, own))
 
 
 def test_the_part_that_a_ranker_reads_has_the_folded_words() -> None:

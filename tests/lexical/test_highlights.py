@@ -7,7 +7,7 @@ import random
 import paddle
 import pytest
 
-from paddle_ranker.lexical.highlights import PASSAGE, FoldedText, Highlight, SharedWords, level_of, places_of
+from paddle_ranker.lexical.highlights import PASSAGE, FoldedText, Highlight, SharedWords, level_of, occurrences_of
 from paddle_ranker.model.match_levels import match_levels
 
 pytestmark = pytest.mark.unit
@@ -91,7 +91,7 @@ def test_long_texts_cost_no_more_than_their_beginning() -> None:
 
 def test_where_tokens_of_a_query_are() -> None:
     text = FoldedText("Running runs 跑步run；prune")
-    assert places_of("run", text) == [(0, 7), (8, 12), (15, 18)]
-    assert places_of("跑步", text) == [(13, 15)] and places_of("走", text) == []
-    assert places_of("café", FoldedText("e\u0301 cafe\u0301")) == [(3, 8)]
+    assert occurrences_of("run", text) == [(0, 7), (8, 12), (15, 18)]
+    assert occurrences_of("跑步", text) == [(13, 15)] and occurrences_of("走", text) == []
+    assert occurrences_of("café", FoldedText("e\u0301 cafe\u0301")) == [(3, 8)]
     assert [level_of(term) for term in ("手机", "苹果手机", "run", "机")] == [2, 3, 1, 1]

@@ -49,7 +49,8 @@ class IndexFolder:
                 return Generation(self.folders, info, opened)
             except FileNotFoundError as error:
                 if self.read_info().generation == info.generation:
-                    raise CheckpointError(f"{error.filename}: is missing; copy the index again") from error
+                    missing = os.path.relpath(str(error.filename), self.folder)
+                    raise CheckpointError(f"{self.folder}: {missing} is missing; copy the index again") from error
 
     def stamp(self) -> tuple[int, ...]:
         """Return inode, time and size of each folder's index.json; these differ once the file is replaced."""

@@ -1,4 +1,4 @@
-"""Turn documents into new segments of an index folder: find out which are new, give them ids, make their vectors."""
+"""Write documents into new segments of an index folder: find new documents, give them ids, compute their vectors."""
 
 from __future__ import annotations
 
@@ -42,6 +42,7 @@ from paddle_ranker.retrieval.segments import (
 from paddle_ranker.retrieval.turns import check, checked
 from paddle_ranker.retrieval.vector_search import index_writers
 from paddle_ranker.storage.atomic import new_file
+from paddle_ranker.storage.prefetch import chunks_by_length
 from paddle_ranker.storage.untrusted import Unchecked, inside, read_json
 
 Spans = list[Span]  # of each passage of a text
@@ -56,12 +57,12 @@ AT_ONCE, CHARACTERS_AT_ONCE = 1 << 14, 1 << 25  # most documents and characters 
 class Added(NamedTuple):
     """Counts of an addition.
 
-    new: documents that were added
-    replaced: documents that replaced a document with their id
+    new: documents with new ids
+    replaced: documents that replaced a document with the same id
     unchanged: documents that the index had already
-    repeated: rows without an id that were left out, since they equal an earlier row
+    repeated: rows without an id that were left out, because they equal an earlier row
     absent: documents of the index that were not among the rows
-    gone: documents that were parts of a file, and that the file no longer has
+    gone: documents of the index that were parts of a file, and that the file no longer has
     """
 
     new: int
@@ -73,7 +74,7 @@ class Added(NamedTuple):
 
 
 class Written(Protocol):
-    """Documents of an addition that have their ids already, looked up by texts or ids as in a `Segment`."""
+    """Documents of an addition that have ids already, looked up as in a `Segment`."""
 
     def rows_of_texts(self, texts: Sequence[str], hashes: Hashes) -> Iterable[tuple[int, int]]: ...
 
@@ -89,7 +90,7 @@ class Naming:
 
     Attributes:
         next_id: number that the next row without an id gets.
-        repeated: number of rows without an id that were left out, since they equal an earlier row.
+        repeated: number of rows without an id that were left out, because they equal an earlier row.
     """
 
     def __init__(self, now: Generation, written: Sequence[Written]):
@@ -97,9 +98,9 @@ class Naming:
         self.next_id, self.repeated = now.info.next_id, 0
 
     def documents(self, chunk: Sequence[Union[Document, DocumentRow]]) -> list[Document]:
-        """Return rows as documents with ids; leave out rows without an id that equal an earlier row.
+        """Convert rows to documents with ids; rows without an id that equal an earlier row are left out.
 
-        A row without an id that equals a document of the index gets that document's id. Raises `DataError` if an id
+        A row without an id gets the id of an equal document of the index, or a new number. Raises `DataError` if an id
         occurs twice in the addition.
         """
         named = [(row, self._schema.identity(Document(row.id or "", row.text, row.fields))) for row in chunk]
@@ -107,7 +108,7 @@ class Naming:
         hashes, documents = text_hashes(texts), []
         ids = {row.id for row in chunk if row.id is not None}
         matches = ((text, self._now.document_at(location)) for text, location in self._now.find_texts(texts).items())
-        # A document whose id is that of another row of the chunk is left to that row.
+        # If another row of the chunk has the id of an equal document, the document is left to that row.
         indexed = {text: document for text, document in matches if document.id not in ids}
         seen = {texts[index] for segment in self._written for index, _ in segment.rows_of_texts(texts, hashes)}
         numbers = iter(self._free_numbers(len({*texts} - {*indexed} - seen), ids))
@@ -144,9 +145,10 @@ class Naming:
 
 
 class Addition:
-    """Writer of documents into new segments of index folders, which are searched once a new index.json names them.
+    """Writer of documents into new segments of index folders; a new index.json must then name the segments.
 
-    A document that replaces another goes to the folder of the replaced document, new ones to the smallest folder.
+    A document that replaces another goes to the folder of the replaced document, other documents to the smallest
+    folder.
 
     Args:
         folders: the index folders.
@@ -156,8 +158,7 @@ class Addition:
         cutter: divides texts into passages.
         files: keeps the files in documents' fields.
         tower: called with the name of a further vector field; returns its tower.
-        unfinished: segments of interrupted additions, whose vectors are used again. None: nothing is written, and only
-            `prepare` may be called.
+        unfinished: segments of interrupted additions, whose vectors are used again; None if only `prepare` is called.
         prepared: results of `prepare` for the documents.
         write_states: writes the stored states of documents, if the index has them.
 
@@ -192,26 +193,26 @@ class Addition:
         self._written: list[Segment] = []
         self._naming = Naming(now, self._written)
         self._unchanged = 0
-        self._at_once = dict[str, int]()  # by vector field: inputs that its tower gets at a time
-        self._matched = [~part.mask for part in now.parts]  # documents that are removed, or that this addition has, too
+        self._at_once = dict[str, int]()  # by vector field: number of inputs that its tower gets at a time
+        self._matched = [~part.mask for part in now.parts]  # documents that are removed or have a row in this addition
         self._fields = set(now.fields)
 
     @property
     def next_id(self) -> int:
-        """The number that the next document without an id gets as its id."""
+        """Number that the next document without an id gets."""
         return self._naming.next_id
 
     def prepare(self, documents: Sequence[Document]) -> list[SegmentData]:
-        """Compute words and vectors of the documents that would be written, by folder, without writing anything."""
+        """Compute words and vectors of the documents that `run` would write, by folder."""
         kept = [self._files.keep(storable(document), self._info.schema) for document in documents]
-        changed = self._changed(self._naming.documents(kept))  # refuses repeated ids before any work on texts
+        changed = self._changed(self._naming.documents(kept))
         return [self._segment_data(group) for group in self._by_folder(changed).values()]
 
     def run(self, rows: Iterable[Union[Document, DocumentRow]]) -> Added:
         """Write segments of documents and return the counts."""
         chunks = chunks_of(self._files.keep(storable(row), self._info.schema) for row in rows)
         first, second = next(chunks, []), next(chunks, [])
-        are_many = bool(second)  # a folder's segments are then merged into one, which alone gets a vector index
+        are_many = bool(second)  # if so, a folder's segments are merged, and only the merged one gets a vector index
         for chunk in chain([first, second] if are_many else [first], chunks):
             for folder, changed in self._by_folder(self._changed(self._naming.documents(chunk))).items():
                 self._write(folder, changed, {} if are_many else index_writers(self._info))
@@ -233,13 +234,13 @@ class Addition:
         if segments:
             target, sources = self._new_segment(folder), list[Source]((segment, None) for segment in segments)
             merge_segments(target, sources, index_writers(self._info))
-            if not self._info.vector_fields:  # else they are kept until this addition counts
+            if not self._info.vector_fields:  # segments with vectors are kept until the addition is committed
                 for segment in segments:
                     shutil.rmtree(segment.folder)
             yield Segment(target, self._info.schema)
 
     def _by_folder(self, documents: Sequence[Document]) -> dict[Path, list[Document]]:
-        """Group documents by the folder that has a document of their id; new ones go to the smallest folder."""
+        """Group documents by the folder of the document with their id; new documents go to the smallest folder."""
         if len(self._folders) == 1:
             return {self._folders[0]: list(documents)} if documents else {}
         locations = self._now.find([document.id for document in documents])
@@ -252,7 +253,7 @@ class Addition:
         return groups
 
     def _gone_parts(self) -> Iterator[Location]:
-        """Yield the locations of documents that were parts of a file, and that the file, read again, no longer has."""
+        """Yield the locations of documents that were parts of a file, which was read again without them."""
         for part, matched in enumerate(self._matched):
             rows, segment = np.flatnonzero(~matched), self._now.parts[part].segment
             for row, id in zip(rows.tolist(), segment.ids(rows)):
@@ -273,7 +274,7 @@ class Addition:
         return [Location(part, row) for part, rows in enumerate(rows_of_parts) for row in rows]
 
     def _changed(self, chunk: Sequence[Document]) -> list[Document]:
-        """Return the documents to store: those that the index lacks, or has with other contents."""
+        """Return the documents that the index lacks, or has with other contents."""
         locations, changed = self._now.find([document.id for document in chunk]), []
         for document in chunk:
             location = locations.get(document.id)
@@ -348,18 +349,16 @@ class Addition:
                 return pieces_in(self._files.find(items[0]), pieces)
             return [self._files.read(name) for name in items]
 
-        spans = [pieces for _, pieces in values]
-        tower = self._tower
-        most = _FILES_AT_ONCE if are_files else _VALUES_AT_ONCE
-        return self._copied_or_computed(
-            field, chunk, spans, lenders, inputs, lambda batch: tower(field.name).vectors(batch), most
-        )
+        def vectors_of(batch: list[Unchecked]) -> Vectors:
+            return self._tower(field.name).vectors(batch)
+
+        spans, most = [pieces for _, pieces in values], _FILES_AT_ONCE if are_files else _VALUES_AT_ONCE
+        return self._copied_or_computed(field, chunk, spans, lenders, inputs, vectors_of, most)
 
     def _vectors_of_texts(self, field: VectorField, chunk: Sequence[Document]) -> FieldVectors:
         """Return the vectors of documents' passages.
 
-        They are copied from an indexed document with the same text or the same id, if the tower reads the same text of
-        both documents.
+        The vectors of an indexed document with the same text or id are copied if the tower reads the same text of both.
         """
         schema, spans, lenders = self._info.schema, self._cutter.spans(chunk), dict[int, Location]()
         texts = [schema.identity(document) for document in chunk]
@@ -385,7 +384,7 @@ class Addition:
         vectors_of: Callable[[list[Unchecked]], Vectors],
         most: int,
     ) -> FieldVectors:
-        """Return the vectors of documents in a field: copied from the index or an interrupted addition, else computed.
+        """Return the vectors of documents in a field: from the index, from an interrupted addition, or computed.
 
         spans: for each document, the (start, end) of each of its vectors
         lenders: location of the indexed document to copy vectors from, by index in `chunk`
@@ -432,9 +431,9 @@ class Addition:
 
 
 class Cutter:
-    """Divider of documents' texts into the passages that get vectors, as a schema says.
+    """Divider of documents' texts into passages of the schema's length.
 
-    encoder: text encoder of the tower that reads the passages, which counts their tokens; None: tokens are estimated
+    encoder: text encoder of the tower that reads the passages; None: tokens are estimated
     """
 
     def __init__(self, schema: Schema, encoder: Optional[TextEncoder] = None):
@@ -453,7 +452,7 @@ class Cutter:
     def _cut(self, encoder: TextEncoder, document: Document, tokens: int, overlap: int) -> Spans:
         count, prompt, schema = encoder.tokens.count_tokens, encoder.text_prompt, self._schema
         beside = count(prompt + schema.passage(document, ""))
-        # What stands beside all passages, such as the title, leaves each of them a quarter of the room at least.
+        # The title and other text beside a passage leave it at least a quarter of the room.
         most = min(tokens, max(encoder.room + count(prompt) - beside, encoder.room // 4, 1))
 
         def counted(part: str) -> int:
@@ -478,21 +477,18 @@ def _field_vectors(vectors: Vectors, spans: Sequence[Spans], info: VectorsInfo) 
 
 
 def _stored(spans: Spans) -> Spans:
-    """Return spans in the form of a segment: [(0, 0)], the mark of a whole text, for a single span."""
+    """Return spans in the form of a segment, where [(0, 0)] stands for a single span, the whole text."""
     return spans if len(spans) != 1 else [(0, 0)]
 
 
 def _values_of(document: Document, field: str) -> list[Unchecked]:
-    """Return a document's values of a field as a list, without empty ones."""
+    """Return a document's non-empty values of a field."""
     value = document.text if field == TEXT else document.fields.get(field)
     return [item for item in (value if isinstance(value, list) else [value]) if item]
 
 
 def _copied(vectors: Vectors, spans: Spans, segment: Segment, row: int, field: str) -> bool:
-    """Copy the vectors of the document in `row` of a segment into `vectors`; return whether this was possible.
-
-    It is not if the segment has no vectors of the field, or divides the document into other passages than `spans`.
-    """
+    """Copy the vectors of a segment's document into `vectors`; return whether they are those of these spans."""
     field_vectors = segment.vectors.get(field)
     if field_vectors is None:
         return False
@@ -506,10 +502,7 @@ def _copied(vectors: Vectors, spans: Spans, segment: Segment, row: int, field: s
 
 
 class Unfinished:
-    """Segments of additions that were interrupted, whose vectors need not be computed again.
-
-    `unfinished.json` in each index folder has their names.
-    """
+    """Segments of interrupted additions, whose vectors are used again; `unfinished.json` in each folder names them."""
 
     def __init__(self, folders: Sequence[Path], schema: Schema):
         self._files = [folder / JOURNAL for folder in folders]
@@ -536,7 +529,7 @@ class Unfinished:
     def fill(
         self, vectors: Vectors, spans: Sequence[Spans], texts: Sequence[str], missing: Sequence[int], field: str
     ) -> list[int]:
-        """Fill `vectors` with those that the kept segments have; return the indices that remain of `missing`.
+        """Copy vectors of the kept segments into `vectors`; return the indices that are still missing.
 
         vectors: `[n, size]`, the vectors of all texts one after the other; changed in place
         spans: for each text, its passages
@@ -553,7 +546,7 @@ class Unfinished:
         return [number for number in missing if number not in done]
 
     def forget(self) -> None:
-        """Delete these segments: their documents are in the index now, or are no longer wanted."""
+        """Delete these segments."""
         for file in self._files:
             file.unlink(missing_ok=True)
         for segment in self.segments:
@@ -563,16 +556,7 @@ class Unfinished:
 
 def chunks_of(documents: Iterable[Union[Document, DocumentRow]]) -> Iterator[list[Union[Document, DocumentRow]]]:
     """Yield documents in lists of the size of a new segment."""
-    chunk: list[Union[Document, DocumentRow]] = []
-    characters = 0
-    for document in documents:
-        chunk.append(document)
-        characters += len(document.text)
-        if len(chunk) == AT_ONCE or characters >= CHARACTERS_AT_ONCE:
-            yield chunk
-            chunk, characters = [], 0
-    if chunk:
-        yield chunk
+    return chunks_by_length(documents, lambda document: len(document.text), AT_ONCE, CHARACTERS_AT_ONCE)
 
 
 def checked_vectors(vectors: Vectors, ids: Optional[Sequence[str]], info: VectorsInfo) -> Vectors:

@@ -1,4 +1,4 @@
-"""Vectors of many texts, in order; computed by this process, or by several, each of which opens the tower."""
+"""Compute the vectors of many texts, in order, in this process or in several processes."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class EncodePlan:
 
     source, options, batch_size, folder: as for `Tower.open`
     queries: whether the texts are queries
-    processes: number of processes, which share the texts and the threads
+    processes: number of processes, which share texts and threads
     """
 
     source: str
@@ -46,24 +46,22 @@ class EncodePlan:
 
 
 class Encoding:
-    """Computes the vectors of texts with the settings of an `EncodePlan`; counts the texts that are truncated."""
+    """Work of computing the vectors of texts; counts texts that are truncated."""
 
     def __init__(self, plan: EncodePlan):
         self.plan, self._cut, self._length = plan, 0, 0
         note_at_end(self)
 
     def counts(self) -> dict[str, int]:
-        """Return how many texts were truncated by the other processes, not by this one: counts by message."""
+        """Return how many texts the other processes truncated, by message."""
         return {f"texts were cut to {self._length} tokens": self._cut}
 
     def run(self, texts: Iterable[str]) -> Iterator[Vectors]:
         """Yield the vectors of the texts, `[n, size]`, some thousand at a time; for no texts, one empty array."""
-        run = self._here if self.plan.processes == 1 else self._by_processes
-        yield from run(texts)
-
-    def _here(self, texts: Iterable[str]) -> Iterator[Vectors]:
-        tower = self.plan.open_tower()
-        yield from tower.stream(texts, self.plan.queries)
+        if self.plan.processes == 1:
+            yield from self.plan.open_tower().stream(texts, self.plan.queries)
+        else:
+            yield from self._by_processes(texts)
 
     def _by_processes(self, texts: Iterable[str]) -> Iterator[Vectors]:
         parts = text_parts(texts)
@@ -97,21 +95,21 @@ class Encoding:
 
 
 def _start(plan: EncodePlan, number: int) -> Connection:
-    """Start a process that computes vectors; return a connection to it, whose end also ends the process."""
+    """Start a process that computes vectors; return the connection to it, which ends the process when it is closed."""
     threads = plan.options.threads or max(1, usable_cores() // plan.processes)
     plan = replace(plan, options=replace(plan.options, threads=threads))
-    context = multiprocessing.get_context("spawn")  # a fork would copy locks of threads that it does not have
+    context = multiprocessing.get_context("spawn")  # a forked process would have locks that no thread releases
     ours, theirs = context.Pipe()
     process = context.Process(target=_work, args=(theirs, plan, number), daemon=True)
     process.start()
-    theirs.close()  # so that its end is seen here
+    theirs.close()  # so that `ours` reports the end of the process
     return ours
 
 
 def _work(connection: Connection, plan: EncodePlan, number: int) -> None:
     """Receive lists of texts and send their vectors, until the connection is closed or the parent process is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # of the terminal: the first process ends this one
-    os.environ["PADDLE_TRAINER_ID"] = str(number)  # the first one alone prints notes
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the first process ends this one
+    os.environ["PADDLE_TRAINER_ID"] = str(number)  # only the first process prints notes
     os.environ[PROCESS_VARIABLE] = str(number)
     answer: Union[str, tuple[Vectors, int, int]]
     try:

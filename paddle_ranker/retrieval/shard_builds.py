@@ -1,8 +1,8 @@
 """Build a folder of shards: cut the corpus into parts, and make each part an index folder.
 
-`unfinished/` in the folder is an empty index with its towers, of which each shard begins as a copy. It also holds the
-rows of each part with their ids, which are the ids that a single folder would give them. If a build is killed, the next
-build continues it: it keeps finished shards, and the vectors of unfinished ones.
+`unfinished/` in the folder is an empty index with its towers; each shard begins as a copy of it. The folder also has the
+rows of each part, with the ids that a single index folder would give them. If a build is killed, the next build keeps
+finished shards, and the vectors of unfinished shards.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -67,10 +67,7 @@ class _Hashes:
 
 
 class _Named:
-    """Documents of earlier parts: the hashes of their texts and ids, 16 bytes a document.
-
-    Implements `Written`.
-    """
+    """Hashes of the texts and ids of earlier documents, 16 bytes per document; implements `Written`."""
 
     def __init__(self) -> None:
         self.texts, self.ids = _Hashes(), _Hashes()
@@ -99,7 +96,7 @@ class ShardWork:
     def build(self, number: int, progress: Callable[[int], object]) -> None:
         """Build a shard, unless it is finished.
 
-        progress: called with the number of documents, or of texts with vectors, finished since the last call
+        progress: called with the number of documents (or texts with vectors) that are finished since the last call
         """
         from paddle_ranker.retrieval.towers import open_towers
 
@@ -146,7 +143,7 @@ class ShardWork:
 
 
 class _ShardRows:
-    """Rows of a shard: a bad one ends the build; `unread` counts parts of files that are not read."""
+    """Source of a shard's rows, of which a bad row ends the build; `unread` counts parts of files that are not read."""
 
     line, files_to_read = 0, None
 
@@ -179,7 +176,7 @@ class Cut:
 
     shards: number of parts
     documents: number of documents in all parts
-    repeated: number of rows that were left out, since they repeat a text
+    repeated: number of rows that were left out, because they repeat a text
     report: message about the rows that were read
     """
 
@@ -228,11 +225,9 @@ def forget(folder: Path) -> None:
     shutil.rmtree(folder / BUILD_STATE, ignore_errors=True)
 
 
-@contextmanager
-def new_cut(folder: Path) -> Iterator[Path]:
-    """Yield a temporary folder for the towers of the index and the parts of `cut`; it is kept if the block succeeds."""
-    with new_folder(folder / BUILD_STATE, replace=True) as target:
-        yield target
+def new_cut(folder: Path) -> AbstractContextManager[Path]:
+    """Return the block of a new folder for the index's towers and the parts of `cut`, kept if the block succeeds."""
+    return new_folder(folder / BUILD_STATE, replace=True)
 
 
 def cut(
@@ -249,7 +244,7 @@ def cut(
     target: folder for the parts
     info: contents of index.json of an empty index
     total: number of rows
-    identity: facts that a continued build must have in common with this one
+    identity: facts that must be the same when the build is continued
     report: called when all rows are read; returns a message about them
     """
     named = _Named()
@@ -276,10 +271,7 @@ def cut(
 
 
 def begin_shards(folder: Path, count: int) -> IndexInfo:
-    """Create the folders of missing shards as empty indexes with their towers.
-
-    Returns the contents of index.json, the same in each.
-    """
+    """Create missing shards as empty indexes with their towers; return the contents of index.json, the same in each."""
     empty = inside(folder, BUILD_STATE)
     info = read_manifest(empty)
     for number in range(count):

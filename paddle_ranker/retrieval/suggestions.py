@@ -1,4 +1,4 @@
-"""Suggestions while somebody types: titles that begin with the typed text, or have a word that does.
+"""Suggestions while somebody types: titles that begin with the typed text, or that have a word that begins with it.
 
 completions = Completions(["Docker and Kubernetes", "Kubernetes"], standard.fold)
 [suggestion.text for suggestion in completions.find("KUB", 8)]  # ["Kubernetes", "Docker and Kubernetes"]
@@ -48,12 +48,11 @@ _NEVER = np.iinfo(np.int32).max  # priority of an entry that is not found
 
 
 class Suggestion(NamedTuple):
-    """A text that continues the typed text; suggestions are sorted by the first three fields.
+    """Text that continues the typed text; suggestions are sorted by the first three fields.
 
-    is_inside: whether a later word of the text, and not its beginning, begins as typed; always False with
-        `starts_first=False`
-    weight: weight of the text; the lowest is the best
-    folded: the text without differences of case, width and spaces
+    is_inside: whether the typed text begins a later word, and not the text; always False with `starts_first=False`
+    weight: weight of the text; the lowest weight is the best
+    folded: the text without case, width and repeated spaces
     text: the text as it is shown
     """
 
@@ -64,15 +63,15 @@ class Suggestion(NamedTuple):
 
 
 class Completions:
-    """Index of texts by the beginnings of their words: the texts, and sorted arrays of 10 bytes per word.
+    """Index of texts by the beginnings of their words, with 10 bytes per word.
 
-    Texts that are equal once folded count as one text, shown in the spelling of the best. Each word is an entry, sorted
-    by the text from this word to the end, so the entries that continue a typed text are a range. The smallest weights
-    of blocks of entries lead to the best entries of a range.
+    Texts that are equal when folded count as one text, shown in the spelling of the best text. Each word is an entry;
+    entries are sorted by the text from this word to the end, so the entries that continue a typed text form a range.
+    The best priority of each block of entries leads to the best entries of a range.
 
     Args:
         texts: distinct texts; those of more than `LONGEST` characters are never found.
-        fold: called with a text; returns it without differences that do not count.
+        fold: folds a text, so that texts that should count as equal become equal.
         weights: weights of the texts, `[texts]`; the smallest is the best (default: their lengths). Texts of equal
             weight are in alphabetical order.
         starts_first: rank texts that begin as typed above all others.
@@ -113,7 +112,7 @@ class Completions:
         self._prioritise(np.zeros(len(texts), bool))
 
     def without(self, texts: Booleans) -> Completions:
-        """Return completions that never find the texts marked in `texts`, a mask; they share this object's arrays."""
+        """Return completions without the texts of a mask; they share this object's arrays."""
         copied = copy.copy(self)
         copied._prioritise(texts)
         return copied
@@ -126,7 +125,7 @@ class Completions:
         self._priorities = np.full(-(-len(self) // _BLOCK) * _BLOCK, _NEVER, np.int32)
         priorities = ranks[self._entries]
         self._priorities[: len(self)] = np.where(priorities < _NEVER, priorities + self._behind, _NEVER)
-        self._minima = _minima(self._priorities)
+        self._minima: NDArray[np.int32] = self._priorities.reshape(-1, _BLOCK).min(axis=1)
 
     def __len__(self) -> int:
         """Return the number of entries."""
@@ -146,7 +145,7 @@ class Completions:
                 suggestions.setdefault(suggestion.folded, suggestion)
             if len(suggestions) >= count or wanted >= end - first:
                 return [*suggestions.values()][:count]
-            wanted *= 4  # a text may have several words that begin so
+            wanted *= 4  # several words of a text may continue the typed text
 
     def _suggestion(self, priority: int) -> Suggestion:
         number = int(self._order[priority % self._count])
@@ -156,7 +155,7 @@ class Completions:
         return Suggestion(is_inside, weight, str(plain, "utf-8", "replace"), str(text, "utf-8", "replace"))
 
     def _count_before(self, key: bytes) -> int:
-        """Return how many entries sort before the bytes `key`, by bisection."""
+        """Return how many entries sort before a key, by bisection."""
         low, high = 0, len(self)
         while low < high:
             middle = (low + high) // 2
@@ -168,7 +167,7 @@ class Completions:
         return low
 
     def _best(self, first: int, end: int, count: int) -> NDArray[np.int32]:
-        """Return the best (smallest) priorities of the entries from `first` up to `end`, ascending: at most `count`."""
+        """Return the `count` smallest priorities of the entries from `first` up to `end`, ascending."""
         low, high = -(-first // _BLOCK), end // _BLOCK  # blocks that are whole in the range
         if low >= high:
             values = self._priorities[first:end]
@@ -186,7 +185,7 @@ class Completions:
 
 
 class _Part:
-    """Some texts as shown and as folded (each with a newline after it), and their entries.
+    """Some of the texts, as shown and as folded (with a newline after each), and their entries.
 
     Attributes:
         lengths: length of each text, in characters.
@@ -194,8 +193,8 @@ class _Part:
         shown, folded: bytes of all texts, one after the other.
         shown_sizes, folded_sizes: number of bytes of each text.
         counts: number of entries of each text.
-        offsets: for each entry, bytes of the folded text before it.
-        is_inside: for each entry, whether it is after the first word.
+        offsets: for each entry, number of bytes of the folded text before it.
+        is_inside: for each entry, whether it is a later word than the first.
     """
 
     def __init__(self, texts: Sequence[str], fold: Callable[[str], str]):
@@ -257,11 +256,10 @@ class _Titles:
 
 
 class TitleSuggestions:
-    """Suggestions from the titles of a collection, as of the last `follow`.
+    """Suggestions from the titles of a collection, or from short texts without titles, as of the last `follow`.
 
-    If the documents have no titles and short texts, the texts take the place of titles. Titles that begin as typed come
-    first, then titles with a later word that begins as typed; among these, titles with more clicks first, then titles
-    of more documents, then shorter ones.
+    Titles that begin as typed come first, then titles with a later word that begins as typed. Among both, titles with
+    more clicks come first, then titles of more documents, then shorter titles.
     """
 
     def __init__(self) -> None:
@@ -310,11 +308,10 @@ class TitleSuggestions:
 
 
 def _without_variants(suggestions: Sequence[Suggestion], typed: str) -> list[Suggestion]:
-    """Replace each family of suggestions by the beginning that its texts share.
+    """Replace each family of suggestions by the beginning that its texts share, such as `linux-image-6.1`.
 
-    A family has at least `_FAMILY` texts that differ only in their last word. `linux-image-6.1` takes the place of
-    `linux-image-6.1-amd64` and others, if it is longer than the typed text. This is repeated, because such a beginning
-    may belong to a larger family.
+    A family has at least `_FAMILY` texts that differ only in their last word, such as `linux-image-6.1-amd64`. Its
+    beginning must be longer than the typed text, and may belong to a larger family.
     """
     while True:
         beginnings = [_ENDING.sub("", suggestion.text) for suggestion in suggestions]
@@ -355,7 +352,7 @@ def _texts_of(segment: Segment) -> Iterator[str]:
 
 
 def _rested(items: Sequence[T]) -> Iterator[Sequence[T]]:
-    """Yield slices of the items; between slices, other threads may compute."""
+    """Yield slices of the items, and let other threads compute between them."""
     return _pausing(items[start : start + _AT_ONCE] for start in range(0, len(items), _AT_ONCE))
 
 
@@ -382,11 +379,6 @@ def _first_alike(hashes: Hashes) -> NDArray[np.int32]:
     _, firsts, groups = np.unique(hashes, return_index=True, return_inverse=True)
     first: NDArray[np.int32] = firsts.astype(np.int32)[groups.ravel()]
     return first
-
-
-def _minima(priorities: NDArray[np.int32]) -> NDArray[np.int32]:
-    minima: NDArray[np.int32] = priorities.reshape(-1, _BLOCK).min(axis=1)
-    return minima
 
 
 def _sorted_suffixes(text: bytes, starts: Integers) -> Integers:

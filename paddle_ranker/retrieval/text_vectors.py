@@ -29,7 +29,7 @@ from paddle_ranker.retrieval.exact_search import nearest as nearest
 from paddle_ranker.scoring.engines.engine import Engine
 from paddle_ranker.scoring.loading import open_model
 from paddle_ranker.scoring.scorer import BatchRunner
-from paddle_ranker.storage.prefetch import CHUNK, prefetch
+from paddle_ranker.storage.prefetch import CHUNK, chunks_by_length, prefetch
 
 _DEFAULTS = LoadOptions()
 _SHORTEST = 1e-12  # as Paddle's and PyTorch's normalize
@@ -79,7 +79,7 @@ class Tower:
         Raises `CheckpointError` for the folder of another kind of model. Raises `UsageError` for a pooling or a vector
         size that an exported tower does not have, and for a length in tokens if the tower reads no texts.
         """
-        runtime.prepare(threads=0)  # a command has done so, a program need not
+        runtime.prepare(threads=0)  # commands have called this before, other programs may not
         tower = cls._open(source, options, batch_size, for_search, folder)
         if options.max_seq_length is not None and not any(
             isinstance(part.encoder, TextEncoder) for part in (tower, tower._queries)
@@ -116,7 +116,7 @@ class Tower:
     def query_vectors(self, queries: Sequence[str]) -> Vectors:
         """Return the vectors of queries, `[n, size]`."""
         refuse_text(queries, "queries")
-        return self.compute_queries(self._queries.encoder.encode_queries(queries))
+        return self._queries.compute(self._queries.encoder.encode_queries(queries))
 
     def query_read(self, query: str) -> Optional[int]:
         """Return how many code points of a query are read, from its start; None if all are."""
@@ -181,13 +181,7 @@ class Tower:
     def compute(self, columns: Columns) -> Vectors:
         """Return the vectors of encoded inputs, `[n, size]`, in their order."""
         vectors: Vectors = self._runner.run(columns)[VECTOR]
-        if self.scaled:
-            vectors = normalised(vectors)
-        return vectors
-
-    def compute_queries(self, columns: Columns) -> Vectors:
-        """Return the vectors of encoded queries, `[n, size]`, in their order."""
-        return self._queries.compute(columns)
+        return normalised(vectors) if self.scaled else vectors
 
     @property
     def cut(self) -> int:
@@ -197,7 +191,7 @@ class Tower:
     def stream(self, texts: Iterable[str], queries: bool = False) -> Iterator[Vectors]:
         """Yield the vectors of texts, some thousand at a time, so that a file of any size can be encoded.
 
-        The next texts are tokenized while vectors are computed. Without texts it yields one empty array.
+        The next texts are tokenized while vectors are computed. Without texts, one empty array is yielded.
 
         queries: whether the texts are queries
         """
@@ -228,17 +222,8 @@ def mean_vector(vectors: Vectors, sizes: Optional[Integers] = None) -> Vectors:
 
 
 def text_parts(texts: Iterable[str]) -> Iterator[list[str]]:
-    """Yield the texts in lists: long enough to sort well by length, shorter if the texts are long."""
-    part: list[str] = []
-    characters = 0
-    for text in texts:
-        part.append(text)
-        characters += len(text)
-        if len(part) == CHUNK or characters > _CHARACTERS:
-            yield part
-            part, characters = [], 0
-    if part:
-        yield part
+    """Yield the texts in lists that are long enough to sort well by length, and shorter if the texts are long."""
+    return chunks_by_length(texts, len, CHUNK, _CHARACTERS)
 
 
 def open_to_compare(

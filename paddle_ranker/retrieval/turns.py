@@ -29,15 +29,15 @@ S = TypeVar("S")
 T = TypeVar("T")
 Reserve = Callable[[int], None]  # counts bytes of memory; raises an error if there is no room for them
 TURN_SECONDS = 0.005  # seconds after which a turn ends at the next `check`
-# Callers are ranked by which of these processor seconds they have used up, then by arrival. So callers with equally
-# large work are served one after the other; in turns, each would take as long as all of them together.
+# Callers are ranked by the highest of these processor seconds that they have used up, then by arrival. So callers with
+# equally large work are served one after the other; if they took turns, all of them would finish last.
 _LEVELS = (0.005, 0.05, 0.5)
 
 
 class once(Generic[S, T]):  # reads as a decorator
     """Property that is computed when it is first read, then cached.
 
-    `functools.cached_property` before Python 3.12 has a lock that all objects share, so that one search would wait for
+    Before Python 3.12, `functools.cached_property` has a lock that all objects share, so one search would wait for
     another.
     """
 
@@ -136,7 +136,7 @@ class Caller:
 
 
 class _Turn:
-    """Turn of a thread that computes for a caller; the thread holds it or waits for it."""
+    """Turn of a thread that computes for a caller; the thread holds the turn or waits for it."""
 
     def __init__(self, caller: Caller, turns: Turns):
         self.caller, self.ready, self.since = caller, threading.Event(), 0.0
@@ -188,7 +188,7 @@ class Turns:
                 turn.is_held = True
                 return True
             turn.ready.clear()
-            if turn.caller.has_left:  # before the event was cleared
+            if turn.caller.has_left:  # the caller may have set the event before it was cleared
                 return False
             turn.since = time.monotonic()
             self._waiting.append(turn)
@@ -207,19 +207,13 @@ class Turns:
                 self._free += 1
                 return
             self._oldest_next = not self._oldest_next
-            by: Callable[[_Turn], object] = _age if self._oldest_next else _rank
-            following = min(self._waiting, key=by)  # type: ignore[arg-type]  # numbers or pairs of them
+            if self._oldest_next:
+                following = min(self._waiting, key=lambda waiting: waiting.since)
+            else:
+                following = min(self._waiting, key=lambda waiting: waiting.caller.rank)
             self._waiting.remove(following)
             following.is_held = True
             following.ready.set()
-
-
-def _age(turn: _Turn) -> float:
-    return turn.since
-
-
-def _rank(turn: _Turn) -> tuple[int, int]:
-    return turn.caller.rank
 
 
 TURNS = Turns(usable_cores())
@@ -241,9 +235,9 @@ def checked(items: Iterable[T]) -> Iterator[T]:
 
 
 def reserve(size: int) -> None:
-    """Report to the `Caller` that waits for the running work that the work holds `size` more bytes until it answers.
+    """Count `size` bytes that the running work holds until its caller has the answer; do nothing outside `Caller.run`.
 
-    Does nothing outside `Caller.run`. Raises what the `reserve` given to that `Caller` raises if there is no room.
+    Raises the error of the caller's `reserve` if there is no room.
     """
     turn = _current.get()
     if turn is not None:
@@ -283,7 +277,7 @@ def locking(lock: Lock) -> Iterator[None]:
 
 
 def watch() -> Callable[[], None]:
-    """Return a function, for other threads, that raises `Abandoned` once the caller of this work has left."""
+    """Return a function that raises `Abandoned`, in any thread, once the caller of this work has left."""
     turn = _current.get()
 
     def check_caller() -> None:

@@ -115,14 +115,14 @@ class CollectionWriter:
         prepared: Sequence[SegmentData] = (),
         files: Optional[StagedFiles] = None,
     ) -> Added:
-        """Add documents, or replace those of the same id; durable when it returns.
+        """Add documents, or replace documents of the same ids; durable when this returns.
 
-        If adding fails, no document is added. If the merge that follows fails, all documents are added. A document
-        whose id, text and fields the index already has is left as it is; one with other contents replaces it, goes to
-        the end of the order and gets a version one higher. Vectors of texts that the index has are copied.
+        If adding fails, no document is added. If the merge that follows fails, all documents are added. A document that
+        equals the indexed one of its id changes nothing; another one replaces it, goes to the end of the order and gets
+        the next version. Vectors of texts that the index has are copied.
 
         vectors_of: called with texts; returns their vectors, `[n, size]` (default: the index's own tower)
-        merge: also merge small segments at the end; if False, call the method `merge` soon, in any thread
+        merge: whether to merge small segments at the end; if not, call the method `merge` soon, in any thread
         prepared: result of `prepare` for these documents
         files: the files of these documents, as in `prepare`; the caller closes it
         """
@@ -159,10 +159,10 @@ class CollectionWriter:
     ) -> Added:
         """Add the rows of a corpus as `add` does.
 
-        A row without an id stands for the document of the index with the same text and fields; without such a document,
-        it gets the next free number as its id. It is left out if it equals an earlier row.
+        A row without an id gets the id of the indexed document with the same text and fields, or the next free number.
+        It is left out if it equals an earlier row.
 
-        sync: also remove the documents that are not among the rows
+        sync: whether to remove the documents that are not among the rows
         """
         refuse_text(rows, "rows", DocumentRow)
         return self._add(rows, vectors_of, True, sync, files=files)
@@ -194,8 +194,8 @@ class CollectionWriter:
     def merge(self, most: Optional[int] = MERGED_AT_ONCE) -> None:
         """Merge the last segments of each folder that has many; see `first_to_merge`.
 
-        most: do nothing if more documents than this would be merged, which takes long. None: no limit, and also delete
-            the files that no document has
+        most: do nothing if more documents than this would be merged, because that takes long. None: no limit; files
+            that no document has are then deleted, too
         """
         with self._changing():
             now = self._snapshot.generation
@@ -217,7 +217,7 @@ class CollectionWriter:
         old, merged = parts[first:], self._new_segment(parts[0].segment.folder.parent)
         merge_segments(merged, [(part.segment, part.live) for part in old], index_writers(self._latest.info))
         with self._changing():
-            # Documents that were removed meanwhile are removed here, too; a segment before these may be gone.
+            # Documents may have been removed meanwhile, and earlier segments may be gone.
             masks = {part.segment.name: part.mask for part in self._snapshot.generation.parts}
             if not all(part.segment.name in masks for part in old):
                 raise RankerError(f"{self._index.folder}: a segment went while it was merged; merge again")
@@ -238,7 +238,7 @@ class CollectionWriter:
                 self._commit(self._latest.info.segments, floors=floors)
 
     def remove(self, ids: Iterable[str]) -> int:
-        """Remove the documents with these ids; return how many of them existed. Durable when it returns."""
+        """Remove the documents with these ids; return how many of them existed. Durable when this returns."""
         refuse_text(ids, "ids")
         with self._changing():
             locations = self._snapshot.generation.find(list(ids))
@@ -247,7 +247,7 @@ class CollectionWriter:
             return len(locations)
 
     def _replace(self, removed: Sequence[Location], added: Sequence[SegmentInfo] = (), next_id: int = 0) -> None:
-        """Commit a generation without the `removed` documents and with the `added` segments; change Milvus likewise."""
+        """Commit a generation without the removed documents and with the added segments, and change Milvus."""
         now, segments = self._snapshot.generation, list(self._latest.info.segments)
         files = set[str]()
         for location in removed if now.info.schema.files else ():
@@ -282,8 +282,6 @@ class CollectionWriter:
         states: describes the states and the ranker, of which each folder has a copy already
         options, batch_size: how the ranker is opened
         """
-        from paddle_ranker.retrieval.document_states import write_states
-
         models = self._snapshot.models
         models.states_ranker(states, options, batch_size)
         with self._changing():
@@ -298,7 +296,7 @@ class CollectionWriter:
 
     @cached_property
     def _cutter(self) -> Cutter:
-        """Cutter of texts into passages, by tokens of the index's own tower; by estimated tokens without a tower."""
+        """Divider of texts into passages, by the tokens of the index's own tower; without a tower, by estimated tokens."""
         info = self._latest.info
         folder = self._snapshot.tower_folder
         if folder is None or not info.schema.passage_tokens:
@@ -330,11 +328,11 @@ class CollectionWriter:
         states: Optional[RankerStates] = None,
         floors: Optional[Floors] = None,
     ) -> None:
-        """Replace index.json: commit a generation of these segments, without empty ones. Durable when it returns.
+        """Commit a generation of the non-empty segments by a new index.json; durable when this returns.
 
         Files of segments that are no longer listed are deleted.
 
-        change_milvus: called with a function that writes index.json; changes Milvus before and after calling it
+        change_milvus: called with the function that writes index.json; changes Milvus before and after calling it
         states, floors: new values; None: keep those of the index
         """
         info = self._latest.info
@@ -346,7 +344,7 @@ class CollectionWriter:
                 write()
             else:
                 change_milvus(write)
-        finally:  # the change counts even if Milvus fails after it
+        finally:  # a change that is committed counts, even if Milvus fails afterwards
             self._latest.take_up()
         for name in before.files() - self._latest.info.files():
             self._index.delete(name)

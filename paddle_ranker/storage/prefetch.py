@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import islice
 from typing import Any, TypeVar
@@ -19,6 +19,19 @@ def chunks(items: Iterable[T], size: int = CHUNK) -> Iterator[list[T]]:
     """Yield lists of up to `size` items, so that a stream larger than memory can be worked on."""
     iterator = iter(items)
     while part := list(islice(iterator, size)):
+        yield part
+
+
+def chunks_by_length(items: Iterable[T], length: Callable[[T], int], most: int, longest: int) -> Iterator[list[T]]:
+    """Yield lists of at most `most` items, each of which ends once the lengths of its items add up to `longest`."""
+    part, total = list[T](), 0
+    for item in items:
+        part.append(item)
+        total += length(item)
+        if len(part) == most or total >= longest:
+            yield part
+            part, total = [], 0
+    if part:
         yield part
 
 

@@ -266,10 +266,7 @@ class Addition:
 
     @property
     def absent(self) -> list[Location]:
-        """Places of the documents that the index had before and that no row given to `run` matched; valid after `run`.
-
-        Documents of `gone` are not among them.
-        """
+        """Locations of the index's documents without a row in `run`, apart from those in `gone`."""
         rows_of_parts = (np.flatnonzero(~matched).tolist() for matched in self._matched)
         return [Location(part, row) for part, rows in enumerate(rows_of_parts) for row in rows]
 

@@ -1,7 +1,7 @@
 """Build a folder of shards: cut the corpus into parts, and make each part an index folder.
 
-`unfinished/` in the folder is an empty index with its towers; each shard begins as a copy of it. The folder also has the
-rows of each part, with the ids that a single index folder would give them. If a build is killed, the next build keeps
+`unfinished/` in the folder is an empty index with its towers; each shard begins as a copy of it. It also has the rows
+of each part, with the ids that a single index folder would give them. If a build is killed, the next build keeps
 finished shards, and the vectors of unfinished shards.
 """
 

@@ -296,7 +296,7 @@ class CollectionWriter:
 
     @cached_property
     def _cutter(self) -> Cutter:
-        """Divider of texts into passages, by the tokens of the index's own tower; without a tower, by estimated tokens."""
+        """Divider of texts into passages; tokens are those of the index's own tower, or estimated without a tower."""
         info = self._latest.info
         folder = self._snapshot.tower_folder
         if folder is None or not info.schema.passage_tokens:

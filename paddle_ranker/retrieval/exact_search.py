@@ -1,4 +1,4 @@
-"""Exact search of vectors: the product of every query with every vector, of which the best are kept."""
+"""Exact search of vectors: compute the product of every query with every vector, and keep the best products."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from paddle_ranker.errors import DataError, UsageError
 from paddle_ranker.retrieval.top_k import NOT_FOUND, BestRows
 from paddle_ranker.retrieval.turns import check, checked
 
-_CELLS = 1 << 18  # most products, and components of converted vectors, in memory at a time: they fit a CPU's cache
+_CELLS = 1 << 18  # most products, and components of converted vectors, at a time, so that they fit a CPU's cache
 _QUERIES = 512  # queries searched for at a time
 _FEW = 1024  # up to this many products are computed without blocks, as in segments of few documents
-_SPARE = 16  # further candidates: the matrix product orders copies of a text at random, by their last bits
+_SPARE = 16  # further candidates, because a matrix product orders equal vectors at random, by rounding errors
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def _as_floats(values: NDArray[np.generic], scales: Optional[NDArray[np.float32]
 class VectorPart:
     """The vectors of a part of a collection.
 
-    live: `[vectors] bool`, which vectors are of documents that are not removed; None: all
+    live: which vectors belong to documents that are not removed, `[vectors] bool`; None: all
     first: number of the part's first vector in the collection
     """
 
@@ -103,12 +103,12 @@ class VectorPart:
 
 
 def products_of(stored: StoredVectors, rows: Integers, queries: Vectors) -> Vectors:
-    """Return the inner products of each query with rows chosen for it, `[q, n] float32`; -inf for `NOT_FOUND` and NaN.
+    """Return the inner products of each query with its own rows, `[q, n] float32`; -inf for `NOT_FOUND` and NaN.
 
-    Each product is summed in the same order, whatever is computed beside it. A matrix product sums the rows at the end
-    of a block, or of few queries, in another order: copies of a text would get different scores.
+    The products of equal vectors are equal. In a matrix product they may differ, because rows at the end of a block, or
+    of few queries, are summed in another order.
 
-    rows: `[q, n]`, for each query row numbers of `stored`, or `NOT_FOUND`
+    rows: row numbers of `stored` for each query, or `NOT_FOUND`, `[q, n]`
     queries: `[q, size]`
     """
     products = np.empty(rows.shape, np.float32)
@@ -124,10 +124,10 @@ def products_of(stored: StoredVectors, rows: Integers, queries: Vectors) -> Vect
 def nearest(
     vectors: Union[Array, StoredVectors], queries: Vectors, k: int, mask: Optional[Booleans] = None
 ) -> tuple[Integers, Vectors]:
-    """Find the `k` vectors (all if there are fewer) with the largest product with each query.
+    """Find the `k` vectors with the largest product with each query, or all vectors if there are fewer.
 
-    Returns their row numbers, `[q, k]` int64, and their products (see `products_of`), `[q, k]`, best first; equal
-    products keep the order of the vectors. The search takes little longer than the matrix product, and little memory.
+    Returns row numbers, `[q, k]` int64, and products (see `products_of`), `[q, k]`, best first; equal products are in
+    the order of the vectors. The search takes little longer than the matrix product, and little memory.
 
     vectors: `[n, size]`, may be a memory-mapped file, of float32, float16 or, as `StoredVectors`, int8
     queries: `[q, size]`
@@ -156,7 +156,7 @@ def nearest(
 
 
 def _blocks(stored: StoredVectors, mask: Optional[Booleans], queries: int) -> Iterator[tuple[Integers, Vectors]]:
-    """Yield the rows, `[n]`, that a mask allows, with their vectors, `[n, size]`, in blocks that take little memory.
+    """Yield the rows that a mask allows, `[n]`, and their vectors, `[n, size]`, in small blocks.
 
     queries: number of queries that each block will be multiplied with
     """

@@ -1,4 +1,4 @@
-"""`index.json`: what an index folder holds, and which of its files count; replaced in one step."""
+"""`index.json`: description of an index folder, and list of its valid files; replaced atomically."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ from paddle_ranker.storage.declared import Between, Count, OneOf, Positive, read
 from paddle_ranker.storage.untrusted import Unchecked, UncheckedObject, inside, read_json
 
 MANIFEST = "index.json"
-WORDS = "words"  # the name of the searcher by words
-VECTORS = "vectors"  # the name of the vector field of whole documents
+WORDS = "words"  # name of the searcher by words
+VECTORS = "vectors"  # name of the vector field of whole documents
 FORMAT = 13
 EXACT, FAISS, MILVUS = METHODS = ("exact", "faiss", "milvus")
-STRUCTURES = ("hnsw_sq8", "hnsw", "ivf_sq8", "ivf_pq", "sq8")  # of an index of faiss
+STRUCTURES = ("hnsw_sq8", "hnsw", "ivf_sq8", "ivf_pq", "sq8")  # of faiss indexes
 _MOST_K1 = 1000.0  # far above any useful value
-_MOST_EF = (1 << 31) - 1  # faiss's integers
+_MOST_EF = (1 << 31) - 1  # largest integer of faiss
 _MOST_SIZE, _MOST_NEIGHBOURS = 1 << 16, 512  # components of a vector; neighbours of a graph's node
 _MOST_SEGMENTS, _MOST_OTHERS = 1 << 16, 100
 _DELETED = re.compile(r"\.deleted-\d{1,20}\.npy", re.ASCII)
 _SEGMENT = re.compile(r"segment-\d{8,}-[0-9a-f]{8}", re.ASCII)
 _ONE_TEXT = Schema()
-_PLAIN = re.compile(r"\w[\w.-]*")  # no path
+_PLAIN = re.compile(r"\w[\w.-]*")  # file name without a folder
 Name = Annotated[str, _PLAIN]
 
 
@@ -58,7 +58,7 @@ class VectorsInfo:
     structure: structure of a faiss index, a name in `STRUCTURES`
     hnsw_m: neighbours of each vector in a graph
     hnsw_ef: number of candidates that faiss keeps while it builds or searches a graph
-    uri: address of Milvus, or a file in the index folder
+    uri: address of Milvus, or the name of its file in the index folder
     collection: name of the vectors' collection in Milvus
     """
 
@@ -74,7 +74,7 @@ class VectorsInfo:
 
 @dataclass(frozen=True)
 class TowerCopy:
-    """Copy of a tower in an index: its folder, and the digest of the files that were copied."""
+    """Copy of a tower in an index: folder of the copy, and digest of the copied files."""
 
     folder: Name
     digest: str
@@ -87,7 +87,7 @@ class VectorField:
     name: name of the field
     info: how the vectors are searched
     tower: copy of the tower that computes the vectors; None if callers supply the vectors
-    reads_texts: whether the tower also computes vectors of texts, so that the text of a query can be searched for
+    reads_texts: whether the tower computes vectors of texts, too, so that texts of queries can be searched for
     """
 
     name: str
@@ -209,8 +209,8 @@ class IndexInfo:
         return sum(segment.live for segment in self.segments)
 
     def same_kind(self, other: IndexInfo) -> bool:
-        """Return whether another index would store the same words and vectors for a document, by the same tower."""
-        # Indexes of the same kind may differ in these fields.
+        """Return whether another index stores documents alike: with the same words, vectors, towers and fields."""
+        # Indexes of the same kind may differ in these values.
         differing = {"segments": (), "generation": 0, "next_id": 1, "columns": {}, "floors": None}
         return dataclasses.replace(other, **differing) == dataclasses.replace(self, **differing)  # type: ignore[arg-type]
 
@@ -240,7 +240,7 @@ class IndexInfo:
         return {name for segment in self.segments for name in (segment.name, segment.deleted) if name is not None}
 
     def next(self, segments: Sequence[SegmentInfo], next_id: int) -> IndexInfo:
-        """Return the contents of index.json for the next generation, which has these segments."""
+        """Return the contents of index.json for the next generation, with these segments."""
         next_id = max(self.next_id, next_id)
         return dataclasses.replace(self, segments=tuple(segments), generation=self.generation + 1, next_id=next_id)
 
@@ -281,7 +281,7 @@ def read_manifest(folder: Path) -> IndexInfo:
 
 
 def is_segment(name: object) -> bool:
-    """Return whether a name has the form of a segment's; folders of other names are neither opened nor deleted."""
+    """Return whether a name is that of a segment; folders of other names are neither opened nor deleted."""
     return isinstance(name, str) and _SEGMENT.fullmatch(name) is not None
 
 

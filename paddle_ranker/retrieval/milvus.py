@@ -1,4 +1,4 @@
-"""Vectors in Milvus: a file or folder of Milvus Lite, `milvus-lite server`, or a Milvus server; one address for each.
+"""Vectors in Milvus: in a file or folder of Milvus Lite, in `milvus-lite server`, or in a Milvus server.
 
 rows = MilvusRows("http://127.0.0.1:19530", "titles", 256)
 rows.put(np.arange(len(vectors)), vectors)
@@ -34,14 +34,14 @@ from paddle_ranker.storage.atomic import new_file
 from paddle_ranker.storage.untrusted import inside, open_array
 
 T = TypeVar("T")
-TEXT_BYTES = 65_535  # the most that a field of text holds, in Milvus
-MOST_FOUND = 16_384  # the most that a search of Milvus returns
+TEXT_BYTES = 65_535  # largest text of a field in Milvus
+MOST_FOUND = 16_384  # most rows that a search of Milvus returns
 _AT_ONCE = 1 << 13  # rows that are sent at a time
 _PENDING = "milvus.pending.npy"
-_SECONDS = 60.0  # for one call of a server
-# No pings: Milvus Lite's server takes them for an attack, and says so on standard error. Calls have their own time-out.
+_SECONDS = 60.0  # timeout of a call
+# No pings: Milvus Lite's server takes them for an attack, and says so on standard error. Each call has a timeout.
 _CHANNEL = {"grpc.keepalive_time_ms": (1 << 31) - 1}
-_NOT_LOADED = 101  # the code of the error where a collection must be loaded first
+_NOT_LOADED = 101  # error code for a collection that must be loaded first
 _SHARE = 4  # a filter that leaves less than a quarter of the documents is searched exactly
 
 
@@ -49,13 +49,13 @@ def load_pymilvus() -> ModuleType:
     """Return the module pymilvus; raises `DependencyError` if it is not installed, or does not support this Python."""
     try:
         module = importlib.import_module("pymilvus")
-    except Exception as error:  # an older protobuf makes its import fail in several ways
+    except Exception as error:  # an older protobuf makes the import fail in several ways
         raise DependencyError(
             "Milvus needs pymilvus, and protobuf 5.27 or later: pip install 'pymilvus>=3' 'milvus-lite>=3.2', on "
             "Python 3.10 or later"
         ) from error
-    logging.getLogger("pymilvus").setLevel(logging.CRITICAL)  # its errors are raised, too
-    # Milvus Lite runs a server in this process, which logs what it does, and what the client asks it in vain.
+    logging.getLogger("pymilvus").setLevel(logging.CRITICAL)  # errors are raised, too
+    # Milvus Lite runs a server in this process, which logs its work and calls that it does not support.
     for name, level in (
         ("milvus_lite", logging.WARNING),
         ("faiss", logging.WARNING),
@@ -66,7 +66,7 @@ def load_pymilvus() -> ModuleType:
 
 
 class MilvusHits(NamedTuple):
-    """Rows that Milvus found for a query, best first: their keys, inner products and texts, `[found]` each."""
+    """Rows that Milvus found for a query, best first: keys, inner products and texts, `[found]` each."""
 
     keys: list[int]
     scores: list[float]
@@ -74,10 +74,10 @@ class MilvusHits(NamedTuple):
 
 
 class MilvusRows:
-    """Collection in Milvus: vectors with integers as keys, and with texts if wanted; created if it does not exist.
+    """Collection in Milvus of vectors with integers as keys, and optional texts; created if it does not exist.
 
-    Raises `RankerError`, which names the address, if Milvus cannot be reached or refuses, or if a collection of this
-    name has other vectors.
+    Raises `RankerError` if Milvus cannot be reached or refuses a call, `DataError` if the collection has vectors of
+    another size.
     """
 
     def __init__(self, uri: str, name: str, size: int, *, texts: bool = False, index: str = "AUTOINDEX"):
@@ -106,7 +106,7 @@ class MilvusRows:
         self._client.create_collection(self._name, schema=schema, index_params=indexes)
 
     def put(self, keys: Integers, vectors: Vectors, texts: Sequence[str] = ()) -> None:
-        """Insert rows, or replace those of the same keys; `finish` makes them durable and quick to search."""
+        """Insert rows, or replace rows of the same keys; `finish` makes them durable and quick to search."""
         for start in range(0, len(keys), _AT_ONCE):
             part = slice(start, start + _AT_ONCE)
             rows = [{"key": key, "vector": vector} for key, vector in zip(keys[part].tolist(), vectors[part])]
@@ -123,11 +123,11 @@ class MilvusRows:
             self._call(partial(self._client.delete, self._name, ids=batch))
 
     def drop_from(self, key: int) -> None:
-        """Delete the rows of this key and all above it."""
+        """Delete the rows of this key and of all larger keys."""
         self._call(lambda: self._client.delete(self._name, filter=f"key >= {key}"))
 
     def finish(self) -> None:
-        """Make all changes durable. Until then, Milvus Lite searches the changed rows one by one."""
+        """Make all changes durable; until then, Milvus Lite compares queries with each changed row."""
         self._call(lambda: self._client.flush(self._name))
         self._call(lambda: self._client.load_collection(self._name))
 
@@ -166,7 +166,7 @@ class MilvusRows:
         try:
             return ask()
         except (load_pymilvus().MilvusException, ValueError, OSError) as error:
-            # Milvus Lite and its server forget with their process which collections are loaded.
+            # A new process of Milvus Lite, or of its server, has no collection loaded.
             if may_load and getattr(error, "code", None) == _NOT_LOADED:
                 self._call(lambda: self._client.load_collection(self._name), may_load=False)
                 return self._call(ask, may_load=False)
@@ -190,12 +190,12 @@ def key_of(hashes: NDArray[np.uint64]) -> Integers:
 class MilvusSearch:
     """Vectors of an index folder in Milvus. Milvus finds candidates; the folder's own vectors give their scores.
 
-    A row's key is the hash of the document's id. Before Milvus is changed, the keys are written to a file, which is
-    deleted once the change is done. If a process is killed in between, the next writer repairs the rows of these keys.
+    A row's key is the hash of the document's id. Before a change of Milvus, the keys of the changed rows are written to
+    a file, which is deleted after the change. If a process is killed in between, the next writer repairs these rows.
 
     Args:
-        folder: the index.
-        info: how its vectors are searched.
+        folder: the index folder.
+        info: how vectors are searched.
         trusted_uri: address of the server that the caller gave; a server that only the folder names is not used.
     """
 
@@ -254,9 +254,9 @@ class MilvusSearch:
         self._pending.unlink()
 
     def repair(self, now: Generation) -> None:
-        """Finish a change that a killed process, or a failure of Milvus, left unfinished.
+        """Finish a change that a killed process or a failure of Milvus left unfinished.
 
-        now: the index's documents; the changed rows in Milvus get the vectors of these
+        now: the index's documents, whose vectors the changed rows in Milvus get
         """
         self.require_address()
         if not os.path.lexists(self._pending):
@@ -317,7 +317,7 @@ class MilvusSearch:
 
 
 def _locations_of(now: Generation, keys: Integers) -> list[Optional[Location]]:
-    """Return the locations of the live documents of these keys; None for a key without a live document."""
+    """Return the location of the live document of each key, or None."""
     locations: list[Optional[Location]] = [None] * len(keys)
     for number, part in enumerate(now.parts):
         for index, row in part.segment.rows_of_hashes(keys.view(np.uint64)):

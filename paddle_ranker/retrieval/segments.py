@@ -1,18 +1,18 @@
-"""A segment: some documents of a collection, their words and vectors, in files that never change.
+"""Segment: some documents of a collection with their words and vectors, in files that never change.
 
-A segment's folder holds
+A segment's folder has these files:
 
-    documents.jsonl, offsets.npy    a document a line, and where each line begins, `[n + 1] int64`
-    ids.bin, id_offsets.npy         the ids one after the other, and where each begins, `[n + 1] int64`
-    id_hashes.npy, text_hashes.npy  `[2, n] uint64`, ascending: 64 bits of an id or a text, and the row
-    title_hashes.npy                the same of `Schema.key_of`
-    fields.npy, fields.jsonl        `[fields, n] int32`, which of a field's values a document has (-1: none); the values
-    vectors.npy, scales.npy         `[n, size]` float32, float16 or int8, and what int8 is multiplied by
-    passages.npy                    `[passages, 3] int32`, if vectors are those of passages: row, start, end
-    FIELD.vectors.npy, ...          the same of another vector field, in which documents may have none or several
+    documents.jsonl, offsets.npy    documents, one per line; start of each line, `[n + 1] int64`
+    ids.bin, id_offsets.npy         ids without separators; start of each id, `[n + 1] int64`
+    id_hashes.npy, text_hashes.npy  `[2, n] uint64`, ascending: 64-bit hash of an id or a text, and the row
+    title_hashes.npy                the same for `Schema.key_of`
+    fields.npy, fields.jsonl        index of each value by field and document, `[fields, n] int32` (-1: none); values
+    vectors.npy, scales.npy         `[n, size]` float32, float16 or int8; factors of int8 vectors
+    passages.npy                    `[passages, 3] int32`, if passages have vectors: row, start, end
+    FIELD.vectors.npy, ...          the same for another vector field, where documents have any number of vectors
     words_*.npy                     the inverted index: `Postings`
-    states/                         the states that a ranker's layers have for the documents, if stored: `TitleStates`
-    segment.json                    how many documents there are, and the size and the sum of each file
+    states/                         stored states of the documents, if there are any: `TitleStates`
+    segment.json                    number of documents; size and checksum of each file
 """
 
 from __future__ import annotations
@@ -53,15 +53,15 @@ from paddle_ranker.storage.untrusted import check_file, inside, open_array, open
 
 INFO = "segment.json"
 Row = TypeVar("Row", bound=Union[Document, DocumentRow])
-Passages = NDArray[np.int32]  # `[passages, 3]`: row of the document, ascending; start and end, both 0: all its text
+Passages = NDArray[np.int32]  # `[passages, 3]`: row of the document, ascending; start and end, 0 and 0 for all its text
 WriteIndex = Callable[[Path, StoredVectors, Optional[Path]], None]
 WriteStates = Callable[[Path, Iterable[Document]], None]  # of documents, into an empty folder
 STATES = "states"
-_MAPPED = 1 << 20  # smaller files are read: each mapped one holds a descriptor
+_MAPPED = 1 << 20  # smaller files are read, because each memory-mapped file holds a descriptor
 WORD_ARRAYS = "words_"  # prefix of the arrays by which words are searched
 _NO_INDEX: Mapping[str, WriteIndex] = {}
 _LOOKED_AT = 64  # rows that are checked for removal at a time
-_SCALED = 1 << 23  # fields with more bytes of values are not arranged for facets
+_SCALED = 1 << 23  # fields with more bytes of values have no `numeric_values`
 _ONE_TEXT = Schema()
 
 
@@ -70,12 +70,12 @@ class FieldVectors:
 
     Args:
         count: number of documents.
-        stored: their vectors.
-        passages: `[vectors, 3] int32`, document, start and end of each vector's passage; None if each document has one
-            vector.
+        stored: the vectors.
+        passages: row of the document, start and end of each vector's passage, `[vectors, 3] int32`; None if each
+            document has one vector.
 
     Attributes:
-        index: approximate index of the vectors, set when a generation opens it; None: every vector is compared.
+        index: approximate index of the vectors, set by `Segment.open_index`; None: every vector is compared.
     """
 
     def __init__(self, count: int, stored: StoredVectors, passages: Optional[Passages] = None):
@@ -83,7 +83,7 @@ class FieldVectors:
         self.index: Optional[FaissSegment] = None
 
     def __len__(self) -> int:
-        """Return how many vectors there should be: one for each passage, or for each document."""
+        """Return the number of passages, or of documents without passages: the expected number of vectors."""
         return self.count if self.passages is None else len(self.passages)
 
     def rows(self, row: int) -> Integers:
@@ -94,7 +94,7 @@ class FieldVectors:
         return np.arange(first, after)
 
     def of(self, mask: Booleans) -> Booleans:
-        """Return which vectors belong to the documents of a mask, `[vectors] bool`."""
+        """Return a mask of the vectors of the documents in `mask`, `[vectors] bool`."""
         return mask if self.passages is None else mask[self.passages[:, 0]]
 
 
@@ -130,7 +130,7 @@ class Segment:
     def __init__(self, folder: Path, schema: Schema = _ONE_TEXT):
         self.folder, self.name, self._schema = folder, folder.name, schema
         self.arrays: dict[str, NDArray[np.generic]] = {}
-        self._mapped: list[tuple[mmap, int]] = []  # files, and the bytes that they had
+        self._mapped: list[tuple[mmap, int]] = []  # memory-mapped files, and their sizes when they were opened
         with self.reading():
             info = read_json(inside(inside(folder.parent, folder.name), INFO))
             self.count: int = info["count"]
@@ -161,7 +161,7 @@ class Segment:
         self.common_types = lru_cache(maxsize=None)(self._common_types)
 
     def _require_all(self) -> None:
-        """Raise `ValueError` if an array does not fit the others, or a file is cut short."""
+        """Raise `ValueError` if arrays do not fit each other, or if a file is cut short."""
         count, arrays, sizes = self.count, self.arrays, {name: len(blob) for name, blob in self._blobs.items()}
         hashes = dict.fromkeys(("id_hashes", "text_hashes", "title_hashes"), (2, count))
         shapes = {"offsets": (count + 1,), "id_offsets": (count + 1,), "fields": (len(self.fields), count), **hashes}
@@ -186,7 +186,7 @@ class Segment:
             shapes[file] = (len(passages), 3)
             rows = passages[:, 0].astype(np.int64)
             fits = not (np.diff(rows) < 0).any() and (rows[:1] >= 0).all() and (rows[-1:] < count).all()
-            if name == VECTORS:  # every document has some
+            if name == VECTORS:  # every document has a passage
                 fits = fits and len(rows) >= count and not rows[:1].any() and rows[-1:].sum() == count - 1
             if not fits:
                 raise ValueError(f"{file} do not fit {count:,} documents")
@@ -220,7 +220,7 @@ class Segment:
         The size of its file is recorded for `require_held`.
         """
         if isinstance(array, np.memmap):
-            file: mmap = array._mmap  # type: ignore[attr-defined]  # of the file's size now, whoever changes it
+            file: mmap = array._mmap  # type: ignore[attr-defined]  # whose `size` is the current size of the file
             self._mapped.append((file, file.size()))
         return np.asarray(array)
 
@@ -389,7 +389,7 @@ class Segment:
             return values
 
     def each_value(self, field: str, size: int = 1 << 16) -> Iterator[list[object]]:
-        """Yield a field's values in lists of about `size` bytes of JSON; parsing all at once would block threads."""
+        """Yield a field's values in lists of about `size` bytes of JSON, so that other threads never wait for long."""
         line, start = bytes(self._line_of(field)), 1
         while start < len(line) - 1:
             gap = start
@@ -405,9 +405,9 @@ class Segment:
             start = end + len(b", ")
 
     def some_values(self, field: str, most: int, live: Optional[Booleans]) -> tuple[list[object], bool]:
-        """Return the values that live documents have in a field, and whether these are all of them.
+        """Return the values that live documents have in a field, and whether the list is complete.
 
-        If the field's values take more than `most` bytes, only one value is returned, as an example.
+        If the field's values take more than `most` bytes, only one value is returned.
 
         live: `[n] bool`, which documents are live; None: all
         """
@@ -441,7 +441,7 @@ class Segment:
         return len(self._line_of(field))
 
     def value(self, field: str, type: str, row: int) -> tuple[Value, ...]:
-        """Return the items of a document's value in a field: one, several for a list, or none."""
+        """Return the items of a document's value in a field: a single one, the items of a list, or none."""
         code = int(self.codes_of(field)[row])
         return () if code < 0 else self.typed_values(field, type).values(code)
 
@@ -488,10 +488,10 @@ def file_prefix(field: str) -> str:
 def write_segment(
     folder: Path, contents: SegmentData, write_index: Mapping[str, WriteIndex] = _NO_INDEX, schema: Schema = _ONE_TEXT
 ) -> None:
-    """Write a segment into a new folder, whole or not at all.
+    """Write a segment into a new folder, atomically.
 
-    write_index: by vector field, a function that writes the index of its vectors; called with the path of the new file,
-        the vectors, and the file of an index to extend, or None
+    write_index: by vector field, a function that writes an approximate index; called with the path of the new file, the
+        vectors, and the file of an index to extend, or None
     """
     documents = contents.documents
     with new_folder(folder) as target:
@@ -567,7 +567,7 @@ def storable(document: Row) -> Row:
 
 
 def alike(document: Document, other: Document) -> bool:
-    """Return whether two documents have the same text and fields; `true`, `1` and `1.0` are three values."""
+    """Return whether two documents have the same text and fields; `true`, `1` and `1.0` are different values."""
     are_equal = (document.text, document.fields) == (other.text, other.fields)
     return are_equal and _sorted(document.fields) == _sorted(other.fields)
 

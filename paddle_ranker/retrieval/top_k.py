@@ -1,4 +1,4 @@
-"""Find the k best of many scores that come part by part."""
+"""Select the k best scores from parts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from paddle_ranker.array_types import Floats, Integers
 
 _SAMPLE = 1 << 14
 NOT_FOUND = -1  # stands for a missing number, as in faiss
-_MOST_WAITING = 4  # entries wait to be sorted, up to this many times the entries that are kept
+_MOST_WAITING = 4  # at most this many times the entries to keep wait to be sorted
 
 
 class _Candidates(NamedTuple):
@@ -40,7 +40,7 @@ def best_rows(
 
 
 class Best:
-    """The `k` best of the scores added so far, with the documents' numbers; equal scores are sorted by number."""
+    """The `k` best scores of those added so far, with the documents' numbers; equal scores are sorted by number."""
 
     def __init__(self, k: int):
         self.k = k
@@ -48,9 +48,9 @@ class Best:
         self.least = -np.inf  # no lower score can be among the best
 
     def add(self, numbers: Integers, scores: NDArray[Union[np.float32, np.float64]]) -> None:
-        """Add scores, `[n]`, of documents, by their numbers, `[n]`; each number may be added once."""
+        """Add the scores of documents with these numbers, `[n]` each; a number may be added once."""
         if len(scores) > _SAMPLE and len(self._scores) < self.k <= _SAMPLE:
-            # The k-th best of a part bounds the k-th best of all from below, and costs less to find.
+            # The k-th best score of a sample is a lower bound, which costs less to find.
             self.least = max(self.least, float(np.partition(scores[:_SAMPLE], -self.k)[-self.k]))
         if self.least > -np.inf:
             kept = np.flatnonzero(scores >= self.least)
@@ -72,8 +72,8 @@ class Best:
 class BestRows:
     """The `k` largest products of each query so far, with the vectors' numbers; equal products are sorted by number.
 
-    This costs a fraction of the matrix product: a row's new products are compared with the least that it keeps. Larger
-    products are sorted only when the number of products has doubled, or too many wait.
+    New products of a query are compared with the least product that it keeps. Larger products are sorted only when the
+    number of products has doubled, or when too many wait. This costs a fraction of the matrix product.
     """
 
     def __init__(self, rows: int, k: int):
@@ -83,7 +83,7 @@ class BestRows:
         self._waiting, self._seen, self._sort_at = 0, 0, 0
 
     def add(self, numbers: Integers, products: NDArray[np.float32]) -> None:
-        """Add products, `[rows, n]`, and the vectors' numbers, `[n]`, ascending and larger than all earlier numbers."""
+        """Add products, `[rows, n]`, of vectors with these numbers, `[n]`, ascending and above all earlier numbers."""
         if self._seen < self.k:
             products = np.where(np.isnan(products), -np.inf, products).astype(np.float32)
             self._keep(np.arange(self.rows), numbers, products, products >= self._kth(products)[:, None])
@@ -100,7 +100,7 @@ class BestRows:
             self._sort()
 
     def result(self) -> tuple[Integers, NDArray[np.float32]]:
-        """Return the numbers and the products, best first, `[rows, k]` each, or fewer if fewer were added."""
+        """Return the numbers and the products, best first, `[rows, k]` each, or fewer columns if fewer were added."""
         if not self._kept:
             return np.empty((self.rows, 0), np.int64), np.empty((self.rows, 0), np.float32)
         self._sort()
@@ -108,7 +108,7 @@ class BestRows:
         return kept.numbers.reshape(self.rows, -1), kept.products.reshape(self.rows, -1)
 
     def _kth(self, products: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return the least product that each row must keep, `[rows]`: the k-th; -infinity for at most k products."""
+        """Return the k-th largest product of each row, `[rows]`; -infinity for at most k products."""
         if products.shape[1] <= self.k:
             return np.full(len(products), -np.inf, np.float32)
         kth: NDArray[np.float32] = np.partition(products, -self.k, axis=1)[:, -self.k]

@@ -226,7 +226,7 @@ def test_who_opens_an_index_while_its_segments_are_deleted_opens_what_is_there_n
         (segment / name).write_bytes(data)
     read = iter([before])
     monkeypatch.setattr(
-        "paddle_ranker.retrieval.open_segments.read_manifest", lambda folder: next(read, None) or read_manifest(folder)
+        "paddle_ranker.retrieval.index_folder.read_manifest", lambda folder: next(read, None) or read_manifest(folder)
     )
     assert [one.id for one in IndexFolder(tmp_path / "index").open_generation({}).documents()] == ["d11"]
 

@@ -1,7 +1,7 @@
-"""Files in documents' fields, such as pictures; the index folder keeps each under the SHA-256 of its bytes as its name.
+"""Files in documents' fields, such as pictures, which the index folder keeps under the SHA-256 of their bytes.
 
-A stored field's value is that name. A document to add has the file's bytes, its `Path` or a `data:` URL as the value. A
-path must be a `Path`, not a text: so a document that a caller sends cannot name a file of this machine.
+In the index, the field's value is this name. A document to add has the file's bytes, its `Path` or a `data:` URL as the
+value. A text is never read as a path, so that a document from a client cannot name a file of the server.
 """
 
 from __future__ import annotations
@@ -36,23 +36,23 @@ from paddle_ranker.storage.untrusted import inside, open_file, read_file
 
 Row = TypeVar("Row", bound=Union[Document, DocumentRow])
 _CONTENTS, _STAGED, _LOCK = "contents", "contents.added-", "lock"
-_MOST_BYTES, _MOST_READ = 1 << 28, 1 << 36  # largest file held in memory; largest file read block by block
+_MOST_BYTES, _MOST_READ = 1 << 28, 1 << 36  # largest file in memory; largest file that is read in blocks
 _BLOCK = 1 << 20  # bytes of a file that are read at once
 _TITLE = "title"  # field of a file's parts with the file's title
 
 
 class ContentFiles:
-    """Files of an index folder.
+    """Files of an index.
 
-    index: folder that keeps new files
-    others: further index folders (shards) where files are also searched for, but never written
+    index: index folder, which gets new files
+    others: further index folders (shards) of the index, which are only read
     """
 
     def __init__(self, index: Path, *others: Path):
         self._index, self._others = index, others
 
     def find(self, name: str) -> Optional[Path]:
-        """Return the path of a file; None if no folder has a file of this name. Links are never followed."""
+        """Return the path of a file; None if no folder has a regular file of this name. Links are not followed."""
         folders = [index / _CONTENTS for index in (self._index, *self._others)] if is_file_name(name) else []
         return next(
             (folder / name for folder in folders if not folder.is_symlink() and _is_regular(folder / name)), None
@@ -116,10 +116,10 @@ class ContentFiles:
 
 
 class StagedFiles(ContentFiles, Closable):
-    """Files of documents that are being added; they stay in a temporary folder until `publish`.
+    """Files of an addition, in a temporary folder until `publish`.
 
-    The folder is locked until `close`. If the process is killed, the folder stays, unlocked, with every file that was
-    staged or published.
+    The folder is locked until `close`. If the process is killed, the folder stays, without the lock, and has every file
+    that was staged or published.
 
     Attributes:
         names: names of the staged files.
@@ -137,9 +137,9 @@ class StagedFiles(ContentFiles, Closable):
         return self._folder / name if name in self.names else super().find(name)
 
     def keep(self, row: Row, schema: Schema, *, reads: bool = False) -> Row:
-        """Stage the files that a document's fields name; return the document with the staged files' names instead.
+        """Stage the files in a document's fields; return the document with the names of the staged files.
 
-        reads: whether new files of types with a reader, such as PDF, are accepted; the caller then reads their words
+        reads: whether to accept new files of types with a reader, such as PDF, whose words the caller then reads
 
         Raises `DataError` for a file that cannot be read or that the field's type refuses, and for the name of a file
         that the index lacks.
@@ -186,7 +186,7 @@ class StagedFiles(ContentFiles, Closable):
         return name
 
     def _stage_copy(self, path: Path, suffix_of: Callable[[bytes], str]) -> str:
-        """Stage a copy of a file, block by block, so that it may have any size; return its name.
+        """Stage a copy of a file of any size; return its name.
 
         suffix_of: called with the first `FIRST_BYTES` of the file; returns the suffix of its name
         """
@@ -218,8 +218,8 @@ class StagedFiles(ContentFiles, Closable):
 
         Raises `ValueError` if the addition is over, or if `data` is None and the index has no such file.
 
-        data: the file's bytes, or the path of a copy. None: stage a link to the index's file, so that the
-            addition has the file even if others delete it
+        data: the file's bytes, or the path of a copy, which is moved. None: stage a link to the index's file, so that
+            the file stays even if others delete it
         """
         with self._one_thread:
             if name in self.names:
@@ -241,7 +241,7 @@ class StagedFiles(ContentFiles, Closable):
             self.names.add(name)
 
     def publish(self) -> None:
-        """Copy the staged files into the index folder; raises `DataError` if the addition is over."""
+        """Link or copy the staged files into the index folder; raises `DataError` if the addition is over."""
         with self._one_thread:
             if self._is_closed:
                 raise DataError("the addition is over")
@@ -260,7 +260,7 @@ class StagedFiles(ContentFiles, Closable):
                 sync(folder)
 
     def close(self) -> None:
-        """Delete the folder; the addition is over, and `keep` and `publish` raise errors from now on."""
+        """End the addition and delete its folder; `keep` and `publish` then raise errors."""
         with self._one_thread:
             self._is_closed = True
             if self._lock is not None:
@@ -288,7 +288,7 @@ def bytes_of(url: str) -> bytes:
 
 
 def like_of(example: Union[str, Path, bytes], schema: Schema) -> Like:
-    """Return an example for a search as `Like`; raises `LikeError` for a file that no field of the schema takes.
+    """Convert an example to `Like`; raises `LikeError` for a file that no field of the schema takes.
 
     example: the id of a document, the path of a file, or the bytes of a file
     """
@@ -310,28 +310,27 @@ def like_of(example: Union[str, Path, bytes], schema: Schema) -> Like:
 
 
 class RowFile(Protocol):
-    """The corpus that rows come from; see `DocumentFile`."""
+    """Corpus from which rows come; see `DocumentFile`."""
 
     @property
     def line(self) -> Union[int, str]:
-        """Line of the row that was read last."""
+        """Line of the latest row."""
         ...
 
     @property
     def files_to_read(self) -> Optional[int]:
-        """Number of rows with a file that is read, for a progress bar; None if it is not known."""
+        """Number of rows with a file to read, for a progress bar; None if it is not known."""
         ...
 
     def refuse(self, reason: str, line: Union[int, str], cause: str = "") -> None:
         """Count a bad row; raises `DataError` if bad rows may not be skipped.
 
-        cause: reason that other rows may have, too, such as a missing package: rows of one cause are reported together;
-            "": `reason` is of this row alone
+        cause: cause that other rows share, such as a missing package, so that they are reported together; "": none
         """
         ...
 
     def leave_unread(self, what: str, reason: str) -> None:
-        """Count a file, or a part of it, whose words are not read.
+        """Count a file or a part of a file whose words are not read.
 
         what: name of the file or part, for the report
         """
@@ -339,7 +338,7 @@ class RowFile(Protocol):
 
 
 class _Unreadable(DataError):
-    """Error of a row whose file needs a missing package; `cause` names the package, and the line that installs it."""
+    """Error: a row's file needs a missing package; `cause` names the package and the line that installs it."""
 
     def __init__(self, message: str, cause: str):
         super().__init__(message)
@@ -350,9 +349,8 @@ class _KeptRow(NamedTuple):
     """A row with the names of its staged files.
 
     line: the row's line in the corpus
-    field: field with the file that is read; "" if no file is
-    parts: function without arguments that waits until the file is read, and returns its parts. The attribute is None if
-        the row has no file to read
+    field: field with the file to read; "" without such a file
+    parts: called without arguments; waits until the file is read, and returns its parts. None without a file to read
     """
 
     row: DocumentRow
@@ -370,13 +368,12 @@ def kept_rows(
     processes: Optional[int] = None,
     embedded: Container[str] = (),
 ) -> Iterator[DocumentRow]:
-    """Stage the files that rows of a corpus name; yield the rows with the staged files' names in place of their paths.
+    """Stage the files that rows of a corpus name; yield the rows with the staged files' names.
 
-    A file whose type has a reader is read; its parts are yielded as rows in place of the row.
+    If a file's type has a reader, the file is read, and its parts are yielded as rows in place of the row.
 
-    folder: paths in the rows are relative to this folder; paths of files outside this folder are refused
-    source: the corpus; `source.refuse` is called for each row whose values do not fit the schema, and unless it raises,
-        the row is left out
+    folder: folder to which paths in the rows are relative; files outside this folder are refused
+    source: the corpus, whose `refuse` is called for a row that does not fit the schema; the row is then left out
     processes: number of processes that read files (default: one per core)
     embedded: fields whose files have vectors, so that a part without words is a document, too
     """
@@ -460,7 +457,7 @@ def kept_rows(
 
 
 def _parts_of(kept_row: _KeptRow, schema: Schema, source: RowFile, keeps_wordless: bool) -> Iterator[DocumentRow]:
-    """Yield the documents of the parts of a row's file; report parts that are not read to `source`."""
+    """Yield the parts of a row's file as rows; report parts that are not read to `source`."""
     row, title = kept_row.row, schema.title
     has_words = READERS[FIELD_TYPES[schema.field(kept_row.field).type].reader].has_words
     assert kept_row.parts is not None
@@ -476,7 +473,7 @@ def _parts_of(kept_row: _KeptRow, schema: Schema, source: RowFile, keeps_wordles
                 if part.name and not keeps_wordless:
                     continue
             fields = {**part.fields, **row.fields}
-            if title is not None:  # the row's own, else the file's, else by its name
+            if title is not None:  # of the row, else of the file, else the file's name
                 fields[title] = row.fields.get(title) or part.fields.get(_TITLE) or row.text
             if part.text.strip() and part.places:
                 fields[PLACES] = packed(part.places)

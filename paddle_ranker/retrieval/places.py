@@ -1,6 +1,6 @@
-"""Places of a document's words in the file that it was read from: boxes on a page, seconds, cells of a table.
+"""Places of a document's words in the file that it was read from: boxes on a page, seconds, or cells of a table.
 
-The field `places` of a document has them as a packed text. `place_of` returns the places of spans of its text.
+A document's field `places` has the packed places of all words. `place_of` returns the places of spans of its text.
 """
 
 from __future__ import annotations
@@ -27,18 +27,17 @@ from paddle_ranker.retrieval.schema import FIELD_TYPES, PLACES, Field, Schema
 from paddle_ranker.storage.untrusted import Unchecked
 
 PlaceInFile = Mapping[str, Unchecked]
-_SCALE = 10_000  # the numbers of a place are stored as integers, in 1/10,000
-_MOST_BYTES = 1 << 26  # of a document's places, unpacked
-MOST_PLACES = 100  # places of a hit
-_MOST_SECONDS = 1e7  # of a recording
-_SECOND = 100  # a piece's start and end are stored in 1/100 seconds
+_SCALE = 10_000  # numbers of a place are stored as integers, in units of 1/10,000
+_MOST_BYTES = 1 << 26  # size of a document's unpacked places
+MOST_PLACES = 100  # most places of a hit
+_MOST_SECONDS = 1e7  # longest recording
+_SECOND = 100  # starts and ends of pieces are stored in 1/100 seconds
 
 
 def pieces_of(document: Document, field: Field) -> list[Span]:
-    """Return the pieces of a document's recording or film that get a vector each: starts and ends in 1/100 seconds.
+    """Return starts and ends, in 1/100 seconds, of the equally long pieces of a recording or film that get vectors.
 
-    The pieces are equally long. Returns [] for a field of other values, and for a document that lacks the seconds of
-    its file.
+    Returns [] for a field of other values, and for a document without the seconds of its file.
     """
     name = FIELD_TYPES[field.type].reader
     reader = READERS[name] if name and isinstance(document.fields.get(field.name), str) else None
@@ -53,7 +52,7 @@ def pieces_of(document: Document, field: Field) -> list[Span]:
 
 
 def pieces_in(path: Optional[Path], spans: Iterable[Span]) -> list[FilePiece]:
-    """Return the pieces of the recording `path` between starts and ends in 1/100 seconds."""
+    """Return the pieces of a recording between starts and ends in 1/100 seconds."""
     assert path is not None
     return [FilePiece(path, start / _SECOND, end / _SECOND) for start, end in spans]
 
@@ -90,13 +89,14 @@ def unpacked(text: str) -> tuple[Integers, Integers]:
 def place_of(
     document: Document, schema: Schema, spans: Iterable[Span], piece: Optional[Span] = None
 ) -> Optional[PlaceInFile]:
-    """Return where a document is in the file that it was read from; None for a document that was read from no file.
+    """Return the place of a document in the file that it was read from; None without such a file.
 
-    The result has the numbers that the document's fields give, such as `page`, and the places of the spans, such as
-    `boxes`. Raises `CheckpointError` if the stored places are damaged.
+    A place has numbers of the document's fields, such as `page`, and the places of spans, such as `boxes`. Raises
+    `CheckpointError` if the stored places are damaged.
 
     spans: parts of the document's text, without overlaps
-    piece: piece of the document's recording or film that a search by vectors found; shown if no span has a place
+    piece: start and end of the piece of a recording or film that a search by vectors found, in 1/100 seconds; its place
+        is returned if no span has a place
     """
     reader = schema.reader_of(document)
     if reader is None:
@@ -122,7 +122,7 @@ def place_of(
 
 
 def placed_text(document: Document, schema: Schema, places: str) -> str:
-    """Return a document's text; as `PlacedText` if the document has places of the kind `places`, such as "boxes"."""
+    """Return a document's text, as `PlacedText` if the document has places of this kind, such as "boxes"."""
     reader = schema.reader_of(document)
     if reader is None or reader.places != places or PLACES not in document.fields:
         return document.text
@@ -139,7 +139,7 @@ def _places_of(document: Document) -> tuple[Integers, Integers]:
 
 
 def shown_place(place: PlaceInFile) -> str:
-    """Format a place for people: `page 3`, `0:12:34`, `row 7, column 2`; "" if the place has none of these."""
+    """Format a place as `page 3`, `0:12:34` or `row 7, column 2`; "" for a place without such numbers."""
     if seconds := place.get("seconds"):
         return str(timedelta(seconds=int(seconds[0][0])))
     if cells := place.get("cells"):

@@ -39,18 +39,18 @@ from paddle_ranker.storage.untrusted import Unchecked
 from paddle_ranker.unicode.characters import UNIT, UNSPACED, fold, shape_of
 
 TEXT = "text"  # name of the field that every document has, and of its type
-TITLE_WEIGHT, MOST_WEIGHT = 3.0, 1000.0  # `TITLE_WEIGHT` is the weight of summaries, too
-_SUMMARISED = 4  # a field is a summary of texts that have this many times as many characters
+TITLE_WEIGHT, MOST_WEIGHT = 3.0, 1000.0  # weight of titles and summaries; largest weight
+_SUMMARISED = 4  # a field is a summary if `text` has at least this many times as many characters
 MOST_FIELDS = 1000  # distinct fields of all documents: each field takes 4 bytes of every document
 _LONGEST_TITLE = 256  # characters; a longer title is not compared with queries
 _SHOWN = 8  # spellings of missing values that are shown
-_LONG = 40  # mean characters from which texts with several words are searched
+_LONG = 40  # texts of several words are searched if they have at least this many characters on average
 # Codes such as article numbers are searched, too: values without spaces, nearly all of which differ.
 _CODE, _FEWEST_CODES, _MOST_CODES, _DIFFERENT = re.compile(r"(?!.*://)\S{1,64}"), 20, 1 << 20, 0.9
 _SLOT = re.compile(r"\{([^{}]*)\}")
 _OPTIONS = ("weight=NUMBER", "title", "analyser=NAME+NAME", "literal")  # of searched fields
 _OPTIONS_OF_ALL = ("list", "label=TEXT", "unit=TEXT", "format=FORMAT")
-FIRST_BYTES = 1 << 16  # of a file that is read, which tell its format
+FIRST_BYTES = 1 << 16  # bytes of a file from which its format is detected
 PLACES = "places"  # name of the field with the places of a document's words in its file
 _ALIASES = {
     "jpg": ("jpeg",),
@@ -60,7 +60,7 @@ _ALIASES = {
     "csv": ("tsv",),
     "html": ("htm",),
 }  # of suffixes
-_BETWEEN_ITEMS = ", "  # where a list of texts is read as one text
+_BETWEEN_ITEMS = ", "  # joins a list of texts for towers and rankers
 
 
 # A PNG of one pixel.
@@ -80,7 +80,7 @@ class FieldTower(Protocol):
     """Model that makes the vectors of a vector field, `[n, size]`."""
 
     def vectors(self, values: Sequence[Unchecked]) -> Vectors:
-        """Return the vectors of values of the field, or of examples; a file is its bytes, or a `FilePiece`."""
+        """Return the vectors of values of the field, or of examples; a file is given as bytes or a `FilePiece`."""
         ...
 
     def query_vectors(self, queries: Sequence[str]) -> Vectors:
@@ -141,22 +141,22 @@ def _no_file(data: bytes) -> str:
 
 
 class FieldType(NamedTuple):
-    """A type of fields.
+    """Type of fields.
 
-    fits: called with a value, or with each item of a list; returns whether a document may have it
+    fits: called with a value, or with each item of a list; returns whether a document may have this value
     what: describes the values, for messages and help texts
-    values: name in `typed_values.TYPES`: how filters, facets, groups and sorting compare the values
+    values: name in `typed_values.TYPES` of the type by which filters, facets, groups and sorting compare the values
     is_searched: whether the values are texts that are searched by words
     open_tower: opens the tower of a vector field of this type; None if fields of this type have no vectors
 
-    Only types whose values are files have these:
+    For types whose values are files:
     media_types: media types by the suffix of the files' names
     suffix_of: called with a file's bytes, or with its first `FIRST_BYTES` if the type has a reader; returns the suffix;
         raises `ValueError` for a file of another type
-    sample: bytes of an example, to try a tower that reads no texts
-    reader: name in `READERS` of the reader of a file's words when it is added; "" if words are not read
-    examples: further types of files that a search in a field of this type may give as an example
-    not_read: called with a file's path; returns what of the file has no effect, for a report; "": nothing
+    sample: bytes of a file, to try a tower that reads no texts
+    reader: name in `READERS` of the reader of the files' words; "" if words are not read
+    examples: further types of files that may be examples of a search in a field of this type
+    not_read: called with a file's path; returns which part of the file is ignored, for a report; "": no part
     """
 
     fits: Callable[[object], bool]
@@ -182,7 +182,7 @@ def file_type(
     examples: tuple[str, ...] = (),
     not_read: Callable[[Path], str] = _nothing,
 ) -> FieldType:
-    """Return a type of fields whose values are files; the arguments are those of `FieldType`."""
+    """Return a `FieldType` whose values are files."""
 
     def fits(value: object) -> bool:
         return isinstance(value, str) and is_file_name(value) and value.partition(".")[2] in media_types
@@ -327,18 +327,17 @@ FIELD_TYPES.add(
 
 @dataclass(frozen=True)
 class Field:
-    """A field of the documents.
+    """Declared field of documents.
 
     type: a name in `FIELD_TYPES`
-    weight: factor of the frequencies of a searched field's tokens, relative to a field of weight 1
-    title: whether the field is the title: results show it, and it precedes each passage that towers and rankers read
+    weight: factor of the frequencies of a searched field's tokens
+    title: whether the field is the title, which results show, and which precedes each passage for towers and rankers
     list: whether a document may have several values
-    analyser: options of a searched field's analyser, as `lexical.analyser.analyser` takes them
-    literal: whether mistyped words of queries are never corrected to words of this searched field
+    analyser: options of a searched field's analyser, see `lexical.analyser.analyser`
+    literal: whether queries are never corrected to words of this searched field
     label: name that the search page shows in place of `name`
     unit: unit that the search page shows after numbers, such as €
-    format: how texts in files spell the values, see `data.cell_formats.spelling_of`; "": as the type says, or as all
-        values of a file's column are spelled
+    format: spelling of the values in files, see `data.cell_formats.spelling_of`; "": detected from a file's column
     """
 
     name: str
@@ -354,7 +353,7 @@ class Field:
 
     @classmethod
     def parse_several(cls, text: str) -> tuple[Field, ...]:
-        """Parse fields that are joined by commas; a comma that is not before NAME:TYPE belongs to a field's option."""
+        """Parse fields that are joined by commas; any other comma than that before NAME:TYPE belongs to an option."""
         before_field = rf",(?=[^,:]+:(?:{'|'.join(map(re.escape, FIELD_TYPES))})(?:[:,]|$))"
         return tuple(cls.parse(part) for part in re.split(before_field, text) if part)
 
@@ -405,13 +404,13 @@ class Field:
         return LIST if self.list else self.type
 
     def in_format(self, spelling: Optional[ValueSpelling]) -> Field:
-        """Return the field with the spelling's format; unchanged if that is no format of the field's type."""
+        """Return the field with the format of a spelling; unchanged if the spelling is of another type."""
         fits = spelling is not None and spelling.type == self._values
         return replace(self, format=spelling.format) if spelling is not None and fits else self
 
     @property
     def spelling(self) -> Optional[ValueSpelling]:
-        """How texts spell the values, by the format; None without a format. Raises `ValueError` for an unknown one."""
+        """Spelling of the values by the format; None without a format. Raises `ValueError` for an unknown format."""
         return spelling_of(self._values, self.format) if self.format else None
 
     @property
@@ -429,7 +428,7 @@ class Field:
         return (self.type, *FIELD_TYPES[self.type].examples)
 
     def problem(self, value: object) -> str:
-        """Return why a value does not fit the field; "" if it fits. None always fits."""
+        """Return the reason why a value does not fit the field; "" if it fits. None fits every field."""
         items = value if isinstance(value, list) and (self.list or self.type == "stored") else [value]
         for item in items:
             if item is not None and not FIELD_TYPES[self.type].fits(item):
@@ -453,10 +452,10 @@ TEXT_FIELD = Field(TEXT, TEXT)
 
 @dataclass(frozen=True)
 class Schema:
-    """The declared fields; a document may have further ones, which are stored and can be filtered by.
+    """Declared fields of a collection; documents may have further fields, which are stored and can be filtered.
 
     fields: the declared fields; if `text` is not among them, it is a text field of weight 1
-    template: text that towers and rankers read: `{text}` stands for the passage, `{NAME}` for a field; "": the default
+    template: text for towers and rankers: `{text}` stands for the passage, `{NAME}` for a field; "": title and passage
     passage_tokens: maximum length, in the tower's tokens, of the passages of `text` that get vectors; 0: the whole text
         gets one vector
     passage_overlap: maximum number of tokens at the end of a passage that the next passage repeats
@@ -498,7 +497,7 @@ class Schema:
 
     @cached_property
     def files(self) -> tuple[Field, ...]:
-        """The fields whose values are files."""
+        """Fields whose values are files."""
         return tuple(field for field in self.fields if FIELD_TYPES[field.type].media_types)
 
     @cached_property
@@ -508,17 +507,17 @@ class Schema:
 
     @cached_property
     def read_files(self) -> tuple[Field, ...]:
-        """The fields of files whose words are read when a document is added."""
+        """Fields of files whose words are read when a document is added."""
         return tuple(field for field in self.files if FIELD_TYPES[field.type].reader)
 
     @property
     def part_fields(self) -> set[str]:
-        """Names of the fields that readers of files give their parts, such as `page`."""
+        """Names of the fields that readers give to parts of files, such as `page`."""
         return {name for field in self.read_files for name in READERS[FIELD_TYPES[field.type].reader].fields}
 
     @cached_property
     def file_fields(self) -> FileFields:
-        """The fields of files, by the suffixes of the files that the fields take."""
+        """Field of files by suffix, with the fields whose files are read."""
         by_suffix = dict[str, str]()
         for field in self.files:
             for suffix in FIELD_TYPES[field.type].media_types:
@@ -528,15 +527,15 @@ class Schema:
 
     @cached_property
     def spellings(self) -> Declared:
-        """By name of a declared field: how texts spell its values.
+        """Spelling of the values of declared fields, by name; None for texts as they are.
 
-        Fields whose values are spelled as the column of the file spells them are left out.
+        Fields whose spelling is detected from a file's column are left out.
         """
         return {field.name: field.spelling for field in self.fields
                 if field.format or not (field.list or field.type in ("number", "date", "boolean"))}  # fmt: skip
 
     def reader_of(self, document: Document) -> Optional[Reader]:
-        """Return the reader that has read a document's words from a file; None if they come from no file."""
+        """Return the reader of the file from which a document's words were read; None without such a file."""
         kinds = (FIELD_TYPES[field.type].reader for field in self.read_files if document.fields.get(field.name))
         return next((READERS[kind] for kind in kinds), None)
 
@@ -550,7 +549,7 @@ class Schema:
         return tuple(field.weight for field in self.words)
 
     def weights_by(self, others: Mapping[str, float]) -> tuple[float, ...]:
-        """Return the weights of the fields in `words`; `others` replaces some of them, by field name.
+        """Return the weights of the fields in `words`, where `others` replaces weights by field name.
 
         Raises `UsageError` for a name that is not in `words`.
         """
@@ -604,12 +603,12 @@ class Schema:
         return [_texts_of(document, field.name) for field in self.words]
 
     def identity(self, document: Document) -> str:
-        """Return a text that is equal for two documents only if their texts and fields are equal."""
+        """Return a text that identifies a document's text and fields."""
         fields = json.dumps(dict(document.fields), sort_keys=True, default=str)
         return f"{document.text}\0{fields}" if document.fields else document.text
 
     def title_key(self, text: str) -> str:
-        """Return the words of a title or a query, without case, width, spaces and punctuation; "" for a very long text.
+        """Return the folded words of a title or a query, without punctuation; "" for a very long text.
 
         Without a title field, the documents' texts are their titles.
         """
@@ -622,7 +621,7 @@ class Schema:
         return self.title_key(_text_of(document, self.title or TEXT))
 
     def passage(self, document: Document, text: Optional[str] = None) -> str:
-        """Return the text that towers and rankers read for a passage of a document (default: its whole text)."""
+        """Return the input text of towers and rankers for a passage of a document (default: its whole text)."""
         text = document.text if text is None else text
         if not self._template:
             return text
@@ -632,7 +631,9 @@ class Schema:
             name = slot[1]
             if name not in values:
                 field_text = _text_of(document, name)
-                values[name] = "" if field_text == document.text else field_text  # a document that is a title alone
+                values[name] = (
+                    "" if field_text == document.text else field_text
+                )  # the text of some documents is the title
             return values[name]
 
         if not isinstance(text, PlacedText):
@@ -671,13 +672,13 @@ class _Row(Protocol):
 
 
 class _FieldFacts:
-    """Values of a field that have been read so far, and the types that all of them fit."""
+    """Facts about the values of a field that have been read so far."""
 
     def __init__(self) -> None:
         self.types = CommonTypes()
         self.characters = self.apart = 0
         self.are_texts, self.are_codes, self.has_lists = True, True, False
-        self.hashes = set[int]()  # hashes of the first values, as long as they could be codes
+        self.hashes = set[int]()  # hashes of the first values, while all values may be codes
         self.no_values: dict[str, None] = {}  # spellings of missing values, such as N/A
         self.keys: dict[str, None] = {}  # keys of the first object
 
@@ -720,14 +721,14 @@ class _FieldFacts:
 
 
 def folder_fields(declared: Sequence[Field]) -> tuple[Field, ...]:
-    """Return fields for the files of a folder: those declared, and one for each type of files that is not declared."""
+    """Return the declared fields, and a field for each type of files that is not among them."""
     names, types = {field.name for field in declared}, {field.type for field in declared}
     of_files = [name for name, kind in FIELD_TYPES.items() if kind.media_types and name not in names | types]
     return (*declared, *(Field(name, name) for name in of_files))
 
 
 def with_parts(schema: Schema) -> Schema:
-    """Return a schema with the fields that readers give parts of files, and with a title field if files are read."""
+    """Return a schema with the fields that readers give to parts of files, and with a title if files are read."""
     names, more = {field.name for field in schema.fields}, dict[str, Field]()
     if schema.read_files and schema.title is None:
         more["title"] = Field("title", TEXT, TITLE_WEIGHT, title=True)
@@ -744,12 +745,12 @@ def infer(
     note: Callable[[str], None] = lambda text: None,
     title: Optional[str] = None,
 ) -> Schema:
-    """Return a schema for some documents: the declared fields, and for each other name a field that fits its values.
+    """Return a schema with the declared fields, and a field for each other name whose type fits its values.
 
-    A field called `title` or `name` is the title, unless another field is declared as the title. A field of long texts
-    is searched. If its texts are much shorter than `text`, it is a summary, whose words get a higher weight. A field of
-    different codes, such as article numbers, is searched without corrections. In a field of numbers, dates or truth
-    values, `N/A`, `NaN` and the like count as missing.
+    A field called `title` or `name` is the title, unless another title is declared. A field of long texts is searched;
+    if the texts are much shorter than `text`, it is a summary with a higher weight. A field of different codes, such as
+    article numbers, is searched without corrections. In a field of numbers, dates or truth values, `N/A`, `NaN` and the
+    like count as missing.
 
     note: called with a message that says how many values of a field count as missing
     title: name of the title field, unless one is declared; None: `title` or `name`

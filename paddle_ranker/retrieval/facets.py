@@ -1,4 +1,4 @@
-"""Count numbers or dates of a field by ranges with round bounds, if it has many; a filter takes such a range.
+"""Count many numbers or dates of a field by ranges with round bounds, which filters take.
 
 ranges_of("number", [1994, 2003, 2011, ...])  # 1990 to 2000, 2000 to 2010, ...
 """
@@ -24,16 +24,16 @@ from paddle_ranker.retrieval.filters import Filter
 from paddle_ranker.retrieval.typed_values import DAY, TYPES, Value, moment_text
 
 NUMBERS, DATES = "number", "date"
-MOST_RANGES, FEW_VALUES = 10, 12  # most ranges of a field; up to `FEW_VALUES` values are counted one by one instead
+MOST_RANGES, FEW_VALUES = 10, 12  # most ranges of a field; up to `FEW_VALUES` values are counted one by one
 _EPOCH = date(1970, 1, 1).toordinal()
-_SKEWED = 0.6  # if one of equally wide ranges has a larger share of the values, widths grow with the numbers
+_SKEWED = 0.6  # if an equally wide range has a larger share of the values, widths grow with the numbers
 _DAYS, _MONTHS, _YEARS = (1, 2, 5, 10), (1, 3, 6), (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000)
 Bound = Union[int, float, str]
 Positions = Union[Floats, Integers]
 
 
 class Wanted(NamedTuple):
-    """A field whose values are to be counted.
+    """Request to count the values of a field.
 
     type: type of the field, a name in `typed_values.TYPES`
     where: only documents that meet this filter are counted; None: all
@@ -49,9 +49,9 @@ Counts = Counter[Value]
 
 @dataclass(frozen=True)
 class Range:
-    """Range of values, and how many documents are in it.
+    """Range of values, and number of documents in the range.
 
-    is_closed: whether `end` itself is in the range
+    is_closed: whether the range includes `end`
     """
 
     start: Bound
@@ -79,7 +79,7 @@ class Scale(NamedTuple):
 
     @property
     def ends(self) -> tuple[Bound, Bound]:
-        """The least and the greatest value: two numbers, or two dates as texts, 2020-01-31."""
+        """The least and the greatest value: numbers, or dates as texts such as 2020-01-31."""
         low, high = self.positions[[0, -1]].tolist()
         return (_number(low), _number(high)) if self.kind == NUMBERS else (moment_text(low, 2), moment_text(high, 2))
 
@@ -151,14 +151,11 @@ def facets_of(
     scales: Callable[[], Sequence[Mapping[str, FieldScale]]],
     values: Callable[[Facets], Sequence[Mapping[str, Counts]]],
 ) -> dict[str, dict[str, int]]:
-    """Return, by field, the numbers of documents by range or by value, the most frequent values first.
-
-    See `Matches.facets`.
+    """Return counts of documents by field and range, or by field and value; see `Matches.facets`.
 
     wanted: the fields to count
-    scales: called without arguments; returns, for each segment or shard, the distributions by field
-    values: called with the fields whose values are counted one by one; returns, for each segment or shard, counts by
-        field
+    scales: called without arguments; returns the distributions by field of each segment or shard
+    values: called with the fields whose values are counted one by one; returns counts by field of each segment or shard
     """
     of_parts, facets = scales(), dict[str, dict[str, int]]()
     of_fields = {name: FieldScale.united([part[name] for part in of_parts]) for name in wanted}
@@ -168,16 +165,16 @@ def facets_of(
             raise ParameterError("facets", f"{quoted(name)} has too many values to count")
     counted = values(others) if others else ()
     for name in wanted:
-        counts = sum((part[name] for part in counted if name in part), Counts())  # leaves out what never occurs
+        counts = sum((part[name] for part in counted if name in part), Counts())  # without counts of 0
         facets[name] = of_fields[name].ranges or _spelled(counts)
     return facets
 
 
 def _spelled(counts: Counts) -> dict[str, int]:
-    """Return the counts with values in JSON in place of typed values, the most frequent first.
+    """Return the counts by value in JSON, the most frequent first.
 
-    All dates are written with the precision of the most precise date, such as days; counts of dates that then look
-    alike are summed.
+    All dates are written with the precision of the most precise date, such as days; counts of dates that are then
+    written alike are summed.
     """
     unit, spelled = max((value.unit for value in counts), default=0), dict[str, int]()
     for value in sorted(counts, key=lambda value: value.order):
@@ -189,7 +186,7 @@ def _spelled(counts: Counts) -> dict[str, int]:
 def ranges_of(kind: str, positions: Positions, counts: Integers) -> list[Range]:
     """Return the ranges that have values, in order; the arguments are the fields of `Scale`.
 
-    The last range of numbers ends above the greatest number, or with it. A range of dates never includes its end.
+    The last range of numbers may include its end. A range of dates never includes its end.
     """
     low, high = positions.min(), positions.max()
     if kind == DATES:
@@ -235,12 +232,12 @@ def _equal_bounds(low: float, high: float) -> list[Bound]:
         (step, decimals) for step, decimals in steps if math.ceil(high / step) - math.floor(low / step) <= MOST_RANGES
     )
     first, last = math.floor(low / step), math.ceil(high / step)
-    # A multiple is rounded to be as it is written: 3 * 0.1 is not 0.3.
+    # Multiples are rounded, because 3 * 0.1 is not 0.3.
     return [_number(round(number * step, decimals)) for number in range(first, max(last, first + 1) + 1)]
 
 
 def _growing_bounds(positive: Positions, has_zero: bool) -> list[Bound]:
-    """Return bounds around positive numbers, as 1, 2, 5, 10, ... or as powers of ten; the first is 0 if `has_zero`."""
+    """Return bounds around positive numbers, 1, 2, 5, 10, ... or powers of ten; the first bound is 0 if `has_zero`."""
     low, high = float(positive.min()), float(positive.max())
     powers = range(math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 2)
     bounds = [float(f"{factor}e{power}") for power in powers for factor in (1, 2, 5)]

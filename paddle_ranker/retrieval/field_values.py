@@ -1,4 +1,4 @@
-"""Sorted values of a field, so that a filter's condition is a binary search and not a loop over all documents.
+"""Sorted values of a field, in which a filter's condition is found by binary search.
 
 values = FieldValues(b'["zh", "en", 2020]', "keyword")
 values.meeting(Condition("lang", "=", ("zh",), "keyword"))  # [True, False, False]
@@ -38,7 +38,7 @@ from paddle_ranker.retrieval.typed_values import (
 )
 
 _BETWEEN = len(b", ")
-_SORTED_AT_ONCE = 1 << 12  # keys that are sorted in one call, which holds the GIL
+_SORTED_AT_ONCE = 1 << 12  # keys that are sorted in one call, during which the GIL is held
 K = TypeVar("K", bound=tuple[object, ...])
 T = TypeVar("T")
 _COMPARE: dict[str, Callable[..., Booleans]] = {  # type: ignore[explicit-any]  # of numbers, and of arrays of them
@@ -47,12 +47,12 @@ _COMPARE: dict[str, Callable[..., Booleans]] = {  # type: ignore[explicit-any]  
 
 
 class FieldValues:
-    """Distinct values of a field of a segment; a value takes 13 bytes of memory, a number or date 17.
+    """Distinct values of a segment's field; a value takes 13 bytes of memory, a number or date 17.
 
-    A list meets a condition if one of its items does. Methods name a value by its code, its index among the values.
+    A value's code is its index among the values. A list meets a condition if one of its items does.
 
     Args:
-        line: the values as a list in JSON, as `json.dumps` writes it; the object keeps these bytes.
+        line: the values as a list in JSON, as `json.dumps` writes it; the bytes are kept.
         type: type of the field, a name in `typed_values.TYPES`.
 
     Raises `CheckpointError` for any other line.
@@ -94,14 +94,14 @@ class FieldValues:
         return self._count
 
     def values(self, code: int) -> tuple[Value, ...]:
-        """Return the value with this code as a tuple: a list's items, or the single value; empty for null."""
+        """Return the items of the value with this code: a list's items, a single value, or none for null."""
         return self._type.values(self._read(code))
 
     def numeric_values(self) -> Optional[tuple[str, Integers, Positions]]:
-        """Return `facets.NUMBERS` or `facets.DATES`, the codes of the values without null, and their positions.
+        """Return `facets.NUMBERS` or `facets.DATES`, the codes of the values other than null, and their positions.
 
-        A position is a number, or the microseconds of a date since 1970. Returns None if there are values of other
-        kinds or of both kinds, lists, or numbers so large that float64 cannot distinguish them.
+        A position is a number, or the microseconds of a date since 1970. Returns None if there are lists, values of
+        other kinds or of both kinds, or numbers so large that different ones are equal as float64.
         """
         codes = np.flatnonzero(self._kinds != MISSING)
         positions = self._positions[codes] if len(self._positions) else self._positions
@@ -112,12 +112,12 @@ class FieldValues:
 
     @property
     def _are_large(self) -> Booleans:
-        """Which values (lists item by item) are numbers so large that two of them may be equal as float64."""
+        """Which items are numbers so large that different ones may be equal as float64."""
         return (self._kinds == NUMBER) & (np.abs(self._positions) >= LARGE) if len(self._positions) else np.array(False)
 
     @property
     def ranks(self) -> NDArray[np.int32]:
-        """The rank of each value among the distinct ones, in the order of `order_value`, `[values]`; -1 for no value.
+        """Rank of each value among the distinct values, in the order of `order_value`, `[values]`; -1 for null.
 
         A list has the rank of its first item.
         """
@@ -131,7 +131,7 @@ class FieldValues:
 
     @once
     def _ranked(self) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-        """The rank of each value, `[values]`, and for each rank the code of the first value that has it."""
+        """Rank of each value, `[values]`, and code of the first value of each rank."""
         ranks = np.full(self._count, -1, np.int32)
         if self._owners is None:
             codes = indices = np.flatnonzero(self._kinds != MISSING)
@@ -156,7 +156,7 @@ class FieldValues:
         return value.order
 
     def meeting(self, condition: Condition) -> Booleans:
-        """Return which values meet a condition, `[values] bool`; the condition's type must be that of the values."""
+        """Return which values meet a condition of their type, `[values] bool`."""
         if condition.operator in ORDERED:
             is_met = self._ordered(condition.operator, condition.intervals)
         else:
@@ -168,7 +168,7 @@ class FieldValues:
         return ~is_met if condition.operator == "!=" else is_met
 
     def _ordered(self, sign: str, intervals: Sequence[ValueRange]) -> Booleans:
-        """Return which items (values, or lists' items) compare by `sign` with one of the intervals, `[items] bool`.
+        """Return which items compare by `sign` with one of the intervals, `[items] bool`.
 
         `<` and `>=` compare with an interval's low end, `<=` and `>` with its high end.
         """
@@ -187,7 +187,7 @@ class FieldValues:
         return is_met
 
     def _equal(self, intervals: Sequence[ValueRange]) -> Booleans:
-        """Return which values (lists item by item) lie in one of the intervals."""
+        """Return which items lie in one of the intervals, `[items] bool`."""
         is_equal = np.zeros(len(self._kinds), bool)
         for kind in {interval.kind for interval in intervals}:
             of_kind, same_kind = self._kinds == kind, [interval for interval in intervals if interval.kind == kind]
@@ -227,10 +227,7 @@ class FieldValues:
 
     @once
     def _folded(self) -> NDArray[np.int32]:
-        """The codes of the texts in the order of `typed_values.text_order`.
-
-        Needed only for `<` and `>` between texts.
-        """
+        """Indices of the texts in the order of `typed_values.text_order`, for `<` and `>` between texts."""
         keys = ((text_order(self._text_at(code)), code) for code in self._texts.tolist())
         return np.array([code for _, code in _in_order(keys)], np.int32)
 
@@ -250,7 +247,7 @@ class FieldValues:
 
 
 def _in_order(keys: Iterable[tuple[K, int]]) -> Iterator[tuple[K, int]]:
-    """Yield (key, number) pairs sorted by key, in blocks between which other searches may run."""
+    """Yield (key, number) pairs sorted by key; other searches may run between blocks."""
     rest, runs = iter(checked(keys)), list[list[tuple[K, int]]]()
     while run := sorted(islice(rest, _SORTED_AT_ONCE)):
         runs.append(run)

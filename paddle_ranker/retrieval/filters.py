@@ -1,4 +1,4 @@
-"""Filters on the fields of documents: `lang=zh`, `year>=2020`, `lang in zh,en`; a document must meet all conditions.
+"""Filters on the fields of documents, such as `lang=zh and year>=2020`; a document must meet all conditions.
 
 allowed = Filter.parse(["lang=zh and year>=2020", '"publication date" < 2024-07', 'title="salt and pepper"'])
 collection.snapshot().matching(None).count(allowed)
@@ -29,7 +29,7 @@ ORDERED = ("<", "<=", ">", ">=")
 
 
 class FilterError(ParameterError):
-    """A filter is malformed, or compares a field with values that it cannot have."""
+    """Error: a filter is malformed, or compares a field with values that the field cannot have."""
 
     def __init__(self, problem: str):
         super().__init__("where", problem)
@@ -52,9 +52,9 @@ Value = Union[str, int, float, bool, None]
 class Condition:
     """Condition of a filter: a field, an operator (=, !=, <, <=, >, >=, in) and the values to compare with.
 
-    The field's type decides how values are read and compared, see `typed_values.ValueType`. A period such as 2024-03 is
-    equal to all dates that begin in it. A list meets a condition if one of its items does, and `!=` if no item is
-    equal. A document without the field counts as null.
+    Values are read and compared by the field's type, see `typed_values.ValueType`. A period such as 2024-03 equals all
+    dates that begin in it. A list meets `!=` if no item is equal, and other conditions if one of its items does. A
+    document without the field has the value null.
 
     type: type of the field, a name in `typed_values.TYPES`; "" until `typed` sets it
     """
@@ -72,18 +72,18 @@ class Condition:
 
     @cached_property
     def _key(self) -> tuple[object, ...]:
-        """Key for equality and hashing; unlike the values alone, it tells 1 from true, and 7 from the text "7"."""
+        """Key for equality and hashing, which distinguishes 1 from true, and 7 from the text "7"."""
         return self.field, self.operator, self.type, tuple((type(value), value) for value in self.values)
 
     @cached_property
     def intervals(self) -> tuple[ValueRange, ...]:
-        """The intervals of field values that equal one of the condition's values."""
+        """Intervals of field values that equal a value of the condition."""
         type = TYPES[self.type]
         return tuple(dict.fromkeys(chain.from_iterable(type.intervals(value, self.operator) for value in self.values)))
 
     @property
     def meets_missing(self) -> bool:
-        """Whether a document that lacks the field, or has null in it, meets the condition."""
+        """Whether a document without a value of the field meets the condition."""
         return any(interval.kind == MISSING for interval in self.intervals) != (self.operator == "!=")
 
     def typed(self, fields: Sequence[str], type_of: Callable[[str], str]) -> Condition:
@@ -113,7 +113,7 @@ class Condition:
         return typed
 
     def _advice(self, value: Value) -> str:
-        """Return advice about a value that the type refuses: to write it in another way, or to correct the filter."""
+        """Return advice about a value that the type refuses: another spelling, or to correct the filter."""
         spellings = Spellings()
         spellings.add(str(value))
         spelling = spellings.chosen()
@@ -125,7 +125,7 @@ class Condition:
 
 @dataclass(frozen=True)
 class Filter:
-    """Conditions on the fields of a document, all of which must hold."""
+    """Conditions on the fields of a document, all of which must be met."""
 
     conditions: tuple[Condition, ...]
 
@@ -141,7 +141,7 @@ class Filter:
     def parse(cls, conditions: Iterable[str]) -> Filter:
         """Parse conditions such as `lang=zh` or `lang=zh and year>=2020`; raises `FilterError` for other texts.
 
-        A field's name or a value in quotes is taken as a text, whatever characters it has.
+        Names and values in quotes may have any characters; a value in quotes is a text.
         """
         return cls(tuple(_parsed(part) for text in conditions for part in _parts(text)))
 

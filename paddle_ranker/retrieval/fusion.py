@@ -32,11 +32,11 @@ RRF_K = 60  # the constant of Cormack et al. (2009)
 ValuesOf = Callable[[str, Sequence[str]], Sequence[tuple[Value, ...]]]  # (field, ids) to the documents' values
 FORMAT = 6
 FEATURE_DEPTH = 50  # first documents of a fused list that features order
-_ABOVE, _TINY = 1.01, 1e-6  # factor and summand that make the bonus of a title larger than the range of scores
+_ABOVE, _TINY = 1.01, 1e-6  # factor and summand that make a title's bonus larger than the range of scores
 SEARCHER_FEATURES = ("log_rank", "score", "normalised")  # of each searcher
 FUSED_FEATURES = ("fused.log_rank", "fused.score")
-TITLE = "exact_title"  # the signal of documents whose whole title is the query
-TITLE_MATCH = "title_match"  # the signal of documents whose titles have all words of the query
+TITLE = "exact_title"  # name of the signal of documents whose whole title is the query
+TITLE_MATCH = "title_match"  # name of the signal of documents whose titles have all words of the query
 
 
 @dataclass(frozen=True)
@@ -44,11 +44,11 @@ class Candidates:
     """Documents that searchers found for one query; a candidate's row is its index in `ids` and in the arrays.
 
     searchers: names of the searchers
-    ids: documents that the first searcher found, then those that only the second found, and so on
+    ids: ids of the first searcher's documents, then of further documents of the second searcher, and so on
     scores: `[candidates, searchers] float64`, NaN if the searcher did not find the document
     ranks: `[candidates, searchers] int64`, from 1; 0 if the searcher did not find the document
-    titles: `[candidates] float64`, how well each title matches the query, see `Hits`; all 0 if words were not searched
-    by_titles: `[candidates] float64`, the part of the scores by words that titles added
+    titles: `[candidates] float64`, scores of titles, see `Hits`; 0 if words were not searched
+    by_titles: `[candidates] float64`, summands of the scores by words that come from titles
     """
 
     searchers: tuple[str, ...]
@@ -94,10 +94,10 @@ class Candidates:
 
     @property
     def normalised(self) -> Floats:
-        """Scores scaled to 0 (a searcher's lowest) to 1 (its highest), `[candidates, searchers]`; 0 if not found.
+        """Scores by min-max normalisation per searcher, `[candidates, searchers]`; 0 for a document that is not found.
 
-        Min-max normalisation, as in Bruch et al. (2023), "An analysis of fusion functions for hybrid retrieval". If all
-        scores of a searcher are equal, each document that it found gets 1.
+        As in Bruch et al. (2023), "An analysis of fusion functions for hybrid retrieval". If all scores of a searcher
+        are equal, they become 1.
         """
         is_found = self.ranks > 0
         low = np.where(is_found, self.scores, np.inf).min(axis=0, initial=np.inf)
@@ -110,7 +110,7 @@ class Candidates:
 class ListFeatures(NamedTuple):
     """Features of the first documents of a fused list.
 
-    searchers: names of the searchers, whose features come first, those of `SEARCHER_FEATURES` for each
+    searchers: names of the searchers; their features, `SEARCHER_FEATURES` of each searcher, come first
     names: names of all features
     values: `[documents, features] float64`, standardised over these documents: their mean is 0, their deviation 1 or 0
     """
@@ -123,7 +123,7 @@ class ListFeatures(NamedTuple):
     def of(cls, candidates: Candidates, rows: Sequence[int], fused: Floats, texts: Floats) -> ListFeatures:
         """Return the features of the candidates in `rows`, which are in the order of the fused list.
 
-        A searcher that did not find a document counts as if it had found it last, with the lowest score that it gave.
+        If a searcher did not find a document, the document counts as its last one, with its lowest score.
 
         fused: fused scores of the documents, `[documents]`
         texts: values of `LIST_FEATURES` for the documents, `[documents, features]`
@@ -142,9 +142,9 @@ class ListFeatures(NamedTuple):
 
 
 def reciprocal_ranks(candidates: Candidates, weights: Floats) -> Floats:
-    """Return the weighted sum of 1 / (60 + rank), `[candidates]`; a searcher that did not find a document adds 0.
+    """Return the weighted sums of 1 / (60 + rank), `[candidates]`, over the searchers that found a document.
 
-    Reciprocal rank fusion (Cormack et al. 2009).
+    This is reciprocal rank fusion (Cormack et al. 2009).
     """
     ranks = candidates.ranks
     shares = np.divide(1.0, RRF_K + ranks, out=np.zeros(ranks.shape), where=ranks > 0)
@@ -153,7 +153,7 @@ def reciprocal_ranks(candidates: Candidates, weights: Floats) -> Floats:
 
 
 def weighted_scores(candidates: Candidates, weights: Floats) -> Floats:
-    """Return the weighted sum of `Candidates.normalised`, `[candidates]` (Bruch et al. 2023, convex combination)."""
+    """Return the weighted sums of normalised scores, `[candidates]` (Bruch et al. 2023, convex combination)."""
     sums: Floats = candidates.normalised @ weights
     return sums
 
@@ -170,7 +170,7 @@ class FusionKind:
 
     scores: called with the candidates and the searchers' weights, `[searchers]`; returns fused scores, `[candidates]`
     first: the score that a searcher of weight 1 adds to its first document
-    what: what the method computes, for help texts
+    what: describes the scores, for help texts
     """
 
     scores: Callable[[Candidates, Floats], Floats]
@@ -185,10 +185,10 @@ FUSIONS.add("weighted", FusionKind(weighted_scores, 1.0, "sum of the scores, eac
 
 @dataclass(frozen=True)
 class Signal:
-    """Signal: weight * (value - mean) / deviation, which the last stage adds to a ranker's logit; 0 without a value.
+    """Signal that the last stage adds to a ranker's logit: weight * (value - mean) / deviation, or 0 without a value.
 
-    is_field: True: the values are numbers of a field; False: they are a searcher's normalised scores
-    log: whether values are replaced by log(1 + value) first
+    is_field: whether the values are numbers of a field, and not a searcher's normalised scores
+    log: whether a value is replaced by log(1 + value)
     mean, deviation: mean and deviation of the values, after `log`
     """
 
@@ -200,9 +200,9 @@ class Signal:
 
     @classmethod
     def of_values(cls, values: Floats, log: bool) -> Signal:
-        """Return the signal of a field, with weight 0 and the mean and deviation of `values`.
+        """Return the signal of a field with weight 0.
 
-        values: the field's numbers in many documents, as `numbers_of` returns them
+        values: the field's numbers in many documents, as of `numbers_of`; they determine mean and deviation
         """
         finite = values[np.isfinite(values)]
         scaled = np.log1p(finite) if log else finite
@@ -210,7 +210,7 @@ class Signal:
         return cls(0.0, True, log, float(mean), float(deviation))
 
     def standardised(self, values: Floats) -> Floats:
-        """Return (value - mean) / deviation, of any shape; 0 for NaN. With `log`, values below 0 count as 0."""
+        """Return (value - mean) / deviation for values of any shape; 0 for NaN. With `log`, values below 0 count as 0."""
         scaled = np.log1p(np.maximum(values, 0.0)) if self.log else values
         return np.nan_to_num((scaled - self.mean) / self.deviation, nan=0.0)
 
@@ -224,18 +224,17 @@ def numbers_of(values: Sequence[tuple[Value, ...]]) -> Floats:
 
 @dataclass(frozen=True)
 class Fusion:
-    """How the searchers' lists are fused, and how the last stage combines a ranker's logit with other signals.
+    """Settings for fusing the searchers' lists, and for adding signals to a ranker's logit in the last stage.
 
     method: a name in `FUSIONS`
-    weights: weight of each searcher by name; 1 for a searcher that is not named
-    recall_weight: the last stage orders by `logit + recall_weight * share`, see `shares`; 0: by the logit alone
-    title: weight of title matches. A score by words gains `title * Hits.titles` times the best score by words. If a
-        document's whole title is the query, its fused score also gains `title` times the range of all fused scores, and
-        its score in the last stage `title` times the range there; with 1, it comes before all others
-    fields: weights of searched fields by name; fields that are not named keep the schema's weight
-    features: weights of features by name, see `ListFeatures`; their weighted sum orders the first `FEATURE_DEPTH`
-        documents of the fused list. Empty: these stay as they were fused
-    signals: further summands of the last stage, by name of a searcher or of a field with numbers
+    weights: weights of searchers by name; other searchers have weight 1
+    recall_weight: weight of `shares` in the last stage, whose logit has weight 1
+    title: weight of title matches. A score by words gains `title * Hits.titles` times the best score by words. A
+        document whose whole title is the query gains `titles_share` after fusion and in the last stage
+    fields: weights of searched fields by name; other fields keep the schema's weights
+    features: weights of features by name, see `ListFeatures`, whose weighted sum orders the first `FEATURE_DEPTH`
+        documents of the fused list; empty: these documents keep their fused order
+    signals: signals of the last stage, by name of a searcher or of a field of numbers
     """
 
     method: str = FUSION
@@ -262,15 +261,14 @@ class Fusion:
             raise UsageError(f"weights of fields {quoted(dict(self.fields))}: give numbers above 0")
 
     def scores(self, candidates: Candidates) -> Floats:
-        """Return the candidates' scores, `[candidates] float64`: `fused` plus `titles_share`.
-
-        With a single searcher, its scores are not fused.
-        """
+        """Return the candidates' scores, `[candidates] float64`: `fused` plus `titles_share`."""
         fused = self.fused(candidates)
         return fused + self.titles_share(candidates.titled, fused)
 
     def titles_share(self, titled: Booleans, scores: Floats) -> Floats:
-        """Return the bonus, `[n]`, of documents whose whole title is the query; 0 for other documents.
+        """Return the bonus of documents whose whole title is the query, `[n]`; 0 for other documents.
+
+        The bonus is `title` times the range of the scores, so that with 1 such a document comes first.
 
         titled: which documents have such a title, `[n] bool`
         scores: scores to which the bonus will be added, `[n]`
@@ -280,7 +278,7 @@ class Fusion:
         return bonus
 
     def fused(self, candidates: Candidates) -> Floats:
-        """Return the candidates' scores without the bonus of titles, `[candidates]`."""
+        """Return the candidates' fused scores, `[candidates]`; the scores of a single searcher are not fused."""
         weights = self.weights_of(candidates.searchers)
         if len(weights) == 1:
             return candidates.scores[:, 0]
@@ -304,7 +302,7 @@ class Fusion:
         return order, scores[order]
 
     def shares(self, candidates: Candidates) -> Floats:
-        """Return fused scores divided by the highest possible score, that of a document that all searchers rank first.
+        """Return fused scores as shares of the score of a document that all searchers rank first, `[candidates]`.
 
         With a single searcher, these are its normalised scores.
         """

@@ -1,4 +1,4 @@
-"""Typed values of documents' fields, which filters, facets, groups, sorting and ranges compare.
+"""Typed values of documents' fields, for filters, facets, groups, sorting and ranges.
 
 number, date = TYPES["number"], TYPES["date"]
 number.values("2020.0") == number.values(2020)
@@ -23,12 +23,12 @@ from paddle_ranker.data.labels import number_of
 from paddle_ranker.lexical.analyser import analyser
 from paddle_ranker.storage.untrusted import Unchecked
 
-# Kinds of values, in the order in which a field that holds several is sorted.
+# Kinds of values, in the order in which values of several kinds are sorted.
 MISSING, BOOLEAN, NUMBER, DATE, TEXT, OBJECT = range(6)
-# Units of dates: two dates are equal if they begin at the same moment; the unit says how a date is written.
+# Precision of dates, which decides how a date is written; dates are equal if they begin at the same moment.
 _YEAR, _MONTH, _DAY, _SECOND, _MICROSECOND = range(5)
 LONGEST_SORTED = 256  # code points of a text by which it is sorted
-LARGE = 2.0**53  # from here on, different whole numbers can be equal as float64
+LARGE = 2.0**53  # from this number on, different integers can be equal as float64
 DAY = 86_400_000_000  # microseconds
 _EPOCH = datetime(1970, 1, 1)
 # The first microsecond of the year 1, and that after the year 9999.
@@ -67,7 +67,7 @@ class UntypedValue(str):
 
 
 class Value(NamedTuple):
-    """Value of a field. Two values are equal if their `key` is, and are ordered by `order`.
+    """Value of a field; `key` compares values for equality, `order` sorts them.
 
     kind: MISSING, BOOLEAN, NUMBER, DATE, TEXT or OBJECT
     of: a truth value, a number, a date's first microsecond since 1970, a text, or an object as JSON
@@ -80,16 +80,16 @@ class Value(NamedTuple):
 
     @property
     def key(self) -> tuple[int, Union[bool, int, float, str]]:
-        """Key for equality: the value without the form in which it is written."""
+        """Key for equality: the value without its spelling."""
         return self.kind, self.of
 
     @property
     def order(self) -> tuple[object, ...]:
-        """Sort key of the value; texts are compared without case and accents, and if equal, by code point."""
+        """Sort key of the value; texts are compared by `text_order`."""
         return (self.kind, *text_order(self.of)) if isinstance(self.of, str) else (self.kind, self.of)
 
     def json(self, unit: int = 0) -> object:
-        """Return the value for JSON, in one spelling; a date has the precision `unit`, or its own if that is finer."""
+        """Return the value for JSON; a date is written with the precision `unit`, or its own if that is finer."""
         if self.kind == DATE:
             return moment_text(int(self.of), max(unit, self.unit))
         if self.kind == OBJECT:
@@ -102,7 +102,7 @@ class Value(NamedTuple):
 def order_value(values: Sequence[Value]) -> Optional[Value]:
     """Return the value by which a document is sorted: the first of its values in a field; None without a value.
 
-    Of a text, only the beginning counts; objects are all equal.
+    Texts are cut to their beginnings; all objects are equal.
     """
     if not values:
         return None
@@ -126,7 +126,7 @@ def is_value(value: Value) -> bool:
 
 
 class ValueRange(NamedTuple):
-    """Values from `low` to `high`, both included. The kind `MISSING` stands for documents without a value."""
+    """Values from `low` to `high`, both included; the kind `MISSING` means documents without a value."""
 
     kind: int
     low: Union[bool, int, float, str]
@@ -155,7 +155,7 @@ class ValueType(NamedTuple):
         return True
 
     def values(self, value: object) -> tuple[Value, ...]:
-        """Return the items of a document's value in a field: one, several for a list, or none."""
+        """Return the typed items of a document's value: a single one, the items of a list, or none."""
         items = []
         for item in value if isinstance(value, list) else (value,):
             try:
@@ -214,11 +214,11 @@ def number_text(number: Number) -> str:
 
 
 def period_of(value: object) -> Optional[tuple[int, int, int]]:
-    """Return the start, end (excluded) and precision of an ISO 8601 date, month, year or time; None for anything else.
+    """Return the start, end (excluded) and precision of an ISO 8601 date, month, year or time.
 
     Start and end are microseconds since 1970, the precision is a `Value.unit`. Weeks, ordinal dates and the basic
     format are read, too. A time without a zone is in UTC. A leap second counts as the last microsecond of its day.
-    Returns None also for dates outside of the years 1 to 9999.
+    Returns None for other values, and for dates outside of the years 1 to 9999.
     """
     if isinstance(value, (int, float)) and not isinstance(value, bool) and value == value // 1:
         value = str(int(value))
@@ -371,7 +371,7 @@ TYPES = {
 
 @dataclass
 class CommonTypes:
-    """Types that all values of a field fit; they decide the type of an undeclared field.
+    """Types that all values of a field fit, which decide the type of an undeclared field.
 
     names: names of these types
     valued: number of values that are not missing
@@ -404,14 +404,14 @@ class CommonTypes:
 
     @property
     def type(self) -> str:
-        """The name of the first type that fits all values; `keyword` if all are placeholders such as "n/a"."""
+        """Name of the first type that fits all values; `keyword` if all values are placeholders such as "n/a"."""
         if not self.valued:
             return "keyword" if self.missing else STORED
         return next(iter(self.names), STORED)
 
     @property
     def undeclared_type(self) -> str:
-        """The type of an undeclared field: the common type of its values; `stored` if they have several types."""
+        """Type of an undeclared field: the common type of its values, or `stored` for several types."""
         return self.type if len(self.json) <= 1 else STORED
 
 
@@ -433,7 +433,7 @@ def _fitting(value: object) -> tuple[str, ...]:
 
 
 def common_types(values: Iterable[object]) -> CommonTypes:
-    """Return the types that all of these values, and the items of lists among them, fit."""
+    """Return the types that all values fit; a list counts as its items."""
     common = CommonTypes()
     for value in values:
         for item in value if isinstance(value, list) else (value,):

@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Document:
-    """A text of a collection.
+    """Document of a collection: a text with further fields.
 
-    id: unique in the collection; hits name the document by this id
-    fields: dict of further values, keyed by name
+    id: id that is unique in the collection
+    fields: further values, by name
     version: 1 at first, and 1 more after each replacement
     """
 
@@ -42,10 +42,9 @@ class Hits(NamedTuple):
     """Documents found for a query, best first.
 
     ids, scores: ids and scores of the documents, `[found]`
-    passages: for each document, (start, end) in code points of the passage that matched, or None if its whole text
-        counts. None in place of the list: no text has passages
-    titles: `[found] float64`, how well each title matches the query, see `Generation.with_titles`; None if no title
-        matches
+    passages: start and end, in code points, of the passage that matched, for each document; None for a document whose
+        whole text matched. None in place of the list if no text has passages
+    titles: scores of the documents' titles, `[found] float64`, see `Generation.with_titles`; None if no title matches
     """
 
     ids: list[str]
@@ -63,14 +62,14 @@ class Hits(NamedTuple):
 
 
 class LikeError(ParameterError):
-    """Error of a search for documents like an example: the example is unknown or fits no field."""
+    """Error: the example of a search is unknown or fits no field."""
 
     def __init__(self, problem: str):
         super().__init__("like", problem)
 
 
 class Like(NamedTuple):
-    """Example that the results of a search should resemble: a document of the index, or a file.
+    """Example for a search of similar documents: a document of the index, or a file.
 
     id: id of the document; "" for a file
     kind: type of the file, the name in `FIELD_TYPES` of fields that hold such files; "" for a document
@@ -83,7 +82,7 @@ class Like(NamedTuple):
 
 
 class CandidateIndex(Protocol):
-    """A collection of documents that can be searched."""
+    """Collection of documents that can be searched."""
 
     def __len__(self) -> int: ...
 
@@ -98,11 +97,11 @@ class CandidateIndex(Protocol):
 
 @dataclass(frozen=True)
 class IndexOptions:
-    """Options for building an index; each kind of index reads some of them.
+    """Options for building an index, of which each kind of index reads some.
 
     words: tokenizer for an index that compares words: "jieba" for words, or "bigram" for pairs of characters
-    seed: random seed for an index that draws at random
-    tower: makes the vectors for an index that compares vectors
+    seed: random seed for an index that draws documents at random
+    tower: computes vectors for an index that compares vectors
     """
 
     words: str = "jieba"
@@ -112,13 +111,13 @@ class IndexOptions:
 
 @dataclass(frozen=True)
 class IndexKind:
-    """A kind of index that users can choose.
+    """Kind of index that users can choose.
 
     build: makes an index from documents and options
-    what: how the index finds documents, for help texts
-    compares_vectors: whether it compares vectors, which `IndexOptions.tower` makes
-    compares_words: whether it reads `IndexOptions.words`; if not, `mine --words` is refused
-    in_folders: whether `index build --method` takes it, to search the vectors of an index folder
+    what: describes how the index finds documents, for help texts
+    compares_vectors: whether the index compares vectors, which `IndexOptions.tower` computes
+    compares_words: whether the index reads `IndexOptions.words`; if not, `mine --words` is refused
+    in_folders: whether `index build --method` accepts this kind, for the vectors of an index folder
     """
 
     build: Callable[[Iterable[Document], IndexOptions], CandidateIndex]
@@ -135,8 +134,8 @@ class Documents:
     """Documents of an index by id; raises `DataError` if two documents have the same id.
 
     Attributes:
-        by_id: dict of the documents by id.
-        ids: list of the ids, in the order in which the documents were given.
+        by_id: the documents by id.
+        ids: the ids, in the order of the documents.
     """
 
     def __init__(self, documents: Iterable[Document]):
@@ -163,7 +162,7 @@ class WordIndex(Documents):
         self._words = WordSearcher.of_texts((document.text for document in self.by_id.values()), options.words)
 
     def search(self, queries: Sequence[str], top_k: int) -> list[Hits]:
-        """Return, for each query, up to `top_k` documents, best first; equal scores keep the documents' order."""
+        """Return, for each query, up to `top_k` documents, best first, equal scores in the documents' order."""
         refuse_text(queries, "queries")
         results = (self._words.search(query, top_k) for query in queries)
         return [Hits([self.ids[number] for number in numbers.tolist()], scores) for numbers, scores in results]

@@ -1,12 +1,12 @@
-"""An open index folder: a collection of documents, which are searched while others are added.
+"""Open index folder: a collection of documents, which can change while it is searched.
 
 with Collection.open("index", write=True) as collection:
     collection.writer.add([Document("a", "水稻病害诊断", {"lang": "zh"})])
     (hits,) = collection.snapshot().search("words", ["水稻"], 10, Filter.parse(["lang=zh"]))
 
-`index.json` names the segments that count (see `segments.py`) and, for each, its removed rows; a change replaces it in
-one step. `IndexFolder` reads and writes the folder's files. `LocalSnapshot` is the documents that one `index.json`
-names; searches read it. `CollectionWriter` adds and removes documents.
+`index.json` names the valid segments (see `segments.py`) and their removed rows; a change replaces it atomically.
+`IndexFolder` reads and writes the folder's files. A `LocalSnapshot` has the documents of one `index.json`.
+`CollectionWriter` adds and removes documents.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ from paddle_ranker.storage.closing import Closable
 
 
 class Collection(Closable):
-    """Open index folder: its newest snapshot, which searches read, and its writer.
+    """Open index folder, with its newest snapshot for searches, and its writer.
 
-    Searches may run in any number of threads, also while another thread adds, removes or refreshes.
+    Any number of threads may search while another thread writes or refreshes.
 
     Args:
         index: the folder.
-        generation: the folder's documents, opened.
-        lock: lock of the folder, if it is open for writing; `close` releases it.
+        generation: the open segments of the folder.
+        lock: lock of the folder, which `close` releases; None if the folder is open for reading.
         milvus_uri: address of the Milvus server with the vectors, as the caller gave it.
 
     Attributes:
@@ -58,7 +58,7 @@ class Collection(Closable):
 
     @classmethod
     def create(cls, folder: Union[str, Path], info: IndexInfo) -> Collection:
-        """Make an empty index folder and open it for writing; raises `RankerError` if the folder has an index."""
+        """Create an empty index folder and open it for writing; raises `RankerError` if the folder has an index."""
         index = IndexFolder(Path(folder))
         lock = index.lock()
         if (index.folder / MANIFEST).exists():
@@ -78,14 +78,14 @@ class Collection(Closable):
     ) -> Collection:
         """Open an index folder; raises `CheckpointError` if the folder has no index, or a damaged one.
 
-        write: whether documents may be added and removed. Raises `RankerError` if another process has the folder open
+        write: whether documents may be added and removed; raises `RankerError` if another process has the folder open
             for writing
-        wait: seconds to wait for that process first
-        milvus_uri: address of the Milvus server with the index's vectors. Without it, no server is connected to, even
-            if the folder names one. Raises `UsageError` if the folder names another address
+        wait: seconds to wait for this process
+        milvus_uri: address of the Milvus server with the index's vectors; raises `UsageError` if the folder names
+            another server. None: connect to no server, even if the folder names one
         """
         index = folder if isinstance(folder, IndexFolder) else IndexFolder(Path(folder))
-        uri = address_of(index.read_info().vectors)  # raises before a lock is put into a folder that is no index
+        uri = address_of(index.read_info().vectors)  # before the lock, which must not be created in any other folder
         if milvus_uri is not None and milvus_uri != uri:
             raise UsageError(f"--milvus_uri {milvus_uri}: the vectors of {index.folder} are not there; leave it out")
         lock = index.lock(time.monotonic() + wait) if write else None
@@ -98,7 +98,7 @@ class Collection(Closable):
 
     @property
     def info(self) -> IndexInfo:
-        """The contents of index.json as last read."""
+        """Contents of the latest index.json that was read."""
         return self._latest.info
 
     @property
@@ -109,45 +109,43 @@ class Collection(Closable):
         return self.info.count
 
     def close(self) -> None:
-        """Release the lock for other writers, and close the connection to Milvus; snapshots can still be searched."""
+        """Release the lock and close the connection to Milvus; snapshots can still be searched."""
         if (milvus := self._latest.snapshot.milvus) is not None:
             milvus.close()
         self.writer.close()
 
     def snapshot(self) -> LocalSnapshot:
-        """Return the current documents; all searches of one snapshot see the same documents."""
+        """Return a snapshot of the current documents."""
         return self._latest.snapshot
 
     @property
     def is_current(self) -> bool:
-        """Whether index.json has the time and size that it had when `snapshot` was opened; True without index.json."""
+        """Whether index.json has not changed since the snapshot was opened; True without index.json."""
         return self._latest.is_current
 
     def refresh(self) -> bool:
-        """Open the newest generation that others have written; return whether there was a new one.
+        """Open the newest generation that others have written; return whether it is new.
 
-        Does nothing if the folder has been replaced by another index.
+        Does nothing if the folder now has another index.
         """
         return self._latest.refresh()
 
     def require_address(self) -> None:
-        """Raise `UsageError` if the folder names a Milvus server with its vectors, and the caller has not named it."""
+        """Raise `UsageError` if the vectors are in a Milvus server that the caller has not named."""
         if (milvus := self._latest.snapshot.milvus) is not None:
             milvus.require_address()
 
 
 def documents_for(collection: Collection, corpus: str, options: DocumentOptions) -> DocumentFile:
-    """Return the documents of a corpus, read by the column names of an index.
+    """Open a corpus with the column names of an index.
 
-    Log the columns that only the corpus or only the index has. Raises `UsageError` if corpus and index share no column.
+    Logs the columns that only the corpus or only the index has. Raises `UsageError` if they share no column.
     """
-    info = collection.info
-    joins = not info.schema.fields  # an index of texts alone
-    schema = info.schema
+    info, schema = collection.info, collection.info.schema
     rows = DocumentFile(
         corpus,
         options,
-        joins_title=joins,
+        joins_title=not schema.fields,
         columns=info.columns,
         files=schema.file_fields,
         declared=schema.spellings,

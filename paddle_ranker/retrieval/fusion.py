@@ -210,7 +210,7 @@ class Signal:
         return cls(0.0, True, log, float(mean), float(deviation))
 
     def standardised(self, values: Floats) -> Floats:
-        """Return (value - mean) / deviation for values of any shape; 0 for NaN. With `log`, values below 0 count as 0."""
+        """Return (value - mean) / deviation, in any shape; 0 for NaN. With `log`, negative values count as 0."""
         scaled = np.log1p(np.maximum(values, 0.0)) if self.log else values
         return np.nan_to_num((scaled - self.mean) / self.deviation, nan=0.0)
 

@@ -1,4 +1,4 @@
-"""Files of an index folder: its `index.json`, the segments that `index.json` names, and the writers' lock."""
+"""Files of an index folder: `index.json`, the segments that it names, and the writers' lock."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class IndexFolder:
                     raise CheckpointError(f"{self.folder}: {missing} is missing; copy the index again") from error
 
     def stamp(self) -> tuple[int, ...]:
-        """Return inode, time and size of each folder's index.json; these differ once the file is replaced."""
+        """Return inode, time and size of each folder's index.json, which differ once the file is replaced."""
         stats = [os.stat(folder / MANIFEST) for folder in self.folders]
         return tuple(number for stat in stats for number in (stat.st_ino, stat.st_mtime_ns, stat.st_size))
 

@@ -1,4 +1,4 @@
-"""The copies of models in an index folder: towers, and the ranker that makes stored states."""
+"""Copies of models in an index folder: towers, and the ranker that computes stored states."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class IndexModels:
                     )
                 kind = TEXT if field == VECTORS else info.schema.field(field).type
                 open_tower = FIELD_TYPES[kind].open_tower
-                assert open_tower is not None  # as the manifest was checked
+                assert open_tower is not None  # `info_of` has checked this
                 self._towers[field] = open_tower(self.folder(copied.folder), options, batch_size)
             return self._towers[field]
 
@@ -70,10 +70,7 @@ class IndexModels:
             return self._ranker
 
     def lend_states_ranker(self, ranker: SplitRanker) -> None:
-        """Let `ranker`, which is open already, compute the stored states of new documents.
-
-        The index then does not open its own copy of the ranker.
-        """
+        """Let an open ranker compute the stored states of new documents, instead of the index's copy."""
         self._ranker = ranker
 
     def write_states(self, target: Path, documents: Iterable[Document], info: IndexInfo) -> None:

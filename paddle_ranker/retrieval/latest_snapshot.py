@@ -1,4 +1,4 @@
-"""The newest snapshot of an index folder that this process has opened."""
+"""Newest snapshot of an index folder that this process has opened."""
 
 from __future__ import annotations
 
@@ -16,12 +16,11 @@ from paddle_ranker.retrieval.turns import locking
 
 
 class LatestSnapshot:
-    """The newest snapshot of an index folder that this process has opened; `refresh` and `take_up` replace it whole.
+    """Holder of the newest snapshot of an index folder, which `refresh` and `take_up` replace.
 
     Args:
         index: the folder.
-        milvus_uri: address of the Milvus server that the caller gave. A server that only the folder names is not
-            connected to.
+        milvus_uri: address of the Milvus server that the caller gave; no other server is connected to.
 
     Attributes:
         snapshot: the snapshot.
@@ -30,7 +29,7 @@ class LatestSnapshot:
 
     def __init__(self, index: IndexFolder, generation: Generation, milvus_uri: Optional[str]):
         self.index, self.changing = index, threading.RLock()
-        self._stamp: tuple[int, ...] = ()  # of the index.json that was read; the first `refresh` finds it
+        self._stamp: tuple[int, ...] = ()  # stamp of the index.json that was read; set by the first `refresh`
         models, milvus, vectors = IndexModels(index.folders[0]), None, generation.info.vectors
         if vectors is not None and vectors.method == MILVUS:
             milvus = MilvusSearch(index.folder, vectors, milvus_uri)
@@ -42,20 +41,20 @@ class LatestSnapshot:
 
     @property
     def is_current(self) -> bool:
-        """Whether index.json has the time and size that it had when `snapshot` was opened; True without index.json."""
+        """Whether index.json has not changed since the snapshot was opened; True without index.json."""
         try:
             return self.index.stamp() == self._stamp
         except FileNotFoundError:
             return True
 
     def refresh(self) -> bool:
-        """Open the newest generation that others have written; return whether there was a new one.
+        """Open the newest generation that others have written; return whether it is new.
 
-        Does nothing if the folder now has an index of another kind (`IndexInfo.same_kind`). An index that has got its
-        first stored states is of the same kind.
+        Does nothing if the folder now has an index of another kind (`IndexInfo.same_kind`). An index to which stored
+        states were added is of the same kind.
         """
         with locking(self.changing):
-            stamp, info = self.index.stamp(), self.index.read_info()  # what is written later is a change
+            stamp, info = self.index.stamp(), self.index.read_info()  # in this order, so that no later change is missed
             current = self.info if self.info.states is not None else replace(self.info, states=info.states)
             is_new = info.generation > self.info.generation and info.same_kind(current)
             if is_new:
@@ -64,7 +63,7 @@ class LatestSnapshot:
             return is_new
 
     def take_up(self) -> None:
-        """Open the generation that this process has just written."""
+        """Open the generation that this process has written."""
         self._reopen()
         self._stamp = self.index.stamp()
 

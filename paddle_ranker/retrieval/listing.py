@@ -1,4 +1,4 @@
-"""Parameters of a list of results, and the position after which the next page begins; `Search` sorts and groups."""
+"""Parameters of a list of results, and the position after which the next page begins."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ _SORTED = 2  # first byte of a packed `SortedPosition`
 
 
 class Position(NamedTuple):
-    """Position behind a page of a list: the documents that the pages so far have shown.
+    """Position after a page of a list: the documents that the pages so far have shown.
 
-    The next page has the best documents that no page has shown. So each document is shown once, even if documents are
-    added, replaced or removed between pages, and scores change.
+    The next page has the best documents that no page has shown. So each document is shown once, even if documents and
+    scores change between pages.
 
     is_ranked: whether the ranker ordered the first documents of the list
-    shown: for each shown document, the 8 bytes of its id's hash, see `text_hashes`
+    shown: hashes of the shown documents' ids, 8 bytes each, see `text_hashes`
     """
 
     is_ranked: bool
@@ -49,12 +49,12 @@ class Position(NamedTuple):
         return np.frombuffer(self.shown, "<u8")
 
     def fits(self, sort: Sequence[str], group_by: Optional[str]) -> bool:
-        """Return whether this is a position in a list that is sorted by `sort` and grouped by `group_by`."""
+        """Return whether a list that is sorted by `sort` and grouped by `group_by` has such positions."""
         return not sort or group_by is not None
 
 
 class SortedDocument(NamedTuple):
-    """Key by which a document is sorted.
+    """Document of a sorted list, with the key by which it is sorted.
 
     values: for each sort key, the document's value, or the first item of its list; None without a value
     id: the document's id
@@ -65,9 +65,9 @@ class SortedDocument(NamedTuple):
 
 
 class SortedPosition(NamedTuple):
-    """Position behind a page of a list that is sorted by fields.
+    """Position after a page of a list that is sorted by fields.
 
-    The next page begins after the last document's values and id. So each document that keeps its values is shown once.
+    The next page begins after the last document's values and id, so a document that keeps its values is shown once.
 
     shown: number of documents on the pages so far
     last: the last of these documents
@@ -104,18 +104,18 @@ def unpack_position(packed: bytes) -> Union[Position, SortedPosition]:
 
 @dataclass(frozen=True)
 class Listing:
-    """Part of a search's list to show, and the order of the list.
+    """Order of a search's list, and the part of the list that is shown.
 
     top_k: number of documents that are shown
-    offset: number of documents that are skipped before them
-    after: the `position` after the previous page, in place of `offset`
-    where: only documents whose fields meet this filter
-    min_probability: documents to which the ranker gives a lower probability are left out
-    sort: fields by which all matching documents are ordered, `-year` for the highest first; empty: by score. The
-        matching documents are those that `Search.total` counts; without words, all that meet the filter. Nothing is
-        scored or ranked
-    group_by: field by whose values candidates are grouped, or `content`, if no field has this name: groups of nearly
-        equal texts; None: no groups. With `sort`, the first `depth` documents are the candidates
+    offset: number of documents that are skipped before
+    after: position after the previous page, in place of `offset`
+    where: filter that the documents must meet
+    min_probability: least probability by the ranker; documents with a lower one are left out
+    sort: fields by which all matching documents are ordered, `-year` for the highest first; empty: by score. Matching
+        documents are those of `Search.total`; if words are not searched, all that meet the filter. Sorted documents are
+        not scored
+    group_by: field by whose values candidates are grouped; `content`, unless a field has this name, groups nearly equal
+        texts; None: no groups. With `sort`, the candidates are the first `depth` documents
     group_size: number of documents of each group that are shown
     """
 

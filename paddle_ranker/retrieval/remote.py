@@ -1,11 +1,11 @@
-"""Shards of an index that other processes or machines hold, searched as if all were in one folder.
+"""Shards of an index in other processes or on other machines, searched as if all were in one folder.
 
 service = ShardService("index-1")  # beside the folder of a shard
 calls = [lambda name, *args: pool.submit(service.call, name, *args), ...]  # here: a transport for each shard
 with SearchEngine(RemoteCollection(calls), SearchSettings()) as searcher:
     searcher.search("query")
 
-A document must be in one shard only. `RemoteSnapshot` is what a search sees.
+A document must be in one shard only. Searches read a `RemoteSnapshot`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from paddle_ranker.retrieval.remote_snapshot import RemoteSnapshot
 from paddle_ranker.storage.prefetch import chunks
 from paddle_ranker.storage.untrusted import Unchecked
 
-_CURRENT_SECONDS = 1.0  # seconds for which facts of shards count as current; searches get newer ones in any case
+_CURRENT_SECONDS = 1.0  # seconds for which facts of shards count as current; searches always get the newest facts
 _AT_ONCE = 256  # documents that are added at a time
 
 
@@ -87,16 +87,15 @@ class RemoteCollection:
 
 
 class RemoteWriter:
-    """Writer that adds documents to shards elsewhere, and removes them; every shard must answer."""
+    """Writer of documents to shards elsewhere; every shard must answer."""
 
     def __init__(self, calls: ShardCalls):
         self._calls, self._writing = calls, threading.Lock()
 
     def add(self, documents: Iterable[Document]) -> Added:
-        """Add documents, or replace those of the same id in their shards; new documents go to the smallest shard.
+        """Add documents, or replace documents of the same ids; new documents go to the smallest shard.
 
-        If a shard fails, raises `ShardError`, which names it. What the other shards have added stays; add all documents
-        again.
+        Raises `ShardError` if a shard fails. Documents that other shards have added stay; add all documents again.
         """
         refuse_text(documents, "documents", Document)
         added = Added(0, 0, 0)

@@ -1,4 +1,4 @@
-"""Calls to the shards of an index in other processes or on other machines, and the checks of their answers."""
+"""Calls to the shards of an index in other processes or on other machines, and checks of the shards' answers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from paddle_ranker.retrieval.turns import check, idle
 from paddle_ranker.retrieval.word_search import CollectionStatistics, WordSearcher
 from paddle_ranker.storage.untrusted import Unchecked
 
-_LOOK_SECONDS = 0.1  # between two checks whether the search's caller has left
+_LOOK_SECONDS = 0.1  # a call checks in these intervals whether the search's caller has left
 _OF_WRITES = 20  # factor of the timeout for calls that write
 _MOST_MERGED = 2  # merged facts that are cached
 
@@ -32,11 +32,11 @@ class Call(Protocol):
 class MergedFacts:
     """Facts of all shards together.
 
-    info: contents of index.json of the whole collection
+    info: contents of the shards' index.json, merged
     fields: names of the documents' fields
     statistics: BM25's statistics of all documents; None if words are not searched
-    words: searcher of words without documents, which splits and weights queries; None if words are not searched
-    types: types of undeclared fields; added when they are first needed
+    words: word searcher without documents, which splits and weights queries; None if words are not searched
+    types: types of undeclared fields, added when they are first needed
     """
 
     info: IndexInfo
@@ -61,7 +61,7 @@ class MergedFacts:
 
 
 class Answers(NamedTuple):
-    """Answers of shards to a call; the dicts are by number of the shard.
+    """Answers of shards to a call, by number of the shard.
 
     name: name of the call
     results: results of the shards that answered
@@ -82,7 +82,7 @@ class Answers(NamedTuple):
         return any(isinstance(error, Gone) for error in self.refused.values())
 
     def failures(self) -> dict[int, BaseException]:
-        """Return the errors of shards that failed or refused; raise the first refusal if the arguments are to blame."""
+        """Return the errors of shards that failed or refused; raise the first refusal if it blames the arguments."""
         name, refused = self.name, self.refused
         if refused and (name in WRITES or name not in READS or (name in MAY_REFUSE and not self.results)):
             raise next(iter(refused.values()))
@@ -136,7 +136,7 @@ class ShardCalls:
         return resting if self._partial and len(resting) < len(self._calls) else set()
 
     def require(self, lost: Iterable[int], failed: Mapping[int, BaseException]) -> None:
-        """Raise `ShardError` for the failed shards, unless partial answers are allowed and some shard is not `lost`.
+        """Raise `ShardError` unless the other shards may answer alone.
 
         lost: numbers of all shards without an answer
         failed: errors of the shards that failed in this call, for the message
@@ -154,14 +154,14 @@ class ShardCalls:
         )
 
     def all(self, name: str, args: Mapping[int, tuple[Unchecked, ...]]) -> dict[int, Unchecked]:
-        """Call shards that must all answer; return their results."""
+        """Call shards, and return their results; raises `ShardError` unless all answer."""
         answers = self.send(name, args)()
         if failed := answers.failures():
             self._refuse(failed)
         return answers.results
 
     def any(self, name: str, *args: Unchecked) -> Unchecked:
-        """Call one shard, each time another, and return its result; if that shard fails, call the next one."""
+        """Call one shard, in rotation, and return its result; if the shard fails, call the next one."""
         total = len(self._calls)
         start = next(self._turn) % total
         for number in range(start, start + total):
@@ -178,10 +178,10 @@ class ShardCalls:
         args: Mapping[int, tuple[Unchecked, ...]],
         pinned: Optional[Mapping[int, tuple[int, Facts]]] = None,
     ) -> Callable[[], Answers]:
-        """Send a call to shards at the same time; return a function that waits for their answers.
+        """Call shards at the same time; return a function that waits for their answers.
 
         args: arguments by number of the shard
-        pinned: version and facts from which each shard must answer; None: its newest version, and `latest` is updated
+        pinned: version and facts with which each shard must answer; None: the newest version, which updates `latest`
         """
         futures, failed = dict[int, Future[Unchecked]](), dict[int, BaseException]()
         cached = {number: (pinned or self.latest).get(number) for number in args}
@@ -224,7 +224,7 @@ class ShardCalls:
         return receive
 
     def _require_alike(self, answer: Union[RankerError, tuple[tuple[int, Facts], Unchecked]]) -> None:
-        """Raise `ValueError` if an answer comes from a shard that was not built like the others."""
+        """Raise `ValueError` if an answer comes from a shard that was built otherwise than the others."""
         if not isinstance(answer, RankerError):
             (_, facts), _ = answer
             for _, other in [*self.latest.values()][:1]:
@@ -243,5 +243,5 @@ class ShardCalls:
 def _text_of(error: BaseException) -> str:
     try:
         return str(error)
-    except BaseException:  # the class may come from the shard
+    except BaseException:  # the error's class may come from the shard
         return "an error without a text"

@@ -1,4 +1,4 @@
-"""Interface of the collections that `Search` and `SearchEngine` use: in a folder, or in shards elsewhere."""
+"""Interface of collections that are searched: in a folder, or in shards in other processes or on other machines."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class ShardError(RankerError):
 
 
 class StaleSnapshot(RankerError):
-    """A shard no longer has the documents that a search began with, or does not answer; the search must begin again.
+    """Error: a shard no longer has the generation with which a search began, or fails; the search must begin again.
 
     Attributes:
         snapshot: the snapshot for the new search.
@@ -70,12 +70,10 @@ class Matching(Protocol):
 
 
 class Snapshot(Protocol):
-    """Documents of a collection at one time, for one search: of an index folder, of several, or of shards elsewhere.
+    """Documents of a collection at one time, for one search; see `LocalSnapshot` for the methods.
 
-    See `LocalSnapshot` for the methods.
-
-    shards: counts of shards elsewhere: `total`, and `failed`, those left out of the search; None if all are local
-    files: the files in documents' fields; None if they are elsewhere
+    shards: number of shards elsewhere (`total`), and of shards that are left out (`failed`); None for index folders
+    files: files in documents' fields; None for shards elsewhere
     """
 
     @property
@@ -142,7 +140,7 @@ class Writer(Protocol):
 
 
 class Searchable(Protocol):
-    """An open collection, a `Collection` or a `RemoteCollection`, which gives each search a snapshot."""
+    """Open collection, a `Collection` or a `RemoteCollection`, which gives each search a snapshot."""
 
     @property
     def info(self) -> IndexInfo: ...
@@ -168,9 +166,6 @@ class Searchable(Protocol):
 
 
 def phrase_filter_of(query: ParsedQuery, phrases: Sequence[str]) -> Optional[ParsedQuery]:
-    """Return the part of a query that restricts a search: its exclusions, and the `phrases` that documents have.
-
-    Returns None if there are neither.
-    """
+    """Return a query's exclusions, and those of its phrases that documents have; None without either."""
     refuse_text(phrases, "phrases")
     return ParsedQuery("", tuple(phrases), query.excluded) if phrases or query.excluded else None

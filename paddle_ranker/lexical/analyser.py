@@ -22,16 +22,16 @@ from paddle_ranker.errors import DependencyError, UsageError, listed, package_fo
 from paddle_ranker.unicode.characters import HAN, accents, class_of, fold, is_han, is_whole, shape_of
 
 LONGEST = 64  # characters of a word; longer words are neither stemmed nor joined from parts
-_DIGEST = 6  # a word of more parts, on average shorter than three characters, is a digest: a single token
+_DIGEST = 6  # a word of more parts, with less than three characters on average, is a digest: a single token
 _SHORT = 3  # most characters of a word that forms a pair with a neighbouring ideograph
-_LONGEST_NAME = 24  # characters of a word with digits or signs that can be completed
+_LONGEST_NAME = 24  # characters of a word with digits or signs that can complete a query
 WRITTEN = "\0="  # prefix of the term for a word as written, with its signs
-PART = "\0"  # prefix of terms for parts of words, if the parts are no tokens
+PART = "\0"  # prefix of terms for parts of words that are no tokens
 SINGLE, STOP = 0.8, 0.1  # weights of an ideograph beside ideographs, and of a stop word among words
-# Weight of the token for a whole name (维生素A, PM2.5) if the query is that name alone. Otherwise a short text with
-# most of the parts would rank above a long text with the name.
+# Weight of the token for a whole name (维生素A, PM2.5) if the query is only this name. With a smaller weight, a short
+# text with most of the parts would rank above a long text with the name.
 NAME, _NAME_UNITS = 5.0, 4
-_AS_WRITTEN = 10.0  # weight of a word's term with signs, if the query is that word: twice what repeated parts can add
+_AS_WRITTEN = 10.0  # weight of a word's term with signs, if the query is only this word: twice the sum of its parts
 ENGLISH = "english"
 _CONTRACTED = frozenset(("t", "s", "m", "d", "re", "ll", "ve"))
 
@@ -61,7 +61,7 @@ _STOP_WORDS = {
     "var vi är",
 }
 STOP_WORDS = frozenset(_STOP_WORDS[ENGLISH].split())
-# Frequent words of English, and of other languages: a text with more of the first is taken as English.
+# Frequent words of English, and of other languages; a text with more English words counts as English.
 _ENGLISH, _FOREIGN = (
     frozenset(words.split())
     for words in (
@@ -81,7 +81,7 @@ LANGUAGES = (
 )
 
 
-# Thousands have at most 8 commas: a longer list of groups would be read again from each group.
+# At most 8 commas of thousands, because a longer list of groups would be matched again from each group.
 _BODY = r"w[wm]*(?:'w[wm]*)*|0{1,3}(?:,000){1,8}(?![0,])(?:\.0+)*|0+(?:\.0+)*"
 _ENDING = r"\+\+|[+#%*](?![w0+#%*])"  # C++ C# 50%
 _PART = f"(?:{_BODY})(?:{_ENDING})?"
@@ -90,11 +90,11 @@ _ATOMS = re.compile("w[wm]*|0+")  # runs of letters and runs of digits
 # .NET #tag COVID-19 node.js snake_case R&D
 _RUNS = re.compile(f"i[im]*|t[tm]*|(?:(?<![w0m.#@$])[.#@$](?=[w0]))?{_PART}(?:[-._/&@+]?{_PART})*")
 _UNITS = re.compile("[it]m*")
-is_spelled = re.compile("w[wm]{0,63}").fullmatch  # called with a word's classes: letters only, so it has a spelling
+is_spelled = re.compile("w[wm]{0,63}").fullmatch  # called with a word's classes; matches a word of letters only
 
 
 class Token(NamedTuple):
-    """A token and its position: the code points from `start` to `end`."""
+    """Token, and its start and end in code points."""
 
     text: str
     start: int
@@ -108,8 +108,8 @@ class Word(NamedTuple):
     texts: the tokens' texts
     first: the word's first part, which may form a pair with an ideograph before the word
     last: the word's last part, which may form a pair with an ideograph after the word
-    parts: terms for runs of letters or digits that are no tokens, see `Analyser.phrase_terms`; and `written`
-    written: a term for the whole word with its signs, as in I/O, e-mail and don't; "" if a token is the same
+    parts: terms for runs of letters or digits that are no tokens, see `Analyser.phrase_terms`, and `written`
+    written: a term for the whole word with its signs, as in I/O, e-mail and don't; "" if it is a token
     """
 
     tokens: tuple[Token, ...]
@@ -121,14 +121,14 @@ class Word(NamedTuple):
 
 
 class CharacterRun(NamedTuple):
-    """Run of characters of a folded text that belong together.
+    """Run of characters of a folded text: a word, ideographs, or letters of a script without spaces.
 
-    kind: i (ideographs), t (a script without spaces), or the class of a word
+    kind: i (ideographs), t (a script without spaces), or w (a word)
     text: the characters
     start: position of the first character in the folded text
     shape: the class of each character
     language: language of the stems
-    pair: token made of the end of the run before and the beginning of this one; "" if there is none
+    pair: token of the end of the previous run and the beginning of this run; "" if they form no pair
     """
 
     kind: str
@@ -144,15 +144,15 @@ class CharacterRun(NamedTuple):
 
     @property
     def word(self) -> Word:
-        """The tokens of this run, whose kind must be that of a word."""
+        """Tokens of the run, which must be a word."""
         return word_of(self.text, self.shape, self.language)
 
     def units(self) -> Union[str, list[str]]:
-        """Return the ideographs, or the letters with their marks, of a run whose kind is i or t."""
+        """Return the ideographs or letters, with their marks, of a run that is no word."""
         return _units(self.text, self.shape)
 
     def words(self) -> list[Token]:
-        """Return the tokens of a word, or the units of another run, with positions in the folded text."""
+        """Return the tokens of a word, or the units of another run, located in the folded text."""
         if self.is_word:
             tokens: Sequence[Token] = self.word.tokens
         else:
@@ -177,10 +177,10 @@ def occurrences(text: str, part: str) -> Iterator[tuple[int, int]]:
 
 
 class Phrase:
-    """A folded phrase.
+    """Folded phrase.
 
-    A text has the phrase if it has the phrase's characters in a row, spaces between words aside, with whole words at
-    both ends (see `is_whole`).
+    A text has the phrase if it has the phrase's characters in a row, apart from the width of spaces, with whole words
+    at both ends (see `is_whole`).
 
     Attributes:
         text: the phrase.
@@ -188,7 +188,7 @@ class Phrase:
 
     def __init__(self, folded: str):
         text = " ".join(folded.split())
-        while text and class_of(text[0]) == "m":  # of no character
+        while text and class_of(text[0]) == "m":  # a mark without a character
             text = text[1:].lstrip()
         self.text, self._is_single = text, " " not in text
 
@@ -214,18 +214,18 @@ class Analyser:
     language: str = ""
 
     def __call__(self, text: str) -> list[str]:
-        """Return the tokens of a text: ideographs and pairs of them; other words as stems, as written, and in parts.
+        """Return the tokens of a text: ideographs and their pairs; other words as stems, as written, and in parts.
 
-        Stop words of the language (by default English) are left out, except beside ideographs, if there are no other
-        words, and in English if they are in capitals.
+        Stop words of the language (English by default) are left out. They are kept beside ideographs, if there are no
+        other words, and, in English, if they are in capitals.
         """
         return self.tokens(text)
 
     def tokens(self, text: str, seen: Optional[set[str]] = None, parts: Optional[list[str]] = None) -> list[str]:
         """Return the tokens of a text.
 
-        seen: set to which words and short names are added, as they are in the folded text
-        parts: list to which the terms of parts of words are added; see `phrase_terms`
+        seen: set to which words and short names of the folded text are added
+        parts: list to which terms of parts of words are added, see `phrase_terms`
         """
         tokens, jieba = list[str](), self.jieba
         runs = list(self.runs(self.fold(text)))
@@ -254,11 +254,11 @@ class Analyser:
         return tokens or [run.text for run in runs]
 
     def phrase_terms(self, folded: str) -> list[tuple[str, ...]]:
-        """Return groups of terms: every text that has a folded phrase has at least one term of each group.
+        """Return groups of terms; a text with a folded phrase has at least one term of each group.
 
-        The characters beside a phrase can change the tokens of its words: `covid-19` has the token covid19, but
-        post-covid-19 does not. The letters and the numbers of a word are the same anywhere. If they are no tokens, as
-        in don't, 1,000 or a word of very many parts, texts have separate terms for them.
+        The tokens of a word depend on the characters beside it: covid-19 has the token covid19, but post-covid-19 has
+        not. So the groups have terms for runs of letters and runs of digits. If these are no tokens, as in don't, 1,000
+        or a word of very many parts, texts have separate terms for them.
         """
         groups = dict[tuple[str, ...], None]()
         for run in self.runs(folded):
@@ -276,7 +276,7 @@ class Analyser:
 
     @cached_property
     def table(self) -> dict[int, str]:
-        """Replacements of characters in a folded text that the options ask for, for `str.translate`."""
+        """Replacements of characters of a folded text by the options, for `str.translate`."""
         return {**(accents() if self.accents else {}), **(_simplified() if self.simplified else {})}
 
     @cached_property
@@ -284,12 +284,12 @@ class Analyser:
         return frozenset(self.fold(_STOP_WORDS.get(self.language or ENGLISH, "")).split())
 
     def fold(self, text: str) -> str:
-        """Fold a text: widths, cases, invisible characters and the differences that the options name are removed."""
+        """Fold a text: remove differences of width, case, invisible characters, and of the options."""
         folded = fold(text)
         return folded.translate(self.table) if self.table and not folded.isascii() else folded
 
     def has_word(self, text: str, word: str) -> bool:
-        """Return whether a text has a folded word as written; another word with the same stem does not count."""
+        """Return whether a text has a folded word as written, and not just its stem."""
         folded = self.fold(text)
         return word in folded and any(run.text == word for run in self.runs(folded))
 
@@ -311,7 +311,7 @@ class Analyser:
             before, beside, end = kind, last, start + len(text)
 
     def groups(self, run: CharacterRun) -> list[Token]:
-        """Return the pairs of units, or jieba's words, of a run that is not a word, located in the folded text."""
+        """Return the pairs of units, or jieba's words, of a run that is no word, located in the folded text."""
         units = run.words()
         pairs = [Token(first.text + second.text, first.start, second.end) for first, second in zip(units, units[1:])]
         if not self.jieba or run.kind != "i":
@@ -334,11 +334,11 @@ class Analyser:
         return frozenset(token.text for run in runs for token in self.groups(run))
 
     def weighed(self, query: str) -> Iterator[tuple[str, float]]:
-        """Yield the tokens of a query with their weights: 1 by default.
+        """Yield the tokens of a query with their weights, 1 by default.
 
-        Ideographs beside other ideographs weigh less, and so do stop words among other words (in English only in small
-        letters). In a query that is a name, such as 维生素A or PM2.5, the token of the name as written weighs more than
-        the tokens of its parts.
+        Ideographs beside other ideographs get a lower weight, and so do stop words among other words (in English only
+        in small letters). If the query is a name, such as 维生素A or PM2.5, the token of the whole name gets a higher
+        weight.
         """
         runs = list(self.runs(self.fold(query)))
         asks = (bool(self.language) or query.isascii()) and any(token not in self.stop_words for token in self(query))
@@ -391,7 +391,7 @@ def _among_words(runs: Sequence[CharacterRun], index: int) -> bool:
 
 
 def _whole_name(runs: Sequence[CharacterRun]) -> str:
-    """Return the token of the whole name if the query is one name with several tokens (PM2.5, 维生素A), else "".
+    """Return the token of the whole name if the query is a name of several tokens (PM2.5, 维生素A), else "".
 
     runs: all character runs of the folded query
     """
@@ -404,7 +404,7 @@ def _whole_name(runs: Sequence[CharacterRun]) -> str:
 
 @lru_cache(maxsize=1)
 def _simplified() -> dict[int, str]:
-    """Return the simplified character of each traditional character, by code point; neighbours are not considered."""
+    """Return the simplified character of each traditional character, by code point, in any context."""
     with package_for("the analyser's simplified", "opencc"):
         from opencc import OpenCC
     characters = [chr(code) for first, last in HAN for code in range(first, last + 1)]
@@ -432,7 +432,7 @@ def _units(text: str, shape: str) -> Union[str, list[str]]:
 
 def word_of(text: str, shape: str, language: str = ENGLISH) -> Word:
     """Tokenize a word of a folded text; `shape` has the class of each character."""
-    # A long word is hardly seen again, and the cache would hold it.
+    # Long words are not cached, because they hardly occur again.
     return _word(text, shape, language) if len(text) <= LONGEST else _word.__wrapped__(text, shape, language)
 
 
@@ -515,5 +515,5 @@ def stem_of(word: str, language: str = ENGLISH) -> str:
             f"{language.title()} words need snowballstemmer: pip install -U snowballstemmer (or take the tokenizer "
             "bigram)"
         ) from error
-    # A stemmer holds the word that it works on, so threads cannot share one.
+    # A stemmer stores its current word, so that threads cannot share a stemmer.
     return str(getattr(module, f"{language.title()}Stemmer")().stemWord(word))

@@ -27,7 +27,7 @@ _MOST_WORDS, _QUERY = 128, 1000  # words and code points of a query that are rea
 _MOST_HIGHLIGHTS, _MOST_OCCURRENCES = 100, 20  # highlights of a text; occurrences of a token in a text
 _LOOKED_AT = 20_000  # code points of a text that are searched
 _LETTER = "[^\\W_]"
-_BETWEEN = " \t\n\r-._'/&@+"  # what may stand between the words of one n-gram
+_BETWEEN = " \t\n\r-._'/&@+"  # characters that may separate the words of an n-gram
 
 
 _KINDS = np.zeros(sys.maxunicode + 1, np.uint8)  # by code point, see `_kinds_of`; 0 until the character occurs
@@ -36,7 +36,7 @@ _CLUSTERS = re.compile("[cx]m+|x|m+")  # characters that may fold to more or few
 
 
 class Highlight(NamedTuple):
-    """A part of a text, in code points, that shares words with the query.
+    """Part of a text, in code points, that shares words with the query.
 
     level: length in words of the shared n-gram, 1 to 3
     """
@@ -47,7 +47,7 @@ class Highlight(NamedTuple):
 
 
 class FoldedText:
-    """A folded text, and the position of each of its characters in the original text.
+    """Folded text, with the position of each of its characters in the original text.
 
     Only the first 20,000 code points of a text are folded.
 
@@ -75,7 +75,7 @@ class FoldedText:
 
     @cached_property
     def tokens(self) -> dict[str, list[tuple[int, int]]]:
-        """Start and end in `text` of each token of the analyser, except tokens of ideographs only."""
+        """Starts and ends in `text` of the analyser's tokens, by token, except tokens of ideographs only."""
         spans: dict[str, list[tuple[int, int]]] = {}
         before: Optional[Token] = None
         for run in self._analyser.runs(self.text):
@@ -99,10 +99,12 @@ class FoldedText:
 
 
 def _kinds_of(text: str) -> str:
-    """Return the class of each character in folding: c, x or m.
+    """Return how each character folds: m, x or c.
 
-    m (marks, ignored characters, voice marks of half-width kana, vowels and finals of hangul) may fold to one character
-    with the character before; x folds to several characters; c is any other.
+    m: may fold to one character together with the character before (marks, ignored characters, voice marks of
+        half-width kana, vowels and finals of hangul)
+    x: folds to several characters
+    c: folds to one character
     """
     kinds = _KINDS.take(code_points(text))
     if not kinds.all():
@@ -135,7 +137,7 @@ class SharedWords:
         self._grams = [{tuple(words[i : i + n]) for words in readings for i in range(len(words) - n + 1)}
                        for n in range(1, LEVELS + 1)]  # fmt: skip
         self._seen: dict[str, list[Token]] = {}  # cache: words of the query in each word of a text
-        # A single character, or a word such as "the", says little by itself, unless the query has no other words.
+        # Single characters and words such as "the" are not highlighted alone, unless the query has no other words.
         self._weak = self._query_words.difference(token for token, weight in analyser.weighed(query) if weight >= 1.0)
 
     def highlights(self, text: str) -> list[Highlight]:
@@ -160,7 +162,7 @@ class SharedWords:
         return [Highlight(*folded.span(highlight.start, highlight.end), highlight.level) for highlight in highlights]
 
     def _with_phrases(self, text: str, highlights: Sequence[Highlight]) -> list[Highlight]:
-        """Return the highlights of a folded text and of its phrases; a phrase replaces highlights that it overlaps."""
+        """Add highlights of phrases in a folded text; a phrase replaces highlights that it overlaps."""
         assert self._phrases is not None
         whole = list[Highlight]()
         for match in islice(self._phrases.finditer(text), _MOST_HIGHLIGHTS):
@@ -231,7 +233,7 @@ def occurrences_of(term: str, text: FoldedText) -> list[tuple[int, int]]:
     term: a token of any tokenizer; for a stem, the words with this stem are its occurrences
     """
     if all(shape == "i" * len(piece) for _, piece, shape in pieces(term)):
-        # With a mark behind it, an ideograph is another token.
+        # An ideograph with a mark is another token.
         whole = (span for span in occurrences(text.text, term) if is_whole(text.text, *span))
         spans = [*islice(whole, _MOST_OCCURRENCES)]
     elif (tokens := text.tokens.get(term)) is not None:

@@ -25,18 +25,18 @@ _MOST_TERMS = 64  # terms of a query that are looked for, the heaviest ones
 _SENTENCE_END = re.compile(r"[。！？!?；;\n]|\.(?=\s)")
 _IN_WORDS = np.array([chr(code).isalnum() for code in range(128)])
 _SPACE = re.compile(r"\s+")
-_LETTERS_A_TOKEN = 4  # in scripts with spaces; other scripts have about one token per character
+_LETTERS_A_TOKEN = 4  # letters per token in scripts with spaces; other scripts have about one character per token
 
 
 def characters_for(text: str, tokens: int) -> int:
-    """Return about how many code points of a text make `tokens` tokens, judged by the script at its beginning."""
+    """Estimate the number of code points that make `tokens` tokens, by the script of the text's beginning."""
     shape = shape_of(fold(text[:500]))
     dense = (shape.count(UNIT) + shape.count(UNSPACED)) / max(1, len(shape))
     return round(tokens * (_LETTERS_A_TOKEN - (_LETTERS_A_TOKEN - 1) * dense))
 
 
 def estimated_ends(texts: Sequence[str]) -> list[Integers]:
-    """Estimate the end of each token of each text by its script, in the form of `PairEncoder.token_ends`."""
+    """Estimate the ends of each text's tokens by its script; the result is like that of `PairEncoder.token_ends`."""
     sizes = [max(1, characters_for(text, 1)) for text in texts]
     return [np.minimum(np.arange(size, len(text) + size, size), len(text)) for size, text in zip(sizes, texts)]
 
@@ -44,15 +44,15 @@ def estimated_ends(texts: Sequence[str]) -> list[Integers]:
 def cut(
     text: str, ends: Integers, tokens: int, overlap: int = 0, count: Optional[Callable[[str], int]] = None
 ) -> list[Span]:
-    """Return the start and end, in code points, of passages of at most `tokens` tokens that cover a text.
+    """Return the starts and ends, in code points, of passages of at most `tokens` tokens that cover a text.
 
-    A passage ends with a sentence if one ends in its last two thirds, else between words. Without overlap, the last two
-    passages are about equally long. Only a passage of a single code point may have more tokens.
+    A passage ends with a sentence if a sentence ends in its last two thirds, else between words. Without overlap, the
+    last two passages are about equally long. Only a passage of a single code point may have more tokens.
 
-    ends: position in the text, in code points, where each token ends, `[tokens]`
+    ends: end of each token in the text, in code points, `[tokens]`
     overlap: maximum number of tokens at a passage's end that the next passage repeats, in whole sentences or words
-    count: called with a part of the text; returns how many tokens it has when it is tokenized alone. None: the tokens
-        of the whole text that end in the part are counted
+    count: called with a part of the text; returns its number of tokens when it is tokenized alone. None: count the
+        tokens of the whole text that end in the part
     """
 
     def counted(start: int, end: int) -> int:
@@ -61,9 +61,9 @@ def cut(
     def after(position: int) -> int:
         return int(np.searchsorted(ends, position, "right"))
 
-    spans, start, end = list[Span](), 0, 0  # where this passage begins, and the last one ended
+    spans, start, end = list[Span](), 0, 0  # start of this passage, and end of the last passage
     breaks = [[match.end() for match in pattern.finditer(text)] for pattern in (_SENTENCE_END, _SPACE)]
-    # Most code points that are tried. If parts of a token have many tokens, this keeps the work linear.
+    # Most code points of a tried passage, which keeps the work linear if parts of a token have many tokens.
     width = len(text)
     while (left := len(ends) - after(start)) > tokens or width < len(text) or counted(start, len(text)) > tokens:
         first, stop, excess = after(start), min(start + width, len(text)) + 1, 1
@@ -78,7 +78,7 @@ def cut(
                 width = 2 * (stop - start)
             excess = counted(start, stop) - tokens
             size = after(stop) - first - excess
-        if stop <= end:  # what the passage repeats leaves no room for more
+        if stop <= end:  # the overlap leaves no room for more
             start = end
             continue
         spans.append((start, stop))
@@ -95,13 +95,13 @@ def cut(
 
 
 def _last(breaks: Sequence[Sequence[int]], least: int, most: int) -> int:
-    """Return the last position above `least` and up to `most` of the first list that has one; 0 if none has."""
+    """Return the last position above `least` and up to `most` in the first list with such a position, else 0."""
     last = (positions[bisect_right(positions, most) - 1] for positions in breaks if bisect_right(positions, most))
     return next((position for position in last if position > least), 0)
 
 
 def _first(breaks: Sequence[Sequence[int]], least: int, before: int) -> int:
-    """Return the first position from `least` to below `before` of the first list that has one; 0 if none has."""
+    """Return the first position from `least` to below `before` in the first list with such a position, else 0."""
     starts = ((positions, bisect_left(positions, least)) for positions in breaks)
     first = (positions[number] for positions, number in starts if number < len(positions))
     return next((position for position in first if position < before), 0)
@@ -110,18 +110,18 @@ def _first(breaks: Sequence[Sequence[int]], least: int, before: int) -> int:
 def best_span(
     text: str, weights: Mapping[str, float], size: int, table: Mapping[int, str] = MappingProxyType({})
 ) -> Span:
-    """Return the start and end, in code points, of the span of about `size` code points with the heaviest words.
+    """Return the start and end of the span of about `size` code points with the heaviest words.
 
-    The span begins with a sentence if one begins nearby. In a text with none of the words, it is the text's beginning.
+    The span begins with a sentence if a sentence begins nearby. Without any of the words, it is the text's beginning.
 
-    weights: weights of words in lower case, which may be stems; a span counts each word once
+    weights: weights of words or stems in lower case; a span counts each word once
     table: replacements of characters in the words, as of `Analyser.table`
     """
     if len(text) <= size:
         return 0, len(text)
-    # Folding would move the characters and take thirty times as long.
+    # Folding would shift positions, and take thirty times as long.
     lowered = text[:_LOOKED_AT].lower().translate(table)
-    if len(lowered) != min(len(text), _LOOKED_AT):  # some characters have a small form of another length
+    if len(lowered) != min(len(text), _LOOKED_AT):  # some characters have a lower case of another length
         lowered = text[:_LOOKED_AT]
     terms = [term for term in sorted(weights, key=lambda term: -weights[term])[:_MOST_TERMS] if term]
     codes = np.frombuffer(lowered.encode("utf-32-le", "surrogatepass"), np.uint32)
@@ -140,9 +140,9 @@ def best_span(
 def _heaviest(
     terms: Sequence[str], positions: Sequence[Integers], weights: Mapping[str, float], length: int, size: float
 ) -> int:
-    """Return the first position of a term from which `size` code points of a text have the heaviest terms.
+    """Return the first position from which `size` code points of a text have the heaviest terms, each counted once.
 
-    positions: positions of each term, `[n]`, ascending. A term counts once per span
+    positions: positions of each term, `[n]`, ascending
     """
     candidates, sizes = np.concatenate(positions), [*map(len, positions)]
     gains = np.repeat([weights[term] for term in terms], sizes)
@@ -155,10 +155,10 @@ def _heaviest(
 
 
 def _positions(text: str, codes: NDArray[np.uint32], term: str, most: int) -> Integers:
-    """Return the positions of a term in a text in lower case, ascending; not those inside an ASCII word.
+    """Return the positions of a term in a text in lower case, ascending, without positions inside an ASCII word.
 
     codes: code points of the text
-    most: a term with more positions, such as "the", gets none, since it does not distinguish parts of the text
+    most: a term with more occurrences, such as "the", gets no positions, because it does not distinguish spans
     """
     if not 0 < text.count(term) <= most:
         return np.zeros(0, np.int64)

@@ -1,8 +1,6 @@
-"""Bounds of what a caller sends with a search: the server, `SearchEngine` and `Index` check it here, before any stage.
+"""Bounds of the parameters of a search, which the server, `SearchEngine` and `Index` check before any stage.
 
 check_parameters(Listing(top_k=10, sort=["-year"]), query="rice", facets=["year"])
-
-`parse_query` holds the phrases and exclusions of a query to the constants of this module.
 """
 
 from __future__ import annotations
@@ -17,7 +15,7 @@ from paddle_ranker.retrieval.listing import Listing
 from paddle_ranker.scoring.texts import require_count
 
 LONGEST_QUERY = 1000  # code points of a query that are read
-MOST_PARTS = 16  # phrases and exclusions of a query, each of which may read many documents
+MOST_PARTS = 16  # phrases and exclusions of a query; each of them may read many documents
 MOST_SHOWN = 1 << 13  # with more shown documents, a position drops those that are no longer in the list
 LEAST_COUNTS = {"top_k": 1, "offset": 0, "depth": 1, "rank_top": 0, "snippet": 1, "group_size": 1}
 _LONGEST_CURSOR = 4 * 2 * 8 * MOST_SHOWN // 3 + 24  # characters: 8 bytes each of 2 * MOST_SHOWN documents, in base64
@@ -42,7 +40,7 @@ def check_parameters(
 ) -> None:
     """Raise `ParameterError` for a parameter that is out of bounds, or that has no effect beside another one.
 
-    greatest: by name, the counts that an operator allows at most
+    greatest: greatest counts that an operator allows, by parameter
     """
     if query is not None and like is None and not query.strip():
         raise ParameterError("query", "is empty: say what to search for")
@@ -75,7 +73,7 @@ def check_parameters(
 
 
 def check_names(parameter: str, names: Sequence[str], fields: Sequence[str]) -> None:
-    """Raise `ParameterError` if a parameter names something that is not among the documents' `fields`."""
+    """Raise `ParameterError` if a parameter has a name that is not among the documents' fields."""
     refuse_text(names, parameter)
     allowed = {*fields}
     for name in names:

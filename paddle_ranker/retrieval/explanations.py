@@ -1,10 +1,10 @@
-"""Explain the scores of a search's documents: what each searcher, feature and signal added, and to which stage's score.
+"""Explain the scores of a search's documents: which searcher, feature or signal added how much, in which stage.
 
     explanation = Explanation(search, search.shown)
     explanation.signals(row, text, search.shared_words.highlights(text))
     # {"words": {"value": 2.1, "added": 0.4, "to": "fused", "terms": [...]}, "ranker": {...}}
 
-`Index.search` and `/v1/search` answer so with `explain`.
+`Index.search` and `/v1/search` answer with signals if `explain` is set.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from paddle_ranker.retrieval.fusion import TITLE, TITLE_MATCH
 from paddle_ranker.retrieval.manifest import WORDS
 from paddle_ranker.retrieval.search import FEATURES, Result, Search
 
-FUSED, RANKED, SORTED = "fused", "ranked", "sorted"  # stages, whose scores signals add to
+FUSED, RANKED, SORTED = "fused", "ranked", "sorted"  # stages to whose scores signals add
 _MOST_TERMS = 32  # terms in the explanation of a document
 
 
@@ -43,8 +43,8 @@ class Explanation:
     def signals(self, row: int, text: str, highlights: Sequence[Highlight]) -> Optional[dict[str, dict[str, object]]]:
         """Return a document's signals by name, JSON-ready; None if it was sorted and has no word of the query.
 
-        A signal has its `value`, the summand that it `added`, and in `to` the stage whose score got this summand;
-        `words` has the `terms`, too.
+        A signal has a `value`, the summand that it `added`, and in `to` the stage of this summand; the signal `words`
+        also has `terms`.
 
         text: the beginning of the document's text, in which terms are looked for
         highlights: parts of `text` with words of the query
@@ -55,7 +55,7 @@ class Explanation:
         if self._parts is None or self._shares is None:
             if terms is None:
                 return None
-            # In a sorted search, the words' part of a score that does not count.
+            # A sorted search has no scores, but words would have added these summands.
             explained = _terms(terms, folded, self._stands_for)
             return {WORDS: {"value": sum(terms.values()), "added": 0.0, "to": SORTED, "terms": explained}}
         by_feature = search.by_feature.get(row)
@@ -78,7 +78,7 @@ def explained_results(search: Search) -> list[Result]:
 
 
 def _signals(search: Search, row: int, parts: Floats, share: float) -> dict[str, dict[str, object]]:
-    """Return, by searcher or signal, its value for a candidate and its summand of the fused or the final score.
+    """Return, by searcher or signal, the value for a candidate, and the summand of the fused or the final score.
 
     row: the candidate's index
     parts: contribution of each searcher to the fused score, `[searchers]`

@@ -1,4 +1,4 @@
-"""faiss indexes of a segment's vectors, in a file beside these: they find candidates, which are then scored exactly.
+"""faiss indexes of a segment's vectors, which find candidates; the stored vectors then score the candidates.
 
 hnsw, hnsw_sq8: a graph (Malkov and Yashunin 2016) over the vectors, or over 8 bits a component
 ivf_sq8, ivf_pq: lists of vectors around centres, in 8 bits a component, or in a byte for every 4 components
@@ -27,16 +27,16 @@ from paddle_ranker.retrieval.top_k import NOT_FOUND
 
 FILE = "vectors.faiss"
 LEAST = 1024  # vectors of a smaller segment are searched exactly
-_LEAST_PQ = 39 * 256  # least vectors from which 256 centres can be learned
+_LEAST_PQ = 39 * 256  # least number of vectors from which 256 centres can be learned
 _LEARNED_PQ = 64  # most vectors per centre from which centres are learned
 _AT_ONCE = 1 << 15  # vectors that are added at a time
 _LEARNED_FROM = 1 << 16  # most vectors that centres and ranges are learned from
-# Candidates that are scored exactly, per wanted row: more for coarser codes.
+# Candidates per wanted row that the stored vectors score; coarser codes need more.
 _CANDIDATES = {"hnsw": 1, "hnsw_sq8": 2, "ivf_sq8": 2, "ivf_pq": 30, "sq8": 2}
-# nprobe starts at the first number, and doubles until this many sample queries reach this recall.
+# nprobe starts at `_LEAST_PROBED`, and doubles until `_MEASURED_BY` sample queries reach `_MEASURED_RECALL`.
 _LEAST_PROBED, _MEASURED_BY, _MEASURED_RECALL = 8, 256, 0.95
 _FAISS = {"hnsw": "HNSWFlat", "hnsw_sq8": "HNSWSQ", "ivf_sq8": "IVFScalar", "ivf_pq": "IVFPQ", "sq8": "ScalarQ"}
-_GRAPH_COSTS = 200  # visiting a node of a graph takes as long as comparing this many codes
+_GRAPH_COSTS = 200  # a visit of a graph's node takes as long as this many comparisons of codes
 _WIDER = 4  # factor by which ef or nprobe grows if a search is repeated
 # Least `_support` of the best ten rows: below it, recall@10 was 0.4 to 0.9, above it 0.95 to 0.99 (vectors of titles'
 # bigrams, of English texts among them, random ones).
@@ -45,7 +45,7 @@ _SUPPORT, _LOOKED_AT = 6.0, 10
 
 def load_faiss() -> ModuleType:
     """Return the module faiss; raises `DependencyError` if it is not installed."""
-    logging.getLogger("faiss.loader").setLevel(logging.WARNING)  # it says which of its builds it tries
+    logging.getLogger("faiss.loader").setLevel(logging.WARNING)  # its info messages list the builds that it tries
     try:
         return importlib.import_module("faiss")
     except ImportError as error:
@@ -57,7 +57,7 @@ def load_faiss() -> ModuleType:
 def write_index(info: VectorsInfo, target: Path, stored: StoredVectors, begin: Optional[Path] = None) -> None:
     """Write the faiss index of vectors into a new file; do nothing for fewer vectors than `least_of`.
 
-    begin: file of an index of the first vectors in `stored`, whose graph is extended; None: begin with an empty index
+    begin: file of an index of the first vectors in `stored`, whose graph is extended; None: start with an empty index
     """
     if len(stored) < least_of(info):
         return
@@ -132,7 +132,7 @@ class FaissSegment:
         try:
             self._index = self._faiss.read_index(str(file), self._faiss.IO_FLAG_MMAP_IFC)
         except RuntimeError as error:
-            os.stat(file)  # raises FileNotFoundError where a writer has deleted it meanwhile
+            os.stat(file)  # raises FileNotFoundError if a writer has deleted the file meanwhile
             raise CheckpointError(
                 f"{file}: damaged ({brief(str(error))}); copy the index again, or build it anew"
             ) from error
@@ -143,7 +143,7 @@ class FaissSegment:
             graph = self._index.hnsw
             self._codes = self._faiss.downcast_index(self._index.storage)
             links, neighbours = graph.offsets, graph.neighbors
-            # Memory of faiss: where the neighbours of each entry begin, and all neighbours.
+            # Views of faiss's memory: the start of each entry's neighbours, and all neighbours.
             self._links: Integers = self._faiss.rev_swig_ptr(links.data(), links.size()).view(np.int64)
             self._neighbours: Integers = self._faiss.rev_swig_ptr(neighbours.data(), neighbours.size())
             self._of_entry = np.arange(graph.nb_neighbors(0))
@@ -178,8 +178,8 @@ class FaissSegment:
     ) -> Integers:
         """Return `wanted` candidates of each query from the lists whose centres are nearest to the query.
 
-        nprobe was measured by the index's own vectors. A query may be unlike these, and a mask may leave only vectors
-        far from the query. So nprobe is raised until the `k` best rows, judged by their codes, stay the same.
+        nprobe was measured with vectors of the index. A query may be unlike them, and a mask may leave only vectors far
+        from the query. So nprobe is raised until the `k` best rows by their codes stay the same.
         """
         count, lists = int(self._index.ntotal), int(self._index.nlist)
         probed, selected = min(lists, (breadth or int(self._index.nprobe)) * count // allowed), self._selected(mask)
@@ -220,7 +220,7 @@ class FaissSegment:
         if is_done.all():
             return kept
         rows, left, best = kept, np.flatnonzero(~is_done), kept[:, : min(k, _LOOKED_AT)]
-        # If hardly any of the nearest rows is allowed, the next ones may not be, either: compare all codes at once.
+        # If hardly any of the nearest rows are allowed, the next rows may not be, either, so all codes are compared.
         by_codes = ~is_done & (counts * _WIDER < k)
         left = left[~by_codes[left]]
         while len(left) and (ef := ef * _WIDER) <= most:
@@ -261,7 +261,7 @@ class FaissSegment:
         best: the best of these rows, `[queries, supported]`
         """
         marks = getattr(self._threads, "marks", None)
-        if marks is None:  # a thread's marks of all rows, and of -1: a graph has it where a row has fewer neighbours
+        if marks is None:  # marks of all rows, and of -1, which stands for missing neighbours in a graph
             marks = self._threads.marks = np.zeros(int(self._index.ntotal) + 1, bool)
         means = np.empty(len(near))
         for number, (row, best_of_query) in enumerate(zip(near, np.maximum(best, 0))):

@@ -1,10 +1,10 @@
-"""Floors of vectors: a vector searcher's floor is the score that even queries without an answer reach.
+"""Floors of vector searchers: the scores that their best documents reach for queries without an answer.
 
-If no vector searcher is above its floor, and no document has the query's words that matter, a search says that no
-document is close to the query.
+A search reports that no document is close to the query if no vector searcher is above its floor, and no document has
+the query's important words.
 
-Floors are measured with made-up queries, of pieces of unrelated documents. A searcher's floor is the 95th percentile of
-the scores that its best documents have for these queries.
+Floors are measured with made-up queries from pieces of unrelated documents. A searcher's floor is the 95th percentile
+of the scores of its best documents for these queries.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from paddle_ranker.retrieval.manifest import Floors, IndexInfo
 from paddle_ranker.retrieval.snapshot import LocalSnapshot
 from paddle_ranker.unicode.characters import UNIT, UNSPACED, fold
 
-FEWEST = 100  # documents, below which chance cannot be told from an answer
+FEWEST = 100  # with fewer documents, chance cannot be distinguished from an answer
 _QUERIES, _QUANTILE, _SEED = 200, 0.95, 1000
-_AT_ONCE = 20  # queries between two steps of the progress
-_PIECES = 3, 7  # least and most pieces of a query, of as many documents
+_AT_ONCE = 20  # queries between two steps of the progress bar
+_PIECES = 3, 7  # least and most pieces of a query, each from another document
 _UNSPACED_PIECE = 2  # characters of a piece in a script without spaces
 _GROWTH = 2  # floors are measured again when the index has this many times the documents
 

@@ -1,4 +1,4 @@
-"""Find texts that are nearly the same, such as the descriptions of one program's variants.
+"""Find nearly equal texts, such as descriptions of a program's variants.
 
 leaders(sketches_of(texts))    # [0, 1, 0]: the third text is nearly the first
 """
@@ -16,8 +16,8 @@ from paddle_ranker.retrieval.turns import check
 from paddle_ranker.unicode.characters import fold
 
 CONTENT = "content"  # `group_by` this name groups near duplicates, unless the index has a field of this name
-RESEMBLANCE = 0.8  # two texts of at least this resemblance are near duplicates
-CHARACTERS = 2000  # Texts are compared by their beginnings of this length.
+RESEMBLANCE = 0.8  # least resemblance of near duplicates
+CHARACTERS = 2000  # texts are compared by beginnings of this length
 _SHINGLE, _BINS, _LANES = 5, 256, 8
 _EMPTY = np.uint16(0xFFFF)
 _WORDS = re.compile(r"\w+")  # only drops punctuation: the terms of an analyser would be no sequence of characters
@@ -52,9 +52,9 @@ def sketches_of(texts: Sequence[str]) -> Sketches:
 def leaders(sketches: Sketches) -> list[int]:
     """Return, for each text, the index of the first text that it nearly equals, or its own index if there is none.
 
-    A text is compared only with texts that equal no earlier one, so a chain of small differences is not one group. The
-    resemblance of two texts, the share of their shingles that both have, is estimated by the share of equal bins among
-    those that are not empty in both. The estimate's standard error is 0.03 for long texts, and less for short texts.
+    A text is compared only with texts that equal no earlier text, so that a chain of small differences is no group. The
+    resemblance of two texts is the share of their shingles that both have. It is estimated by the share of equal bins
+    among the bins that are not empty in both texts; the standard error is at most 0.03.
     """
     kept, numbers, leading = np.empty_like(sketches), list[int](), list[int]()
     for number, sketch in enumerate(sketches):

@@ -1,11 +1,11 @@
-"""Search a collection: by words, by vectors, by both, and then by a ranker. Python, commands and servers search so.
+"""Search engine of a collection, for Python, commands and servers: by words, by vectors, and then by a ranker.
 
 engine = SearchEngine.open("index", ranker="checkpoint/best")
 for result in engine.search("query", top_k=10):
     print(result.title, result.text, result.searchers["words"].rank, result.probability)
 
 `run_searches` runs the stages of `Search` in order, for many searches at once. It gets vectors and scores from
-`SearchModels`: that of `SearchEngine` computes them, that of servers puts the texts into the server's queues.
+`SearchModels`: those of `SearchEngine` compute them, those of a server put the texts into the server's queues.
 """
 
 from __future__ import annotations
@@ -63,8 +63,8 @@ class SearchEngine(Closable, Generic[C]):
         collection: the open index, or a `RemoteCollection` of shards elsewhere.
         settings: how the index is searched.
         query_vectors: called with queries; returns their vectors, `[n, size]`, for the searcher `vectors` (default: the
-            index's own tower computes them).
-        ranker: orders the first results; None: they stay in the fusion's order.
+            index's own tower).
+        ranker: orders the first results; None: keep the fused order.
 
     Raises `UsageError` for a searcher that the index lacks, and for weights that are not valid.
     """
@@ -101,9 +101,9 @@ class SearchEngine(Closable, Generic[C]):
     ) -> SearchEngine[Collection]:
         """Open an index folder, and the towers in it.
 
-        folder: an index folder, or several, which are searched as one: see `open_shards`
+        folder: an index folder, or several folders that are searched as one index, see `open_shards`
         settings: how the index is searched
-        ranker: an open ranker, or the folder of one, which is opened on the device of `options`
+        ranker: an open ranker, or the folder of a ranker, which is opened on the device of `options`
         options: how the towers are opened
         batch_size: texts of full length that are computed at once
         write: whether documents may be added and removed
@@ -127,7 +127,7 @@ class SearchEngine(Closable, Generic[C]):
         self.collection.close()
 
     def add(self, documents: Iterable[Document]) -> Added:
-        """Add documents, or replace those of the same id; see `CollectionWriter.add`."""
+        """Add documents, or replace documents of the same ids; see `CollectionWriter.add`."""
         refuse_text(documents, "documents", Document)
         return self.collection.writer.add(documents)
 
@@ -148,14 +148,14 @@ class SearchEngine(Closable, Generic[C]):
     ) -> list[Result]:
         """Return up to `top_k` documents, best first.
 
-        where: a `Filter` on the documents' fields, or conditions: "year>=2020 and lang=zh", a list of them, or
+        where: filter on the documents' fields: a `Filter`, "year>=2020 and lang=zh", a list of such conditions, or
             {"year": {"gte": 2020}, "lang": "zh"}
-        fusion: in place of the settings' fusion: "rrf", "weighted", or a file of learned weights
-        group_by: a field: only the best candidate with each of its values is returned; or "content": the best of each
-            group of nearly equal texts, which lists the others in `Result.similar`
-        sort: fields that order all matching documents in place of scores; ["-year"] for the highest first
-        like: an example that results should be like: the id of a document, or a file (its `Path` or bytes); the query
-            may then be ""
+        fusion: "rrf", "weighted", or a file of learned weights (default: the settings' fusion)
+        group_by: field by which results are grouped, so that only the best document of each value is returned; or
+            "content" for groups of nearly equal texts, whose other documents are in `Result.similar`
+        sort: fields that order all matching documents instead of scores; ["-year"] for the highest first
+        like: example that results should resemble: the id of a document, or a file (its `Path` or bytes); the query may
+            then be ""
 
         Raises `UsageError` for arguments that are not valid.
         """
@@ -170,7 +170,7 @@ class SearchEngine(Closable, Generic[C]):
         group_by: Optional[str] = None,
         sort: Sequence[str] = (),
     ) -> list[list[Result]]:
-        """Search for many queries as `search` does, in shared batches; return one list of results per query."""
+        """Search for many queries as `search` does, in shared batches; return a list of results per query."""
         refuse_text(queries, "queries")
         return [search.results() for search in self.run(queries, top_k, where, fusion, group_by, sort)]
 
@@ -184,7 +184,7 @@ class SearchEngine(Closable, Generic[C]):
         sort: Sequence[str] = (),
         like: Union[str, Path, bytes, None] = None,
     ) -> list[Search]:
-        """Search as `search_many` does; return the finished `Search` of each query, with the results of its stages."""
+        """Search as `search_many` does; return the finished `Search` of each query."""
         refuse_text(queries, "queries")
         refuse_text(sort, "sort")
         queries = list_texts(queries, "queries")
@@ -229,7 +229,7 @@ class SearchModels(Protocol):
         ...
 
     def query_read(self, field: str, text: str) -> Optional[int]:
-        """Return how many code points of a query a vector field's tower reads; None if all, or if that is not known."""
+        """Return how many code points of a query a vector field's tower reads; None if all, or if unknown."""
         ...
 
     def logits(self, searches: Sequence[Search], texts: Sequence[Sequence[str]]) -> list[Floats]:
@@ -240,12 +240,12 @@ class SearchModels(Protocol):
         ...
 
     def ranked_late(self, search: Search, error: TooLate) -> None:
-        """Record that a search could not be ranked in time and keeps its fused order; or raise `error`."""
+        """Record that a search keeps its fused order, because ranking would be too late; or raise the error."""
         ...
 
 
 class _Models:
-    """Models of a `SearchEngine`. Each call computes at once, in the calling thread; other searches run meanwhile."""
+    """Models of a `SearchEngine`, which compute in the calling thread while other searches run."""
 
     rank_until = math.inf
 
@@ -304,9 +304,9 @@ class _Models:
 def run_searches(now: Snapshot, begin: Callable[[Snapshot], list[Search]], models: SearchModels) -> list[Search]:
     """Run the stages of searches in order; return the finished searches.
 
-    now: a snapshot to search
-    begin: called with a snapshot; returns searches of it that differ only in their queries. If shards changed
-        meanwhile, it is called again with a new snapshot
+    now: snapshot to search
+    begin: called with a snapshot; returns searches of it that differ only in their queries. Called again with a new
+        snapshot if shards have changed
     """
     while True:
         try:
@@ -362,7 +362,7 @@ def _find(searches: Sequence[Search], models: SearchModels) -> None:
     for name in first.like_vectors:
         examples = np.concatenate([search.like_vectors[name] for search in searches])
         lookups[name] = _begin_lookups(searches, name, examples)
-    # Towers in a queue compute vectors meanwhile; shards elsewhere are all asked before one is waited for.
+    # Towers in a queue compute vectors meanwhile; all shards elsewhere are called before the first is waited for.
     hits = {} if all(future.done() for future in vectors.values()) else _looked_up(searches, lookups)
     for name, future in vectors.items():
         with _timed(searches, "encode"):
@@ -395,7 +395,7 @@ def _rank(searches: Sequence[Search], models: SearchModels) -> None:
 def _begin_lookups(
     searches: Sequence[Search], searcher: str, vectors: Optional[Vectors]
 ) -> list[Callable[[], list[Hits]]]:
-    """Begin to search by a searcher: one call for all searches, or one for each if any has phrases or exclusions."""
+    """Begin to search by a searcher, in one call for all searches, or in one each if any has phrases or exclusions."""
     queries: Union[Sequence[AnyQuery], Vectors]
     if vectors is not None:
         queries = vectors
@@ -419,7 +419,7 @@ def _looked_up(
 
 @contextmanager
 def _timed(searches: Sequence[Search], stage: str) -> Iterator[None]:
-    """Add the milliseconds that the block takes to `took` of these searches, under a stage's name."""
+    """Add the milliseconds of the block to a stage in `took` of the searches."""
     began = time.monotonic()
     yield
     for search in searches:

@@ -44,14 +44,14 @@ def split_for(states: RankerStates, opened: ScoringRanker, batch_size: int) -> S
 
 
 def is_made_by(states: RankerStates, ranker: StatesInfo) -> bool:
-    """Return whether an index's stored states were made by this ranker."""
+    """Return whether a ranker computed an index's stored states."""
     return (states.ranker, states.layers, states.width) == (ranker.ranker, ranker.layers, ranker.width)
 
 
 def stored_candidates(
     split: SplitRanker, now: Snapshot, query: str, whole: Mapping[int, str]
 ) -> Optional[StoredCandidates]:
-    """Read the stored states of a search's candidates; None if no candidate has states that leave room for the query.
+    """Read the stored states of a search's candidates; return None if no states leave room for the query.
 
     split: the parts of the ranker
     now: the snapshot that is searched
@@ -65,13 +65,13 @@ def stored_candidates(
 
 
 class StoredScorer:
-    """Scorer of a search's candidates: from stored states if a candidate has them, else from its text."""
+    """Scorer of a search's candidates, which reads stored states if a candidate has them, else its text."""
 
     def __init__(self, ranker: Ranker, split: SplitRanker):
         self._ranker, self._split = ranker, split
 
     def logits(self, now: Snapshot, query: str, texts: Sequence[str], whole: Mapping[int, str]) -> Floats:
-        """Return the logits of candidates' texts, `[n]` float64; `now` and `whole` as of `stored_candidates`."""
+        """Return the logits of candidates' texts, `[n]` float64; for `now` and `whole` see `stored_candidates`."""
         refuse_text(texts, "texts")
         logits, is_left = np.empty(len(texts)), np.ones(len(texts), bool)
         stored = stored_candidates(self._split, now, query, whole)
@@ -85,9 +85,9 @@ class StoredScorer:
 
 
 def stored_scorer(collection: Searchable, ranker: Ranker) -> Optional[StoredScorer]:
-    """Return the scorer by an index's stored states; None if the index has none.
+    """Return the scorer by an index's stored states; None if there are none, or if the ranker cannot use them.
 
-    Also returns None if the ranker cannot use the states; the reason is then logged.
+    Logs the reason why the ranker cannot use the states.
     """
     states = collection.info.states
     if states is None:

@@ -1,4 +1,4 @@
-"""Copies of towers in an index folder, which make the vectors of its documents and queries."""
+"""Copies of towers in an index folder, which compute the vectors of documents and queries."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ MANY_TEXTS = 500  # exporting a tower is worth its time from this number of text
 
 
 class Copied(NamedTuple):
-    """A copied tower; `size` is the number of components of its vectors."""
+    """Copied tower, with the number of components of its vectors."""
 
     copy: TowerCopy
     size: int
@@ -82,7 +82,7 @@ def copy_field_tower(field: Field, source: Union[str, Path], index: Path) -> Cop
 
 
 def note_export(source: str, device: str, then: str) -> None:
-    """Log how to export a tower, which is then faster; do nothing on a GPU, and for what `export` does not take.
+    """Log how to export a tower, so that it is faster on a CPU; do nothing on a GPU, or if it cannot be exported.
 
     then: the command that uses the exported tower
     """
@@ -104,7 +104,7 @@ def _folder_of(source: Union[str, Path]) -> Path:
 
 
 def _encoder_settings(folder: Path) -> Optional[TowerInfo]:
-    """Return the tower settings of an encoder's folder, to write into its copy; None for the folder of a tower."""
+    """Return the tower settings to write into the copy of an encoder; None for the folder of a tower."""
     from paddle_ranker.model.tower_network import read_tower
 
     model = identify(folder)
@@ -115,7 +115,7 @@ def _encoder_settings(folder: Path) -> Optional[TowerInfo]:
 
 
 def require_tower(collection: Collection, tower: Optional[str]) -> None:
-    """Raise `UsageError` if `tower` names another tower than the index's own; do nothing for None."""
+    """Raise `UsageError` unless `tower` is None or names the index's own tower."""
     if tower is None:
         return
     tower_copy, digest = collection.info.tower, content_digest(_folder_of(tower))

@@ -1,4 +1,4 @@
-"""Search the vectors of a collection: all of them, or candidates that approximate indexes of its segments find."""
+"""Search the vectors of a collection exactly, or among the candidates of approximate indexes."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def search_method(info: IndexInfo, by: str, ef: Optional[int] = None, nprobe: Op
 class IndexedPart(NamedTuple):
     """Vectors of a part of a collection, with their approximate index.
 
-    candidates: finds candidates; None: every vector is compared
+    candidates: the approximate index; None: every vector is compared
     """
 
     part: VectorPart
@@ -47,7 +47,7 @@ def index_writers(info: IndexInfo) -> dict[str, WriteIndex]:
 
 
 def searched_exactly(info: VectorsInfo, counts: Sequence[int]) -> str:
-    """Return a message that says how many vectors are searched exactly, as their segments are too small for an index.
+    """Return a message about vectors that are searched exactly, because their segments are too small for an index.
 
     Returns "" if all vectors are in faiss indexes.
 
@@ -103,7 +103,7 @@ def search_vectors(
             rows, products = nearest(part.vectors, queries, k, mask)
         else:
             products = products_of(part.vectors, rows, queries)
-            # A filter can cut a graph to pieces.
+            # If an index finds too few vectors, as with some filters of a graph, all vectors are compared.
             short = np.flatnonzero((rows != NOT_FOUND).sum(axis=1) < min(k, part.count(mask)))
             if len(short):
                 numbers, scores = nearest(part.vectors, queries[short], k, mask)

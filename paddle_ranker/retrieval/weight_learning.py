@@ -25,7 +25,7 @@ from paddle_ranker.retrieval.schema import MOST_WEIGHT
 _FACTORS = np.array([1.0, 0.125, 0.25, 0.5, 2.0, 4.0, 8.0])  # tried factors of a field's weight
 _TITLES = np.array([1.0, 0.5, 0.25, 0.125, 0.0])  # tried values of `Fusion.title`
 _SWEEPS = 2  # most passes over all fields
-_UNJUDGED = 0.3  # weight of a document that nobody judged, which is probably not relevant
+_UNJUDGED = 0.3  # weight of a document that nobody judged, and that is probably not relevant
 _MOST_TRIED, _MOST_STEPS = 100, 20  # tried sets of weights; a weight is a multiple of 1/20, or of a larger step
 
 
@@ -38,7 +38,7 @@ class JudgedList:
     inputs: the scores that are weighted, `[candidates, inputs] float64`
     labels: `[candidates] float64`, 0 for a document that nobody judged
     titled: `[candidates] bool`, whether the document's whole title is the query; None: no document has such a title
-    judged: `[candidates] bool`, whether somebody judged the document; None: all are judged
+    judged: `[candidates] bool`, whether somebody judged the document; None: all documents are judged
     """
 
     query: str
@@ -62,7 +62,7 @@ class Learned:
 
     @property
     def is_equal(self) -> bool:
-        """Whether all weights are equal, since no others are significantly better."""
+        """Whether all weights are equal, because no other weights are significantly better."""
         return len(set(self.weights.values())) == 1
 
 
@@ -70,8 +70,8 @@ def learn_weights(lists: Sequence[JudgedList], searchers: Sequence[str], folds: 
     """Learn the weights, which add up to 1, of searchers' normalised scores.
 
     The loss is the mean logarithm of relevant documents' ranks, which rewards the first ranks as well as recall. A few
-    dozen queries estimate this loss only roughly. So the weights nearest to equal ones are taken among all weights
-    whose loss is within one standard error (of the difference, over queries) of the least loss. The weights stay equal
+    dozen queries estimate this loss only roughly. So, among all weights whose loss is within one standard error (of the
+    difference, over queries) of the least loss, the weights nearest to equal weights are taken. The weights stay equal
     unless others are better beyond chance, by a test that at most one in fifty sets of uninformative queries would
     pass.
 
@@ -121,8 +121,9 @@ def learn_fields(
 ) -> tuple[tuple[float, ...], list[tuple[float, ...]]]:
     """Learn the weights of searched fields.
 
-    One field's weight at a time is multiplied by a factor. It stays as it is, unless some factor lowers the loss by
-    more than chance; of the factors with about the lowest loss, the one nearest to 1 is taken. See `learn_weights`.
+    The fields' weights are multiplied by a factor, one field after the other. A weight changes only if some factor
+    lowers the loss by more than chance; the factor is then the nearest to 1 among those with about the lowest loss. See
+    `learn_weights`.
 
     start: the weights to begin with
     losses_of: called with weights; returns the loss of each query, `[count]`, as of `rank_loss`
@@ -238,9 +239,9 @@ def learn_recall_weight(
 ) -> Learned:
     """Learn the weights of the fused score and of further signals; the ranker's logit has the weight 1.
 
-    Every set of signals is evaluated on held-out folds by the loss of `learn_weights`. The smallest set that is about
-    as good as the best set is taken; no signal is taken unless some set is better beyond chance. Raises `DataError` as
-    `learn_weights` does, and if the logit gets a negative weight.
+    Every set of signals is evaluated on held-out folds by the loss of `learn_weights`. If some set is better beyond
+    chance, the smallest set that is about as good as the best set is taken; otherwise no signal is. Raises `DataError`
+    as `learn_weights` does, and if the logit gets a negative weight.
 
     lists: candidates. The columns of `inputs` are the logit, the share (see `Fusion.shares`), the searchers' normalised
         scores if `fused` is given, and further signals

@@ -1,7 +1,6 @@
-"""BM25: its formula, the statistics that it needs, and a scorer of pairs.
+"""BM25: its formula, its statistics, and a scorer of pairs.
 
-All code that scores by BM25 uses `idf`, `length_norm` and `saturated`: the class `BM25`, `WordSearcher`, which searches
-a collection, and `lexical.graph.lexical_features`, which rankers compute from token ids.
+`BM25`, `WordSearcher` and `lexical.graph.lexical_features` share the formula: `idf`, `length_norm` and `saturated`.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ def idf(frequency: ArrayLike, size: int) -> NDArray[np.float64]:
     return np.asarray(np.log1p((size - count + 0.5) / (count + 0.5)))
 
 
-# No defaults: Paddle's conversion to a static graph evaluates them without this module's names.
+# Without defaults, because Paddle's conversion to a static graph evaluates them without this module's names.
 def length_norm(length: Any, average: Any, b: float) -> Any:
     """Return texts' normalised lengths, 1 for a text of average length; takes numbers, arrays or tensors."""
     return 1.0 - b + b * length / average
@@ -46,7 +45,7 @@ def saturated(frequency: Any, norm: Any, k1: float) -> Any:
 
 
 class WordStatistics:
-    """Statistics of a collection for BM25 and the features.
+    """Statistics of titles for BM25 and for lexical features.
 
     Attributes:
         frequency: number of titles with each token.
@@ -67,7 +66,7 @@ class WordStatistics:
         self._unseen = float(idf(0, self.size))
 
     def idf(self, token: str) -> float:
-        """Return the inverse document frequency of a token; an unknown token counts as occurring in no title."""
+        """Return the inverse document frequency of a token; no title has an unknown token."""
         return self._idf.get(token, self._unseen)
 
 
@@ -75,7 +74,7 @@ class BM25:
     """Scorer of pairs by Okapi BM25 (Robertson and Zaragoza 2009), a baseline that needs no labels.
 
     tokenizer: "jieba" for words, "bigram" for pairs of neighbouring characters, "standard" for words of any script
-    normalised: divide by the score of a title equal to the query, so that scores of different queries are comparable
+    normalised: whether scores are divided by that of a title equal to the query, so that queries are comparable
     """
 
     def __init__(self, tokenizer: str = "jieba", normalised: bool = True) -> None:
@@ -89,9 +88,9 @@ class BM25:
         self.statistics = WordStatistics(self.tokenize(title) for title in dict.fromkeys(titles))
 
     def score(self, queries: Sequence[str], titles: Sequence[str]) -> NDArray[np.float64]:
-        """Return one score per pair, `[pairs] float64`, at least 0; if normalised, a title equal to the query has 1.
+        """Return one score per pair, `[pairs] float64`, at least 0; if normalised, 1 for a title equal to the query.
 
-        Raises `DataError` before `fit`, or after it without titles.
+        Raises `DataError` before `fit`, and after `fit` without titles.
         """
         refuse_text(queries, "queries")
         refuse_text(titles, "titles")
@@ -122,12 +121,12 @@ def text_statistics(
 ) -> tuple[NDArray[np.float32], float]:
     """Return the idf of each token of a vocabulary, `[vocab_size]` float32, and the mean length of encoded texts.
 
-    Both are computed over the distinct texts. Ids of `never_match` have idf 0 and do not count in the length, which is
-    in tokens and at least 1. Raises `DataError` if there are no texts.
+    Equal texts count once. Ids of `never_match` have idf 0 and do not count in the length, which is at least 1. Raises
+    `DataError` without texts.
 
     texts: ids of each text, `[tokens]`
-    text_ids: `[vocab_size]`, replaces each token by the token that it counts as, before counting (`never_match` is
-        checked after that); the idf of a replaced token has no meaning. None: no token is replaced
+    text_ids: id as which each id counts, `[vocab_size]`, also for `never_match`; the idf of other ids has no meaning.
+        None: each id counts as itself
     """
     frequency, total, seen = np.zeros(vocab_size, dtype=np.int64), 0, set()
     excluded = np.zeros(vocab_size, dtype=bool)

@@ -1,6 +1,6 @@
-"""Features of how a query's words occur in texts: 24 of a pair, and those of a list's texts by the index's words.
+"""Features of a query's words in texts: 24 features of a pair, and features of the texts of a list.
 
-The logistic regression on the 24 is a baseline: a ranker that does not beat it has learned nothing useful.
+The logistic regression on the 24 features is a baseline: a ranker that does not beat it has learned nothing useful.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ FEATURES = (
 )
 LIST_FEATURES = (
     "coverage",  # share of the weight of the query's tokens that the text has
-    "coverage_pairs",  # the same of tokens with more than one character
+    "coverage_pairs",  # the same for tokens with more than one character
     "coverage_letters",  # share of the query's distinct letters and digits that the text has
     "longest_run",
     "whole_query",
@@ -65,7 +65,7 @@ LIST_FEATURES = (
     "text_asks",
     "text_breaks",
     "likeness",  # mean Jaccard similarity to the list's other texts
-    "likeness_first",  # the same to the first ten of them
+    "likeness_first",  # the same for the first ten texts
 )
 _FIRST = 10  # texts of `likeness_first`
 _NUMBER = re.compile(r"\d+(?:\.\d+)?")
@@ -73,7 +73,7 @@ _LATIN = re.compile(r"[a-z]+")
 
 
 class _Characters:
-    """A text in the forms in which its characters are compared."""
+    """Forms of a text by which its characters are compared."""
 
     def __init__(self, text: str) -> None:
         self.plain = normalise(text)
@@ -98,7 +98,7 @@ class _Characters:
 
 
 class _TextForms(NamedTuple):
-    """A text in all the forms from which the features of a pair are computed."""
+    """Forms of a text from which the features of a pair are computed."""
 
     words: list[str]
     bigrams: list[str]
@@ -106,7 +106,7 @@ class _TextForms(NamedTuple):
 
 
 class LexicalFeatures:
-    """Extractor of the features of pairs; it learns idf from a collection of titles."""
+    """Extractor of the features of pairs, which learns idf from titles."""
 
     def __init__(self) -> None:
         self._words = BM25("jieba", normalised=False)
@@ -230,7 +230,7 @@ def _jaccard(first: set[str], second: set[str]) -> float:
 
 
 class LexicalLogistic:
-    """Ranker: a logistic regression on the 24 standardised lexical features; pairs with a label >= 1 are relevant."""
+    """Ranker by a logistic regression on the 24 standardised lexical features; labels of 1 or more are relevant."""
 
     def __init__(self) -> None:
         self.features = LexicalFeatures()
@@ -252,10 +252,10 @@ class LexicalLogistic:
     def cross_fit(
         self, queries: Sequence[str], titles: Sequence[str], labels: ArrayLike, folds: NDArray[np.int64]
     ) -> NDArray[np.float64]:
-        """Return each pair's score with weights learned from the labels of the other folds, `[pairs] float64`.
+        """Return each pair's score by weights that were learned from the other folds' labels, `[pairs] float64`.
 
-        Idf is learned from all titles, because it needs no labels. So that scores of different folds can be compared,
-        each model scores all pairs, and `standardised` scales these scores.
+        Idf is learned from all titles, because it needs no labels. Each model scores all pairs, and `standardised`
+        scales these scores, so that scores of different folds can be compared.
 
         folds: the fold of each pair, `[pairs]`
         """

@@ -4,10 +4,10 @@ The features depend only on `input_ids`, `token_type_ids`, and the stored invers
 length. So an exported graph keeps its two inputs, and no client has to tokenize a second time. Every step is a tensor
 operation of fixed depth, so the graph exports with dynamic batch size and length.
 
-Tokens are the model's own (mostly characters in Chinese), so bigrams of tokens stand for words. Frequencies are stored
-for tokens only. The idf of a bigram is the sum of its tokens' idf, idf(ab) = idf(a) + idf(b), which is exact if tokens
-occur independently. Special tokens, padding and [UNK] belong to neither text: they match nothing, do not count, and
-interrupt bigrams and runs.
+Tokens are the model's own, mostly characters in Chinese, so bigrams of tokens stand for words. Frequencies are stored
+for tokens only. The idf of a bigram is the sum of its tokens' idf, which is exact if tokens occur independently.
+Special tokens, padding and [UNK] belong to neither text: they match nothing, do not count, and interrupt bigrams and
+runs.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ GRAPH_FEATURES = (
 def lexical_features(pair: Compared, idf: Tensor, average_length: Tensor, never_match: Sequence[int]) -> Tensor:
     """Return the features of every pair.
 
-    A query of one token has no bigram; the token's features then take the place of those of bigrams.
+    For a query of one token, which has no bigram, the features of bigrams are those of the token.
 
     Args:
         pair: tokens of queries and titles, `[batch, length]` each.
@@ -118,15 +118,15 @@ def _grams_of(pair: Compared, idf: Tensor, never_match: Sequence[int]) -> tuple[
     query_pairs, title_pairs = query * pair_starts, title * pair_starts
     pair_weight = (weight + _later(weight)) * pair_starts
 
-    # The comparison is most of the work, so there is only one: tokens outside the text in question become -1 or -2,
-    # which equal no token there. For comparisons within a text, the title's ids are shifted beyond the query's.
+    # Comparing ids is most of the work. In the comparison of query and title, tokens of other texts become -1 or -2,
+    # which equal no token. In the comparison within each text, the title's ids are shifted beyond the query's.
     ids, is_title = input_ids.astype("int32"), token_type_ids.astype("int32")
     in_query, in_title = query > 0.5, title > 0.5
     of_query = paddle.where(in_query, ids, paddle.full_like(ids, -1))
     of_title = paddle.where(in_title, ids, paddle.full_like(ids, -2))
     of_either = paddle.where(special, paddle.full_like(ids, -1), ids + is_title * idf.shape[0])
     shared = _equal(of_query, of_title)  # [batch, query position, title position]
-    within = _equal(of_either, of_either)  # also 1 between special tokens, but no sum counts those
+    within = _equal(of_either, of_either)  # also 1 between special tokens, which no sum counts
     if pair.inside is not None:
         shared, within = (whole_characters(same, pair.inside) for same in (shared, within))
     shared_pairs, within_pairs = shared * diagonal(shared, 1), within * diagonal(within, 1)
@@ -135,7 +135,7 @@ def _grams_of(pair: Compared, idf: Tensor, never_match: Sequence[int]) -> tuple[
 
 
 class _Grams:
-    """N-grams of query and title, each indexed by the position of its first token; methods return `[batch]` float32.
+    """N-grams of query and title, by the position of their first token; methods return `[batch]` float32.
 
     query, title: `[batch, length]` float32, 1 at positions where an n-gram of this text starts
     weight: `[batch, length]`, the n-gram's idf

@@ -1,10 +1,9 @@
 """Lexical features as a part of a ranker's head: logit = head(pooled) + linear(standardised features).
 
-The inverse document frequencies, the mean title length, and the features' means and standard deviations are learned
-from the training pairs before training. They are saved with the parameters and do not change afterwards. If the
-ranker's head is new too, the features' weights start as those of a logistic regression on the training pairs: weights
-that start at zero gain less in the steps that an encoder needs (`python -m benchmarks.qbqtc --systems
-ranker_with_lexical`).
+Inverse document frequencies, the mean title length, and the features' means and standard deviations are learned from
+the training pairs before training; they are saved with the parameters. If the ranker's head is new, the features'
+weights start as those of a logistic regression on the training pairs: weights that start at zero gain less in the steps
+that an encoder needs (`python -m benchmarks.qbqtc --systems ranker_with_lexical`).
 """
 
 from __future__ import annotations
@@ -33,8 +32,7 @@ _BATCH_SQUARES = 1 << 20  # most values of a `[batch, length, length]` matrix
 class FeatureHead(nn.Layer):
     """Layer that adds a weighted sum of a pair's features to its logit; subclasses define `features`.
 
-    A new head contributes nothing, because its weights are zero. `learn_heads` sets its tables, and the weights with
-    which the training starts.
+    The weights of a new head are zero. `learn_heads` sets its tables and the initial weights.
 
     Args:
         count: number of features.
@@ -53,7 +51,7 @@ class FeatureHead(nn.Layer):
         raise NotImplementedError
 
     def learn_tables(self, pairs: EncodedPairs) -> None:
-        """Learn, from the training pairs, the tables that `features` uses; a head without tables learns nothing."""
+        """Learn the tables of `features` from the training pairs; a head without tables learns nothing."""
 
     @property
     def has_learned(self) -> bool:
@@ -92,8 +90,7 @@ class FeatureHead(nn.Layer):
         start = 0
         with paddle.no_grad():
             while start < len(order):
-                # Pairs are sorted, so a batch's last pair is its longest. Twice that length allows a quarter of the
-                # pairs.
+                # A batch's last pair is its longest, because pairs are sorted by length.
                 longest = lengths[order[start : start + _CHUNK]]
                 fits = np.arange(1, len(longest) + 1) * longest.astype(np.int64) ** 2 <= self._squares
                 rows = order[start : start + max(1, int(fits.sum()))]
@@ -110,14 +107,14 @@ def learn_heads(
 ) -> None:
     """Learn the tables of new heads from the training pairs, and their features' means and deviations.
 
-    labels_of: called with indices of pairs, `[n]`; returns their labels, `[n]`. With it, the weights become those of
-        one logistic regression on all features; they stay zero if all labels are of one class
+    labels_of: called with indices of pairs, `[n]`; returns their labels, `[n]`. The weights become those of a logistic
+        regression on all features. None, or labels of a single class: the weights stay zero
 
     Raises `DataError` without pairs.
     """
     for head in heads:
         head.learn_tables(pairs)
-    # A fixed seed, so that every process draws the same sample.
+    # With a fixed seed, every process draws the same sample.
     draw = np.random.default_rng(0).choice(len(pairs), min(SAMPLE, len(pairs)), replace=False)
     sample = np.sort(draw).astype(np.int64)
     inputs = [head.scale(head.of_pairs(pairs, sample).astype(np.float64)) for head in heads]

@@ -1,7 +1,7 @@
-"""An inverted index of a part of a collection: which documents have a token, how often, and how long they are.
+"""Inverted index of a part of a collection: the documents with each token, its frequencies, and documents' lengths.
 
-The arrays have only counts, no weights that depend on the rest of the collection. BM25's scores are computed for each
-query with the statistics of all parts, so they do not depend on how a collection is divided into parts.
+The arrays have no weights, which would depend on the rest of the collection. Each query computes BM25's scores with the
+statistics of all parts, so that scores do not depend on how a collection is divided into parts.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ def text_hashes(texts: Iterable[str]) -> Hashes:
 
 
 class TermPostings(NamedTuple):
-    """The documents that have a token.
+    """Documents that have a token.
 
-    documents: their row numbers, `[found] int32`, ascending
-    codes: for each of these documents, a row of `Postings.pairs`, `[found]`
+    documents: row numbers of the documents, `[found] int32`, ascending
+    codes: row of `Postings.pairs` for each document, `[found]`
     """
 
     documents: NDArray[np.int32]
@@ -48,9 +48,9 @@ class Postings:
     terms: `[terms] uint64`, hashes of the distinct tokens, ascending
     starts: `[terms + 1] int64`, start of each token's postings in `documents` and `codes`
     documents: `[postings] int32`, the documents that have the token, ascending
-    codes: `[postings]`, for each of `documents` a row of `pairs`
-    pairs: `[pairs, 2 * fields] int32`: for each field, the token's frequency, and the number of tokens in the field (0
-        if the token does not occur in it)
+    codes: `[postings]`, row of `pairs` for each of `documents`
+    pairs: `[pairs, 2 * fields] int32`: for each field, the token's frequency, and the field's length in tokens; both
+        are 0 if the field lacks the token
     lengths: `[documents] int32`, number of tokens of each document; with several fields `[documents, fields]`
     spellings: `[bytes] uint8`, words as written, see `WordVocabulary`
     """
@@ -77,7 +77,7 @@ class Postings:
         """Count the tokens of documents.
 
         fields: for each field, the text of each document
-        literal: for each field, whether its words are left out of `spellings`, so that no query is corrected to them
+        literal: for each field, whether its words are left out of `spellings`, so that they correct no query
         """
         numbers: dict[str, int] = {}
         spellings, counted = set[str](), []
@@ -119,7 +119,7 @@ class Postings:
 
     @cached_property
     def vocabulary(self) -> WordVocabulary:
-        """The words as written, in which mistyped words are looked up."""
+        """Words as written, in which mistyped words are looked up."""
         return WordVocabulary(self.spellings)
 
     def counts(self, terms: Hashes) -> NDArray[np.int64]:
@@ -131,13 +131,13 @@ class Postings:
         return ends - starts
 
     def of_terms(self, terms: Hashes) -> list[TermPostings]:
-        """Return the postings of each of these tokens, see `counts`; empty for a token that no document has."""
+        """Return the postings of each of these tokens, see `counts`; a token may have no postings."""
         starts, ends = self._ranges(terms)
         parts = map(slice, starts.tolist(), ends.tolist())
         return [TermPostings(self.documents[part], self.codes[part]) for part in parts]
 
     def _ranges(self, terms: Hashes) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return the start and end of each term's postings, `[n]` each; both are equal for an unknown term."""
+        """Return the start and end of each term's postings, `[n]` each, which are equal for an unknown term."""
         if not len(self.terms):
             return np.zeros(len(terms), np.int64), np.zeros(len(terms), np.int64)
         at = np.minimum(np.searchsorted(self.terms, terms), len(self.terms) - 1)
@@ -147,12 +147,12 @@ class Postings:
 def _tokens_of(
     texts: Iterable[str], tokenize: Tokenizer, numbers: dict[str, int], seen: Optional[set[str]]
 ) -> tuple[Integers, NDArray[np.int32], NDArray[np.int32]]:
-    """Return the ids of all texts' terms in order, `[terms]`; each text's count of terms, and of tokens: `[texts]`.
+    """Return the ids of all texts' terms in order, `[terms]`, and each text's numbers of terms and tokens, `[texts]`.
 
-    Terms that are no tokens serve phrases, and do not count in a text's length; see `Analyser.phrase_terms`.
+    Tokens are terms; further terms serve phrases only, see `Analyser.phrase_terms`.
 
-    numbers: dict of term ids, 0 and up; new terms are added to it
-    seen: set to which words are added, see `Analyser.tokens`; None: they are not collected
+    numbers: ids of terms, from 0 on; new terms are added
+    seen: set to which words are added, see `Analyser.tokens`; None: words are not collected
     """
     terms, sizes, lengths = array("q"), array("i"), array("i")
     for text in texts:
@@ -176,12 +176,12 @@ def unpacked(pairs: NDArray[np.int64]) -> NDArray[np.int32]:
 
 
 class Merging:
-    """Merger of several inverted indexes into one, which keeps the memory of the work bounded.
+    """Merger of several inverted indexes into one, in bounded memory.
 
-    Its public attributes are those of the merged `Postings`, apart from the large arrays that `fill` writes.
+    The attributes are those of the merged `Postings`, apart from the large arrays, which `fill` writes.
 
     Args:
-        parts: the indexes, each with a mask of the documents to keep, `[documents] bool`, or None for all.
+        parts: the indexes, each with a mask of the documents to keep, `[documents] bool`, or None for all documents.
     """
 
     def __init__(self, parts: Sequence[tuple[Postings, Optional[Booleans]]]):
@@ -237,7 +237,7 @@ class Merging:
 def _united_pairs(
     parts: Sequence[NDArray[np.int32]], used: Sequence[Booleans]
 ) -> tuple[NDArray[np.int32], list[Integers]]:
-    """Return the distinct pairs in use, ascending; and each part's new row for each of its pairs (0 if not in use)."""
+    """Return the distinct pairs in use, ascending; and each part's new rows by pair, 0 for pairs that are not used."""
     used_pairs = np.ascontiguousarray(np.concatenate([pairs[is_used] for pairs, is_used in zip(parts, used)]))
     distinct, rows = np.unique(used_pairs, axis=0, return_inverse=True)
     codes, first = [], 0

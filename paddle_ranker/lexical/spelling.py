@@ -1,4 +1,4 @@
-"""Find the words of a collection that a mistyped word may stand for.
+"""Find words of a collection that are similar to a mistyped word.
 
 vocabulary = WordVocabulary(np.frombuffer("docker\nkubernetes\nvim".encode(), np.uint8))
 vocabulary.near("kuberentes", 1)    # ["kubernetes"], with one error
@@ -25,20 +25,20 @@ from paddle_ranker.array_types import Booleans
 from paddle_ranker.errors import DependencyError
 from paddle_ranker.unicode.characters import is_han, is_name, without_accents
 
-LEAST_LETTERS, TWO_ERRORS = 4, 8  # letters from which a word may have one error, and two
+LEAST_LETTERS, TWO_ERRORS = 4, 8  # least letters of a word that may have one error, or two
 _LONGEST = 64
 _BLOCK = 1 << 14  # words that are compared at a time, so that the arrays stay in the processor's cache
 _NEWLINE = 10
-_MARKED = 0x2000  # code points below it may be letters with accents
-_TONES = dict.fromkeys((0x300, 0x301, 0x304, 0x30C))  # combining marks; that of ü stays
-_ONCE = np.uint64(0xFFFFFFFF00000000)  # the upper half of a signature, see `_signs`
+_MARKED = 0x2000  # letters with accents have lower code points
+_TONES = dict.fromkeys((0x300, 0x301, 0x304, 0x30C))  # combining marks of tones, which that of ü is not
+_ONCE = np.uint64(0xFFFFFFFF00000000)  # mask of the upper half of a signature, see `_signs`
 
 
 class WordVocabulary(Sequence[str]):
     """Distinct words, in the order of their UTF-8 bytes; thread-safe.
 
     Args:
-        lines: as `lines_of` returns: the distinct words in UTF-8, sorted, with newlines between, `[bytes] uint8`.
+        lines: the distinct words in the form of `lines_of`.
     """
 
     def __init__(self, lines: NDArray[np.uint8]):
@@ -68,10 +68,10 @@ class WordVocabulary(Sequence[str]):
         return self._lines[self._starts[index] : self._ends[index]].tobytes().decode("utf-8", "replace")
 
     def near(self, word: str, errors: int, *, unfinished: bool = False) -> list[str]:
-        """Return the words, of letters only, that differ from a word by exactly `errors` errors.
+        """Return the other words of letters that differ from a word by exactly `errors` errors.
 
         Errors are insertions, deletions, substitutions, and transpositions of neighbours (optimal string alignment).
-        Accents do not count. The word itself is left out.
+        Accents are ignored.
 
         unfinished: compare with the beginnings of longer words, too
         """
@@ -109,21 +109,18 @@ class WordVocabulary(Sequence[str]):
 
     def beginning(self, prefix: str, most: int) -> list[str]:
         """Return the words that begin with a prefix, the shortest first, at most `most`."""
-        words = self._beginning(prefix)
-        order = np.argsort(self._lengths[words], kind="stable")[:most]
-        return [self[index] for index in (words.start + order).tolist()]
-
-    def _beginning(self, prefix: str) -> slice:
-        return slice(bisect_left(self, prefix), bisect_left(self, prefix + chr(sys.maxunicode)))
+        start, end = bisect_left(self, prefix), bisect_left(self, prefix + chr(sys.maxunicode))
+        order = np.argsort(self._lengths[start:end], kind="stable")[:most]
+        return [self[index] for index in (start + order).tolist()]
 
 
 def lines_of(words: Iterable[str]) -> NDArray[np.uint8]:
-    """Return the distinct words among `words` in UTF-8, sorted, one per line: `[bytes] uint8`."""
+    """Return the distinct words in UTF-8, sorted, with newlines between, `[bytes] uint8`."""
     return np.frombuffer("\n".join(sorted({*words}, key=str.encode)).encode("utf-8"), np.uint8)
 
 
 def united(parts: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
-    """Return the distinct words of several vocabularies, as `lines_of` does; each part is such an array, too."""
+    """Return the distinct words of several arrays of `lines_of`, in the same form."""
     filled = [part for part in parts if len(part)]
     if len(filled) < 2:
         return filled[0] if filled else np.empty(0, np.uint8)
@@ -131,12 +128,12 @@ def united(parts: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
 
 
 def most_errors(word: str) -> int:
-    """Return how many errors at most are corrected in a word of a query: 0, 1 or 2, by the word's length."""
+    """Return the maximum number of errors that are corrected in a word of a query: 0, 1 or 2, by its length."""
     return 0 if not LEAST_LETTERS <= len(word) <= _LONGEST else 1 if len(word) < TWO_ERRORS else 2
 
 
 def _begins(codes: NDArray[np.uint32], count: int) -> NDArray[np.int64]:
-    """Return the index in `codes` at which each of its first `count` lines begins, `[count]`."""
+    """Return the starts of the first `count` lines in `codes`, `[count]`."""
     return np.concatenate([[0], np.flatnonzero(codes == _NEWLINE) + 1])[:count].astype(np.int64)
 
 
@@ -145,7 +142,7 @@ def _lengths(codes: NDArray[np.uint32], begins: NDArray[np.int64]) -> NDArray[np
 
 
 def _plain(codes: NDArray[np.uint32]) -> NDArray[np.uint32]:
-    """Return the code points of a text after its accents are removed."""
+    """Return the code points of a text without accents."""
     plain = np.where(codes < _MARKED, _plain_codes()[np.minimum(codes, _MARKED - 1)], codes)
     return plain[plain > 0]
 
@@ -158,7 +155,7 @@ def _plain_codes() -> NDArray[np.uint32]:
 def _signs(codes: NDArray[np.uint32], begins: NDArray[np.int64]) -> NDArray[np.uint64]:
     """Return a 64-bit signature of each word; an error changes at most two bits of each half.
 
-    The upper half has a bit for each letter that occurs, the lower half for each letter that occurs an odd number of
+    The upper half has the bits of letters that occur, the lower half the bits of letters that occur an odd number of
     times. Letters other than a to z are hashed to a bit.
     """
     if not len(begins):
@@ -174,22 +171,22 @@ def _signs(codes: NDArray[np.uint32], begins: NDArray[np.int64]) -> NDArray[np.u
 def _few(bits: NDArray[np.uint64], most: int) -> Booleans:
     """Return which integers have at most `most` bits set, `[n] bool`."""
     for _ in range(most):
-        bits = bits & (bits - (bits > 0))  # without its last bit
+        bits = bits & (bits - (bits > 0))  # clear the lowest bit
     return bits == 0
 
 
 @lru_cache(maxsize=1)
 def _by_sound() -> tuple[dict[str, str], dict[str, str]]:
-    """Return the sound of each Chinese character, without tone, and the characters of each sound."""
+    """Return the sound of each Chinese character, without its tone, and the characters of each sound."""
     spec = find_spec("pypinyin")
     if spec is None or spec.origin is None:
         raise DependencyError("characters of the same sound need pypinyin: pip install pypinyin")
-    # The package itself loads phrases, too, which are not needed: 45 MB and half a second.
+    # Importing pypinyin would also load its phrases: 45 MB and half a second.
     readings_of = json.loads(Path(spec.origin).with_name("pinyin_dict.json").read_text("utf-8"))
     sounds, characters = dict[str, str](), dict[str, list[str]]()
     for character, readings in ((chr(int(code)), readings) for code, readings in readings_of.items()):
         if is_han(character):
-            # The first reading is the usual one; of an unusual one, most who type think of other characters.
+            # Only the first, usual reading counts, because people hardly type a character by an unusual reading.
             sound = sys.intern(normalize("NFD", readings.split(",")[0]).translate(_TONES))
             sounds[character] = sound
             characters.setdefault(sound, []).append(character)

@@ -1,8 +1,8 @@
 """Compare the tokens of two texts by the characters that they stand for, for any tokenizer.
 
-Match levels and lexical features need to know which tokens of the query are in the title. WordPiece's tokens are
-compared by their ids. Other vocabularies have several tokens for the same characters, tokens of spaces, and tokens that
-are parts of a character; a `Spelling` describes these. All is computed from ids, inside the model. Integers are added
+Match levels and lexical features depend on which tokens of the query are in the title. WordPiece's tokens are compared
+by their ids. Other vocabularies have several tokens for the same characters, tokens of spaces, and tokens that are
+parts of a character; a `Spelling` describes such tokens. The model computes the comparison from ids. Integers are added
 to tensors as tensors: with Python's integers, an ONNX file would compute in floats, which OpenVINO rounds in bf16.
 """
 
@@ -22,7 +22,7 @@ _MORE_PARTS = 3  # most further parts of a character; UTF-8 has up to four bytes
 
 @dataclass(frozen=True)
 class Compared:
-    """Tokens in the form in which they are compared, `[batch, length]` each; tokens of spaces are removed.
+    """Tokens in comparable form, `[batch, length]` each, without tokens of spaces.
 
     ids: int64, equal for tokens that spell the same characters
     types: int64, 0 in the query and 1 in the title
@@ -59,8 +59,8 @@ class Speller(nn.Layer):
         #: `[vocab_size]` int64
         self.ids = np.concatenate([spelling.ids, np.arange(size, vocab_size)]).astype(np.int64)
         self._blank_id = int(self.ids[np.argmax(spelling.blank)])
-        # Tokens that are kept, not those of spaces: OpenVINO takes 1 - x of what a table holds for quantized weights,
-        # and then cannot load the graph in int8.
+        # The table marks kept tokens, not tokens of spaces: OpenVINO takes 1 - x of a table for quantized weights, and
+        # then cannot load the graph in int8.
         unknown = np.zeros(len(self.ids) - size, bool)
         kept = ~np.append(spelling.blank, unknown) if spelling.blank.any() else None
         inside = np.append(spelling.inside, unknown) if spelling.inside.any() else None
@@ -91,12 +91,12 @@ class Speller(nn.Layer):
 
 
 def compared(speller: Optional[Speller], input_ids: Tensor, token_type_ids: Tensor) -> Compared:
-    """Return tokens in the form in which they are compared; without a speller, by their ids."""
+    """Return tokens in comparable form; without a speller, tokens are compared by their ids."""
     return Compared(input_ids, token_type_ids) if speller is None else speller(input_ids, token_type_ids)
 
 
 def whole_characters(same: Tensor, inside: Tensor) -> Tensor:
-    """Return `same`, with 0 for tokens that hold only some bytes of a character, unless both characters are equal.
+    """Return `same` with 0 for tokens that have only some bytes of a character, unless the characters are equal.
 
     same: `[batch, length, length]` float32, 1 if token i equals token j
     inside: `[batch, length]` float32, 1 for tokens that begin inside a character
@@ -114,8 +114,8 @@ def whole_characters(same: Tensor, inside: Tensor) -> Tensor:
 def diagonal(matrix: Tensor, steps: int) -> Tensor:
     """Shift `[batch, length, length]` so that (i, j) holds the value of (i + steps, j + steps), or else zero.
 
-    The matrix is extended before it is sliced, because `steps` may exceed the length. `pad` is not used: its oneDNN
-    kernel in Paddle Inference writes beyond its memory.
+    The matrix is extended before it is sliced, because `steps` may exceed the length. `pad` is not used, because its
+    oneDNN kernel in Paddle Inference writes beyond its memory.
     """
     rows = paddle.zeros_like(matrix[:, :1]).tile([1, steps, 1])
     longer = paddle.concat([matrix, rows], axis=1)[:, steps:]

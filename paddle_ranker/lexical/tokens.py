@@ -32,14 +32,14 @@ def bigrams(text: str) -> list[str]:
 
 
 def words(text: str) -> list[str]:
-    """Return jieba's words of a text that have a letter, digit or ideograph."""
+    """Return jieba's words of a text, without words of punctuation and symbols."""
     text = normalise(text)
     kept = {*_only_letters(text)}
     return [word for word in jieba_segmenter().lcut(text) if not kept.isdisjoint(word)]
 
 
 STANDARD = "standard"
-# The units of published baselines stay beside the analyser: jieba's words, and character bigrams.
+# Published baselines use jieba's words and character bigrams.
 TOKENIZERS: dict[str, Tokenizer] = {STANDARD: standard, "jieba": words, "bigram": bigrams}
 
 

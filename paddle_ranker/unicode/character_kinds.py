@@ -1,10 +1,9 @@
 """Kinds of characters by a fixed version of Unicode, so that every Python gives the same tokens.
 
-`unicodedata` and `str` follow the Unicode version of their Python: 13.0 in Python 3.9, 15.0 in 3.12. A character that
-is an emoji in one version may be unassigned in another. `table.json`, which `build_table.py` writes, has the kind of
-every code point. Unicode never changes the decomposition, the combining class and the lower case of an assigned
-character, so Python provides these. The table adds them for young characters, which the oldest supported Python does
-not know.
+`unicodedata` and `str` follow the Unicode version of their Python: 13.0 in Python 3.9, 15.0 in 3.12. An emoji of one
+version may be unassigned in another. `table.json`, which `build_table.py` writes, has the kind of every code point.
+Unicode never changes the decomposition, the combining class and the lower case of an assigned character, so Python
+provides them. The table adds them for young characters, which the oldest supported Python does not know.
 """
 
 from __future__ import annotations
@@ -46,7 +45,7 @@ class UnicodeTable:
     """
 
     def __init__(self, content: dict[str, object]) -> None:
-        """Take the content of `table.json`, as `make_table` in `build_table.py` describes it."""
+        """Take the content of `table.json`, see `make_table` in `build_table.py`."""
         self.version, self.oldest = str(content["unicode"]), str(content["oldest"])
         runs = str(content["kinds"]).split()
         self._kinds = [run[0] for run in runs]
@@ -90,9 +89,9 @@ class UnicodeTable:
         return "".join(result + sorted(marks, key=self.combining))
 
     def settle(self, char: str) -> str:
-        """Return a text for `char` that NFKC and lower case turn into the same result on every Python.
+        """Return a replacement of a character that NFKC and lower case convert alike on every Python.
 
-        Most characters stay as they are. A young character becomes its normalised, lower-case form. U+FFFD replaces
+        Most characters are returned unchanged, young characters in their normalised, lower-case form. U+FFFD replaces
         unassigned characters, and young marks, which older Pythons cannot order among other marks.
         """
         if self.kind(char) == UNASSIGNED or char in self._combining:
@@ -108,7 +107,7 @@ def unicode_table() -> UnicodeTable:
 
 
 MOST_MARKS = 30  # maximum marks per character, more than any language needs (UAX 15, stream-safe texts)
-# Characters that all Pythons treat alike; they cover most texts. The table is needed for others only.
+# Characters that all Pythons treat alike, which cover most texts; only other characters need the table.
 _COMMON = "\x00-\u0377\u0400-\u0527\u2010-\u2064\u2190-\u23f3\u2460-\u26ff\u3000-\u303f\u4e00-\u9ffc\uff01-\uff5e"
 UNCOMMON = re.compile(f"[^{_COMMON}]")
 

@@ -1,4 +1,4 @@
-"""Characters of all scripts: fold texts for comparison, and look up the class of each character.
+"""Characters of all scripts: fold texts for comparison, and look up the classes of characters.
 
 fold("Ｃafé — Ⅳ")           # café - iv
 shape_of("中文 abc42 ไทย")  # ii www00 ttt
@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from paddle_ranker.array_types import Booleans
 from paddle_ranker.unicode.character_kinds import LETTER, MARK, OTHER, SPACE, SYMBOL, normalise, unicode_table
 
-# Classes of characters, ASCII characters themselves, so that patterns can be written over them. A sign is its own
-# class; every other character is a space or a semicolon.
+# Classes of characters, which are ASCII characters, so that regular expressions can match classes. A sign is a class by
+# itself; the class of any other character is a space or a semicolon.
 UNIT = "i"  # ideograph, kana, hangul, symbol: a unit by itself
 UNSPACED = "t"  # letter of another script without spaces between words: a unit with its marks
 WORD = "w"  # letter of a script with spaces between words
@@ -47,8 +47,8 @@ UNSPACED_SCRIPTS = (
 )
 is_han = re.compile("[\u4e00-\u9fff]+").fullmatch  # whether all characters are in Unicode's basic block of Chinese
 
-# Characters without a meaning of their own: soft hyphens, zero-width characters, variation selectors, the frames of
-# keycaps, trademark signs (which NFKC makes letters), and points and strokes that Arabic and Hebrew may do without.
+# Characters that folding removes: soft hyphens, zero-width characters, variation selectors, frames of keycaps,
+# trademark signs (which NFKC converts to letters), and optional points and strokes of Arabic and Hebrew.
 _IS_NOTHING = re.compile(
     "[\u00ad\u034f\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7\u0610-\u061a\u061c\u0640\u064b-\u0652\u0656-\u065f"
     "\u0670\u06d6-\u06dc\u06df-\u06e4\u06e7\u06e8\u06ea-\u06ed\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f"
@@ -117,7 +117,7 @@ def code_points(text: str) -> NDArray[np.uint32]:
 
 
 def in_brackets(ranges: Iterable[tuple[int, int]]) -> str:
-    """Return ranges of code points, first and last each, as they stand between the brackets of a regular expression."""
+    """Return ranges of code points, first and last each, for the brackets of a regular expression."""
     return "".join(f"{chr(first)}-{chr(last)}" for first, last in ranges)
 
 
@@ -168,7 +168,7 @@ def base_class(text: str, position: int) -> str:
 def is_whole(text: str, start: int, end: int) -> bool:
     """Return whether a non-empty part of a folded text begins and ends with whole words.
 
-    In scripts without spaces between words, any character with its marks counts as whole.
+    In scripts without spaces between words, a character with its marks is a word.
     """
     first, after = class_of(text[start]), class_of(text[end]) if end < len(text) else " "
     return not (
@@ -179,9 +179,9 @@ def is_whole(text: str, start: int, end: int) -> bool:
 
 
 def word_starts(folded: str) -> Booleans:
-    """Return which characters of a folded text begin a word, or a part of one, `[characters] bool`.
+    """Return which characters of a folded text begin a word or a part of a word, `[characters] bool`.
 
-    In scripts without spaces between words, every character (with its marks) begins one.
+    In scripts without spaces between words, a character with its marks is a word.
     """
     is_unit, is_letter, goes_on = _begins().take(code_points(folded), axis=1)
     is_letter[1:] &= ~goes_on[:-1]
@@ -197,7 +197,7 @@ def _begins() -> Booleans:
 
 
 def is_name(codes: NDArray[np.uint32]) -> Booleans:
-    """Return which code points are digits or signs, `[n] bool`; words with such characters are names, as c++."""
+    """Return which code points are digits or signs, which only names such as c++ have, `[n] bool`."""
     found: Booleans = _name_codes().take(codes)
     return found
 

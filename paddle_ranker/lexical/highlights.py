@@ -101,10 +101,9 @@ class FoldedText:
 def _kinds_of(text: str) -> str:
     """Return how each character folds: m, x or c.
 
-    m: may fold to one character together with the character before (marks, ignored characters, voice marks of
-        half-width kana, vowels and finals of hangul)
-    x: folds to several characters
-    c: folds to one character
+    A character of kind m may fold to one character together with the character before: marks, ignored characters, voice
+    marks of half-width kana, vowels and finals of hangul. A character of kind x folds to several characters, of kind c
+    to one.
     """
     kinds = _KINDS.take(code_points(text))
     if not kinds.all():

@@ -5,26 +5,49 @@ calls = [lambda name, *args: pool.submit(service.call, name, *args), ...]  # her
 with SearchEngine(RemoteCollection(calls), SearchSettings()) as searcher:
     searcher.search("query")
 
-A document must be in one shard only. Searches read a `RemoteSnapshot`.
+A document must be in one shard only. Searches read a `RemoteSnapshot`. Scores, ties, totals and facets are those of
+`open_shards` of the same folders in the same order. A search first adds up the shards' statistics and document
+frequencies; each shard then scores its documents by the sums.
 """
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Optional
 
-from paddle_ranker.errors import refuse_text
-from paddle_ranker.retrieval.candidate_indexes import Document
+import numpy as np
+
+from paddle_ranker.array_types import Vectors
+from paddle_ranker.errors import DataError, UsageError, refuse_text
+from paddle_ranker.retrieval.candidate_indexes import Document, Hits, Like
+from paddle_ranker.retrieval.content_files import ContentFiles
+from paddle_ranker.retrieval.facets import Counts, Facets, FieldSample, FieldScale, Wanted, facets_of
+from paddle_ranker.retrieval.filters import Filter
 from paddle_ranker.retrieval.ingestion import Added
-from paddle_ranker.retrieval.manifest import IndexInfo
-from paddle_ranker.retrieval.remote_calls import Call, ShardCalls
-from paddle_ranker.retrieval.remote_snapshot import RemoteSnapshot
+from paddle_ranker.retrieval.listing import SortedDocument
+from paddle_ranker.retrieval.manifest import WORDS, IndexInfo
+from paddle_ranker.retrieval.query_parsing import ParsedQuery
+from paddle_ranker.retrieval.query_rewriting import WordQuery
+from paddle_ranker.retrieval.remote_calls import Call, MergedFacts, ShardCalls
+from paddle_ranker.retrieval.schema import FieldTower
+from paddle_ranker.retrieval.searchable import LookupRequest, StaleSnapshot, phrase_filter_of
+from paddle_ranker.retrieval.shard_service import Facts
+from paddle_ranker.retrieval.sorting import merged, sort_keys
+from paddle_ranker.retrieval.synonyms import Synonyms
+from paddle_ranker.retrieval.turns import locking, reserve
+from paddle_ranker.retrieval.typed_values import CommonTypes, Value
+from paddle_ranker.retrieval.word_search import QUERY_TYPES, AnyQuery, CountedQuery, Word, WordSearcher, shortest_first
 from paddle_ranker.storage.prefetch import chunks
 from paddle_ranker.storage.untrusted import Unchecked
 
 _CURRENT_SECONDS = 1.0  # seconds for which facts of shards count as current; searches always get the newest facts
-_AT_ONCE = 256  # documents that are added at a time
+_AT_ONCE = 256  # documents that are added or fetched at a time
+_MOST_RESTARTS = 3  # times that a search begins again because shards have changed meanwhile
+_HELD = 1 << 22  # code points of ranked documents that a search keeps, to show them without fetching them again
+_NO_FIELDS: Mapping[str, float] = {}
 
 
 class RemoteCollection:
@@ -123,3 +146,398 @@ class RemoteWriter:
 
     def _all(self, name: str, *args: Unchecked) -> dict[int, Unchecked]:
         return self._calls.all(name, dict.fromkeys(range(len(self._calls)), args))
+
+
+class RemoteSnapshot:
+    """Snapshot of shards in other processes or on other machines, for one search; methods as in `LocalSnapshot`.
+
+    The first answers fix the generation of each shard; a shard that fails in that call is left out. If a shard fails
+    later, or no longer has its generation, a method raises `StaleSnapshot`, so that the search begins again. If
+    partial answers are not allowed, a failure raises `ShardError`.
+
+    Args:
+        calls: calls to the shards.
+        lost: numbers of shards that are not called.
+        restarts: how often the search has begun again.
+    """
+
+    files: Optional[ContentFiles] = None
+
+    def __init__(self, calls: ShardCalls, lost: Iterable[int] = (), restarts: int = 0):
+        self._calls, self._lost, self._restarts = calls, calls.resting() | {*lost}, restarts
+        self._pinned: Optional[dict[int, tuple[int, Facts]]] = None  # by shard: version that the search sees
+        self._pinning = threading.Lock()
+        self._counts: dict[Word, int] = {}  # of words, live documents in all shards
+        self._owners: dict[str, int] = {}  # the shard of a document that was found, by id
+        self._documents, self._held = dict[str, Document](), 0  # fetched, and the code points of their texts
+
+    @property
+    def _all(self) -> MergedFacts:
+        """Merged facts of the shards' generations that this search sees; before the first answers, the latest facts."""
+        return self._calls.merged(self._pinned)
+
+    @property
+    def info(self) -> IndexInfo:
+        return self._all.info
+
+    @property
+    def fields(self) -> list[str]:
+        if self._pinned is None:
+            self._ask("facts")
+        return self._all.fields
+
+    @property
+    def shards(self) -> Mapping[str, int]:
+        return {"total": len(self._calls), "failed": len(self._lost)}
+
+    def __len__(self) -> int:
+        return self.info.count
+
+    def tower(self, field: str) -> FieldTower:
+        """Return the tower of a vector field; each of its calls goes to one shard, which computes the vectors."""
+        return _RemoteTower(self._calls, field)
+
+    def like_vectors(self, field: str, like: Like) -> Vectors:
+        """Return the vector of an example; any shard computes that of a file, a document's shard that of a document."""
+        if like.kind:
+            computed: Vectors = self._calls.any("like_vectors", field, tuple(like))
+            return computed
+        answers = self._ask("like_vectors", field, tuple(like))
+        vectors: Vectors = np.concatenate([*answers.values()])[:1]
+        return vectors
+
+    def begin_search(self, request: LookupRequest) -> Callable[[], list[Hits]]:
+        """Begin to search all shards; return a function that waits for their hits and merges them.
+
+        Equal scores are in the shards' order.
+        """
+        refuse_text(request.queries, "queries", *QUERY_TYPES)
+        queries = request.queries
+        if request.by == WORDS:
+            queries = self._counted([query for query in queries if not isinstance(query, np.ndarray)])
+        where, fields = self._checked(request.where), dict(request.fields)
+        shard_request = request._replace(queries=queries, where=where, fields=fields)
+        received = self._begin("search", dict.fromkeys(self._alive, tuple(shard_request)))
+
+        def merged() -> list[Hits]:
+            answers = received()
+            for number, hit_lists in answers.items():
+                self._owners.update((id, number) for hits in hit_lists for id in hits.ids)
+            return [_best(shard_hits, request.top_k) for shard_hits in zip(*answers.values())]
+
+        return merged
+
+    def rewrite_query(self, query: ParsedQuery, prefix: bool = False, synonyms: Optional[Synonyms] = None) -> WordQuery:
+        words = self._all.words
+        wanted = None if words is None else _Wanted(words)
+        rewriter = None if words is None or wanted is None else words.rewriter_of(wanted)
+        if words is None or wanted is None or rewriter is None:
+            return WordQuery(query.text, query.text)
+        rewriter.rewrite(query)
+        self._count([*((token,) for token in wanted.tokens), *words.words_in(query.text)[0]])  # in one round
+        rewriter = words.rewriter_of(_KnownWords(self, words))
+        assert rewriter is not None
+        return rewriter.rewrite(query, prefix, synonyms)
+
+    def did_you_mean(self, query: WordQuery) -> Optional[str]:
+        words = self._all.words
+        rewriter = None if words is None else words.rewriter_of(_KnownWords(self, words))
+        return None if rewriter is None else rewriter.did_you_mean(query)
+
+    def words_given(self, query: WordQuery) -> dict[str, str]:
+        (counted,), words = self._counted([query]), self._all.words
+        return {} if words is None else words.given_of(counted)
+
+    def word_weights(self, query: AnyQuery) -> dict[str, float]:
+        (counted,), words = self._counted([query]), self._all.words
+        return {} if words is None else words.weights_of(counted)
+
+    def query_weight(self, query: AnyQuery) -> float:
+        (counted,), words = self._counted([query]), self._all.words
+        return 0.0 if words is None else words.total_weight(counted)
+
+    def phrase_filter(self, query: ParsedQuery) -> Optional[ParsedQuery]:
+        existing, left = list[str](), list(query.phrases)
+        while left:
+            phrases = [*existing, *left]
+            most = max(map(len, self._ask("phrases", phrases).values()))  # each shard stops at a phrase that it lacks
+            existing, left = phrases[:most], phrases[most + 1 :]
+        return phrase_filter_of(query, existing)
+
+    def matching(self, query: Optional[AnyQuery], phrase_filter: Optional[ParsedQuery] = None) -> RemoteMatches:
+        return RemoteMatches(self, query, phrase_filter)
+
+    def explain_words(
+        self, query: AnyQuery, ids: Sequence[str], fields: Mapping[str, float] = _NO_FIELDS
+    ) -> dict[str, dict[str, float]]:
+        refuse_text(ids, "ids")
+        (counted,) = self._counted([query])
+        answers = self._ask_owners(ids, lambda owned: ("explain_words", counted, owned, dict(fields)))
+        return {id: added for answer, _ in answers for id, added in answer.items()}
+
+    def type_of(self, field: str) -> str:
+        return self._types([field])[field]
+
+    def scale(self, field: str) -> FieldScale:
+        return FieldScale.united([*self._ask("scale", field, self.type_of(field)).values()])
+
+    def field_values(self, most: int) -> dict[str, FieldSample]:
+        samples = [*self._ask("field_values", most, self._types(self.fields)).values()]
+        names = sorted({name for sample in samples for name in sample})
+        return {name: FieldSample.united([sample[name] for sample in samples if name in sample]) for name in names}
+
+    def values(self, field: str, ids: Sequence[str]) -> list[tuple[Value, ...]]:
+        refuse_text(ids, "ids")
+        by_id = dict[str, tuple[Value, ...]]()
+        type = self.type_of(field) if ids else ""
+        for shard_values, shard_ids in self._ask_owners(ids, lambda owned: ("values", field, type, owned)):
+            by_id.update((id, values) for id, values in zip(shard_ids, shard_values) if values)
+        return [by_id.get(id, ()) for id in ids]
+
+    def missing(self, ids: Iterable[str]) -> list[str]:
+        wanted = list(dict.fromkeys(ids))
+        answers = [set(answer) for answer in self._ask("missing", wanted).values()]
+        return [id for id in wanted if all(id in answer for answer in answers)]
+
+    def documents_of(self, ids: Sequence[str]) -> dict[str, Document]:
+        refuse_text(ids, "ids")
+        documents = {id: self._documents[id] for id in ids if id in self._documents}
+        answers = self._ask_owners([id for id in ids if id not in documents], lambda owned: ("documents_of", owned))
+        for id, document in (item for answer, _ in answers for item in answer.items()):
+            documents[id] = document
+            reserve(sys.getsizeof(document.text))
+            self._held += len(document.text)
+            if self._held <= _HELD:
+                self._documents[id] = document
+        return {id: documents[id] for id in ids if id in documents}
+
+    def each(self, ids: Sequence[str]) -> Iterator[tuple[str, Document]]:
+        refuse_text(ids, "ids")
+        for part in chunks(ids, _AT_ONCE):
+            yield from self.documents_of(part).items()
+
+    def _checked(self, where: Optional[Filter]) -> Optional[Filter]:
+        """Return a filter with the types of its fields in all shards; raises `FilterError`, see `Condition.typed`."""
+        if where is None or where.is_typed:
+            return where
+        fields = self.fields
+        types = self._types([condition.field for condition in where.conditions if condition.field in fields])
+        return where.typed(fields, types.__getitem__)
+
+    def _types(self, fields: Sequence[str]) -> dict[str, str]:
+        """Return the types of fields by name; undeclared types come from the shards."""
+        declared = {name: self.info.schema.type_of(name) for name in fields}
+        others = [name for name, type in declared.items() if not type]
+        if others and (self._pinned is None or any(name not in self._all.types for name in others)):
+            answers, united = [*self._ask("common_types", others).values()], {name: CommonTypes() for name in others}
+            for answer in answers:
+                for name, types in answer.items():
+                    united[name].unite(types)
+            self._all.types.update({name: common.undeclared_type for name, common in united.items()})
+        return {name: type or self._all.types[name] for name, type in declared.items()}
+
+    def _counted(self, queries: Sequence[AnyQuery]) -> list[AnyQuery]:
+        """Return queries with the statistics and document frequencies of all shards."""
+        words = self._all.words
+        if words is None:
+            return [*queries]
+        plain = [query.query if isinstance(query, CountedQuery) else query for query in queries]
+        words_of_queries = [[*words.words_in(query)[0]] for query in plain]
+        self._count([word for query_words in words_of_queries for word in query_words])
+        statistics = self._all.statistics
+        assert statistics is not None
+        return [
+            CountedQuery(query, statistics, {word: self._counts[_plain(word)] for word in query_words})
+            for query, query_words in zip(plain, words_of_queries)
+        ]
+
+    def _count(self, words: Iterable[Word]) -> None:
+        """Add the words to `_counts`, with the sum of the documents that have them in all shards."""
+        missing = list(dict.fromkeys(word for word in map(_plain, words) if word not in self._counts))
+        if missing or self._pinned is None:
+            counts = self._ask("counts", missing).values()
+            self._counts.update(zip(missing, map(sum, zip(*counts))))
+
+    def _ask_owners(
+        self, ids: Sequence[str], call: Callable[[list[str]], tuple[Unchecked, ...]]
+    ) -> list[tuple[Unchecked, list[str]]]:
+        """Call the shards that have documents, or all shards for ids whose shard is unknown.
+
+        Returns, for each called shard, its result and the ids of its call.
+
+        call: called with ids; returns the name and the arguments of the call to a shard
+        """
+        shares: dict[int, list[str]] = {}
+        for id in dict.fromkeys(ids):
+            for number in [self._owners[id]] if id in self._owners else self._alive:
+                shares.setdefault(number, []).append(id)
+        calls = {number: call(shard_ids) for number, shard_ids in shares.items()}
+        if not calls:
+            return []
+        (name, *_), *_ = calls.values()
+        results = self._each(name, {number: tuple(arguments) for number, (_, *arguments) in calls.items()})
+        lost = dict[int, BaseException]()
+        for number, result in results.items():
+            if isinstance(result, dict) and any(id in self._owners and id not in result for id in shares[number]):
+                lost[number] = DataError("it does not have the documents that it found")
+        if lost:
+            self._fail(lost)
+        return [(result, shares[number]) for number, result in results.items()]
+
+    @property
+    def _alive(self) -> list[int]:
+        return [number for number in range(len(self._calls)) if number not in self._lost]
+
+    def _ask(self, name: str, *args: Unchecked) -> dict[int, Unchecked]:
+        """Send every shard the same call; return the answers by shard, in their order."""
+        return self._each(name, dict.fromkeys(self._alive, args))
+
+    def _each(self, name: str, args: Mapping[int, tuple[Unchecked, ...]]) -> dict[int, Unchecked]:
+        return self._begin(name, args)()
+
+    def _begin(self, name: str, args: Mapping[int, tuple[Unchecked, ...]]) -> Callable[[], dict[int, Unchecked]]:
+        """Send a call to shards at the same time; return a function that waits for their answers, by shard."""
+        if self._pinned is not None:
+            return self._send(name, args)
+        with locking(self._pinning):  # the first answers decide what a search sees
+            answers = self._send(name, {number: args[number] for number in args if number not in self._lost})()
+        return lambda: answers
+
+    def _send(self, name: str, args: Mapping[int, tuple[Unchecked, ...]]) -> Callable[[], dict[int, Unchecked]]:
+        pinned = self._pinned
+        receive_answers = self._calls.send(name, args, pinned)
+
+        def receive() -> dict[int, Unchecked]:
+            answers = receive_answers()
+            if answers.is_gone and self._restarts < _MOST_RESTARTS:
+                raise StaleSnapshot(self._fresh(()))
+            if failed := answers.failures():
+                self._fail(failed)
+            if pinned is None:
+                self._pinned = answers.seen
+            return answers.results
+
+        return receive
+
+    def _fail(self, failed: Mapping[int, BaseException]) -> None:
+        """Raise `StaleSnapshot`, so that the search begins again without the failed shards.
+
+        Raises `ShardError` instead if the other shards may not answer alone.
+        """
+        lost = self._lost | {*failed}
+        self._calls.require(lost, failed)
+        if self._pinned is not None:
+            raise StaleSnapshot(self._fresh(failed))
+        self._lost = lost
+
+    def _fresh(self, failed: Iterable[int]) -> RemoteSnapshot:
+        return RemoteSnapshot(self._calls, self._lost | {*failed}, self._restarts + 1)
+
+
+class RemoteMatches:
+    """Documents of a snapshot that match a query; see `Matches`."""
+
+    def __init__(self, now: RemoteSnapshot, query: Optional[AnyQuery], phrase_filter: Optional[ParsedQuery]):
+        self._now, self._of = now, (query.query if isinstance(query, CountedQuery) else query, phrase_filter)
+
+    def count(self, where: Optional[Filter]) -> int:
+        return sum(self._now._ask("matches", *self._of, self._now._checked(where)).values())
+
+    def facets(self, wanted: Mapping[str, Optional[Filter]]) -> dict[str, dict[str, int]]:
+        def scales() -> list[Mapping[str, FieldScale]]:
+            return [*self._now._ask("scales", *self._of, typed).values()]
+
+        def values(others: Facets) -> list[Mapping[str, Counts]]:
+            return [*self._now._ask("facet_values", *self._of, dict(others)).values()]
+
+        types = self._now._types([*wanted])
+        typed = {name: Wanted(types[name], self._now._checked(where)) for name, where in wanted.items()}
+        return facets_of(typed, scales, values)
+
+    def first(
+        self,
+        sort: Sequence[str],
+        count: int,
+        after: Optional[SortedDocument] = None,
+        where: Optional[Filter] = None,
+    ) -> list[SortedDocument]:
+        names = [name.removeprefix("-") for name in sort]
+        types = [*map(self._now._types(names).__getitem__, names)]
+        arguments = [*sort], count, after, self._now._checked(where), types
+        answers = self._now._ask("first", *self._of, *arguments)
+        for number, documents in answers.items():
+            self._now._owners.update((document.id, number) for document in documents)
+        return merged(answers.values(), sort_keys(sort, types), count)
+
+
+class _RemoteTower:
+    """Tower of a vector field that runs at the shards."""
+
+    def __init__(self, calls: ShardCalls, field: str):
+        self._calls, self._field = calls, field
+
+    def vectors(self, values: Sequence[Unchecked]) -> Vectors:
+        raise UsageError("documents get their vectors where their shard is: add them there")
+
+    def query_vectors(self, queries: Sequence[str]) -> Vectors:
+        vectors: Vectors = self._calls.any("query_vectors", self._field, list(queries))
+        return vectors
+
+    def query_read(self, query: str) -> Optional[int]:
+        return None  # not worth a call to a shard
+
+
+class _Wanted:
+    """Stand-in for `KnownWords` that records the tokens whose counts a query needs, to fetch all in one round."""
+
+    def __init__(self, words: WordSearcher):
+        self.tokens_of_word, self.tokens = words.tokens_of_word, list[str]()
+
+    def counts(self, tokens: Sequence[str]) -> list[int]:
+        self.tokens += tokens
+        return [1] * len(tokens)
+
+    def near(self, word: str, unfinished: bool = False) -> list[tuple[str, int]]:
+        return []
+
+    def beginning(self, prefix: str, most: int) -> list[str]:
+        return []
+
+
+class _KnownWords:
+    """Words of all shards; implements `KnownWords`."""
+
+    def __init__(self, now: RemoteSnapshot, words: WordSearcher):
+        self._now, self.tokens_of_word = now, words.tokens_of_word
+
+    def counts(self, tokens: Sequence[str]) -> list[int]:
+        self._now._count((token,) for token in tokens)
+        return [self._now._counts[token,] for token in tokens]
+
+    def near(self, word: str, unfinished: bool = False) -> list[tuple[str, int]]:
+        return [match for matches in self._now._ask("near", word, unfinished).values() for match in matches]
+
+    def beginning(self, prefix: str, most: int) -> list[str]:
+        answers = self._now._ask("beginning", prefix, most).values()
+        return sorted({word for answer in answers for word in answer}, key=shortest_first)[:most]
+
+
+def _plain(word: Word) -> Word:
+    """Return a word in the form in which shards count it: if all fields have the same token, that token once."""
+    return word[:1] if len({*word}) == 1 else word
+
+
+def _best(shard_hits: Sequence[Hits], k: int) -> Hits:
+    """Return the best `k` hits of several shards; equal scores keep the shards' order."""
+    scores = np.concatenate([hits.scores for hits in shard_hits])
+    titles = np.concatenate([np.zeros(len(hits.ids)) if hits.titles is None else hits.titles for hits in shard_hits])
+    order = np.argsort(-scores, kind="stable")
+    is_whole = titles[order] == 1
+    is_kept = is_whole & (np.cumsum(is_whole) <= k)
+    is_kept[:k] = True
+    order = order[is_kept]
+    ids = [id for hits in shard_hits for id in hits.ids]
+    spans = [span for hits in shard_hits for span in hits.passages or [None] * len(hits.ids)]
+    has_passages = any(hits.passages is not None for hits in shard_hits)
+    passages, matches = [spans[n] for n in order] if has_passages else None, titles[order]
+    return Hits([ids[n] for n in order], scores[order], passages, matches if matches.any() else None)

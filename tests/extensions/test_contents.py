@@ -25,13 +25,12 @@ from paddle_ranker.commands.search import main as search
 from paddle_ranker.errors import CheckpointError, DataError, UsageError
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.retrieval.candidate_indexes import Document
-from paddle_ranker.retrieval.collection import Collection
+from paddle_ranker.retrieval.collection import Collection, CollectionWriter
 from paddle_ranker.retrieval.content_files import StagedFiles
 from paddle_ranker.retrieval.index_folder import IndexFolder
 from paddle_ranker.retrieval.schema import FIELD_TYPES
 from paddle_ranker.retrieval.search import SearchSettings
 from paddle_ranker.retrieval.search_engine import SearchEngine
-from paddle_ranker.retrieval.writer import CollectionWriter
 from paddle_ranker.serving.core.byte_budget import ByteBudget
 from paddle_ranker.serving.process.worker import make_app
 from tests.extensions.own_content import SoundTower

@@ -15,14 +15,13 @@ from paddle_ranker.errors import CheckpointError, DataError
 from paddle_ranker.retrieval import shard_builds
 from paddle_ranker.retrieval import shards as shards_module
 from paddle_ranker.retrieval.candidate_indexes import Document
-from paddle_ranker.retrieval.collection import Collection
+from paddle_ranker.retrieval.collection import Collection, CollectionWriter
 from paddle_ranker.retrieval.ingestion import Naming
 from paddle_ranker.retrieval.manifest import IndexInfo, write_manifest
 from paddle_ranker.retrieval.search import SearchSettings
 from paddle_ranker.retrieval.search_engine import SearchEngine
 from paddle_ranker.retrieval.shard_builds import BUILD_STATE
 from paddle_ranker.retrieval.shards import SHARDS, open_index, shard_folders, shard_name, write_shards
-from paddle_ranker.retrieval.writer import CollectionWriter
 from tests.conftest import Call
 from tests.retrieval.test_shards import DOCUMENTS, INFO, SHARES, vectors_of
 from tests.serving_cases import OpenedSite, close_slots

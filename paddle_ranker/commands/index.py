@@ -54,12 +54,16 @@ from paddle_ranker.retrieval import shard_builds
 from paddle_ranker.retrieval.candidate_indexes import Hits
 from paddle_ranker.retrieval.collection import Collection, documents_for
 from paddle_ranker.retrieval.content_files import kept_rows
-from paddle_ranker.retrieval.faiss_index import STRUCTURES, load_faiss
+from paddle_ranker.retrieval.faiss_index import load_faiss
 from paddle_ranker.retrieval.filters import Filter
 from paddle_ranker.retrieval.index_folder import WRITER_WAIT, delete
 from paddle_ranker.retrieval.ingestion import JOURNAL, Added, Unfinished, VectorsOf
 from paddle_ranker.retrieval.manifest import (
+    EXACT,
+    FAISS,
     MANIFEST,
+    MILVUS,
+    STRUCTURES,
     VECTORS,
     WORDS,
     IndexInfo,
@@ -86,15 +90,7 @@ from paddle_ranker.retrieval.shards import SHARDS, open_index
 from paddle_ranker.retrieval.snapshot import LocalSnapshot
 from paddle_ranker.retrieval.typed_values import OBJECT
 from paddle_ranker.retrieval.vector_indexes import INDEXES
-from paddle_ranker.retrieval.vector_search import (
-    EXACT,
-    FAISS,
-    MILVUS,
-    check_breadth,
-    how_found,
-    search_method,
-    searched_exactly,
-)
+from paddle_ranker.retrieval.vector_search import check_breadth, how_found, search_method, searched_exactly
 from paddle_ranker.scoring.scoring_options import BatchOptions, EngineOptions
 from paddle_ranker.scoring.title_states import StatesInfo
 from paddle_ranker.storage.digest import content_digest

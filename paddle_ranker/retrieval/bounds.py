@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Optional
 
-from paddle_ranker.errors import ParameterError, refuse_text
+from paddle_ranker.errors import ParameterError
 from paddle_ranker.retrieval.filters import no_field
 from paddle_ranker.retrieval.listing import Listing
 from paddle_ranker.scoring.texts import require_count
@@ -74,7 +74,6 @@ def check_parameters(
 
 def check_names(parameter: str, names: Sequence[str], fields: Sequence[str]) -> None:
     """Raise `ParameterError` if a parameter has a name that is not among the documents' fields."""
-    refuse_text(names, parameter)
     allowed = {*fields}
     for name in names:
         if name not in allowed:

@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 from paddle_ranker.array_types import Booleans, Floats, Integers, Vectors
 from paddle_ranker.errors import CheckpointError, DependencyError, UsageError, brief
 from paddle_ranker.retrieval.exact_search import StoredVectors, nearest
-from paddle_ranker.retrieval.manifest import STRUCTURES as STRUCTURES
 from paddle_ranker.retrieval.manifest import VectorsInfo
 from paddle_ranker.retrieval.top_k import NOT_FOUND
 

@@ -13,7 +13,6 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from paddle_ranker.errors import refuse_text
 from paddle_ranker.lexical.analyser import pieces
 from paddle_ranker.progress import Progress
 from paddle_ranker.retrieval.manifest import Floors, IndexInfo
@@ -65,7 +64,6 @@ def unrelated_queries(texts: Sequence[str], count: int, seed: int) -> list[str]:
 
     A piece is a word, or some characters of a script without spaces.
     """
-    refuse_text(texts, "texts")
     drawn, made = np.random.default_rng(seed), list[str]()
     for _ in range(count):
         number = int(drawn.integers(*_PIECES, endpoint=True))

@@ -39,7 +39,7 @@ from paddle_ranker.retrieval.sorting import merged, sort_keys
 from paddle_ranker.retrieval.synonyms import Synonyms
 from paddle_ranker.retrieval.turns import locking, reserve
 from paddle_ranker.retrieval.typed_values import CommonTypes, Value
-from paddle_ranker.retrieval.word_search import QUERY_TYPES, AnyQuery, CountedQuery, Word, WordSearcher, shortest_first
+from paddle_ranker.retrieval.word_search import AnyQuery, CountedQuery, Word, WordSearcher, shortest_first
 from paddle_ranker.storage.prefetch import chunks
 from paddle_ranker.storage.untrusted import Unchecked
 
@@ -211,7 +211,6 @@ class RemoteSnapshot:
 
         Equal scores are in the shards' order.
         """
-        refuse_text(request.queries, "queries", *QUERY_TYPES)
         queries = request.queries
         if request.by == WORDS:
             queries = self._counted([query for query in queries if not isinstance(query, np.ndarray)])
@@ -270,7 +269,6 @@ class RemoteSnapshot:
     def explain_words(
         self, query: AnyQuery, ids: Sequence[str], fields: Mapping[str, float] = _NO_FIELDS
     ) -> dict[str, dict[str, float]]:
-        refuse_text(ids, "ids")
         (counted,) = self._counted([query])
         answers = self._ask_owners(ids, lambda owned: ("explain_words", counted, owned, dict(fields)))
         return {id: added for answer, _ in answers for id, added in answer.items()}
@@ -287,7 +285,6 @@ class RemoteSnapshot:
         return {name: FieldSample.united([sample[name] for sample in samples if name in sample]) for name in names}
 
     def values(self, field: str, ids: Sequence[str]) -> list[tuple[Value, ...]]:
-        refuse_text(ids, "ids")
         by_id = dict[str, tuple[Value, ...]]()
         type = self.type_of(field) if ids else ""
         for shard_values, shard_ids in self._ask_owners(ids, lambda owned: ("values", field, type, owned)):
@@ -300,7 +297,6 @@ class RemoteSnapshot:
         return [id for id in wanted if all(id in answer for answer in answers)]
 
     def documents_of(self, ids: Sequence[str]) -> dict[str, Document]:
-        refuse_text(ids, "ids")
         documents = {id: self._documents[id] for id in ids if id in self._documents}
         answers = self._ask_owners([id for id in ids if id not in documents], lambda owned: ("documents_of", owned))
         for id, document in (item for answer, _ in answers for item in answer.items()):
@@ -312,7 +308,6 @@ class RemoteSnapshot:
         return {id: documents[id] for id in ids if id in documents}
 
     def each(self, ids: Sequence[str]) -> Iterator[tuple[str, Document]]:
-        refuse_text(ids, "ids")
         for part in chunks(ids, _AT_ONCE):
             yield from self.documents_of(part).items()
 

@@ -37,7 +37,7 @@ from paddle_ranker.retrieval.fusion import (
     by_score,
 )
 from paddle_ranker.retrieval.listing import Listing, Position, SortedPosition
-from paddle_ranker.retrieval.manifest import WORDS, IndexInfo
+from paddle_ranker.retrieval.manifest import EXACT, WORDS, IndexInfo
 from paddle_ranker.retrieval.near_duplicates import CONTENT, Sketches, leaders, sketches_of
 from paddle_ranker.retrieval.places import MOST_PLACES, PlaceInFile, place_of, placed_text
 from paddle_ranker.retrieval.query_parsing import ParsedQuery, parse_query
@@ -47,7 +47,6 @@ from paddle_ranker.retrieval.search_defaults import DEPTH, RANK_TOP
 from paddle_ranker.retrieval.searchable import LookupRequest, Matching, Snapshot
 from paddle_ranker.retrieval.synonyms import Synonyms
 from paddle_ranker.retrieval.turns import check, checked, once, reserve
-from paddle_ranker.retrieval.vector_search import EXACT
 from paddle_ranker.retrieval.word_search import QUERY_TYPES, AnyQuery, single_token
 from paddle_ranker.scoring.table_answers import TableAnswer
 
@@ -195,7 +194,6 @@ class Search:
         listing: Listing = _WHOLE_LIST,
         like: Optional[Like] = None,
     ):
-        refuse_text(searchers, "searchers")
         if isinstance(text, str):
             text = parse_query(text, literal=settings.literal)
         self.query, self.text = text, text.text

@@ -171,7 +171,6 @@ class SearchEngine(Closable, Generic[C]):
         sort: Sequence[str] = (),
     ) -> list[list[Result]]:
         """Search for many queries as `search` does, in shared batches; return a list of results per query."""
-        refuse_text(queries, "queries")
         return [search.results() for search in self.run(queries, top_k, where, fusion, group_by, sort)]
 
     def run(

@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import NamedTuple, Optional, Protocol, Union
 
 from paddle_ranker.array_types import Vectors
-from paddle_ranker.errors import RankerError, refuse_text
+from paddle_ranker.errors import RankerError
 from paddle_ranker.retrieval.candidate_indexes import Document, Hits, Like
 from paddle_ranker.retrieval.content_files import ContentFiles
 from paddle_ranker.retrieval.facets import FieldSample, FieldScale
@@ -167,5 +167,4 @@ class Searchable(Protocol):
 
 def phrase_filter_of(query: ParsedQuery, phrases: Sequence[str]) -> Optional[ParsedQuery]:
     """Return a query's exclusions, and those of its phrases that documents have; None without either."""
-    refuse_text(phrases, "phrases")
     return ParsedQuery("", tuple(phrases), query.excluded) if phrases or query.excluded else None

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from paddle_ranker.array_types import Floats
-from paddle_ranker.errors import CheckpointError, RankerError, refuse_text
+from paddle_ranker.errors import CheckpointError, RankerError
 from paddle_ranker.options import note
 from paddle_ranker.retrieval.manifest import RankerStates
 from paddle_ranker.retrieval.searchable import Searchable, Snapshot
@@ -72,7 +72,6 @@ class StoredScorer:
 
     def logits(self, now: Snapshot, query: str, texts: Sequence[str], whole: Mapping[int, str]) -> Floats:
         """Return the logits of candidates' texts, `[n]` float64; for `now` and `whole` see `stored_candidates`."""
-        refuse_text(texts, "texts")
         logits, is_left = np.empty(len(texts)), np.ones(len(texts), bool)
         stored = stored_candidates(self._split, now, query, whole)
         with idle():

@@ -13,8 +13,7 @@ from paddle_ranker.array_types import Vectors
 from paddle_ranker.retrieval.candidate_indexes import INDEXES as INDEXES
 from paddle_ranker.retrieval.candidate_indexes import Document, Hits, IndexKind, IndexOptions, TowerIndex
 from paddle_ranker.retrieval.collection import Collection
-from paddle_ranker.retrieval.manifest import VECTORS, IndexInfo, VectorsInfo
-from paddle_ranker.retrieval.vector_search import EXACT, FAISS, MILVUS
+from paddle_ranker.retrieval.manifest import EXACT, FAISS, MILVUS, VECTORS, IndexInfo, VectorsInfo
 
 
 def index_of_vectors(folder: Path, info: VectorsInfo, vectors: Vectors) -> Collection:

@@ -14,10 +14,7 @@ from paddle_ranker.retrieval import faiss_index
 from paddle_ranker.retrieval.candidate_indexes import INDEXES
 from paddle_ranker.retrieval.exact_search import VectorPart, nearest, products_of
 from paddle_ranker.retrieval.faiss_index import FaissSegment
-from paddle_ranker.retrieval.manifest import EXACT as EXACT
-from paddle_ranker.retrieval.manifest import FAISS as FAISS
-from paddle_ranker.retrieval.manifest import MILVUS as MILVUS
-from paddle_ranker.retrieval.manifest import WORDS, IndexInfo, VectorsInfo
+from paddle_ranker.retrieval.manifest import FAISS, WORDS, IndexInfo, VectorsInfo
 from paddle_ranker.retrieval.segments import WriteIndex
 from paddle_ranker.retrieval.top_k import NOT_FOUND, best_rows
 

@@ -81,9 +81,9 @@ from paddle_ranker.retrieval.schema import (
     Field,
     Schema,
     folder_fields,
-    infer,
-    table,
-    with_parts,
+    infer_schema,
+    schema_lines,
+    with_part_fields,
 )
 from paddle_ranker.retrieval.search_defaults import MilvusOptions
 from paddle_ranker.retrieval.shards import SHARDS, open_index
@@ -530,14 +530,14 @@ def _schema(options: BuildOptions) -> tuple[Schema, int]:
                 examples.setdefault(TEXT, row.text)
             yield row
 
-    inferred = infer(seen(), declared, notes.append, rows.columns.get("title"))
+    inferred = infer_schema(seen(), declared, notes.append, rows.columns.get("title"))
     used = [
         field if field.format else field.in_format(rows.spellings.get(field.name))
         for field in inferred.fields
         if field.name in examples or field in options.declared
     ]
     schema = replace(
-        with_parts(replace(inferred, fields=tuple(used))),
+        with_part_fields(replace(inferred, fields=tuple(used))),
         template=options.template,
         passage_tokens=options.passage_tokens,
         passage_overlap=options.passage_overlap,
@@ -545,7 +545,7 @@ def _schema(options: BuildOptions) -> tuple[Schema, int]:
     for name in [field.name for field in options.declared if field.name not in (*examples, TEXT)]:
         note(f"--field {name}: no document has this field{spelling_hint(name, examples)}")
     if schema.fields:
-        print("fields (--field declares them otherwise):", *table(schema, examples), sep="\n")
+        print("fields (--field declares them otherwise):", *schema_lines(schema, examples), sep="\n")
     for text in notes:
         note(text)
     return schema, rows.kept
@@ -715,7 +715,7 @@ def info(options: FolderOptions) -> None:
     if manifest.words is not None:
         print(f"words: {manifest.words.tokenizer}, BM25 with k1 {manifest.words.k1:g} and b {manifest.words.b:g}")
     if manifest.schema.fields:
-        print("fields:", *table(manifest.schema, {}), sep="\n")
+        print("fields:", *schema_lines(manifest.schema, {}), sep="\n")
     for name, vectors in manifest.vector_fields.items():
         print(f"{name}: {how_found(vectors.info)}; {vectors.info.size:,} components, {vectors.info.dtype}")
         if vectors.tower is not None:

@@ -1,6 +1,6 @@
 """Passages of long texts: cut at ends of sentences, or around the words of a query.
 
-cut(text, encoder.token_ends([text])[0], tokens=128)  # [(0, 505), (505, 1012), ...]
+cut_passages(text, encoder.token_ends([text])[0], tokens=128)  # [(0, 505), (505, 1012), ...]
 start, end = best_span(text, {"稻瘟": 7.1, "防治": 4.0}, size=120)
 """
 
@@ -41,7 +41,7 @@ def estimated_ends(texts: Sequence[str]) -> list[Integers]:
     return [np.minimum(np.arange(size, len(text) + size, size), len(text)) for size, text in zip(sizes, texts)]
 
 
-def cut(
+def cut_passages(
     text: str, ends: Integers, tokens: int, overlap: int = 0, count: Optional[Callable[[str], int]] = None
 ) -> list[Span]:
     """Return the starts and ends, in code points, of passages of at most `tokens` tokens that cover a text.

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from paddle_ranker.array_types import Booleans, Integers
 from paddle_ranker.lexical.analyser import Analyser
-from paddle_ranker.lexical.spelling import WordVocabulary, lines_of, united
+from paddle_ranker.lexical.spelling import WordVocabulary, lines_of, merged_lines
 from paddle_ranker.lexical.tokens import Tokenizer
 
 Hashes = NDArray[np.uint64]
@@ -102,12 +102,12 @@ class Postings:
             all_times[occurs] = times
             distinct, of_field = np.unique(all_times << 32 | length[documents] * (all_times > 0), return_inverse=True)
             both, codes = np.unique(codes * len(distinct) + of_field, return_inverse=True)
-            pairs = np.hstack([pairs[both // len(distinct)], unpacked(distinct)[both % len(distinct)]])
+            pairs = np.hstack([pairs[both // len(distinct)], _unpacked(distinct)[both % len(distinct)]])
         starts = np.zeros(len(order) + 1, np.int64)
         np.cumsum(np.bincount(keys // count, minlength=len(order)), out=starts[1:])
         lengths = counted[0][2] if len(counted) == 1 else np.stack([length for _, _, length in counted], axis=1)
         words = lines_of(spellings)
-        return cls(hashes[order], starts, documents, small(codes, len(pairs)), pairs, lengths, words)
+        return cls(hashes[order], starts, documents, smallest_unsigned(codes, len(pairs)), pairs, lengths, words)
 
     @classmethod
     def read(cls, arrays: dict[str, NDArray[np.generic]]) -> Postings:
@@ -165,12 +165,12 @@ def _tokens_of(
     return np.array(terms, np.int64), np.array(sizes, np.int32), np.array(lengths, np.int32)
 
 
-def small(codes: NDArray[np.int64], size: int) -> NDArray[np.unsignedinteger]:
+def smallest_unsigned(codes: NDArray[np.int64], size: int) -> NDArray[np.unsignedinteger]:
     """Convert codes below `size` to the smallest unsigned type that holds them."""
     return codes.astype(np.uint8 if size <= 1 << 8 else np.uint16 if size <= 1 << 16 else np.uint32)
 
 
-def unpacked(pairs: NDArray[np.int64]) -> NDArray[np.int32]:
+def _unpacked(pairs: NDArray[np.int64]) -> NDArray[np.int32]:
     """Unpack (count, length) from the upper and lower 32 bits of `pairs`, `[n, 2]`."""
     return np.stack([pairs >> 32, pairs & 0xFFFFFFFF], axis=1).astype(np.int32)
 
@@ -199,9 +199,9 @@ class Merging:
         self.lengths = np.concatenate(
             [postings.lengths if mask is None else postings.lengths[mask] for postings, mask in parts]
         )
-        self.pairs, self._codes = _united_pairs([postings.pairs for postings, _ in parts], used)
-        self.spellings = united([postings.spellings for postings, _ in parts])
-        self.code_type = small(np.zeros(1, np.int64), len(self.pairs)).dtype
+        self.pairs, self._codes = _merged_pairs([postings.pairs for postings, _ in parts], used)
+        self.spellings = merged_lines([postings.spellings for postings, _ in parts])
+        self.code_type = smallest_unsigned(np.zeros(1, np.int64), len(self.pairs)).dtype
 
     def fill(self, documents: NDArray[np.int32], codes: NDArray[np.unsignedinteger]) -> None:
         """Write the postings into arrays of length `starts[-1]`; `codes` must have the type `code_type`."""
@@ -234,7 +234,7 @@ class Merging:
                 first = stop
 
 
-def _united_pairs(
+def _merged_pairs(
     parts: Sequence[NDArray[np.int32]], used: Sequence[Booleans]
 ) -> tuple[NDArray[np.int32], list[Integers]]:
     """Return the distinct pairs in use, ascending; and each part's new rows by pair, 0 for pairs that are not used."""

@@ -119,7 +119,7 @@ def lines_of(words: Iterable[str]) -> NDArray[np.uint8]:
     return np.frombuffer("\n".join(sorted({*words}, key=str.encode)).encode("utf-8"), np.uint8)
 
 
-def united(parts: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+def merged_lines(parts: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
     """Return the distinct words of several arrays of `lines_of`, in the same form."""
     filled = [part for part in parts if len(part)]
     if len(filled) < 2:

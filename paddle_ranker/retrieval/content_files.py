@@ -27,7 +27,7 @@ from paddle_ranker.data.reader_pool import Parts, ReaderPool
 from paddle_ranker.data.records import DocumentRow
 from paddle_ranker.errors import CheckpointError, DataError, DependencyError, brief, listed, quoted
 from paddle_ranker.retrieval.candidate_indexes import Document, Like, LikeError
-from paddle_ranker.retrieval.places import packed, unpacked
+from paddle_ranker.retrieval.places import pack_places, unpack_places
 from paddle_ranker.retrieval.schema import FIELD_TYPES, FIRST_BYTES, PLACES, Field, Schema
 from paddle_ranker.retrieval.segments import storable
 from paddle_ranker.storage.atomic import link_or_copy, locked, sync
@@ -147,7 +147,7 @@ class StagedFiles(ContentFiles, Closable):
         kept = {}
         if schema.read_files and PLACES in row.fields:
             try:
-                unpacked(str(row.fields[PLACES]))
+                unpack_places(str(row.fields[PLACES]))
             except (ValueError, IndexError) as error:
                 problem = f"{PLACES} is {quoted(row.fields[PLACES])}, expected what an index has written"
                 raise DataError(f"document {quoted(row.id or row.text)}: {problem} ({brief(str(error))})") from error
@@ -476,7 +476,7 @@ def _parts_of(kept_row: _KeptRow, schema: Schema, source: RowFile, keeps_wordles
             if title is not None:  # of the row, else of the file, else the file's name
                 fields[title] = row.fields.get(title) or part.fields.get(_TITLE) or row.text
             if part.text.strip() and part.places:
-                fields[PLACES] = packed(part.places)
+                fields[PLACES] = pack_places(part.places)
             yield DocumentRow(part.text if part.text.strip() else row.text, id, fields)
     except DataError as error:
         raise DataError(f"document {quoted(row.id)}: {kept_row.field}: {error}") from error

@@ -97,8 +97,8 @@ class FieldScale(NamedTuple):
     is_large: bool = False
 
     @classmethod
-    def united(cls, parts: Sequence[FieldScale], is_large: bool = False) -> FieldScale:
-        """Unite the distributions of several segments or shards."""
+    def merged(cls, parts: Sequence[FieldScale], is_large: bool = False) -> FieldScale:
+        """Merge the distributions of several segments or shards."""
         scales = [part.scale for part in parts if part.scale is not None]
         is_large = is_large or any(part.is_large for part in parts)
         has_others = any(part.has_others for part in parts) or len({scale.kind for scale in scales}) > 1
@@ -139,8 +139,8 @@ class FieldSample(NamedTuple):
         return cls(type, [*items.values()], any(isinstance(value, list) for value in values))
 
     @classmethod
-    def united(cls, samples: Sequence[FieldSample]) -> FieldSample:
-        """Unite the samples of several segments or shards; they must have the same type."""
+    def merged(cls, samples: Sequence[FieldSample]) -> FieldSample:
+        """Merge the samples of several segments or shards; they must have the same type."""
         items = {item.key: item for sample in samples for item in sample.values}
         has_lists, are_all = any(sample.has_lists for sample in samples), all(sample.are_all for sample in samples)
         return cls(samples[0].type, [*items.values()], has_lists, are_all)
@@ -158,7 +158,7 @@ def facets_of(
     values: called with the fields whose values are counted one by one; returns counts by field of each segment or shard
     """
     of_parts, facets = scales(), dict[str, dict[str, int]]()
-    of_fields = {name: FieldScale.united([part[name] for part in of_parts]) for name in wanted}
+    of_fields = {name: FieldScale.merged([part[name] for part in of_parts]) for name in wanted}
     others = {name: field for name, field in wanted.items() if of_fields[name].ranges is None}
     for name in others:
         if of_fields[name].is_large:

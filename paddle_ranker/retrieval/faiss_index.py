@@ -282,7 +282,7 @@ class FaissSegment:
         return {"sel": self._faiss.IDSelectorBitmap(np.packbits(mask, bitorder="little"))}
 
 
-def described(info: VectorsInfo, breadth: Optional[int]) -> str:
+def describe(info: VectorsInfo, breadth: Optional[int]) -> str:
     """Return an index's structure with its ef or nprobe, for messages."""
     if info.structure.startswith("hnsw"):
         return f"{info.structure}, ef {breadth or info.hnsw_ef}"

@@ -17,7 +17,7 @@ import numpy as np
 from paddle_ranker.array_types import Vectors
 from paddle_ranker.data.records import DocumentRow
 from paddle_ranker.errors import CheckpointError, DataError, brief, quoted
-from paddle_ranker.lexical.passages import Span, cut, estimated_ends
+from paddle_ranker.lexical.passages import Span, cut_passages, estimated_ends
 from paddle_ranker.lexical.postings import Hashes, text_hashes
 from paddle_ranker.model.tower import TextEncoder
 from paddle_ranker.retrieval.candidate_indexes import Document
@@ -35,7 +35,7 @@ from paddle_ranker.retrieval.segments import (
     SegmentData,
     WriteIndex,
     WriteStates,
-    alike,
+    have_same_contents,
     storable,
     write_segment,
 )
@@ -280,7 +280,7 @@ class Addition:
             old = None if location is None else self._now.document_at(location)
             if location is None or old is None:
                 changed.append(Document(document.id, document.text, document.fields))
-            elif alike(old, document):
+            elif have_same_contents(old, document):
                 self._unchanged += 1
             else:
                 self.replaced.append(location)
@@ -443,7 +443,10 @@ class Cutter:
             return [[(0, len(document.text))] for document in documents]
         if encoder is None:
             ends = estimated_ends([document.text for document in documents])
-            return [cut(document.text, token_ends, tokens, overlap) for document, token_ends in zip(documents, ends)]
+            return [
+                cut_passages(document.text, token_ends, tokens, overlap)
+                for document, token_ends in zip(documents, ends)
+            ]
         return [self._cut(encoder, document, tokens, overlap) for document in documents]
 
     def _cut(self, encoder: TextEncoder, document: Document, tokens: int, overlap: int) -> Spans:
@@ -458,7 +461,7 @@ class Cutter:
             return count(part) if read == part else max(count(part), count(read) - beside)
 
         (ends,) = encoder.tokens.token_ends([document.text])
-        return cut(document.text, ends, most, min(overlap, most // 2), counted)
+        return cut_passages(document.text, ends, most, min(overlap, most // 2), counted)
 
 
 def _field_vectors(vectors: Vectors, spans: Sequence[Spans], info: VectorsInfo) -> FieldVectors:

@@ -12,7 +12,7 @@ from paddle_ranker.retrieval.facets import Counts, Facets, FieldScale, Wanted, f
 from paddle_ranker.retrieval.filters import Filter
 from paddle_ranker.retrieval.listing import SortedDocument
 from paddle_ranker.retrieval.open_segments import Generation
-from paddle_ranker.retrieval.sorting import first_of_segment, merged, sort_keys
+from paddle_ranker.retrieval.sorting import first_of_segment, merge_sorted, sort_keys
 from paddle_ranker.retrieval.turns import checked
 from paddle_ranker.retrieval.typed_values import TYPES
 
@@ -81,7 +81,9 @@ class Matches:
         """
         keys = sort_keys(sort, types or self._now.type_of)
         pairs = zip(self._now.parts, self._meeting(where))
-        return merged([first_of_segment(part.segment, mask, keys, after, count) for part, mask in pairs], keys, count)
+        return merge_sorted(
+            [first_of_segment(part.segment, mask, keys, after, count) for part, mask in pairs], keys, count
+        )
 
     def _meeting(self, where: Optional[Filter]) -> list[Booleans]:
         return [mask & allowed for mask, allowed in zip(self._masks, self._now.allowed(where) or self._masks)]

@@ -23,7 +23,7 @@ from paddle_ranker.retrieval.segments import (
     WriteIndex,
     WriteStates,
     file_prefix,
-    seal,
+    write_segment_info,
 )
 from paddle_ranker.retrieval.turns import checked
 from paddle_ranker.scoring.title_states import StatesWriter
@@ -72,7 +72,7 @@ def merge_segments(
             _merge_vectors(target, field, sources, write_index.get(field))
         _merge_words(target, [(segment.postings, mask) for segment, mask in sources if segment.postings is not None])
         _merge_states(target / STATES, sources, write_states)
-        seal(target, count, fields)
+        write_segment_info(target, count, fields)
 
 
 def _new_array(path: Path, dtype: np.dtype[np.generic], shape: tuple[int, ...]) -> NDArray[np.generic]:

@@ -172,7 +172,7 @@ class Generation:
         """Return the types that all values of a field fit, over all segments."""
         types = CommonTypes()
         for part in self.parts:
-            types.unite(part.segment.common_types(field))
+            types.merge(part.segment.common_types(field))
         return types
 
     def documents(self) -> Iterator[Document]:
@@ -280,7 +280,7 @@ class Generation:
                 scales.append(FieldScale(Scale(kind, positions[codes < len(counts)], counts[counted])))
             else:
                 scales.append(FieldScale(None, has_others=bool(counts.any())))
-        return FieldScale.united(scales, any(part.segment.bytes_of(field) > most for part in self.parts))
+        return FieldScale.merged(scales, any(part.segment.bytes_of(field) > most for part in self.parts))
 
     def search_vectors(
         self,

@@ -57,7 +57,7 @@ def pieces_in(path: Optional[Path], spans: Iterable[Span]) -> list[FilePiece]:
     return [FilePiece(path, start / _SECOND, end / _SECOND) for start, end in spans]
 
 
-def packed(places: Sequence[SpanPlace]) -> str:
+def pack_places(places: Sequence[SpanPlace]) -> str:
     """Pack places of spans, `(start, end, *place)` in the order of the text, into a short text."""
     values = np.asarray(places, np.float64).T
     values[1] -= values[0]
@@ -67,10 +67,10 @@ def packed(places: Sequence[SpanPlace]) -> str:
     return f"{len(data)}:{base64.b64encode(zlib.compress(data.tobytes())).decode()}"
 
 
-def unpacked(text: str) -> tuple[Integers, Integers]:
+def unpack_places(text: str) -> tuple[Integers, Integers]:
     """Return the starts and ends of spans, `[n, 2]`, and their places, in 1/10,000, `[n, numbers of a place]`.
 
-    Raises `ValueError` for a text that `packed` does not make.
+    Raises `ValueError` for a text that `pack_places` does not make.
     """
     width, _, data = text.partition(":")
     inflate = zlib.decompressobj()
@@ -133,7 +133,7 @@ def placed_text(document: Document, schema: Schema, places: str) -> str:
 
 def _places_of(document: Document) -> tuple[Integers, Integers]:
     try:
-        return unpacked(str(document.fields[PLACES]))
+        return unpack_places(str(document.fields[PLACES]))
     except (ValueError, IndexError) as error:
         raise CheckpointError(f"document {document.id}: its places are damaged ({brief(str(error))})") from error
 

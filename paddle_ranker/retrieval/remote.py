@@ -35,7 +35,7 @@ from paddle_ranker.retrieval.remote_calls import Call, MergedFacts, ShardCalls
 from paddle_ranker.retrieval.schema import FieldTower
 from paddle_ranker.retrieval.searchable import LookupRequest, StaleSnapshot, phrase_filter_of
 from paddle_ranker.retrieval.shard_service import Facts
-from paddle_ranker.retrieval.sorting import merged, sort_keys
+from paddle_ranker.retrieval.sorting import merge_sorted, sort_keys
 from paddle_ranker.retrieval.synonyms import Synonyms
 from paddle_ranker.retrieval.turns import locking, reserve
 from paddle_ranker.retrieval.typed_values import CommonTypes, Value
@@ -218,13 +218,13 @@ class RemoteSnapshot:
         shard_request = request._replace(queries=queries, where=where, fields=fields)
         received = self._begin("search", dict.fromkeys(self._alive, tuple(shard_request)))
 
-        def merged() -> list[Hits]:
+        def receive() -> list[Hits]:
             answers = received()
             for number, hit_lists in answers.items():
                 self._owners.update((id, number) for hits in hit_lists for id in hits.ids)
             return [_best(shard_hits, request.top_k) for shard_hits in zip(*answers.values())]
 
-        return merged
+        return receive
 
     def rewrite_query(self, query: ParsedQuery, prefix: bool = False, synonyms: Optional[Synonyms] = None) -> WordQuery:
         words = self._all.words
@@ -277,12 +277,12 @@ class RemoteSnapshot:
         return self._types([field])[field]
 
     def scale(self, field: str) -> FieldScale:
-        return FieldScale.united([*self._ask("scale", field, self.type_of(field)).values()])
+        return FieldScale.merged([*self._ask("scale", field, self.type_of(field)).values()])
 
     def field_values(self, most: int) -> dict[str, FieldSample]:
         samples = [*self._ask("field_values", most, self._types(self.fields)).values()]
         names = sorted({name for sample in samples for name in sample})
-        return {name: FieldSample.united([sample[name] for sample in samples if name in sample]) for name in names}
+        return {name: FieldSample.merged([sample[name] for sample in samples if name in sample]) for name in names}
 
     def values(self, field: str, ids: Sequence[str]) -> list[tuple[Value, ...]]:
         by_id = dict[str, tuple[Value, ...]]()
@@ -324,11 +324,11 @@ class RemoteSnapshot:
         declared = {name: self.info.schema.type_of(name) for name in fields}
         others = [name for name, type in declared.items() if not type]
         if others and (self._pinned is None or any(name not in self._all.types for name in others)):
-            answers, united = [*self._ask("common_types", others).values()], {name: CommonTypes() for name in others}
-            for answer in answers:
+            common_types = {name: CommonTypes() for name in others}
+            for answer in self._ask("common_types", others).values():
                 for name, types in answer.items():
-                    united[name].unite(types)
-            self._all.types.update({name: common.undeclared_type for name, common in united.items()})
+                    common_types[name].merge(types)
+            self._all.types.update({name: common.undeclared_type for name, common in common_types.items()})
         return {name: type or self._all.types[name] for name, type in declared.items()}
 
     def _counted(self, queries: Sequence[AnyQuery]) -> list[AnyQuery]:
@@ -462,7 +462,7 @@ class RemoteMatches:
         answers = self._now._ask("first", *self._of, *arguments)
         for number, documents in answers.items():
             self._now._owners.update((document.id, number) for document in documents)
-        return merged(answers.values(), sort_keys(sort, types), count)
+        return merge_sorted(answers.values(), sort_keys(sort, types), count)
 
 
 class _RemoteTower:

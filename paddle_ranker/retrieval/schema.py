@@ -727,7 +727,7 @@ def folder_fields(declared: Sequence[Field]) -> tuple[Field, ...]:
     return (*declared, *(Field(name, name) for name in of_files))
 
 
-def with_parts(schema: Schema) -> Schema:
+def with_part_fields(schema: Schema) -> Schema:
     """Return a schema with the fields that readers give to parts of files, and with a title if files are read."""
     names, more = {field.name for field in schema.fields}, dict[str, Field]()
     if schema.read_files and schema.title is None:
@@ -739,7 +739,7 @@ def with_parts(schema: Schema) -> Schema:
     return replace(schema, fields=tuple(sorted(fields, key=_schema_order)))
 
 
-def infer(
+def infer_schema(
     rows: Iterable[_Row],
     declared: Sequence[Field] = (),
     note: Callable[[str], None] = lambda text: None,
@@ -793,7 +793,7 @@ def _schema_order(field: Field) -> tuple[bool, bool, str]:
     return not field.title, not field.is_searched, field.name
 
 
-def table(schema: Schema, examples: Mapping[str, object]) -> list[str]:
+def schema_lines(schema: Schema, examples: Mapping[str, object]) -> list[str]:
     """Return the schema as lines for people: each field as `--field` takes it, and an example of the field's values."""
     rows = [str(field) for field in (*schema.fields, *(field for field in schema.words if field not in schema.fields))]
     width = max(map(len, rows), default=0)

@@ -201,7 +201,7 @@ class Search:
         self.top_k, self.offset, self.after, self.where = listing.top_k, listing.offset, listing.after, listing.where
         self.min_probability, self.sort = listing.min_probability, listing.sort
         self.group_by, self.group_size = listing.group_by, listing.group_size
-        self.fusion = fitting(settings.fusion, searchers)
+        self.fusion = restrict_fusion(settings.fusion, searchers)
         if listing.sort:
             check_names("sort", [name.removeprefix("-") for name in listing.sort], collection.fields)
         if listing.group_by is not None:
@@ -323,7 +323,7 @@ class Search:
             raise LikeError(f"is required, because towers of {listed(self.searchers)} read no texts")
         if not usable.issuperset(self.searchers):
             self.searchers = tuple(filter(usable.__contains__, self.searchers))
-            self.fusion = fitting(self.settings.fusion, self.searchers)
+            self.fusion = restrict_fusion(self.settings.fusion, self.searchers)
 
     def begin_lookup(
         self, searcher: str, queries: Union[Sequence[AnyQuery], Vectors, None] = None
@@ -770,7 +770,9 @@ class EstimatedTokens:
         return estimated_ends(texts)
 
 
-def chosen(info: IndexInfo, settings: SearchSettings, searchers: Optional[tuple[str, ...]] = None) -> tuple[str, ...]:
+def select_searchers(
+    info: IndexInfo, settings: SearchSettings, searchers: Optional[tuple[str, ...]] = None
+) -> tuple[str, ...]:
     """Return the searchers that the settings name, or the default; raises `ParameterError` for an unknown name.
 
     searchers: the names to choose from, in their order (default: all searchers of the index)
@@ -786,7 +788,7 @@ def chosen(info: IndexInfo, settings: SearchSettings, searchers: Optional[tuple[
     return tuple(name for name in searchers if name in by) if by else tuple(searchers)
 
 
-def fitting(fusion: Fusion, searchers: Sequence[str]) -> Fusion:
+def restrict_fusion(fusion: Fusion, searchers: Sequence[str]) -> Fusion:
     """Return a fusion without the weights and signals of other searchers.
 
     If the remaining weights are all 0, they are dropped, so that each is 1.

@@ -38,7 +38,16 @@ from paddle_ranker.retrieval.fusion import (
 from paddle_ranker.retrieval.ingestion import Added
 from paddle_ranker.retrieval.listing import Listing
 from paddle_ranker.retrieval.manifest import VECTORS, WORDS
-from paddle_ranker.retrieval.search import FEATURES, RANK, Result, Search, SearchSettings, Where, chosen, filter_of
+from paddle_ranker.retrieval.search import (
+    FEATURES,
+    RANK,
+    Result,
+    Search,
+    SearchSettings,
+    Where,
+    filter_of,
+    select_searchers,
+)
 from paddle_ranker.retrieval.search_defaults import TOP_K
 from paddle_ranker.retrieval.searchable import Searchable, Snapshot, StaleSnapshot
 from paddle_ranker.retrieval.shards import open_index, open_shards
@@ -80,7 +89,7 @@ class SearchEngine(Closable, Generic[C]):
         self.collection, self.settings, self.ranker = collection, settings, ranker
         self._query_vectors = query_vectors
         self._stored = None if ranker is None else stored_scorer(collection, ranker)
-        self.searchers = chosen(collection.info, settings)
+        self.searchers = select_searchers(collection.info, settings)
         fields = [field for name, field in collection.info.vector_fields.items() if name in self.searchers]
         check_breadth(fields[0].info if fields else None, settings.ef, settings.nprobe)
         settings.fusion.weights_of(self.searchers)

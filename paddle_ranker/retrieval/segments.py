@@ -522,10 +522,10 @@ def write_segment(
         if contents.write_states is not None:
             (target / STATES).mkdir()
             contents.write_states(target / STATES, documents)
-        seal(target, len(documents), names)
+        write_segment_info(target, len(documents), names)
 
 
-def seal(target: Path, count: int, fields: Sequence[str]) -> None:
+def write_segment_info(target: Path, count: int, fields: Sequence[str]) -> None:
     """Write `segment.json`, with the size and the checksum of each file in the folder."""
     paths = sorted(path for path in target.iterdir() if path.is_file())
     sizes, sums = {path.name: path.stat().st_size for path in paths}, {path.name: checksum(path) for path in paths}
@@ -566,7 +566,7 @@ def storable(document: Row) -> Row:
     return document if all(values[name] is fields[name] for name in fields) else replace(document, fields=values)
 
 
-def alike(document: Document, other: Document) -> bool:
+def have_same_contents(document: Document, other: Document) -> bool:
     """Return whether two documents have the same text and fields; `true`, `1` and `1.0` are different values."""
     are_equal = (document.text, document.fields) == (other.text, other.fields)
     return are_equal and _sorted(document.fields) == _sorted(other.fields)

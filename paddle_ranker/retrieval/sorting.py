@@ -3,7 +3,7 @@
 keys = [SortKey("year", "number", descending=True)]
 page = first_of_segment(segment, mask, keys, None, 10)
 page = first_of_segment(segment, mask, keys, page[-1], 10)  # the next one
-merged([page, page_of_another_segment], keys, 10)
+merge_sorted([page, page_of_another_segment], keys, 10)
 
 Documents with equal values are ordered by the hash of the id, then by the id, as listings of documents are. So the
 order of two documents depends on their values and ids alone.
@@ -90,10 +90,12 @@ def first_of_segment(
         SortedDocument(tuple(order_value(segment.value(key.field, key.type, row)) for key in keys), id)
         for row, id in zip(kept[-1].tolist(), segment.ids(kept[-1]))
     ]
-    return merged([documents], keys, count)
+    return merge_sorted([documents], keys, count)
 
 
-def merged(lists: Iterable[Sequence[SortedDocument]], keys: Sequence[SortKey], count: int) -> list[SortedDocument]:
+def merge_sorted(
+    lists: Iterable[Sequence[SortedDocument]], keys: Sequence[SortKey], count: int
+) -> list[SortedDocument]:
     """Merge sorted lists; return the first `count` documents of all lists."""
     documents = [document for documents in lists for document in documents]
     hashes = text_hashes(document.id for document in documents).tolist()

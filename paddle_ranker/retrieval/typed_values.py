@@ -396,7 +396,7 @@ class CommonTypes:
         if fits is not self.names:
             self.names = tuple(name for name in self.names if name in fits)
 
-    def unite(self, other: CommonTypes) -> None:
+    def merge(self, other: CommonTypes) -> None:
         """Add the values of another segment or shard."""
         self.names = tuple(name for name in self.names if name in other.names)
         self.valued, self.missing = self.valued + other.valued, self.missing + other.missing

@@ -75,7 +75,7 @@ def how_found(info: VectorsInfo, breadth: Optional[int] = None) -> str:
     """Describe how vectors are searched, for people: `exact` or `faiss hnsw_sq8, ef 100`."""
     if info.method != FAISS:
         return info.method
-    return f"{info.method} {faiss_index.described(info, breadth)}"
+    return f"{info.method} {faiss_index.describe(info, breadth)}"
 
 
 def search_vectors(

@@ -648,7 +648,7 @@ class WordSearcher:
                 least = float(np.partition(above, -best.k)[-best.k])
             left -= group.most
         else:
-            candidates = _united(touched, [scores.take(rows, mode="clip") >= least for rows in touched])
+            candidates = _union(touched, [scores.take(rows, mode="clip") >= least for rows in touched])
         best.add(candidates + self._parts[number].first, scores[candidates])
         for rows in touched:
             scores[rows] = 0.0
@@ -747,13 +747,13 @@ def _completed(
     """
     (k, least), left = goal, sum(group.most for group in groups)
     reached = [scores.take(rows, mode="clip") for rows in touched]
-    promising = _united(touched, [row_scores >= least for row_scores in reached])
+    promising = _union(touched, [row_scores >= least for row_scores in reached])
     if k <= len(promising) <= _MORE * k:
         sums = scores.take(promising, mode="clip")
         for group in groups:
             group.add_to(sums, promising)
         least = max(least, float(np.partition(sums, -k)[-k]))
-    candidates = _united(touched, [row_scores >= least - left for row_scores in reached])
+    candidates = _union(touched, [row_scores >= least - left for row_scores in reached])
     sums = scores.take(candidates, mode="clip")
     for group in groups:
         if len(sums) > k:
@@ -766,7 +766,7 @@ def _completed(
     return candidates
 
 
-def _united(lists: Sequence[Integers], wanted: Sequence[Booleans]) -> Integers:
+def _union(lists: Sequence[Integers], wanted: Sequence[Booleans]) -> Integers:
     """Return the documents of several ascending lists, ascending, each once.
 
     wanted: for each list, which of its documents to return
@@ -776,5 +776,5 @@ def _united(lists: Sequence[Integers], wanted: Sequence[Booleans]) -> Integers:
     merged.sort(kind="stable")  # merges the lists, a tenth of the time of numpy.unique
     is_first = np.ones(len(merged), bool)
     np.not_equal(merged[1:], merged[:-1], out=is_first[1:])
-    united: Integers = merged[is_first]
-    return united
+    union: Integers = merged[is_first]
+    return union

@@ -13,7 +13,7 @@ import pytest
 
 from paddle_ranker.array_types import Vectors
 from paddle_ranker.errors import CheckpointError
-from paddle_ranker.lexical.passages import best_span, cut, estimated_ends
+from paddle_ranker.lexical.passages import best_span, cut_passages, estimated_ends
 from paddle_ranker.model.model_folder import TOWER, identify
 from paddle_ranker.retrieval.candidate_indexes import Document
 from paddle_ranker.retrieval.collection import Collection
@@ -151,7 +151,7 @@ TEXTS = ["", "短", "一二三。" * 60, "word " * 300, "x" * 1000, "混合 mixe
 @pytest.mark.parametrize("share", [0, 4, 2])
 def test_passages_cover_the_text(text: str, tokens: int, share: int) -> None:
     (ends,), overlap = estimated_ends([text]), tokens // share if share else 0
-    spans = cut(text, ends, tokens, overlap)
+    spans = cut_passages(text, ends, tokens, overlap)
     inside = [np.count_nonzero((ends > start) & (ends <= end)) for start, end in spans]
     assert max(inside) <= tokens and (len(spans) > 1) == (len(ends) > tokens)
     assert (spans[0][0], spans[-1][1]) == (0, len(text)) and all(start < end for start, end in spans if text)
@@ -167,7 +167,7 @@ def test_a_text_is_counted_a_few_times_even_if_nothing_fits(tokens: int, least: 
         counted.append(part)
         return least if len(part) < 3 else 2 + len(part)
 
-    spans = cut("长" * 3000, np.array([3000]), tokens, count=count)
+    spans = cut_passages("长" * 3000, np.array([3000]), tokens, count=count)
     assert (spans[0][0], spans[-1][1]) == (0, 3000) and all(one[1] == two[0] for one, two in zip(spans, spans[1:]))
     assert sum(map(len, counted)) < 20 * 3000
 
@@ -175,9 +175,9 @@ def test_a_text_is_counted_a_few_times_even_if_nothing_fits(tokens: int, least: 
 def test_sentences_are_whole_and_the_best_span_has_the_words() -> None:
     sentences = "一二三四五六七。" * 3
     ends = np.arange(1, len(sentences) + 1)
-    assert cut(sentences, ends, 8) == [(0, 8), (8, 16), (16, 24)]
-    assert cut(sentences, ends, 16) == [(0, 8), (8, 24)]
-    assert cut(sentences, ends, 16, 8) == [(0, 16), (8, 24)]
+    assert cut_passages(sentences, ends, 8) == [(0, 8), (8, 16), (16, 24)]
+    assert cut_passages(sentences, ends, 16) == [(0, 8), (8, 24)]
+    assert cut_passages(sentences, ends, 16, 8) == [(0, 16), (8, 24)]
     text = "开头。" + "无关的话。" * 100 + "水稻的病害。" + "别的。" * 100
     start, end = best_span(text, {"水稻": 5.0, "病害": 5.0, "话": 0.1}, 40)
     assert "水稻的病害" in text[start:end] and end - start == 40 and text[start - 1] == "。"

@@ -18,13 +18,13 @@ from pypinyin import lazy_pinyin
 
 from paddle_ranker.errors import DataError, UsageError
 from paddle_ranker.lexical.analyser import Phrase, analyser
-from paddle_ranker.lexical.spelling import WordVocabulary, homophones, lines_of, united
+from paddle_ranker.lexical.spelling import WordVocabulary, homophones, lines_of, merged_lines
 from paddle_ranker.retrieval.candidate_indexes import Document
 from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.manifest import IndexInfo, WordsInfo
 from paddle_ranker.retrieval.query_parsing import ParsedQuery, _parts, parse_query
 from paddle_ranker.retrieval.remote import RemoteCollection
-from paddle_ranker.retrieval.schema import TEXT, Field, Schema, infer
+from paddle_ranker.retrieval.schema import TEXT, Field, Schema, infer_schema
 from paddle_ranker.retrieval.search import Search, SearchSettings
 from paddle_ranker.retrieval.search_engine import SearchEngine
 from paddle_ranker.retrieval.searchable import Searchable
@@ -573,7 +573,7 @@ def test_a_search_for_a_phrase_stops_within_a_document(
 
 def test_literal_fields_correct_nothing(tmp_path: Path) -> None:
     rows = [Document("a", "sakura blossom", {"name": "Quince"})]
-    declared = Schema(infer(rows).fields)
+    declared = Schema(infer_schema(rows).fields)
     for name, literal, corrected in (("some", False, 1), ("none", True, 0)):
         fields = tuple(
             type(one)(one.name, "text", literal=literal) if one.name == "name" else one for one in declared.fields
@@ -677,7 +677,8 @@ def test_a_vocabulary_finds_what_a_comparison_of_all_words_finds() -> None:
             wanted = {other for other, own in distances.items() if own == errors}
             assert {*vocabulary.near(word, errors)} == wanted, word
     assert {*vocabulary.beginning("ab", 10_000)} == {word for word in words if word.startswith("ab")}
-    assert [*WordVocabulary(united([lines_of(["b", "a"]), lines_of([]), lines_of(["c", "a"])]))] == ["a", "b", "c"]
+    parts = [lines_of(["b", "a"]), lines_of([]), lines_of(["c", "a"])]
+    assert [*WordVocabulary(merged_lines(parts))] == ["a", "b", "c"]
     assert not WordVocabulary.of([]).near("word", 1) and not WordVocabulary.of([]).beginning("w", 3)
     assert {"苹", "瓶"} <= {*homophones("平")} and "平" not in homophones("平") and homophones("a") == ""
 

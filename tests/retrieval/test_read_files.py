@@ -22,7 +22,7 @@ from paddle_ranker.commands.search import main as search
 from paddle_ranker.data.file_readers import READERS
 from paddle_ranker.notebook import Index
 from paddle_ranker.registry import VARIABLE
-from paddle_ranker.retrieval.places import packed, unpacked
+from paddle_ranker.retrieval.places import pack_places, unpack_places
 from paddle_ranker.retrieval.schema import FIELD_TYPES
 from paddle_ranker.serving.http import contents
 from tests.checkout import ONCE
@@ -379,12 +379,12 @@ def test_places_are_packed_and_found_within_bounds() -> None:
     random = np.random.default_rng(0)
     starts = np.sort(random.choice(100_000, 5000, replace=False))
     places = [(int(one), int(one) + 1, *random.random(4).round(4)) for one in starts]
-    ranges, numbers = unpacked(packed(places))
+    ranges, numbers = unpack_places(pack_places(places))
     assert ranges.tolist() == [list(one[:2]) for one in places]
     np.testing.assert_allclose(numbers / 10_000, [one[2:] for one in places], atol=1e-9)
-    for text in ("", "6:", "6:abc", "x" * 99, packed(places)[:-9], "7:" + packed(places)[2:]):
+    for text in ("", "6:", "6:abc", "x" * 99, pack_places(places)[:-9], "7:" + pack_places(places)[2:]):
         with pytest.raises((ValueError, IndexError)):
-            unpacked(text)
+            unpack_places(text)
 
 
 def test_every_type_of_file_is_told_by_its_first_bytes() -> None:

@@ -17,7 +17,7 @@ from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.filters import Filter
 from paddle_ranker.retrieval.fusion import Fusion
 from paddle_ranker.retrieval.manifest import IndexInfo, VectorsInfo, WordsInfo
-from paddle_ranker.retrieval.schema import FIELD_TYPES, Field, FieldType, Schema, infer
+from paddle_ranker.retrieval.schema import FIELD_TYPES, Field, FieldType, Schema, infer_schema
 from tests.serving.test_search import Site
 
 pytestmark = pytest.mark.unit
@@ -147,7 +147,7 @@ def test_fields_are_inferred_by_all_their_values() -> None:
         DocumentRow("u", fields={"name": "vim", "about": long, "year": 7.5, "day": "2021", "ok": False,
                                  "tags": [], "mixed": "one", "short": None, "empty": ""}),
     ]  # fmt: skip
-    found = {str(one) for one in infer(rows, (Field("short", "stored"),)).fields}
+    found = {str(one) for one in infer_schema(rows, (Field("short", "stored"),)).fields}
     assert found == {
         "name:text:weight=3:title", "about:text", "year:number", "day:date", "ok:boolean", "tags:keyword:list",
         "mixed:stored", "short:stored", "nested:stored",
@@ -169,7 +169,7 @@ def test_fields_are_inferred_by_all_their_values() -> None:
 )
 def test_a_field_of_different_codes_is_searched(values: list[object], field: str, tmp_path: Path) -> None:
     rows = [DocumentRow("thing", fields={"code": value}) for value in values]
-    (found,) = infer(rows).fields
+    (found,) = infer_schema(rows).fields
     assert str(found) == field
     documents = [Document(f"d{n}", "thing", row.fields) for n, row in enumerate(rows)]
     with Collection.create(
@@ -188,7 +188,7 @@ def test_a_field_that_is_short_beside_the_texts_is_a_summary_and_weighs_as_a_tit
 ) -> None:
     summary = "A description of many words, long enough to be searched."
     rows = [DocumentRow("x" * characters, fields={"name": "git", "summary": summary})] * 3
-    (field,) = [one for one in infer(rows).fields if one.name == "summary"]
+    (field,) = [one for one in infer_schema(rows).fields if one.name == "summary"]
     assert field.is_searched and field.weight == weight
 
 

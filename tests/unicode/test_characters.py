@@ -10,7 +10,7 @@ from paddle_ranker.lexical.highlights import SharedWords
 from paddle_ranker.lexical.passages import characters_for
 from paddle_ranker.lexical.tokens import have_spaces
 from paddle_ranker.retrieval.candidate_indexes import Document
-from paddle_ranker.retrieval.schema import infer
+from paddle_ranker.retrieval.schema import infer_schema
 from paddle_ranker.unicode.characters import fold, shape_of, without_accents, word_starts
 
 pytestmark = pytest.mark.unit
@@ -47,7 +47,7 @@ def test_every_reader_of_a_script_separates_its_words_alike(letters: str, has_sp
     is_joined = page_text([PageLine.of([(letters, one)]) for one in boxes])[0] == 2 * letters
     assert is_joined is not (has_spaces or letters == UNSPACED["Hangul"])  # Korean has spaces between phrases
     rows = [Document(str(n), "x", {"note": letters * 10}) for n in range(3)]
-    assert infer(rows).fields[0].type == ("keyword" if has_spaces else "text")
+    assert infer_schema(rows).fields[0].type == ("keyword" if has_spaces else "text")
 
 
 @pytest.mark.parametrize(

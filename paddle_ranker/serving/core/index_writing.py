@@ -21,7 +21,7 @@ from paddle_ranker.retrieval.content_files import StagedFiles
 from paddle_ranker.retrieval.ingestion import Added
 from paddle_ranker.retrieval.merging import MOST_SEGMENTS
 from paddle_ranker.retrieval.schema import PLACES
-from paddle_ranker.retrieval.segments import SegmentData, alike
+from paddle_ranker.retrieval.segments import SegmentData, have_same_contents
 from paddle_ranker.retrieval.turns import Abandoned, Caller, Reserve, Turns, wait_for
 from paddle_ranker.serving.core.faults import (
     ALREADY_THERE,
@@ -225,7 +225,9 @@ def _faults() -> Iterator[None]:
 def _refuse_changes(collection: Collection, documents: Sequence[Document]) -> None:
     stored = collection.snapshot().documents_of([document.id for document in documents])
     changed = [
-        document.id for document in documents if document.id in stored and not alike(stored[document.id], document)
+        document.id
+        for document in documents
+        if document.id in stored and not have_same_contents(stored[document.id], document)
     ]
     if changed:
         raise Fault(

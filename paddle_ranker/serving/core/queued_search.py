@@ -25,7 +25,7 @@ from paddle_ranker.retrieval.fusion import Fusion
 from paddle_ranker.retrieval.listing import Listing
 from paddle_ranker.retrieval.manifest import VECTORS
 from paddle_ranker.retrieval.query_parsing import ParsedQuery
-from paddle_ranker.retrieval.search import RANK, Search, SearchSettings, chosen
+from paddle_ranker.retrieval.search import RANK, Search, SearchSettings, select_searchers
 from paddle_ranker.retrieval.search_engine import run_searches
 from paddle_ranker.retrieval.searchable import ShardError, Snapshot
 from paddle_ranker.retrieval.text_vectors import normalised
@@ -240,7 +240,7 @@ class QueuedSearch:
         now: the snapshot to search (default: the latest)
         """
         began, read, index = time.monotonic(), self._read(query.text.text), self.index.latest()
-        searchers = chosen(index.info, query.settings, self.searchers(index))
+        searchers = select_searchers(index.info, query.settings, self.searchers(index))
         settings = self._settings(index, query)
 
         def begin(now: Snapshot) -> list[Search]:

@@ -194,6 +194,7 @@ class Search:
         listing: Listing = _WHOLE_LIST,
         like: Optional[Like] = None,
     ):
+        refuse_text(searchers, "searchers")
         if isinstance(text, str):
             text = parse_query(text, literal=settings.literal)
         self.query, self.text = text, text.text

@@ -102,7 +102,7 @@ class Token(NamedTuple):
 
 
 class Word(NamedTuple):
-    """A word's tokens.
+    """Tokens of a word.
 
     tokens: the tokens with their positions
     texts: the tokens' texts

@@ -160,7 +160,7 @@ class LexicalFeatures:
 
 
 def longest_shared_run(query: str, title: str) -> int:
-    """Return the length in characters of the longest substring that both texts contain."""
+    """Return the length, in characters, of the longest substring of both texts."""
     best = 0
     for start in range(len(query)):
         while start + best < len(query) and query[start : start + best + 1] in title:

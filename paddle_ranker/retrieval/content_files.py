@@ -346,7 +346,7 @@ class _Unreadable(DataError):
 
 
 class _KeptRow(NamedTuple):
-    """A row with the names of its staged files.
+    """Row with the names of its staged files.
 
     line: the row's line in the corpus
     field: field with the file to read; "" without such a file

@@ -82,11 +82,11 @@ def least_of(info: VectorsInfo) -> int:
 
 
 def _measured_nprobe(faiss: ModuleType, index, stored: StoredVectors, factor: int) -> int:  # type: ignore[no-untyped-def]
-    """Return the least nprobe, doubled each time, at which sample queries find nearly all of their nearest vectors.
+    """Return the first nprobe at which sample queries find nearly all of their nearest vectors; it doubles each time.
 
     The sample queries are some vectors of the index, and sums of two of them.
 
-    factor: how many candidates faiss returns for each vector that is wanted
+    factor: number of faiss's candidates for each wanted vector
     """
     rows = np.linspace(0, len(stored) - 1, min(_MEASURED_BY, len(stored))).astype(np.int64)
     samples = stored.rows(rows)

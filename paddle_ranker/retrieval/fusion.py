@@ -166,7 +166,7 @@ def by_score(scores: Floats, ids: Sequence[str]) -> list[int]:
 
 @dataclass(frozen=True)
 class FusionKind:
-    """A fusion method that users can choose.
+    """Fusion method that users can choose.
 
     scores: called with the candidates and the searchers' weights, `[searchers]`; returns fused scores, `[candidates]`
     first: the score that a searcher of weight 1 adds to its first document

@@ -229,7 +229,7 @@ class Addition:
         return Added(new, replaced, self._unchanged, self._naming.repeated, absent, len(self.gone))
 
     def _merged(self, folder: Path) -> Iterator[Segment]:
-        """Merge the new segments of a folder into one; yield it, or nothing if there are none."""
+        """Merge the new segments of a folder, if there are any, into a segment, which is yielded."""
         segments = [segment for segment in self._written if segment.folder.parent == folder]
         if segments:
             target, sources = self._new_segment(folder), list[Source]((segment, None) for segment in segments)

@@ -44,7 +44,7 @@ _PASSAGES = 4  # vectors searched per wanted document; if too few documents are 
 
 @dataclass(frozen=True)
 class OpenSegment:
-    """A segment of a generation.
+    """Segment of a generation.
 
     live: `[documents] bool`, which of its documents are not removed; None if none is removed
     first: number of its first document; a generation numbers all documents of its segments in order

@@ -214,7 +214,7 @@ class RemoteSnapshot:
         queries = request.queries
         if request.by == WORDS:
             queries = self._counted([query for query in queries if not isinstance(query, np.ndarray)])
-        where, fields = self._checked(request.where), dict(request.fields)
+        where, fields = self._typed(request.where), dict(request.fields)
         shard_request = request._replace(queries=queries, where=where, fields=fields)
         received = self._begin("search", dict.fromkeys(self._alive, tuple(shard_request)))
 
@@ -311,8 +311,8 @@ class RemoteSnapshot:
         for part in chunks(ids, _AT_ONCE):
             yield from self.documents_of(part).items()
 
-    def _checked(self, where: Optional[Filter]) -> Optional[Filter]:
-        """Return a filter with the types of its fields in all shards; raises `FilterError`, see `Condition.typed`."""
+    def _typed(self, where: Optional[Filter]) -> Optional[Filter]:
+        """Return a filter with its fields' types in all shards; raises `FilterError` as `Condition.typed` does."""
         if where is None or where.is_typed:
             return where
         fields = self.fields
@@ -436,7 +436,7 @@ class RemoteMatches:
         self._now, self._of = now, (query.query if isinstance(query, CountedQuery) else query, phrase_filter)
 
     def count(self, where: Optional[Filter]) -> int:
-        return sum(self._now._ask("matches", *self._of, self._now._checked(where)).values())
+        return sum(self._now._ask("matches", *self._of, self._now._typed(where)).values())
 
     def facets(self, wanted: Mapping[str, Optional[Filter]]) -> dict[str, dict[str, int]]:
         def scales() -> list[Mapping[str, FieldScale]]:
@@ -446,7 +446,7 @@ class RemoteMatches:
             return [*self._now._ask("facet_values", *self._of, dict(others)).values()]
 
         types = self._now._types([*wanted])
-        typed = {name: Wanted(types[name], self._now._checked(where)) for name, where in wanted.items()}
+        typed = {name: Wanted(types[name], self._now._typed(where)) for name, where in wanted.items()}
         return facets_of(typed, scales, values)
 
     def first(
@@ -458,7 +458,7 @@ class RemoteMatches:
     ) -> list[SortedDocument]:
         names = [name.removeprefix("-") for name in sort]
         types = [*map(self._now._types(names).__getitem__, names)]
-        arguments = [*sort], count, after, self._now._checked(where), types
+        arguments = [*sort], count, after, self._now._typed(where), types
         answers = self._now._ask("first", *self._of, *arguments)
         for number, documents in answers.items():
             self._now._owners.update((document.id, number) for document in documents)

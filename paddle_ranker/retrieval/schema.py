@@ -802,5 +802,5 @@ def schema_lines(schema: Schema, examples: Mapping[str, object]) -> list[str]:
 
 
 def _shown(value: object) -> str:
-    """Return a value as JSON has it, texts without quotes."""
+    """Return a text as it is, and another value as JSON."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)

@@ -97,7 +97,7 @@ class SearcherScore:
 
 @dataclass(frozen=True)
 class Result:
-    """A document that a search returns.
+    """Document that a search returns.
 
     score: the fused score; with a single searcher, its score; 0 if the list is sorted by fields
     searchers: score and rank by each searcher that found the document, by its name
@@ -146,7 +146,7 @@ _WHOLE_LIST = Listing()
 
 
 class Search:
-    """A search of a snapshot, with a method for each stage, from `begin_lookup` of each searcher to `finish`.
+    """Search of a snapshot, with a method for each stage, from `begin_lookup` of each searcher to `finish`.
 
     Documents are named by rows: their indices in `candidates`. A stage calls `turns.check` between its steps, which
     lets other searches run.

@@ -166,5 +166,5 @@ class Searchable(Protocol):
 
 
 def phrase_filter_of(query: ParsedQuery, phrases: Sequence[str]) -> Optional[ParsedQuery]:
-    """Return a query's exclusions, and those of its phrases that documents have; None without either."""
+    """Return the exclusions of a query and the phrases that documents have as a filter; None without either."""
     return ParsedQuery("", tuple(phrases), query.excluded) if phrases or query.excluded else None

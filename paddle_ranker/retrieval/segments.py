@@ -113,7 +113,7 @@ class SegmentData(NamedTuple):
 
 
 class Segment:
-    """A segment that is open for reading; thread-safe.
+    """Segment that is open for reading; thread-safe.
 
     Attributes:
         count: number of documents.

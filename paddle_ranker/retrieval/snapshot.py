@@ -231,7 +231,7 @@ class LocalSnapshot:
         return phrase_filter_of(query, self.generation.found_phrases(query.phrases) if query.phrases else ())
 
     def words_given(self, query: WordQuery) -> dict[str, str]:
-        """Return, by token of a correction or a synonym, the part of the query that it stands for."""
+        """Return the part of the query for which each token of a correction or synonym stands, by token."""
         words = self.generation.words
         return {} if words is None else words.given_of(query)
 

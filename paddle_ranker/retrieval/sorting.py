@@ -29,7 +29,7 @@ _MISSING = np.iinfo(np.int64).max  # key of a document without a value: it comes
 
 
 class SortKey(NamedTuple):
-    """A field to sort by, and the type of its values."""
+    """Field to sort by, and the type of its values."""
 
     field: str
     type: str

@@ -375,7 +375,7 @@ def _cumulated(sizes: Sequence[Integers]) -> Integers:
 
 
 def _first_alike(hashes: Hashes) -> NDArray[np.int32]:
-    """Return, for each hash, the index of the first equal one, `[texts]`."""
+    """Return the index of the first equal hash for each hash, `[texts]`."""
     _, firsts, groups = np.unique(hashes, return_index=True, return_inverse=True)
     first: NDArray[np.int32] = firsts.astype(np.int32)[groups.ravel()]
     return first

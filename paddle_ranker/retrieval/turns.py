@@ -54,7 +54,7 @@ class once(Generic[S, T]):  # reads as a decorator
 
 
 class Lock(Protocol):
-    """A lock of `threading`."""
+    """Lock of `threading`."""
 
     def acquire(self, blocking: bool = ...) -> bool: ...
 
@@ -62,11 +62,11 @@ class Lock(Protocol):
 
 
 class Abandoned(Exception):
-    """The caller has left; work for it ends."""
+    """Error: the caller has left, so work for the caller ends."""
 
 
 class TooLate(Exception):
-    """A block was ended by its deadline; the caller still waits for the rest of the work."""
+    """Error: a block was ended by its deadline, while the caller still waits for the rest of the work."""
 
 
 class Caller:

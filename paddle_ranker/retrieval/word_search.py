@@ -126,7 +126,7 @@ def _no_phrase(text: str) -> Sequence[NDArray[np.int32]]:
 
 
 class _Term(NamedTuple):
-    """A token of a query.
+    """Token of a query.
 
     weight: idf times the weight in the query
     postings: the token's postings in each part of the collection
@@ -453,7 +453,7 @@ class WordSearcher:
         return float(sum(counting))
 
     def given_of(self, query: AnyQuery) -> dict[str, str]:
-        """Return, by token of a correction or a synonym, the part of the query that it stands for."""
+        """Return the part of the query for which each token of a correction or synonym stands, by token."""
         return {term.token: term.given for term in self._terms(query) if term.given}
 
     def matching(self, query: AnyQuery) -> list[Booleans]:

@@ -140,7 +140,7 @@ def application(args: Mapping[str, object]) -> Any:
         .options(
             name="server",
             max_ongoing_requests=_AT_ONCE,
-            max_queued_requests=options.limits.connections,
+            max_queued_requests=options.connections,
             graceful_shutdown_timeout_s=options.drain_seconds,
             ray_actor_options=actor,
             **_scaled(options.replicas),
@@ -215,7 +215,7 @@ class _Replica:
             metrics,
             log=log if config.log_requests else None,
             controls=Controls(reload=_refuse_reload, protocols=["http"]),
-            budget=ByteBudget(config.limits.buffered),
+            budget=ByteBudget(config.buffered),
         )
 
     def __serve_build_asgi_app__(self) -> Any:

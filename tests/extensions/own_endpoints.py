@@ -40,7 +40,7 @@ class VectorSlot(Slot[ServedModel]):
     """A slot for vectors of texts; requests share batches."""
 
     def __init__(self, config: ServeConfig):
-        super().__init__(config.limits, "model of vectors", SLOTS[NAME].folder(config))
+        super().__init__(config, "model of vectors", SLOTS[NAME].folder(config))
         self._config = config
 
     def load(self, observer: Optional[BatchObserver] = None) -> ServedModel:

@@ -152,7 +152,7 @@ def test_what_the_server_is_started_with(monkeypatch: pytest.MonkeyPatch, capsys
     monkeypatch.delenv(HOST_VARIABLE, raising=False)
     config = serve_config(Launch(Path("m"), port=8600, threads=5, request_bytes=99, prometheus_port=9))
     assert (config.host, config.port, config.more_ports) == (EVERY_ADDRESS, 8600, (9,))
-    assert (config.streams, config.cpu_threads, config.limits.request_bytes) == (4, 1, 99)
+    assert (config.streams, config.cpu_threads, config.request_bytes) == (4, 1, 99)
     monkeypatch.setenv(HOST_VARIABLE, "127.0.0.1")
     config = serve_config(Launch(Path("m"), threads=2))
     assert (config.host, config.streams, config.cpu_threads, config.device) == ("127.0.0.1", 2, 2, "cpu")

@@ -49,7 +49,7 @@ def test_the_project_s_own_file() -> None:
     served = config.serve_config("127.0.0.1", "key")
     assert (served.host, served.port, served.more_ports, served.api_key) == ("127.0.0.1", 8089, (8088,), "key")
     assert (served.pipeline_service, served.cpu_threads, served.streams, served.workers) == ("ernie", 2, 1, 1)
-    assert served.model == config.model and served.limits.deadline_seconds == 30
+    assert served.model == config.model and served.deadline_seconds == 30
 
 
 def test_what_is_typed_wins(tmp_path: Path) -> None:
@@ -79,7 +79,7 @@ def test_values_have_their_effect(tmp_path: Path, changes: dict[str, Any], expec
 
 def test_timeout_and_name(tmp_path: Path) -> None:
     config = read_pipeline_config(write(tmp_path, {"op.ernie.timeout": 1500}))
-    assert config.serve_config("::1", None).limits.deadline_seconds == 1.5
+    assert config.serve_config("::1", None).deadline_seconds == 1.5
     values = yaml.safe_load(FILE.read_text(encoding="utf-8"))
     for name in ("rank", 1):
         (tmp_path / "renamed.yml").write_text(yaml.safe_dump({**values, "op": {name: values["op"]["ernie"]}}))

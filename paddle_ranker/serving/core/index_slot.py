@@ -104,7 +104,7 @@ class IndexSlot(Slot[ServedIndex]):
     has_queue = False
 
     def __init__(self, config: ServeConfig, options: IndexSlotOptions):
-        super().__init__(config.limits, "index", options.index)
+        super().__init__(config, "index", options.index)
         self.options = options
         what = "the index was searched"
         self.work = StoppableWork(options.queue_searches, name="index", what=what, refuses=True)

@@ -70,7 +70,7 @@ class RankerSlot(Slot[ServedRanker]):
     """
 
     def __init__(self, config: ServeConfig):
-        super().__init__(config.limits, RANKER_SLOT, config.model)
+        super().__init__(config, RANKER_SLOT, config.model)
         self._config = config
         self._pictures = PictureWork()
 
@@ -88,7 +88,7 @@ class RankerSlot(Slot[ServedRanker]):
         batcher = Batcher(
             scorer,
             scorer.encode,
-            queue_rows=config.limits.queue_pairs,
+            queue_rows=config.queue_pairs,
             streams=config.streams,
             max_wait_us=config.max_wait_us,
             observer=observer,

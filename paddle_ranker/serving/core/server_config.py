@@ -97,10 +97,6 @@ class ServeConfig(Limits, HeadOptions, EngineOptions):
         if self.api_key is not None and not self.api_key.strip():
             raise UsageError(f"{API_KEY_VARIABLE} is set and empty: give a key, or unset it")
 
-    @property
-    def limits(self) -> Limits:
-        return self
-
     def name_of(self, slot: str, folder: Path) -> str:
         """Return a model's name for answers. It stays the same if the link `best` points to another folder.
 

@@ -155,7 +155,7 @@ def describe(slots: Slots, config: ServeConfig, protocols: Sequence[str]) -> dic
     of its slot and, if it is the only model, also at the top level.
     """
     shown: dict[str, Any] = {"version": __version__}
-    limits = config.limits.values()
+    limits = config.values()
     for name, kind in SLOTS.items():
         limits.update((limit, getattr(kind.options_of(config), limit)) for limit in kind.limits)
         if name in slots:

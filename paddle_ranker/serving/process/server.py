@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import errno
 import importlib.util
+import resource
 import socket
 import sys
 from contextlib import suppress
@@ -33,7 +34,7 @@ def run(config: ServeConfig) -> int:
     require_packages()
     load_named_plugins()  # not every caller has loaded them
     served_by(config)
-    allow_open_files(4 * config.limits.connections + 256)
+    allow_open_files(4 * config.connections + 256)
     sockets = listen(config)
     try:
         if not (config.is_loopback or config.api_key):
@@ -111,9 +112,7 @@ def _url(address: tuple[str, int]) -> str:
 
 def allow_open_files(wanted: int) -> None:
     """Raise this process's limit of open files to `wanted`, as far as the system allows."""
-    with suppress(ImportError, OSError, ValueError):
-        import resource
-
+    with suppress(OSError, ValueError):
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
         if soft != resource.RLIM_INFINITY and soft < most:

@@ -180,7 +180,7 @@ class Worker:
         sys.setswitchinterval(SWITCH_SECONDS)
         self._stop = asyncio.Event()
         self._handle_signals()
-        self._connections = Connections(config.limits.connections, ByteBudget(config.limits.buffered))
+        self._connections = Connections(config.connections, ByteBudget(config.buffered))
         log = self._log if config.log_requests else None
         controls = Controls(
             reload=self._reload,

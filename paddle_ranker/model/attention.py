@@ -103,7 +103,7 @@ def _is_right(dtype: paddle.dtype, size: int) -> bool:
         note(f"attention without a fused kernel: Paddle's fails here ({str(error).strip().splitlines()[-1]})")
         return False
     largest = float(np.max(differences))
-    if not largest <= _TOLERANCE:  # NaN is not, either
+    if not largest <= _TOLERANCE:  # also if it is NaN
         note(f"attention without a fused kernel: Paddle's differs from the formula by {largest:.2g} of its values")
         return False
     return True

@@ -104,7 +104,7 @@ def attend_banded(
     band = paddle.to_tensor(far).astype(mask.dtype)
     if not global_tokens:
         return attend_in_blocks(q, k, v, near_keys(mask, reach, block) + band, heads, dropout, reach, block)
-    # Global tokens are apart from the band, or else a token would attend to them twice.
+    # The band excludes global tokens, since a token would otherwise attend to them twice.
     places = paddle.cumsum(paddle.ones_like(mask, "int64"), axis=-1)
     is_global = (places <= paddle.full([1], global_tokens, "int64")).astype(mask.dtype)
     near = near_keys(mask + is_global * MASKED, reach, block) + band

@@ -530,7 +530,7 @@ class MPNetEncoder(Encoder):
     def _embed(self, input_ids: Tensor, token_type_ids: Tensor, extra: Optional[Tensor]) -> tuple[Tensor, Tensor]:
         # Not super(), which Paddle 2.6 does not find in a network that it makes static.
         hidden, mask = Encoder._embed(self, input_ids, token_type_ids, extra)
-        # All constants are integer tensors, see `Embeddings.forward`.
+        # All constants are integer tensors, see `Embeddings._positions`.
         places = paddle.cumsum(paddle.ones_like(input_ids[0]), axis=0)
         apart = places.unsqueeze(1) - places.unsqueeze(0)
         middle = paddle.full([1], len(self._buckets) // 2, "int64")

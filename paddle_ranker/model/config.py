@@ -136,7 +136,7 @@ class EncoderConfig:
         if values.get("pool_act") not in (None, "tanh"):  # of PaddleNLP's ERNIE
             raise CheckpointError(f"pool_act is {quoted(values['pool_act'])}; only tanh is done here")
         if "layer_norm_eps" not in chosen and chosen.get("model_type") == "ernie_gram":
-            chosen["layer_norm_eps"] = 1e-5  # what PaddleNLP's ErnieGramModel sets; its ErnieModel sets 1e-12
+            chosen["layer_norm_eps"] = 1e-5  # as in PaddleNLP's ErnieGramModel; ErnieModel has 1e-12
         return cls(**chosen)
 
 

@@ -99,8 +99,8 @@ RANKER_SIGNATURE = Signature(
 )
 
 
-STATES = "states"  # what the lower layers of a split ranker return, and the upper layers take
-SIDES = ("query", "title")  # before the names of a similarity's arrays, which pass from lower to upper layers, too
+STATES = "states"  # output of a split ranker's lower layers, input of its upper layers
+SIDES = ("query", "title")  # begin the names of a similarity's arrays, which the upper layers also take
 
 
 def split_signatures(width: int, vectors: int, matches: int) -> tuple[Signature, Signature]:

@@ -20,7 +20,7 @@ from paddle_ranker.model.parameters import PARAMETERS_FILE, load_arrays
 from paddle_ranker.storage.atomic import cache_folder, made_once, make_folder, new_file
 from paddle_ranker.storage.untrusted import UncheckedObject
 
-_PADDLENLP_OWNERS = ("uer/chinese-roberta-",)  # PaddleNLP's own names with a "/"
+_PADDLENLP_OWNERS = ("uer/chinese-roberta-",)  # names of PaddleNLP that contain a "/"
 
 
 def resolve_model(name_or_path: str) -> Path:

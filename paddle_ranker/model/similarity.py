@@ -152,7 +152,7 @@ class SimilarityHead(FeatureHead):
         inside: `[batch, length]` int64, 1 for the tokens of this text and its special tokens in the pair
         alone: how the text is encoded alone
         """
-        # Whole numbers are added as tensors: with Python's, an ONNX file computes in floats, which bf16 rounds.
+        # Constants are tensors: with Python's integers, an ONNX file computes in floats, which bf16 rounds.
         one, pad = paddle.full([1], 1, "int64"), paddle.full([1], self._pad_id, "int64")
         places = paddle.cumsum(paddle.ones_like(input_ids), axis=1) - one
         first = (inside * (paddle.full([1], _FAR, "int64") - places)).max(axis=1, keepdim=True)

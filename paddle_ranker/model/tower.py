@@ -193,7 +193,7 @@ def texts_of(rows: RowsOfTower) -> TextEncoder:
 
 def signature_of(info: TowerInfo) -> Signature:
     """Return the inputs and outputs of a tower."""
-    enough = max(1, info.max_seq_length // 10)  # samples: more than a frame's
+    enough = max(1, info.max_seq_length // 10)  # samples of more than one frame
     inputs = {
         TEXT: TOKENS,
         PICTURE: (ArraySpec(PIXELS, "uint8", (None, 3, *info.picture_size)),),

@@ -55,11 +55,13 @@ _OF_MODEL = {  # default classes by model_type; BERT's for others
     "longformer": "RobertaTokenizer", "lilt": "RobertaTokenizer",
     "big_bird": "BigBirdTokenizer", "tapas": "TapasTokenizer", "qwen3": _QWEN,
 }  # fmt: skip
-_BERTS = (
-    "BertTokenizer", "ElectraTokenizer", "MobileBertTokenizer", "SqueezeBertTokenizer", "LayoutLMTokenizer",
-    "TapasTokenizer", "DistilBertTokenizer", "MPNetTokenizer",
+_BERT, _MPNET = "BertTokenizer", "MPNetTokenizer"
+# Classes that return token types unless model_input_names omits them.
+_TYPED = (
+    _BERT, "ElectraTokenizer", "MobileBertTokenizer", "SqueezeBertTokenizer", "LayoutLMTokenizer", "TapasTokenizer",
+    "DebertaV2Tokenizer",
 )  # fmt: skip
-_TYPED = (*_BERTS[:6], "DebertaV2Tokenizer")  # these return token types unless model_input_names omits them
+_BERTS = (*_TYPED[:-1], "DistilBertTokenizer", _MPNET)  # classes with BERT's rules
 _MPNET_ROLES = dict(zip(ROLES, ("[UNK]", "</s>", "<pad>", "<s>", "<mask>")))
 _GENERIC = ("PreTrainedTokenizer", "TokenizersBackend", "PythonBackend")  # these use tokenizer.json unchanged
 _PADDLE = "Ernie"  # prefix of the names of PaddleNLP's classes
@@ -113,9 +115,9 @@ class TokenizerDescription:
         """Read a folder's files; raises `CheckpointError` if a file is damaged or has unsupported settings."""
         settings = ForeignConfig.read(folder / CONFIG_FILE, _WITHOUT_EFFECT)
         config = read_settings(folder / "config.json", "copy it again")
-        usual = _OF_MODEL.get(str(config.get("model_type")), _BERTS[0])
+        usual = _OF_MODEL.get(str(config.get("model_type")), _BERT)
         if usual not in _BERTS and (folder / VOCABULARY_FILE).is_file() and not (folder / TOKENIZER_FILE).is_file():
-            usual = _BERTS[0]  # some RoBERTas have word pieces
+            usual = _BERT  # some RoBERTas have word pieces
         name = str(settings.get("tokenizer_class") or config.get("tokenizer_class") or usual).removesuffix("Fast")
         name = "RobertaTokenizer" if name == "LongformerTokenizer" else name
         if config.get("model_type") == "ernie_gram":  # unknown to transformers
@@ -128,7 +130,7 @@ class TokenizerDescription:
         for key, value in _OF_TABLES.items():
             settings.require(key, value, remedy=f"set it to {value}, as published tokenizers of tables have it")
         special_map = ForeignConfig.read(folder / SPECIAL_TOKENS_FILE, _WITHOUT_EFFECT)
-        special = dict(ROLES if name != _BERTS[-1] else _MPNET_ROLES)
+        special = dict(_MPNET_ROLES if name == _MPNET else ROLES)
         for source in (special_map, settings):
             special.update((role, token_text(source.get(role), role, folder)) for role in ROLES if role in source)
         special_map.log_unknown()
@@ -206,7 +208,7 @@ def gives_types(folder: Path) -> bool:
     if returned:
         if reads_library:
             return LibraryFiles.read(folder).gives_types
-        return tokenizer.name in (*_BERTS[:-1], "DebertaV2Tokenizer") or tokenizer.is_paddles
+        return tokenizer.name in (*_TYPED, "DistilBertTokenizer") or tokenizer.is_paddles
     if names is None and tokenizer.name == _GENERIC[0] and reads_library and LibraryFiles.read(folder).gives_types:
         note_once(
             f"note: {folder / CONFIG_FILE} states no model_input_names: the texts of a pair have one token type, as in "
@@ -344,12 +346,12 @@ def _bring_word_pieces(tokenizer: TokenizerDescription, vocabulary: bytes, rules
     files = write_word_pieces(target, vocabulary, rules, tokenizer.special, _side(tokenizer))
     more = [(number, token) for number, token in sorted(tokenizer.added.items())
             if number >= files.vocab_size or not token.get("special")]  # fmt: skip
-    if tokenizer.name != "MPNetTokenizer" and not more:
+    if tokenizer.name != _MPNET and not more:
         return
     from tokenizers import processors
 
     library = library_tokenizer(files)
-    if tokenizer.name == "MPNetTokenizer":
+    if tokenizer.name == _MPNET:
         last, first = files.special_tokens["sep_token"], files.special_tokens["cls_token"]
         library.post_processor = processors.RobertaProcessing(
             (last, files.token_to_id[last]), (first, files.token_to_id[first])
@@ -461,7 +463,7 @@ def _tokenizer_of_merges(folder: Path, settings: UncheckedObject) -> Tokenizer:
         lines = read_file(folder / MERGES_FILE, MOST_BYTES).decode("utf-8").split("\n")
         pairs = [tuple(line.rstrip("\r").split(" ")) for line in lines if line and not line.startswith("#version")]
         library = Tokenizer(models.BPE(pieces, pairs, continuing_subword_prefix="", end_of_word_suffix=""))
-    except Exception as error:  # the library raises nothing more special
+    except Exception as error:  # `tokenizers` raises plain exceptions
         what = f"not the {PIECES_FILE} and {MERGES_FILE} of a tokenizer"
         raise CheckpointError(f"{folder}: {what} ({brief(str(error))}); copy them again") from None
     special = {

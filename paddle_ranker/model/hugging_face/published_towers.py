@@ -64,7 +64,7 @@ def _published(folder: Path) -> Optional[Path]:
 def _model_type(folder: Path) -> object:
     try:
         return read_json(folder / _CONFIG).get("model_type")
-    except (OSError, ValueError, AttributeError):  # whoever reads the file reports damage
+    except (OSError, ValueError, AttributeError):  # the code that reads the whole file reports damage
         return None
 
 
@@ -72,5 +72,5 @@ def _first_step(folder: Path) -> Iterator[Path]:
     if (folder / MODULES_FILE).is_file():
         from paddle_ranker.model.hugging_face.sentences import list_modules
 
-        with suppress(CheckpointError):  # whoever reads the steps as texts' reports damage
+        with suppress(CheckpointError):  # the code that reads the steps reports damage
             yield from [path for _, path in list_modules(folder)][:1]

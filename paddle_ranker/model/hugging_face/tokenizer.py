@@ -58,7 +58,7 @@ def write_word_pieces(
         **({} if rules.strip_accents is None else {"strip_accents": rules.strip_accents}),
         "tokenize_chinese_chars": rules.tokenize_chinese_chars,
         **({WORD_RULES: BERT_RULES} if rules.of_bert else {}),
-        "tokenizer_class": "BertTokenizer",  # PaddleNLP knows no Fast ones
+        "tokenizer_class": "BertTokenizer",  # PaddleNLP knows no BertTokenizerFast
         "truncation_side": side,
     }
     (folder / CONFIG_FILE).write_text(json.dumps(settings, ensure_ascii=False), encoding="utf-8")
@@ -67,8 +67,7 @@ def write_word_pieces(
     return files
 
 
-# Settings of PreTrainedTokenizerFast, and those of transformers that it inherits; what `tokenizer.json` holds is not
-# among them.
+# Settings of transformers' PreTrainedTokenizerFast and its base classes, apart from those that `tokenizer.json` holds.
 _KEYS = """
 added_tokens_decoder additional_special_tokens bos_token eos_token unk_token sep_token pad_token cls_token mask_token
 model_max_length padding_side truncation_side clean_up_tokenization_spaces

@@ -143,7 +143,7 @@ def _read_safetensors(path: Path) -> dict[str, Array]:
         arrays[name] = values
         if kind == "BF16":
             arrays[name] = float32_of_bfloat16(values)
-            release_pages(data, start, stop)  # the bits are not needed again, and take half as much as the numbers
+            release_pages(data, start, stop)  # the bits are not needed again, and take half the memory of the numbers
     if not arrays:
         raise CheckpointError(f"{path}: holds no parameters")
     return arrays

@@ -71,7 +71,7 @@ class _Blocks:
     def __init__(self, input_ids: Tensor, mask: Tensor, config: BigBirdConfig):
         self.padding, self.block, self.full = mask, config.block_size, config.longest_full
         table = paddle.to_tensor(np.arange(config.max_position_embeddings) // self.block)
-        # All constants are integer tensors, see `Embeddings.forward`; the table saves a division.
+        # All constants are integer tensors, see `Embeddings._positions`; the table saves a division.
         zero, one, size, full = (paddle.full([1], number, "int64") for number in (0, 1, self.block, self.full))
         ends = paddle.cumsum(paddle.ones_like(input_ids), axis=1)
         places, length = ends - one, ends[:, -1:]
@@ -84,7 +84,7 @@ class _Blocks:
         of_last = last * size + paddle.to_tensor(np.arange(self.block))
         self.of_last = row * length + paddle.minimum(of_last, length - one)
         self.mask = self._mask(is_first, is_last, of_last >= length, config.num_random_blocks)
-        # Where the result of a token is: among those by blocks, by full attention, of the first or of the last block.
+        # Index of each token's result among those by blocks, by full attention, of the first and of the last block.
         dense, first = paddle.minimum(length, full), paddle.minimum(length, size)
         # Sums of products: ONNX Runtime fails at the expansions of `where`.
         of_long = places + is_last.astype("int64") * (length + dense + first - last * size)
@@ -105,7 +105,7 @@ class _Blocks:
         near = near_keys(padding + is_global * MASKED, 1, self.block)
         last = paddle.gather(padding.reshape([-1]), self.of_last.reshape([-1])).reshape([-1, self.block])
         last = (last + is_beyond.astype(dtype) * MASKED).unsqueeze([1, 2, 3])
-        # A key that is taken n times has n times the weight.
+        # A key that is counted n times has n times the weight.
         first = padding[:, :, :, : self.block].unsqueeze(1) + math.log(1 + random_blocks)
         blocks = paddle.zeros_like(near[:, :, :, :, :1])
         return paddle.concat([first + blocks, last + blocks, near], axis=-1)

@@ -55,7 +55,7 @@ class CellHeads(nn.Layer):
         if not config.select_one_column:
             tokens = means if config.average_logits_per_cell else logits
             return CellLogits(tokens, means + (1 - is_cell) * MASKED)
-        # A column's logit is the mean of those of its cells, and a cell's that of its tokens.
+        # A column's logit is the mean of its cells' logits, a cell's the mean of its tokens' logits.
         weights = paddle.ones_like(size) / size  # paddle2onnx does not translate 1 / size
         column_logits = self.column(states).squeeze(-1).astype("float32")
         column_logits = _sums(in_column, weights * (_sums(in_cell, column_logits) / size))

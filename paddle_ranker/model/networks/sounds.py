@@ -17,7 +17,7 @@ from paddle_ranker.model.bert import Encoder, activation_named
 from paddle_ranker.model.config import SoundConfig
 from paddle_ranker.model.dropout import Dropout, Masks
 
-_EPSILON = 1e-5  # what the norms of convolutions add to the variance
+_EPSILON = 1e-5  # added to the variance by the norms of convolutions
 
 
 class _NormOverTime(nn.Layer):
@@ -57,7 +57,7 @@ class _SoundConvolution(nn.Layer):
 
     def forward(self, frames: Tensor, is_frame: Tensor) -> tuple[Tensor, Tensor]:
         frames = self.conv(frames)
-        # A frame is the sound's if its last sample is.
+        # A frame belongs to the sound if its last sample does.
         is_frame = is_frame[:, self.kernel - 1 :: self.stride]
         if self.over_time:
             frames = self.norm(frames, is_frame)
@@ -84,7 +84,7 @@ class _Positions(nn.Layer):
         if self.config.conv_pos_batch_norm:
             hidden = hidden * self.scale + self.shift * is_frame
         positions = self.conv(hidden.transpose([0, 2, 1]))
-        if self.config.num_conv_pos_embeddings % 2 == 0:  # one frame more than there were
+        if self.config.num_conv_pos_embeddings % 2 == 0:  # the convolution returns one frame too many
             positions = positions[:, :, :-1]
         return self.activation(positions).transpose([0, 2, 1])
 

@@ -44,7 +44,7 @@ class ViltEmbeddings(Embeddings):
 
     def _positions(self, input_ids: Tensor, token_type_ids: Tensor) -> Tensor:
         positions = paddle.cumsum(paddle.ones_like(input_ids), axis=1) - paddle.full([1], 1, "int64")
-        # Patches, which stand behind all positions of a text, have those of their grid.
+        # Patches follow the text, and have the positions of their grid instead.
         return paddle.minimum(positions, paddle.full([1], self.config.max_position_embeddings - 1, "int64"))
 
     def _interpolated(self, places: Tensor) -> Tensor:

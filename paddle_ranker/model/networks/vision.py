@@ -187,7 +187,7 @@ class Convolutions(_PictureEncoder):
             hidden = self._altered(hidden)
         for start in range(0, len(self.encoder), _BLOCK):
             block = self.encoder[start : start + _BLOCK]
-            # The first block is not recomputed: pixels have no gradient, and Paddle would lose that of its weights.
+            # The first block is not recomputed: its input has no gradient, so Paddle would lose that of its weights.
             if self.gradient_checkpointing and self.training and start:
                 hidden = recompute(block, hidden, preserve_rng_state=False)
             else:

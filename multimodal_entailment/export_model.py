@@ -21,7 +21,7 @@ def export(options: ExportEntailmentOptions) -> None:
 
     runtime.select_device("cpu")  # a static model is not bound to a device
     exported, parities = export_model(
-        load_model(options.model, ENTAILMENT), Path(options.output_dir), onnx=options.onnx, option="--output"
+        load_model(options.model, ENTAILMENT), Path(options.output_dir), onnx=options.onnx
     )
     for engine, parity in parities.items():
         print(

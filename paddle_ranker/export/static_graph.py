@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any, Optional, cast
+from typing import Any, cast
 
 import paddle
 from paddle import nn
@@ -29,7 +29,6 @@ from paddle_ranker.model.builtin_kinds import KINDS
 from paddle_ranker.model.exported import GRAPH_FORMATS, ExportedFolder, open_exported, program_file
 from paddle_ranker.model.model_folder import MODEL, identify
 from paddle_ranker.model.model_kind import (
-    RANKER_SIGNATURE,
     ExportFacts,
     KindEncoder,
     KindInfo,
@@ -47,19 +46,15 @@ from paddle_ranker.storage.atomic import UNFINISHED, make_folder, new_folder, re
 def export_model(
     model: TrainedModel[KindInfo, KindEncoder],
     output: Path,
-    prefix: Optional[str] = None,
     *,
     onnx: bool = False,
-    option: str = "--output",
 ) -> tuple[ExportedFolder, dict[str, Parity]]:
     """Export a model as a static graph into the folder `output`, atomically.
 
     Args:
         model: a model of any kind.
         output: the folder; an older export there is replaced once the new one is complete.
-        prefix: the prefix of the files' names; default: the prefix of the model's kind.
-        onnx: write `<prefix>.onnx` as well.
-        option: the command-line option that sets `output`; error messages mention it.
+        onnx: write an ONNX file as well.
 
     Returns:
         The folder, and a dict from engine to the difference between the exported model's outputs and the network's.
@@ -71,9 +66,9 @@ def export_model(
 
         require_onnx()
     kind = cast(ModelKind[KindInfo, KindEncoder], KINDS[model.info.kind])
-    signature, prefix = model.signature, prefix or kind.prefix
+    signature, prefix = model.signature, kind.prefix
     output = output.resolve()
-    _require_replaceable(output, kind.name, kind.info_file, option)
+    _require_replaceable(output, kind.name, kind.info_file)
     remove_unfinished(make_folder(output.parent))
     was_training = model.network.training
     model.network.eval()
@@ -102,7 +97,7 @@ def export_model(
     finally:
         if was_training:
             model.network.train()
-    return open_exported(output, MODEL, prefix), parities
+    return open_exported(output, MODEL), parities
 
 
 def _write_graph(
@@ -129,7 +124,7 @@ def _write_graph(
     return expected, parities
 
 
-def write_static_model(network: nn.Layer, target: Path, signature: Signature = RANKER_SIGNATURE) -> None:
+def write_static_model(network: nn.Layer, target: Path, signature: Signature) -> None:
     """Write `network` as `<target>.json` or `<target>.pdmodel`, and `<target>.pdiparams`."""
     network.eval()
     spec = [InputSpec(list(array.shape), array.dtype, array.name) for array in signature.inputs]
@@ -167,17 +162,17 @@ def _facts(folder: Path, prefix: str, signature: Signature, parities: dict[str, 
 _OWN_FILES = {"README.md", "config.json", *TOKENIZER_FILES}
 
 
-def _require_replaceable(output: Path, kind: str, info_file: str, option: str) -> None:
+def _require_replaceable(output: Path, kind: str, info_file: str) -> None:
     """Raise `RankerError` if `output` holds another kind of model, or a file that an export does not write."""
     if not output.exists():
         return
     if not output.is_dir():
-        raise RankerError(f"{output}: is a file; choose another {option}")
+        raise RankerError(f"{output}: is a file; choose another --output")
     info = identify(output).info
     owned = {*_OWN_FILES, info_file}
     if info and info.export:
         if info.kind != kind:
-            raise RankerError(f"{output}: holds an exported {info.kind} ranker; choose another {option}")
+            raise RankerError(f"{output}: holds an exported {info.kind} ranker; choose another --output")
         prefix = info.export["prefix"]
         owned |= {*info.export["files"], *(f"{prefix}.{ending}" for ending in _ENDINGS)}
         owned |= set((getattr(info, "blend", None) or {}).get("members", ()))
@@ -185,7 +180,7 @@ def _require_replaceable(output: Path, kind: str, info_file: str, option: str) -
     foreign = sorted(path.name for path in output.iterdir() if path.name not in owned and UNFINISHED not in path.name)
     if foreign:
         raise RankerError(
-            f"{output}: holds {foreign[0]}, which is not of an export and would be lost; choose another {option}, or "
+            f"{output}: holds {foreign[0]}, which is not of an export and would be lost; choose another --output, or "
             "move it away"
         )
 

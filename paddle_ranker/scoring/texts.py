@@ -20,13 +20,12 @@ def is_number(value: object) -> bool:
     return not isinstance(value, bool) and isinstance(value, Real)
 
 
-def require_count(value: object, name: str, least: int = 1) -> int:
-    """Return `value` if it is a whole number of at least `least`; otherwise raise `ParameterError`."""
+def require_count(value: object, name: str, least: int = 1) -> None:
+    """Raise `ParameterError`, naming the argument, unless `value` is a whole number of at least `least`."""
     if isinstance(value, bool) or not isinstance(value, Integral):
         raise ParameterError(name, f"is {quoted(value)}, expected a whole number")
     if value < least:
         raise ParameterError(name, f"is {value:,}, must be at least {least}")
-    return int(value)
 
 
 def list_texts(value: object, name: str) -> list[str]:

@@ -6,7 +6,6 @@ columns = encoder.encode(["photo.jpg", png_bytes])
 
 from __future__ import annotations
 
-import json
 import os
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
@@ -24,6 +23,7 @@ from paddle_ranker.data.pictures import ImageError, ImageLimits, Source, read_pi
 from paddle_ranker.encoding.columns import Columns, Indices
 from paddle_ranker.errors import RankerError, quoted
 from paddle_ranker.runtime import usable_cores
+from paddle_ranker.storage.atomic import write_json
 from paddle_ranker.storage.foreign_config import PREPROCESSOR_FILE, ForeignConfig, read_preprocessor
 from paddle_ranker.storage.untrusted import UncheckedObject
 
@@ -305,7 +305,7 @@ class PictureEncoder:
             "do_convert_rgb": True,
         }
         values = {name: value for name, value in values.items() if value is not None}
-        (Path(folder) / PREPROCESSOR_FILE).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+        write_json(Path(folder) / PREPROCESSOR_FILE, values)
 
 
 _SIDES = ("height", "width")

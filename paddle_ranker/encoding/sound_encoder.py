@@ -7,7 +7,6 @@ columns = encoder.encode(["prompt.wav", wav_bytes])
 from __future__ import annotations
 
 import io
-import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -22,6 +21,7 @@ from paddle_ranker.data.audio import IncompleteRecordingError, read_recording
 from paddle_ranker.data.pictures import Source
 from paddle_ranker.encoding.columns import Columns, Indices, offsets_of, ragged_positions
 from paddle_ranker.errors import CheckpointError, DataError, quoted
+from paddle_ranker.storage.atomic import write_json
 from paddle_ranker.storage.foreign_config import PREPROCESSOR_FILE, ForeignConfig, read_preprocessor
 
 _CONFIG_FILE = "config.json"
@@ -186,7 +186,7 @@ class SoundEncoder:
             "do_normalize": self.normalises, "padding_side": "right", "padding_value": 0.0,
             "return_attention_mask": True,
         }  # fmt: skip
-        (Path(folder) / PREPROCESSOR_FILE).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+        write_json(Path(folder) / PREPROCESSOR_FILE, values)
 
 
 def _frame(config: ForeignConfig) -> tuple[int, int]:

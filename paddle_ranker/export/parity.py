@@ -14,6 +14,7 @@ from paddle import nn
 from paddle_ranker.array_types import Arrays
 from paddle_ranker.errors import RankerError
 from paddle_ranker.model.model_kind import Check, Signature
+from paddle_ranker.scoring.engines.inputs import InputLimits
 
 CHECKS = 4  # number of pairs whose probabilities are stored in an exported folder
 # Factor of the network's own rounding error. The graph rounds in other places, and the two are compared with each
@@ -111,7 +112,7 @@ def compare(
     specs = {spec.name: spec for spec in signature.outputs}
     differences = dict.fromkeys(expected[0], 0.0) if expected else {}
     for batch, wanted in zip(batches, expected):
-        rows = _rows(batch)
+        rows = InputLimits.rows(batch)
         for inputs, count in ((batch, rows), ({key: array[:1] for key, array in batch.items()}, 1)):
             exported = run(inputs)
             for output, all_ours in wanted.items():
@@ -130,8 +131,4 @@ def compare(
                         f"{count} pairs of {length} tokens (allowed: {allowed.min():.2g}{truth}); nothing "
                         "was written. Run paddle-ranker doctor, and report it with its output"
                     )
-    return Parity(sum(map(_rows, batches)), len(batches), differences)
-
-
-def _rows(batch: Arrays) -> int:
-    return len(next(iter(batch.values())))
+    return Parity(sum(map(InputLimits.rows, batches)), len(batches), differences)

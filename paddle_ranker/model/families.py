@@ -5,7 +5,6 @@ Importing this module does not import Paddle, since servers without Paddle creat
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
@@ -44,6 +43,7 @@ from paddle_ranker.model.config import (
 from paddle_ranker.model.hugging_face.architectures import PLAIN, Architecture, Names, Values, of_paddlenlp
 from paddle_ranker.model.hugging_face.tapas_heads import CELL_HEADS, TAPAS_ANSWERS
 from paddle_ranker.registry import Registry
+from paddle_ranker.storage.atomic import write_json
 from paddle_ranker.storage.foreign_config import ForeignConfig
 from paddle_ranker.storage.untrusted import UncheckedObject, read_json
 
@@ -849,7 +849,7 @@ def write_config(folder: Path, config: EncoderConfig) -> None:
     PaddleNLP's `AutoModel` can read it as the configuration of the encoder alone.
     """
     values = {**asdict(config), "architectures": [f"{family_of(config.model_type).classes}Model"]}
-    (folder / "config.json").write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+    write_json(folder / "config.json", values)
 
 
 def known_to_transformers() -> list[str]:

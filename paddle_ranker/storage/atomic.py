@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import fcntl
+import json
 import os
 import resource
 import shutil
@@ -24,6 +25,11 @@ from paddle_ranker.storage.streams import is_standard_output, is_stream, naming_
 
 _ALMOST_NOTHING = 1 << 16  # bytes; a disk with less free space counts as full
 UNFINISHED = ".unfinished-"  # prefix of temporary files and folders
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write a JSON file into a folder that is not in place yet, as in `new_folder`."""
+    path.write_text(json.dumps(value, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
 
 
 def make_folder(folder: Union[str, Path]) -> Path:

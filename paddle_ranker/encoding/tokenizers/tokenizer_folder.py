@@ -5,7 +5,6 @@ PaddleNLP reads the written files as an equal tokenizer.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Sequence
@@ -28,6 +27,7 @@ from paddle_ranker.encoding.tokenizers.interface import (
 )
 from paddle_ranker.encoding.tokenizers.text_rules import TextRules
 from paddle_ranker.errors import CheckpointError, DependencyError, brief, package_for, quoted
+from paddle_ranker.storage.atomic import write_json
 from paddle_ranker.storage.untrusted import UncheckedObject, read_file, read_json
 from paddle_ranker.unicode.character_kinds import normalise
 
@@ -131,8 +131,8 @@ class TokenizerFiles:
 
     def write(self, folder: Path) -> None:
         (folder / VOCABULARY_FILE).write_bytes(self.vocabulary)
-        _write_json(folder / CONFIG_FILE, self.config)
-        _write_json(folder / SPECIAL_TOKENS_FILE, self.special_tokens)
+        write_json(folder / CONFIG_FILE, self.config)
+        write_json(folder / SPECIAL_TOKENS_FILE, self.special_tokens)
 
 
 def _read_vocabulary(folder: Path) -> tuple[bytes, dict[str, int], int]:
@@ -172,10 +172,6 @@ def read_settings(path: Path, remedy: str = "restore it, or remove it to use the
     if not isinstance(values, dict):
         raise CheckpointError(f"{path} holds a {type(values).__name__}, expected an object of settings")
     return values
-
-
-def _write_json(path: Path, values: dict[str, Any]) -> None:
-    path.write_text(json.dumps(values, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
 
 
 def token_text(value: Any, role: str, folder: Path) -> str:

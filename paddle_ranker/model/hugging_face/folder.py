@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -53,6 +52,7 @@ from paddle_ranker.model.hugging_face.weights import WEIGHT_FILES, read_weights,
 from paddle_ranker.model.masked_lm import HEAD, is_whole_head
 from paddle_ranker.model.parameters import PARAMETERS_FILE, count
 from paddle_ranker.options import note_once
+from paddle_ranker.storage.atomic import write_json
 from paddle_ranker.storage.foreign_config import ForeignConfig
 from paddle_ranker.storage.untrusted import UncheckedObject, read_file, read_json
 
@@ -551,8 +551,7 @@ def write_model(folder: Path, named: Mapping[str, Array], config: EncoderConfig)
         theirs = without_cell_heads(theirs)
     elif is_ranker:
         values.update(num_labels=1, id2label={"0": "relevance"}, label2id={"relevance": 0})
-    (folder / "config.json").write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
-    for name, content in config.files().items():
-        (folder / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    for name, content in {"config.json": values, **config.files()}.items():
+        write_json(folder / name, content)
     write_weights(folder, theirs)
     return architecture

@@ -11,7 +11,6 @@ A published model is a single file. It becomes a tower of pictures, with a tower
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Optional
@@ -37,6 +36,7 @@ from paddle_ranker.model.hugging_face.tokenizer import write_tokenizer
 from paddle_ranker.model.hugging_face.weights import read_weights, write_weights
 from paddle_ranker.model.parameters import PARAMETERS_FILE, load_arrays, save_arrays
 from paddle_ranker.model.tower import INFO_FILE, PICTURE, QUERY_FOLDER, TowerInfo
+from paddle_ranker.storage.atomic import write_json
 from paddle_ranker.storage.foreign_config import ForeignConfig
 
 Named = dict[str, Array]
@@ -354,7 +354,7 @@ def write_published(source: Path, target: Path) -> str:
             _pack(theirs)
         with_types = of_texts.type_vocab_size > 1
         write_tokenizer(read_tokenizer(queries), target, parts[1][0].max_seq_length, with_types=with_types)
-    (target / CONFIG).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+    write_json(target / CONFIG, values)
     # NumPy's ascontiguousarray would give the logit scale a dimension.
     write_weights(target, {name: np.array(array, np.float32, order="C") for name, array in theirs.items()})
     PictureEncoder.read(source).save(target)

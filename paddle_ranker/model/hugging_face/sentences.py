@@ -10,7 +10,6 @@ A `CrossEncoder` is a transformers folder with a head, or has steps like a tower
 from __future__ import annotations
 
 import dataclasses
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
@@ -40,6 +39,7 @@ from paddle_ranker.model.hugging_face.weights import read_weights, write_weights
 from paddle_ranker.model.info import RankerInfo
 from paddle_ranker.model.tower import QUERY_FOLDER, SIMILARITIES, TowerInfo
 from paddle_ranker.options import note_once
+from paddle_ranker.storage.atomic import write_json
 from paddle_ranker.storage.foreign_config import ForeignConfig
 from paddle_ranker.storage.untrusted import Unchecked, read_json
 
@@ -303,21 +303,21 @@ def write_sentences(
         (folder / name).mkdir()
         if kind == "Pooling":
             modes = {key: mode == value for key, value in _OLD_POOLING.items()}
-            _write(folder / name / "config.json", {"word_embedding_dimension": config.hidden_size, **modes})
+            write_json(folder / name / "config.json", {"word_embedding_dimension": config.hidden_size, **modes})
     for name, (weight, bias, tanh) in dense.items():
         sizes = {"in_features": weight.shape[0], "out_features": weight.shape[1], "bias": True}
         activation = "torch.nn.modules.activation.Tanh" if tanh else "torch.nn.modules.linear.Identity"
-        _write(folder / name / "config.json", {**sizes, "activation_function": activation})
+        write_json(folder / name / "config.json", {**sizes, "activation_function": activation})
         write_weights(folder / name, {"linear.weight": np.ascontiguousarray(weight.T), "linear.bias": bias})
     # All versions of sentence-transformers can import these class names.
     listed_steps = [
         {"idx": number, "name": str(number), "path": name, "type": f"sentence_transformers.models.{kind}"}
         for number, (name, kind) in enumerate(steps)
     ]
-    _write(folder / MODULES_FILE, listed_steps)
-    _write(folder / LENGTH_FILE, {"max_seq_length": info.max_seq_length, "do_lower_case": False})
+    write_json(folder / MODULES_FILE, listed_steps)
+    write_json(folder / LENGTH_FILE, {"max_seq_length": info.max_seq_length, "do_lower_case": False})
     prompts = {"query": info.query_prompt, "document": info.text_prompt}
-    _write(
+    write_json(
         folder / MODEL_FILE,
         {
             "prompts": prompts,
@@ -334,13 +334,9 @@ def write_prompt(folder: Path, query_prompt: str, max_seq_length: int) -> None:
     task = {"transformer_task": "sequence-classification", "module_output_name": "scores"}
     text = {"modality_config": {"text": {"method": "forward", "method_output_name": "logits"}}}
     prompts = {"prompts": {"query": query_prompt}, "default_prompt_name": "query"}
-    _write(folder / MODULES_FILE, [step])
-    _write(folder / LENGTH_FILE, {**task, **text, "max_seq_length": max_seq_length})
-    _write(folder / MODEL_FILE, {"model_type": CROSS_ENCODER, **prompts})
-
-
-def _write(path: Path, values: object) -> None:
-    path.write_text(json.dumps(values, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+    write_json(folder / MODULES_FILE, [step])
+    write_json(folder / LENGTH_FILE, {**task, **text, "max_seq_length": max_seq_length})
+    write_json(folder / MODEL_FILE, {"model_type": CROSS_ENCODER, **prompts})
 
 
 def list_modules(folder: Path) -> list[tuple[str, Path]]:

@@ -5,7 +5,6 @@ A tower's vector is the mean of the states of a sound's frames, `last_hidden_sta
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import NamedTuple, Optional
 
@@ -20,6 +19,7 @@ from paddle_ranker.model.hugging_face.architectures import ACTIVATIONS, WITHOUT_
 from paddle_ranker.model.hugging_face.weights import read_weights, write_weights
 from paddle_ranker.model.parameters import PARAMETERS_FILE, load_arrays, save_arrays
 from paddle_ranker.model.tower import SOUND, TowerInfo
+from paddle_ranker.storage.atomic import write_json
 from paddle_ranker.storage.foreign_config import ForeignConfig
 from paddle_ranker.storage.untrusted import UncheckedObject
 
@@ -214,7 +214,7 @@ def write_published(source: Path, target: Path) -> str:
         architectures=[_CLASS_NAMES[config.model_type]], model_type=config.model_type, torch_dtype="float32",
         hidden_act=config.hidden_act, feat_extract_activation=config.conv_act, mask_time_prob=0.0,
     )  # fmt: skip
-    (target / _CONFIG).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+    write_json(target / _CONFIG, values)
     write_weights(target, theirs)
     SoundEncoder.read(source).save(target)
     return _CLASS_NAMES[config.model_type]

@@ -25,6 +25,7 @@ from paddle_ranker.encoding.tokenizers.tokenizer_folder import (
     read_settings,
 )
 from paddle_ranker.errors import CheckpointError, quoted
+from paddle_ranker.storage.atomic import write_json
 from paddle_ranker.storage.untrusted import Unchecked, UncheckedObject
 from paddle_ranker.unicode.character_kinds import INVISIBLE, MARK, SYMBOL, UNASSIGNED, unicode_table
 
@@ -113,7 +114,7 @@ def _write_settings(target: Path, settings: UncheckedObject, inputs: list[str], 
     """
     as_it_is = {"tokenizer_class": "PreTrainedTokenizerFast", "model_input_names": inputs}
     contents = {**settings, **as_it_is, **({} if fills_masks else {"split_special_tokens": True})}
-    (target / CONFIG_FILE).write_text(json.dumps(contents, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+    write_json(target / CONFIG_FILE, contents)
 
 
 def library_tokenizer(files: TokenizerFiles) -> Unchecked:

@@ -21,6 +21,7 @@ _Offset = Annotated[int, Between(-1, LONGEST)]  # -1: not stated
 # Families whose positions start after the padding index.
 _ROBERTAS = ("roberta", "xlm-roberta", "camembert", "mpnet", "longformer", "lilt")
 ENCODER_PREFIX = "encoder."  # begins the names of the encoder's parameters
+WORD_EMBEDDINGS = "embeddings.word_embeddings.weight"  # ends the name of the word embeddings, behind any prefix
 _LARGEST_EPSILON = 0.001
 _ALLOWANCE, _SMALL = 2, 1 << 20  # factor by which an estimate may exceed a file, and values that it always may
 # Number of embeddings without a token: ERNIE has a few, other models round up to a multiple of 8 to 128.
@@ -535,7 +536,7 @@ class SoundConfig(EncoderConfig):
     """Configuration of wav2vec 2.0 and HuBERT: convolutions over samples, then a transformer over their frames.
 
     conv_dim: output channels of each convolution
-    conv_kernel: width of each convolution, in samples or in frames of the one before
+    conv_kernel: width of each convolution, in samples or in frames of the convolution before
     conv_stride: step of each convolution
     conv_bias: whether the convolutions have a bias
     conv_act: the activation after each convolution

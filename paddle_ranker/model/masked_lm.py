@@ -6,9 +6,9 @@ import numpy as np
 
 from paddle_ranker.array_types import Array
 from paddle_ranker.errors import CheckpointError
+from paddle_ranker.model.config import WORD_EMBEDDINGS
 
 HEAD = "cls.predictions"
-_WORDS = "embeddings.word_embeddings.weight"
 _PARTS = ("transform.weight", "transform.bias", "layer_norm.weight", "layer_norm.bias")
 
 
@@ -30,7 +30,7 @@ def masked_lm_head(arrays: dict[str, Array]) -> dict[str, Array]:
     bias, decoder = head.pop(f"{HEAD}.decoder.bias", None), head.pop(f"{HEAD}.decoder.weight", None)
     if bias is not None:
         head.setdefault(f"{HEAD}.decoder_bias", bias)
-    words = next((array for name, array in arrays.items() if name.endswith(_WORDS)), None)
+    words = next((array for name, array in arrays.items() if name.endswith(WORD_EMBEDDINGS)), None)
     if decoder is not None and words is not None and not np.array_equal(decoder, words):
         raise CheckpointError(
             f"{HEAD}.decoder.weight is not the word embeddings: a head with a matrix of its own is not done here"

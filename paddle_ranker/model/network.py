@@ -18,7 +18,7 @@ from paddle_ranker.lexical.head import FeatureHead, LexicalHead
 from paddle_ranker.lexical.token_comparison import Speller
 from paddle_ranker.metrics.calibration import Calibration
 from paddle_ranker.model.bert import Encoder, pool_states, types_of
-from paddle_ranker.model.config import ENCODER_PREFIX, EncoderConfig
+from paddle_ranker.model.config import ENCODER_PREFIX, WORD_EMBEDDINGS, EncoderConfig
 from paddle_ranker.model.dropout import Dropout
 from paddle_ranker.model.lora import merged
 from paddle_ranker.model.match_levels import LEVELS, levels_of_pair
@@ -240,7 +240,6 @@ class ScoringNetwork(nn.Layer):
 
 
 _HEADS = ("head", "similarity", "classifier")  # ours, the published pairwise ranker's, the published cross-encoder's
-_WORDS = "embeddings.word_embeddings.weight"
 _OF_ENCODERS = ("embeddings.", "encoder.", "pooler.", "cells.")
 
 
@@ -253,9 +252,9 @@ def name_parameters(arrays: dict[str, Array]) -> dict[str, Array]:
 
     Raises `CheckpointError` if there is no encoder, or if a head has more than two classes.
     """
-    prefixes = sorted((name[: -len(_WORDS)] for name in arrays if name.endswith(_WORDS)), key=len)
+    prefixes = sorted((name[: -len(WORD_EMBEDDINGS)] for name in arrays if name.endswith(WORD_EMBEDDINGS)), key=len)
     if not prefixes:
-        raise CheckpointError(f"holds no encoder: no parameter's name ends in {_WORDS}")
+        raise CheckpointError(f"holds no encoder: no parameter's name ends in {WORD_EMBEDDINGS}")
     prefix, named = prefixes[0], {}
     for name, array in arrays.items():
         if name.startswith(prefix) and name[len(prefix) :].startswith(_OF_ENCODERS):
@@ -286,7 +285,7 @@ _MAY_BE_NEW = ("head.", "match_embeddings.", "lexical.", "similarity_head.", "na
 
 
 def load_heads(network: RankerNetwork, named: dict[str, Array], *, allow_new: bool) -> list[str]:
-    """Copy arrays into all parts of a ranker but its encoder; return the names of the parts without arrays.
+    """Copy arrays into the parts of a ranker other than its encoder; return the names of the parts without arrays.
 
     named: arrays, named as by `name_parameters`
     allow_new: whether heads, match embeddings and the layers of `Narrow` may be missing, as in a training; they are

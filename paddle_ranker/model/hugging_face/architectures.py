@@ -15,7 +15,7 @@ import numpy as np
 
 from paddle_ranker.array_types import Array
 from paddle_ranker.errors import CheckpointError, quoted
-from paddle_ranker.model.config import EncoderConfig
+from paddle_ranker.model.config import WORD_EMBEDDINGS, EncoderConfig
 from paddle_ranker.model.masked_lm import HEAD
 from paddle_ranker.storage.foreign_config import ForeignConfig
 from paddle_ranker.storage.untrusted import UncheckedObject
@@ -160,7 +160,6 @@ _OTHER_HEADS = re.compile(
     r"|pooler)\.|\.inv_freq$"
 )
 _LAYER = re.compile(r"(?<=\.)\d+(?=\.)")
-_OUR_WORDS = "embeddings.word_embeddings.weight"
 
 
 def marked(linear: Mapping[str, str]) -> dict[str, str]:
@@ -203,7 +202,7 @@ class Names:
     @cached_property
     def words(self) -> str:
         """transformers' name of the word embeddings."""
-        return f"{self.theirs[_OUR_WORDS.rpartition('.')[0]]}.weight"
+        return f"{self.theirs[WORD_EMBEDDINGS.rpartition('.')[0]]}.weight"
 
 
 def other_name(base: str, names: Mapping[str, str]) -> Optional[tuple[str, bool]]:
@@ -280,7 +279,9 @@ def _of_head(base: str, names: Names, prefix: str) -> Optional[str]:
 
 def of_paddlenlp(arrays: dict[str, Array], names: Names) -> dict[str, Array]:
     """Rename a PaddleNLP checkpoint's arrays, which may have transformers' names, to this toolkit's names."""
-    prefix = min((name[: -len(_OUR_WORDS)] for name in arrays if name.endswith(_OUR_WORDS)), key=len, default="")
+    prefix = min(
+        (name[: -len(WORD_EMBEDDINGS)] for name in arrays if name.endswith(WORD_EMBEDDINGS)), key=len, default=""
+    )
     renamed = {}
     of_heads = {_of_head(name.rpartition(".")[0], names, prefix) for name in arrays}
     for name, array in arrays.items():

@@ -85,7 +85,7 @@ def attend_banded(
     dropout: Dropout,
     window: int,
     global_tokens: int = 0,
-    block: int = BLOCK,
+    block: int = 0,
 ) -> Tensor:
     """Compute attention in a window; return the attended values, `[batch, length, width]`.
 
@@ -93,8 +93,9 @@ def attend_banded(
     mask: added to the products with each key, `[batch, 1, 1, length]`
     window: number of tokens to either side that a token attends to
     global_tokens: number of tokens at the beginning that attend to all tokens, and to which all tokens attend
-    block: number of tokens whose queries are computed together
+    block: number of tokens whose queries are computed together; 0: `BLOCK`
     """
+    block = block or BLOCK  # no default: Paddle does not know this module's names when it converts a signature
     if paddle.in_dynamic_mode() and q.shape[1] <= global_tokens:
         return attend(q, k, v, mask, heads, dropout)
     reach = _reach(window, block)

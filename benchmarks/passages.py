@@ -96,7 +96,7 @@ def _print_times(engine: SearchEngine, queries: Sequence[str]) -> None:
     for by in engine.searchers:
         settings, ratios = replace(engine.settings, by=(by,)), []
         for search in SearchEngine(engine.collection, settings, engine._query_vectors).run(queries, _RANKED):
-            found = search.collection.documents_of([search.candidates.ids[place] for place in search.order])
+            found = search.collection.documents_of([search.candidates.ids[row] for row in search.order])
             long = ([one for one in found.values() if len(one.text) > _LONG] * _RANKED)[:_RANKED]
             seconds = [_seconds(engine.ranker, search, long) for _ in range(_REPEATS)]
             spans = [span for span, _ in search.read(long, engine.ranker.pair_encoder)]

@@ -71,17 +71,16 @@ class ResultList(list[Result]):
 
     def __repr__(self) -> str:
         lines = [
-            f"{place:4}. {_score(hit):.4f}  {f'{hit.title} | ' if hit.title else ''}"
-            + brief(" ".join(hit.text.split()))
-            for place, hit in enumerate(self, start=1)
+            f"{rank:4}. {_score(hit):.4f}  {f'{hit.title} | ' if hit.title else ''}" + brief(" ".join(hit.text.split()))
+            for rank, hit in enumerate(self, start=1)
         ]
         return "\n".join([self._summary(), *lines])
 
     def _repr_html_(self) -> str:
         cells = (
-            f"<tr><td>{place}</td><td>{_score(hit):.4f}</td><td>{html.escape(hit.id)}</td>"
+            f"<tr><td>{rank}</td><td>{_score(hit):.4f}</td><td>{html.escape(hit.id)}</td>"
             f"<td>{html.escape(hit.title or '')}</td><td>{html.escape(hit.text[:_SHOWN])}</td></tr>"
-            for place, hit in enumerate(self, start=1)
+            for rank, hit in enumerate(self, start=1)
         )
         head = "<tr><th></th><th>score</th><th>id</th><th>title</th><th>text</th></tr>"
         return f"<p>{html.escape(self._summary())}</p><table>{head}{''.join(cells)}</table>"

@@ -284,13 +284,13 @@ def _lines(options: SearchOptions, id: str, query: str, finished: Search) -> Ite
                 ("a word of " if finished.searchers == (WORDS,) else "") + quoted(query) if query else "such a vector"
             )
             note(f"no document has {what}{' and meets --where' * bool(options.where)}: {listed(advice)}")
-        for place, (result, candidate) in enumerate(zip(results, finished.shown), start=1):
+        for rank, (result, row) in enumerate(zip(results, finished.shown), start=1):
             shown = result.score if result.probability is None else result.probability
             title = "" if result.title is None else f"{result.title} | "
             in_file = "" if result.place is None else shown_place(result.place)
-            yield f"{place:4}. {shown:.4f}  {title}{in_file and f'{in_file} | '}{_beginning(result.text)}"
+            yield f"{rank:4}. {shown:.4f}  {title}{in_file and f'{in_file} | '}{_beginning(result.text)}"
             if options.explain:
-                yield f"      {_explained(result, finished.by_feature.get(candidate))}"
+                yield f"      {_explained(result, finished.by_feature.get(row))}"
             if result.answer is not None:
                 yield f"      {result.answer}"
             if result.similar:

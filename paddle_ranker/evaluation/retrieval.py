@@ -235,7 +235,7 @@ def words_run(engine: SearchEngine, judged: JudgedQueries, top_k: int, fields: M
     for query, hits in zip(judged.queries, engine.collection.snapshot().begin_search(asking)()):
         candidates = Candidates.of({WORDS: hits}, title)
         order, scores = Fusion(title=title).best(candidates, depth)
-        run[query] = dict(zip((candidates.ids[place] for place in order), scores.tolist()))
+        run[query] = dict(zip((candidates.ids[row] for row in order), scores.tolist()))
     return judged.results(run, top_k)
 
 
@@ -282,7 +282,7 @@ def search_judged(
         for (query, _), search in zip(part, searches):
             candidates = search.candidates
             best = by_score(search.fused, candidates.ids)[:top_k]
-            ids, of_best = [candidates.ids[place] for place in best], search.fused[best].tolist()
+            ids, of_best = [candidates.ids[row] for row in best], search.fused[best].tolist()
             searched.lists.append(_judged_list(query, candidates, judged, top_k))
             for name, of_searcher, ranks in zip(names, candidates.scores.T, candidates.ranks.T):
                 rows = np.flatnonzero((ranks > 0) & (ranks <= top_k))
@@ -295,19 +295,17 @@ def search_judged(
             continue
         for (query, _), search in zip(part, searches):
             candidates = search.candidates
-            searched.runs[f"{first}{RANKED}"][query] = in_order(candidates.ids[place] for place in search.shown)
+            searched.runs[f"{first}{RANKED}"][query] = in_order(candidates.ids[row] for row in search.shown)
             numbers = [
                 signal.standardised(numbers_of(engine.collection.snapshot().values(name, candidates.ids)))
                 for name, signal in (fields or {}).items()
             ]
             signals = np.column_stack([fusion.shares(candidates), candidates.normalised, *numbers])
-            scored = [
-                place for place in search.order[: len(search.logits)] if judged.is_result(query, candidates.ids[place])
-            ]
-            inputs = np.array([[search.logits[place], *signals[place]] for place in scored])
+            scored = [row for row in search.order[: len(search.logits)] if judged.is_result(query, candidates.ids[row])]
+            inputs = np.array([[search.logits[row], *signals[row]] for row in scored])
             inputs = inputs.reshape(-1, 1 + signals.shape[1])
-            labels = np.array([judged.label(query, candidates.ids[place]) for place in scored], np.float64)
-            ids = [candidates.ids[place] for place in scored]
+            labels = np.array([judged.label(query, candidates.ids[row]) for row in scored], np.float64)
+            ids = [candidates.ids[row] for row in scored]
             searched.ranked.append(JudgedList(query, ids, inputs, labels, candidates.titled[scored]))
     return replace(searched, runs={name: judged.results(run, measured) for name, run in searched.runs.items()})
 
@@ -327,8 +325,8 @@ def feature_lists(
         for (query, _), search in zip(part, engine.run([text for _, text in part], fusion=fusion)):
             if not search.order:
                 continue
-            places, features = search.list_features()
-            names, ids = features.names, [search.candidates.ids[place] for place in places]
+            top, features = search.list_features()
+            names, ids = features.names, [search.candidates.ids[row] for row in top]
             rows = [row for row, id in enumerate(ids) if judged.is_result(query, id)]
             ids = [ids[row] for row in rows]
             labels = np.array([judged.label(query, id) for id in ids], np.float64)

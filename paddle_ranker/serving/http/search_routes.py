@@ -336,7 +336,7 @@ class SearchRoutes:
         # A long filter would fill the log, as a long query would.
         parameters = {name: value for name, value in fields.items() if len(str(value)) <= _LOGGED_CHARACTERS}
         search = result.search
-        shown = [_shown(hit, search, place) for hit, place in zip(content["hits"], search.shown)]
+        shown = [_shown(hit, search, row) for hit, row in zip(content["hits"], search.shown)]
         versions, query = self._pipeline.versions(result.index), content["query"]
         model_text = None if search.model_text == query else search.model_text
         nothing_close = content.get("nothing_close")
@@ -410,9 +410,9 @@ def _read_as(request: SearchRequest, search: Search) -> dict[str, Any]:
     return content
 
 
-def _shown(hit: dict[str, Any], search: Search, place: int) -> Shown:
+def _shown(hit: dict[str, Any], search: Search, row: int) -> Shown:
     ranks = {name: stage["rank"] for name, stage in hit["stages"].items()}
-    text, span = search.documents[hit["id"]].text, search.span_of(place)
+    text, span = search.documents[hit["id"]].text, search.span_of(row)
     read = None if span == (0, len(text)) else span
     return Shown(hit["id"], ranks, hit.get("probability"), digest_of(text), read)
 
@@ -420,10 +420,10 @@ def _shown(hit: dict[str, Any], search: Search, place: int) -> Shown:
 def hits_of(request: SearchRequest, search: Search) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Return the hits of an answer, and the documents that ranking dropped if the request has `explain`; JSON-ready."""
     dropped = search.dropped() if request.explain else {}
-    shown = {place: rank for rank, place in enumerate(search.shown, start=search.offset + 1)}
+    shown = {row: rank for rank, row in enumerate(search.shown, start=search.offset + 1)}
     hits = _hits(request, search, {**shown, **dropped})
-    for hit, place in zip(hits[len(shown) :], dropped):
-        hit["reason"] = "cut" if search.is_cut(place) else "moved"
+    for hit, row in zip(hits[len(shown) :], dropped):
+        hit["reason"] = "cut" if search.is_cut(row) else "moved"
     return hits[: len(shown)], hits[len(shown) :]
 
 
@@ -433,20 +433,20 @@ def _hits(request: SearchRequest, search: Search, ranks: dict[int, int]) -> list
     ranks: rank of each document to convert, by its index among the search's candidates
     """
     shared = search.shared_words
-    ids = [search.candidates.ids[place] for place in ranks]
+    ids = [search.candidates.ids[row] for row in ranks]
     explanation = Explanation(search, [*ranks]) if request.explain else None
     hits, names, schema = [], None if request.fields is None else set(request.fields), search.collection.info.schema
     has_text = TEXT in names if names is not None else request.snippet is None
     is_looked_at = request.explain or has_text or request.snippet is not None
     most = _LOOKED_AT // max(1, len(ids)) if is_looked_at else 0  # code points of each text
-    for (place, rank), id in zip(ranks.items(), checked(ids)):
+    for (row, rank), id in zip(ranks.items(), checked(ids)):
         document = search.documents[id]
         looked_at = document.text[:most]
         hit: dict[str, Any] = {"id": id, "rank": rank}
         if (title := schema.name_of(document)) is not None:
             hit["title"] = title
         highlights = shared.highlights(looked_at)
-        if (in_file := search.place_in_file(place, highlights or None)) is not None:
+        if (in_file := search.place_in_file(row, highlights or None)) is not None:
             hit["place"] = in_file
         if has_text:
             start, end = shared.passage(document.text, highlights)
@@ -462,16 +462,16 @@ def _hits(request: SearchRequest, search: Search, ranks: dict[int, int]) -> list
         }
         if contents := contents_of(document, schema, names):
             hit["contents"] = contents
-        if place in search.logits:
-            hit["logit"], hit["probability"] = search.logits[place], search.probabilities[place]
-            start, end = search.passages[place]
+        if row in search.logits:
+            hit["logit"], hit["probability"] = search.logits[row], search.probabilities[row]
+            start, end = search.passages[row]
             hit["read"] = {"start": start, "end": end}
-        if (answer := search.answer(place)) is not None:
+        if (answer := search.answer(row)) is not None:
             hit["answer"] = answer.as_json()
-        if place in search.similar:
-            hit["similar"] = search.similar[place]
-        hit["stages"] = _stages(search, place, rank)
-        signals = None if explanation is None else explanation.signals(place, looked_at, highlights)
+        if row in search.similar:
+            hit["similar"] = search.similar[row]
+        hit["stages"] = _stages(search, row, rank)
+        signals = None if explanation is None else explanation.signals(row, looked_at, highlights)
         if signals is not None:
             hit["signals"] = signals
         hits.append(hit)
@@ -493,16 +493,16 @@ def _snippet(text: str, highlights: Sequence[Highlight], shared: SharedWords, si
     return {"text": text[start:end], "start": start, "end": end, "highlights": marked}
 
 
-def _stages(search: Search, place: int, rank: int) -> dict[str, Any]:
+def _stages(search: Search, row: int, rank: int) -> dict[str, Any]:
     if search.sort:
         return {SORTED: {"rank": rank}}
     candidates = search.candidates
-    by_searcher = zip(candidates.searchers, candidates.ranks[place].tolist(), candidates.scores[place].tolist())
+    by_searcher = zip(candidates.searchers, candidates.ranks[row].tolist(), candidates.scores[row].tolist())
     stages: dict[str, Any] = {
         name: {"rank": searcher_rank, "score": score} for name, searcher_rank, score in by_searcher if searcher_rank
     }
-    stages[FUSED] = {"rank": search.fused_rank[place], "score": float(search.fused[place])}
-    if place in search.logits:
+    stages[FUSED] = {"rank": search.fused_rank[row], "score": float(search.fused[row])}
+    if row in search.logits:
         stages[RANKED] = {"rank": rank}
     return stages
 

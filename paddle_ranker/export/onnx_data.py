@@ -50,7 +50,7 @@ def save_onnx(model: Any, path: Path) -> None:
 
 
 def add_parameters(model: Any, parameters: Iterable[tuple[str, Array]], path: Path) -> None:
-    """Write `model`, an ONNX model without parameters, and its `parameters`, one by one, into the second file."""
+    """Write an ONNX model that has no parameters to `path`, and its parameters, one by one, to the second file."""
     from onnx import TensorProto
     from onnx.external_data_helper import set_external_data
     from onnx.helper import np_dtype_to_tensor_dtype

@@ -146,7 +146,7 @@ class Quantizer:
         return calibrated
 
     def by_error(self, calibrated: Calibrated, full_range: bool) -> list[Product]:
-        """Return the products by decreasing error: the result's mean squared error over its mean square."""
+        """Return the products by decreasing error, the mean squared error of a result over its mean square."""
         errors = {}
         for product in self.products:
             name, weight = product.activation, self._array(product.weight)

@@ -71,7 +71,7 @@ def _members(info: Optional[ModelInfo]) -> tuple[str, ...]:
 
 
 def _alone(info: ModelInfo) -> ModelInfo:
-    """Return the info for a served graph, which has one tower; a separate query tower is served by itself."""
+    """Return the info for a served graph, without the query tower, which is served by itself."""
     return dataclasses.replace(info, towers=1) if isinstance(info, TowerInfo) else info
 
 

@@ -29,8 +29,8 @@ class BatchRunner:
     Args:
         engine: computes the outputs.
         max_seq_length: token count of the longest row.
-        batch_size: number of rows in a batch if each has `max_seq_length` tokens, or 512 if that is fewer. Shorter rows
-            make larger batches: of as many padded tokens, or of the engine's `batch_tokens` if that is fewer.
+        batch_size: number of rows in a batch if each row has `max_seq_length` or 512 tokens, whichever is fewer. Other
+            batches have as many padded tokens, or the engine's `batch_tokens`, whichever is fewer.
 
     Attributes:
         max_tokens: maximum number of padded tokens in a batch.

@@ -342,7 +342,7 @@ def states_head(folder: Path) -> bool:
 
 
 def why_no_ranker(folder: Path) -> str:
-    """Return why a folder's classifier head cannot rank, for messages; "" if it can, or if there is none."""
+    """Return why a folder's classifier head cannot rank, for messages; "" if it can, and without a head."""
     head = stated_head(folder)
     if head is None or len(head.labels) in _CLASSES:
         return ""

@@ -9,12 +9,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple, Union
 
+from paddle_ranker.data.formats import write_rows
 from paddle_ranker.data.trec import Labels, checked_id, rows_of
 from paddle_ranker.errors import DataError, listed
 from paddle_ranker.options.input_files import join_files, paths_of
@@ -66,17 +66,15 @@ def write_beir(
     Raises `DataError` for an id that TREC's formats cannot hold, `RankerError` if the folder exists.
     """
     make_folder(folder.parent)
+    corpus = (
+        (checked_id(str(folder), id), fields.get("title", ""), text, {k: v for k, v in fields.items() if k != "title"})
+        for id, text, fields in documents
+    )
+    asked = ((checked_id(str(folder), id), text) for id, text in queries.items())
     with new_folder(folder) as made:
-        with open(made / CORPUS, "w", encoding="utf-8") as stream:
-            for id, text, fields in documents:
-                title, others = fields.get("title", ""), {name: fields[name] for name in fields if name != "title"}
-                row = {"_id": checked_id(str(folder), id), "title": title, "text": text, "metadata": others}
-                stream.write(json.dumps(row, ensure_ascii=False) + "\n")
-        with open(made / QUERIES, "w", encoding="utf-8") as stream:
-            for id, text in queries.items():
-                stream.write(json.dumps({"_id": checked_id(str(folder), id), "text": text}, ensure_ascii=False) + "\n")
+        write_rows(str(made / CORPUS), ("_id", "title", "text", "metadata"), corpus, header=True)
+        write_rows(str(made / QUERIES), ("_id", "text"), asked, header=True)
         (made / QRELS).mkdir()
         for split, labels in splits.items():
-            with open(made / QRELS / f"{split}.tsv", "w", encoding="utf-8") as stream:
-                stream.write("query-id\tcorpus-id\tscore\n")
-                stream.writelines(f"{query}\t{document}\t{label}\n" for query, document, label in rows_of(labels))
+            columns = ("query-id", "corpus-id", "score")
+            write_rows(str(made / QRELS / f"{split}.tsv"), columns, rows_of(labels), header=True)

@@ -15,7 +15,6 @@ in lines with tabs.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -34,7 +33,7 @@ from paddle_ranker.data.header import (
     TableRole,
     read_header,
 )
-from paddle_ranker.data.labels import LARGEST, looks_numeric
+from paddle_ranker.data.labels import LARGEST, looks_numeric, number_of
 from paddle_ranker.data.skips import Skips
 from paddle_ranker.errors import DataError, brief, listed, quoted
 from paddle_ranker.options import TAB, RowOptions, note
@@ -114,7 +113,7 @@ def read_run(path: str, *, skip_bad_rows: bool = False) -> Run:
             skips.add(file, number, _wrong(row, fields, "query Q0 document rank score tag"))
             continue
         query, _, document, _, score, tag = fields
-        value = _number(score)
+        value = number_of(score)
         if value is None:
             skips.add(file, number, f"the score {quoted(score)} is not a finite number")
         elif (query, document) in lines:
@@ -156,7 +155,7 @@ def read_qrels(path: str, rules: Optional[RowOptions] = None) -> Qrels:
             skips.add(file, number, _wrong(row, fields, expected))
             continue
         query, _, document, text = fields
-        label = _number(text)
+        label = number_of(text)
         if label is None or label != int(label) or abs(label) > LARGEST:
             limit = "" if label is None or label != int(label) else f" from -{LARGEST:,} to {LARGEST:,}"
             skips.add(file, number, f"the label {quoted(text)} is not a whole number{limit}")
@@ -305,14 +304,6 @@ def _wrong(row: Row, fields: Optional[list[str]], expected: str) -> str:
         return row.reason
     between = " between tabs" if isinstance(row, list) and len(row) > 1 else ""
     return f"{'JSON' if fields is None else f'{len(fields)} fields{between}'}, expected {expected}"
-
-
-def _number(text: str) -> Optional[float]:
-    try:
-        value = float(text)
-    except ValueError:
-        return None
-    return value if math.isfinite(value) and "_" not in text else None
 
 
 def _notes(path: str, skips: Skips) -> list[str]:

@@ -6,13 +6,14 @@ values_in("1,200 or more")    # [1200.0]
 
 from __future__ import annotations
 
-import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from functools import lru_cache
 from typing import Any, Optional, Union
+
+from paddle_ranker.data.labels import number_of
 
 Date = tuple[Optional[float], Optional[float], Optional[float]]  # year, month, day
 Value = Union[float, Date]
@@ -66,11 +67,7 @@ def _date(text: str) -> Optional[Date]:
 
 
 def _number(text: str) -> Optional[float]:
-    try:
-        value = float(_ORDINAL.sub("", text).replace(",", ""))
-    except ValueError:
-        return None
-    return None if math.isnan(value) or value == math.inf else value
+    return number_of(_ORDINAL.sub("", text).replace(",", ""))
 
 
 def _spans(text: str, words: int) -> Iterator[tuple[int, int]]:

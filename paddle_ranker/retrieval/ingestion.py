@@ -290,7 +290,7 @@ class Addition:
     def _write(self, folder: Path, chunk: Sequence[Document], write_index: Mapping[str, WriteIndex]) -> None:
         contents = next((data for data in self._prepared if data.documents == chunk), None) or self._segment_data(chunk)
         segment = self._new_segment(folder)
-        write_segment(segment, contents, write_index, self._info.schema)
+        write_segment(segment, contents, self._info.schema, write_index)
         self._written.append(Segment(segment, self._info.schema))
         self._sizes[folder] += len(chunk)
 
@@ -421,7 +421,7 @@ class Addition:
                 kept = _field_vectors(done_vectors, [spans[number] for number in done], field.info)
                 folder, schema = self._new_segment(self._folders[0]), self._info.schema
                 contents = SegmentData([chunk[number] for number in done], {name: kept}, None)
-                write_segment(folder, contents, schema=schema)
+                write_segment(folder, contents, schema)
                 self._unfinished.keep(Segment(folder, schema))
                 unkept, kept_at = start, now
         return _field_vectors(vectors, spans, field.info)

@@ -32,7 +32,6 @@ from paddle_ranker.storage.atomic import new_folder
 _AT_ONCE = 1 << 14  # documents that are copied at a time
 _STATES_AT_ONCE = 256  # documents whose states are copied at a time
 MOST_SEGMENTS, MERGE_RATIO = 8, 2  # an index with more segments merges the last ones, see `first_to_merge`
-_NO_INDEX: Mapping[str, WriteIndex] = {}
 Source = tuple[Segment, Optional[Booleans]]  # a segment, and which of its documents are kept, None for all
 
 
@@ -53,7 +52,7 @@ def first_to_merge(sizes: Sequence[int]) -> Optional[int]:
 def merge_segments(
     folder: Path,
     sources: Sequence[Source],
-    write_index: Mapping[str, WriteIndex] = _NO_INDEX,
+    write_index: Mapping[str, WriteIndex],
     write_states: Optional[WriteStates] = None,
 ) -> None:
     """Write a new segment of the kept documents of several segments, in their order.

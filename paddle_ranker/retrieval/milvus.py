@@ -80,12 +80,12 @@ class MilvusRows:
     another size.
     """
 
-    def __init__(self, uri: str, name: str, size: int, *, texts: bool = False, index: str = "AUTOINDEX"):
+    def __init__(self, uri: str, name: str, size: int, *, texts: bool = False):
         self._uri, self._name, self._texts = uri, name, texts
         pymilvus = load_pymilvus()
         self._client = self._call(lambda: pymilvus.MilvusClient(uri, timeout=_SECONDS, grpc_options=_CHANNEL))
         if not self._call(lambda: self._client.has_collection(name)):
-            self._call(lambda: self._create(pymilvus, size, index))
+            self._call(lambda: self._create(pymilvus, size))
         else:
             self._call(lambda: self._client.load_collection(name))
         fields = self._call(lambda: self._client.describe_collection(name))["fields"]
@@ -94,7 +94,7 @@ class MilvusRows:
             self.close()
             raise DataError(f"{uri}: the collection {name} holds vectors of {sizes or 'no'} components, not {size:,}")
 
-    def _create(self, pymilvus: ModuleType, size: int, index: str) -> None:
+    def _create(self, pymilvus: ModuleType, size: int) -> None:
         kinds = pymilvus.DataType
         schema = self._client.create_schema(auto_id=False, enable_dynamic_field=False)
         schema.add_field("key", kinds.INT64, is_primary=True)
@@ -102,7 +102,7 @@ class MilvusRows:
         if self._texts:
             schema.add_field("text", kinds.VARCHAR, max_length=TEXT_BYTES)
         indexes = self._client.prepare_index_params()
-        indexes.add_index("vector", index_type=index, metric_type="IP")
+        indexes.add_index("vector", index_type="AUTOINDEX", metric_type="IP")
         self._client.create_collection(self._name, schema=schema, index_params=indexes)
 
     def put(self, keys: Integers, vectors: Vectors, texts: Sequence[str] = ()) -> None:

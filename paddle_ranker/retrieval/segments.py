@@ -61,8 +61,8 @@ _MAPPED = 1 << 20  # smaller files are read, because each memory-mapped file hol
 WORD_ARRAYS = "words_"  # prefix of the arrays by which words are searched
 _NO_INDEX: Mapping[str, WriteIndex] = {}
 _LOOKED_AT = 64  # rows that are checked for removal at a time
+_PARSED = 1 << 16  # bytes of values that are parsed at a time
 _SCALED = 1 << 23  # fields with more bytes of values have no `numeric_values`
-_ONE_TEXT = Schema()
 
 
 class FieldVectors:
@@ -127,7 +127,7 @@ class Segment:
         common_types: method, cached: called with a field; returns the types that all its values fit.
     """
 
-    def __init__(self, folder: Path, schema: Schema = _ONE_TEXT):
+    def __init__(self, folder: Path, schema: Schema):
         self.folder, self.name, self._schema = folder, folder.name, schema
         self.arrays: dict[str, NDArray[np.generic]] = {}
         self._mapped: list[tuple[mmap, int]] = []  # memory-mapped files, and their sizes when they were opened
@@ -388,13 +388,13 @@ class Segment:
             values: list[object] = json.loads(bytes(self._line_of(field)))
             return values
 
-    def each_value(self, field: str, size: int = 1 << 16) -> Iterator[list[object]]:
-        """Yield a field's values in lists of about `size` bytes of JSON, so that other threads never wait for long."""
+    def each_value(self, field: str) -> Iterator[list[object]]:
+        """Yield a field's values in lists that are parsed at a time, so that other threads never wait for long."""
         line, start = bytes(self._line_of(field)), 1
         while start < len(line) - 1:
             gap = start
             while True:
-                gap = line.find(b'", "', max(gap + 1, start + size))  # between two texts, or inside one
+                gap = line.find(b'", "', max(gap + 1, start + _PARSED))  # between two texts, or inside one
                 end = gap + 1 if gap >= 0 else len(line) - 1
                 try:
                     yield json.loads(b"[%b]" % line[start:end])
@@ -486,7 +486,7 @@ def file_prefix(field: str) -> str:
 
 
 def write_segment(
-    folder: Path, contents: SegmentData, write_index: Mapping[str, WriteIndex] = _NO_INDEX, schema: Schema = _ONE_TEXT
+    folder: Path, contents: SegmentData, schema: Schema, write_index: Mapping[str, WriteIndex] = _NO_INDEX
 ) -> None:
     """Write a segment into a new folder, atomically.
 

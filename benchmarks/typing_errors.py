@@ -130,7 +130,7 @@ def run(options: TypingOptions) -> None:
     for word in asked:
         began = time.perf_counter()
         one = word[:2] + word[3:]
-        any(vocabulary.near(one, errors) for errors in range(most_errors(one) + 1))
+        any(any(vocabulary.near(one, errors)) for errors in range(most_errors(one) + 1))
         took.append(1000 * (time.perf_counter() - began))
     print(f"{len(vocabulary):,} words: near one in {np.median(took):.2f} ms (p95 {np.quantile(took, 0.95):.2f} ms)")
 

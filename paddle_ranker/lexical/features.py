@@ -6,7 +6,7 @@ The logistic regression on the 24 features is a baseline: a ranker that does not
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -168,7 +168,7 @@ def longest_shared_run(query: str, title: str) -> int:
     return best
 
 
-def list_features(query: str, weights: Mapping[str, float], texts: Sequence[str], tokenize: Tokenizer) -> Floats:
+def list_features(query: str, weights: Mapping[str, float], texts: Iterable[str], tokenize: Tokenizer) -> Floats:
     """Return the features of a list's texts, `[texts, features] float64`, in the order of `LIST_FEATURES`.
 
     Args:
@@ -200,11 +200,11 @@ def list_features(query: str, weights: Mapping[str, float], texts: Sequence[str]
             max(missing, default=0.0),
             *characters.differences(of_text),
         ])  # fmt: skip
-    alike = _similarities(token_sets)
-    others = alike.sum(axis=1) / max(len(texts) - 1, 1)
-    first_others = np.minimum(_FIRST, len(texts)) - (np.arange(len(texts)) < _FIRST)
+    alike, count = _similarities(token_sets), len(rows)
+    others = alike.sum(axis=1) / max(count - 1, 1)
+    first_others = np.minimum(_FIRST, count) - (np.arange(count) < _FIRST)
     to_first = alike[:, :_FIRST].sum(axis=1) / np.maximum(first_others, 1)
-    text_features = np.array(rows, np.float64).reshape(len(texts), len(LIST_FEATURES) - 2)
+    text_features = np.array(rows, np.float64).reshape(count, len(LIST_FEATURES) - 2)
     return np.column_stack([text_features, others, to_first])
 
 

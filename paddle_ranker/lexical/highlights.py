@@ -31,7 +31,8 @@ _BETWEEN = " \t\n\r-._'/&@+"  # characters that may separate the words of an n-g
 
 
 _KINDS = np.zeros(sys.maxunicode + 1, np.uint8)  # by code point, see `_kinds_of`; 0 until the character occurs
-_VOICED = "\uff9e\uff9f"  # voice marks of half-width kana
+_FOLDED = np.zeros(sys.maxunicode + 1, np.uint32)  # by code point of class c: the character to which it folds
+_JOINING = re.compile("[\u1160-\u11ff\uff9e\uff9f\uffc2-\uffdc]")  # voice marks, vowels and finals, see `_kinds_of`
 _CLUSTERS = re.compile("[cx]m+|x|m+")  # characters that may fold to more or fewer characters
 
 
@@ -49,19 +50,24 @@ class Highlight(NamedTuple):
 class FoldedText:
     """Folded text, with the position of each of its characters in the original text.
 
-    Only the first 20,000 code points of a text are folded.
+    Args:
+        most: number of code points of the text that are folded.
 
     Attributes:
         text: the folded text.
     """
 
-    def __init__(self, text: str, analyser: Analyser = standard):
-        text, fold = text[:_LOOKED_AT], analyser.fold
+    def __init__(self, text: str, analyser: Analyser = standard, most: int = _LOOKED_AT):
+        text, fold = text[:most], analyser.fold
         self._analyser = analyser
         self._spans: Optional[list[tuple[int, int]]] = None
-        kinds = "" if text.isascii() else _kinds_of(text)
-        if not kinds.strip("c"):
+        if text.isascii():
             self.text = fold(text)
+            return
+        kinds = _kinds_of(text)
+        if not kinds.strip("c"):  # `fold` takes ten times as long
+            folded = _FOLDED.take(code_points(text)).tobytes().decode("utf-32-le", "surrogatepass")
+            self.text = folded.translate(analyser.table) if analyser.table else folded
             return
         parts, spans, read = list[str](), list[tuple[int, int]](), 0
         for match in _CLUSTERS.finditer(kinds):
@@ -108,8 +114,10 @@ def _kinds_of(text: str) -> str:
     kinds = _KINDS.take(code_points(text))
     if not kinds.all():
         for char in set(text):
-            joins = unicode_table().kind(char) in (MARK, OTHER) or char in _VOICED or "\u1160" <= char <= "\u11ff"
-            _KINDS[ord(char)] = ord("m" if joins or not fold(char) else "c" if len(fold(char)) == 1 else "x")
+            joins = unicode_table().kind(char) in (MARK, OTHER) or _JOINING.match(char)
+            folded = fold(char)
+            _FOLDED[ord(char)] = ord(folded) if len(folded) == 1 else 0
+            _KINDS[ord(char)] = ord("m" if joins or not folded else "c" if len(folded) == 1 else "x")
         kinds = _KINDS.take(code_points(text))
     return kinds.tobytes().decode("ascii")
 

@@ -9,14 +9,15 @@ from __future__ import annotations
 import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Mapping, Sequence
-from types import MappingProxyType
 from typing import Optional
 
 import numpy as np
 from numpy.typing import NDArray
 
 from paddle_ranker.array_types import Integers
-from paddle_ranker.unicode.characters import UNIT, UNSPACED, fold, shape_of
+from paddle_ranker.lexical.analyser import Analyser, standard
+from paddle_ranker.lexical.highlights import FoldedText
+from paddle_ranker.unicode.characters import UNIT, UNSPACED, code_points, fold, shape_of
 
 Span = tuple[int, int]
 
@@ -107,28 +108,25 @@ def _first(breaks: Sequence[Sequence[int]], least: int, before: int) -> int:
     return next((position for position in first if position < before), 0)
 
 
-def best_span(
-    text: str, weights: Mapping[str, float], size: int, table: Mapping[int, str] = MappingProxyType({})
-) -> Span:
+def best_span(text: str, weights: Mapping[str, float], size: int, analyser: Analyser = standard) -> Span:
     """Return the start and end of the span of about `size` code points with the heaviest words.
 
     The span begins with a sentence if a sentence begins nearby. Without any of the words, it is the text's beginning.
 
-    weights: weights of words or stems in lower case; a span counts each word once
-    table: replacements of characters in the words, as of `Analyser.table`
+    weights: weights of folded words or stems; a span counts each word once
+    analyser: analyser of the words, which folds the text, too
     """
     if len(text) <= size:
         return 0, len(text)
-    # Folding would shift positions, and take thirty times as long.
-    lowered = text[:_LOOKED_AT].lower().translate(table)
-    if len(lowered) != min(len(text), _LOOKED_AT):  # some characters have a lower case of another length
-        lowered = text[:_LOOKED_AT]
+    folded_text = FoldedText(text, analyser, _LOOKED_AT)
+    folded = folded_text.text
     terms = [term for term in sorted(weights, key=lambda term: -weights[term])[:_MOST_TERMS] if term]
-    codes = np.frombuffer(lowered.encode("utf-32-le", "surrogatepass"), np.uint32)
-    positions = [_positions(lowered, codes, term, len(lowered) // size) for term in terms]
+    codes = code_points(folded)
+    positions = [_positions(folded, codes, term, len(folded) // size) for term in terms]
     if not any(map(len, positions)):
         return 0, size
-    start = _heaviest(terms, positions, weights, len(lowered), 0.8 * size)
+    first = _heaviest(terms, positions, weights, len(folded), 0.8 * size)
+    start, _ = folded_text.span(first, first + 1)
     before = max(0, start - size // 5)
     ends = [match.end() for match in _SENTENCE_END.finditer(text, before, start)]
     start = min(ends[0] if ends else before if before == 0 else start, max(0, len(text) - size))
@@ -155,7 +153,7 @@ def _heaviest(
 
 
 def _positions(text: str, codes: NDArray[np.uint32], term: str, most: int) -> Integers:
-    """Return the positions of a term in a text in lower case, ascending, without positions inside an ASCII word.
+    """Return the positions of a term in a folded text, ascending, without positions inside an ASCII word.
 
     codes: code points of the text
     most: a term with more occurrences, such as "the", gets no positions, because it does not distinguish spans

@@ -1,7 +1,7 @@
 """Find words of a collection that are similar to a mistyped word.
 
 vocabulary = WordVocabulary(np.frombuffer("docker\nkubernetes\nvim".encode(), np.uint8))
-vocabulary.near("kuberentes", 1)    # ["kubernetes"], with one error
+[*chain(*vocabulary.near("kuberentes", 1))]    # ["kubernetes"], with one error
 vocabulary.beginning("kube", 10)    # ["kubernetes"]
 homophones("平")                 # 凭 坪 屏 平 瓶 苹 评 ...
 """
@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import sys
 from bisect import bisect_left
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -67,8 +67,8 @@ class WordVocabulary(Sequence[str]):
     def __getitem__(self, index: int) -> str:  # type: ignore[override]  # no slices
         return self._lines[self._starts[index] : self._ends[index]].tobytes().decode("utf-8", "replace")
 
-    def near(self, word: str, errors: int, *, unfinished: bool = False) -> list[str]:
-        """Return the other words of letters that differ from a word by exactly `errors` errors.
+    def near(self, word: str, errors: int, *, unfinished: bool = False) -> Iterator[list[str]]:
+        """Yield, block by block, the other words of letters that differ from a word by exactly `errors` errors.
 
         Errors are insertions, deletions, substitutions, and transpositions of neighbours (optimal string alignment).
         Accents are ignored.
@@ -76,12 +76,13 @@ class WordVocabulary(Sequence[str]):
         unfinished: compare with the beginnings of longer words, too
         """
         if len(word) > _LONGEST:
-            return []
+            return
         typed, word = word, without_accents(word)
         sign = _signs(np.frombuffer(word.encode("utf-32-le"), "<u4"), np.zeros(1, np.int64))[0]
         least, most = max(0, len(word) - errors), _LONGEST if unfinished else len(word) + errors
-        where, matches = range(self._firsts[least], self._firsts[min(most, _LONGEST) + 1], _BLOCK), list[str]()
+        where = range(self._firsts[least], self._firsts[min(most, _LONGEST) + 1], _BLOCK)
         for start in where:
+            matches = list[str]()
             part = slice(start, min(start + _BLOCK, where.stop))
             others = self._signs[part] ^ sign
             if unfinished:
@@ -101,7 +102,7 @@ class WordVocabulary(Sequence[str]):
                     distance = OSA.distance(word, plain, score_cutoff=errors)
                 if distance == errors and other != typed:
                     matches.append(other)
-        return matches
+            yield matches
 
     def __contains__(self, word: object) -> bool:
         index = bisect_left(self, word) if isinstance(word, str) else len(self)  # UTF-8 is in the order of code points

@@ -18,6 +18,7 @@ from paddle_ranker.lexical.highlights import FoldedText, Highlight, level_of, oc
 from paddle_ranker.retrieval.fusion import TITLE, TITLE_MATCH
 from paddle_ranker.retrieval.manifest import WORDS
 from paddle_ranker.retrieval.search import FEATURES, Result, Search
+from paddle_ranker.retrieval.turns import checked
 
 FUSED, RANKED, SORTED = "fused", "ranked", "sorted"  # stages to whose scores signals add
 _MOST_TERMS = 32  # terms in the explanation of a document
@@ -73,7 +74,7 @@ def explained_results(search: Search) -> list[Result]:
     explanation, highlights_of = Explanation(search, search.shown), search.shared_words.highlights
     return [
         replace(result, signals=explanation.signals(row, result.text, highlights_of(result.text)))
-        for row, result in zip(search.shown, search.results())
+        for row, result in checked(zip(search.shown, search.results()))
     ]
 
 

@@ -21,6 +21,8 @@ from numpy.typing import NDArray
 from paddle_ranker.array_types import Floats, Integers
 from paddle_ranker.errors import ParameterError, quoted
 from paddle_ranker.retrieval.filters import Filter
+from paddle_ranker.retrieval.steps import in_order, run_steps
+from paddle_ranker.retrieval.turns import checked
 from paddle_ranker.retrieval.typed_values import DAY, TYPES, Value, moment_text
 
 NUMBERS, DATES = "number", "date"
@@ -104,8 +106,11 @@ class FieldScale(NamedTuple):
         has_others = any(part.has_others for part in parts) or len({scale.kind for scale in scales}) > 1
         if has_others or not scales:
             return cls(None, has_others, is_large)
-        positions, indices = np.unique(np.concatenate([scale.positions for scale in scales]), return_inverse=True)
-        counts = np.bincount(indices, np.concatenate([scale.counts for scale in scales])).astype(np.int64)
+        positions = np.concatenate([scale.positions for scale in scales])
+        order = np.argsort(positions, kind="stable")  # merges the parts, each of which is in order
+        positions, counts = positions[order], np.concatenate([scale.counts for scale in scales])[order]
+        starts = np.flatnonzero(np.append(True, np.diff(positions) != 0))
+        positions, counts = positions[starts], np.add.reduceat(counts, starts)
         is_counted = counts > 0
         scale = Scale(scales[0].kind, positions[is_counted], counts[is_counted]) if is_counted.any() else None
         return cls(scale, False, is_large)
@@ -176,11 +181,14 @@ def _spelled(counts: Counts) -> dict[str, int]:
     All dates are written with the precision of the most precise date, such as days; counts of dates that are then
     written alike are summed.
     """
-    unit, spelled = max((value.unit for value in counts), default=0), dict[str, int]()
-    for value in sorted(counts, key=lambda value: value.order):
-        text = json.dumps(value.json(unit), ensure_ascii=False)
-        spelled[text] = spelled.get(text, 0) + counts[value]
-    return dict(sorted(spelled.items(), key=lambda entry: -entry[1]))
+    unit, spelled = max((value.unit for value in checked(counts)), default=0), dict[str, int]()
+    keys = [(value.order, number, value) for number, value in enumerate(checked(counts))]
+    for run in run_steps(in_order(keys)):
+        for _, _, value in checked(run):
+            text = json.dumps(value.json(unit), ensure_ascii=False)
+            spelled[text] = spelled.get(text, 0) + counts[value]
+    by_count = run_steps(in_order([(-count, number, text) for number, (text, count) in enumerate(spelled.items())]))
+    return {text: -count for run in by_count for count, _, text in run}
 
 
 def ranges_of(kind: str, positions: Positions, counts: Integers) -> list[Range]:

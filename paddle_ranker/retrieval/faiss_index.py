@@ -23,6 +23,7 @@ from paddle_ranker.errors import CheckpointError, DependencyError, UsageError, b
 from paddle_ranker.retrieval.exact_search import StoredVectors, nearest
 from paddle_ranker.retrieval.manifest import VectorsInfo
 from paddle_ranker.retrieval.top_k import NOT_FOUND
+from paddle_ranker.retrieval.turns import check
 
 FILE = "vectors.faiss"
 LEAST = 1024  # vectors of a smaller segment are searched exactly
@@ -191,6 +192,7 @@ class FaissSegment:
         candidates = look(queries, probed)
         left = np.arange(len(queries))
         while len(left) and probed < lists:
+            check()
             probed = min(lists, _WIDER * probed)
             wider = look(queries[left], probed)
             is_done = (wider[:, :k] == candidates[left][:, :k]).all(axis=1) & (wider[:, k - 1] != NOT_FOUND)
@@ -223,6 +225,7 @@ class FaissSegment:
         by_codes = ~is_done & (counts * _WIDER < k)
         left = left[~by_codes[left]]
         while len(left) and (ef := ef * _WIDER) <= most:
+            check()
             kept, counts, _ = self._look(queries[left], ef, wanted, mask, 0)
             is_done = (counts >= k) & (kept[:, : best.shape[1]] == best[left]).all(axis=1)
             rows[left], is_far = kept, ~is_done & (counts * _WIDER < k)

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import json
 import operator
+from array import array
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from heapq import merge
-from itertools import islice
-from typing import Optional, TypeVar, Union
+from codecs import getincrementaldecoder
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple, Optional, TypeVar, Union
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,13 +22,15 @@ from paddle_ranker.array_types import Booleans, Integers
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.retrieval.facets import DATES, NUMBERS, Positions
 from paddle_ranker.retrieval.filters import ORDERED, Condition
-from paddle_ranker.retrieval.turns import checked, once
+from paddle_ranker.retrieval.steps import AT_ONCE, Kept, Steps, in_order, order_of_numbers, places_in_order
+from paddle_ranker.retrieval.turns import checked
 from paddle_ranker.retrieval.typed_values import (
     BOOLEAN,
     DATE,
     LARGE,
     MISSING,
     NUMBER,
+    OBJECT,
     TEXT,
     TYPES,
     Value,
@@ -37,83 +39,163 @@ from paddle_ranker.retrieval.typed_values import (
     text_order,
 )
 
-_BETWEEN = len(b", ")
-_SORTED_AT_ONCE = 1 << 12  # keys that are sorted in one call, during which the GIL is held
-K = TypeVar("K", bound=tuple[object, ...])
+_SEPARATOR = ", "
+_BETWEEN = len(_SEPARATOR)
+_PIECE = 1 << 16  # bytes of a line that are decoded at once
 T = TypeVar("T")
 _COMPARE: dict[str, Callable[..., Booleans]] = {  # type: ignore[explicit-any]  # of numbers, and of arrays of them
     "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge
 }  # fmt: skip
 
 
+def value_lists(line: NDArray[np.uint8]) -> Iterator[tuple[list[object], list[int]]]:
+    """Yield up to 256 values of a field at a time, with the places where they begin in the line.
+
+    Parsing all at once would hold up other threads.
+
+    line: a list in JSON, as `json.dumps` writes it
+
+    Raises `ValueError` for any other line.
+    """
+    size, start, end, parse = _PIECE, len(b"["), len(line) - len(b"]"), json.JSONDecoder().raw_decode
+    if bytes(line[:start]) != b"[" or bytes(line[end:]) != b"]":
+        raise ValueError("a line is no list")
+    while start < end:
+        is_last, place, first = start + size >= end, 0, start
+        text = getincrementaldecoder("utf-8")().decode(bytes(line[start : min(start + size, end)]), is_last)
+        is_ascii, values, starts = text.isascii(), list[object](), list[int]()
+        while place < len(text):
+            try:
+                value, after = parse(text, place)
+            except ValueError:
+                if is_last:
+                    raise
+                break  # the value goes on
+            except RecursionError as error:
+                raise ValueError("a value is nested too deeply") from error
+            if not text.startswith(_SEPARATOR, after) and not (is_last and after == len(text)):
+                if is_last or after + _BETWEEN <= len(text):
+                    raise ValueError("a value does not end as it should")
+                break
+            values.append(value)
+            starts.append(start)
+            start += (after - place if is_ascii else len(text[place:after].encode())) + _BETWEEN
+            place = after + _BETWEEN
+            if len(values) == AT_ONCE:
+                yield values, starts
+                values, starts = [], []
+        if values:
+            yield values, starts
+        size = _PIECE if start > first else 2 * size
+    if start not in (end + _BETWEEN, len(b"[")):
+        raise ValueError("a line ends with no value")
+
+
+class _Arranged(NamedTuple):
+    """Values of a field, arranged for searching. An item is a value, or an item of a list.
+
+    starts: `[values + 1]`, where each value begins in the line
+    kinds: `[items]`, kind of each item; of a field without lists, `MISSING` for null
+    positions: `[items]`, positions of booleans, numbers and dates, 0 for others; empty without these. Numbers of more
+        than 53 bits are compared exactly, see `FieldValues._alike`
+    texts: places of the items that are texts, in the order of the texts
+    owners: `[items]`, the code of each item's value; None without lists
+    firsts: `[values + 1]`, the first item of each value; empty without lists
+    """
+
+    starts: Integers
+    kinds: NDArray[np.uint8]
+    positions: Positions
+    texts: NDArray[np.int32]
+    owners: Optional[Integers] = None
+    firsts: Integers = np.empty(0, np.int64)
+
+    @property
+    def are_large(self) -> Booleans:
+        """Which items are numbers so large that two of them may be equal as float64."""
+        return (self.kinds == NUMBER) & (np.abs(self.positions) >= LARGE) if len(self.positions) else np.array(False)
+
+
 class FieldValues:
     """Distinct values of a segment's field; a value takes 13 bytes of memory, a number or date 17.
 
-    A value's code is its index among the values. A list meets a condition if one of its items does.
+    A list meets a condition if one of its items does. Methods name a value by its code, its index among the values.
+    The first call of a method reads all values; it and later calls raise `CheckpointError` for a line that `json.dumps`
+    does not write.
 
     Args:
         line: the values as a list in JSON, as `json.dumps` writes it; the bytes are kept.
         type: type of the field, a name in `typed_values.TYPES`.
-
-    Raises `CheckpointError` for any other line.
     """
 
     def __init__(self, line: NDArray[np.uint8], type: str):
-        values, lengths = None, list[int]()
+        self._type, self._line = TYPES[type], line
+        self._arranging, self._ranking, self._folding = Kept(self._arrange), Kept(self._rank), Kept(self._fold)
+
+    @property
+    def _arranged(self) -> _Arranged:
+        return self._arranging.result()
+
+    def _arrange(self) -> Steps[_Arranged]:
+        """Read the values. Raises `CheckpointError` for a line that is not as it was written."""
+        starts, sizes, kinds, has_lists = array("q"), array("i"), bytearray(), False
+        is_date, texts = self._type is TYPES["date"], list[tuple[str, int]]()
+        dates, numbers = array("q"), array("d")
         try:
-            values = json.loads(bytes(line))
-            lengths = [len(json.dumps(value, ensure_ascii=False).encode("utf-8")) for value in values]
-        except (ValueError, TypeError, RecursionError):
-            pass
-        if not isinstance(values, list) or sum(lengths) + _BETWEEN * max(len(lengths) - 1, 0) + len(b"[]") != len(line):
-            raise CheckpointError("the values of a field are not as they were written; build the index anew")
-        self._count, self._type, self._line, self._owners = len(values), TYPES[type], line, None
-        self._starts = np.cumsum([1, *(length + _BETWEEN for length in lengths)], dtype=np.int64)
-        flat: Iterable[Optional[Value]] = (next(iter(self._type.values(value)), None) for value in values)
-        if any(isinstance(value, list) for value in values):
-            item_lists = [self._type.values(value) for value in values]
-            self._owners = np.repeat(np.arange(len(values)), [len(items) for items in item_lists])
-            self._firsts = np.cumsum([0, *map(len, item_lists)])
-            flat = (item for items in item_lists for item in items)
-        kinds, numbers, texts = bytearray(), list[Union[int, float]](), dict[int, str]()
-        for index, item in enumerate(flat):
-            kinds.append(MISSING if item is None else item.kind)
-            numbers.append(0 if item is None or isinstance(item.of, str) else item.of)
-            if item is not None and item.kind == TEXT:
-                texts[index] = str(item.of)
-        self._kinds = np.frombuffer(bytes(kinds), np.uint8)
-        # Positions of booleans, numbers and dates. Numbers of more than 53 bits are compared exactly, see `_alike`.
-        self._positions: Positions = np.empty(0)
-        if DATE in kinds:
-            self._positions = np.array(numbers, np.int64)
-        elif NUMBER in kinds or BOOLEAN in kinds:
-            self._positions = np.array(numbers, np.float64)
-        self._texts = np.array(sorted(texts, key=texts.__getitem__), np.int32)
+            for values, begins in value_lists(self._line):
+                starts.extend(begins)
+                for value in values:
+                    items, has_lists = self._type.values(value), has_lists or isinstance(value, list)
+                    sizes.append(len(items))
+                    for item in items:
+                        if item.kind == TEXT:
+                            texts.append((str(item.of), len(kinds)))
+                        kinds.append(item.kind)
+                        position = 0 if isinstance(item.of, str) else item.of
+                        if is_date:
+                            dates.append(int(position))
+                        else:
+                            numbers.append(float(position))
+                yield
+        except ValueError as error:
+            problem = "the values of a field are not as they were written; build the index anew"
+            raise CheckpointError(problem) from error
+        starts.append(len(self._line) - len(b"]") + _BETWEEN)
+        text_places = yield from places_in_order(texts)
+        counts, of_items = np.frombuffer(sizes, np.int32), np.frombuffer(bytes(kinds), np.uint8)
+        positions: Positions = np.array(dates, np.int64) if is_date else np.array(numbers, np.float64)
+        if not np.isin(of_items, (BOOLEAN, NUMBER, DATE)).any():
+            positions = np.empty(0)
+        if has_lists:
+            owners, firsts = np.repeat(np.arange(len(counts)), counts), np.cumsum(np.append(0, counts))
+            return _Arranged(np.frombuffer(starts, np.int64), of_items, positions, text_places, owners, firsts)
+        codes, of_values = np.flatnonzero(counts), np.full(len(counts), MISSING, np.uint8)
+        of_values[codes] = of_items
+        if len(positions):
+            positions = positions[np.maximum(np.cumsum(counts) - 1, 0)]
+            positions[counts == 0] = 0
+        texts_of = codes[text_places].astype(np.int32)
+        return _Arranged(np.frombuffer(starts, np.int64), of_values, positions, texts_of)
 
     def __len__(self) -> int:
-        return self._count
+        return len(self._arranged.starts) - 1
 
     def values(self, code: int) -> tuple[Value, ...]:
         """Return the items of the value with this code: a list's items, a single value, or none for null."""
         return self._type.values(self._read(code))
 
-    def numeric_values(self) -> Optional[tuple[str, Integers, Positions]]:
-        """Return `facets.NUMBERS` or `facets.DATES`, the codes of the values other than null, and their positions.
+    def numeric_values(self) -> Optional[tuple[str, NDArray[np.int32], Positions]]:
+        """Return `facets.NUMBERS` or `facets.DATES`, the `ranks`, and the position of each rank, ascending.
 
         A position is a number, or the microseconds of a date since 1970. Returns None if there are lists, values of
         other kinds or of both kinds, or numbers so large that different ones are equal as float64.
         """
-        codes = np.flatnonzero(self._kinds != MISSING)
-        positions = self._positions[codes] if len(self._positions) else self._positions
-        kinds = {*self._kinds[codes].tolist()}
-        if self._owners is not None or kinds - {NUMBER, DATE} or len(kinds) != 1 or self._are_large.any():
+        arranged = self._arranged
+        kinds = {*np.flatnonzero(np.bincount(arranged.kinds, minlength=OBJECT + 1)).tolist()} - {MISSING}
+        if arranged.owners is not None or kinds - {NUMBER, DATE} or len(kinds) != 1 or arranged.are_large.any():
             return None
-        return DATES if kinds == {DATE} else NUMBERS, codes, positions
-
-    @property
-    def _are_large(self) -> Booleans:
-        """Which items are numbers so large that different ones may be equal as float64."""
-        return (self._kinds == NUMBER) & (np.abs(self._positions) >= LARGE) if len(self._positions) else np.array(False)
+        ranks, firsts = self._ranking.result()
+        return DATES if kinds == {DATE} else NUMBERS, ranks, arranged.positions[firsts]
 
     @property
     def ranks(self) -> NDArray[np.int32]:
@@ -121,34 +203,44 @@ class FieldValues:
 
         A list has the rank of its first item.
         """
-        return self._ranked[0]
+        return self._ranking.result()[0]
 
     def doubled_rank(self, value: Value) -> int:
-        """Return twice the rank of a value; if the field lacks the value, the odd number between its neighbours."""
-        firsts = _Sorted(lambda code: self._order_of(code), self._ranked[1])
+        """Return twice the rank of `value`; if the field lacks it, an odd number between those of its neighbours."""
+        firsts = _Sorted(lambda code: self._order_of(code), self._ranking.result()[1])
         rank = bisect_left(firsts, value.order)
         return 2 * rank - (rank == len(firsts) or firsts[rank] != value.order)
 
-    @once
-    def _ranked(self) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-        """Rank of each value, `[values]`, and code of the first value of each rank."""
-        ranks = np.full(self._count, -1, np.int32)
-        if self._owners is None:
-            codes = indices = np.flatnonzero(self._kinds != MISSING)
+    def _rank(self) -> Steps[tuple[NDArray[np.int32], NDArray[np.int32]]]:
+        """Return the rank of each value, `[values]`, and for each rank the code of the first value that has it."""
+        arranged = yield from self._arranging.steps()
+        ranks, firsts = np.full(len(arranged.starts) - 1, -1, np.int32), array("i")
+        if arranged.owners is None:
+            codes = places = np.flatnonzero(arranged.kinds != MISSING)
         else:
-            codes = np.flatnonzero(np.diff(self._firsts))
-            indices = self._firsts[codes]
-        kinds = np.unique(self._kinds[indices])
-        if len(kinds) == 1 and kinds[0] in (BOOLEAN, NUMBER, DATE) and not self._are_large[indices].any():
-            _, firsts, inverse = np.unique(self._positions[indices], return_index=True, return_inverse=True)
-            ranks[codes] = inverse
-            return ranks, codes[firsts].astype(np.int32)
-        first_codes, last = list[int](), None
-        for order, code in _in_order((self._order_of(code), code) for code in codes.tolist()):
-            if order != last:
-                first_codes.append(code)
-            ranks[code], last = len(first_codes) - 1, order
-        return ranks, np.array(first_codes, np.int32)
+            codes = np.flatnonzero(np.diff(arranged.firsts))
+            places = arranged.firsts[codes]
+        (kinds,) = np.nonzero(np.bincount(arranged.kinds[places]))
+        if len(kinds) == 1 and kinds[0] in (BOOLEAN, NUMBER, DATE) and not arranged.are_large[places].any():
+            positions = arranged.positions[places]
+            order = yield from order_of_numbers(positions)
+            is_new = np.append(True, np.diff(positions[order]) != 0)
+            ranks[codes[order]] = np.cumsum(is_new) - 1
+            return ranks, codes[order[is_new]].astype(np.int32)
+        keys, start, last = list[tuple[tuple[object, ...], int]](), 0, None
+        for values, _ in value_lists(self._line):
+            for code, value in enumerate(values, start):
+                if (first := order_value(self._type.values(value))) is not None:
+                    keys.append((first.order, code))
+            start += len(values)
+            yield
+        for run in (yield from in_order(keys)):
+            for value_order, code in run:
+                if value_order != last:
+                    firsts.append(code)
+                ranks[code], last = len(firsts) - 1, value_order
+            yield
+        return ranks, np.frombuffer(firsts, np.int32)
 
     def _order_of(self, code: int) -> tuple[object, ...]:
         value = order_value(self.values(code))
@@ -161,10 +253,10 @@ class FieldValues:
             is_met = self._ordered(condition.operator, condition.intervals)
         else:
             is_met = self._equal(condition.intervals)
-        if self._owners is not None:
-            is_met = np.bincount(self._owners[is_met], minlength=len(self)) > 0
+        if (owners := self._arranged.owners) is not None:
+            is_met = np.bincount(owners[is_met], minlength=len(self)) > 0
             if any(interval.kind == MISSING for interval in condition.intervals):
-                is_met |= np.diff(self._firsts) == 0
+                is_met |= np.diff(self._arranged.firsts) == 0
         return ~is_met if condition.operator == "!=" else is_met
 
     def _ordered(self, sign: str, intervals: Sequence[ValueRange]) -> Booleans:
@@ -172,46 +264,47 @@ class FieldValues:
 
         `<` and `>=` compare with an interval's low end, `<=` and `>` with its high end.
         """
-        compare, is_met = _COMPARE[sign], np.zeros(len(self._kinds), bool)
-        for interval in intervals:
+        compare, arranged = _COMPARE[sign], self._arranged
+        is_met, positions = np.zeros(len(arranged.kinds), bool), arranged.positions
+        for interval in checked(intervals):
             bound = interval.low if sign in ("<", ">=") else interval.high
             if interval.kind == TEXT:
                 among = bisect_right if sign in ("<=", ">") else bisect_left
-                orders = _Sorted(lambda code: text_order(self._text_at(code)), self._folded)
-                index = among(orders, text_order(str(bound)))
-                is_met[self._folded[:index] if sign in ("<", "<=") else self._folded[index:]] = True
-            elif len(self._positions):
-                is_met |= compare(self._positions, self._position(bound)) & (self._kinds == interval.kind)
-                for index in self._alike([interval]):
-                    is_met[index] = compare(self._item(index).of, bound)
+                folded = self._folding.result()
+                place = among(_Sorted(lambda code: text_order(self._text_at(code)), folded), text_order(str(bound)))
+                is_met[folded[:place] if sign in ("<", "<=") else folded[place:]] = True
+            elif len(positions):
+                is_met |= compare(positions, self._position(bound)) & (arranged.kinds == interval.kind)
+                for place in checked(self._alike([interval])):
+                    is_met[place] = compare(self._item(place).of, bound)
         return is_met
 
     def _equal(self, intervals: Sequence[ValueRange]) -> Booleans:
-        """Return which items lie in one of the intervals, `[items] bool`."""
-        is_equal = np.zeros(len(self._kinds), bool)
+        """Return which values (lists item by item) lie in one of the intervals."""
+        arranged, positions = self._arranged, self._arranged.positions
+        is_equal, texts = np.zeros(len(arranged.kinds), bool), _Sorted(self._text_at, arranged.texts)
         for kind in {interval.kind for interval in intervals}:
-            of_kind, same_kind = self._kinds == kind, [interval for interval in intervals if interval.kind == kind]
+            of_kind, same_kind = arranged.kinds == kind, [interval for interval in intervals if interval.kind == kind]
             if kind == MISSING:
                 is_equal |= of_kind
             elif kind == TEXT:
-                for interval in same_kind:
-                    index = bisect_left(_Sorted(self._text_at, self._texts), str(interval.low))
+                for interval in checked(same_kind):
                     # Equal values have several spellings: 1.5 and "1.5" are one keyword.
-                    while index < len(self._texts) and self._text_at(code := int(self._texts[index])) == interval.low:
-                        is_equal[code], index = True, index + 1
-            elif len(self._positions):
+                    same = slice(bisect_left(texts, str(interval.low)), bisect_right(texts, str(interval.low)))
+                    is_equal[arranged.texts[same]] = True
+            elif len(positions):
                 bounds = sorted((self._position(interval.low), self._position(interval.high)) for interval in same_kind)
-                lows, highs = np.array(bounds, self._positions.dtype).T
-                indices = np.searchsorted(lows, self._positions, "right") - 1 if len(same_kind) > 1 else np.array(0)
-                highs = np.maximum.accumulate(highs)[indices]
-                is_equal |= (self._positions >= lows[0]) & (self._positions <= highs) & of_kind
+                lows, highs = np.array(bounds, positions.dtype).T
+                places = np.searchsorted(lows, positions, "right") - 1 if len(same_kind) > 1 else np.array(0)
+                highs = np.maximum.accumulate(highs)[places]
+                is_equal |= (positions >= lows[0]) & (positions <= highs) & of_kind
                 wanted = {interval.low for interval in same_kind}
-                for index in self._alike(same_kind):
-                    is_equal[index] = self._item(index).of in wanted
+                for place in checked(self._alike(same_kind)):
+                    is_equal[place] = self._item(place).of in wanted
         return is_equal
 
     def _position(self, bound: Union[bool, int, float, str]) -> Union[int, float]:
-        return int(bound) if self._positions.dtype == np.int64 else float(bound)
+        return int(bound) if self._arranged.positions.dtype == np.int64 else float(bound)
 
     def _alike(self, intervals: Sequence[ValueRange]) -> list[int]:
         """Return the indices of items to compare exactly: as float64, they equal a large bound of an interval."""
@@ -222,36 +315,42 @@ class FieldValues:
         ]
         if not large:
             return []
-        indices: list[int] = np.flatnonzero(np.isin(self._positions, large) & (self._kinds == NUMBER)).tolist()
-        return indices
+        arranged = self._arranged
+        places: list[int] = np.flatnonzero(np.isin(arranged.positions, large) & (arranged.kinds == NUMBER)).tolist()
+        return places
 
-    @once
-    def _folded(self) -> NDArray[np.int32]:
-        """Indices of the texts in the order of `typed_values.text_order`, for `<` and `>` between texts."""
-        keys = ((text_order(self._text_at(code)), code) for code in self._texts.tolist())
-        return np.array([code for _, code in _in_order(keys)], np.int32)
+    def _fold(self) -> Steps[NDArray[np.int32]]:
+        """Return the places of the texts in the order of `typed_values.text_order`.
+
+        Needed only for `<` and `>` between texts.
+        """
+        arranged = yield from self._arranging.steps()
+        keys, place = list[tuple[tuple[str, str], int]](), 0
+        for values, _ in value_lists(self._line):
+            for value in values:
+                items = self._type.values(value)
+                for number, item in enumerate(items, place):
+                    if item.kind == TEXT:
+                        keys.append((text_order(str(item.of)), number))
+                place += len(items) if arranged.owners is not None else 1
+            yield
+        return (yield from places_in_order(keys))
 
     def _read(self, code: int) -> object:
-        value: object = json.loads(bytes(self._line[self._starts[code] : self._starts[code + 1] - _BETWEEN]))
+        start, following = self._arranged.starts[code : code + 2].tolist()
+        value: object = json.loads(bytes(self._line[start : following - _BETWEEN]))
         return value
 
-    def _item(self, index: int) -> Value:
-        """Return an item by its index among all items; a value that is no list is one item."""
-        if self._owners is None:
-            return self.values(index)[0]
-        owner = int(self._owners[index])
-        return self.values(owner)[index - int(self._firsts[owner])]
+    def _item(self, place: int) -> Value:
+        """Return a value by its position among all values, where the items of lists count one by one."""
+        arranged = self._arranged
+        if arranged.owners is None:
+            return self.values(place)[0]
+        owner = int(arranged.owners[place])
+        return self.values(owner)[place - int(arranged.firsts[owner])]
 
     def _text_at(self, index: int) -> str:
         return str(self._item(index).of)
-
-
-def _in_order(keys: Iterable[tuple[K, int]]) -> Iterator[tuple[K, int]]:
-    """Yield (key, number) pairs sorted by key; other searches may run between blocks."""
-    rest, runs = iter(checked(keys)), list[list[tuple[K, int]]]()
-    while run := sorted(islice(rest, _SORTED_AT_ONCE)):
-        runs.append(run)
-    return checked(merge(*runs))
 
 
 class _Sorted(Sequence[T]):

@@ -28,7 +28,7 @@ from paddle_ranker.retrieval.manifest import FAISS, IndexInfo, RankerStates, Vec
 from paddle_ranker.retrieval.query_parsing import ParsedQuery, required_word
 from paddle_ranker.retrieval.schema import TEXT
 from paddle_ranker.retrieval.segments import Segment
-from paddle_ranker.retrieval.turns import check, checked
+from paddle_ranker.retrieval.turns import check, checked, locking
 from paddle_ranker.retrieval.typed_values import CommonTypes
 from paddle_ranker.retrieval.vector_search import IndexedPart, search_vectors
 from paddle_ranker.retrieval.word_search import AnyQuery, CollectionStatistics, WordPart, WordSearcher, texts_of
@@ -225,10 +225,10 @@ class Generation:
 
         allowed: for each segment, which documents may be found; None: all
         """
-        with self._building:
+        with locking(self._building):
             if name not in self._others:
                 tokenizer = self.info.words.tokenizer if self.info.words else IndexOptions().words
-                self._others[name] = INDEXES[name].build(self.documents(), IndexOptions(tokenizer))
+                self._others[name] = INDEXES[name].build(checked(self.documents()), IndexOptions(tokenizer))
         index, results = self._others[name], []
         for hits in index.search(queries, top_k if allowed is None else max(1, len(index))):
             kept = [*range(len(hits.ids))]
@@ -274,10 +274,11 @@ class Generation:
         for part, mask in zip(self.parts, masks):
             counts = part.segment.value_counts(field, mask)
             if counts.any() and (scale := part.segment.numeric_values(field, type)) is not None:
-                kind, codes, positions = scale
-                check()
-                counted = codes[codes < len(counts)]
-                scales.append(FieldScale(Scale(kind, positions[codes < len(counts)], counts[counted])))
+                kind, ranks, positions = scale
+                of_values = ranks[: len(counts)]
+                is_counted = of_values >= 0
+                of_ranks = np.bincount(of_values[is_counted], counts[is_counted], len(positions))
+                scales.append(FieldScale(Scale(kind, positions, of_ranks.astype(np.int64))))
             else:
                 scales.append(FieldScale(None, has_others=bool(counts.any())))
         return FieldScale.merged(scales, any(part.segment.bytes_of(field) > most for part in self.parts))
@@ -403,7 +404,7 @@ class Generation:
         """Return the locations of the live documents with these ids, by id."""
         hashes, locations = text_hashes(ids), {}
         for number, part in enumerate(self.parts):
-            for index, row in part.segment.rows_of_ids(ids, hashes):
+            for index, row in checked(part.segment.rows_of_ids(ids, hashes)):
                 if part.has(row):
                     locations[ids[index]] = Location(number, row)
         return locations

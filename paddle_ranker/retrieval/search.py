@@ -386,7 +386,7 @@ class Search:
         tokenize = self.collection.info.schema.analyser
         weights = self._word_weights or dict.fromkeys(tokenize(self.model_text), 1.0)
         top_texts = [texts.get(row, "") for row in top]
-        of_texts = list_features(self.model_text, weights, top_texts, tokenize)
+        of_texts = list_features(self.model_text, weights, checked(top_texts), tokenize)
         return top, ListFeatures.of(self.candidates, top, self.fused[top], of_texts)
 
     def order_by_features(self) -> None:
@@ -463,7 +463,7 @@ class Search:
             for number, tokens in checked(zip(long, rooms)):
                 text = documents[number].text[slice(*spans[number])]
                 size = characters_for(text, tokens)
-                start, _ = best_span(text, self._word_weights, size, schema.analyser.table)
+                start, _ = best_span(text, self._word_weights, size, schema.analyser)
                 starts.append(spans[number][0] + start)
                 parts.append(text[start : start + 3 * size // 2])  # long enough for `tokens` tokens of the ranker
             for number, tokens, start, part, ends in zip(long, rooms, starts, parts, encoder.token_ends(parts)):
@@ -750,7 +750,7 @@ class Search:
 
     def results(self) -> list[Result]:
         """Return the results of this page, best first."""
-        return [self.result(row) for row in self.shown]
+        return [self.result(row) for row in checked(self.shown)]
 
 
 class TokenCounter(Protocol):

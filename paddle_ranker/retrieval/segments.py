@@ -25,7 +25,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import NamedTuple, Optional, TypeVar, Union
@@ -41,12 +41,13 @@ from paddle_ranker.retrieval.candidate_indexes import Document
 from paddle_ranker.retrieval.exact_search import StoredVectors
 from paddle_ranker.retrieval.facets import DATES, NUMBERS, Positions
 from paddle_ranker.retrieval.faiss_index import FILE, FaissSegment
-from paddle_ranker.retrieval.field_values import FieldValues
+from paddle_ranker.retrieval.field_values import FieldValues, value_lists
 from paddle_ranker.retrieval.filters import Filter
 from paddle_ranker.retrieval.manifest import VECTORS, VectorsInfo
 from paddle_ranker.retrieval.schema import MOST_FIELDS, PLACES, Schema
-from paddle_ranker.retrieval.turns import check
-from paddle_ranker.retrieval.typed_values import CommonTypes, Value, common_types
+from paddle_ranker.retrieval.steps import Kept, Steps
+from paddle_ranker.retrieval.turns import check, checked
+from paddle_ranker.retrieval.typed_values import CommonTypes, Value
 from paddle_ranker.scoring.title_states import TitleStates
 from paddle_ranker.storage.atomic import new_folder
 from paddle_ranker.storage.untrusted import check_file, inside, open_array, open_file, read_json
@@ -124,7 +125,6 @@ class Segment:
         states: stored states of the documents; None without any.
         matching: method, cached: called with a typed filter; returns which documents meet it, `[n] bool`.
         typed_values: method, cached: called with a field and its type; returns the field's values as `FieldValues`.
-        common_types: method, cached: called with a field; returns the types that all its values fit.
     """
 
     def __init__(self, folder: Path, schema: Schema):
@@ -157,8 +157,8 @@ class Segment:
             for array in self.states.arrays:
                 self._held(array)
         self.matching = lru_cache(maxsize=16)(self._matching)
-        self.typed_values = lru_cache(maxsize=64)(self._arranged_values)
-        self.common_types = lru_cache(maxsize=None)(self._common_types)
+        self.typed_values = lru_cache(maxsize=64)(self._typed_values)
+        self._typing = lru_cache(maxsize=None)(lambda field: Kept(partial(self._common_types, field)))
 
     def _require_all(self) -> None:
         """Raise `ValueError` if arrays do not fit each other, or if a file is cut short."""
@@ -337,8 +337,11 @@ class Segment:
 
     def rows_of_titles(self, keys: Sequence[str]) -> NDArray[np.int64]:
         """Return the rows of the documents whose `Schema.key_of` is among `keys`."""
-        rows = [row for _, row in self._hashed("title_hashes", text_hashes(keys))]
-        return np.array(rows, np.int64)
+        hashes, rows = self.arrays["title_hashes"]
+        wanted = text_hashes(keys)
+        starts, ends = np.searchsorted(hashes, wanted).tolist(), np.searchsorted(hashes, wanted, "right").tolist()
+        found = [rows[start:end].astype(np.int64) for start, end in zip(starts, ends)]
+        return np.concatenate([np.empty(0, np.int64), *found])
 
     def _hashed(self, name: str, wanted: NDArray[np.uint64]) -> Iterator[tuple[int, int]]:
         hashes, rows = self.arrays[name]
@@ -384,25 +387,12 @@ class Segment:
 
     def values_of(self, field: str) -> list[object]:
         """Return the distinct values of a field."""
-        with self.reading():
-            values: list[object] = json.loads(bytes(self._line_of(field)))
-            return values
+        return [value for values in checked(self.each_value(field)) for value in values]
 
     def each_value(self, field: str) -> Iterator[list[object]]:
-        """Yield a field's values in lists that are parsed at a time, so that other threads never wait for long."""
-        line, start = bytes(self._line_of(field)), 1
-        while start < len(line) - 1:
-            gap = start
-            while True:
-                gap = line.find(b'", "', max(gap + 1, start + _PARSED))  # between two texts, or inside one
-                end = gap + 1 if gap >= 0 else len(line) - 1
-                try:
-                    yield json.loads(b"[%b]" % line[start:end])
-                    break
-                except ValueError:  # the end is inside a text
-                    if gap < 0:
-                        raise
-            start = end + len(b", ")
+        """Yield the distinct values of a field in short lists."""
+        with self.reading():
+            yield from (values for values, _ in value_lists(self._line_of(field)))
 
     def some_values(self, field: str, most: int, live: Optional[Booleans]) -> tuple[list[object], bool]:
         """Return the values that live documents have in a field, and whether the list is complete.
@@ -445,16 +435,25 @@ class Segment:
         code = int(self.codes_of(field)[row])
         return () if code < 0 else self.typed_values(field, type).values(code)
 
-    def _common_types(self, field: str) -> CommonTypes:
-        check()
-        return common_types(self.values_of(field))
+    def common_types(self, field: str) -> CommonTypes:
+        """Return the types that all values of a field, and the items of lists among them, fit; the result is cached."""
+        return self._typing(field).result()
+
+    def _common_types(self, field: str) -> Steps[CommonTypes]:
+        common = CommonTypes()
+        for values in self.each_value(field):
+            for value in values:
+                for item in value if isinstance(value, list) else (value,):
+                    common.add(item)
+            yield
+        return common
 
     def value_counts(self, field: str, mask: Booleans) -> Integers:
         """Return how many documents in `mask` have each value of a field, `[values]`; without zeros at the end."""
         check()
         return np.bincount(self.codes_of(field)[mask] + 1, minlength=1)[1:]
 
-    def numeric_values(self, field: str, type: str) -> Optional[tuple[str, Integers, Positions]]:
+    def numeric_values(self, field: str, type: str) -> Optional[tuple[str, NDArray[np.int32], Positions]]:
         """Return the values of a field of numbers or dates, see `FieldValues.numeric_values`.
 
         Returns None for other types, and if the values take more than 8 MB.
@@ -463,17 +462,14 @@ class Segment:
             return None
         return self.typed_values(field, type).numeric_values()
 
-    def _arranged_values(self, field: str, type: str) -> FieldValues:
-        line = self._line_of(field)
-        check()
-        with self.reading():
-            return FieldValues(line, type)
+    def _typed_values(self, field: str, type: str) -> FieldValues:
+        return FieldValues(self._line_of(field), type)
 
     def _matching(self, where: Filter) -> Booleans:
         """Return which documents meet a typed filter, `[n] bool`; results of the latest filters are cached."""
         check()
         meet = np.ones(self.count, bool)
-        for condition in where.conditions:
+        for condition in checked(where.conditions):
             holds = self.typed_values(condition.field, condition.type).meeting(condition)
             # The code -1, of a document without the field, takes the last entry.
             meet &= np.append(holds, condition.meets_missing)[self.codes_of(condition.field)]

@@ -254,7 +254,8 @@ class LocalSnapshot:
         now = self.generation
         locations, type = now.find(ids), type or now.type_of(field)
         return [
-            now.segment_at(locations[id]).value(field, type, locations[id].row) if id in locations else () for id in ids
+            now.segment_at(locations[id]).value(field, type, locations[id].row) if id in locations else ()
+            for id in checked(ids)
         ]
 
     def matching(self, query: Optional[AnyQuery], phrase_filter: Optional[ParsedQuery] = None) -> Matches:

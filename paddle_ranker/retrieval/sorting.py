@@ -21,7 +21,7 @@ from paddle_ranker.array_types import Booleans
 from paddle_ranker.lexical.postings import text_hashes
 from paddle_ranker.retrieval.listing import SortedDocument
 from paddle_ranker.retrieval.segments import Segment
-from paddle_ranker.retrieval.turns import check
+from paddle_ranker.retrieval.turns import check, checked
 from paddle_ranker.retrieval.typed_values import order_value
 
 _AT_ONCE = 1 << 16  # rows of a segment that are ordered at a time
@@ -88,7 +88,7 @@ def first_of_segment(
         kept = _taken(kept, order)
     documents = [
         SortedDocument(tuple(order_value(segment.value(key.field, key.type, row)) for key in keys), id)
-        for row, id in zip(kept[-1].tolist(), segment.ids(kept[-1]))
+        for row, id in checked(zip(kept[-1].tolist(), segment.ids(kept[-1])))
     ]
     return merge_sorted([documents], keys, count)
 
@@ -97,16 +97,23 @@ def merge_sorted(
     lists: Iterable[Sequence[SortedDocument]], keys: Sequence[SortKey], count: int
 ) -> list[SortedDocument]:
     """Merge sorted lists; return the first `count` documents of all lists."""
-    documents = [document for documents in lists for document in documents]
+    first = list[SortedDocument]()
+    for documents in checked(lists):
+        first = _sorted([*first, *documents], keys)[:count]
+    return first
+
+
+def _sorted(documents: Sequence[SortedDocument], keys: Sequence[SortKey]) -> list[SortedDocument]:
     hashes = text_hashes(document.id for document in documents).tolist()
     by_hash = sorted((hashed, document.id, document) for hashed, document in zip(hashes, documents))
-    documents = [document for _, _, document in by_hash]
+    ordered = [document for _, _, document in by_hash]
     for number, key in reversed([*enumerate(keys)]):
-        orders = {document: value.order for document in documents if (value := document.values[number]) is not None}
-        with_value = [document for document in documents if document in orders]
+        check()
+        orders = {document: value.order for document in ordered if (value := document.values[number]) is not None}
+        with_value = [document for document in ordered if document in orders]
         with_value.sort(key=orders.__getitem__, reverse=key.descending)
-        documents = with_value + [document for document in documents if document not in orders]
-    return documents[:count]
+        ordered = with_value + [document for document in ordered if document not in orders]
+    return ordered
 
 
 def _taken(columns: Sequence[NDArray[np.generic]], which: NDArray[np.generic]) -> list[NDArray[np.generic]]:

@@ -30,6 +30,7 @@ from paddle_ranker.progress import Progress
 from paddle_ranker.retrieval.schema import TEXT, Field
 from paddle_ranker.retrieval.segments import Segment
 from paddle_ranker.retrieval.snapshot import LocalSnapshot
+from paddle_ranker.retrieval.turns import checked
 from paddle_ranker.unicode.characters import word_starts
 
 T = TypeVar("T")
@@ -140,7 +141,7 @@ class Completions:
         wanted = count
         while True:
             suggestions: dict[str, Suggestion] = {}
-            for priority in self._best(first, end, wanted).tolist():
+            for priority in checked(self._best(first, end, wanted).tolist()):
                 suggestion = self._suggestion(priority)
                 suggestions.setdefault(suggestion.folded, suggestion)
             if len(suggestions) >= count or wanted >= end - first:
@@ -301,7 +302,8 @@ class TitleSuggestions:
         Titles that differ only in their last word are one suggestion, see `_without_variants`.
         """
         parts = [*self._preferred, *self._searched]
-        suggestions = sorted(suggestion for part in parts for suggestion in part.find(typed, _FAMILIES * count))
+        most = _FAMILIES * count
+        suggestions = sorted(suggestion for part in checked(parts) for suggestion in part.find(typed, most))
         distinct = {suggestion.folded: suggestion for suggestion in reversed(suggestions)}
         kept = [suggestion for suggestion in suggestions if distinct[suggestion.folded] is suggestion]
         return _without_variants(kept, typed)[:count]
@@ -317,7 +319,7 @@ def _without_variants(suggestions: Sequence[Suggestion], typed: str) -> list[Sug
         beginnings = [_ENDING.sub("", suggestion.text) for suggestion in suggestions]
         sizes = Counter(beginnings)
         kept: dict[str, Suggestion] = {}
-        for suggestion, beginning in zip(suggestions, beginnings):
+        for suggestion, beginning in checked(zip(suggestions, beginnings)):
             is_family = sizes[beginning] >= _FAMILY and len(beginning) > len(typed.strip())
             text = beginning if is_family else suggestion.text
             kept.setdefault(text, suggestion._replace(text=text))

@@ -11,7 +11,7 @@ import calendar
 import json
 import math
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from decimal import Decimal
@@ -430,12 +430,3 @@ def _fitting(value: object) -> tuple[str, ...]:
     if isinstance(value, str):
         names = [*(name for name in names if name != "number" or _PLAIN.fullmatch(value)), "keyword"]
     return tuple(names)
-
-
-def common_types(values: Iterable[object]) -> CommonTypes:
-    """Return the types that all values fit; a list counts as its items."""
-    common = CommonTypes()
-    for value in values:
-        for item in value if isinstance(value, list) else (value,):
-            common.add(item)
-    return common

@@ -20,6 +20,7 @@ from paddle_ranker.lexical.postings import Postings, TermPostings, text_hashes
 from paddle_ranker.lexical.spelling import WordVocabulary, most_errors
 from paddle_ranker.lexical.tokens import Tokenizer, query_weights, tokenizer_named, weighed
 from paddle_ranker.retrieval.query_rewriting import KnownWords, QueryRewriter, WordQuery
+from paddle_ranker.retrieval.steps import in_order, run_steps
 from paddle_ranker.retrieval.top_k import Best
 from paddle_ranker.retrieval.turns import checked
 
@@ -290,7 +291,7 @@ class WordSearcher:
         for number, part in enumerate(self._parts):
             here = np.flatnonzero((numbers >= part.first) & (numbers < part.first + len(part.postings.lengths)))
             sums = np.zeros(len(here))
-            for group in self._groups(number, terms) if len(here) else ():
+            for group in checked(self._groups(number, terms)) if len(here) else ():
                 group.add_to(sums, numbers[here] - part.first)
             scores[here] = sums
         return scores
@@ -342,7 +343,8 @@ class WordSearcher:
         for errors in range(most_errors(word) + 1):
             words = set[str]()
             for vocabulary in checked(self._vocabularies):
-                words.update(vocabulary.near(word, errors, unfinished=unfinished))
+                for near_words in checked(vocabulary.near(word, errors, unfinished=unfinished)):
+                    words.update(near_words)
             if live := self._live_words(sorted(words)):
                 return [(near_word, errors) for near_word in live]
         return []
@@ -352,7 +354,8 @@ class WordSearcher:
         wanted, vocabularies = most, self._vocabularies
         while True:
             lists = [vocabulary.beginning(prefix, wanted) for vocabulary in vocabularies]
-            live = self._live_words(sorted({*chain.from_iterable(lists)}, key=shortest_first))
+            keys = [(*shortest_first(word), word) for word in checked({*chain.from_iterable(lists)})]
+            live = self._live_words([word for run in run_steps(in_order(keys)) for *_, word in run])
             # A vocabulary with more words may have words that sort before a live word, so only its range counts.
             if ends := [shortest_first(words[-1]) for words in lists if len(words) == wanted]:
                 live = [word for word in live if shortest_first(word) <= min(ends)]
@@ -363,9 +366,8 @@ class WordSearcher:
     def _live_words(self, words: Sequence[str]) -> list[str]:
         """Return those of `words` that a live document has, in order."""
         tokens = [self.tokens_of_word(word) for word in checked(words)]
-        return [
-            word for word, of_word in zip(words, tokens) if any(part.is_live(word, of_word) for part in self._parts)
-        ]
+        pairs = checked(zip(words, tokens))
+        return [word for word, of_word in pairs if any(part.is_live(word, of_word) for part in self._parts)]
 
     def tokens_of_word(self, word: str) -> list[str]:
         """Return the tokens as which the analysers of the fields index a folded word."""
@@ -468,7 +470,7 @@ class WordSearcher:
         """Return, for each row of a part, the summands of the document's score, by token of the query."""
         summands: list[dict[str, float]] = [{} for _ in rows]
         wanted = np.array(rows, np.int32)
-        for term in self._terms(query) if rows else ():
+        for term in checked(self._terms(query)) if rows else ():
             documents, codes = term.postings[part]
             at = documents.searchsorted(wanted)
             for place in np.flatnonzero(documents.take(at, mode="clip") == wanted).tolist() if len(documents) else ():
@@ -593,13 +595,12 @@ class WordSearcher:
         postings: for each tokenizer, the postings of its token; None if the tokenizer has none
         number: index of the part
         """
-        documents, sums = [np.empty(0, np.int32)], [np.empty(0)]
-        for frequencies, term_postings in zip(self._frequencies, postings):
+        joined = _union(given.documents for given in postings if given is not None).astype(np.int32)
+        frequency = np.zeros(len(joined))
+        for frequencies, term_postings in checked(zip(self._frequencies, postings)):
             if term_postings is not None:
-                documents.append(term_postings.documents)
-                sums.append(frequencies[number][term_postings.codes])
-        joined, inverse = np.unique(np.concatenate(documents), return_inverse=True)
-        frequency: Floats = np.bincount(inverse.ravel(), np.concatenate(sums), len(joined)).astype(np.float64)
+                places = joined.searchsorted(term_postings.documents)
+                frequency[places] += frequencies[number][term_postings.codes]
         kept = frequency > 0
         codes = np.arange(np.count_nonzero(kept), dtype=np.uint32)
         return TermPostings(joined[kept], codes), self._saturated(frequency[kept])
@@ -648,9 +649,9 @@ class WordSearcher:
                 least = float(np.partition(above, -best.k)[-best.k])
             left -= group.most
         else:
-            candidates = _union(touched, [scores.take(rows, mode="clip") >= least for rows in touched])
+            candidates = _union(rows[scores.take(rows, mode="clip") >= least] for rows in touched)
         best.add(candidates + self._parts[number].first, scores[candidates])
-        for rows in touched:
+        for rows in checked(touched):
             scores[rows] = 0.0
 
     def _groups(self, number: int, terms: Sequence[_Term]) -> list[_Group]:
@@ -659,7 +660,7 @@ class WordSearcher:
         number: index of the part
         """
         groups: list[_Group] = []
-        for term in terms:
+        for term in checked(terms):
             documents = term.postings[number].documents
             if not len(documents):
                 continue
@@ -746,16 +747,16 @@ def _completed(
     goal: number `k` of wanted documents, and a score that at least `k` documents reach
     """
     (k, least), left = goal, sum(group.most for group in groups)
-    reached = [scores.take(rows, mode="clip") for rows in touched]
-    promising = _union(touched, [row_scores >= least for row_scores in reached])
+    reached = [scores.take(rows, mode="clip") for rows in checked(touched)]
+    promising = _union(rows[row_scores >= least] for rows, row_scores in zip(touched, reached))
     if k <= len(promising) <= _MORE * k:
         sums = scores.take(promising, mode="clip")
         for group in groups:
             group.add_to(sums, promising)
         least = max(least, float(np.partition(sums, -k)[-k]))
-    candidates = _union(touched, [row_scores >= least - left for row_scores in reached])
+    candidates = _union(rows[row_scores >= least - left] for rows, row_scores in zip(touched, reached))
     sums = scores.take(candidates, mode="clip")
-    for group in groups:
+    for group in checked(groups):
         if len(sums) > k:
             least = max(least, float(np.partition(sums, -k)[-k]))
             kept = sums >= least - left
@@ -766,12 +767,14 @@ def _completed(
     return candidates
 
 
-def _union(lists: Sequence[Integers], wanted: Sequence[Booleans]) -> Integers:
-    """Return the documents of several ascending lists, ascending, each once.
-
-    wanted: for each list, which of its documents to return
-    """
-    chosen = [documents[is_wanted] for documents, is_wanted in zip(lists, wanted)]
+def _union(lists: Iterable[Union[Integers, NDArray[np.int32]]]) -> Integers:
+    """Return the documents of several ascending lists, ascending, each once."""
+    chosen = [documents for documents in checked(lists) if len(documents)]
+    if sum(map(len, chosen)) > _LONG:  # marking takes less time than sorting, and other searches may run meanwhile
+        is_chosen = np.zeros(1 + max(int(documents[-1]) for documents in chosen), bool)
+        for documents in checked(chosen):
+            is_chosen[documents] = True
+        return np.flatnonzero(is_chosen)
     merged = np.concatenate([*chosen, np.empty(0, np.int64)])
     merged.sort(kind="stable")  # merges the lists, a tenth of the time of numpy.unique
     is_first = np.ones(len(merged), bool)

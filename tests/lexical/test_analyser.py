@@ -244,8 +244,28 @@ def test_options_fold_words_and_mark_them_where_they_are(
 
 def test_the_part_that_a_ranker_reads_has_the_folded_words() -> None:
     text = "Un début. " * 30 + "Un élève est là. " + "Une fin. " * 30
-    start, end = best_span(text, {"eleve": 1.0}, 40, analyser("accents").table)
+    start, end = best_span(text, {"eleve": 1.0}, 40, analyser("accents"))
     assert "élève" in text[start:end] and best_span(text, {"eleve": 1.0}, 40) == (0, 40)
+
+
+@pytest.mark.parametrize(
+    ("query", "written", "around"),
+    [
+        ("abc engine", "ＡＢＣ ＥＮＧＩＮＥ", "中文。"),  # full width
+        ("ガイド", "ｶﾞｲﾄﾞ", "日本。"),  # half-width kana: two characters fold to one
+        ("가", "ﾡￂ", "서울。"),  # half-width hangul
+        ("office", "oﬃce", "Straße. "),  # ligatures: one character folds to three
+        ("élève", "e\u0301le\u0300ve", "ça y va. "),  # letters with combining marks
+        ("straße", "STRASSE", "Ｘ ｙ. "),
+    ],
+)
+def test_the_best_part_of_a_text_is_where_its_words_are_written(query: str, written: str, around: str) -> None:
+    before = around * (1200 // len(around))
+    text = f"{before}{written} {around * 200}"
+    weights = dict.fromkeys(standard(query), 1.0)
+    start, end = best_span(text, weights, 100)
+    assert start <= len(before) < len(before) + len(written) <= end and end - start == 100
+    assert best_span(before + around * 200, weights, 100) == (0, 100)
 
 
 def test_stop_words_of_a_language_are_left_out_of_its_texts_and_count_little() -> None:

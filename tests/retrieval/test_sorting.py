@@ -19,7 +19,7 @@ import pytest
 from paddle_ranker.array_types import Vectors
 from paddle_ranker.errors import UsageError
 from paddle_ranker.lexical.postings import text_hashes
-from paddle_ranker.retrieval import field_values, sorting
+from paddle_ranker.retrieval import sorting, steps
 from paddle_ranker.retrieval.candidate_indexes import Document
 from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.filters import Filter
@@ -181,7 +181,8 @@ def test_blocks_and_equal_hashes_change_nothing(
     places: dict[str, Searchable], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(sorting, "_AT_ONCE", 16)
-    monkeypatch.setattr(field_values, "_SORTED_AT_ONCE", 4)
+    monkeypatch.setattr(steps, "_SORTED_AT_ONCE", 4)
+    monkeypatch.setattr(steps, "_NUMBERS_AT_ONCE", 4)
     for sort in ORDERS:
         assert pages(places["folder"], sort, 50) == ordered(RICE, sort)
 

@@ -410,7 +410,7 @@ def test_values_are_ranked_and_met_as_each_by_itself() -> None:
             assert found == wanted, (kind, asked)
     for line in (b'["a","b"]', b"12", b"{}", b'["a"', b"[" * 9999):
         with pytest.raises(CheckpointError, match="not as they were written"):
-            FieldValues(np.frombuffer(line, np.uint8), "keyword")
+            len(FieldValues(np.frombuffer(line, np.uint8), "keyword"))
 
 
 def test_a_period_ends_where_the_next_begins() -> None:

@@ -162,9 +162,9 @@ class IndexSlot(Slot[ServedIndex]):
 
     def gauges(self) -> dict[str, float]:
         """Return the size of the index, by the newest index.json, and the size of the log. See `Slot.gauges`."""
-        gauges: dict[str, float] = {}
-        if self.model is not None:
-            collection, info = self.model.collection, self.model.collection.info
+        gauges, served = dict[str, float](), self.model
+        if served is not None:
+            collection, info = served.collection, served.collection.info
             if isinstance(collection, Collection) and not collection.is_current:
                 with suppress(RankerError, OSError):
                     info = collection.index.read_info()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -59,7 +60,7 @@ class BatchMetrics:
 
 
 class Metrics:
-    """Metrics of requests. `batches(model)` returns the metrics of a model's batches.
+    """Metrics of requests. `batches(model)` returns the metrics of a model's batches. Thread-safe.
 
     If the environment sets PROMETHEUS_MULTIPROC_DIR, the metrics of all workers that share that folder are added up.
     """
@@ -68,6 +69,7 @@ class Metrics:
         # Imported here: the package decides at import whether metrics are shared among processes.
         from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
+        self._lock, self._rendering = threading.Lock(), threading.Lock()
         self._shared = MULTIPROCESS_VARIABLE in os.environ
         registry = self._registry = CollectorRegistry()
         if not self._shared:
@@ -120,17 +122,19 @@ class Metrics:
         """Set gauges, by their names in `GAUGES`."""
         from prometheus_client import Gauge
 
-        for name, value in values.items():
-            if name not in self._gauges:
-                what, mode = GAUGES[name]
-                self._gauges[name] = Gauge(name, what, multiprocess_mode=mode, registry=self._registry)  # type: ignore[arg-type]
-            self._gauges[name].set(value)
+        with self._lock:
+            for name, value in values.items():
+                if name not in self._gauges:
+                    what, mode = GAUGES[name]
+                    self._gauges[name] = Gauge(name, what, multiprocess_mode=mode, registry=self._registry)  # type: ignore[arg-type]
+                self._gauges[name].set(value)
 
     def batches(self, model: str) -> BatchMetrics:
         """Return the metrics of a model's batches, whose names begin with `model`."""
-        if model not in self._batches:
-            self._batches[model] = BatchMetrics(model, self._registry)
-        return self._batches[model]
+        with self._lock:
+            if model not in self._batches:
+                self._batches[model] = BatchMetrics(model, self._registry)
+            return self._batches[model]
 
     def reload(self, succeeded: bool) -> None:
         self._reloads.labels("ok" if succeeded else "failed").inc()
@@ -149,13 +153,14 @@ class Metrics:
         second: the current time in whole seconds (default: by the clock)
         """
         second = int(time.monotonic()) if second is None else second
-        if second != self._second:
-            self._second, self._renders = second, 0
-        if self._renders < _RENDERS_A_SECOND:
-            self._renders += 1
-            before()
-            self._rendered = self.render()
-        return self._rendered
+        with self._rendering:
+            if second != self._second:
+                self._second, self._renders = second, 0
+            if self._renders < _RENDERS_A_SECOND:
+                self._renders += 1
+                before()
+                self._rendered = self.render()
+            return self._rendered
 
     def render(self) -> tuple[bytes, str]:
         """Return all metrics as text, and the content type of that text."""

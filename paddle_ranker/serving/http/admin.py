@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from collections.abc import Awaitable, Sequence
@@ -91,10 +92,8 @@ class AdminRoutes:
         return _json({"status": "ready", "model": " and ".join(slot.name for slot in self._slots.values())})
 
     async def metrics(self, request: Request) -> Response:
-        def note() -> None:
-            note_gauges(self._slots, self._metrics, self._controls.connections())
-
-        content, content_type = self._metrics.shown(note)
+        note = noting_gauges(self._slots, self._metrics, self._controls.connections())
+        content, content_type = await asyncio.to_thread(self._metrics.shown, note)
         return Response(content, headers={"content-type": content_type})
 
     async def info(self, request: Request) -> Response:
@@ -130,13 +129,21 @@ class AdminRoutes:
         return _json(outcome, 202 if outcome["status"] == "passed on" else 200)
 
 
-def note_gauges(slots: Slots, metrics: Metrics, connections: int) -> None:
-    """Set the gauges of this process's queues and connections, and of the index."""
-    for name, slot in slots.items():
-        if slot.has_queue:
-            metrics.batches(name).queue(slot.queued_rows)
-        metrics.gauges(slot.gauges())
-    metrics.connections(connections)
+def noting_gauges(slots: Slots, metrics: Metrics, connections: int) -> Callable[[], None]:
+    """Return a function that sets the gauges of this process's queues and connections, and of the index.
+
+    Call that function in a thread, because it may read index.json.
+    """
+    queued, known = {name: slot.queued_rows for name, slot in slots.items() if slot.has_queue}, [*slots.values()]
+
+    def note() -> None:
+        for name, rows in queued.items():
+            metrics.batches(name).queue(rows)
+        for slot in known:
+            metrics.gauges(slot.gauges())
+        metrics.connections(connections)
+
+    return note
 
 
 def address_of(request: Request) -> str:

@@ -554,7 +554,7 @@ def _fields(now: Snapshot) -> dict[str, Any]:
     shown = {
         field.name: {k: v for k, v in (("label", field.label), ("unit", field.unit)) if v} for field in schema.fields
     }
-    for name, sample in now.field_values(_VALUE_BYTES).items():
+    for name, sample in checked(now.field_values(_VALUE_BYTES).items()):
         if name in files or (sample.are_all and not sample.values):
             continue  # values are names of files, or no document has one any more
         fields[name] = {"type": _NAMES[sample.type]}

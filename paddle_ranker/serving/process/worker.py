@@ -36,7 +36,7 @@ from paddle_ranker.serving.core.slot_kinds import SLOTS, fit_models, served_by
 from paddle_ranker.serving.core.slots import Slots
 from paddle_ranker.serving.core.tower_options import TOWER_SLOT
 from paddle_ranker.serving.core.tower_slot import TowerSlot
-from paddle_ranker.serving.http.admin import AdminRoutes, Controls, note_gauges
+from paddle_ranker.serving.http.admin import AdminRoutes, Controls, noting_gauges
 from paddle_ranker.serving.http.endpoints import ENDPOINTS, Endpoint
 from paddle_ranker.serving.http.middleware import Middleware
 from paddle_ranker.serving.paddle.http import routes as paddle_routes
@@ -217,7 +217,7 @@ class Worker:
     async def _keep_gauges(self) -> None:
         """Publish this worker's gauges at regular intervals, for whichever worker answers `/metrics`."""
         while True:
-            note_gauges(self._slots, self._metrics, len(self._connections))
+            await asyncio.to_thread(noting_gauges(self._slots, self._metrics, len(self._connections)))
             await asyncio.sleep(_GAUGE_SECONDS)
 
     async def _load(self) -> bool:

@@ -37,10 +37,12 @@ def check_parameters(
     snippet: Optional[int] = None,
     fusion: object = None,
     ranker: object = None,
+    can_rank: bool = True,
 ) -> None:
     """Raise `ParameterError` for a parameter that is out of bounds, or that has no effect beside another one.
 
     greatest: greatest counts that an operator allows, by parameter
+    can_rank: whether there is a ranker
     """
     if query is not None and like is None and not query.strip():
         raise ParameterError("query", "is empty: say what to search for")
@@ -60,6 +62,11 @@ def check_parameters(
     _refuse_above(_LONGEST_CURSOR, len(cursor or ""), "cursor", "has {:,} characters")
     if cursor and listing.offset:
         raise ParameterError("cursor", "stands beside offset, which it replaces: leave one out")
+    if listing.group_size > 1 and listing.group_by is None:
+        raise ParameterError("group_size", "is about the groups of group_by: add it, or leave this out")
+    if listing.min_probability and not listing.sort and (rank_top == 0 or not can_rank):
+        reason = "there is no ranker" if not can_rank else "rank_top is 0"
+        raise ParameterError("min_probability", f"is about documents that are ranked, and {reason}: leave it out")
     if not listing.sort:
         return
     unused = {"like": like, "fusion": fusion, "ranker": ranker, "rank_top": rank_top}

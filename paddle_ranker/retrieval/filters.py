@@ -20,10 +20,11 @@ from paddle_ranker.errors import ParameterError, listed, quoted, spelling_hint
 from paddle_ranker.retrieval.typed_values import MISSING, TYPES, UntypedValue, ValueRange, plain
 
 _QUOTED = r'"[^"]*"|' + r"'[^']*'"
-_CONDITION = re.compile(rf"\s*({_QUOTED}|[^=!<>]*?[^=!<>\s])\s*(?:(==|!=|<=|>=|=|<|>)|(?<=\s)(in)\s)(.*)", re.S | re.I)
+# Parsing takes time linear in a text: no two neighbouring repetitions match the same character.
+_CONDITION = re.compile(rf"({_QUOTED}|[^=!<>]*?[^=!<>\s])\s*(?:(==|!=|<=|>=|=|<|>)|(?<=\s)(in)\s)(.*)", re.S | re.I)
 _TOKEN_STARTS = r"(?<![^\s=<>!,(\[])"  # a quote within a word is an apostrophe
 _JOINED = re.compile(rf"{_TOKEN_STARTS}(?:{_QUOTED})|(?:^|(?<=\s))(and|or)(?=\s|$)", re.I)
-_ITEMS = re.compile(rf"\s*({_QUOTED}|[^,]*?)\s*(?:,|$)")
+_ITEMS = re.compile(rf"\s*((?:{_QUOTED})\s*(?=,|$)|[^,]*)(?:,|$)")
 _NAMED = {"eq": "=", "ne": "!=", "gt": ">", "gte": ">=", "lt": "<", "lte": "<=", "in": "in"}
 ORDERED = ("<", "<=", ">", ">=")
 
@@ -199,7 +200,7 @@ def _parts(text: str) -> list[str]:
 
 
 def _parsed(text: str) -> Condition:
-    match = _CONDITION.fullmatch(text)
+    match = _CONDITION.fullmatch(text.lstrip())
     if match is None:
         raise FilterError(
             f"condition {quoted(text.strip())}: expected FIELD=VALUE, with =, !=, <, <=, > or >=, or FIELD in A,B,C; "
@@ -209,7 +210,7 @@ def _parsed(text: str) -> Condition:
     rest = rest.strip()
     if is_list and rest[:1] + rest[-1:] in ("()", "[]"):
         rest = rest[1:-1]
-    values = [item[1] for item in _ITEMS.finditer(rest)][: -1 if rest else None] if is_list else [rest]
+    values = [item[1].strip() for item in _ITEMS.finditer(rest)][: -1 if rest else None] if is_list else [rest]
     sign = "in" if is_list else compared.replace("==", "=")
     return Condition(_name(name), sign, tuple(_value(text, item) for item in values))
 

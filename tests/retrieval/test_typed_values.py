@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import random
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any, NamedTuple, Optional, Union
@@ -199,6 +201,17 @@ def test_a_value_that_does_not_fit_is_refused_by_name(tmp_path: Path, kind: str,
             with pytest.raises(FilterError, match="'f' holds"):
                 collection.snapshot().matching(None).count(Filter.of({"f": value}))
         assert len(collection) == 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    [" " * 100_000, f"a in x{' ' * 100_000}y", "a " * 50_000, "a in" * 25_000, "' \" " * 25_000, f"a in {',' * 99_000}'x"],
+)
+def test_a_condition_is_parsed_in_linear_time(text: str) -> None:
+    start = time.process_time()
+    with suppress(FilterError):
+        Filter.parse([text])
+    assert time.process_time() - start < 5  # a minute and a half, when it was quadratic
 
 
 def test_a_declared_field_without_values_finds_nothing(tmp_path: Path, pool: ThreadPoolExecutor) -> None:

@@ -174,8 +174,10 @@ OUT_OF_BOUNDS: list[tuple[dict[str, Any], str, str, str]] = [
     ({"offset": -1}, "http python", "offset", "is -1, must be at least 0"),
     ({"rank_top": -1}, "http python", "rank_top", "is -1, must be at least 0"),
     ({"group_size": 0}, "http", "group_size", "is 0, must be at least 1"),
+    ({"group_size": 3}, "http", "group_size", "is about the groups of group_by"),
     ({"snippet": 0}, "http", "snippet", "is 0, must be at least 1"),
     ({"min_probability": 2.0}, "http", "min_probability", "is 2.0, must be at least 0 and at most 1"),
+    ({"min_probability": 0.5, "rank_top": 0}, "http", "min_probability", "ranked, and rank_top is 0"),
     ({"top_k": 101}, "http", "top_k", "is 101, at most 100 are allowed"),
     ({"depth": 1001}, "http", "depth", "is 1,001, at most 1,000 are allowed"),
     ({"rank_top": 1001}, "http", "rank_top", "is 1,001, at most 1,000 are allowed"),
@@ -235,3 +237,12 @@ def test_all_callers_are_refused_alike_before_a_search_begins(
         assert status == 2 and problem in err and parameter in err.lower()
     assert all(one.startswith(f"{parameter}: ") and problem in one for one in messages) and len({*messages}) <= 1
     assert not begun
+
+
+def test_a_least_probability_is_refused_without_a_ranker(site: Site) -> None:
+    made = Site(index=site.config.index)
+    try:
+        answer = made.ask("POST", "/v1/search", {"query": "rice", "min_probability": 0.5})
+    finally:
+        made.close()
+    assert answer.status_code == 422 and "there is no ranker" in answer.json()["error"]

@@ -271,6 +271,7 @@ class SearchRoutes:
             listing,
             {"top_k": options.hits, "depth": options.depth, "rank_top": limits.pairs},
             query=text,
+            can_rank=self._pipeline.ranker is not None,
             **request.model_dump(include={"like", "facets", "cursor", "depth", "rank_top", "snippet", "fusion"}),
         )
         parsed, like = parse_query(text, literal=request.literal), self._like(request)

@@ -23,6 +23,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional, Union, cast, overload
 
+from paddle_ranker.data.labels import number_of
 from paddle_ranker.errors import UsageError, brief, listed, quoted
 from paddle_ranker.options import DocumentOptions, note, options_from
 from paddle_ranker.options.input_files import ShownFile, folder_of
@@ -38,6 +39,7 @@ from paddle_ranker.retrieval.search_defaults import DEPTH, RANK_TOP, TOP_K
 from paddle_ranker.retrieval.search_engine import SearchEngine, open_query_towers
 from paddle_ranker.retrieval.shards import open_index
 from paddle_ranker.retrieval.typed_values import plain
+from paddle_ranker.scoring.texts import list_texts
 from paddle_ranker.storage.atomic import link_or_copy
 from paddle_ranker.storage.closing import Closable
 
@@ -288,13 +290,12 @@ class Index(Closable):
             top_k: how many results of each query are measured.
             by, ranker, rank_top, fusion: as in `search`.
 
-        Raises `DataError` if no query has a relevant document.
+        Raises `DataError` if no query has a relevant document, and `UsageError` for an id that is no text, a label that
+        is no whole number, and a document that the index lacks.
         """
         from paddle_ranker.evaluation.retrieval import JudgedQueries, compare_runs, lexical_runs, search_judged
 
-        labels = {query: dict(judged) if isinstance(judged, Mapping) else dict.fromkeys(judged, 1)
-                  for query, judged in judgments.items()}  # fmt: skip
-        qrels = {query: {id: int(label) for id, label in documents.items()} for query, documents in labels.items()}
+        qrels = {query: _labels_of(query, judged) for query, judged in judgments.items()}
         if missing := self._collection.snapshot().missing({id for documents in qrels.values() for id in documents}):
             raise UsageError(f"judgments: {self.folder} has no documents {listed(missing[:3])}")
         judged = JudgedQueries("judgments", {query: query for query in qrels}, qrels)
@@ -370,6 +371,19 @@ class Index(Closable):
                 self._rankers[str(ranker)] = Ranker.load(ranker, device=self._options.device)
             ranker = self._rankers[str(ranker)]
         return SearchEngine(self._collection, settings, None, ranker)
+
+
+def _labels_of(query: str, judged: Union[Mapping[str, float], Iterable[str]]) -> dict[str, int]:
+    """Return the labels of a query's documents, by id; see `Index.evaluate`."""
+    name = f"judgments of {quoted(query)}"
+    labels = judged if isinstance(judged, Mapping) else dict.fromkeys(list_texts(judged, name), 1.0)
+    checked = dict[str, int]()
+    for id, label in zip(list_texts([*labels], name), map(plain, labels.values())):
+        number = number_of(int(label) if isinstance(label, bool) else label)
+        if number is None or not number.is_integer():
+            raise UsageError(f"{name}: the label of {quoted(id)} is {quoted(label)}, expected a whole number")
+        checked[id] = int(number)
+    return checked
 
 
 def _value(key: str) -> Any:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas
@@ -67,6 +68,15 @@ def test_an_index_is_changed_and_measured(index: Index) -> None:
         assert len(index) == 3 and len(Index(index.folder)) == 3
         with pytest.raises(UsageError, match="has no documents nobody"):
             index.evaluate({"mouse": ["nobody"]})
+        wrong: list[tuple[Any, str]] = [
+            ([0], "expected text"), ({0: 1}, "expected text"), ("a0", "expected several"),
+            ({"a0": 0.5}, "0.5, expected a whole"), ({"a0": float("nan")}, "nan, expected a whole"),
+        ]  # fmt: skip
+        for judged, problem in wrong:
+            with pytest.raises(UsageError, match=problem):
+                index.evaluate({"mouse": judged})
+        alike = [index.evaluate({"mouse": {"a0": label}}, baselines=False) for label in ("1", 1.0, True, np.int64(1))]
+        assert len({one.report() for one in alike}) == 1
 
 
 def test_a_title_that_is_named_is_searched_whatever_its_name(tmp_path: Path) -> None:

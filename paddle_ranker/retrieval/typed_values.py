@@ -17,6 +17,7 @@ from datetime import date, datetime, timedelta
 from decimal import Decimal
 from functools import lru_cache
 from typing import NamedTuple, Optional, Union
+from unicodedata import normalize
 
 from paddle_ranker.data.cell_formats import is_no_value
 from paddle_ranker.data.labels import number_of
@@ -326,7 +327,8 @@ def _boolean(value: object) -> Optional[Value]:
 
 
 def _text(value: str) -> Optional[Value]:
-    return Value(TEXT, str(value)) if value and not value.isspace() else None
+    # An accent is the same as a character of its own or as a mark behind the letter, as macOS writes names of files.
+    return Value(TEXT, normalize("NFC", value)) if value and not value.isspace() else None
 
 
 def _keyword(value: object) -> Optional[Value]:

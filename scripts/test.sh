@@ -31,6 +31,15 @@ check() {
     fi
 }
 
+# Wait for a process in the background, print its output from a file, and return its status; `ended PID FILE`.
+ended() {
+    local status=0
+    wait "$1" || status=$?
+    cat "$2"
+    rm -f "$2"
+    return "$status"
+}
+
 # Run pytest in this stack's environment and keep its last line for the end; `tests STACK NAME ARGUMENTS...`.
 tests() {
     local stack="$1" name="$2" output status
@@ -57,20 +66,23 @@ side_by_side() {
 }
 
 test_stack() {
-    local stack="$1"
+    local stack="$1" site='' site_output
     shift
     if ! PADDLE_RANKER_STACK="$stack" ensure_environment; then
         FAILED+=("$stack: set-up")
         return
+    fi
+    if [ "$BOTH" = yes ] && [ "$stack" = modern ]; then # beside mypy, which uses one core
+        site_output="$(mktemp)" || return
+        PYTHON="$PYTHON" bash scripts/docs.sh >"$site_output" 2>&1 &
+        site=$!
     fi
     if [ "$stack" = modern ] || [ "$stack" = gpu ]; then
         check 'ruff check' "$PYTHON" -m ruff check .
         check 'ruff format' "$PYTHON" -m ruff format --check .
         check 'mypy' "$PYTHON" -m mypy
     fi
-    if [ "$BOTH" = yes ] && [ "$stack" = modern ]; then
-        check 'documentation site' env PYTHON="$PYTHON" bash scripts/docs.sh
-    fi
+    if [ -n "$site" ]; then check 'documentation site' ended "$site" "$site_output"; fi
     if [ "$LINT_ONLY" = yes ]; then
         case "$stack" in
             complete*) FAILED+=("--lint: the stack $stack has neither ruff nor mypy; unset PADDLE_RANKER_STACK") ;;

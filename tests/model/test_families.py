@@ -33,7 +33,7 @@ from paddle_ranker.model.model_folder import MODEL, RANKER, identify, load_encod
 from paddle_ranker.model.model_kind import TOKENS, ArraySpec, Signature
 from paddle_ranker.model.networks.deberta import relative_buckets
 from paddle_ranker.model.networks.modernbert import ModernBertEncoder
-from paddle_ranker.model.ranker_folder import Fresh, load_single, save_ranker, start_ranker
+from paddle_ranker.model.ranker_folder import Fresh, RankerModel, load_single, save_ranker, start_ranker
 from paddle_ranker.scoring.engines.precisions import has_bf16
 from paddle_ranker.serving.clients.base import load_pair_encoder
 from tests.model.family_cases import (
@@ -202,36 +202,6 @@ def test_every_command_says_how_long_a_text_may_be(
     for line in (*lines["pairs"], *lines["texts"], "serve --model ranker --port 0"):
         assert main([*line.split(), "--max_seq_length", "600"]) == 1
         assert "max_seq_length 600 is above the 512 positions" in capfd.readouterr().err, line
-
-
-@pytest.mark.parametrize("case", LONG)
-def test_a_graph_for_long_texts_also_scores_short_ones(tmp_path: Path, case: str) -> None:
-    folder = write_folder(tmp_path / "hf", case)
-    model = start_ranker(folder, Fresh("cross_encoder", match_embeddings=False), LoadOptions(max_seq_length=500))
-    export_model(model, tmp_path / "exported", onnx=HAS_ONNX)
-    draw = np.random.default_rng(0)
-    titles = [" ".join(draw.choice([f"w{n}" for n in range(60)], count)) for count in (1, 9, 60, 61, 62, 150, 330, 480)]
-    wanted = model_scores(model, titles)
-    for engine in ("inference", "onnx", "openvino") if HAS_ONNX else ("inference",):
-        ranker = Ranker.load(tmp_path / "exported", engine=engine)
-        for rows in (titles, titles[:1], titles[:3], titles[::-3]):
-            found = ranker.score(["w1 w2"] * len(rows), rows)
-            np.testing.assert_allclose(found, [wanted[title] for title in rows], atol=1e-5, err_msg=engine)
-        if engine != "onnx" and has_bf16():
-            rounded = Ranker.load(tmp_path / "exported", engine=engine, precision="bf16")
-            differences = np.abs(rounded.score(["w1 w2"] * len(titles), titles) - [wanted[title] for title in titles])
-            assert 1e-6 < differences.max() < 0.02, engine
-
-
-def model_scores(model: Any, titles: list[str]) -> dict[str, float]:
-    """Return the probability of each title, computed alone by the network."""
-    model.network.eval()
-    found = {}
-    for title in titles:
-        arrays = model.row_encoder.encode(["w1 w2"], [title]).pad(np.arange(1))
-        logit = model.network(*(paddle.to_tensor(arrays[name]) for name in ("input_ids", "token_type_ids")))
-        found[title] = float(1 / (1 + np.exp(-logit.numpy()[0])))
-    return found
 
 
 @pytest.mark.parametrize("case", ["electra", "deberta-v2", "big_bird"])
@@ -442,19 +412,61 @@ def test_an_export_runs_in_bf16(exported: Callable[[str], Any], case: str) -> No
     assert 1e-6 < np.abs(found - wanted).max() < 0.02
 
 
+@pytest.fixture(scope="module")
+def exported_long(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[RankerModel, Path]]:
+    """Return a function that returns a case's ranker for long texts and its export; each is exported once."""
+
+    @cache
+    def export(case: str) -> tuple[RankerModel, Path]:
+        folder = tmp_path_factory.mktemp("long")
+        model = start_ranker(write_folder(folder / "hf", case), Fresh("pairwise"), LoadOptions(max_seq_length=500))
+        draw = np.random.default_rng(0)
+        for parameter in (model.network.head.weight, model.network.match_embeddings.weight):
+            parameter.set_value(draw.normal(0.0, 0.3, parameter.shape).astype(np.float32))
+        export_model(model, folder / "exported", onnx=HAS_ONNX)
+        return model, folder / "exported"
+
+    return export
+
+
+@pytest.mark.parametrize("case", LONG)
+def test_a_graph_for_long_texts_also_scores_short_ones(exported_long: Callable[[str], Any], case: str) -> None:
+    model, static = exported_long(case)
+    draw = np.random.default_rng(0)
+    titles = [" ".join(draw.choice([f"w{n}" for n in range(60)], count)) for count in (1, 9, 60, 61, 62, 150, 330, 480)]
+    wanted = model_scores(model, titles)
+    for engine in ("inference", "onnx", "openvino") if HAS_ONNX else ("inference",):
+        ranker = Ranker.load(static, engine=engine)
+        for rows in (titles, titles[:1], titles[:3], titles[::-3]):
+            found = ranker.score(["w1 w2"] * len(rows), rows)
+            np.testing.assert_allclose(found, [wanted[title] for title in rows], atol=1e-5, err_msg=engine)
+        if engine != "onnx" and has_bf16():
+            rounded = Ranker.load(static, engine=engine, precision="bf16")
+            differences = np.abs(rounded.score(["w1 w2"] * len(titles), titles) - [wanted[title] for title in titles])
+            assert 1e-6 < differences.max() < 0.02, engine
+
+
+def model_scores(model: Any, titles: list[str]) -> dict[str, float]:
+    """Return the probability of each title, computed alone by the network."""
+    model.network.eval()
+    found = {}
+    for title in titles:
+        arrays = model.row_encoder.encode(["w1 w2"], [title]).pad(np.arange(1))
+        logit = model.network(*(paddle.to_tensor(arrays[name]) for name in ("input_ids", "token_type_ids")))
+        found[title] = float(1 / (1 + np.exp(-logit.numpy()[0])))
+    return found
+
+
 @pytest.mark.skipif(not HAS_ONNX or not has_bf16(), reason="needs an ONNX file and bfloat16")
 @pytest.mark.parametrize("case", EXPORTED)
-def test_openvino_rounds_no_positions_in_bf16(tmp_path: Path, case: str) -> None:
+def test_openvino_rounds_no_positions_in_bf16(exported_long: Callable[[str], Any], case: str) -> None:
     """It rounds every float; paddle2onnx makes floats of whole numbers to which a number of Python's is added."""
     pytest.importorskip("openvino", reason="needs OpenVINO")
-    model = start_ranker(write_folder(tmp_path / "hf", case), Fresh("pairwise"), LoadOptions(max_seq_length=460))
+    _, static = exported_long(case)
     draw = np.random.default_rng(0)
-    for parameter in (model.network.head.weight, model.network.match_embeddings.weight):
-        parameter.set_value(draw.normal(0.0, 0.3, parameter.shape).astype(np.float32))
-    export_model(model, tmp_path / "exported", onnx=True)
     texts = [" ".join(draw.choice(["▁", *(f"w{n}" for n in range(20, 60))], 227)) for _ in range(32)]
     exact, found = (
-        Ranker.load(tmp_path / "exported", engine="openvino", precision=precision).score(texts[:16], texts[16:])
+        Ranker.load(static, engine="openvino", precision=precision).score(texts[:16], texts[16:])
         for precision in ("fp32", "bf16")
     )
     assert 1e-6 < np.abs(found - exact).mean() < 0.004

@@ -182,7 +182,7 @@ def test_exported_towers_of_sounds_have_equal_vectors(
     rows = files.parent / "pairs.tsv"
     rows.write_text("".join(f"files/{one}.wav\tfiles/{one}.wav\n" for one in ("low", "middle", "high")))
     if HAS_ONNX:
-        gate = ["--calibration_file", str(rows), "--test", str(rows), "--max_loss", "1"]
+        gate = ["--calibration_file", str(rows), "--test", str(rows), "--max_loss", "1", "--seconds", "0.1"]
         assert main(["quantize", "--model", str(tmp_path / "out"), *gate]) == 0, capsys.readouterr().err
     train = ["train-batch-neg", "--epochs", "1", "--batch_size", "3", "--device", "cpu", "--cpu_threads", "1"]
     assert main([*train, "--train", str(rows), "--model", str(folder), "--output", str(tmp_path / "run")]) == 0

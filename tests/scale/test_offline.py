@@ -21,9 +21,11 @@ from paddle_ranker.__main__ import main
 from paddle_ranker.data.records import Pair, read_records, write_records
 from paddle_ranker.retrieval.candidate_indexes import Document
 from paddle_ranker.retrieval.text_vectors import Tower
-from paddle_ranker.scale.offline import EncodeTexts, ScorePairs
+from paddle_ranker.scale.offline import EncodeTexts
 from paddle_ranker.scoring.ranker import Ranker
 from paddle_ranker.storage.untrusted import Unchecked
+from tests.conftest import REPOSITORY
+from tests.robustness.doc_blocks import blocks, commands
 from tests.started import started
 from tests.tiny import HAN, write_index, write_ranker, write_tower
 
@@ -198,18 +200,35 @@ def test_killed_node_loses_nothing_and_repeats_nothing(tmp_path: Path) -> None:
     assert cells == "|node|1|1|1|0|"  # runs, without an error, equal to one machine's; parts that were written again
 
 
-def test_pipelines_use_the_models(folder: Path) -> None:
+def test_the_page_s_lines_and_pipeline_run_as_printed(call: Any, folder: Path) -> None:
     from ray import data
 
-    pairs = read_records(folder / "known.tsv", Pair)
-    rows = [{"query": pair.query, "title": pair.title} for pair in pairs]
+    made = {"checkpoint/best": "ranker", "TOWER": "tower", "pairs.tsv": "known.tsv", "titles.tsv": "few.txt"}
+    (folder / "few.txt").write_text("深度学习\n水稻病害\n", encoding="utf-8")
+    for name, target in {**made, "texts.tsv": "few.txt"}.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).symlink_to(folder / target)
+    shown = blocks(REPOSITORY / "docs" / "scale.md", "docs/scale.md")
+    lines = [line for block in shown for _, line, _ in commands(block) if "--ray local --output" in line]
+    assert [line.split()[1] for line in lines] == ["predict", "encode", "mine"]
+    for line in lines:
+        _, errors, status = call(*line.split()[1:])
+        assert status == 0, errors
+
+    (pipeline,) = [block.text for block in shown if "paddle_ranker.scale.offline" in block.text]
+    queries, titles = map(list, zip(*((pair.query, pair.title) for pair in read_records(folder / "known.tsv", Pair))))
+    rows = [{"query": query, "title": title} for query, title in zip(queries, titles)]
+    # The cluster was started in another folder.
+    places = {f'"{name}"': repr(str(folder / name)) for name in ("checkpoint/best", "scored_pairs")}
+    for printed, given in {'[{"query": "a query", "title": "a title"}]': repr(rows), **places}.items():
+        assert printed in pipeline
+        pipeline = pipeline.replace(printed, given)
+    exec(compile(pipeline, "<a page>", "exec"), {})  # noqa: S102
+    scored = data.read_parquet(str(folder / "scored_pairs"))
     actors = {"compute": data.ActorPoolStrategy(size=1), "num_cpus": 0.5, "batch_size": 128}
-    scored = data.from_items(rows).map_batches(ScorePairs, fn_constructor_args=(str(folder / "ranker"),), **actors)
-    made = scored.map_batches(EncodeTexts, fn_constructor_args=(str(folder / "tower"), "title"), **actors).take_all()
-    found = {(row["query"], row["title"]): row for row in made}
-    queries, titles = [pair.query for pair in pairs], [pair.title for pair in pairs]
+    made_rows = scored.map_batches(EncodeTexts, fn_constructor_args=(str(folder / "tower"), "title"), **actors)
+    found = {(row["query"], row["title"]): row for row in made_rows.take_all()}
     ours = [found[pair] for pair in zip(queries, titles)]
-    np.testing.assert_allclose(
-        [row["probability"] for row in ours], Ranker.load(folder / "ranker").score(queries, titles), atol=1e-6
-    )
+    probabilities = Ranker.load(folder / "ranker").score(queries, titles)
+    np.testing.assert_allclose([row["probability"] for row in ours], probabilities, atol=1e-6)
     np.testing.assert_allclose([row["vector"] for row in ours], Tower.open(folder / "tower").vectors(titles), atol=1e-5)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any, Optional, TextIO
 
 import pytest
@@ -156,6 +156,20 @@ def no_tokens_on_an_event_loop() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Tokenizer, "encode", guarded)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def onnx_files_by_forks() -> Iterator[None]:
+    """Let forks write ONNX files, where new processes would import Paddle for two seconds each."""
+    if "paddle" not in sys.modules:  # no test was collected that exports
+        yield
+        return
+    from paddle_ranker.export import onnx
+    from tests.forks import run_code
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(onnx, "subprocess", SimpleNamespace(run=run_code))
         yield
 
 

@@ -11,7 +11,6 @@ import contextlib
 import http.client
 import itertools
 import json
-import multiprocessing
 import os
 import random
 import re
@@ -34,19 +33,13 @@ from paddle_ranker.retrieval.manifest import MANIFEST, IndexInfo, VectorsInfo, W
 from paddle_ranker.retrieval.schema import Field, Schema
 from paddle_ranker.retrieval.towers import copy_tower
 from tests.checkout import ONCE
+from tests.forks import context
 from tests.started import SECONDS, until
 from tests.tiny import write_tower
 
 KILLS = 20
 SCHEMA = Schema((Field("title", "text", 2.0, title=True), Field("kind", "keyword")), passage_tokens=20)
 SIZE = 8
-PRELOADED = [
-    "paddle_ranker.commands.search_serve",
-    "paddle_ranker.lexical.highlights",
-    "paddle_ranker.model.network",
-    "paddle_ranker.retrieval.text_vectors",
-    "paddle_ranker.serving.process.worker",
-]
 
 
 def serve(index: str, output: str) -> None:
@@ -168,14 +161,12 @@ def test_what_is_confirmed_survives_kill_9_twenty_times_of_twenty(tmp_path: Path
     info = IndexInfo(WordsInfo("standard"), VectorsInfo("exact", copied.size), copied.copy, schema=SCHEMA)
     with Collection.create(folder, info) as collection:
         collection.writer.add([Document("first", "第一篇", {"title": "题", "kind": "a"})])
-    context: Any = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(PRELOADED)
     writer, other = Writer(1), Writer(2)
     other._number = 1_000_000  # its ids are its own
     for number in range(KILLS):
         log = tmp_path / f"server-{number}.txt"
         log.touch()
-        server = context.Process(target=serve, args=(str(folder), str(log)))
+        server = context().Process(target=serve, args=(str(folder), str(log)))
         server.start()
         try:
             port = port_of(server, log)
@@ -231,13 +222,11 @@ def change_until_killed(folder: str, start: int, confirmed: Connection) -> None:
 @pytest.mark.slow
 def test_an_index_is_whole_wherever_its_builder_is_killed(tmp_path: Path) -> None:
     folder, draw = tmp_path / "index", random.Random(3)
-    context: Any = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(PRELOADED)
     there: dict[str, Optional[Document]] = {}
     number, unknown = -1, dict[str, Optional[Document]]()
     for _ in range(KILLS):
-        receives, sends = context.Pipe(duplex=False)
-        process = context.Process(target=change_until_killed, args=(str(folder), number + 1, sends))
+        receives, sends = context().Pipe(duplex=False)
+        process = context().Process(target=change_until_killed, args=(str(folder), number + 1, sends))
         process.start()
         sends.close()
         assert receives.poll(SECONDS)
@@ -257,8 +246,8 @@ def test_an_index_is_whole_wherever_its_builder_is_killed(tmp_path: Path) -> Non
             collection.snapshot().verify()
             found = {one.id: replace(one, version=1) for one in collection.snapshot().documents()}
             numbers = [int(id[1:]) for id in found]
-            assert len(collection.snapshot().search("words", ["水稻"], 1000)[0].ids) == len(found)
-            near = collection.snapshot().search("vectors", vectors_of(["水稻"]), 1000)[0]
+            assert len(collection.snapshot().search("words", ["水稻"], len(found) + 1)[0].ids) == len(found)
+            near = collection.snapshot().search("vectors", vectors_of(["水稻"]), len(found) + 1)[0]
             assert sorted(near.ids) == sorted(found) and len(numbers) == len({*numbers})
         applied = {found.get(id) == one for id, one in unknown.items()}
         assert len(applied) < 2, "half of a change was made"

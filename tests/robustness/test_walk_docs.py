@@ -7,7 +7,6 @@ under the published ones' names. `PADDLE_RANKER_PAGES="docs/serving.md docs/sear
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import re
 import runpy
@@ -19,13 +18,14 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Optional
+from typing import Optional
 
 import pytest
 
 from paddle_ranker.scoring.engines.precisions import has_bf16
 from tests.checkout import IS_MODERN, copy_checkout
 from tests.conftest import REPOSITORY
+from tests.forks import fork
 from tests.robustness.doc_blocks import blocks, commands
 from tests.robustness.walk_files import make_encoders, name_rankers, write_posts, write_texts
 from tests.started import free_ports
@@ -52,6 +52,7 @@ NOT_RUN = {
     "datasets/manpages": "is made of that package",
     "--budget_minutes": "takes as many minutes; tests/pretraining runs a short one",
     '--gpus "0,1,2,3"': "needs four GPUs",
+    "--ray local --output": "starts a cluster of Ray: tests/scale/test_offline.py runs these lines in one",
     "deploy ray": "serves until Ctrl-C, or needs a cluster: tests/scale/test_serve.py deploys",
     "--nproc_per_node": "tests/training/test_distributed.py starts several processes",
     "datasets/scenes": "draws and trains for minutes: tests/data/test_scenes.py draws fewer",
@@ -71,6 +72,7 @@ MODELS = {
     "tower CLIP": "is made of it",
     "library/rows.jsonl": "needs files of its own: tests/retrieval/test_read_files.py makes some",
     "manuals/w7.pdf": "is one of them",
+    "paddle_ranker.scale.offline": "starts such a cluster, too",
     "Qwen/Qwen3": "needs a published model: tests/model/test_decoders.py makes one",
     "google/tapas": "needs a published model: tests/model/test_tables.py makes one",
 }
@@ -83,6 +85,7 @@ SHORTER = {
     "max_steps=1000": "max_steps=2",
     "--ranker RANKER --output mined": "--ranker RANKER --max_score_ratio 1 --output mined",
     "--model static_tower --calibration_file": "--model static_tower --max_loss 1 --calibration_file",
+    "quantize --model": "quantize --seconds 0.1 --model",
 }
 # What `…` stands for at the end of a command.
 AND_SO_ON = {
@@ -134,7 +137,9 @@ class Walk:
             command = [part.replace(printed, typed) for part in command]
         words = _words(command)
         if words:
-            status, printed = _fork(words, self.folder, self.environment)
+            output = self.folder / "command.log"
+            status = fork(_run_forked, words, self.folder, self.environment, output=output, seconds=SECONDS)
+            printed = output.read_text(encoding="utf-8", errors="replace")
         else:
             done = subprocess.run(
                 command, cwd=self.folder, env=self.environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
@@ -171,7 +176,6 @@ class Walk:
 
 # What a line may begin with to be run in a fork.
 FORKED = re.compile(r"paddle-ranker |python (?:-m paddle_ranker|\S+\.py) ")
-PRELOADED = ["paddle_ranker.export.static_graph", "paddle_ranker.scoring.loading", "paddle_ranker.retrieval.collection"]
 
 
 def _words(command: Sequence[str]) -> list[str]:
@@ -183,14 +187,11 @@ def _words(command: Sequence[str]) -> list[str]:
     return shlex.split(line, comments=True) if FORKED.match(line) and not re.search(r"[|&;<>$`*?~\[{\n]", plain) else []
 
 
-def _run_forked(words: Sequence[str], folder: Path, environment: dict[str, str], output: Path) -> None:
+def _run_forked(words: Sequence[str], folder: Path, environment: dict[str, str]) -> None:
     """Run a line of Python or of paddle-ranker in this process, as a new one would in `folder`."""
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder)
-    with output.open("wb") as stream:
-        for descriptor in (1, 2):
-            os.dup2(stream.fileno(), descriptor)
     if words[:2] == ["python", "-c"]:
         exec(compile(words[2], "<a page>", "exec"), {"__name__": "__main__"})  # noqa: S102
     elif words[0] == "python" and words[1] != "-m":
@@ -199,21 +200,6 @@ def _run_forked(words: Sequence[str], folder: Path, environment: dict[str, str],
     else:
         sys.argv = ["paddle-ranker", *words[1 if words[0] == "paddle-ranker" else 3 :]]
         runpy.run_module("paddle_ranker", run_name="__main__")
-
-
-def _fork(words: Sequence[str], folder: Path, environment: dict[str, str]) -> tuple[int, str]:
-    """Run words in a fork of a process that has imported Paddle, which takes three quarters of a command's time."""
-    context: Any = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(PRELOADED)
-    output = folder / "command.log"
-    process = context.Process(target=_run_forked, args=(words, folder, environment, output))
-    process.start()
-    process.join(SECONDS)
-    if process.exitcode is None:
-        process.kill()  # Python waits for it at its end otherwise
-        process.join()
-        raise AssertionError(f"{shlex.join(words)}: takes more than {SECONDS} s")
-    return process.exitcode, output.read_text(encoding="utf-8", errors="replace")
 
 
 def is_kind(command: str, part: str) -> bool:

@@ -49,7 +49,7 @@ _COMPARE: dict[str, Callable[..., Booleans]] = {  # type: ignore[explicit-any]  
 
 
 def value_lists(line: NDArray[np.uint8]) -> Iterator[tuple[list[object], list[int]]]:
-    """Yield up to 256 values of a field at a time, with the places where they begin in the line.
+    """Yield up to 256 values of a field at a time, with the bytes at which they begin in the line.
 
     Parsing all at once would hold up other threads.
 
@@ -98,7 +98,7 @@ class _Arranged(NamedTuple):
     kinds: `[items]`, kind of each item; of a field without lists, `MISSING` for null
     positions: `[items]`, positions of booleans, numbers and dates, 0 for others; empty without these. Numbers of more
         than 53 bits are compared exactly, see `FieldValues._alike`
-    texts: places of the items that are texts, in the order of the texts
+    texts: indices of the items that are texts, in the order of the texts
     owners: `[items]`, the code of each item's value; None without lists
     firsts: `[values + 1]`, the first item of each value; empty without lists
     """
@@ -112,16 +112,15 @@ class _Arranged(NamedTuple):
 
     @property
     def are_large(self) -> Booleans:
-        """Which items are numbers so large that two of them may be equal as float64."""
+        """Which items are numbers so large that different ones may be equal as float64."""
         return (self.kinds == NUMBER) & (np.abs(self.positions) >= LARGE) if len(self.positions) else np.array(False)
 
 
 class FieldValues:
     """Distinct values of a segment's field; a value takes 13 bytes of memory, a number or date 17.
 
-    A list meets a condition if one of its items does. Methods name a value by its code, its index among the values.
-    The first call of a method reads all values; it and later calls raise `CheckpointError` for a line that `json.dumps`
-    does not write.
+    A value's code is its index among the values. A list meets a condition if one of its items does. The first call of
+    a method reads all values. It and later calls raise `CheckpointError` for a line that `json.dumps` does not write.
 
     Args:
         line: the values as a list in JSON, as `json.dumps` writes it; the bytes are kept.
@@ -206,7 +205,7 @@ class FieldValues:
         return self._ranking.result()[0]
 
     def doubled_rank(self, value: Value) -> int:
-        """Return twice the rank of `value`; if the field lacks it, an odd number between those of its neighbours."""
+        """Return twice the rank of a value; if the field lacks the value, the odd number between its neighbours."""
         firsts = _Sorted(lambda code: self._order_of(code), self._ranking.result()[1])
         rank = bisect_left(firsts, value.order)
         return 2 * rank - (rank == len(firsts) or firsts[rank] != value.order)
@@ -280,7 +279,7 @@ class FieldValues:
         return is_met
 
     def _equal(self, intervals: Sequence[ValueRange]) -> Booleans:
-        """Return which values (lists item by item) lie in one of the intervals."""
+        """Return which items lie in one of the intervals, `[items] bool`."""
         arranged, positions = self._arranged, self._arranged.positions
         is_equal, texts = np.zeros(len(arranged.kinds), bool), _Sorted(self._text_at, arranged.texts)
         for kind in {interval.kind for interval in intervals}:
@@ -320,7 +319,7 @@ class FieldValues:
         return places
 
     def _fold(self) -> Steps[NDArray[np.int32]]:
-        """Return the places of the texts in the order of `typed_values.text_order`.
+        """Return the indices of the texts in the order of `typed_values.text_order`.
 
         Needed only for `<` and `>` between texts.
         """
@@ -342,7 +341,7 @@ class FieldValues:
         return value
 
     def _item(self, place: int) -> Value:
-        """Return a value by its position among all values, where the items of lists count one by one."""
+        """Return an item by its index among all items; a value that is no list is one item."""
         arranged = self._arranged
         if arranged.owners is None:
             return self.values(place)[0]

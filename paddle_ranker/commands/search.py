@@ -130,6 +130,8 @@ class SearchOptions(SearchingOptions):
             raise UsageError("say what to search for: a query, --like FILE, or --input FILE")
         if self.query is not None and not self.query.strip():
             raise UsageError("QUERY is empty: say what to search for")
+        if self.explain and self.form != "text":
+            raise UsageError(f"--explain is shown in text, not in {self.form}: leave it out, or add --format text")
 
     @property
     def form(self) -> str:

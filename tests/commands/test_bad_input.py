@@ -200,6 +200,8 @@ BAD: list[tuple[str, int, str]] = [
     ("report-searches tokenizer --report no/r.html", 1, "no/r.html: cannot be written there"),
     ("search --index index", 2, "a query, --like FILE, or --input FILE"),
     ("search ' ' --index index", 2, "QUERY is empty: say what to search for"),
+    ("search a --index index --explain --format json", 2, "--explain is shown in text, not in json"),
+    ("search a --index index --explain --output run.trec", 2, "--explain is shown in text, not in trec"),
     (f"{SEARCH} --by vectors", 2, "by 'vectors', only by words"),
     (f"{SEARCH} --fusion sum", 2, "--fusion sum: choose from rrf, weighted"),
     (f"{SEARCH} --synonyms none.txt", 1, "No such file or directory: none.txt"),

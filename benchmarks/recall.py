@@ -158,7 +158,7 @@ def print_nothing_close(index_folder: Path, beir: Path) -> None:
     """Print the share of made-up and of judged queries that are answered with `nothing_close`."""
     with SearchEngine.open(index_folder) as engine:
         info, now = engine.collection.info, engine.collection.snapshot()
-        texts = [info.schema.passage(document) for document, _ in now.sample(MADE_UP * 5, MADE_UP)]
+        texts = [info.schema.model_text(document) for document, _ in now.sample(MADE_UP * 5, MADE_UP)]
         ideographs = np.random.default_rng(MADE_UP).integers(0x4E00, 0x9FA5, (MADE_UP, 8)).tolist()
         queries = {
             "pieces of unrelated documents": unrelated_queries(texts, MADE_UP, MADE_UP),

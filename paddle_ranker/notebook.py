@@ -303,7 +303,7 @@ class Index(Closable):
         runs = dict(search_judged(engine, judged, top_k).runs)
         if baselines:
             schema = self._collection.info.schema
-            texts = {document.id: schema.passage(document) for document in self._collection.snapshot().documents()}
+            texts = {document.id: schema.model_text(document) for document in self._collection.snapshot().documents()}
             runs.update(lexical_runs(texts, judged.queries, top_k))
         return Evaluation(compare_runs(judged, runs, top_k))
 

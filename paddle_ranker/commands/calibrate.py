@@ -226,7 +226,7 @@ class SearchedPairs:
                     labels[key] = max(labels.get(key, 0.0), pair.label)
                 documents = [*search.documents.values()]
                 for document, (_, read) in zip(documents, search.read(documents, self._reader)):
-                    keys = (text_key(document.text), text_key(schema.passage(document)))
+                    keys = (text_key(document.text), text_key(schema.model_text(document)))
                     label = next((labels[key] for key in keys if key in labels), None)
                     self.has_label.append(label is not None)
                     pairs.append(LabeledPair(judged_query.query, read, label or 0.0))

@@ -203,13 +203,13 @@ def _add_others(
         documents = list(engine.collection.snapshot().documents())
         cut = zip(documents, Cutter(schema, texts_of(tower.encoder)).spans(documents))
         passages = [
-            (document.id, schema.passage(document, document.text[slice(*span)]))
+            (document.id, schema.model_text(document, document.text[slice(*span)]))
             for document, spans in cut
             for span in spans
         ]
         others["untuned"] = vector_run(tower, passages, judged.queries, judged.depth(options.top_k))
     if options.baselines:
-        texts = {document.id: schema.passage(document) for document in engine.collection.snapshot().documents()}
+        texts = {document.id: schema.model_text(document) for document in engine.collection.snapshot().documents()}
         others.update(lexical_runs(texts, judged.queries, judged.depth(options.top_k)))
     for name, run in [*others.items(), *peers.items()]:
         if name in runs:

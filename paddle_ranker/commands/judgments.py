@@ -171,7 +171,7 @@ class JoinedLog:
             ((_, text),) = search.read([document], EstimatedTokens())
             return text
         span = self.spans.get((query, document.id), (0, len(document.text)))
-        return schema.passage(document, document.text[slice(*span)])
+        return schema.model_text(document, document.text[slice(*span)])
 
     def _join(self, line: FeedbackLine) -> None:
         search = self.searches.get(line.search_id)
@@ -327,7 +327,7 @@ def judgments(options: JudgmentsOptions) -> None:
         }
         for name, part in parts.items():
             _write_pairs(folder / name, part, titles, whole=name == DEV)
-        whole = {id: schema.passage(document) for id, document in documents.items()}
+        whole = {id: schema.model_text(document) for id, document in documents.items()}
         _write_qrels(folder / JUDGED, [judgment for judgment in parts[DEV] if can_hold(judgment.id)], whole)
     for name, part in parts.items():
         _report(output / name, part)

@@ -198,7 +198,7 @@ class SearchedIndex:
         self._keys = {*map(text_key, titles)}
         self._documents: dict[str, Document] = {}  # by the title that stands for it
         for document in engine.collection.snapshot().documents():
-            texts = document.text, self._schema.passage(document)
+            texts = document.text, self._schema.model_text(document)
             self._documents.update((text, document) for text in texts if text in titles)
         self._searches: dict[str, Search] = {}
 
@@ -214,7 +214,7 @@ class SearchedIndex:
     def document(self, id: str) -> Document:
         """Return the document with this id; raises `KeyError` if there is none."""
         document = self._engine.collection.snapshot().document(id)
-        whole = self._schema.passage(document)
+        whole = self._schema.model_text(document)
         text = whole if whole != document.text and text_key(whole) in self._keys else document.text
         self._documents.setdefault(text, document)
         return Document(id, text, document.fields)

@@ -26,7 +26,7 @@ from paddle_ranker.storage.digest import content_digest
 from paddle_ranker.storage.foreign_config import ForeignConfig
 
 MODEL_VARIABLE = "PADDLE_RANKER_SPEECH"
-# Types of models that other rooms open: each module's `open_model` returns a `SpeechModel`.
+# Types of models that other rooms open: each module's `open_transcriber` returns a `SpeechModel`.
 _MODULES = dict.fromkeys(("wav2vec2", "hubert"), "paddle_ranker.model.transcriber")
 _VERSION = 2  # raised when the same recording would give other parts
 _SHORTEST, _LONGEST = 240, 300  # minimum and maximum seconds of a piece that another follows
@@ -173,14 +173,14 @@ class _Whisper:
 
 def _model() -> SpeechModel:
     """Return the model in `model_folder()`; it is opened once per process."""
-    return _open_model(model_folder())
+    return _open_transcriber(model_folder())
 
 
 @lru_cache(maxsize=1)
-def _open_model(folder: Path) -> SpeechModel:
+def _open_transcriber(folder: Path) -> SpeechModel:
     kind = ForeignConfig.read(folder / "config.json").get("model_type")
     if isinstance(kind, str) and kind in _MODULES:
-        return cast(SpeechModel, import_module(_MODULES[kind]).open_model(folder))
+        return cast(SpeechModel, import_module(_MODULES[kind]).open_transcriber(folder))
     return _Whisper(folder)
 
 

@@ -1,4 +1,6 @@
-"""Families of encoders: one entry of `FAMILIES` per `model_type` has everything that differs between architectures.
+"""Families of encoders: an entry of `FAMILIES` per `model_type`, with what differs between architectures.
+
+docs/architecture.md lists the few facts of a family that stand outside its entry.
 
 Importing this module does not import Paddle, since servers without Paddle create pair encoders with it.
 """

@@ -110,7 +110,7 @@ def _content(token: Unchecked) -> str:
     return str(token.get("content") if isinstance(token, dict) else token)
 
 
-def open_model(folder: Path) -> Transcriber:
+def open_transcriber(folder: Path) -> Transcriber:
     """Open a published model for the reader of speech; raises as `Transcriber.open` does."""
     return Transcriber.open(folder)
 

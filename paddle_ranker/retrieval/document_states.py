@@ -52,7 +52,7 @@ def write_states(target: Path, documents: Iterable[Document], schema: Schema, ra
     )
     most = ranker.encoder.max_seq_length - len(template.before) - len(template.between) - 1
     for part in checked(chunks(documents, _AT_ONCE)):
-        texts = [schema.passage(document, document.text) for document in part]
+        texts = [schema.model_text(document, document.text) for document in part]
         fits = ranker.encoder.encode_titles(texts).lengths < most
         states = ranker.title_states([text for text, is_read in zip(texts, fits.tolist()) if is_read])
         lengths, vectors = np.zeros(len(texts), np.int64), np.zeros((len(texts), states.vectors.shape[1]), np.float32)

@@ -44,7 +44,7 @@ def _fields_with_towers(info: IndexInfo) -> list[str]:
 def measure_floors(index: LocalSnapshot) -> Floors:
     """Search for made-up queries, and return the floors of the vector fields that have a tower."""
     schema = index.info.schema
-    texts = [schema.passage(document) for document, _ in index.sample(_QUERIES * _PIECES[1], _SEED)]
+    texts = [schema.model_text(document) for document, _ in index.sample(_QUERIES * _PIECES[1], _SEED)]
     queries, floors = unrelated_queries(texts, _QUERIES, _SEED), dict[str, float]()
     fields = _fields_with_towers(index.info)
     progress: Progress[None] = Progress(desc="floors", unit="query", total=len(queries) * len(fields))

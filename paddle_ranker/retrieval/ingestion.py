@@ -362,12 +362,14 @@ class Addition:
         same_text, same_id = self._now.find_texts(texts), self._now.find([document.id for document in chunk])
         for number, (text, document) in enumerate(zip(texts, chunk)):
             location = same_text.get(text, same_id.get(document.id))
+            if location is None:
+                continue
             # Other fields may change; what the tower reads may not.
-            if location is not None and schema.passage(self._now.document_at(location)) == schema.passage(document):
+            if schema.model_text(self._now.document_at(location)) == schema.model_text(document):
                 lenders[number] = location
 
         def inputs(number: int) -> list[Unchecked]:
-            return [schema.passage(chunk[number], chunk[number].text[slice(*span)]) for span in spans[number]]
+            return [schema.model_text(chunk[number], chunk[number].text[slice(*span)]) for span in spans[number]]
 
         return self._copied_or_computed(field, chunk, spans, lenders, inputs, self._vectors_of, AT_ONCE)
 
@@ -451,13 +453,13 @@ class Cutter:
 
     def _cut(self, encoder: TextEncoder, document: Document, tokens: int, overlap: int) -> Spans:
         count, prompt, schema = encoder.tokens.count_tokens, encoder.text_prompt, self._schema
-        beside = count(prompt + schema.passage(document, ""))
+        beside = count(prompt + schema.model_text(document, ""))
         # The title and other text beside a passage leave it at least a quarter of the room.
         most = min(tokens, max(encoder.room + count(prompt) - beside, encoder.room // 4, 1))
 
         def counted(part: str) -> int:
             """Return the number of tokens of a passage, alone or between prompt and title, whichever is greater."""
-            read = prompt + schema.passage(document, part)
+            read = prompt + schema.model_text(document, part)
             return count(part) if read == part else max(count(part), count(read) - beside)
 
         (ends,) = encoder.tokens.token_ends([document.text])

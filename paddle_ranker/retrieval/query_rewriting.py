@@ -3,8 +3,9 @@
 snapshot.rewrite_query(parse_query("kuberentes")).corrected  # (Alternative('kuberentes', ('kubernetes',), 'typing'),)
 
 A word that no document has is replaced by similar words that documents have: words with one error, or two from 8
-letters on; the word split into two words; Chinese characters of the same sound. Numbers, names with digits, words of
-less than 4 letters and words in quotes stay as they are. Corrections and synonyms count less than typed words.
+letters on (`lexical/spelling.py` has these numbers); the word split into two words; Chinese characters of the same
+sound. Numbers, names with digits, words of less than 4 letters and words in quotes stay as they are. Corrections and
+synonyms count less than typed words.
 """
 
 from __future__ import annotations

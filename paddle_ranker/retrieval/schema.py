@@ -2,7 +2,7 @@
 
 schema = Schema((Field("title", "text", weight=3.0, title=True), TEXT_FIELD))
 schema.searched(document)  # [["手册"], ["如何使用"]]: the texts that BM25F counts, in the order of `schema.words`
-schema.passage(document, "如何使用")  # "手册 如何使用": the text that towers and rankers read
+schema.model_text(document, "如何使用")  # "手册 如何使用": the text that towers and rankers read
 """
 
 from __future__ import annotations
@@ -620,7 +620,7 @@ class Schema:
         """Return the `title_key` of a document's title."""
         return self.title_key(_text_of(document, self.title or TEXT))
 
-    def passage(self, document: Document, text: Optional[str] = None) -> str:
+    def model_text(self, document: Document, text: Optional[str] = None) -> str:
         """Return the input text of towers and rankers for a passage of a document (default: its whole text)."""
         text = document.text if text is None else text
         if not self._template:

@@ -146,7 +146,7 @@ _WHOLE_LIST = Listing()
 
 
 class Search:
-    """Search of a snapshot, with a method for each stage, from `begin_lookup` of each searcher to `finish`.
+    """Search of a snapshot, with a method for each stage, from `choose_searchers` to `finish`.
 
     Documents are named by rows: their indices in `candidates`. A stage calls `turns.check` between its steps, which
     lets other searches run.
@@ -458,7 +458,7 @@ class Search:
         room = sys.maxsize if encoder is None else encoder.room_beside(self.model_text)
         long = [number for number, (start, end) in enumerate(spans) if end - start > room]
         if encoder is not None and long:
-            beside = encoder.token_ends([schema.passage(documents[number], "") for number in long])
+            beside = encoder.token_ends([schema.model_text(documents[number], "") for number in long])
             rooms, starts, parts = [max(room - len(ends), room // 4) for ends in beside], [], []
             for number, tokens in checked(zip(long, rooms)):
                 text = documents[number].text[slice(*spans[number])]
@@ -472,7 +472,7 @@ class Search:
             return [(span, self._picture(document)) for span, document in zip(spans, documents)]
         texts = [placed_text(document, schema, kind) if kind else document.text for document in documents]
         return [
-            (span, schema.passage(document, text[slice(*span)]))
+            (span, schema.model_text(document, text[slice(*span)]))
             for span, document, text in zip(spans, documents, texts)
         ]
 

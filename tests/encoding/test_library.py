@@ -126,7 +126,7 @@ def test_passages_with_their_title_are_read_whole(folder: Path) -> None:
             TextEncoder(encoder, "", "fox "),
         )
         (spans,) = Cutter(schema, tower).spans([document])
-        read = [schema.passage(document, document.text[slice(*span)]) for span in spans]
+        read = [schema.model_text(document, document.text[slice(*span)]) for span in spans]
         longest = max(map(len, encoder.encode_texts([f"fox {text}" for text in read])))
         assert tower.encode(read) is not None and encoder.truncated == 0
         assert 40 - encoder.template.text_tokens - 8 <= longest and len(spans) > 100
@@ -156,7 +156,7 @@ def test_no_passage_has_more_tokens_than_its_bound(
         for document, spans in zip(documents, Cutter(schema, tower).spans(documents)):
             text = document.text
             parts = [text[slice(*span)] for span in spans]
-            read = [schema.passage(document, part) for part in parts]
+            read = [schema.model_text(document, part) for part in parts]
             for part, count in zip(parts, map(encoder.count_tokens, parts)):
                 assert count <= most or len(part) == 1, (most, count, part)
             assert tower.encode(read) is not None and encoder.truncated == 0

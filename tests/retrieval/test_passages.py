@@ -50,7 +50,7 @@ DOCUMENTS = [Document(f"d{n:03}", text_of(n), {"title": f"题{n}", "odd": n % 2}
 def best(query: str, documents: Sequence[Document], k: int) -> list[tuple[str, float]]:
     (asked,) = vectors_of([query])
     scores = {
-        one.id: max(float(vectors_of([SCHEMA.passage(one, one.text[start:end])])[0] @ asked) for start, end in spans)
+        one.id: max(float(vectors_of([SCHEMA.model_text(one, one.text[start:end])])[0] @ asked) for start, end in spans)
         for one, spans in zip(documents, Cutter(SCHEMA).spans(documents))
     }
     return sorted(scores.items(), key=lambda one: -one[1])[:k]
@@ -106,7 +106,7 @@ def test_the_ranker_reads_the_passage_that_was_found(tmp_path: Path) -> None:
         for one in results:
             start, end = one.passage
             assert (start, end) in Cutter(SCHEMA).spans([Document(one.id, one.text)])[0]
-            read = SCHEMA.passage(Document(one.id, one.text, one.fields), one.text[start:end])
+            read = SCHEMA.model_text(Document(one.id, one.text, one.fields), one.text[start:end])
             assert read in stub.read and float(vectors_of([read])[0] @ asked) == pytest.approx(one.score, abs=1e-6)
 
 

@@ -134,9 +134,9 @@ def test_one_text_under_two_titles_is_two_documents_with_vectors_of_their_own(tm
 def test_a_template_says_what_towers_and_rankers_read() -> None:
     schema = Schema((TITLE, Field("brand", "keyword")), "{brand}: {title} {text}")
     document = Document("a", "正文", {"title": "题", "brand": "甲"})
-    assert (schema.passage(document), schema.passage(document, "段")) == ("甲: 题 正文", "甲: 题 段")
-    assert SCHEMA.passage(Document("a", "题", {"title": "题"})) == "题"  # a title alone is not read twice
-    assert Schema().passage(document) == "正文"
+    assert (schema.model_text(document), schema.model_text(document, "段")) == ("甲: 题 正文", "甲: 题 段")
+    assert SCHEMA.model_text(Document("a", "题", {"title": "题"})) == "题"  # a title alone is not read twice
+    assert Schema().model_text(document) == "正文"
 
 
 def test_fields_are_inferred_by_all_their_values() -> None:

@@ -145,4 +145,4 @@ def test_a_server_adds_changes_and_shows_lists(site: Site) -> None:
 
 
 def test_towers_and_rankers_read_a_list_as_one_text() -> None:
-    assert SCHEMA.passage(DOCUMENTS[0]) == "One by Ada Grace, Hopper Lovelace: On words"
+    assert SCHEMA.model_text(DOCUMENTS[0]) == "One by Ada Grace, Hopper Lovelace: On words"

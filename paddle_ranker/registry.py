@@ -34,7 +34,7 @@ class Registry(Generic[T]):
 
     what: the word for an item in messages, such as "engine"
     option: the command-line option that names an item, such as "--engine"; "" if there is none
-    recipes: name of the module in which recipes of this project add their items; some recipes have no such module
+    recipes: name of a module, such as "commands"; each recipe that has a module of this name adds its items there
     """
 
     def __init__(self, what: str, option: str = "", *, recipes: str = ""):

@@ -101,7 +101,7 @@ def lower_states(network: RankerNetwork, pairs: EncodedPairs, most: int) -> Arra
 
 
 def similarity_sizes(network: RankerNetwork) -> tuple[int, int]:
-    """Return the sizes of a text's vectors and of a token's matches (`Side`); zeros without a similarity."""
+    """Return the last dimensions of `Side.vectors` and `Side.matches`; (0, 0) for a network without a similarity."""
     head = _similarity(network)
     return (0, 0) if head is None else head.sizes
 

@@ -490,7 +490,10 @@ def _values_of(document: Document, field: str) -> list[Unchecked]:
 
 
 def _copied(vectors: Vectors, spans: Spans, segment: Segment, row: int, field: str) -> bool:
-    """Copy the vectors of a segment's document into `vectors`; return whether they are those of these spans."""
+    """Copy the vectors of a segment's document into `vectors`; return whether that was possible.
+
+    Returns False if the segment has no vectors in this field, or if the document was divided into other spans.
+    """
     field_vectors = segment.vectors.get(field)
     if field_vectors is None:
         return False

@@ -216,7 +216,9 @@ class IndexInfo:
 
     @classmethod
     def merged(cls, infos: Mapping[str, IndexInfo]) -> IndexInfo:
-        """Merge the contents of the shards' index.json, by the shards' names for messages.
+        """Merge the contents of the shards' index.json.
+
+        infos: contents by the shard's name, which messages show
 
         Raises `UsageError` for shards of different kinds.
         """

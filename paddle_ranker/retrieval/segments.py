@@ -397,7 +397,8 @@ class Segment:
     def some_values(self, field: str, most: int, live: Optional[Booleans]) -> tuple[list[object], bool]:
         """Return the values that live documents have in a field, and whether the list is complete.
 
-        If the field's values take more than `most` bytes, only one value is returned.
+        If the field's values take more than `most` bytes, at most the first is returned, which a removed document may
+        have; "" stands for a text that is too long.
 
         live: `[n] bool`, which documents are live; None: all
         """
@@ -410,7 +411,8 @@ class Segment:
             return list(itertools.compress(values, self.value_counts(field, live))), True
         text = bytes(line[:most]).decode("utf-8", "ignore")
         try:
-            return [json.JSONDecoder().raw_decode(text, text.index("[") + 1)[0]], False
+            value, end = json.JSONDecoder().raw_decode(text, text.index("[") + 1)
+            return [value] if end < len(text) else [], False  # at the end, a number may be cut
         except ValueError:  # the first value is longer
             return [""] if text.startswith('["') else [], False
 

@@ -40,7 +40,9 @@ class LineProtocol(asyncio.Protocol):
 
     async def _answer(self, line: bytes) -> None:
         try:
-            with self._counting() as record:  # which also logs the request
+            share = self._context.connections.budget.share()
+            with share, self._counting() as record:  # `record` also logs the request
+                share.reserve(len(line))
                 answer = await _probability(self._context.models.ranker, line, self._context.config.api_key, record)
         except Fault as fault:
             answer = f"error: {fault}"

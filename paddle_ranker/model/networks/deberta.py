@@ -39,7 +39,7 @@ class DebertaEncoder(Encoder):
         return self._through(self.encoder.layers[1:], hidden, *context)
 
     def states(self, input_ids: Tensor, token_type_ids: Tensor) -> list[Tensor]:
-        """Return the states after each layer, `[batch, length, hidden]` each; the first also replace the embeddings."""
+        """Return the layers' states as `Encoder.states` does, with the first layer's in place of the embeddings."""
         hidden, context = self._after_first(input_ids, token_type_ids, None)
         return [hidden, *self._states_of(self.encoder.layers[1:], hidden, *context)]
 

@@ -210,7 +210,7 @@ class Batcher:
         return any(job.size < least for job in self._waiting)
 
     def _take_waiting(self) -> list[Span]:
-        """Take the spans to encode next, smallest or oldest job first.
+        """Take the spans to encode next: every other call begins with the smallest job, the others with the oldest.
 
         The caller holds the lock, and calls `_encode` next.
         """

@@ -253,7 +253,7 @@ def serve_config(launch: Launch) -> ServeConfig:
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Serve until a signal comes or the process that started this one ends. Return the exit status."""
+    """Serve until SIGTERM or SIGINT, or until the process that started this one ends. Return the exit status."""
     arguments = sys.argv[1:] if argv is None else argv
     if {"--help", "-h"} & set(arguments):
         print(HELP)

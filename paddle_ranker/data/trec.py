@@ -102,7 +102,10 @@ def is_run(path: str) -> bool:
 
 
 def read_run(path: str, *, skip_bad_rows: bool = False) -> Run:
-    """Read a run; raises `DataError` with file and line for an invalid line or a repeated document."""
+    """Read a run. Raises `DataError` with file and line for an invalid line or a repeated document.
+
+    skip_bad_rows: skip such lines, and note how many there were
+    """
     skips = Skips(skip_bad_rows, name_files=len(paths_of(path)) > 1)
     run: Scores = {}
     lines: dict[tuple[str, str], str] = {}
@@ -233,9 +236,10 @@ def read_texts(path: str, wanted: Collection[str], rules: Optional[RowOptions] =
 
 
 def read_queries(path: str, rules: Optional[RowOptions] = None) -> dict[str, str]:
-    """Read all queries of a file into a dict by id, or by line number if the file has no ids.
+    """Read all queries of a file into a dict by id; queries of a file with a single column are numbered by line.
 
-    Raises `DataError` for a line without a text, and for an id with several texts.
+    Raises `DataError` for a row without a text, for a row of JSON without an id, and for an id with several texts,
+    unless `rules.skip_bad_rows` is set; and for a file without a usable row.
     """
     return _texts(path, None, rules or RowOptions())
 

@@ -84,7 +84,7 @@ class PicturePairEncoder(PairEncoder):
         return PictureTitle(self._scaled(read_picture(data)))
 
     def sample(self, text: str, random: np.random.Generator) -> str:
-        """Return a made-up title for comparisons of models: a picture of noise."""
+        """Return a picture of random pixels as a title, for comparisons of models; `text` is not used."""
         height, width = random.integers(self._shortest, 2 * self._shortest, 2)
         return PictureTitle(random.integers(0, 256, (height, width, 3), np.uint8))
 

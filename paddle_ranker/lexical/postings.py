@@ -216,7 +216,10 @@ class Merging:
             next_index[indices[first]] += count
 
     def _blocks(self, terms: Hashes) -> Iterator[tuple[int, Integers, Integers, NDArray[np.unsignedinteger]]]:
-        """Yield blocks of postings: index of the part, indices of the terms, new rows of the documents, old codes."""
+        """Yield the postings of kept documents in blocks: the index of the part, and three arrays, `[postings]` each.
+
+        The arrays are: index of the token in `terms`, row of the document in the merged index, code in the part.
+        """
         for number, (postings, mask) in enumerate(self._parts):
             index = np.searchsorted(terms, postings.terms)
             first = 0

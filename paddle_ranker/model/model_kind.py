@@ -134,9 +134,10 @@ class ModelPart(NamedTuple):
 
 
 class Check(TypedDict):
-    """Tokenized pair and its probability at the export; shows later whether a folder's files belong together.
+    """Tokenized pair and its probability at the export; scored again, it shows whether files belong together.
 
-    `token_type_ids` is flat; if tokens have places, it has each token's type, then the numbers of its place.
+    `token_type_ids` is flattened: the type of each token; if tokens have places, each type is followed by the numbers
+    of the token's place.
     """
 
     input_ids: list[Count]

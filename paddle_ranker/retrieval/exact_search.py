@@ -36,7 +36,7 @@ class StoredVectors:
     def of(cls, vectors: Vectors, dtype: str) -> StoredVectors:
         """Convert vectors to `dtype`: float32, float16 or int8; raises `UsageError` for another type.
 
-        For int8, each vector is scaled so that its largest component is 127.
+        For int8, each vector is scaled so that its largest absolute component is 127; a vector of zeros stays so.
         """
         if dtype == "int8":
             scales = (np.abs(vectors).max(axis=1, initial=0.0) / 127.0).astype(np.float32)

@@ -82,7 +82,10 @@ class Answers(NamedTuple):
         return any(isinstance(error, Gone) for error in self.refused.values())
 
     def failures(self) -> dict[int, BaseException]:
-        """Return the errors of shards that failed or refused; raise the first refusal if it blames the arguments."""
+        """Return the errors of shards that failed or refused, by number of the shard.
+
+        Raises the first refusal instead if the call writes, or if it is in `MAY_REFUSE` and no shard answered.
+        """
         name, refused = self.name, self.refused
         if refused and (name in WRITES or name not in READS or (name in MAY_REFUSE and not self.results)):
             raise next(iter(refused.values()))

@@ -790,9 +790,9 @@ def select_searchers(
 
 
 def restrict_fusion(fusion: Fusion, searchers: Sequence[str]) -> Fusion:
-    """Return a fusion without the weights and signals of other searchers.
+    """Return a copy of a fusion that keeps only the weights and signals of `searchers`, and the signals of fields.
 
-    If the remaining weights are all 0, they are dropped, so that each is 1.
+    If all of `searchers` would have weight 0, the weights are dropped, and each searcher has the default weight 1.
     """
     refuse_text(searchers, "searchers")
     signals = {name: signal for name, signal in fusion.signals.items() if signal.is_field or name in searchers}

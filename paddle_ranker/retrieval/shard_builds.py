@@ -67,7 +67,7 @@ class _Hashes:
 
 
 class _Named:
-    """Hashes of the texts and ids of earlier documents, 16 bytes per document; implements `Written`."""
+    """Documents of a corpus that have an id so far, as hashes of text and id: 16 bytes per document. A `Written`."""
 
     def __init__(self) -> None:
         self.texts, self.ids = _Hashes(), _Hashes()

@@ -101,9 +101,9 @@ class Value(NamedTuple):
 
 
 def order_value(values: Sequence[Value]) -> Optional[Value]:
-    """Return the value by which a document is sorted: the first of its values in a field; None without a value.
+    """Return the value by which a document is sorted: the first of its values in a field; None if it has no value.
 
-    Texts are cut to their beginnings; all objects are equal.
+    A text is cut to `LONGEST_SORTED` code points. All JSON objects get the same value, so they sort as equal.
     """
     if not values:
         return None

@@ -17,9 +17,9 @@ from paddle_ranker.retrieval.manifest import EXACT, FAISS, MILVUS, VECTORS, Inde
 
 
 def index_of_vectors(folder: Path, info: VectorsInfo, vectors: Vectors) -> Collection:
-    """Make an index folder of vectors, `[n, size]` float32, without words; return it open for writing.
+    """Make an index folder that is searched by vectors alone, not by words; return it open for writing.
 
-    The documents' ids are the row numbers of their vectors.
+    vectors: `[n, size]` float32; the id and the text of each document are the row number of its vector
     """
     collection = Collection.create(folder, IndexInfo(None, info))
     numbers = map(str, range(len(vectors)))

@@ -606,7 +606,9 @@ class WordSearcher:
         return TermPostings(joined[kept], codes), self._saturated(frequency[kept])
 
     def _highest_in(self, number: int, hashed: int, postings: TermPostings) -> float:
-        """Return the highest score that a token adds in a part, before its weight; for a rare token an upper bound.
+        """Return the highest score of a token in a part, not yet multiplied by the token's weight.
+
+        For a token in fewer than `_FREQUENT` documents this is an upper bound: the highest score of any token.
 
         number: index of the part
         hashed: hash of the token

@@ -24,9 +24,10 @@ def _describe_names(schema: dict[str, Unchecked], kind: type[Body]) -> None:
 
 
 class Body(BaseModel):
-    """The JSON object of a request. An unknown field is refused, unless its value is null or asks for nothing.
+    """JSON object of a request. An unknown field is refused, unless its value is null or `without_effect` permits it.
 
-    without_effect: dict from a field's name to the values that ask for nothing; if empty, any value does
+    without_effect: by the name of an unknown field, the values that are accepted and ignored; an empty collection
+        permits any value
     """
 
     model_config = ConfigDict(strict=True, extra="allow", protected_namespaces=(), json_schema_extra=_describe_names)

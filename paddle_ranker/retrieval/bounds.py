@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Optional
 
-from paddle_ranker.errors import ParameterError
+from paddle_ranker.errors import ParameterError, quoted
 from paddle_ranker.retrieval.filters import no_field
 from paddle_ranker.retrieval.listing import Listing
 from paddle_ranker.scoring.texts import require_count
@@ -55,6 +55,9 @@ def check_parameters(
         raise ParameterError("min_probability", f"is {listing.min_probability}, must be at least 0 and at most 1")
     for name, names in (("sort", listing.sort), ("facets", facets or ())):
         _refuse_above(_MOST_NAMES, len(names), name, "has {:,} names")
+        fields = [field.removeprefix("-") if name == "sort" else field for field in names]
+        if twice := next((field for field in fields if fields.count(field) > 1), None):
+            raise ParameterError(name, f"names {quoted(twice)} more than once: leave one out")
     conditions = () if listing.where is None else listing.where.conditions
     values = [str(value) for condition in conditions for value in condition.values]
     _refuse_above(_MOST_VALUES, len(values), "where", "compares with {:,} values")

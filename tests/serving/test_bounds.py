@@ -194,6 +194,8 @@ OUT_OF_BOUNDS: list[tuple[dict[str, Any], str, str, str]] = [
     ({"facets": ["none"]}, "http python", "facets", "'none' is no field of these documents"),
     ({"facets": ["year"] * 17}, "http python", "facets", "has 17 names, at most 16 are allowed"),
     ({"sort": ["-none"]}, "http python", "sort", "'none' is no field of these documents"),
+    ({"facets": ["year", "year"]}, "http python", "facets", "names 'year' more than once"),
+    ({"sort": ["year", "-year"]}, "http python", "sort", "names 'year' more than once"),
     ({"sort": ["year"] * 17}, "http python", "sort", "has 17 names, at most 16 are allowed"),
     ({"sort": ["year"], "offset": 8185}, "http python", "offset", "reaches beyond the first 8,192 sorted documents"),
     ({"sort": ["year"], "fusion": "rrf"}, "http python", "fusion", BESIDE_SORT),

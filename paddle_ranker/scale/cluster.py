@@ -28,14 +28,14 @@ _ANSWER_SECONDS = 5.0
 
 @contextmanager
 def connected(address: str, cores: int = 0) -> Iterator[None]:
-    """Use a cluster of Ray in the block. Afterwards leave the cluster, or end it if this call started it.
+    """Use a cluster of Ray in the block. At the end, leave the cluster, or end it if this call started it.
 
     address: `local` starts a cluster on this machine alone; `auto` or `HOST:PORT` join a running one. Ray admits only
         processes with the token of the cluster (`RAY_AUTH_TOKEN`, or the file `.ray/auth_token` in HOME)
     cores: CPU cores of a cluster that is started; 0: all that this process may use
 
-    A process that has joined a cluster before keeps using that one. Raises `RankerError` for a cluster that cannot be
-    joined, `DependencyError` without Ray.
+    If this process is in a cluster already, the block uses that cluster and does not leave it. Raises `RankerError` for
+    a cluster that cannot be joined, `DependencyError` without Ray.
     """
     ray = require_ray()
     if ray.is_initialized():

@@ -80,7 +80,7 @@ class RowSource(Source):
 class _ScoreParts(Work):
     """Work that scores pairs and writes the lines that `predict` prints.
 
-    With `topk` it writes, as JSON, the columns and the score of each pair, which are ranked by query later.
+    With `topk` it writes the columns and the score of each pair as JSON; `predict` ranks the pairs of each query later.
     """
 
     extension, unit = ".txt", "pair"
@@ -119,7 +119,7 @@ class _ScoreParts(Work):
 def predict(options: PrintingOptions, names: tuple[str, str]) -> list[Done]:
     """Score files on a cluster, and write the lines that `predict` prints into a folder. Return the parts' facts.
 
-    Each part of the files becomes one file of lines.
+    Each part of the files becomes one file of lines. With `topk` there is one file with all lines.
 
     names: names of the two columns of texts
     """
@@ -194,7 +194,7 @@ def _written(lines: Sequence[str]) -> tuple[bytes, int]:
 def identity_of(options: RayOptions, contents: Mapping[str, Union[str, Path, None]]) -> dict[str, object]:
     """Return everything that a command's results depend on: digests of the files that it reads, and other options.
 
-    contents: for options that name files: the path whose digest is taken, by the option's field
+    contents: for each option that names a file, the path whose contents are digested, by name of the option's field
     """
     without_effect = ("ray", "actors", "debug", "resume", "output_file")
     return {

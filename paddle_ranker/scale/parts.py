@@ -167,7 +167,7 @@ class Source(ABC):
         return ""
 
     def count(self) -> Optional[int]:
-        """Return about how many rows there are, or None if finding out would mean reading them."""
+        """Return the approximate number of rows, or None if it is unknown without reading the rows."""
         return None
 
 
@@ -192,7 +192,7 @@ class Work(ABC):
 
 @dataclass(frozen=True)
 class _Place:
-    """Working folder and plugins of the command. The command's processes on all machines use the same.
+    """Working folder and plugins of the command, which its processes on all machines also use.
 
     folder: the working folder, from which relative paths start
     plugins: value of the variable `PADDLE_RANKER_PLUGINS`
@@ -215,7 +215,8 @@ class _Place:
 class _Actor:
     """Actor of `map_batches`: called with a table of one part from `_read`. Computes and writes the part.
 
-    An error of the work and what it prints go into the table that is returned, for `run` to print.
+    The returned table also has the work's error, which `run` raises, and the work's output on standard error, which
+    `run` prints.
     """
 
     def __init__(self, work: Work, parts: Parts, threads: int, place: _Place):
@@ -349,7 +350,7 @@ def _dataset(
     threads: int,
     load: LoadOptions,
 ) -> Any:
-    """Return the dataset of Ray Data that computes the unfinished parts: a row for each, then one with notes."""
+    """Return the dataset of Ray Data that computes the unfinished parts: a row for each part, then a row with notes."""
     ray = require_ray()
     import ray.data as data
     from ray.data.block import BlockMetadata
@@ -357,7 +358,7 @@ def _dataset(
     place = _Place.here()
 
     class Files(data.Datasource):
-        """Data source of one task, which reads the files and takes no core, so that no actor waits for one."""
+        """Data source of one task, which reads the files and reserves no core, so that actors can have all cores."""
 
         def get_read_tasks(self, parallelism: int, *_: object, **__: object) -> list[Any]:
             unknown = BlockMetadata(num_rows=None, size_bytes=None, input_files=None, exec_stats=None)

@@ -69,7 +69,7 @@ class ReplicaOptions(Options):
 def bounds_of(text: str, name: str) -> tuple[int, int]:
     """Return (least, most) of a text that states a number of replicas, such as `2` or `1:4`.
 
-    Raises `UsageError` for other texts.
+    Raises `UsageError` if `text` states no such number.
 
     name: the option, for the error
     """
@@ -238,7 +238,7 @@ async def _refuse_reload() -> dict[str, object]:
 
 
 class _Shard:
-    """A deployment's replica that searches a shard's folder by `ShardService`, in threads."""
+    """Replica of a shard's deployment: answers calls by the `ShardService` of the shard's folder, in threads."""
 
     def __init__(self, folder: str):
         from paddle_ranker.retrieval.shard_service import ShardService
@@ -260,7 +260,7 @@ class _Shard:
 class _Transport:
     """Transport of calls to a shard's deployment, a `Call` of `retrieval.remote_calls`.
 
-    Errors of Serve count as the shard's.
+    Errors of Serve are raised like errors of the shard.
 
     shard: Serve's handle of the deployment
     """

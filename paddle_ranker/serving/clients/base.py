@@ -44,8 +44,8 @@ class Client(Closable):
     """A client of one server. Use it in a `with` statement, or close it.
 
     Args:
-        timeout: seconds for one attempt, including connecting; over HTTP, for connecting and for each read. Requests
-            state it as their deadline, at most an hour.
+        timeout: maximum seconds of one attempt, including connecting; over HTTP, of connecting and of each read.
+            Requests state it as their deadline, but at most an hour.
         retries: further attempts if the connection fails or the server is overloaded.
         api_key: key to send; None: no key.
 

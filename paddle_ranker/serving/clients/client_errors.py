@@ -43,7 +43,7 @@ class OverloadedError(ServerError):
 
 
 class LateError(ServerError):
-    """No answer came in time. `with_retries` does not retry, since that would make a busy server busier."""
+    """No answer came in time. `with_retries` does not retry, since a retry would make a busy server busier."""
 
 
 class RefusedError(ServerError):
@@ -74,7 +74,8 @@ def _is_retried(error: BaseException) -> bool:
 def retry_wait(shortest: float, longest: float) -> Callable[[RetryCallState], float]:
     """Return a wait function for `tenacity`: the seconds that the server asks for, plus a random backoff.
 
-    shortest, longest: maximum of the backoff in seconds, before the first retry and before any retry
+    shortest: maximum backoff in seconds before the first retry; the maximum doubles with each further retry
+    longest: maximum backoff in seconds before any retry
     """
     backoff = wait_random_exponential(multiplier=shortest, max=longest)
 

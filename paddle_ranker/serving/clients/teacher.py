@@ -109,7 +109,7 @@ class HttpTeacher:
         self._cache.close()
 
     def logits(self, queries: Sequence[str], titles: Sequence[str]) -> Floats:
-        """Return the logit of every (queries[i], titles[i]), `[n] float64`. Pairs with kept answers are not requested.
+        """Return the logit of every (queries[i], titles[i]), `[n] float64`. Pairs with stored scores are not requested.
 
         Raises `ServerError` if the server does not answer with scores, `DataError` if earlier scores were taken for
         probabilities and a later one is not within 0 to 1. Answers that came before the error are kept.

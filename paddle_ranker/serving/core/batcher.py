@@ -45,7 +45,7 @@ class BatchObserver(Protocol):
 
 
 class RowRunner(Protocol):
-    """Computer of batches, as `BatchRunner` is. It may also have the attribute `by_query` of `BatchRunner`.
+    """Interface of `BatchRunner`, which computes batches. The attribute `by_query` of `BatchRunner` is optional.
 
     Attributes:
         max_tokens: maximum number of padded tokens in a batch.
@@ -72,7 +72,7 @@ class Batcher:
         encode: called with the texts of many jobs, one list for each field; returns encoded columns.
         queue_rows: maximum number of rows that wait; further jobs are refused.
         streams: how many batches are computed at once.
-        max_wait_us: microseconds that a job may wait for others while the engine is idle.
+        max_wait_us: microseconds that a job may wait for further jobs while the engine is idle.
         observer: records every batch.
         what: name of the model in messages.
     """
@@ -176,7 +176,7 @@ class Batcher:
         job.done([job])
 
     def _is_wanted(self, job: Job, now: float) -> bool:
-        """Return whether a job's result is still wanted. A job whose deadline is not after `now` fails here."""
+        """Return whether a job's result is still wanted. If the job's deadline has passed, fail the job first."""
         if job.deadline is not None and job.deadline <= now:
             self._fail(job, Fault(TIMED_OUT, "the deadline passed before the pairs were scored"))
         return not job.dropped
@@ -240,7 +240,7 @@ class Batcher:
         return taken
 
     def _encode(self, spans: Sequence[Span]) -> None:
-        """Encode spans into pieces, and add the pieces to those that wait. A job that cannot be encoded fails alone."""
+        """Encode spans, and add the pieces to the waiting pieces. A job that cannot be encoded fails alone."""
         pieces: list[Piece] = []
         try:
             now = time.monotonic()

@@ -47,12 +47,12 @@ class ByteBudget:
         return self.most if size <= _SMALL else _LARGE_SHARE * self.most
 
     def share(self) -> Share:
-        """Return a new share for one request or connection. It holds nothing yet."""
+        """Return a new, empty share for one request or connection."""
         return Share(self, self._lock)
 
 
 class Share:
-    """Bytes of a budget that a request or connection holds. As a context manager, it releases them when the block ends.
+    """Bytes of a budget that a request or connection holds. A `with` block releases all of them at its end.
 
     Attributes:
         held: number of bytes that are held now.

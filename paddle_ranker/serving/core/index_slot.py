@@ -48,7 +48,7 @@ class ServedIndex:
     synonyms: synonyms of words in queries
     fusion: fuses the searchers' lists, unless a request names another fusion
     states: scores by the index's stored states, if the server's ranker made them
-    seen: the snapshot that one search sees; None if the object is for no search in particular
+    seen: the snapshot that one search sees; None if each use takes the newest snapshot
     """
 
     name: str
@@ -62,7 +62,7 @@ class ServedIndex:
 
     @property
     def snapshot(self) -> Snapshot:
-        """The snapshot that this search sees, or else the newest one."""
+        """The snapshot `seen`, or the newest snapshot if `seen` is None."""
         return self.collection.snapshot() if self.seen is None else self.seen
 
     @property
@@ -112,7 +112,7 @@ class IndexSlot(Slot[ServedIndex]):
         self.log = None if options.search_log is None else SearchLog(options.search_log, most_mb=options.search_log_mb)
 
     def switch(self, model: Optional[Served]) -> Optional[Served]:
-        """Replace the model, see `Slot.switch`. None means that the server stops, and closes the log."""
+        """Replace the model, see `Slot.switch`. If `model` is None, the server stops: also close the log."""
         if model is None and self.log is not None:
             self.log.close()
         return super().switch(model)

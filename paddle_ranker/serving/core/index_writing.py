@@ -44,7 +44,7 @@ _LOG = logging.getLogger(__name__)
 
 
 class IndexWriter:
-    """Writer of a server's index: one request at a time in a thread, completely or not at all.
+    """Writer of a server's index. A thread applies one request at a time, completely or not at all.
 
     Args:
         index: the slot of the index.

@@ -108,7 +108,7 @@ class Job:
     def store(self, outputs: Arrays, places: NDArray[np.int64]) -> None:
         """Store the outputs, `[m, ...]` each by name, of the rows with the indices `places`, `[m]`, ascending.
 
-        If they are all rows of the job, the arrays are not copied.
+        If the outputs are of all rows of the job, the arrays are not copied.
         """
         if len(places) == self.size:
             self.outputs = outputs
@@ -210,7 +210,7 @@ class Batch:
 def encoded_pieces(encode: Encode, spans: Sequence[Span], fail: Callable[[Job, Fault], None]) -> list[Piece]:
     """Encode the texts of spans. Return the pieces, one for each span that could be encoded.
 
-    A job that is refused or cannot be encoded fails. The others go on.
+    A job that is refused or cannot be encoded fails, without effect on the other jobs.
 
     encode: called once with the texts of all spans whose jobs have no check, and once for each span whose job has one,
         with the keyword `check`

@@ -49,8 +49,8 @@ def _characters(texts: object) -> int:
 class JsonFormatter(logging.Formatter):
     """Formatter of log records as lines of JSON.
 
-    For an exception, the line has its type and place. Its message, which may quote a user's text, is left out unless
-    `with_texts` is set. Invisible characters are escaped, so that a text cannot control the terminal that shows it.
+    For an exception, the line has its type and place. The exception's message, which may quote a user's text, is left
+    out unless `with_texts` is set. Invisible characters are escaped, so that a text cannot control a terminal.
     """
 
     def __init__(self, with_texts: bool = False):
@@ -146,7 +146,7 @@ class _LogHandler(logging.Handler):
         self._log, self._descriptor = log, descriptor
 
     def createLock(self) -> None:
-        """Create no lock: a write that hangs would hold it, and the process's exit would wait for it."""
+        """Create no lock. A write that hangs would hold the lock, and the process would wait for it at its exit."""
         self.lock = None
 
     def emit(self, record: logging.LogRecord) -> None:

@@ -133,7 +133,7 @@ class DriftCheck:
         ranker, index: names of both, for the log.
 
     Attributes:
-        unfamiliar: the result of `SearchScores.unlike`, once the scores have turned out to differ; else None.
+        unfamiliar: the result of `SearchScores.unlike` once `judge` has found that the scores differ, else None.
     """
 
     def __init__(self, expected: Optional[SearchScores], ranker: str, index: str):
@@ -147,7 +147,7 @@ class DriftCheck:
         return self._expected is not None and rank_top == self._expected.top
 
     def note(self, query: str, logits: Floats) -> bool:
-        """Record a search's calibrated logits, `[n]`. Return True if it is time to call `judge`."""
+        """Record a query's calibrated logits, `[n]`, once. Return True if it is time to call `judge`."""
         with self._lock:
             if self._expected is not None and len(self._lists) < SEARCHES:
                 self._lists.setdefault(hash(query), ListScores.of(logits))
@@ -206,7 +206,7 @@ class QueuedSearch:
         return {"states": {"used": reason is None, **({} if reason is None else {"reason": reason})}}
 
     def drift_check(self, index: ServedIndex) -> DriftCheck:
-        """Return the drift check of the ranker with an index. It starts again when either is reloaded."""
+        """Return the drift check of the ranker with an index. Reloading the ranker or the index begins a new check."""
         served = None if self.ranker is None else self.ranker.ready()
         compared = (served and served.loaded_at, index.folder, index.loaded_at)  # no reference to a model
         if served is not None and compared != self._compared:
@@ -218,7 +218,7 @@ class QueuedSearch:
     def _note_scores(self, search: Search, index: ServedIndex, query: Query) -> None:
         """Record the scores of a search by all searchers over all documents. When enough are recorded, judge them.
 
-        Searches with a filter or an example, of an unfinished word, and for later pages are not recorded.
+        A search is not recorded if it has a filter, an example or an unfinished last word, or is for a later page.
         """
         drift_check, listing, settings = self.drift_check(index), query.listing, query.settings
         is_part = query.like or listing.offset or listing.after or listing.where or settings.prefix or settings.by
@@ -275,10 +275,10 @@ class QueuedSearch:
 
 
 class _QueuedModels:
-    """Models of a search on the server: texts go through the models' queues, among those of all requests.
+    """Models of a search on the server. The search's texts go through the models' queues, which all requests share.
 
     Args:
-        queued: has the slots of the models.
+        queued: the runner of searches, which has the slots of the models.
         index: the index with the snapshot that is searched.
         read: the part of the query that is used.
         loop: event loop of the queues.

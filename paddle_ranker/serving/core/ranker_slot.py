@@ -52,8 +52,8 @@ class ServedRanker(ServedModel):
 class RankerRunner(Scorer):
     """Scorer of a ranker's pairs, and of other kinds of rows that go through the same queue.
 
-    others: by class of columns, the function that computes a batch of such rows; its arguments and result are those
-        of `compute`
+    others: dict from a class of columns to the function that computes a batch of such rows; the function has the
+        arguments and the result of `compute`
     """
 
     others: Mapping[type[Columns], Callable[[Columns, NDArray[np.int64]], Arrays]] = {}

@@ -88,7 +88,8 @@ class Shown:
     ranks: the document's rank, from 1, by name of each stage whose list had it: "words", "vectors", "fused", "ranked"
     probability: the ranker's; None if the document was not ranked
     digest: digest of the document's text, see `digest_of`
-    read: (start, end) in code points of the part of the text that the ranker read, or whose vector matched; None: all
+    read: (start, end) in code points of the part of the text that the ranker read, or whose vector matched; None if
+        that is the whole text
     """
 
     id: str
@@ -171,7 +172,7 @@ def _as_json(line: LogLine) -> bytes:
 
 
 def parse_line(data: bytes) -> LogLine:
-    """Parse a line of a log. Raises `ValueError`, `KeyError` or `TypeError` for other data."""
+    """Parse a line of a log. Raises `ValueError`, `KeyError` or `TypeError` if `data` is no such line."""
     try:
         content: Unchecked = json.loads(data)
     except RecursionError as error:

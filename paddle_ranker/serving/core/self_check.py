@@ -23,7 +23,7 @@ _TF32 = 2e-3  # TF32 has as many bits as fp16
 
 
 def tolerance_of(precision: str) -> float:
-    """Return the allowed difference of outputs in a precision. In fp32, TF32 of matrix products raises it."""
+    """Return the allowed difference of outputs in a precision. In fp32, it is larger if matrix products use TF32."""
     return _TF32 if precision == "fp32" and uses_tf32() else _TOLERANCES[precision]
 
 
@@ -35,7 +35,7 @@ def check_rows(
     value: str,
     tolerance: float,
 ) -> None:
-    """Check the outputs of rows, computed alone and together.
+    """Compute rows one by one and in one batch, and compare the outputs.
 
     Raises `CheckpointError` if an output is not finite, or if a row's outputs alone differ from those in a batch.
 

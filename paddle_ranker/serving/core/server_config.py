@@ -98,9 +98,10 @@ class ServeConfig(Limits, HeadOptions, EngineOptions):
             raise UsageError(f"{API_KEY_VARIABLE} is set and empty: give a key, or unset it")
 
     def name_of(self, slot: str, folder: Path) -> str:
-        """Return a model's name for answers. It stays the same if the link `best` points to another folder.
+        """Return a model's name for answers: its `served_name`, or by default the name of its folder.
 
-        A name that folders of all trainings have, such as `best`, follows the name of the parent folder: `news/best`.
+        The name stays the same if the link `best` points to another folder. If folders of all trainings have the same
+        name, such as `best`, the name of the parent folder comes before it: `news/best`.
         """
         names = dict(name.rpartition("=")[::2] for name in self.served_name)
         main = names.get("") if slot == RANKER_SLOT or self.model is None else None
@@ -113,7 +114,7 @@ class ServeConfig(Limits, HeadOptions, EngineOptions):
 
         Another site can make its own host name point to this server (DNS rebinding). So a server without a key only
         answers names that no other site can own: those of loopback, those without a dot and, unless it listens on
-        loopback alone, addresses and this machine's name.
+        loopback alone, addresses and this machine's name. If `allowed_hosts` is set, the server answers only its names.
         """
         named = named.lower().rstrip(".")
         if self.allowed_hosts or self.api_key is not None:

@@ -83,7 +83,8 @@ def serve_options() -> type[ServeConfig]:
 def with_folder_in_slot(config: ServeConfig) -> ServeConfig:
     """Return the configuration with its `folder` moved to the option of the slot that accepts the folder's model.
 
-    Raises `UsageError` if that option is set already, and `CheckpointError` for a damaged folder.
+    If no slot accepts the model, `folder` moves to the ranker's option, and loading the ranker fails later. Raises
+    `UsageError` if the option is set already, and `CheckpointError` for a damaged folder.
     """
     if config.folder is None:
         return config
@@ -126,7 +127,7 @@ def with_tower_of_index(config: ServeConfig) -> ServeConfig:
 
 
 def fit_models(config: ServeConfig, models: Sequence[Served]) -> None:
-    """Check that the new tower fits the new index, and open the index's stored states for the new ranker.
+    """Check that the new tower fits the new index, and prepare the new ranker to score the index's stored states.
 
     models: the new models of all slots, before they get requests
 

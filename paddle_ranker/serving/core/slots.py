@@ -108,7 +108,7 @@ class Slot(ABC, Generic[M]):
         return 0 if self.model is None else self.model.queued_rows
 
     def switch(self, model: Optional[Served]) -> Optional[Served]:
-        """Send all further requests to `model`, or refuse them if it is None. Return the previous model.
+        """Send all further requests to `model`. If `model` is None, refuse them. Return the previous model.
 
         The previous model may still have requests in its queue: close it outside the event loop.
 
@@ -158,7 +158,7 @@ class _AwaitedJob(Job):
 class _Waker:
     """Callback for `Job.done` that wakes the coroutine that waits for the job.
 
-    Wakers of one loop are equal, so that a batch wakes the loop only once.
+    Wakers of one event loop compare equal, so the jobs of a batch that finish together wake the loop only once.
     """
 
     loop: asyncio.AbstractEventLoop

@@ -23,17 +23,20 @@ _LOG = logging.getLogger(__name__)
 
 
 class StoredScoring:
-    """Scoring by an index's stored states, with the parts of the ranker that made them. Does nothing without states."""
+    """Scoring by an index's stored states, with the parts of the ranker that computed the states.
+
+    Without stored states, it scores nothing.
+    """
 
     def __init__(self) -> None:
         self._split: Optional[SplitRanker] = None
         self._problem = "the index had none when the models were loaded; reload the models"
 
     def open(self, now: Snapshot, ranker: ServedRanker, config: ServeConfig) -> None:
-        """If the ranker made the index's states, split it into its parts and warm them up, else log why not.
+        """If `ranker` computed the index's states, split it into its parts and warm up the parts. Else log the reason.
 
-        The parts also compute the states of new documents, if they give the same states as the index's own copy of the
-        ranker.
+        The parts also compute the states of new documents, unless their states could differ from those of the index's
+        own copy of the ranker.
 
         now: a snapshot of the index
         ranker: the server's loaded ranker, whose queue the parts share
@@ -60,7 +63,7 @@ class StoredScoring:
         self._split = split
 
     def problem(self, info: IndexInfo) -> Optional[str]:
-        """Return why the stored states of an index are not used, or None if they are, or if the index has none."""
+        """Return why an index's stored states are not used. Return None if they are used or the index has no states."""
         states = info.states
         if states is None:
             return None
@@ -71,7 +74,7 @@ class StoredScoring:
     def candidates(self, now: Snapshot, query: str, whole: Mapping[int, str]) -> Optional[StoredCandidates]:
         """Read the stored states of the candidates of a search for `query`, or None if states are not used.
 
-        whole: ids of the candidates whose whole document is ranked, by the index of their text
+        whole: for each candidate that is ranked by its whole document, the document's id by the candidate's index
         """
         if self._split is None or now.info.states is None or self.problem(now.info) is not None:
             return None

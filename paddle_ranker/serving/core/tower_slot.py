@@ -71,7 +71,7 @@ class ServedTower(ServedModel):
         return tuple(dict.fromkeys(tower.model.info.reads for tower in (self, self.queries) if tower is not None))
 
     def of(self, kind: str = TEXT, is_query: bool = False, field: str = "input") -> ServedTower:
-        """Return the tower that reads inputs of `kind`: preferably `queries` for a query, and this tower otherwise.
+        """Return the tower that reads inputs of `kind`. If both towers do: `queries` for a query, else this tower.
 
         Raises `Fault` if neither tower reads such inputs.
 

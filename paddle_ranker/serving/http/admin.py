@@ -147,7 +147,7 @@ def noting_gauges(slots: Slots, metrics: Metrics, connections: int) -> Callable[
 
 
 def address_of(request: Request) -> str:
-    """Return this server's URL, `http://127.0.0.1:8600`, by the request's `Host` or, if it is not valid, the socket."""
+    """Return this server's URL, `http://127.0.0.1:8600`, from the request's valid `Host`, or else from the socket."""
     named = request.headers.get("host", "")
     host, port = request.scope.get("server") or ("127.0.0.1", None)
     if not _HOST.fullmatch(named):
@@ -158,8 +158,8 @@ def address_of(request: Request) -> str:
 def describe(slots: Slots, config: ServeConfig, protocols: Sequence[str]) -> dict[str, Any]:
     """Return the JSON of `/info`.
 
-    The ranker's values are at the top level, as in Text Embeddings Inference. Those of another model are under the name
-    of its slot and, if it is the only model, also at the top level.
+    The ranker's values are at the top level, as in Text Embeddings Inference. Another model's values are under the name
+    of its slot. If it is the only model, its values are also at the top level.
     """
     shown: dict[str, Any] = {"version": __version__}
     limits = config.values()

@@ -49,7 +49,7 @@ class GivenDocument(BaseModel):
 
 
 class DocumentsRequest(Body):
-    """Request to add documents, or to replace those of the same id."""
+    """Request to add documents, or to replace stored documents with the same ids."""
 
     documents: Annotated[list[GivenDocument], FailFast()]
     mode: Literal["add", "replace"] = Field(
@@ -58,7 +58,7 @@ class DocumentsRequest(Body):
 
 
 class ChangedDocument(BaseModel):
-    """New values of a stored document: a field that is not named stays, null removes it."""
+    """New values of a stored document: null removes a field, and fields that are not named stay."""
 
     model_config = ConfigDict(strict=True, extra="allow")
 

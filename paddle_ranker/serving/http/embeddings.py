@@ -73,7 +73,7 @@ class MessagePart(_Strict):
 
 
 class Message(_Strict):
-    """A message (vLLM) with one text or one picture. Empty texts do not count."""
+    """A message (vLLM) with one text or one picture. Parts with an empty text are ignored."""
 
     role: str = "user"
     content: Union[str, list[MessagePart]]
@@ -164,13 +164,13 @@ def _content(content: Union[str, list[MessagePart]], field: str) -> Union[str, P
 
 
 class CohereInput(_Strict):
-    """An input of Cohere's: one text or one picture."""
+    """An input in Cohere's format: one text or one picture."""
 
     content: list[MessagePart]
 
 
 class CohereRequest(ClientRequest):
-    """Make vectors of texts and pictures (Cohere)."""
+    """Request for vectors of texts and pictures (Cohere)."""
 
     texts: Optional[Texts] = None
     images: Optional[list[str]] = Field(None, description="data: URLs in base64; addresses are not fetched")

@@ -56,7 +56,7 @@ class Endpoint(ABC):
         """
 
     def refusal(self, fault: Fault, request_id: str) -> dict[str, object]:
-        """Convert a fault to JSON for the answers at these paths."""
+        """Convert a fault to JSON for the answers of this endpoint."""
         return refusal(fault, request_id)
 
 

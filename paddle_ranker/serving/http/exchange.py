@@ -44,7 +44,7 @@ def refuse_repeated(name: str, times: int) -> None:
 
 
 async def read_request(request: Request, limit: int, parse: Callable[[bytes], R]) -> R:
-    """Read a request's body, see `read_body`, and return `parse(body)`. Large bodies are parsed in a thread.
+    """Read a request's body with `read_body`, and return `parse(body)`. Large bodies are parsed in a thread.
 
     Raises the errors of `read_body` and of `parse`, and `Fault` at the request's deadline.
     """
@@ -56,8 +56,8 @@ async def read_request(request: Request, limit: int, parse: Callable[[bytes], R]
 async def read_body(request: Request, limit: int) -> bytes:
     """Read a request's body, at most `limit` bytes, and decompress it.
 
-    Raises `Fault` as soon as the body is above the limit, or if the worker's byte budget has no room for the body with
-    its texts; also for damaged gzip and for unknown encodings. Raises `ClientDisconnect` if the client left.
+    Raises `Fault` for a body above the limit, damaged gzip or an unknown encoding, and if the worker's byte budget has
+    no room for the body and its texts. Raises `ClientDisconnect` if the client left.
     """
     share: Optional[Share] = request.scope.get("state", {}).get(SHARE)
     encoding = request.headers.get("content-encoding", "identity").strip().lower()

@@ -111,10 +111,10 @@ class _Pair:
 
     search_id: id of the latest search that showed the document for the query; "" until a search is read
     position: the document's rank in that search
-    digest: digest of the document's text at that time
+    digest: digest of the document's text when that search showed it; None if the log has none
     has_changed: whether searches showed different texts under the document's id
     judged_in: id of the search in which the pair was judged
-    ranks: the document's rank in the latest search by stage
+    ranks: the document's rank in each stage of the latest search, by name of the stage
     shown_at: time of the latest search
     label: the latest judgment; None without one
     judged_at: time of the judgment
@@ -131,7 +131,7 @@ class _Pair:
     judged_at: str = ""
 
     def is_of(self, document: Optional[Document]) -> bool:
-        """Return whether `document` exists and has the text with this digest. If `digest` is None, any text."""
+        """Return whether the text of `document` has the pair's digest. If `digest` is None, any document is taken."""
         return document is not None and self.digest in (None, digest_of(document.text))
 
     @property

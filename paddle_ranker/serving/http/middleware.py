@@ -104,7 +104,7 @@ class _Exchange:
 
 
 class Middleware:
-    """ASGI application around the server's own: request ids, API key, faults as JSON, log and metrics.
+    """ASGI application that wraps the server's application: request ids, API key, faults as JSON, log and metrics.
 
     A handler can set entries of `scope["state"]` for the log: `protocol`, `pairs` and `texts` of the request; `stages`,
     milliseconds by stage, which the metrics count, too; `is_empty`, whether a search has no results; `outcome`, the
@@ -189,7 +189,7 @@ class Middleware:
         self._note(scope, exchange.status, time.perf_counter() - exchange.began, fault)
 
     def _look(self) -> None:
-        """Watch the callers that have waited for a while. Watching each from the start would slow small requests."""
+        """Watch callers that have waited for a while. Watching all callers from the start would slow small requests."""
         for exchange in self._exchanges:
             if time.perf_counter() - exchange.began > _LOOK_SECONDS:
                 exchange.watch()

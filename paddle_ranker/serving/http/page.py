@@ -45,7 +45,7 @@ PAGE_PATHS: Mapping[str, str] = dict.fromkeys([*_FILES, *_DOCS], "page")
 def is_page(scope: Scope) -> bool:
     """Return whether a request is for a file of the page. Such files hold no data, so they need no key.
 
-    The page asks its user for the key and sends the key with its requests. `POST /`, for vectors, needs the key.
+    The page asks its user for the key and sends it with its requests. `POST /`, which returns vectors, needs the key.
     """
     return scope["path"] in PAGE_PATHS and scope["method"] in ("GET", "HEAD")
 

@@ -25,7 +25,7 @@ Side = Literal["left", "Left", "right", "Right"]
 
 
 class ClientRequest(Body):
-    """A request in the format of another service. Its clients send some fields that ask for nothing here."""
+    """A request in the format of another service. Some fields that its clients send have no effect on this server."""
 
     without_effect: ClassVar[Mapping[str, Collection[object]]] = {
         **dict.fromkeys(("model", "user", "request_id", "priority", "cache_salt", "padding"), ()),
@@ -52,7 +52,7 @@ class ClientRequest(Body):
 
 
 class DocumentObject(BaseModel):
-    """A title as an object. Its other fields come back in the answer."""
+    """A title as a JSON object. With `return_documents`, the answer has all its fields."""
 
     model_config = ConfigDict(strict=True, extra="allow")
 
@@ -246,15 +246,15 @@ class RerankProtocol:
 
     what: names of the services
     request: the request's class, whose `titles_field` names the titles
-    says: fields that a request has beside the query, the titles and the model, with their values
+    says: values of further fields of a request, by name
     answer: the answer's type, for pydantic
     results: name of the list of results in the answer; None: the answer is this list
     score: name of the score in a result
     paths: ends of the URL paths that show this service
     hosts: ends of the host names that show this service, whatever the path
     has_model: whether a request may name a model
-    has_logits: whether the scores are logits, since the request asks for them; if not, the client tells by their range
-    batch: titles per request, by default; Cohere bills a hundred as one
+    has_logits: whether requests ask for logits; if not, the client infers from their range whether scores are logits
+    batch: default number of titles per request; Cohere bills up to 100 titles as one search
     tokens_header: header field of the answer with the number of tokens that were computed
     """
 

@@ -70,7 +70,7 @@ _NAMES = {"keyword": "string", "object": "other", STORED: "mixed", **{n: n for n
 
 
 def _count(name: str, default: Optional[int], description: str) -> Any:
-    """Return a field of a request. `check_parameters` checks its least value, which the OpenAPI description shows."""
+    """Return a request's field for a count. The field shows its minimum in OpenAPI; `check_parameters` checks it."""
     return Field(default, description=description, json_schema_extra={"minimum": LEAST_COUNTS[name]})
 
 
@@ -380,7 +380,7 @@ class SearchRoutes:
 
 
 def _facets(search: Search, names: list[str]) -> dict[str, list[dict[str, Any]]]:
-    """Count the values of each of these fields among the found documents. Return the most frequent with their counts.
+    """Return the most frequent values of each field in `names` among the found documents, with their counts.
 
     For numbers and dates, a value is a range.
     """
@@ -419,7 +419,7 @@ def _shown(hit: dict[str, Any], search: Search, row: int) -> Shown:
 
 
 def hits_of(request: SearchRequest, search: Search) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Return the hits of an answer, and the documents that ranking dropped if the request has `explain`; JSON-ready."""
+    """Return the hits of an answer, and the documents that ranking dropped ([] without `explain`), both JSON-ready."""
     dropped = search.dropped() if request.explain else {}
     shown = {row: rank for rank, row in enumerate(search.shown, start=search.offset + 1)}
     hits = _hits(request, search, {**shown, **dropped})
@@ -480,7 +480,7 @@ def _hits(request: SearchRequest, search: Search, ranks: dict[int, int]) -> list
 
 
 def _snippet(text: str, highlights: Sequence[Highlight], shared: SharedWords, size: int) -> dict[str, Any]:
-    """Return the best passage of a text, JSON-ready, with its highlights. Positions count from its start.
+    """Return the best passage of a text with its highlights, JSON-ready. Highlights count from the passage's start.
 
     shared: finds the passage with most words of the query
     size: maximum code points of the passage
@@ -598,13 +598,13 @@ class Passage(TypedDict):
 
 
 class HighlightedPart(Passage):
-    """Part of a text that the query has, too. `level` is its length in words, at most 3."""
+    """Words of a text that are also in the query. `level` is their number, at most 3."""
 
     level: int
 
 
 class Stage(TypedDict):
-    """Rank and score of a document in one of the lists from which the hits are made."""
+    """Rank and score of a document in the list of one stage, such as `words` or `ranked`."""
 
     rank: int
     score: NotRequired[float]
@@ -658,7 +658,7 @@ class Hit(TypedDict):
 
 
 class Dropped(Hit):
-    """A document that ranking took from the hits. `rank` and `stages.ranked.rank` are its new rank."""
+    """A document that ranking removed from the hits. `rank` and `stages.ranked.rank` are its rank after ranking."""
 
     reason: Annotated[str, Field(description="moved: behind the hits; cut: below min_probability")]
 

@@ -61,7 +61,8 @@ class Suggestions(TypedDict):
 class Clicks:
     """The latest clicks of a log: the queries of the searches that led to a click, and the documents that were clicked.
 
-    Searches while the user types do not count for queries.
+    `queries` does not count searches that the page sends while the user is typing. `documents` counts clicks after
+    all searches.
 
     folder: the log's folder
     """
@@ -73,7 +74,7 @@ class Clicks:
         self._opened: dict[tuple[str, str], None] = {}  # search and document of each click, the oldest first
 
     def read(self) -> bool:
-        """Read the lines added to the log. Return whether they change the clicks."""
+        """Read the lines added to the log since the last call. Return whether these lines change the clicks."""
         has_changed = False
         for line in self._reader:
             id = line.search_id
@@ -92,11 +93,11 @@ class Clicks:
         return has_changed
 
     def documents(self) -> dict[str, int]:
-        """Return the number of clicks of each of the most clicked documents, by its id."""
+        """Return the most clicked documents: the number of clicks by document id."""
         return dict(Counter(document for _, document in self._opened).most_common(_MOST_PREFERRED))
 
     def queries(self, analyser: Analyser, least: int) -> Completions:
-        """Return the queries of at least `least` searches with a click, for completion, most searched queries first."""
+        """Return the queries for which at least `least` searches led to a click, most searched queries first."""
         spellings: dict[str, Counter[str]] = {}
         for query, count in Counter(self._clicked.values()).items():
             shown = " ".join(query.split())

@@ -56,9 +56,9 @@ class ServedTensors(ABC):
     Attributes:
         limits: limits of requests.
         texts: the sets of string tensors, each a tuple of names, that the model takes in place of tokens.
-        logged: names of a set's texts in the log.
-        outputs: (name, alias) of the output, by each name that clients may fetch; the first is the default.
-        inputs: name of a token input, by the alias that an export gave it.
+        logged: names under which the log has the texts of a set, one name for each tensor.
+        outputs: dict from each name that clients may fetch to (name, alias) of the output; the first is the default.
+        inputs: dict from the alias that an export gave a token input to the input's name.
     """
 
     texts: tuple[tuple[str, ...], ...]
@@ -242,7 +242,7 @@ def _response(request: Message, fetched: list[tuple[str, str]], outputs: Arrays)
 
 
 def _fetched(request: Message, model: ServedTensors) -> list[tuple[str, str]]:
-    """Return (name, alias) of each output that a Request fetches, in its order, by default the model's first output."""
+    """Return (name, alias) of each output that a Request fetches, in its order. Default: the model's first output."""
     outputs = model.outputs
     fetched: list[tuple[str, str]] = []
     for place, name in enumerate(request.fetch_var_names):

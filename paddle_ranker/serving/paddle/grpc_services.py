@@ -191,9 +191,9 @@ class _Calls(grpc.GenericRpcHandler):
             raise Fault(TOO_LARGE, problem, field="message")
 
     def _seconds(self, context: Any) -> float:
-        """Return the caller's timeout in seconds, or the default if grpcio does not know it.
+        """Return the caller's timeout in seconds, or the server's default if the call has none.
 
-        grpcio 1.33 does not, but cancels the call in time.
+        grpcio 1.33 does not tell the timeout, but cancels the call when it is over.
         """
         remaining = context.time_remaining() if hasattr(context, "time_remaining") else None
         if remaining is None or remaining > 1e6:  # without a deadline, years remain

@@ -68,10 +68,11 @@ def bounds_of(fields: int, pairs: int) -> Bounds:
 
 
 def parse(expected: Message, data: bytes, bounds: Optional[Bounds] = None, share: Optional[Share] = None) -> Message:
-    """Parse `data` as a message of the class `expected`. Raises `Fault(INVALID)` for other bytes.
+    """Parse `data` as a message of the class `expected`. Raises `Fault(INVALID)` if it is no such message.
 
     bounds: checked before data of over 64 KiB is parsed. Raises `Fault(TOO_LARGE)` if the message exceeds them
-    share: the request's share of the byte budget; the memory of parsed numbers is added to it, see `Share.reserve`
+    share: the request's share of the byte budget, in which the memory of parsed numbers is reserved if `bounds` are
+        checked
     """
     if bounds is not None and len(data) > _FEW_BYTES:
         counts = _Counts(bounds)

@@ -76,7 +76,8 @@ async def infer(
     answer has the key `output_embedding`, or the export's alias of it, with the vectors. If the request's keys are the
     numbers "0", "1", ..., they give the order of the pairs or texts.
 
-    The service `names.service` is the ranker or, on a server without a ranker, the tower. `tower` is always the tower.
+    A request to the service `names.service` goes to the ranker, or to the tower if the server has no ranker. A request
+    to the service `tower` goes to the tower.
 
     share, record: as in `general_model.infer`
 

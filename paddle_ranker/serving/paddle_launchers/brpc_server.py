@@ -75,8 +75,8 @@ class Launch:
     model: folder of the model
     threads: number of batches that may be computed at once
     gpu: index of the requested GPU; None: the CPU
-    batch_size: pairs that are computed at once; this server's default replaces the launcher's, 32
-    request_bytes: limit of a request's body; this server's default replaces the launcher's, 512 MiB
+    batch_size: maximum number of pairs in a batch; if the launcher passes its default, 32, this server's default
+    request_bytes: limit of a request's body; if the launcher passes its default, 512 MiB, this server's default
     prometheus_port: a further port for metrics; None: no such port
     reload_file: the model is reloaded whenever this file's time changes, which is checked every `reload_seconds`
     notes: messages to the user about options that this server does not have
@@ -180,7 +180,7 @@ def _number(flags: dict[str, list[str]], name: str, default: int, least: int, mo
 
 
 def _own_default(launchers: int, value: int, default: int) -> int:
-    """Return `value`. If it equals `launchers`, return `default`.
+    """Return `default` if `value` equals `launchers`, else `value`.
 
     The launcher passes its own default, `launchers`, even if the user gives no value. `default` is this server's.
     """
@@ -287,7 +287,7 @@ def _end_with_the_launcher(started_by: tuple[int, ...]) -> None:
 
 
 def _ancestors() -> tuple[int, ...]:
-    """Return the process id of the parent. If the parent is a shell that runs with `-c`, also the id of its parent.
+    """Return the process id of the parent. If the parent is a shell that runs with `-c`, also return its parent's id.
 
     When a process ends, the kernel gives its children another parent, so the ids change when either process ends.
     """

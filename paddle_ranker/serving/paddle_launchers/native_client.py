@@ -1,10 +1,10 @@
 """Paddle Serving's own native client, on systems that lack the libraries it was linked with.
 
 `paddle_serving_client.Client` is a compiled module of 2022. It needs OpenSSL 1.0, which `scripts/setup.sh complete`
-unpacks into the environment's folder `openssl10`; a symbol that glibc hid in 2.34; and a library with the name of
-Python's shared library, even if Python has none. This OpenSSL has had no security fixes since 2019: load it only in a
-separate process, for servers on this machine and for tests. The clients in `paddle_ranker.serving.clients` need no such
-library.
+unpacks into the environment's folder `openssl10`; a symbol that glibc hides since 2.34; and a library with the name of
+Python's shared library, even if this Python was built without a shared library. OpenSSL 1.0 has had no security fixes
+since 2019: load it only in a separate process, for servers on this machine and for tests. The clients in
+`paddle_ranker.serving.clients` need none of these libraries.
 """
 
 from __future__ import annotations
@@ -90,9 +90,9 @@ def _load_all(libraries: list[Path]) -> None:
 
 
 def _stub_libraries() -> list[Path]:
-    """Return libraries without contents under the names that the extension needs. Compiled at the first call.
+    """Return the paths of stub libraries with the names that the extension needs. Compile them at the first call.
 
-    They define the symbol that the extension needs if glibc hides it.
+    If glibc hides the symbol that the extension needs, the stubs define it. Otherwise they are empty.
     """
     names = [*_NAMES]
     python = f"libpython{sys.version_info[0]}.{sys.version_info[1]}.so.1.0"

@@ -46,7 +46,7 @@ class PipelineConfig:
     service: name of the op and of the service
     model: folder of the model
     device: cpu, gpu:0, ...
-    notes: messages to the user about values that cannot be followed
+    notes: messages to the user about values of the file that are not used as written
     """
 
     values: Mapping[str, Any]

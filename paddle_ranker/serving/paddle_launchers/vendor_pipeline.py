@@ -74,7 +74,7 @@ class ModelOp(Op):
         super().__init__(name=config.service, **arguments)
 
     def set_dynamic_shape_info(self) -> None:
-        """For TensorRT, set the shapes for which it compiles the graph. The vendor's code calls this for any device."""
+        """Set the input shapes for which TensorRT compiles the graph. Does nothing if the device is not TensorRT."""
         if self._config.op["local_service_conf"]["device_type"] == TENSORRT:
             names = "min_input_shape", "max_input_shape", "opt_input_shape"
             self.dynamic_shape_info = dict(zip(names, tensorrt_shapes(open_exported(self._config.model, MODEL))))
@@ -107,7 +107,10 @@ class ModelOp(Op):
     def postprocess(
         self, input_dicts: dict[str, Any], fetch_dict: dict[str, Any], data_id: int, log_id: int
     ) -> tuple[dict[str, str], None, str]:
-        """Return (values for the client, `{"predict": "[[0.85], [0.79]]"}`; None, "": no error)."""
+        """Return (values for the client, None, ""). The last two mean that there was no error.
+
+        The values are a printed list for each output: `{"predict": "[[0.85], [0.79]]"}`.
+        """
         return {name: str(values.tolist()) for name, values in fetch_dict.items()}, None, ""
 
 
@@ -137,7 +140,9 @@ class VendorModelService(WebService):
         return ModelOp(self._config, input_ops=[read_op])
 
     def prepare(self) -> None:
-        """Check the model and build the pipeline: `prepare_pipeline_config` with `TextRequestOp` as the first op.
+        """Check the model and build the pipeline, with `TextRequestOp` as the first op.
+
+        The method replaces the vendor's `prepare_pipeline_config`.
 
         Raises `CheckpointError` for a model that the vendor's local predictor does not run.
         """
@@ -151,7 +156,7 @@ class VendorModelService(WebService):
 def check_model(config: PipelineConfig) -> ExportedFolder:
     """Open the exported model that a configuration names.
 
-    Raises `CheckpointError` if the vendor's local predictor would later fail on it, or be killed.
+    Raises `CheckpointError` if the vendor's local predictor would fail or crash with this model.
     """
     folder = open_exported(config.model, MODEL)
     if folder.program.suffix != ".pdmodel" or not folder.is_for_serving:
@@ -203,7 +208,7 @@ def _enable_loggers() -> None:
 
 
 def _announce(config: PipelineConfig, is_tower: bool) -> None:
-    """Try every port until it answers, then print the model and the addresses."""
+    """Wait until every port answers, then print the model and the addresses."""
     from paddle_ranker.serving.clients import PipelineClient
     from paddle_ranker.serving.clients.client_errors import ServerError
 

@@ -27,7 +27,7 @@ class HttpConnection(HttpToolsProtocol):
     httptools itself has no limits. So it gets a few bytes at a time, and none while pipelined requests wait.
 
     Args:
-        connections: has the byte budget.
+        connections: the open connections of the worker, with the byte budget.
         uvicorn: keyword arguments of `HttpToolsProtocol`.
     """
 
@@ -148,8 +148,8 @@ class HttpConnection(HttpToolsProtocol):
     def _read_without_upgrade(self, rest: bytes) -> None:
         """Read a request that offers to switch protocols as a plain request (RFC 9110, 7.8). Java's client offers h2c.
 
-        httptools takes the body after such a head for data of the other protocol. So a new parser gets the head without
-        the offer.
+        httptools takes the body after such a head for data of the offered protocol. So a new parser gets the head
+        without the offer.
 
         rest: the bytes after the head
         """
@@ -236,6 +236,6 @@ class HttpServer(ProtocolHandler):
         return self
 
     async def stop(self, seconds: float) -> None:
-        """Close idle connections. Finish requests in flight."""
+        """Close idle connections. Finish requests in flight, for at most `drain_seconds`; `seconds` is not used."""
         self._server.should_exit = True
         await self._serving

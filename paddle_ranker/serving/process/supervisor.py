@@ -201,7 +201,7 @@ class _Supervisor:
             os._exit(status)
 
     def _receive(self) -> None:
-        """Read from the pipe which workers are ready. Announce the server when all workers are."""
+        """Read from the pipe which workers are ready. Once all workers are ready, announce the server."""
         with suppress(BlockingIOError):
             for word in os.read(self._ready_pipe, 4096).split():
                 self._ready.add(int(word))

@@ -64,7 +64,7 @@ def make_app(
 ) -> ASGIApp:
     """Return the ASGI application: the middleware around the routes of all endpoints, of admin and of Paddle Serving.
 
-    slots: slots of the server; endpoints that need other slots refuse requests with `NOT_FOUND`
+    slots: slots of the server; an endpoint refuses requests with `NOT_FOUND` if it needs a slot that is not in `slots`
     log: log of requests; None: requests are not logged
     controls: callbacks into the process for the admin routes
     budget: budget of the bytes of all requests; default: no limit
@@ -132,7 +132,7 @@ class Worker:
     Args:
         early: whether to accept connections before the models are loaded; requests are answered with 503 until then.
         on_ready: called once, as soon as the models are loaded and connections are accepted.
-        pass_on_reload: called to make the supervisor reload all workers; None: this is the only worker.
+        pass_on_reload: called to make the supervisor reload all workers; None if this is the only worker.
         parent: a pipe from the supervisor; when it ends, the worker ends too.
     """
 
@@ -215,7 +215,7 @@ class Worker:
             os._exit(0)  # Python would wait at exit for the loading thread, which nothing can stop
 
     async def _keep_gauges(self) -> None:
-        """Publish this worker's gauges at regular intervals, for whichever worker answers `/metrics`."""
+        """Publish this worker's gauges at regular intervals, so that any worker can show them at `/metrics`."""
         while True:
             await asyncio.to_thread(noting_gauges(self._slots, self._metrics, len(self._connections)))
             await asyncio.sleep(_GAUGE_SECONDS)

@@ -85,8 +85,8 @@ class BlendOptions(BatchOptions, LabelOptions, DeviceOptions):
 class Members:
     """Members of a blend.
 
-    models: models with folders, in order
-    linear: linear models of the first model's lexical features, by name
+    models: members that have a model folder, in order
+    linear: members that are linear models of the first model's lexical features, by name
     """
 
     models: list[RankerModel]
@@ -96,7 +96,7 @@ class Members:
 def blend(options: BlendOptions) -> list[str]:
     """Learn the weights and write the folder; return lines with the measures, the weights, and each member's worth.
 
-    Raises `CheckpointError` for a model that cannot be read, `DataError` for files that weights cannot be learned from,
+    Raises `CheckpointError` if a model cannot be read, `DataError` if the weights cannot be learned from the files,
     and `RankerError` if the target exists already.
     """
     import numpy as np
@@ -163,9 +163,10 @@ def _member(source: str) -> RankerModel:
 
 
 def _with_linear(options: BlendOptions, models: list[RankerModel], held_out: Sequence[LabeledPair]) -> Members:
-    """Return the members with the linear models, which need lexical features of the first ranker.
+    """Return `models` and the linear models that the options ask for, as members of the blend.
 
-    Raises `DataError` if the linear models cannot be learned from the files.
+    Linear models use lexical features of the first ranker, which is given them if necessary. Raises `DataError` if the
+    linear models cannot be learned from the files.
     """
     from paddle_ranker.data.overlap import warn_of_overlap
     from paddle_ranker.training.average import bm25, learn_linear, training_pairs, with_features
@@ -222,7 +223,11 @@ def _calibration(
 def _write(
     options: BlendOptions, members: Members, average: Average, names: Sequence[str], calibration: Optional[Calibration]
 ) -> None:
-    """Write the folder: a single network if linear models are the only other members, else all models."""
+    """Write the blend's folder.
+
+    Linear models are added to the first ranker's network. If no other model is left, the folder is that of a single
+    ranker; otherwise it holds all models.
+    """
     from paddle_ranker.metrics.logistic import LinearModel
     from paddle_ranker.model.blend import save_blend
     from paddle_ranker.model.ranker_folder import save_ranker
@@ -275,9 +280,9 @@ def _values(measured: Measured) -> dict[str, float]:
 
 
 def _table(names: Sequence[str], average: Average) -> list[str]:
-    """Return lines of a table: each member, equal weights, the blend, and the blend without each member.
+    """Return the lines of a table: each member, equal weights, the blend, and the blend without each member.
 
-    A line has measures, and by how much the blend leads.
+    Each line has the measures, and by how much the blend's measures are higher.
     """
     rows = [*zip(names, average.alone, average.ahead), ("equal weights", average.equal, average.better)]
     rows.append(("blend", average.blend, {}))
@@ -292,7 +297,7 @@ def _table(names: Sequence[str], average: Average) -> list[str]:
 
 
 def _advice(options: BlendOptions, names: Sequence[str], average: Average) -> str:
-    """Return a line of advice: use the blend, or leave out a member whose worth is not established."""
+    """Return a line that advises to use the blend, or to leave out a member whose worth is not established."""
     idle = average.idle()
     if not idle:
         return "advice: the blend: each member makes it better on these queries"

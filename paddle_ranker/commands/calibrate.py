@@ -114,7 +114,8 @@ def calibrate(options: CalibrateOptions) -> None:
 def fit_to_file(options: CalibrateOptions, parts: TrainedRanker) -> Calibration:
     """Score the dev file without calibration, fit a calibration, and print the measures before and after.
 
-    Raises `DataError` for a file with labels of one class or too few queries or pairs, and as `fit_and_judge` does.
+    Raises `DataError` if the file has labels of only one class, or too few queries or pairs, or if `fit_and_judge`
+    raises it.
     """
     import numpy as np
 
@@ -176,7 +177,7 @@ def fit_to_file(options: CalibrateOptions, parts: TrainedRanker) -> Calibration:
 
 
 def best_of_each(queries: Sequence[str], logits: Floats, count: int) -> Booleans:
-    """Return which pairs are among the `count` best of their query, `[n] bool`."""
+    """Return, for each pair, whether its logit is among the `count` highest of its query, `[n] bool`."""
     import numpy as np
 
     from paddle_ranker.metrics.ranking import number_queries
@@ -192,15 +193,16 @@ def best_of_each(queries: Sequence[str], logits: Floats, count: int) -> Booleans
 class SearchedPairs:
     """Pairs that a search with a ranker would rank: the queries of labelled pairs with the documents found for each.
 
-    A document has the label of the pair whose title equals the document's text, or its title and text; else 0.
+    If the title of a labelled pair equals a document's text, or its title and text, the document has the pair's label.
+    Otherwise its label is 0.
 
     Args:
-        reader: encoder that limits how much of a document is read; None: documents are read whole.
+        reader: encoder that limits how much of a document is read; None: whole documents are read.
 
     Attributes:
         top: maximum number of documents of each query.
         has_label: for each pair, whether the file has a label for it.
-        report: text on the number of pairs.
+        report: text that states the number of pairs.
     """
 
     def __init__(self, options: CalibrateOptions, reader: Optional[PairEncoder]):
@@ -276,9 +278,10 @@ def _advise(options: CalibrateOptions, queries: int) -> None:
 
 
 def store(options: CalibrateOptions, parts: TrainedRanker, calibration: Optional[Calibration]) -> Path:
-    """Save the calibration in the ranker's folder, or a calibrated copy in `options.output`; return that folder.
+    """Save the calibration in the ranker's folder; with `options.output`, save a calibrated copy of the ranker there.
 
-    Raises `CheckpointError` if the folder to change has no `ranker.json`, `RankerError` if the new folder exists.
+    Returns the folder that has the calibration. With `calibration` None, the calibration is removed. Raises
+    `CheckpointError` if the ranker's folder has no `ranker.json`, and `RankerError` if `options.output` exists.
     """
     from paddle_ranker.model.info import INFO_FILE, RankerInfo
     from paddle_ranker.model.ranker_folder import save_ranker

@@ -25,7 +25,7 @@ class CascadeOptions(MeasuringOptions):
 
 
 def cascade(options: CascadeOptions) -> None:
-    """Score with both rankers; print how much ranking quality the cascade loses, and how much faster it is."""
+    """Measure a cascade; print how much quality it loses against the large ranker, and how much faster it is."""
     from paddle_ranker.scoring.cascade import parse_cascade
 
     small, depth = parse_cascade(options.cascade)

@@ -132,9 +132,9 @@ def list_commands() -> str:
 
 
 def main_for_kinds(command: str, main: Callable[..., int]) -> Callable[..., int]:
-    """Return the `main(argv=None)` of a command that kinds of models have versions of.
+    """Return the `main(argv=None)` of a command of which some kinds of models have their own version.
 
-    main: runs the command for models of all other kinds
+    main: runs the command for kinds without their own version
     """
 
     def main_of_kind(argv: Optional[Sequence[str]] = None) -> int:
@@ -145,10 +145,10 @@ def main_for_kinds(command: str, main: Callable[..., int]) -> Callable[..., int]
 
 
 def _run_for_kind(command: str, argv: Optional[Sequence[str]]) -> Optional[int]:
-    """Run the version of a command for the kind of the model whose folder `argv` names; return its exit status.
+    """Find the kind of the model that `argv` names, run the kind's version of a command, and return the exit status.
 
-    If the kind has no version, return None without running anything. The kind is read without importing Paddle or
-    loading the model; a model with a name of the Hugging Face hub is fetched first.
+    If the kind has no version, return None without running anything. The kind is read from the model's folder without
+    importing Paddle or loading the model. If `argv` names a model of the Hugging Face hub, it is fetched first.
     """
     from paddle_ranker.model.model_folder import identify
     from paddle_ranker.model.pretrained import find_model

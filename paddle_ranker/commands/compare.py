@@ -28,7 +28,7 @@ _ONE = "one system only: name another to compare it with, or leave --baselines o
 
 
 def _is_system(argument: str) -> bool:
-    """Return whether an argument after an option's files is a system to compare, instead of a further file."""
+    """Return whether `argument` names a system to compare; if not, it is one more file of the option before it."""
     if not os.path.isfile(argument):
         return os.path.exists(argument) or bool(_named(argument)[0])
     from paddle_ranker.evaluation.score_files import has_scores
@@ -145,9 +145,9 @@ def _write_files(options: CompareOptions, comparison: Comparison, measure: str) 
 
 
 def by_query_measure(comparison: Comparison, measure: str) -> str:
-    """Return the measure to list per query: `measure`, but nDCG@10 for AUC, which is not a mean over queries.
+    """Return `measure` if it has values per query, else nDCG@10; AUC, for example, has no values per query.
 
-    Raises `UsageError` if each query has only one title.
+    Raises `UsageError` if no measure has values per query, because each query has only one title.
     """
     by_query = comparison.by_query[comparison.reference]
     if measure in by_query:
@@ -158,9 +158,10 @@ def by_query_measure(comparison: Comparison, measure: str) -> str:
 
 
 def name_systems(arguments: Sequence[str]) -> dict[str, str]:
-    """Return the path of each system by its name.
+    """Return a dict from each system's name to its path.
 
-    The name is the text before `=`, else the part of the path that differs from the others.
+    In `name=PATH`, the name is given. Otherwise the name is the last part of the path or, if two paths end alike, the
+    part in which the paths differ. Raises `UsageError` if two systems have the same name or the same path.
     """
     from paddle_ranker.commands.curve import names_of
 

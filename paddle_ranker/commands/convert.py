@@ -87,10 +87,10 @@ class ConvertOptions(HeadOptions):
 
 
 def convert(options: ConvertOptions) -> list[str]:
-    """Convert a folder; return a report, line by line. The new folder appears whole or not at all.
+    """Convert a folder and return the lines of a report. The new folder is written atomically.
 
-    Raises `CheckpointError` for a source that is missing, damaged or malicious, or that the other format cannot
-    represent, and `RankerError` if the target exists already.
+    Raises `CheckpointError` if the source is missing, damaged or malicious, or if the other format cannot represent
+    it. Raises `RankerError` if the target exists already, and `UsageError` for an option that the model does not take.
     """
     from paddle_ranker.model.pretrained import find_model, resolve_model
     from paddle_ranker.storage.atomic import make_folder, new_folder, remove_unfinished
@@ -124,9 +124,9 @@ def convert(options: ConvertOptions) -> list[str]:
 
 
 def _convert_files(source: Path, temporary: Path, options: ConvertOptions, reads: str) -> list[str]:
-    """Convert a model that reads pictures or sounds, with its tower of texts; return lines for the report.
+    """Convert a model for pictures or sounds together with its text tower; return lines for the report.
 
-    It becomes a tower of this toolkit (`--to paddle` or `tower`), or a folder for transformers (`--to hf`).
+    The result is a tower of this toolkit (`--to paddle` or `tower`), or a folder for transformers (`--to hf`).
 
     reads: input of the model: picture or sound
     """
@@ -149,7 +149,7 @@ def _convert_files(source: Path, temporary: Path, options: ConvertOptions, reads
 
 @contextmanager
 def _source_named(temporary: Path, source: Path) -> Iterator[None]:
-    """Replace the temporary folder's name in errors by the source's name, which users know."""
+    """In errors that the block raises, replace the temporary folder's name by the source's name."""
     try:
         yield
     except CheckpointError as error:
@@ -157,7 +157,10 @@ def _source_named(temporary: Path, source: Path) -> Iterator[None]:
 
 
 def _capitals(source: Path, temporary: Path, options: ConvertOptions) -> list[str]:
-    """Make the new folder's tokenizer lowercase texts, if `options.lowercase` is set; return lines for the report."""
+    """If `options.lowercase` is set, make the new folder's tokenizer lowercase texts; return lines for the report.
+
+    If it is not set, and the tokenizer maps words with capital letters to [UNK], the line is a warning.
+    """
     from paddle_ranker.encoding.pair_encoder import LOST_CAPITALS, PairEncoder
     from paddle_ranker.encoding.tokenizers.tokenizer_folder import read_tokenizer
 
@@ -312,7 +315,7 @@ def _to_hf(source: Path, temporary: Path, options: ConvertOptions) -> list[str]:
 
 
 def _tower(source: Path, options: ConvertOptions) -> tuple[TowerModel, dict[str, Tensor]]:
-    """Open any encoder as a tower; return the tower, and the parameters that its vectors depend on, by name."""
+    """Open any encoder as a tower; return the tower, and, by name, the parameters that determine its vectors."""
     from paddle_ranker.model.load_options import LoadOptions
     from paddle_ranker.model.tower_network import load_tower
 

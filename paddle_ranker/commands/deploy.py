@@ -30,7 +30,7 @@ IMPORT_PATH = "paddle_ranker.scale.ray_serve:application"
 
 @dataclass(frozen=True)
 class TargetOptions(Options):
-    """Options of where models are deployed."""
+    """Options that choose where models are deployed."""
 
     target: str = option(positional=True, help="what runs the replicas", choices=(_RAY,))
     ray: str = option(
@@ -45,7 +45,7 @@ class TargetOptions(Options):
 
 
 def deploy(options: Any) -> None:
-    """Deploy an application, or write its configuration."""
+    """Deploy models as an application of Ray Serve, or only write the application's configuration."""
     arguments = arguments_of(options)
     config = config_of(options)
     served = " and ".join(str(kind.folder(config)) for kind in served_by(config).values())
@@ -81,7 +81,7 @@ def deploy(options: Any) -> None:
 
 
 def _require_address(options: Any) -> None:
-    """Raise `UsageError` if Ray Serve runs already and listens on another address."""
+    """Raise `UsageError` if Ray Serve runs already and listens on an address other than the options'."""
     from ray.serve.context import _get_global_client
 
     client = _get_global_client()
@@ -94,7 +94,7 @@ def _require_address(options: Any) -> None:
 
 
 def _cause(error: RuntimeError) -> str:
-    """Return the line of an error that names the cause; replicas report errors with a traceback."""
+    """Return the line of an error's traceback that names the cause; without a traceback, the whole error."""
     lines = [line.strip() for line in str(error).splitlines() if "Error: " in line]
     return lines[-1] if lines else str(error)
 
@@ -120,7 +120,7 @@ def _write(options: Any, arguments: dict[str, object]) -> None:
 
 
 def options_class() -> type[Any]:
-    """Return the class of the command's options: those of the target, of `serve`, and of replicas."""
+    """Return the command's options class, which joins the options of the target, of `serve` and of replicas."""
     return deploy_options(TargetOptions)
 
 

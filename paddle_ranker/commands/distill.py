@@ -72,7 +72,7 @@ def _refuse_local(options: DistillOptions) -> None:
 
 
 def open_data(options: DistillOptions) -> list[RecordFile[Record]]:
-    """Return the data files; raises `UsageError` if some hold triples and others pairs."""
+    """Open the data files; raises `UsageError` if some files hold triples and other files hold pairs."""
     sources = [open_as_one_of(path, JUDGED_KINDS, options) for path in paths_of(options.data_file)]
     if len({source.kind is Triple for source in sources}) > 1:
         kinds = "; ".join(f"{source.path}: {source.kind.role}" for source in sources)
@@ -81,7 +81,7 @@ def open_data(options: DistillOptions) -> list[RecordFile[Record]]:
 
 
 def run(options: DistillOptions) -> None:
-    """Score and write; print the counts and the path."""
+    """Score the records with the teacher, write them with the logits, and print the counts and the path."""
     with output_free_for(options.output_file):
         _run(options)
 
@@ -124,7 +124,7 @@ def _run(options: DistillOptions) -> None:
 
 
 def _have_positions(sources: Sequence[RecordFile[Record]]) -> bool:
-    """Return whether all files hold labelled pairs with positions; call it after the first row of each was read."""
+    """Return whether all files hold labelled pairs with positions; the first row of each file must have been read."""
     return all(source.kind is LabeledPair and "position" in source.columns for source in sources)
 
 

@@ -79,11 +79,11 @@ print(json.dumps({"devices": devices, "onednn": bool(onednn()), "cuda": cuda}))
 class Package(NamedTuple):
     """A package to look for.
 
-    name: its name on PyPI
-    code: code that runs without an error if the package works
-    purpose: its use in this toolkit
+    name: the package's name on PyPI
+    code: Python code that runs without an error if the package works
+    purpose: the package's use in this toolkit
     pin: requirement on the version to install, such as "==1.0.2"; "": any version
-    newest_python: newest Python that it supports
+    newest_python: newest Python that the package supports
     """
 
     name: str
@@ -127,7 +127,10 @@ class Gpu(NamedTuple):
 
     @property
     def builds(self) -> tuple[str, ...]:
-        """CUDA versions of Paddle's builds for this GPU, the best first; for an unknown capability, all versions."""
+        """CUDA versions of the Paddle builds that run on this GPU, the best first.
+
+        If the GPU's compute capability is unknown, the oldest supported one is assumed.
+        """
         least = CUDA_BUILDS[0][0] if self.capability is None else self.capability
         return next(builds for capability, _, builds in reversed(CUDA_BUILDS) if capability <= least)
 
@@ -158,9 +161,9 @@ class DoctorOptions(Options):
 def probe_package(package: Package, imports: bool = True) -> tuple[Finding, str]:
     """Run `package.code` in a separate process; return the finding, and the last line that the code prints.
 
-    imports: whether to run the code of optional packages; if not, an installed one is reported as ok
+    imports: whether to run the code of optional packages; if not, an optional package is ok if it is installed
 
-    The line is "" if the code fails or is not run.
+    The printed line is "" if the code fails or is not run.
     """
     version = _version(package.name)
     if version and not (imports or package in ESSENTIAL):
@@ -193,7 +196,11 @@ def probe_package(package: Package, imports: bool = True) -> tuple[Finding, str]
 
 
 def install_line(package: Package) -> str:
-    """Return the line that installs a package for this Python, in the installed build or in the fitting one."""
+    """Return the shell command that installs a package for this Python.
+
+    If the package has builds for CPUs and GPUs, the line installs the build that is present already. If neither is,
+    it installs the build that fits this machine.
+    """
     if package.purpose == "Paddle Serving" or package.newest_python < PYTHON:
         return in_checkout("bash scripts/setup.sh complete")
     # Without --no-deps, pip would install pinned dependencies that conflict with other packages.
@@ -226,7 +233,7 @@ def _version(name: str) -> str:
 
 
 def find_gpus() -> tuple[list[Gpu], str]:
-    """Return the GPUs that `nvidia-smi` lists, and the line of its error; without `nvidia-smi`, both are empty."""
+    """Return the GPUs that `nvidia-smi` lists, and its error in one line; both are empty without `nvidia-smi`."""
     message = ""
     for fields in ("name,driver_version,compute_cap", "name,driver_version"):  # old drivers do not know the last one
         line = ["nvidia-smi", f"--query-gpu={fields}", "--format=csv,noheader"]
@@ -246,7 +253,7 @@ def _capability(text: str) -> Optional[float]:
 
 
 def cuda_for(gpus: Sequence[Gpu]) -> str:
-    """Return the CUDA version of the build of Paddle with code for most of `gpus`."""
+    """Return the CUDA version of the Paddle build that supports most of `gpus`."""
     votes = [build for gpu in gpus for build in gpu.builds]
     return max(votes, key=votes.count, default="cu126")
 
@@ -270,7 +277,7 @@ def _gpus(gpus: Sequence[Gpu], problem: str, cuda: object) -> list[Finding]:
 
 
 def _one_build(probed: Finding, gpus: Sequence[Gpu]) -> Finding:
-    """Return the finding of a package, or a finding that its installed builds clash or do not fit the GPUs."""
+    """Return `probed`, or replace it if both builds of a package are installed or the build does not use the GPUs."""
     versions = _builds(probed.name) if probed.name in TWO_BUILDS else {}
     python = shlex.quote(sys.executable)
     remove = f"{python} -m pip uninstall -y {' '.join(versions)}, then install "
@@ -350,10 +357,10 @@ def examine(imports: bool = True) -> list[Finding]:
 class Examined:
     """The result of examining a model.
 
-    facts: its kind, its path, and the facts in its files
-    counts_as: its roles for commands, as in `command_registry.Command.takes`
-    works: names and descriptions of the commands, engines and slots of the server that accept it
-    problem: the reason why it does not open, and what to do; "" if it opens
+    facts: the model's kind and path, and the facts in its files
+    counts_as: the model's roles for commands, as in `command_registry.Command.takes`
+    works: names and descriptions of the commands, engines and server options that accept the model
+    problem: the reason why the model does not open, and what to do; "" if it opens
     """
 
     facts: list[Fact] = field(default_factory=list)
@@ -392,9 +399,9 @@ def _weights(folder: Path) -> Iterator[Fact]:
 
 
 def _open(folder_type: FolderType, facts: list[Fact]) -> list[Fact]:
-    """Open a model and run it; return the engines that it works with, [] for an encoder alone.
+    """Open a model, run it on sample rows, and return the engines that accept it.
 
-    facts: facts about the model; more are appended
+    An encoder without a head is only opened; the result is then []. Facts about the model are appended to `facts`.
     """
     from paddle_ranker import runtime
 
@@ -417,7 +424,7 @@ def _open(folder_type: FolderType, facts: list[Fact]) -> list[Fact]:
 
 
 def _compute(model: ScoringModel[ModelInfo, RowEncoder]) -> None:
-    """Run a model on made-up rows; raises `CheckpointError` if an output is not finite."""
+    """Run a model on sample rows; raises `CheckpointError` if an output is not finite."""
     import numpy as np
 
     from paddle_ranker.model.builtin_kinds import KINDS
@@ -506,7 +513,7 @@ def _precisions(engine: str) -> str:
 
 
 def _commands(counts_as: set[str], model: FolderType) -> Iterator[Fact]:
-    """Yield, by group, the commands that accept the model's roles or have a version for its kind."""
+    """Yield the commands that accept the model's roles or have a version for its kind, ordered by group."""
     command_registry.COMMANDS.load_plugins()
     groups: dict[str, list[str]] = {group: [] for group in command_registry.GROUPS}
     for name, command in command_registry.COMMANDS.items():
@@ -518,7 +525,7 @@ def _commands(counts_as: set[str], model: FolderType) -> Iterator[Fact]:
 
 
 def _slots(model: FolderType) -> Iterator[Fact]:
-    """Yield the server's options that accept the model, each with the paths that the server then answers."""
+    """Yield the server's options that accept the model, each with the URL paths that the server then answers."""
     from paddle_ranker.serving.core.slot_kinds import SLOTS
     from paddle_ranker.serving.http.endpoints import ENDPOINTS
 
@@ -531,7 +538,10 @@ def _slots(model: FolderType) -> Iterator[Fact]:
 
 
 def report_model(source: str, as_json: bool) -> int:
-    """Print a model's facts, and the commands, engines and slots that accept it; return 1 if it does not open."""
+    """Print a model's facts, and the commands, engines and server options that accept it.
+
+    Returns 1 if the model does not open, else 0.
+    """
     findings = examine_model(source)
     if as_json:
         report = {"ok": not findings.problem, "model": source, "problem": findings.problem}

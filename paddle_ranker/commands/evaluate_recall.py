@@ -98,7 +98,7 @@ class EvaluateRecallOptions(SearchingOptions):
 
 
 def evaluate(options: EvaluateRecallOptions) -> Comparison:
-    """Search for all queries by each system, print the measures, and write the requested files."""
+    """Search for all queries with each system, print the measures, and write the requested files."""
     runtime.prepare_command(options.cpu_threads)
     from paddle_ranker.data.beir import write_beir
     from paddle_ranker.data.trec import read_run
@@ -220,7 +220,7 @@ def _add_others(
 
 
 def can_learn(engine: SearchEngine) -> bool:
-    """Return whether weights can be learned: of several searchers or fields, or of the fused score beside a ranker."""
+    """Return whether there are weights to learn: there are several searchers or fields, or there is a ranker."""
     return len(engine.searchers) > 1 or engine.ranker is not None or _has_fields(engine)
 
 
@@ -265,9 +265,9 @@ def learn(
     runs: dict[str, Scores],
     signals: dict[str, Signal],
 ) -> tuple[Fusion, list[str]]:
-    """Learn the weights of searchers, fields and signals; return the fusion by them, and lines for the report.
+    """Learn the weights of searchers, fields and signals; return a fusion with these weights, and lines for the report.
 
-    runs: receives runs in which each query is searched by weights that were learned from other queries
+    runs: dict to which runs are added in which each query is searched with weights learned from other queries
     """
     from paddle_ranker.evaluation.retrieval import held_out_runs, search_judged
     from paddle_ranker.retrieval.fusion import TITLE, Fusion
@@ -314,7 +314,7 @@ def learn(
     if searched.ranked:
 
         def learned_without(left_out: str) -> tuple[Mapping[str, float], Scores]:
-            """Return the weights without the signal `left_out`, and the run by such weights from other folds."""
+            """Learn weights without the signal `left_out`; return them, and a run with weights from other folds."""
             tried = {name: column for name, column in columns.items() if name != left_out}
             learned_by = {
                 field_weights: learn_recall_weight(
@@ -350,7 +350,7 @@ def learn(
 
 
 def has_labels_for_features(judged: JudgedQueries) -> bool:
-    """Return whether the judgments are enough for learning weights of features."""
+    """Return whether there are enough judgments to learn weights of features."""
     return sum(map(len, judged.qrels.values())) >= FEWEST_LABELS
 
 
@@ -362,10 +362,10 @@ def _with_features(
     runs: dict[str, Scores],
     lines: list[str],
 ) -> Fusion:
-    """Return the fusion, with learned features if these make it better.
+    """Learn weights of features; return the fusion with them if they make it significantly better, else unchanged.
 
-    runs: receives the run by features that were learned from other queries
-    lines: receives a report
+    runs: dict to which a run is added in which each query has weights of features learned from other queries
+    lines: list to which a line for the report is added
     """
     from paddle_ranker.evaluation.retrieval import compare_runs, feature_lists, held_out_runs
     from paddle_ranker.retrieval.weight_learning import learn_features, scores_by_other_features
@@ -393,8 +393,8 @@ def _learn_fields(
 ) -> tuple[tuple[float, ...], list[tuple[float, ...]]]:
     """Learn the weights of fields; return the weights, and for each query the weights learned from other folds.
 
-    runs: receives the run of words by the weights of other folds
-    lines: receives a report
+    runs: dict to which a run of words is added in which each query has the weights from other folds
+    lines: list to which a line for the report is added
     """
     from paddle_ranker.evaluation.retrieval import rank_losses, words_run
     from paddle_ranker.retrieval.weight_learning import learn_fields

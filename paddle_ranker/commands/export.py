@@ -32,7 +32,7 @@ class ExportOptions(CheckpointOptions, HeadOptions, ThreadOptions):
 
 
 def export(options: ExportOptions) -> None:
-    """Load the model, write its static model, and print its files and the largest differences of its outputs."""
+    """Load a model, write it as a static model, and print the files and how much the outputs of the two differ."""
     runtime.prepare_command(options.cpu_threads)
     from paddle_ranker.model.model_folder import TRAINED_MODEL, load_model
 
@@ -42,7 +42,7 @@ def export(options: ExportOptions) -> None:
 
 
 def write_export(model: TrainedModel[ModelInfo, RowEncoder], output: Path, *, onnx: bool) -> None:
-    """Write a model's static model; print its files and the largest differences of its outputs."""
+    """Write a model as a static model; print the files and how much the outputs of the two differ."""
     from paddle_ranker.export.onnx_data import onnx_files
     from paddle_ranker.export.static_graph import export_model
 

@@ -65,13 +65,13 @@ def export_serving(options: ExportServingOptions) -> None:
 
 
 def aliases(name: str, texts: Sequence[str], names: Sequence[str]) -> tuple[str, ...]:
-    """Return an alias for each of `names`: the words in `texts`, or the names themselves if `texts` is empty.
+    """Return an alias for each variable: the words in `texts`. If `texts` is empty, return `names`.
 
-    name: the option, for messages
+    name: the option's name, for messages
     texts: the option's values: aliases, separated by commas or spaces
     names: the names of the variables
 
-    Raises `UsageError` if the number of aliases differs from the number of names, if two aliases are equal, or if an
+    Raises `UsageError` if the number of aliases is not the number of variables, if two aliases are equal, or if an
     alias is the name of another variable.
     """
     words = tuple(word for text in texts for word in re.split(r"[,\s]+", text) if word)
@@ -87,11 +87,13 @@ def aliases(name: str, texts: Sequence[str], names: Sequence[str]) -> tuple[str,
 
 
 def find_exported(folder: Path, model: Optional[str], parameters: Optional[str]) -> ExportedFolder:
-    """Open the static model with these file names; None: the name in the folder's info file.
+    """Open the static model in a folder.
 
-    If the file `model` is missing but the graph exists in the other format (`.pdmodel` or `.json`), open that instead
-    and print a line. Raises `CheckpointError` for a missing file, a model with other inputs than tokens, or a folder
-    made for Paddle Serving; `UsageError` for file names that do not belong together.
+    model, parameters: file names of the graph and of the parameters; None: the names in the folder's info file
+
+    A graph has the format `.pdmodel` or `.json`. If only the format that `model` does not name exists, open this one
+    and print a line. Raises `CheckpointError` for a missing file, for a model whose inputs are not tokens, and for a
+    folder made for Paddle Serving. Raises `UsageError` if `model` and `parameters` do not belong together.
     """
     prefix, _, ending = (model or f".{GRAPH_FORMATS[0]}").rpartition(".")
     if ending not in GRAPH_FORMATS:

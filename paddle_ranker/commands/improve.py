@@ -43,7 +43,7 @@ _MEASURE = "ndcg@10"
 
 @dataclass(frozen=True)
 class ImproveOptions(SearchingOptions):
-    """Options of `improve`: the searches of today, and the log or judgments to learn from."""
+    """Options of `improve`: how searches work today, and the log or judgments to learn from."""
 
     log: Optional[str] = option(None, help="folder of the log, as in search-serve --search_log", either=True)
     beir: Optional[str] = option(
@@ -73,7 +73,7 @@ class TrainingPair(NamedTuple):
 
     query: text of the query
     id: id of the document
-    label: the label to train on; from clicks, a click rate
+    label: the label to train on; if it comes from clicks, it is a click rate
     whole_label: the label as a whole number
     title: the part of the document that a ranker reads
     """
@@ -88,7 +88,7 @@ class TrainingPair(NamedTuple):
 def improve(options: ImproveOptions) -> Optional[str]:
     """Learn, compare with today's search, and print and write the report.
 
-    Returns the name of the recommended system; None if none is better than today's.
+    Returns the name of the recommended system; None if no system is significantly better than today's search.
     """
     runtime.prepare_command(options.cpu_threads)
     from paddle_ranker.storage.atomic import make_folder, new_folder
@@ -166,7 +166,7 @@ def _pairs_of(options: ImproveOptions, engine: SearchEngine) -> list[TrainingPai
 
 
 def _split(pairs: list[TrainingPair], share: float, seed: int) -> tuple[list[TrainingPair], list[TrainingPair]]:
-    """Split the pairs by query: return the pairs of a share of the queries, and all other pairs."""
+    """Draw a share of the queries at random; return the pairs of these queries, and the pairs of all other queries."""
     drawn, others = list[TrainingPair](), list[TrainingPair]()
     for pair in pairs:
         (drawn if draw(pair.query, seed) < share else others).append(pair)
@@ -184,7 +184,7 @@ def _judged(pairs: list[TrainingPair], options: ImproveOptions) -> JudgedQueries
 
 
 def _learned_fusions(options: ImproveOptions, engine: SearchEngine, learning: JudgedQueries) -> dict[str, SearchEngine]:
-    """Learn weights of searchers and fields, then of features as well; return the engines that use them, by name."""
+    """Learn weights of searchers and fields, then also of features; return the resulting engines, by system name."""
     from paddle_ranker.commands.evaluate_recall import EvaluateRecallOptions, can_learn, learn
     from paddle_ranker.evaluation.retrieval import feature_lists, search_judged
     from paddle_ranker.retrieval.search_engine import SearchEngine
@@ -251,7 +251,7 @@ def _compare(judged: JudgedQueries, systems: Mapping[str, SearchEngine]) -> Comp
 
 
 def _best(comparison: Comparison) -> Optional[str]:
-    """Return the best of the systems that are significantly better than today's; None if there are none."""
+    """Return the best of the systems that are significantly better than today's search; None if no system is."""
     measured = {system.name: comparison.measured[system.name][_MEASURE] for system in comparison.others}
     better = [name for name, system in measured.items() if system.verdict == "better"]
     return max(better, key=lambda name: measured[name].interval.estimate, default=None)
@@ -272,9 +272,10 @@ def _advice(recommended: Optional[str], output: Path) -> str:
 
 
 def _accept(options: ImproveOptions, output: Path, recommended: str) -> None:
-    """Replace the file of `--fusion` or the folder of `--ranker`, which a server uses today, with the recommended one.
+    """Overwrite the file of `--fusion` or the folder of `--ranker`, which a server uses today.
 
-    Raises `UsageError` if the option names no such file or folder.
+    The recommended system decides: a new ranker replaces the folder, learned weights replace the file. Raises
+    `UsageError` if `--ranker` is not a folder, or `--fusion` is not a file.
     """
     from paddle_ranker.storage.atomic import new_file, new_folder
 

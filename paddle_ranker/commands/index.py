@@ -119,12 +119,12 @@ class CorpusOptions(BatchOptions, DocumentOptions, DeviceOptions):
 
     @property
     def documents_file(self) -> str:
-        """The file or files with the documents; for a BEIR folder, its corpus.jsonl."""
+        """The name of the documents' file or files; for a BEIR folder, the path of its corpus.jsonl."""
         return beir_corpus(self.corpus)
 
     @property
     def corpus_files(self) -> list[str]:
-        """The paths of the documents' files; of a folder, the paths of all files in it."""
+        """The paths of the documents' files; if a folder was named, the paths of all files in the folder."""
         files = list[str]()
         for path in paths_of(self.documents_file):
             inside = [os.path.join(parent, name) for parent, _, names in os.walk(path) for name in sorted(names)]
@@ -226,13 +226,13 @@ class BuildOptions(CorpusOptions, RayOptions):
 
     @property
     def of_vectors(self) -> dict[str, object]:
-        """The options of vector search that are set, by the names of `VectorsInfo`."""
+        """The options of vector search that the user has set, as a dict with the names of `VectorsInfo`'s fields."""
         names = {"method": self.method, "structure": self.structure, "hnsw_m": self.hnsw_m, "hnsw_ef": self.hnsw_ef,
                  "dtype": self.dtype, "uri": self.milvus_uri}  # fmt: skip
         return {name: value for name, value in names.items() if value is not None}
 
     def vectors(self, size: int) -> VectorsInfo:
-        """Return the settings of the search by vectors with `size` components."""
+        """Return the settings of vector search, for vectors with `size` components."""
         info = replace(_VECTORS, size=size, **self.of_vectors)  # type: ignore[arg-type]
         if info.method != MILVUS:
             return info
@@ -243,7 +243,7 @@ class BuildOptions(CorpusOptions, RayOptions):
 
     @property
     def field_towers(self) -> dict[str, str]:
-        """The folders of towers by field, from `--field_tower`."""
+        """The folder of each field's tower, by the field's name, from `--field_tower`."""
         folders = dict[str, str]()
         for part in filter(None, self.field_tower.split(",")):
             name, _, folder = part.partition("=")
@@ -258,7 +258,7 @@ class BuildOptions(CorpusOptions, RayOptions):
 
     @property
     def identity(self) -> dict[str, object]:
-        """Options, files and towers that determine a build's shards; a later build of equal identity continues it."""
+        """Options, files and towers that determine the shards; a build resumes an unfinished one of equal identity."""
         left_out = {*_WITHOUT_EFFECT, "tower", "field_tower", "store_states"}
         files = [os.stat(path) for path in self.corpus_files]
         towers = {"tower": self.tower, "store_states": self.store_states, **self.field_towers}
@@ -329,7 +329,7 @@ class RemoveOptions(MilvusOptions):
 
 @dataclass(frozen=True)
 class FolderOptions(Options):
-    """Options of `index info`, and part of the options of `index check` and `index shard`."""
+    """Options of `index info`; `index check` and `index shard` have further options."""
 
     index: Path = option(help="the index folder", leads=True)  # noqa: RUF009
 
@@ -353,7 +353,7 @@ class CheckOptions(FolderOptions, DeviceOptions, MilvusOptions):
 
 
 def build(options: BuildOptions) -> None:
-    """Build an index folder from a corpus, or add the documents that it lacks; print its contents."""
+    """Build an index folder from a corpus; if the index exists, add the documents that it lacks. Print its contents."""
     from paddle_ranker.retrieval.towers import open_towers
 
     collection = _finished_index(options)
@@ -376,7 +376,7 @@ def build(options: BuildOptions) -> None:
 
 
 def _unfinished_or_new(options: BuildOptions, info: IndexInfo) -> Collection:
-    """Open the unfinished index in the folder. If it has other settings, or there is none, create an empty index."""
+    """Open the unfinished index in `options.index` if its settings equal `info`, else create an empty index."""
     if _generation(Path(options.index)) is not None:
         collection = _open(options)
         if collection.info.same_kind(info):
@@ -389,13 +389,13 @@ def _unfinished_or_new(options: BuildOptions, info: IndexInfo) -> Collection:
 
 
 def _generation(folder: Path) -> Optional[int]:
-    """Return the generation of a folder's index; 0 if its first build is unfinished, None if there is no index."""
+    """Return the generation of a folder's index: 0 if the first build is unfinished, None if there is no index."""
     return read_manifest(folder).generation if (folder / MANIFEST).exists() else None
 
 
 @contextmanager
 def _removed_if_empty(folder: Path) -> Iterator[None]:
-    """Delete a new index if its build fails, unless it holds vectors that another build can use."""
+    """Delete a new index if the block raises, unless the index holds vectors that a later build can use."""
     is_new = not folder.exists()
     before = {*folder.iterdir()} - {folder / MANIFEST} if folder.is_dir() else set[Path]()
     try:
@@ -411,7 +411,7 @@ def _removed_if_empty(folder: Path) -> Iterator[None]:
 
 
 def _store_states(collection: Collection, options: BuildOptions) -> None:
-    """Compute and store a ranker's states of the documents of an index that has no states."""
+    """Compute a ranker's states of an index's documents and store them, if the index has no states."""
     from paddle_ranker.retrieval.document_states import copy_ranker
 
     if collection.info.schema.passage_tokens:
@@ -424,7 +424,7 @@ def _store_states(collection: Collection, options: BuildOptions) -> None:
 
 
 def _new_info(options: BuildOptions, index: Path) -> tuple[IndexInfo, int]:
-    """Copy the towers into a new index's folder; return the contents of its index.json and the corpus's row count."""
+    """Copy the towers into a new index's folder; return the contents for index.json, and the corpus's row count."""
     from paddle_ranker.retrieval.document_states import copy_ranker
     from paddle_ranker.retrieval.towers import MANY_TEXTS, copy_field_tower, copy_tower, note_export
 
@@ -464,7 +464,7 @@ def _new_info(options: BuildOptions, index: Path) -> tuple[IndexInfo, int]:
 
 
 def _build_shards(options: BuildOptions, count: int) -> None:
-    """Build a folder of shards from a corpus, or continue such a build; print its contents."""
+    """Build a folder of shards from a corpus, or continue an unfinished build; print the folder's contents."""
     from paddle_ranker.retrieval.towers import open_towers
 
     folder, identity = Path(options.index), options.identity
@@ -514,7 +514,10 @@ def _build_shards(options: BuildOptions, count: int) -> None:
 
 
 def _schema(options: BuildOptions) -> tuple[Schema, int]:
-    """Return the corpus's schema, declared or inferred from all values, and its number of rows; print the fields."""
+    """Return the corpus's schema and its number of rows; print the fields.
+
+    Fields that the user has not declared are inferred from all values.
+    """
     is_folder = any(map(os.path.isdir, paths_of(options.documents_file)))
     declared = folder_fields(options.declared) if is_folder else options.declared
     declared_schema = Schema(declared)
@@ -554,7 +557,7 @@ def _schema(options: BuildOptions) -> tuple[Schema, int]:
 def _finished_index(options: BuildOptions) -> Optional[Collection]:
     """Open the finished index in the folder for writing; None if there is no finished index.
 
-    Raises `RankerError` if it was built with other settings.
+    Raises `RankerError` if the index was built with settings other than the options'.
     """
     folder = Path(options.index)
     if not any((folder / name).exists() for name in (MANIFEST, SHARDS)):
@@ -575,7 +578,7 @@ def _finished_index(options: BuildOptions) -> Optional[Collection]:
 
 
 def _require_same(collection: Collection, options: BuildOptions) -> None:
-    """Raise `RankerError` if an option is set that differs from the settings of an existing index."""
+    """Raise `RankerError` if the user set an option that differs from the settings of an existing index."""
     from paddle_ranker.retrieval.towers import require_tower
 
     info = collection.info
@@ -626,7 +629,7 @@ def _open(options: Union[BuildOptions, AddOptions, RemoveOptions]) -> Collection
 
 
 def add(options: AddOptions) -> None:
-    """Add the documents of a corpus that an index lacks, and print what the index then contains."""
+    """Add the documents of a corpus to an index, replacing those with the same ids; print the index's contents."""
     from paddle_ranker.retrieval.towers import open_towers, require_tower
 
     with _open(options) as collection:
@@ -643,9 +646,9 @@ def _add(
     sync: Optional[bool] = None,
     total: Optional[int] = None,
 ) -> None:
-    """Add the documents of a corpus to an index; print counts.
+    """Add the documents of a corpus to an index; print how many are new, replaced and unchanged.
 
-    sync: True: remove the index's documents that are not in the corpus; False: count them; None: neither
+    sync: True: remove the index's documents that are not in the corpus; False: only count them; None: ignore them
     total: number of rows of the corpus, for the progress bar; None: unknown
     """
     rows = documents_for(collection, options.documents_file, options)
@@ -763,7 +766,7 @@ def check(options: CheckOptions) -> None:
 
 
 def _check_filters(now: LocalSnapshot, vectors: Vectors, options: CheckOptions) -> None:
-    """Print the recall under filters, with the worst filter, and the recall for vectors of removed documents."""
+    """Print the lowest recall under filters, with the filter, and the recall of searches near removed documents."""
     removed = np.array([vector for _, vector in now.sample(options.sample, options.seed, removed=True)], np.float32)
     wheres = [
         (f"{name}={value.json()}", Filter.of({name: value.json()}))
@@ -785,7 +788,7 @@ def _check_filters(now: LocalSnapshot, vectors: Vectors, options: CheckOptions) 
 
 
 def _queries(now: LocalSnapshot, options: CheckOptions) -> tuple[list[str], Vectors]:
-    """Return the texts and vectors to search for: of `--queries`, else of documents."""
+    """Return the texts and the vectors of `--queries`; without `--queries`, those of documents drawn at random."""
     if options.queries is None:
         drawn = now.sample(options.sample, options.seed)
         return [document.text for document, _ in drawn], np.array([vector for _, vector in drawn], np.float32)
@@ -808,8 +811,8 @@ def _recall(
 ) -> str:
     """Return the recall of `results` against an exact search, as text.
 
-    A document that is as near as the exact search's last result, up to rounding, counts as found, since the order of
-    equal texts is arbitrary.
+    A result counts as right if it is at least as near as the exact search's last result, up to rounding, since the
+    order of equally near documents is arbitrary.
     """
     shares = []
     for hits, wanted in zip(results, now.search_exactly(vectors, k, where)):

@@ -101,7 +101,7 @@ def _shown(value: object) -> str:
 
 
 def _info_facts(info: ModelInfo) -> Iterator[Fact]:
-    """Yield each fact in the folder's info file except its kind; training facts come last."""
+    """Yield each fact in a model folder's info file except the model's kind; facts about its training come last."""
     names = [field.name for field in dataclasses.fields(info) if field.name not in ("kind", "format_version", "export")]
     for name in sorted(names, key=lambda name: name in ("results", "training", "versions")):
         text = _shown(getattr(info, name))

@@ -86,8 +86,8 @@ class _LoggedSearch(NamedTuple):
 
     query: the query as the ranker read it
     typed: the query as the user sent it
-    shown: the shown documents, in order
-    first: position of the first shown document
+    shown: the documents that were shown, in order
+    first: position of the first of `shown`
     """
 
     query: str
@@ -113,10 +113,10 @@ class JoinedLog:
         searches: searches by id.
         clicked: clicked documents by id of the search.
         clicks: number of clicks.
-        judged: the last label of each pair; None if the label was withdrawn.
-        judged_positions: positions at which the pairs were judged.
-        spans: by pair, the part of the text that the ranker read, if it did not read all.
-        unread: pairs whose documents were shown whole, by a search without a ranker.
+        judged: label by pair, from the pair's last judgment; None if the label was withdrawn.
+        judged_positions: by pair, the position at which the pair was judged.
+        spans: by pair, the part of the document's text that the ranker read; whole texts are left out.
+        unread: pairs that no ranker read: a search without a ranker showed the whole document.
         counts: number of skipped lines, searches and pairs, by reason.
     """
 
@@ -162,7 +162,10 @@ class JoinedLog:
                 self.spans[query, document.id] = (document.read[0], document.read[1])
 
     def title_of(self, query: str, document: Document, now: LocalSnapshot) -> str:
-        """Return the passage of a document that the ranker read for a query, or that it would have read."""
+        """Return the passage of a document that the ranker read for a query.
+
+        If no ranker read the document, return the passage that a ranker would read.
+        """
         schema = now.info.schema
         if (query, document.id) in self.unread:
             from paddle_ranker.retrieval.search import EstimatedTokens, Search, SearchSettings
@@ -189,7 +192,7 @@ class JoinedLog:
             self.judged_positions[search.query, shown] = search.first + search.shown.index(shown)
 
     def sessions(self) -> Iterator[Session[Shown]]:
-        """Yield the searches that showed results."""
+        """Yield each search that showed results, with its clicks."""
         for id, search in self.searches.items():
             if search.shown:
                 yield Session(search.query, search.shown, frozenset(self.clicked.get(id, ())), search.first)
@@ -218,14 +221,15 @@ class Judgment:
 
     @property
     def whole_label(self) -> int:
-        """The label for qrels: the judgment; without one, 1 for a pair that `is_often_clicked`, else 0."""
+        """The label for qrels: a person's label. If there is none, 1 if `is_often_clicked`, else 0."""
         return int(self.label) if self.is_judged else int(self.is_often_clicked)
 
 
 def judgments_of(log: JoinedLog, options: JudgmentsOptions) -> list[Judgment]:
-    """Return a judgment of each pair; a person's judgment replaces clicks. Prints the estimated exponent.
+    """Return a judgment of each pair; a person's label replaces the label from clicks.
 
-    Pairs whose text has changed are skipped and counted: their feedback is not about the current text.
+    If an exponent of position bias has to be estimated, print it. Pairs whose document has changed since the search
+    are skipped and counted, because their clicks and labels are not about the current text.
     """
     sessions = list(log.sessions())
     used = sessions if options.without_clicks == "keep" else [session for session in sessions if session.clicked]
@@ -278,7 +282,10 @@ class ReadLog(NamedTuple):
 
 
 def read_log(options: JudgmentsOptions, collection: Collection) -> ReadLog:
-    """Read a log's judgments, without pairs whose document the index lacks, or which a data file cannot hold."""
+    """Read a log's judgments.
+
+    Pairs are left out if the index lacks their document, or if a data file cannot hold their texts.
+    """
     log = JoinedLog(Path(options.log), partial(_digests, collection))
     pair_judgments, now = judgments_of(log, options), collection.snapshot()
     documents = now.documents_of(sorted({judgment.id for judgment in pair_judgments}))

@@ -53,11 +53,11 @@ def group_by_query(pairs: Iterable[LabeledPair]) -> Groups:
 
 
 def make_triples(pairs: Sequence[LabeledPair], per_positive: int, seed: int) -> Iterator[Triple]:
-    """Yield up to `per_positive` triples for each title of a query, against titles with a lower label.
+    """Yield up to `per_positive` triples for each title of a query; their negatives are titles with lower labels.
 
-    Lower titles are drawn without replacement. The draw depends on the seed and the query's pairs, not on other queries
-    in the file or their order. A title that occurs with two labels is never paired with itself. A triple has the
-    teacher's logits of each title's first row.
+    Negatives are drawn without replacement. The draw depends only on the seed and on `pairs`, the pairs of one query.
+    A title that occurs with two labels is never paired with itself. The teacher's logits in a triple are from the first
+    row of each title.
     """
     # A string seeds Python's generator through SHA-512: the same everywhere, which hash() is not.
     generator = random.Random(f"{seed}\t{pairs[0].query}") if pairs else random.Random(seed)
@@ -74,7 +74,7 @@ def make_triples(pairs: Sequence[LabeledPair], per_positive: int, seed: int) -> 
 
 
 def without_gaps(groups: Groups) -> tuple[Groups, set[str]]:
-    """Drop the columns that only some pairs have; return the pairs, and the names of the dropped columns."""
+    """Empty the columns that are empty in some pairs; return the pairs, and the names of these columns."""
     pairs = [pair for group in groups.values() for pair in group]
     gaps = {name for name in _OPTIONAL if len({getattr(pair, name) is None for pair in pairs}) > 1}
     for name in gaps:
@@ -84,7 +84,7 @@ def without_gaps(groups: Groups) -> tuple[Groups, set[str]]:
 
 
 def hold_out(queries: Sequence[str], share: float, seed: int) -> set[str]:
-    """Draw a share of the queries at random, at least one and never all; raises `DataError` for fewer than two."""
+    """Draw a share of the queries at random: at least one query, never all. Raises `DataError` for fewer than two."""
     if len(queries) < 2:
         raise DataError(f"{len(queries)} query: holding some out needs at least 2")
     count = min(max(round(share * len(queries)), 1), len(queries) - 1)
@@ -131,7 +131,7 @@ def _run(options: MakeTriplesOptions) -> None:
 
 
 def _note_left_out(options: MakeTriplesOptions, graded: RecordFile[LabeledPair], gaps: set[str]) -> None:
-    """Note the columns of the input that the triples lack, and the commands that make or use them."""
+    """Print a note that names the columns of the input that triples lack, and the commands that use such columns."""
     kept = {"query", "title", "label", "teacher_score"} - gaps
     lacking = graded.beside(*kept)
     if lacking:

@@ -186,9 +186,10 @@ class MineOptions(LabelOptions, ScoringOptions, MilvusOptions, RayOptions):
 
 
 class SearchedIndex:
-    """Documents of an index folder, as its `SearchEngine` finds them, in the parts that a ranker reads.
+    """Index of candidates that searches an index folder, and returns the passages of documents that a ranker reads.
 
-    titles: titles of `--queries`; `reads` finds the document whose text, or title and text, equals such a title
+    titles: titles of `--queries`. If a title equals a document's text, or its title and text, `reads` treats it as
+        this document
     encoder: encoder of the ranker's pairs, see `Search.read`
     """
 
@@ -220,7 +221,7 @@ class SearchedIndex:
         return Document(id, text, document.fields)
 
     def reads(self, query: str, titles: Sequence[str]) -> list[str]:
-        """Replace each title that the last `search` found by the best passage of its document for the query."""
+        """Return the titles; replace each title that the last `search` found by its document's best passage."""
         document_titles = [title for title in titles if title in self._documents]
         read = self._searches[query].read([self._documents[title] for title in document_titles], self._encoder)
         passages = {title: text for title, (_, text) in zip(document_titles, read)}
@@ -228,7 +229,7 @@ class SearchedIndex:
 
 
 def run(options: MineOptions) -> None:
-    """Mine negatives, write them, and print how many candidates were left out and why."""
+    """Mine negatives, write them, and print how many candidates were left out, by reason."""
     with output_free_for(options.output_file):
         _run(options)
 
@@ -330,7 +331,7 @@ class _QueryNumbers(Source):
 
 
 class _MineParts(Work):
-    """Work of an actor: mines the negatives of a part's queries, and writes each record as a JSON array.
+    """Work of an actor: mine the negatives of a part's queries, and return each record as a line with a JSON array.
 
     Each actor reads the files and opens the index.
     """
@@ -356,9 +357,10 @@ class _MineParts(Work):
 
 
 def _mine_by_actors(options: MineOptions, queries: int) -> tuple[int, Counter[str], list[dict[str, int]]]:
-    """Mine by actors of a cluster, in parts beside the output, and join the parts.
+    """Let actors of a cluster mine; each part becomes a file beside the output, and at the end the parts are joined.
 
-    Returns the number of rows, the miners' counts, and for each ranker the truncated pairs by kind of truncation.
+    Returns the number of rows, the miners' counts, and for each ranker the number of truncated pairs, by kind of
+    truncation. Raises `DataError` if there is no negative at all.
     """
     rankers = split_paths(options.ranker) if options.ranker else []
     contents = {"queries": options.queries, "corpus": options.corpus, "tower": options.tower}
@@ -422,14 +424,14 @@ def _beir_pairs(options: MineOptions, engine: SearchEngine) -> list[LabeledPair]
 
 
 def _tower_reader(engine: SearchEngine) -> Optional[PairEncoder]:
-    """Return the encoder of the index's tower, which cuts texts into passages; None if the index has no passages."""
+    """Return the pair encoder of the index's tower, or None if the index has no tower or no passages."""
     now = engine.collection.snapshot()
     folder, has_passages = now.tower_folder, bool(now.info.schema.passage_tokens)
     return identify(folder).row_encoder(TOWER).tokens if folder is not None and has_passages else None
 
 
 def _indexed(options: MineOptions, source: RecordFile[Record]) -> CandidateIndex:
-    """Return an index of the corpus, or of the titles of `source`."""
+    """Return an index of the titles of `--corpus`; without `--corpus`, of the titles of `source`."""
     texts = source
     if options.corpus is not None:
         texts = open_as_one_of(options.corpus, TITLE_KINDS, options)

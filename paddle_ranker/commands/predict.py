@@ -16,9 +16,11 @@ from paddle_ranker.scoring.scoring_options import PrintingOptions
 def predict(options: PrintingOptions, names: tuple[str, str] = ("query", "title")) -> None:
     """Print `{'query': ..., 'title': ..., 'pred_prob': ...}` for every pair of the input file, in order.
 
-    With `options.topk`, print the best titles of each query instead, queries in the order of their first occurrence.
-    `names` are the keys of the query and the title in each line. With `options.ray`, actors of a cluster write these
-    lines into a folder.
+    With `options.min_probability`, pairs with a lower probability are left out. With `options.topk`, print only the
+    best titles of each query, with queries in the order of their first occurrence. With `options.ray`, actors of a
+    cluster write the lines into a folder.
+
+    names: the keys of the query and the title in each printed line
     """
     if options.ray is not None:
         from paddle_ranker.scale.offline import predict as predict_by_actors

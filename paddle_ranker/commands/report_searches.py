@@ -67,7 +67,7 @@ class SearchCounts:
     clicked: number of searches with a click
     nothing_close: number of searches whose answer said that no document is close
     clicks: number of clicked documents, each once per search
-    ranks: sum of the ranks of these documents
+    ranks: sum of the ranks of the clicked documents
     spellings: how often the query was typed in each spelling
     """
 
@@ -94,7 +94,7 @@ class SearchCounts:
 class _CountedSearch(NamedTuple):
     """A search of the log.
 
-    counters: the counts that include this search
+    counters: the `SearchCounts` in which this search is counted
     first: rank of the first shown document
     ids: ids of the shown documents
     is_page: whether it is a further page of a search
@@ -109,9 +109,8 @@ class _CountedSearch(NamedTuple):
 class CountedLog:
     """Searches of a log, counted by query and by day.
 
-    Queries that differ only in case, width and spaces count as one. Searches for unfinished words are left out, unless
-    a result was clicked, which shows that the query was finished. A further page does not count as a search; its clicks
-    count.
+    Queries that differ only in case, width and spaces count as one query. Searches for unfinished words are left out,
+    unless a result was clicked. A further page does not count as a search, but its clicks are counted.
 
     Attributes:
         all: counts of all searches.
@@ -159,7 +158,7 @@ class CountedLog:
         self.left_out["damaged lines"] = reader.damaged
 
     def _search(self, line: SearchLine) -> Optional[_CountedSearch]:
-        """Count a search and return it; return None, without counting, for a search of a day that is left out."""
+        """Count a search and return it; if the search's day is left out, return None without counting."""
         from paddle_ranker.unicode.characters import fold
 
         day = line.time[: len("2026-11-22")]
@@ -181,7 +180,7 @@ class CountedLog:
 
 
 def report_of(log: CountedLog, top: int) -> dict[str, Any]:
-    """Return the report as a dict for JSON: counts of all searches and of days, and the lists of `LISTS`."""
+    """Return the report as a dict for JSON: counts of all searches, counts per day, and the query lists of `LISTS`."""
     queries = [query for query in log.queries.values() if query.searches]
 
     def first(count_of: Callable[[SearchCounts], int]) -> list[dict[str, Any]]:

@@ -175,7 +175,7 @@ def ranker_of(options: SearchingOptions) -> Ranker:
 
 
 def how_searched(engine: SearchEngine) -> str:
-    """Return a line that names the index, and its searchers with their methods."""
+    """Return a line that names the index and its searchers, each with its search method."""
     collection, settings = engine.collection, engine.settings
     info, parts = collection.info, []
     for name in engine.searchers:
@@ -192,7 +192,7 @@ def how_searched(engine: SearchEngine) -> str:
 
 
 def how_filtered(collection: Collection, where: Filter, shown: str) -> str:
-    """Return a line on how many documents meet a filter; if none does, it names similar values."""
+    """Return a line that states how many documents meet a filter; if none does, the line names similar values."""
     snapshot = collection.snapshot()
     count = snapshot.matching(None).count(where)
     samples, near = snapshot.field_values(_SAMPLED) if count == 0 else {}, ""
@@ -305,7 +305,7 @@ def _beginning(text: str) -> str:
 
 
 def _explained(result: Result, features: Optional[FeatureParts]) -> str:
-    """Return the scores, ranks and fields of a result, and the features of its text that weigh most."""
+    """Return a result's scores, ranks and fields, and the features of its text with the largest weights, as text."""
     parts = [f"{name} {stage.score:.4f}, rank {stage.rank}" for name, stage in result.searchers.items()]
     if features is not None:
         heaviest = sorted(features.others.items(), key=lambda feature: -abs(feature[1]))[:_SHOWN_FEATURES]

@@ -90,9 +90,10 @@ class StarterOptions(Options):
 
 
 def make_starter(options: StarterOptions) -> Path:
-    """Make the encoder and return its folder; without `output_dir`, reuse the encoder in the cache if there is one.
+    """Make the encoder and return its folder.
 
-    Raises `DataError` for a corpus without text, `RankerError` if `output_dir` exists already.
+    Without `output_dir`, the encoder is kept in the user's cache, and an encoder that is in the cache already is
+    reused. Raises `DataError` if the corpus has no text, and `RankerError` if `output_dir` exists already.
     """
     files = [Path(name) for name in paths_of(options.corpus)]
     if options.output_dir is None:
@@ -172,9 +173,10 @@ def _build(files: Sequence[Path], options: StarterOptions, folder: Path) -> None
 
 
 def vilt_of(config: EncoderConfig, side: int, patch: int) -> EncoderConfig:
-    """Return the configuration of a ViLT with the sizes of another encoder.
+    """Return the configuration of a ViLT whose layers have the sizes of those of the encoder `config`.
 
-    side, patch: sides of the pictures and of their patches in pixels
+    side: side of the square pictures, in pixels
+    patch: side of the square patches, in pixels
     """
     from paddle_ranker.model.config import ViltConfig
 
@@ -186,7 +188,7 @@ def vilt_of(config: EncoderConfig, side: int, patch: int) -> EncoderConfig:
 
 
 def _add_pictures(folder: Path, side: int) -> None:
-    """Turn an encoder's folder into a tower of pictures; the encoder becomes its tower of queries."""
+    """Turn an encoder's folder into a tower for pictures; the encoder becomes the folder's query tower."""
     from paddle_ranker.encoding.picture_encoder import PictureEncoder
     from paddle_ranker.model.config import ConvolutionsConfig
     from paddle_ranker.model.encoder_loading import read_checkpoint
@@ -207,11 +209,11 @@ def _add_pictures(folder: Path, side: int) -> None:
 
 
 def _texts(files: Sequence[Path], skips: Skips) -> Iterator[str]:
-    """Yield every text of every column: a vocabulary can be learned from any data file.
+    """Yield every text in every column of the files.
 
-    skips: unreadable rows are counted here
+    skips: counts the unreadable rows, which are skipped
 
-    Raises `DataError` for a file with more unreadable than readable rows.
+    Raises `DataError` if a file has more unreadable than readable rows.
     """
     from paddle_ranker.data.formats import EMPTY_LINE, BadRow, read_rows
 

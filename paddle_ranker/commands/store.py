@@ -47,7 +47,7 @@ class StoreOptions(ScoringOptions):
 
 
 def store(options: StoreOptions) -> None:
-    """Write the folder, and print its size per title."""
+    """Compute the states of the titles, write them into a folder, and print their size per title."""
     runtime.prepare_command(options.cpu_threads)
     from paddle_ranker.scoring.stored_ranker import SplitRanker
     from paddle_ranker.scoring.title_states import TitleStates, new_states
@@ -73,13 +73,13 @@ def store(options: StoreOptions) -> None:
 
 
 class _Ids:
-    """Check of a file's ids: every row has one or none has, and no id occurs twice."""
+    """Check of a file's ids: either every row has an id or no row has one, and no id occurs twice."""
 
     def __init__(self, file: str):
         self._file, self._seen, self._lacks = file, set[str](), False
 
     def of(self, rows: Sequence[TitleRow]) -> Optional[list[str]]:
-        """Return the ids of the next rows; None if no row has one; raises `DataError` for invalid ids."""
+        """Return the ids of the next rows, or None if no row has an id; raises `DataError` if the check fails."""
         ids = [row.id for row in rows if row.id is not None]
         self._lacks = self._lacks or len(ids) < len(rows)
         for row_id in ids:

@@ -28,7 +28,7 @@ Way = Callable[[np.ndarray], object]
 
 @dataclass(frozen=True)
 class Timing:
-    """Speed of a way of ranking: mean and median milliseconds per query, and titles per second."""
+    """Speed of a ranking method: mean and median milliseconds per query, and titles per second."""
 
     name: str
     mean: float
@@ -40,8 +40,8 @@ class Timing:
 class MeasuredCascade:
     """Measures and timings of the large ranker, the small ranker and the cascade of both, in this order.
 
-    comparison: measures of the three
-    timings: speeds of the three
+    comparison: measures of the rankers and the cascade
+    timings: speeds of the rankers and the cascade
     titles, queries: number of titles and of queries that were scored
     seen: number of titles that the large ranker scores in the cascade
     """
@@ -112,9 +112,9 @@ def time_ways(
     rounds: int,
     clock: Callable[[], float] = time.perf_counter,
 ) -> list[Timing]:
-    """Time ways of ranking, one after another on each query, in several rounds; a query's shortest time counts.
+    """Time ranking methods on each query, one after another, in several rounds; a query's shortest time counts.
 
-    ways: functions by name, each called with the row numbers of a query's titles
+    ways: ranking functions by name; each is called with the row numbers of a query's titles
     groups: row numbers of each query's titles
     """
     best = {name: np.full(len(groups), np.inf) for name in ways}

@@ -28,8 +28,8 @@ Value = Union[int, float]
 def score_measured_pairs(options: EvaluateOptions) -> tuple[ScoringRanker, MeasuredPairs, Floats]:
     """Return the ranker, the pairs, and the ranker's logits of the candidate pairs (`[candidates] float64`).
 
-    Prints notes on rows ignored and texts truncated. Before anything is scored, raises `DataError` for a file that is
-    malformed or has one class only, `CheckpointError` if the ranker cannot be opened.
+    Prints notes on ignored rows and truncated texts. Raises `DataError` if the file is malformed or its labels are all
+    of one class, and `CheckpointError` if the ranker cannot be opened.
     """
     check_writable(options.scores_file, options.qrels_file)
     pairs = read_measured_pairs(options, {})

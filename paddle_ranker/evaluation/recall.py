@@ -18,7 +18,7 @@ JudgedPair = Union[LabeledPair, Pair]
 
 
 def open_pairs(path: str, rules: Optional[RowOptions] = None) -> RecordFile[JudgedPair]:
-    """Open labelled pairs, or pairs of a query and its answer; `is_answer` selects the answers."""
+    """Open a file of labelled pairs, or of pairs of a query and its answer; see `is_answer`."""
     return cast(RecordFile[JudgedPair], open_as_one_of(path, (LabeledPair, Pair), rules))
 
 
@@ -28,10 +28,12 @@ def is_answer(pair: JudgedPair) -> bool:
 
 
 def notes_on(source: RecordFile[JudgedPair], queries: Collection[str], answered: Collection[str]) -> list[str]:
-    """Return one line for each reason that rows or queries of a file were skipped; raises `DataError` if all were.
+    """Return one line for each reason that rows or queries of a file were skipped.
 
     queries: all queries of the file
     answered: the queries that have an answer
+
+    Raises `DataError` if no query has an answer.
     """
     if not answered:
         raise DataError(f"{source.path}: {_NO_ANSWERS}")
@@ -46,11 +48,11 @@ class RecallSet:
     """Queries, a corpus, and the documents of the corpus that answer each query.
 
     Args:
-        pairs: (query, title) that belong together.
-        corpus: texts to search; titles of `pairs` that are not among them are added.
+        pairs: (query, title) of titles that answer the query.
+        corpus: texts to search; titles of `pairs` that the corpus lacks are added.
 
     Attributes:
-        queries, corpus: the distinct texts.
+        queries, corpus: the distinct queries, and the distinct texts of the corpus.
         answers: for each query, the indices in the corpus of the documents that answer it.
     """
 
@@ -69,9 +71,9 @@ class RecallSet:
         self.answers: Sequence[Sequence[int]] = list(answers.values())
 
     def ranking(self, numbers: Integers) -> Ranking:
-        """Return the results of a search as a ranking, for measures by query such as `recall_at`.
+        """Return the results of a search as a ranking, for measures per query such as `recall_at`.
 
-        numbers: indices in the corpus of each query's results, best first, `[queries, results]`
+        numbers: the results of each query as indices in the corpus, best first, `[queries, results]`
         """
         hits = np.array([np.isin(row, answers) for row, answers in zip(numbers, self.answers)])
         query, position = np.indices(hits.shape).reshape(2, -1)

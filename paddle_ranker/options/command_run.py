@@ -45,10 +45,10 @@ def run_command(
     The exit status is 0 for success, 1 for failure, 2 for wrong usage and 130 for an interruption. `--debug` also shows
     the traceback.
 
-    run: runs the command; if it returns a whole number, that is the exit status
-    options_class: the class, or a function that returns it, if plugins add options
-    ends_with_reader: True for a command that prints a line per row: if the reader of standard output leaves (`| head`),
-        the command ends with status 0. Other commands finish their work, but their later output is lost
+    run: runs the command; if it returns a whole number, this is the exit status
+    options_class: the options class; if plugins add options, a function that returns the class
+    ends_with_reader: whether the command ends, with status 0, if the reader of its output leaves (`| head`). This suits
+        commands that print a line per row. Other commands finish their work, but their later output is lost
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     _escape_unprintable()
@@ -101,7 +101,7 @@ def main_of(
     prog: Optional[str] = None,
     ends_with_reader: bool = False,
 ) -> Callable[..., int]:
-    """Return a command's `main(argv=None)`, which calls `run_command` with these arguments."""
+    """Return a command's `main(argv=None)`, which passes `argv` and the arguments of this function to `run_command`."""
 
     def main(argv: Optional[Sequence[str]] = None) -> int:
         return run_command(run, options_class, argv, description or "", prog=prog, ends_with_reader=ends_with_reader)
@@ -126,9 +126,9 @@ def _report_interrupt(prog: str, arguments: Sequence[str], interrupt: BaseExcept
 
 @contextmanager
 def reader_may_leave(*, out: bool = True) -> Iterator[None]:
-    """Let the block go on after a reader has left (`| head`).
+    """Let the block continue after the reader of its output has left (`| head`); further output is lost.
 
-    out: whether this includes the reader of standard output; the reader of standard error always may leave
+    out: whether the block also continues without a reader of standard output, instead of only of standard error
     """
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed before the start (`>&-`)
@@ -139,7 +139,7 @@ def reader_may_leave(*, out: bool = True) -> Iterator[None]:
 
 
 class _Output:
-    """A stream whose reader may leave (`| head`): later output is lost, and the work continues."""
+    """A stream that ignores further output after its reader has left (`| head`), instead of raising an error."""
 
     def __init__(self, stream: TextIO):
         self._stream = stream
@@ -162,7 +162,7 @@ class _Output:
 
 
 def _forget_unwritten(output: TextIO) -> None:
-    """Flush a stream; if that fails, discard its output, so that Python does not try again at its exit."""
+    """Flush a stream; if that fails, discard the stream's output, so that Python does not flush it again at exit."""
     try:
         output.flush()
     except OSError:
@@ -170,7 +170,10 @@ def _forget_unwritten(output: TextIO) -> None:
 
 
 def _output_can_be_full() -> bool:
-    """Return whether standard output is a file or a device other than a terminal, so that it can be full."""
+    """Return whether writing to standard output can fail because a disk is full: it is a file, or a device file.
+
+    Terminals and pipes are never full.
+    """
     try:
         mode = os.fstat(sys.stdout.fileno()).st_mode
         return stat.S_ISREG(mode) or (stat.S_ISCHR(mode) and not sys.stdout.isatty())
@@ -181,14 +184,14 @@ def _output_can_be_full() -> bool:
 def _escape_unprintable() -> None:
     """Make `print` escape characters that the encoding of standard output lacks, as Python does on standard error.
 
-    A terminal or a PYTHONIOENCODING that knows ASCII alone must not end a command at the first Chinese title.
+    Otherwise a command would end at the first Chinese title if a terminal or PYTHONIOENCODING is limited to ASCII.
     """
     if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
         sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def json_text(value: object, indent: Optional[int] = None) -> str:
-    """Return a value as JSON to print; non-ASCII characters are escaped if standard output cannot encode them."""
+    """Return a value as JSON to print; escape non-ASCII characters unless the encoding of standard output is UTF."""
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
     return json.dumps(value, ensure_ascii=not encoding.lower().startswith("utf"), indent=indent)
 
@@ -196,8 +199,8 @@ def json_text(value: object, indent: Optional[int] = None) -> str:
 def note(text: str) -> None:
     """Print a note on standard error, such as the number of skipped rows. Only the first process prints.
 
-    If the note cannot be written (a full disk, a closed pipe), it and all later notes are lost: a note must not stop
-    the work that it is about.
+    If the note cannot be written, for example because a disk is full, this note and all later notes are lost: a note
+    must not stop the work.
     """
     if is_first_process():
         try:
@@ -218,7 +221,7 @@ class Counted(Protocol):
     """Object with counts for a command's report, such as an encoder that counts the texts that it cut."""
 
     def counts(self) -> Mapping[str, int]:
-        """Return the counts so far, each by the words that follow it in a report: `{"pairs were cut": 3}`."""
+        """Return the counts so far; a key is the text that follows the count in a report: `{"pairs were cut": 3}`."""
         ...
 
 
@@ -232,7 +235,7 @@ _UNCOUNTED: ContextVar[bool] = ContextVar("uncounted", default=False)
 def uncounted() -> Iterator[None]:
     """Make `note_at_end` do nothing in the block.
 
-    A server opens models again and again, and all of them would be kept in memory until it ends.
+    A server, which opens models repeatedly, needs this: `note_at_end` would keep every model in memory.
     """
     before = _UNCOUNTED.set(True)
     try:
@@ -251,9 +254,9 @@ def _counting() -> Iterator[list[Counted]]:
 
 
 def note_at_end(counted: Counted, instead_of: Sequence[Counted] = ()) -> None:
-    """Print the counts of `counted` when the command ends; without a running command, do nothing.
+    """Print the counts of `counted` when the running command ends. If no command is running, do nothing.
 
-    instead_of: objects that are not reported any more, since the counts of `counted` include their counts
+    instead_of: objects registered earlier that are no longer reported, because `counted` includes their counts
     """
     if _COUNTED and not _UNCOUNTED.get():
         _COUNTED[-1][:] = [other for other in _COUNTED[-1] if all(other is not part for part in instead_of)]

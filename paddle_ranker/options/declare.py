@@ -42,23 +42,23 @@ def option(
 ) -> Any:
     """Declare one option of a command.
 
-    `name`, without `--`, is shown instead of the field's name, which stays an alias. `aliases` are further names, such
-    as those of the published tutorial. `choices`, and a `help` that is a function, are evaluated when they are needed,
-    since a registry may grow. `more` are bounds, inclusive (`minimum`, `maximum`) or exclusive (`above`, `below`), and
-    settings:
+    `name`, without `--`, is shown instead of the field's name; the field's name stays an alias. `aliases` are further
+    names, such as those of the published tutorial. Since a registry may grow, `choices` are read when they are needed,
+    and so is a `help` that is a function. `more` takes inclusive bounds (`minimum`, `maximum`), exclusive bounds
+    (`above`, `below`), and these settings:
 
     positional: the option is given without its name, in the order of the fields: `convert SOURCE TARGET`. It is
         optional if it has a default
     leads: the option may be given without its name as the very first argument: `export RANKER --onnx`
     several: the option takes one or more values, and the field is a `tuple[str, ...]`: `compare A B C`, `--sizes A B C`
-    joins: text between the values of an option that is given twice, as in `--where A --where B`. Without it, the last
-        value counts, and giving an option of several values twice is an error
+    joins: text that joins the values of an option that is given twice, as in `--where A --where B`. Without `joins`,
+        the last value counts, and an option with `several` must not be given twice
     files: the option takes names or patterns of files to read, see `files.py`. The field is a tuple, or one string
-    claims: for a positional argument: called with each value that follows an option's files; returns True if the value
-        is this argument, False if it is one more file
+    claims: function of a positional argument, called with each value that follows an option's files. It returns True
+        if the value is the positional argument, False if the value is one more file
     shared: many commands have this option; the help shows it below a command's own options
-    either: the command requires one of the options with this flag; the help shows them among the required ones, and the
-        options class checks that one is given
+    either: the command requires at least one of the options with this flag. The help shows these options among the
+        required ones, and the options class checks that one is given
     """
     flags = {flag: bool(more.pop(flag, False)) for flag in _FLAGS}
     claims, joins = more.pop("claims", None), more.pop("joins", None)
@@ -71,7 +71,7 @@ def option(
 
 
 def redeclare(options_class: type[Options], name: str, default: Any = REQUIRED, **changes: Any) -> Any:
-    """Declare an inherited option again, with another default or `changes` of `help` and `aliases` alone."""
+    """Declare an inherited option again, with another `default`, or with `changes` to its `help` and `aliases`."""
     (field,) = (field for field in dataclasses.fields(options_class) if field.name == name)
     default = field.default if default is REQUIRED else default
     return dataclasses.field(default=default, metadata={**field.metadata, **changes})
@@ -95,14 +95,15 @@ class Options:
             _check(field, value)
 
     def look_up(self) -> None:
-        """Find the models on a hub that the options name; called before any work, and before Paddle is imported.
+        """Find the models that the options name, and fetch those that are on a hub.
 
-        Raises every error of `model.pretrained.find_model`. Options without models do nothing.
+        It is called before any other work, and before Paddle is imported. Subclasses whose options name models override
+        it; this method does nothing. Raises the errors of `model.pretrained.find_model`.
         """
 
 
 def fields_of(options_class: type[Options]) -> list[dataclasses.Field[Any]]:
-    """Return the dataclass fields that are options; the program sets the values of other fields."""
+    """Return the dataclass fields that are options; a field that is not an option is set by the program."""
     return [field for field in dataclasses.fields(options_class) if "help" in field.metadata]
 
 
@@ -113,7 +114,7 @@ def given_of(options: Options, names: Iterable[str]) -> list[dataclasses.Field[A
 
 
 def refuse_given(options: Options, names: Iterable[str], why: str) -> None:
-    """Raise `UsageError` with the name of the first option among `names` that is not the default, and `why`."""
+    """Raise `UsageError` if an option among `names` is not at its default; the message names it and says `why`."""
     for field in given_of(options, names):
         raise UsageError(f"{shown_name(field)} {why}")
 
@@ -135,7 +136,7 @@ def names_of(field: dataclasses.Field[Any]) -> list[str]:
 
 
 def is_asked_for(field: dataclasses.Field[Any]) -> bool:
-    """Return whether a command requires an option, or requires one of several options that include it."""
+    """Return whether an option is required, or is one of several options of which a command requires one."""
     return field.default is REQUIRED or bool(field.metadata["either"])
 
 
@@ -145,7 +146,7 @@ def shown_name(field: dataclasses.Field[Any]) -> str:
 
 
 def _typed(field: dataclasses.Field[Any], annotation: Any, value: Any) -> Any:
-    """Convert a value to its field's type, and patterns to file names; raises `UsageError` for an impossible value."""
+    """Convert a value to its field's type, and patterns to file names; raises `UsageError` if that is not possible."""
     kind, name = value_type(annotation), shown_name(field)
     if value is None and kind is not annotation:  # the type is Optional[T]
         return None
@@ -186,7 +187,7 @@ def input_files(options: Options) -> Iterator[tuple[dataclasses.Field[Any], str]
 
 
 def require_inputs(options: Options) -> None:
-    """Raise `DataError` for a missing input file, before any model is loaded or file is read."""
+    """Raise `DataError` if an input file does not exist; called before a model is loaded or a file is read."""
     for _, path in input_files(options):
         require_file(path)
 
@@ -269,7 +270,7 @@ class DocumentOptions(RowOptions):
 
 
 def require_ray_device(device: str) -> None:
-    """Raise `UsageError` for another `--device` than cpu, gpu and auto: Ray chooses the index of a GPU."""
+    """Raise `UsageError` unless `--device` is cpu, gpu or auto; the index of a GPU is chosen by Ray."""
     if device not in ("cpu", "gpu", AUTO_DEVICE):
         raise UsageError(f"--device {device}: with --ray it is cpu, gpu or auto, and Ray chooses which one")
 

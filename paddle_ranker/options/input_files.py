@@ -20,9 +20,9 @@ _SHOWN = 3
 
 
 class SeveralFiles(str):
-    """The paths of several files as one string, joined by `os.pathsep`; `paths` has them one by one.
+    """The paths of several files as one string, joined by `os.pathsep`; `paths` is the tuple of the paths.
 
-    `str()` of more than three shows the first path and the number of others, for messages.
+    For messages, `str()` of more than three paths is the first path and the number of further paths.
     """
 
     paths: tuple[str, ...]
@@ -42,7 +42,7 @@ class SeveralFiles(str):
 
 
 class ShownFile(str):
-    """The path of a file that messages show under another name (`shown`), such as a temporary file of rows."""
+    """The path of a file, such as a temporary file of rows, which messages call `shown` instead."""
 
     shown: str
 
@@ -56,19 +56,22 @@ class ShownFile(str):
 
 
 def folder_of(path: Union[str, os.PathLike[str]]) -> Path:
-    """Return the folder to which paths in a file's rows are relative: that of the first file, or `path` if a folder."""
+    """Return the folder to which paths in the rows of `path` are relative.
+
+    This is the folder of the file, or of the first of several files. If `path` is a folder, it is `path` itself.
+    """
     first = paths_of(path)[0]
     # A `Path` of a `ShownFile` would be what messages call it.
     return Path(first if os.path.isdir(first) else os.path.dirname(first))
 
 
 def paths_of(name: Union[str, os.PathLike[str]]) -> tuple[str, ...]:
-    """Return the paths of all files in `name`: the `paths` of `SeveralFiles`, else `name` itself."""
+    """Return the paths of the files that `name` stands for: `name.paths` of `SeveralFiles`, otherwise `name` alone."""
     return name.paths if isinstance(name, SeveralFiles) else (os.fspath(name),)
 
 
 def base_names(name: Union[str, os.PathLike[str]]) -> str:
-    """Return the names of the files without their folders, for records that are read when the folders are gone."""
+    """Return the files' names without folders, joined by commas, for records that outlive the folders."""
     return ", ".join(os.path.basename(path) for path in paths_of(name))
 
 
@@ -83,10 +86,11 @@ def join_files(paths: Sequence[str]) -> str:
 
 
 def find_files(names: Iterable[Union[str, os.PathLike[str]]], option: str) -> list[str]:
-    """Expand names and patterns to names of files, in the order of `names`; the files of a pattern are sorted.
+    """Replace each pattern in `names` by the sorted names of the files that match it; keep all other names.
 
-    Patterns use `*`, `?`, `[abc]`, and `**` for any folders; a name of an existing file is not taken for a pattern.
-    `os.pathsep` may separate files, too. Raises `UsageError`, naming the option, for a pattern that no file matches.
+    Patterns use `*`, `?`, `[abc]`, and `**` for any folders. The name of an existing file is not taken for a pattern.
+    A name may also be several names, joined by `os.pathsep`. Raises `UsageError`, which names `option`, if no file
+    matches a pattern.
     """
     files = []
     for name in names:

@@ -36,7 +36,7 @@ def parse_options(
 ) -> OptionsT:
     """Parse `argv` (default: the process's own arguments) into `options_class`.
 
-    Raises `UsageError` for anything that is not understood. `--help` prints and exits with 0.
+    Raises `UsageError` if the arguments are not valid. `--help` prints the help and exits with status 0.
     """
     parser = build_parser(options_class, prog, description)
     arguments = _end_files(options_class, _name_first(options_class, sys.argv[1:] if argv is None else argv))
@@ -62,9 +62,9 @@ def _refuse_unknown(unknown: Sequence[str], names: Sequence[str], prog: str) -> 
 
 
 def options_from(options_class: type[OptionsT], **values: Any) -> OptionsT:
-    """Return the options for a call from Python; each may have any of its names on the command line.
+    """Return the options for a call from Python; a key is any name of an option on the command line, without `--`.
 
-    Raises `UsageError` as the command does: for an unknown name, a wrong value, or two values for one option.
+    Raises `UsageError` as the command does: for an unknown name, a wrong value, or two different values of one option.
     """
     fields = {name[2:]: field for field in fields_of(options_class) for name in names_of(field)}
     chosen: dict[str, Any] = {}
@@ -94,7 +94,11 @@ def _parse_bool(text: str) -> bool:
 
 
 class _OneValue(argparse.Action):
-    """Action that stores an option's value; `joins` joins the values of a repeated option, which is else refused."""
+    """Action of argparse that stores an option's value.
+
+    joins: text that joins the values of a repeated option; None: the last value counts, unless the option has several
+        values or was given under another name with another value
+    """
 
     def __init__(self, option_strings: Sequence[str], dest: str, joins: Optional[str] = None, **declared: Any) -> None:
         super().__init__(option_strings, dest, **declared)
@@ -108,7 +112,11 @@ class _OneValue(argparse.Action):
         values: object,
         option_string: Optional[str] = None,
     ) -> None:
-        """Store an option's value; raises `UsageError` if the option has a different one that `joins` does not join."""
+        """Store an option's value.
+
+        Raises `UsageError` if `joins` is None and a repeated option with other values has several values, or was first
+        given under another name.
+        """
         for other, value in self._values.items():
             first, second = (" ".join(text) if isinstance(text, list) else text for text in (value, values))
             if self._joins is not None:
@@ -152,7 +160,7 @@ def build_parser(options_class: type[Options], prog: str, description: str) -> a
 
 
 def _name_first(options_class: type[Options], arguments: Sequence[str]) -> list[str]:
-    """Insert the name of the option that is declared with `leads` before the first argument, if that is a value."""
+    """If the first argument is a value, insert before it the name of the option that is declared with `leads`."""
     leads = next((field for field in fields_of(options_class) if field.metadata["leads"]), None)
     if leads is None or not arguments or not _is_value(arguments[0]):
         return list(arguments)
@@ -163,8 +171,8 @@ def _end_files(options_class: type[Options], arguments: Sequence[str]) -> list[s
     """Separate an option's files from positional arguments: `--test a.tsv b.tsv B` becomes `--test=a.tsv:b.tsv B`.
 
     argparse gives an option all values up to the next option, and has no way to limit them. Here the files of an option
-    end at the first value that a positional argument claims: `compare A --test dev.tsv B` compares A with B. An
-    option has only one file if required positional arguments follow: `blend --train a.tsv RANKER DEV_FILE TARGET`.
+    end at the first value that a positional argument claims: `compare A --test dev.tsv B` compares A with B. If
+    required positional arguments follow, an option has only one file: `blend --train a.tsv RANKER DEV_FILE TARGET`.
     """
     fields, made = fields_of(options_class), list(arguments)
     of_files = {name for field in fields if field.metadata["files"] for name in names_of(field)}
@@ -184,9 +192,9 @@ def _is_value(text: str) -> bool:
 
 
 def _in_order(options_class: type[Options]) -> list[dataclasses.Field[Any]]:
-    """Return the fields in the order of the help: required options, the command's own, shared ones, `--debug`.
+    """Return the fields in the order of the help: required options, the command's own, shared options, `--debug`.
 
-    Positional arguments stay in the order of the fields, so that an optional one may come before a required one.
+    Positional arguments stay in the order of the fields: an optional one may come before a required one.
     """
     return sorted(
         fields_of(options_class),

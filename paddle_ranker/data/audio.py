@@ -31,14 +31,14 @@ _PAGE, _LAST_PAGE, _LONGEST_PAGE = b"OggS", 4, 65_307  # of OGG: a page's start,
 
 
 class IncompleteRecordingError(DataError):
-    """A recording is damaged or cut short from some second on; the samples before it were yielded."""
+    """The end of a recording is damaged or missing; all samples before the damage were yielded."""
 
 
 def read_recording(source: Union[Path, IO[bytes]], rate: int = RATE) -> Iterator[Vectors]:
     """Yield blocks of a recording's samples, `[samples] float32`: mean of the channels, `rate` per second.
 
     Memory is bounded, however long the recording is. Raises:
-        DataError: the file is not a recording, has no samples, states no rate, or has samples that are no numbers.
+        DataError: the file is not a recording, has no samples, states no rate, or has NaN or infinite samples.
         IncompleteRecordingError: the end is missing or damaged; raised after the last sample was yielded.
         DependencyError: soundfile or soxr is missing.
     """
@@ -79,7 +79,7 @@ def read_recording(source: Union[Path, IO[bytes]], rate: int = RATE) -> Iterator
 
 
 class StretchReader:
-    """Reader of stretches of recordings; fast for stretches of a recording in order of time. Thread-safe.
+    """Thread-safe reader of stretches (from second to second) of recordings; fastest if they come in the order of time.
 
     rate: samples per second of the result
     """
@@ -90,7 +90,7 @@ class StretchReader:
         self._first, self._samples = 0, np.empty(0, np.float32)  # `_samples` begins with sample number `_first`
 
     def read(self, path: Path, start: float, end: float) -> Vectors:
-        """Return the samples from second `start` to `end`, or to the end of the recording: `[samples] float32`."""
+        """Return the samples from second `start` to `end`, fewer if the recording ends before: `[samples] float32`."""
         first, last = round(start * self._rate), round(end * self._rate)
         with self._lock:
             if path != self._path or first < self._first:
@@ -120,7 +120,7 @@ def _missing_end(sound: Any, source: Union[Path, IO[bytes]]) -> str:
 
 
 def _end_of(source: Union[Path, IO[bytes]], size: int) -> bytes:
-    """Return the last `size` bytes of a file; the position in a stream stays."""
+    """Return the last `size` bytes of a file. A stream keeps its position."""
     if isinstance(source, Path):
         with open(source, "rb") as stream:
             return _end_of(stream, size)

@@ -59,7 +59,7 @@ def write_beir(
 ) -> None:
     """Write a BEIR folder atomically.
 
-    documents: (id, text, fields) for each document; the field `title` is BEIR's title
+    documents: (id, text, fields) for each document; the field `title` becomes BEIR's title
     queries: texts by id
     splits: a dict from the name of a split to its labels, as `labels[query][document]`
 

@@ -5,8 +5,8 @@
         spelling.add(cell)
     spelling.chosen().read("89,90 €")    # 89.9
 
-A column has a spelling only if all its values have it. Numbers as JSON writes them and ISO 8601 dates need none, and
-codes with a zero before their digits stay texts. `spelling_of` returns the spelling that a field declares by its
+A spelling is chosen only if it fits all values of the column. Numbers as in JSON and ISO 8601 dates need no spelling.
+Codes that begin with a zero, such as `007`, stay texts. `spelling_of` returns the spelling that a field declares by its
 format. `text_of_html` removes the tags of cells that shops and blogs export.
 """
 
@@ -86,7 +86,9 @@ class ValueSpelling(NamedTuple):
     read: Read
 
     def value(self, cell: str) -> Optional[Cell]:
-        """Return a cell's value, or None if it is missing. ISO 8601 dates, `true` and `false` stay texts.
+        """Return a cell's value, or None if the value is missing.
+
+        If the type is "date", ISO 8601 dates stay texts; if it is "boolean", `true` and `false` stay texts.
 
         Raises `ValueError` for a cell of another spelling.
         """
@@ -97,7 +99,7 @@ class ValueSpelling(NamedTuple):
 
 
 class Spellings:
-    """The ways of writing numbers, dates and lists that fit all values of a column that were added."""
+    """Spellings of numbers, dates and lists that fit all values of a column; `add` is called with each value."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -139,14 +141,14 @@ class Spellings:
 
     @property
     def has_decimal_comma(self) -> bool:
-        """Whether the column shows that its table has decimal commas: by numbers with them, or by dates with points."""
+        """Whether the column's numbers, or its dates with points, show that the table writes decimal commas."""
         if not self.count:
             return False
         are_dates = any(f"%d.%m.%Y{time}" in self._left for time in _TIMES)
         return are_dates or (_COMMA in self._left and _POINT not in self._left)
 
     def chosen(self, decimal_comma: bool = False) -> Optional[ValueSpelling]:
-        """Return the spelling by which to read the column, or None if its values need none.
+        """Return the spelling by which to read the column, or None if its values stay as they are.
 
         decimal_comma: whether another column of the table has decimal commas; days then come before months
         """
@@ -171,7 +173,7 @@ class Spellings:
 
     @property
     def doubtful_dates(self) -> tuple[str, ...]:
-        """The two formats of ambiguous dates, with days first and with months first; () otherwise."""
+        """The two possible formats if days and months could be swapped (first the one with days first), else ()."""
         for pair in _AMBIGUOUS:
             for time in _TIMES:
                 formats = tuple(date + time for date in pair)
@@ -181,7 +183,7 @@ class Spellings:
 
     @property
     def has_doubtful_points(self) -> bool:
-        """Whether the values are plain numbers, in all of which the point could be between thousands: `1.299`."""
+        """Whether the values are plain numbers with points, all of which could separate thousands, as in `1.299`."""
         return self.count > 0 and self._needs_none and self._has_point and _COMMA in self._left
 
 
@@ -271,7 +273,7 @@ def has_markup(cell: str) -> bool:
 
 
 def text_of_html(cell: str) -> str:
-    r"""Return the text of HTML, a line for each block; `\n` in two characters, which WooCommerce writes, is a space."""
+    r"""Return the text of HTML, one line for each block. A space replaces WooCommerce's two characters `\n`."""
     parser = _TextOfHTML()
     parser.feed(cell.replace("\\n", "\n"))
     parser.close()
@@ -322,7 +324,7 @@ _SPELLINGS = {
 
 
 def spelling_of(type: str, format: str) -> ValueSpelling:
-    """Return the spelling of a type's values by its format; raises `ValueError`, which lists the type's formats.
+    """Return the spelling of a type with a format. For any other format, `ValueError` lists the type's formats.
 
     type: see `ValueSpelling.type`; any other type has no formats
     """

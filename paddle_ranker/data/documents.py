@@ -95,11 +95,11 @@ _NO_FILES = FileFields()
 
 
 class DocumentFile:
-    """Documents of one or several files, or the files of a folder; every `for` loop streams them again.
+    """Documents of one or several files, or of a folder's files. Every `for` loop reads the files again.
 
     Raises `DataError`, which names file, line and contents, for a file that is missing, damaged or without documents,
-    and for a bad row. If the rules have `skip_bad_rows`, bad rows are counted instead. `kept` and `report()` describe
-    the last loop.
+    and for a bad row. If the rules have `skip_bad_rows`, bad rows are skipped and counted. `kept` and `report()`
+    describe the last loop.
     """
 
     def __init__(
@@ -134,7 +134,7 @@ class DocumentFile:
 
     @property
     def columns(self) -> Mapping[str, str]:
-        """Names of the first file's columns for the keys `id`, `title` and `text`; a key without a column is absent."""
+        """Names of the first file's columns by role (`id`, `title`, `text`); roles without a column are absent."""
         return self._open(paths_of(self.path)[0])[1]
 
     @property
@@ -164,7 +164,7 @@ class DocumentFile:
         self._unread.add_reason(f"{what}: {reason}")
 
     def refuse(self, reason: str, line: Union[int, str], cause: str = "") -> None:
-        """Count a document that the loop has yielded as a bad row, for `reason`.
+        """Count a document as a bad row, for `reason`, after the loop has yielded the document.
 
         line: value of `self.line` when the loop yielded the document
         cause: see `LeftOut.add_reason`
@@ -218,7 +218,7 @@ class DocumentFile:
         return _document({**named, "text": title or "file"}, title_name, False, self._declared)
 
     def _open(self, path: str) -> tuple[Union[_DocumentRows, _Folder], dict[str, str]]:
-        """Return a file's table or folder, and the names of the columns that become id, title and text, by role.
+        """Return (rows, columns): the rows of a file or folder, and the names of its columns by role (id, title, text).
 
         Prints the columns when the file is opened for the first time.
         """
@@ -356,7 +356,7 @@ class _DocumentRows:
         return self._encoding is not None and self._dialect is None
 
     def ragged_rows(self) -> Generator[tuple[int, Union[dict[str, Any], BadRow]], None, bool]:
-        """Yield (number, row) for each row below the first, which names the columns; rows may be shorter.
+        """Yield (number, row) for each row below the first, which names the columns; rows may have fewer cells.
 
         Returns False, and yields nothing, if the file has no columns.
         """
@@ -486,7 +486,7 @@ class _DocumentRows:
 
         separator, header: as in `_DocumentRows`
 
-        Raises `DataError` for SQL, and if the first row may be a header or a document.
+        Raises `DataError` for SQL, and if `header` is None but it is unclear whether the first row is a header.
         """
         with open_text(self.path, encoding) as stream:
             sample = stream.read(_SAMPLE_BYTES).decode("utf-8", "ignore").removeprefix("\ufeff")
@@ -527,7 +527,7 @@ class _DocumentRows:
         return _Dialect(encoding, separator, quote, names, header, is_dump)
 
     def _inferred(self, roles: Mapping[str, str], declared: Declared) -> dict[str, ValueSpelling]:
-        """Return the inferred spellings of a text file's fields by name; id, title and text have none."""
+        """Return the inferred spellings of a text file's columns; id, title, text and declared fields are absent."""
         columns = self.columns.items() if self._dialect is not None else ()
         apart = {*roles.values(), *declared}
         return {name: facts.spelling for name, facts in columns if facts.spelling and name not in apart}
@@ -540,7 +540,7 @@ class _DocumentRows:
         }
 
     def describe(self, roles: Mapping[str, str], declared: Declared) -> None:
-        """Print the detected encoding, separator, columns and spellings as options that would set them.
+        """Print the detected encoding, separator, columns and spellings, with the options that would set them.
 
         roles, declared: as in `rows`
         """
@@ -585,7 +585,7 @@ class _DocumentRows:
 
 
 def _field_option(name: str, spelling: ValueSpelling) -> str:
-    """Return the option that declares a field whose texts have a spelling."""
+    """Return the option `--field` that declares the field `name` with a spelling."""
     kind = f"keyword:{LIST}" if spelling.type == LIST else spelling.type
     return f"--field {shlex.quote(f'{name}:{kind}:format={spelling.format}')}"
 
@@ -823,7 +823,7 @@ def _roles(columns: Mapping[str, _ColumnFacts], chosen: Mapping[str, str], path:
     """Return the names of the columns that become id, title and text, by role.
 
     columns: facts about all columns that may be chosen
-    chosen: columns that options or the index name, by role
+    chosen: by role, the column that an option or the index chooses
     path: the file, for messages
 
     A role without a chosen column gets a column by its name, or else by its values.

@@ -1,4 +1,4 @@
-r"""Readers: the words of files that are no texts, such as PDFs and recordings, and each word's position in the file.
+r"""Registry of readers, which get the words of PDFs, recordings and other files, with each word's position in the file.
 
 for part in READERS["pdf"].read(Path("manual.pdf")):
     part.text, part.places    # "Warranty\nTwo years ...", [(0, 8, 0.1, 0.08, 0.31, 0.1), ...]
@@ -25,8 +25,8 @@ class Part(NamedTuple):
     name: name that no other part of the file has, such as "3"; "" if the file is one part
     text: the words of the part
     fields: further fields of the document, such as `{"page": 3}`
-    places: `(start, end, *place)` for spans of the text, in its order: code points of the text, then the numbers of the
-        span's position in the file, in the form of `Reader.places`
+    places: `(start, end, *place)` for each span of the text, in the order of the text. `start` and `end` count the
+        text's code points; `place` has the numbers of the span's position in the file, in the form `Reader.places`
     """
 
     name: str
@@ -90,7 +90,7 @@ READERS: Registry[Reader] = Registry("reader")
 
 
 def _add(name: str, places: str, fields: Mapping[str, str], **more: Any) -> None:
-    """Add the reader in the module `name` of this room; the first call of `read` or `version` imports the module.
+    """Register the reader in module `name` of this package; the first call of `read` or `version` imports the module.
 
     places, fields, more: as in `Reader`
     """

@@ -1,4 +1,4 @@
-"""Read films (MP4, MOV, WebM, MKV, AVI): their length and their frames. A single frame is in memory at a time.
+"""Read films (MP4, MOV, WebM, MKV, AVI): their length and their frames. Only a few frames are in memory at a time.
 
 frames = FrameReader()
 frames.read(Path("film.mp4"), 12.0)  # [height, width, 3] uint8: the frame at second 12
@@ -82,7 +82,7 @@ class FrameReader:
         self._next: Optional[tuple[float, Any]] = None  # the frame after it, and when it is seen
 
     def read(self, source: Union[Path, bytes], second: float) -> Array:
-        """Return the frame that is seen at a second, upright: `[height, width, 3] uint8`.
+        """Return the frame that the film shows at `second`, turned upright: `[height, width, 3] uint8`.
 
         source: path, or the bytes of a file
 
@@ -102,7 +102,7 @@ class FrameReader:
             return np.rot90(pixels, round(self._shown.rotation / 90))
 
     def _decoded(self, source: Union[Path, bytes]) -> Iterator[tuple[float, Any]]:
-        """Yield (second, frame) in the order of time, at least from the last key frame before `_second` on."""
+        """Yield (second, frame) in the order of time, beginning at or before the last key frame before `_second`."""
         with _opened(source) as (film, stream):
             begin, held = (film.start_time or 0) / 1e6, list[Any]()
 
@@ -145,7 +145,7 @@ def sampled_frames(film: bytes) -> Iterator[Array]:
 
 @contextmanager
 def _opened(source: Union[Path, bytes]) -> Iterator[tuple[Any, Any]]:
-    """Open a film; yield its PyAV container and its stream of frames. Raises `DataError` for another file."""
+    """Open a film; yield its PyAV container and its stream of frames. Raises `DataError` if it cannot be read."""
     av = _library()
     with io.BytesIO(source) if isinstance(source, bytes) else source.open("rb") as file:
         try:  # the list excludes formats that open further files and addresses, such as playlists

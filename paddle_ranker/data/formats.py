@@ -82,7 +82,8 @@ def lines_of(path: str, stream: IO[bytes]) -> Iterator[tuple[int, Union[str, Bad
     path: the file's path, for messages
 
     Only `\n` ends a line: `str.splitlines` would also split at U+2028, U+0085 and vertical tabs, which occur in
-    titles. Empty lines are bad rows, except at the end of the file. Raises `DataError` if the lines end in `\r` alone.
+    titles. Empty lines are bad rows, except at the end of the file. Raises `DataError` if the file is damaged, or if
+    its lines end in `\r` alone.
     """
     number, empty = 0, []
     try:
@@ -222,7 +223,7 @@ _TABS = "tsv"  # the default format
 
 
 def _first(name: str, fits: Callable[[FileFormat], bool]) -> FileFormat:
-    """Return the first format that `fits`, or tab-separated text.
+    """Return the first format for which `fits` returns True; if there is none, tab-separated text.
 
     name: the file's name in lower case; plugins are loaded unless the name is that of a text file
     """
@@ -280,7 +281,7 @@ def found_encoding(path: str) -> str:
 
 
 def line_count(path: str) -> Optional[int]:
-    """Return about how many rows a file has, without interpreting them; None for a compressed file.
+    """Return the approximate number of rows of a file without parsing it; None for a file in gzip or UTF-16.
 
     Counts the lines of text, so header lines and every line of a multi-line row count, too.
     """
@@ -381,7 +382,7 @@ def _tab_rows(path: str, stream: io.BufferedReader) -> Iterator[tuple[int, Row]]
 def _json_rows(path: str, stream: io.BufferedReader) -> Iterator[tuple[int, Row]]:
     """Yield (number, object) for each object of a JSON file: lines, an array, or objects that span several lines.
 
-    In JSON lines the number is the line's, else the object's, from 1.
+    In JSON lines, the number is the line number. In other files, objects are numbered from 1.
     """
     start = _peek(stream).removeprefix(BOM).lstrip()
     if start.startswith(b"[") or start.split(b"\n")[0].strip() in _SEVERAL_LINES:
@@ -456,7 +457,10 @@ def _parquet_rows(path: str, stream: io.BufferedReader) -> Iterator[tuple[int, R
 
 
 def sheets_of(path: str, stream: IO[bytes]) -> Iterator[tuple[str, Iterator[tuple[int, list[str]]]]]:
-    """Yield (name, rows) for each sheet of a spreadsheet; rows are (number, texts). A merged cell is repeated."""
+    """Yield (name, rows) for each sheet of a spreadsheet. `rows` yields (row number from 1, texts of the cells).
+
+    Rows without text are left out. The text of a merged cell stands in each cell that was merged.
+    """
     with package_for(f"{path}: reading spreadsheets", "'paddle-ranker[excel]'"):
         import python_calamine
     try:

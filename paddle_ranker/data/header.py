@@ -115,7 +115,7 @@ class TableRole:
         return _is_header(cells) and not self.lacks(self.find(cells))
 
     def lacks(self, header: Header) -> str:
-        """Return, for a message, the required columns that a header lacks and possible names; "" if it lacks none."""
+        """List the required columns that a header lacks, with possible names, for a message; "" if it lacks none."""
         missing = [column for column in self.needed if column not in header.places]
         return ", ".join(f"{column} (or {', '.join(self.columns[column][1:_SHOWN])}, …)" for column in missing)
 
@@ -161,11 +161,12 @@ def read_header(
     known names or identifiers with an underscore. A header that does not fit the role is refused, never read as data.
 
     cells: the first row
-    choice: the user's `--header`: whether the row is a header; None: it is detected
+    choice: value of the user's `--header`: whether the row is a header; if None, this is detected
     hint: end of the message about a missing column
     has_option: whether the user has an option that sets `choice`, for messages
 
-    Raises `DataError` for a header that lacks a required column, repeats a column, or has a cell that is no name.
+    Raises `DataError` for a header that lacks a required column, repeats a column, or, if `choice` is None, has a cell
+    that cannot be a name.
     """
     if choice is False or not (choice or _is_header(cells)):
         return None
@@ -190,10 +191,10 @@ def read_header(
 
 
 def is_doubtful(cells: Sequence[str], others: Sequence[Sequence[str]]) -> bool:
-    """Return whether a first row, `cells`, without known column names may still be a header.
+    """Return whether `cells`, a first row without known column names, may still be a header.
 
-    True if all cells of the first row look like names: they are short (q, s1, src) or end in a column's name (用户问题,
-    user question). Each of `others`, the next rows, must have a text and not consist of names.
+    It may be a header if all its cells look like names, which are short (q, s1, src) or end in a column's name
+    (用户问题, user question), and if each row below it, in `others`, has a text and does not look like names.
     """
     are_texts = all(any(map(_is_text, row)) and not _may_name(row) for row in others)
     return len(cells) > 1 and bool(others) and are_texts and _may_name(cells)

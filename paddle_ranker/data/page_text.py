@@ -1,4 +1,4 @@
-"""Put the lines of a page in reading order, and join them to its text: columns, paragraphs, hyphens, Chinese."""
+"""Put the lines of a page in reading order, and join the lines to text with one line for each paragraph."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ class PageLine(NamedTuple):
     def of(cls, words: Iterable[tuple[str, Sequence[Box]]]) -> PageLine:
         """Join words, at least one, to a line; each is (text, box of each character).
 
-        A place of the line is a run of letters, or a single Chinese or Japanese character. Leader dots, which lead to
-        another word as in a table of contents, are removed.
+        Each run of letters gets a place, and so does each single Chinese or Japanese character. Leader dots, which lead
+        to another word as in a table of contents, are removed.
         """
         text, places, words = "", list[Word](), [*words]
         are_dots = [False, *(not word.strip(".") for word, _ in words), False]

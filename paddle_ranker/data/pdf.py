@@ -36,9 +36,10 @@ _BY_PROGRAM = re.compile("^Microsoft (Word|PowerPoint|Excel) - ")
 
 
 def read(path: Path) -> Iterator[Union[Part, Unread]]:
-    """Yield the pages of a PDF as parts, and an `Unread` for each thing that was not read; see `Reader.read`.
+    """Yield the pages of a PDF as parts, and an `Unread` for each problem of a page; see `Reader.read`.
 
-    Fields of a page: `page`, its number from 1; the document's `title`; `heading`, the outline's heading for it.
+    Fields of a page are `page`, its number from 1; the document's `title`; and `heading`, the headings of the outline
+    that begin on the page, or on the last page before it that has headings.
     """
     reasons, is_read = list[str](), False
     with _opened(path) as document:
@@ -143,7 +144,7 @@ def _headings(document: Any) -> Mapping[int, str]:
 
 
 def _read_page(document: Any, number: int) -> Iterator[Union[Part, Unread]]:
-    """Yield the text of a page as a part, if it has any, and an `Unread` for each thing that could not be read.
+    """Yield the text of a page as a part, if it has text, and an `Unread` for each problem, such as a damaged page.
 
     number: the page's number, from 1
     """

@@ -131,7 +131,7 @@ def read_picture(source: Source, limits: ImageLimits = _DEFAULT_LIMITS) -> Array
     EXIF's orientation is applied, and transparency becomes white. Of an animation only the first frame is read. 16-bit
     pixels keep their upper 8 bits; Pillow's own conversion to RGB would make them white.
 
-    Raises as `decoded` does.
+    Raises `ImageError` as `decoded` and `rgb` do.
     """
     with decoded(source, limits) as (image, name):
         return np.array(upright(rgb(image, name), image))
@@ -310,7 +310,7 @@ def rgb(image: Image.Image, name: str, *, min_is_white: Optional[bool] = None) -
 
     min_is_white: whether 0 is white in 16-bit pixels; defaults to the picture's tags
 
-    Raises `ImageError` for 32-bit pixels, whose value for white is unknown.
+    Raises `ImageError` for 32-bit pixels if it is unknown which value is white.
     """
     if min_is_white is None:
         min_is_white = min_is_white_in(image)

@@ -17,8 +17,8 @@ SpanPlace = tuple[Union[int, float], ...]  # start and end in code points, and t
 class PlacedText(str):
     """Text with `places`: `(start, end, *numbers)` for each of its spans, in the order of the text.
 
-    start and end are code points. Equal texts with different places are not equal. A slice keeps the places of its
-    spans; so does a text that puts a prompt before it.
+    start and end count code points. Two objects are equal if their texts and their places are equal. A slice keeps the
+    places of its spans, and `prompt + text` keeps all places.
     """
 
     places: tuple[SpanPlace, ...]

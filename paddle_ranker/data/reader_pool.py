@@ -215,8 +215,8 @@ def _start() -> subprocess.Popen[str]:
 def answer_requests() -> None:
     """Run the child process: do each task in a line of stdin, `[task, path of a file, arguments ...]`.
 
-    For each task, write a line to stdout: `[answer, null]`, or `[null, [kind and message of the error]]`. Ends with
-    stdin.
+    For each task, write a line to stdout: `[answer, null]`, or `[null, [type of the error, message]]`. Returns when
+    stdin ends.
     """
     answers: IO[str] = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # prints of libraries go to stderr

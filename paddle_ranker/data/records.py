@@ -61,7 +61,7 @@ class Record:
     """Row of a file; its subclasses are the kinds of rows.
 
     role: name of the kind, for messages
-    layouts: columns of a file without a header, by the number of its columns
+    layouts: for a file without a header, the columns for each number of columns that it may have
     """
 
     role: ClassVar[str]
@@ -122,7 +122,7 @@ class Text(Record):
 
 @dataclass(frozen=True)
 class Line(Text):
-    """Text of a corpus: a whole line with its tabs; in a file with a header or JSON lines, title and text."""
+    """Text of a corpus: a whole line with its tabs. If the columns are named, title and text are joined instead."""
 
 
 @dataclass(frozen=True)
@@ -169,7 +169,7 @@ def expected_columns(kind: type[Record]) -> str:
 
 
 def looks_like(names: Sequence[str], expected: type[Record]) -> str:
-    """Return, for a message, the other kind of record that has columns of these names; "" if none has.
+    """Return a message's remark if `names` fit another kind of record than `expected`, else "".
 
     names: column names that do not fit the kind `expected`
     """
@@ -195,7 +195,7 @@ class _Layout:
 
 
 class RecordFile(Generic[T]):
-    """Records of one or several files; every `for` loop streams them again.
+    """Records of one or several files. Every `for` loop reads the files again.
 
     Raises `DataError`, which names file, line and contents, if a file is missing, empty or damaged, if a column is
     missing, and for a bad row: a wrong number of columns, undecodable bytes, an empty text, a label that is not a whole
@@ -244,7 +244,7 @@ class RecordFile(Generic[T]):
         return "; ".join(filter(None, (f"kept {self.kept:,}", self._skips.report())))
 
     def beside(self, *columns: str) -> str:
-        """Return, for a message, the known columns that the file has in addition to `columns`; "" if none."""
+        """List the known columns that the file has besides `columns`, for a message; "" if there are none."""
         return listed(name for name in COLUMN_NAMES if name in self.columns and name not in columns)
 
     def __iter__(self) -> Iterator[T]:
@@ -347,9 +347,9 @@ class RecordFile(Generic[T]):
         return header
 
     def _refuse_doubtful_header(self, row: Row, others: Sequence[Sequence[str]]) -> None:
-        """Raise `DataError` if a first row may be data as well as a header with unknown names.
+        """Raise `DataError` if it is unclear whether a first row is data, or a header with unknown names.
 
-        others: the next rows
+        others: the rows below the first
         """
         if isinstance(row, list) and self._given_header is None and is_doubtful(row, others):
             data = "type --header false" if self._has_option else "put a line of the columns' names above it"
@@ -362,7 +362,7 @@ class RecordFile(Generic[T]):
         self.columns.update((*header.places, *(name for name in header.names if name in COLUMN_NAMES)))
 
     def _note(self, text: str) -> None:
-        """Print a note about the file once; a later file prints no equal note."""
+        """Print a note about the file, unless a file of the same loop already printed an equal note."""
         if text not in self._noted:
             self._noted.add(text)
             note(f"{self.path}: {text}")
@@ -530,7 +530,7 @@ class RecordFile(Generic[T]):
     def _refuse_other_separator(self, row: Row, *, skipping: bool = False) -> None:
         """Raise `DataError` if the first row is a single cell that another separator would split.
 
-        With `skip_bad_rows`, raise only if all rows were bad, since the first row may be the only bad row.
+        If bad rows are skipped, raise only with `skipping`, which the caller sets once all rows have been bad.
         """
         if not isinstance(row, list) or len(row) != 1 or (self.skip_bad_rows and not skipping):
             return
@@ -661,7 +661,8 @@ def is_storable(text: str) -> bool:
 def open_as_one_of(path: str, kinds: Sequence[type[Record]], rules: Optional[RowOptions] = None) -> RecordFile[Record]:
     """Open a file as the first of `kinds` that its first row fits; raises `DataError` if it fits none.
 
-    If the rules have `skip_bad_rows`, at least half of the first rows must fit: a single bad row must not decide.
+    If the rules have `skip_bad_rows`, a kind is preferred that at least half of the first rows fit, so that a single
+    bad row does not decide.
     """
     problem: Optional[DataError] = None
     some_fit: Optional[RecordFile[Record]] = None

@@ -62,7 +62,7 @@ class Skips(LeftOut):
         self.allowed, self._name_files = allowed, name_files
 
     def add(self, path: str, line: int, reason: str, cause: str = "") -> None:
-        """Count a bad row, as `add_reason` does; raises `DataError`, naming the row, if none may be skipped."""
+        """Count a bad row, as `add_reason` does. If bad rows may not be skipped, raises `DataError`, naming the row."""
         if not self.allowed:
             remedy = "" if cause else "correct the row, "
             raise DataError(f"{path}, line {line}: {reason}; {remedy}or leave bad rows out with --skip_bad_rows")

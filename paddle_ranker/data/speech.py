@@ -89,9 +89,9 @@ def version() -> str:
 
 
 def cut_at_pauses(blocks: Iterable[Vectors]) -> Iterator[Union[RecordingPiece, Unread]]:
-    """Join blocks of samples to pieces, each ending at the quietest moment between its fourth and fifth minute.
+    """Join blocks of samples to pieces. Each piece but the last ends at the quietest moment of its fifth minute.
 
-    If the recording is incomplete, the last item is an `Unread`, which says from which second on it is missing.
+    If the end of the recording is missing, the last item is an `Unread`, which states the second where it breaks off.
     """
     held, size, start, problem = list[Vectors](), 0, 0, ""
     try:
@@ -118,12 +118,12 @@ def _quietest(samples: Vectors) -> int:
 
 
 def transcript(words: Iterable[tuple[str, float, float]], start: float) -> tuple[str, list[SpanPlace]]:
-    """Join words to a text; return it, and the words' places: start and end in code points, then in seconds.
+    """Join words to a text; return (text, places). The place of a word is its code points, then its seconds.
 
     words: (word, begin, end) as `SpeechModel.words` yields them
     start: second of the recording at which the transcribed piece starts
 
-    A pause of two seconds begins a line.
+    After a pause of two seconds, the text begins a line.
     """
     text, places, last = "", list[SpanPlace](), 0.0
     for word, begin, end in words:

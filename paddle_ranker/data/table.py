@@ -1,4 +1,4 @@
-"""Read tables: a summary of the columns, and the rows in parts of some rows, each with the header repeated.
+"""Read tables as parts: a summary of the columns, then parts with some rows each. Every part repeats the header.
 
 CSV and other text, Parquet and JSON lines are streamed; spreadsheets and HTML are held in memory.
 """
@@ -55,7 +55,7 @@ class _FileTable(NamedTuple):
 def read(path: Path) -> Iterator[Union[Part, Unread]]:
     """Yield the parts of each table of a file, and an `Unread` for a table's bad rows; see `Reader.read`.
 
-    A small table is one part. A large one is a summary of its columns, then parts of some rows.
+    A small table is one part. The first part of a large table summarises its columns; each other part has some rows.
     """
     tables = [*_tables(path)]
     if not tables:
@@ -134,7 +134,7 @@ class _HtmlTable:
         self.spanned = dict[int, tuple[int, str]]()  # by column: how many further rows a cell has, and its text
 
     def fill(self) -> None:
-        """Add to the open row the cells of earlier rows that reach into it, up to the first free column."""
+        """Append to the open row those cells of rows above that span it, up to the first free column."""
         assert self.row is not None
         while len(self.row) in self.spanned and len(self.row) < _MOST_COLUMNS:
             left, text = self.spanned.pop(len(self.row))

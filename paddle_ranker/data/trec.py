@@ -104,7 +104,7 @@ def is_run(path: str) -> bool:
 def read_run(path: str, *, skip_bad_rows: bool = False) -> Run:
     """Read a run. Raises `DataError` with file and line for an invalid line or a repeated document.
 
-    skip_bad_rows: skip such lines, and note how many there were
+    skip_bad_rows: whether such lines are skipped, and counted in the run's `notes`, in place of an error
     """
     skips = Skips(skip_bad_rows, name_files=len(paths_of(path)) > 1)
     run: Scores = {}
@@ -204,7 +204,7 @@ def run_lines(by_query: Scores, tag: str) -> Iterator[str]:
 
 
 def in_order(documents: Iterable[str]) -> dict[str, float]:
-    """Return the scores -1, -2, ... for documents in order, best first; they stay distinct as float32."""
+    """Return a dict from documents, given best first, to the scores -1, -2, ..., which stay distinct as float32."""
     return {document: -float(place) for place, document in enumerate(documents, start=1)}
 
 
@@ -222,7 +222,7 @@ def write_qrels(path: str, rows: Iterable[tuple[str, str, float]]) -> None:
 def read_texts(path: str, wanted: Collection[str], rules: Optional[RowOptions] = None) -> dict[str, str]:
     """Read the texts whose ids are in `wanted`; return them by id. The file may be much larger than memory.
 
-    Raises `DataError` for an invalid line, and for an id without a text.
+    Raises `DataError` for an id without a text, and, unless `rules.skip_bad_rows` is set, for an invalid line.
     """
     wanted = set(wanted)
     texts = _texts(path, wanted, rules or RowOptions())
@@ -321,7 +321,7 @@ def _not_empty(path: str, values: dict[str, Item], skips: Skips) -> dict[str, It
 
 
 def can_hold(name: str) -> bool:
-    """Return whether TREC's formats can hold an id, which needs text without spaces."""
+    """Return whether TREC's formats can hold an id: it must not be empty, or contain spaces."""
     return len(name.split()) == 1 and name == name.strip()
 
 

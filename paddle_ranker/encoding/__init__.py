@@ -1,1 +1,1 @@
-"""Texts to ids, and ids to batches."""
+"""Encode texts as token ids, and form batches of token ids."""

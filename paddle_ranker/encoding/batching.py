@@ -5,7 +5,7 @@ only within windows of many batches, so that batches still differ from epoch to 
 
 The order of an epoch is a function of (seed, epoch) and is never in memory as a whole, so ten million examples take no
 more memory than a thousand. A resumed training begins with the window in which it stopped. With `max_tokens` or groups,
-it also forms all earlier windows.
+a resumed training first forms all windows before that one again.
 """
 
 from __future__ import annotations
@@ -68,7 +68,10 @@ class Groups:
 
     @classmethod
     def of(cls, keys: Union[Sequence[str], np.ndarray]) -> Groups:
-        """Group the examples with equal `keys` [n]: texts in order of first occurrence, numbers ascending."""
+        """Group the examples whose `keys` [n] are equal.
+
+        Groups are in the order of the first occurrence of their keys if keys are texts, else in ascending order.
+        """
         if isinstance(keys, np.ndarray):
             codes = keys
         else:
@@ -270,7 +273,7 @@ def _hashed(values: np.ndarray, key: np.uint64) -> np.ndarray:
 
 
 def most_tokens(batch_size: int, max_seq_length: int) -> int:
-    """Return the maximum of padded tokens in a batch to score: that of `batch_size` rows of at most 512 tokens.
+    """Return the maximum number of padded tokens in a batch to score: `batch_size` rows, of at most 512 tokens each.
 
     The memory of attention grows with the square of the length: 32 rows of 8,192 tokens would take 100 GB.
     """
@@ -280,10 +283,11 @@ def most_tokens(batch_size: int, max_seq_length: int) -> int:
 def batches_of_columns(
     columns: Columns, max_tokens: int, max_rows: int, by_query: bool = False
 ) -> Iterator[np.ndarray]:
-    """Yield batches to score, each as indices of rows, `[batch]`: by length, or pairs by query (`batches_by_query`).
+    """Yield the rows' indices, `[batch]`, of each batch to score. Batches have rows of similar length or of one query.
 
     max_tokens, max_rows: limits of a batch, see `rows_within`
-    by_query: whether the columns are pairs, and the network computes each query of a batch once
+    by_query: whether the network computes each query of a batch once; batches of pairs then come from
+        `batches_by_query`
     """
     if by_query and isinstance(columns, EncodedPairs):
         return batches_by_query(columns, max_tokens, max_rows)

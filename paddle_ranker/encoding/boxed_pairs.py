@@ -26,7 +26,7 @@ class BoxedPairEncoder(PairEncoder):
     contains its last character; a token outside all spans has the box (0, 0, 0, 0), as in transformers. Boxes that
     reach outside the page are clipped; `clipped` counts them.
 
-    separator: value of all four coordinates of a separator's box, in a pair with a `PlacedText`
+    separator: value of all four coordinates of a separator token's box, if the pair or text has a `PlacedText`
     """
 
     places, place_size = "boxes", 4
@@ -40,7 +40,7 @@ class BoxedPairEncoder(PairEncoder):
         return {**super().counts(), "boxes reached outside their pages and were clipped": self.clipped}
 
     def sample(self, text: str, random: np.random.Generator) -> str:
-        """Return a made-up title whose characters have random boxes."""
+        """Return `text` as an example title with a random box for each character."""
         corners = np.sort(random.random((len(text), 2, 2)), axis=1).reshape(-1, 4).tolist()
         return PlacedText(text, ((place, place + 1, *box) for place, box in enumerate(corners)))
 

@@ -85,7 +85,7 @@ def _spans(text: str, words: int) -> Iterator[tuple[int, int]]:
 
 @lru_cache(maxsize=1 << 16)
 def values_in(text: str) -> tuple[Value, ...]:
-    """Return the numbers and dates in a text, in order; of overlapping values, the longest."""
+    """Return the numbers and dates in a text, in order. A value within a longer value is left out."""
     text = " ".join(text.lower().split())
     values: dict[tuple[int, int], list[Value]] = {}
     for match in _NUMBER.finditer(text):
@@ -128,7 +128,7 @@ def column_values(cells: Sequence[str]) -> dict[int, Value]:
 
 
 def _key_of(values: Sequence[Value]) -> Optional[Callable[[Value], Any]]:
-    """Return the key by which to compare values: a number itself, or the parts that all dates state.
+    """Return the function by whose result to compare values: a number itself, or the parts that all dates state.
 
     Returns None if the values cannot be compared: numbers with dates, or dates without a common part.
     """

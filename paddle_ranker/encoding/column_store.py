@@ -31,8 +31,8 @@ _IDS, _OFFSETS, _SECOND_STARTS, _PLACES = "pairs.ids", "pairs.offsets", "pairs.s
 class PairCollector:
     """Collector of encoded pairs in memory; beyond `max_bytes`, it moves all pairs to temporary files.
 
-    The files are unlinked: they vanish with the arrays that read them, or with the process. `finish` takes twice the
-    bytes of pairs in memory for a moment.
+    The files are unlinked: they vanish with the arrays that read them, or with the process. If the pairs are in memory,
+    `finish` takes twice their bytes for a moment.
 
     folder: folder for the files, which take four bytes per token, twelve per pair, and the further columns; defaults
         to the system's temporary folder, which may be in memory
@@ -49,7 +49,8 @@ class PairCollector:
     def append(self, pairs: EncodedPairs, **columns: np.ndarray) -> None:
         """Add pairs [m], and the values [m] of further `columns`; all calls must have the same column names and types.
 
-        Raises `RankerError` if the folder cannot hold them, `ValueError` for other columns than before.
+        Raises `RankerError` if the folder has no room, `ValueError` if columns differ from the first call's in name or
+        type, or have not one value for each pair.
         """
         for name, values in columns.items():
             if len(values) != len(pairs):
@@ -86,7 +87,7 @@ class PairCollector:
 
 
 def within(texts: EncodedTexts, folder: Path, max_bytes: int) -> EncodedTexts:
-    """Move the ids of texts beyond `max_bytes` to an unlinked file; return smaller texts unchanged.
+    """Return the texts unchanged if their ids have at most `max_bytes` bytes, else with the ids in an unlinked file.
 
     Raises `RankerError` if the folder cannot hold the file.
     """

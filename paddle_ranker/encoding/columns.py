@@ -38,12 +38,12 @@ class Columns(ABC):
 
     @abstractmethod
     def pad(self, indices: Indices) -> Arrays:
-        """Return the rows at `indices` [batch] by input name, padded to the longest row."""
+        """Return the model's inputs, by name, for the rows at `indices` [batch], padded to the longest of the rows."""
 
     @classmethod
     @abstractmethod
     def concat(cls: type[C], parts: Sequence[C]) -> C:
-        """Join `parts` in order; `can_join` must be true for them."""
+        """Join `parts` in order; `can_join` must be true for any two parts."""
 
     @property
     def lengths(self) -> NDArray[np.int64]:
@@ -78,7 +78,7 @@ def ragged_positions(starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> N
 class _Ragged(Columns):
     """Rows of ids in a flat array: row i is `ids[offsets[i]:offsets[i + 1]]`; `pad_id` pads the rows of a batch.
 
-    If the model reads places of tokens, `places` has `place_size` numbers for each token, flat; otherwise it is None.
+    If the model reads places of tokens, `places` is a flat array with `place_size` numbers for each token, else None.
     """
 
     ids: NDArray[np.int32]
@@ -114,7 +114,7 @@ class _Ragged(Columns):
         return gather(self.ids, ragged_positions(starts, lengths)), offsets_of(lengths)
 
     def _places_of(self, chosen: NDArray[np.int64]) -> Optional[NDArray[np.int16]]:
-        """Return the places of the tokens of the rows `chosen` [m], flat; None if the model reads no places."""
+        """Return the rows' places, `[tokens * place_size]`, of the rows `chosen` [m]; None if the model reads none."""
         if self.places is None:
             return None
         tokens = ragged_positions(*self._spans(chosen))
@@ -157,7 +157,7 @@ def _joined(parts: Sequence[_Ragged]) -> tuple[NDArray[np.int32], NDArray[np.int
 
 
 def _joined_places(parts: Sequence[_Ragged]) -> tuple[Optional[NDArray[np.int16]], int]:
-    """Return the places of all tokens of `parts`, flat, or None; and the number of values of a place."""
+    """Return (places, place_size): the places of all tokens of `parts`, `[tokens * place_size]`, or None."""
     places = [part.places for part in parts if part.places is not None]
     return (np.concatenate(places), parts[0].place_size) if places else (None, 0)
 
@@ -193,7 +193,7 @@ class EncodedTexts(_Ragged):
     def pad(self, indices: Indices) -> Arrays:
         """Return `input_ids` and `token_type_ids` (all 0), `[batch, length]` int64, padded to the longest text.
 
-        The tokens' places are padded as in `EncodedPairs.pad`.
+        If the model reads places, `token_type_ids` contains the places, too, as in `EncodedPairs.pad`.
         """
         chosen = np.asarray(indices, dtype=np.int64)
         input_ids, is_token = self._padded(chosen)
@@ -313,9 +313,9 @@ class BlendedPairs(Columns):
 
 
 def given_pairs(input_ids: NDArray[np.int64], token_type_ids: NDArray[np.int64], pad_id: int) -> Columns:
-    """Convert `[n, length]` arrays to `EncodedPairs` (batchable) if the layout allows, else to `GivenArrays`.
+    """Convert `[n, length]` arrays to `EncodedPairs` or, if token type 0 follows another type, to `GivenArrays`.
 
-    `EncodedPairs` omit the padding at the end of rows, which rankers ignore.
+    `EncodedPairs` may share batches with other rows. They omit the padding at the end of rows, which rankers ignore.
     """
     columns = np.arange(input_ids.shape[1])
     is_token = input_ids != pad_id

@@ -47,9 +47,9 @@ _LEAST_ROOM = 8  # a prompt must leave an eighth of the tokens to the text after
 class PairEncoder:
     """Encoder of pairs by a model's tokenizer and its template, such as `[CLS] query [SEP] title [SEP]`.
 
-    Special tokens in a text are plain text. A pair longer than `max_seq_length` is truncated: its longer side loses
-    tokens at the end, and no side becomes empty. `truncated` counts such pairs; a command reports the number at its
-    end. Thread-safe.
+    Special tokens in a text are encoded as plain text. A pair longer than `max_seq_length` is truncated: its longer
+    side loses tokens at the end (at the start if the tokenizer truncates on the left), and no side becomes empty.
+    `truncated` counts such pairs; a command reports the number when it ends. Thread-safe.
 
     Attributes:
         query_prompt: text before every query of a pair.
@@ -60,7 +60,7 @@ class PairEncoder:
         cls_id, sep_id, unk_id, mask_id: ids of special tokens; raise `CheckpointError` if the vocabulary lacks them.
         backend: code that turns texts into ids: "builtin" or "tokenizers".
         truncated: number of truncated pairs and texts.
-        members: the encoder itself, as a `BlendedPairEncoder` has the encoders of its members.
+        members: a tuple of the encoder itself alone; `BlendedPairEncoder.members` has several encoders.
     """
 
     places = ""  # places that the model reads beside the words: "boxes", "cells", or "pictures", which are titles
@@ -94,7 +94,8 @@ class PairEncoder:
     def from_folder(cls, folder: Union[str, os.PathLike[str]], max_seq_length: int) -> PairEncoder:
         """Create the encoder of a folder's tokenizer.
 
-        Raises `CheckpointError` for unusable files, `UsageError` for a `max_seq_length` below 5.
+        Raises `CheckpointError` for unusable files, `UsageError` if `max_seq_length` has no room for the special tokens
+        and a token of each text.
         """
         return cls(read_tokenizer(Path(folder)), max_seq_length)
 
@@ -174,7 +175,7 @@ class PairEncoder:
         """Do nothing: titles are texts."""
 
     def sample(self, text: str, random: np.random.Generator) -> str:
-        """Return a made-up title for comparisons of models: `text`, with random places if the model reads places."""
+        """Return `text` as an example title, to compare two models; it has random places if the model reads places."""
         return text
 
     def _prompted(self, queries: Sequence[str]) -> Sequence[str]:
@@ -183,12 +184,12 @@ class PairEncoder:
     def _tokenized(
         self, queries: Sequence[str], titles: Sequence[str], most: Optional[int]
     ) -> tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-        """Tokenize the distinct texts of some pairs.
+        """Tokenize each distinct text of some pairs once.
 
         most: how many ids are needed per text, see `Tokenizes.encode`
 
-        Returns (ids, lengths, queries, titles): the ids of all distinct texts, flat; the lengths of these texts; and
-        the index of each pair's query and title among them.
+        Returns (ids, lengths, queries, titles). `ids` concatenates the ids of the distinct texts, and `lengths` has the
+        number of ids of each. `queries` and `titles` have, for each pair, the index of its text in `lengths`.
         """
         index_of: dict[str, int] = {}
         places = np.fromiter(
@@ -206,13 +207,13 @@ class PairEncoder:
         return self._alone(texts, template.text_before, template.text_after, self.max_seq_length, check)
 
     def encode_queries(self, queries: Sequence[str]) -> EncodedTexts:
-        """Encode queries as in the beginning of a pair, `[CLS] query [SEP]`, truncated to a pair's longest query."""
+        """Encode queries like the start of a pair, `[CLS] query [SEP]`, truncated to the longest query of a pair."""
         refuse_text(queries, "queries")
         template, most = self.template, self.max_seq_length - len(self.template.after) - 1
         return self._alone(self._prompted(queries), template.before, template.between, most)
 
     def encode_titles(self, titles: Sequence[str]) -> EncodedTexts:
-        """Encode titles as in the end of a pair, `title [SEP]`, truncated to a pair's longest title."""
+        """Encode titles like the end of a pair, `title [SEP]`, truncated to the longest title of a pair."""
         refuse_text(titles, "titles")
         template = self.template
         most = self.max_seq_length - len(template.before) - len(template.between) - 1
@@ -252,7 +253,7 @@ class PairEncoder:
         return given_pairs(input_ids, token_type_ids, self.pad_id)
 
     def words(self) -> Sequence[str]:
-        """Return the texts of the vocabulary's ordinary tokens, for made-up samples."""
+        """Return the texts of the vocabulary's ordinary tokens, from which example texts are built."""
         return self._files.words()
 
     def spelling(self) -> Optional[Spelling]:
@@ -291,7 +292,7 @@ class PairEncoder:
     def with_query_prompt(self, prompt: str) -> PairEncoder:
         """Set the text before every query, and return this encoder.
 
-        Raises `CheckpointError` if it leaves queries no room beside a long title.
+        Raises `CheckpointError` if the prompt leaves queries no room beside a long title.
         """
         self.require_room(prompt, "query_prompt", (self.max_seq_length - self.template.pair_tokens) // 2)
         self.query_prompt = prompt
@@ -339,7 +340,7 @@ class PairEncoder:
         return special_id
 
     def counts(self) -> dict[str, int]:
-        """Return how many pairs or texts were truncated, by phrase for a report."""
+        """Return the number of truncated pairs or texts, in a dict whose key is the phrase for a report."""
         return {f"{self._cut} were cut to {self.max_seq_length} tokens": self.truncated}
 
     def _count_truncated(self, is_truncated: NDArray[np.bool_], what: str = "pairs") -> None:
@@ -427,7 +428,7 @@ class BlendedPairEncoder:
         note_at_end(self, instead_of=self.members)
 
     def counts(self) -> dict[str, int]:
-        """Return the count of truncated pairs, by phrase for a report: the largest of all members with that phrase."""
+        """Return the members' counts, in a dict by the phrase for a report; of equal phrases, the largest count."""
         counts: dict[str, int] = {}
         for member in self.members:
             for what, count in member.counts().items():
@@ -452,7 +453,10 @@ class BlendedPairEncoder:
         truncate: bool = True,
         check: Optional[LengthCheck] = None,
     ) -> BlendedPairs:
-        """Encode the pairs for every member; raises `UsageError` without `truncate`, since windows are unsupported."""
+        """Encode the pairs for every member.
+
+        Raises `UsageError` if `truncate` is False, since a blend cannot score windows.
+        """
         if not truncate:
             raise UsageError("a blend of two rankers cannot score windows: use --windows none, or one of its members")
         return BlendedPairs(tuple(member.encode(queries, titles, check=check) for member in self.members))
@@ -460,7 +464,8 @@ class BlendedPairEncoder:
     def given(self, input_ids: NDArray[np.int64], token_type_ids: NDArray[np.int64]) -> Columns:
         """Wrap the token arrays of a blend, as `BlendedPairs.pad` returns them, for scoring.
 
-        Raises `InputError` unless each row has the tokens of every ranker, in the blend's order and in equal columns.
+        Raises `InputError` unless each row has the tokens of every ranker, in the blend's order, and in the same
+        columns as the other rows.
         """
         owners = token_type_ids // TOKEN_TYPES
         first = owners[0]

@@ -222,7 +222,7 @@ class PictureEncoder:
     def encode(self, pictures: Sequence[Union[Source, Array]]) -> EncodedPictures:
         """Decode and scale pictures: paths, bytes of files, or RGB pixels [height, width, 3] uint8.
 
-        Raises `ImageError` for the first that is damaged, too large or no picture; the message has its path or index.
+        Raises `ImageError` for the first picture that is damaged, too large or no picture, with its path or index.
         """
         pixels = np.empty((len(pictures), 3, self.height, self.width), np.uint8)
         with ThreadPoolExecutor(usable_cores()) as pool:
@@ -238,7 +238,7 @@ class PictureEncoder:
         return EncodedPictures(np.reshape(np.array(pixels, np.uint8), (-1, 3, self.height, self.width)))
 
     def files(self, paths: Sequence[str]) -> PictureFiles:
-        """Return the pictures in files as columns that decode them on request."""
+        """Return columns of the pictures in files; a file is decoded when its pixels are requested."""
         return PictureFiles(paths, self, np.arange(len(paths)))
 
     reads, truncated = "picture", 0  # texts may be cut, pictures are not

@@ -40,7 +40,7 @@ class PictureTitle(str):
         return created
 
     def __getitem__(self, key: Union[SupportsIndex, slice]) -> str:
-        """Return a slice of the name as a plain string; a slice of the whole name is the picture itself."""
+        """Return a slice of the name as a plain string, or this object if the slice is the whole name."""
         part = str(self)[key]
         return self if part == str(self) else part
 
@@ -62,7 +62,7 @@ class PicturePairEncoder(PairEncoder):
         resample: Pillow's filter, as in `PictureEncoder`.
 
     Attributes:
-        folder: folder of pictures that titles name by path; None refuses paths.
+        folder: folder of the pictures that titles name by path; if it is None, such titles are refused.
     """
 
     places = PICTURES
@@ -80,7 +80,7 @@ class PicturePairEncoder(PairEncoder):
         self.folder = folder.resolve()
 
     def title(self, data: bytes) -> PictureTitle:
-        """Decode and scale the bytes of a picture's file; raises `ImageError` for other data."""
+        """Return a picture as a title: decode and scale the bytes of its file; raises `ImageError` for other data."""
         return PictureTitle(self._scaled(read_picture(data)))
 
     def sample(self, text: str, random: np.random.Generator) -> str:

@@ -1,4 +1,4 @@
-"""Make up pairs, from words of a ranker's vocabulary, for comparing two ways of computing a model."""
+"""Build random pairs from the words of a ranker's vocabulary, to compare two ways of computing a model."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def sample_batches(encoder: PairRowEncoder) -> Iterator[Arrays]:
 
 
 def timing_batches(encoder: PairRowEncoder, shapes: Sequence[tuple[int, int]]) -> Iterator[Arrays]:
-    """Yield a batch of made-up Chinese texts for each (pairs, tokens per pair) of `shapes`."""
+    """Yield a batch of random Chinese texts for each (pairs, tokens per pair) of `shapes`."""
     random = np.random.default_rng(0)
     for rows, length in shapes:
         words = random.integers(0, 20_000, (rows, min(length, encoder.max_seq_length) - 3)) + 0x4E00  # Han characters
@@ -51,7 +51,7 @@ def timing_batches(encoder: PairRowEncoder, shapes: Sequence[tuple[int, int]]) -
 
 
 def _encoded(encoder: PairRowEncoder, queries: Sequence[str], titles: Sequence[str]) -> Columns:
-    """Encode made-up pairs; `encoder.truncated` keeps counting the pairs of users alone."""
+    """Encode random pairs; `encoder.truncated` does not count them, since it is about users' pairs."""
     truncated = encoder.truncated
     pairs = encoder.encode(queries, titles)
     encoder.truncated = truncated

@@ -1,4 +1,4 @@
-"""Encode sounds as columns of samples, at the rate and scale of `preprocessor_config.json`, equal to transformers'.
+"""Encode sounds as columns of samples by `preprocessor_config.json`; the samples equal those of transformers.
 
 encoder = SoundEncoder.read("wav2vec2-base")
 columns = encoder.encode(["prompt.wav", wav_bytes])
@@ -58,7 +58,7 @@ class EncodedSounds(Columns):
         return EncodedSounds(self.samples[ragged_positions(self.offsets[:-1][rows], sizes)], offsets_of(sizes))
 
     def pad(self, indices: Indices) -> Arrays:
-        """Return samples `[batch, samples]`, padded to the longest sound, and their counts `[batch]`, by input name."""
+        """Return, by input name, samples `[batch, samples]`, padded to the longest sound, and the lengths `[batch]`."""
         rows = np.asarray(indices, np.int64)
         sizes = self._sizes[rows]
         samples = np.zeros((len(rows), sizes.max(initial=0)), np.float32)
@@ -128,10 +128,12 @@ class SoundEncoder:
     def pieces(
         self, sound: Union[Source, Array], name: str = "the sound", *, takes_incomplete: bool = False
     ) -> Iterator[EncodedSounds]:
-        """Yield a sound in pieces of half a minute, the last of which may be shorter; raises as `encode` does.
+        """Yield a sound in pieces of half a minute, the last of which may be shorter.
 
         name: name of the sound for messages
         takes_incomplete: whether to accept a file whose end is missing or damaged, and yield its intact beginning
+
+        Raises `DataError` if the sound is damaged or no sound.
         """
         size, held = _LONGEST * self.rate, np.empty(0, np.float32)
         for block in self._blocks(sound, name, takes_incomplete):

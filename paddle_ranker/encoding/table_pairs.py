@@ -63,8 +63,8 @@ class TablePairEncoder(PairEncoder):
     Truncated tables and rows left out are counted, and a note names the first tables whose rows were left out.
 
     The numbers of a token's place: column and row from 1, 0 (a label of earlier answers in TAPAS), rank and inverse
-    rank of the cell's number or date in its column, how the question's values compare with it, and the position in the
-    cell.
+    rank of the cell's number or date in its column, how the question's values compare with that value, and the token's
+    position in the cell.
     """
 
     places, place_size = CELLS, 7
@@ -100,12 +100,12 @@ class TablePairEncoder(PairEncoder):
         return sys.maxsize
 
     def read(self, title: str) -> ReadTable:
-        """Return the table of a title; raises `DataError` for places that are no cells."""
+        """Return the table of a title, without columns after the 255th; raises `DataError` for places of no cells."""
         header, rows, row_numbers, column_numbers = _read(title)
         return ReadTable(header[:_MOST], [row[:_MOST] for row in rows], row_numbers, column_numbers)
 
     def sample(self, text: str, random: np.random.Generator) -> str:
-        """Return a made-up table of the words of `text`, about half of which are replaced by numbers."""
+        """Return an example table with the words of `text`. Random numbers replace about half of the words."""
         words = [word if random.random() < 0.5 else str(random.integers(0, 99)) for word in text.split()]
         width = int(random.integers(1, 5))
         return table_text([words[start : start + width] for start in range(0, len(words), width)])
@@ -118,7 +118,7 @@ class TablePairEncoder(PairEncoder):
         truncate: bool = True,
         check: Optional[LengthCheck] = None,
     ) -> EncodedPairs:
-        """Encode questions and tables; raises `UsageError` without `truncate`, since windows are unsupported."""
+        """Encode questions and tables; raises `UsageError` if `truncate` is False, since tables have no windows."""
         if not truncate:
             raise UsageError("tables are not cut into windows: use --windows none")
         require_pairs(queries, titles)

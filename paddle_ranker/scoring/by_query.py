@@ -102,7 +102,7 @@ def _cascade_by_query(options: RankingOptions, top_k: int) -> Iterator[tuple[str
 
 
 def options_of_small(options: OptionsT, source: str) -> OptionsT:
-    """Return the options to load the small ranker at `source`; a trained ranker gets no engine and no precision."""
+    """Return the options to load the small ranker at `source`, without engine and precision if it is not exported."""
     options = dataclasses.replace(options, model_name_or_path=None)
     if identify(Path(source)).is_exported:
         return options

@@ -20,7 +20,7 @@ class Tokenizes(Protocol):
     """Encoder of texts as ids, without special tokens. Thread-safe."""
 
     def encode(self, texts: Sequence[str], most: Optional[int] = None) -> FlatIds:
-        """Return the ids of `texts`, flat, and the count of each text's ids.
+        """Return (ids, counts): the ids of all texts, concatenated, and the number of ids of each text.
 
         most: number of ids that the caller needs of each text; further ids may be missing. Defaults to all ids
         """
@@ -87,7 +87,7 @@ class ModelTokenizer(Protocol):
         ...
 
     def words(self) -> Sequence[str]:
-        """Return texts of ordinary tokens, for made-up samples."""
+        """Return texts of ordinary tokens, from which example texts are built."""
         ...
 
     def spelling(self) -> Optional[Spelling]:
@@ -109,8 +109,9 @@ class PairTemplate:
 
     before, between, after: ids around the texts of a pair, such as `[CLS]` query `[SEP]` title `[SEP]`
     text_before, text_after: ids around a single text
-    longer_keeps_more: side that gets the middle token if both sides share an odd number. True: the longer side, or the
-        title if both are equally long, as in `tokenizers`. False: the query, as in PaddleNLP
+    longer_keeps_more: which side keeps one token more if both are truncated and keep an odd number of tokens together.
+        True: the longer side, or the title if both are equally long, as in `tokenizers`. False: the query, as in
+        PaddleNLP
     keeps_end: whether truncation removes the beginnings of texts instead of their ends
     """
 

@@ -178,7 +178,7 @@ def token_text(value: Any, role: str, folder: Path) -> str:
     """Return the token that an entry of a settings file states; raises `CheckpointError` if the entry is invalid.
 
     value: the entry, a text or an object
-    role: its name, for the message
+    role: the entry's name, for the message
     """
     text = value.get("content") if isinstance(value, dict) else value  # an AddedToken is saved as an object
     if not isinstance(text, str):

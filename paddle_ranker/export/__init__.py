@@ -1,1 +1,1 @@
-"""Static graphs, ONNX, int8, and the proof that they score as the network does."""
+"""Static graphs, ONNX, int8, and the check that they score as the network does."""

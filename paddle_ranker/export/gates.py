@@ -80,8 +80,8 @@ class Gate(Protocol):
     Attributes:
         calibration: batches from which the activations' ranges are taken.
         rows: the word for one row in messages, such as "pair".
-        outputs: the word in messages for the outputs of `Quality.moved`, such as "logits".
-        draws: the word in messages for the unit of resampling of the intervals, such as "queries".
+        outputs: the word in messages for the outputs that `Quality.moved` compares, such as "logits".
+        draws: the word in messages for what is resampled to compute the intervals, such as "queries".
         facts: the facts to store with the measures: the files, the longest row.
     """
 
@@ -113,7 +113,7 @@ class Gated(Protocol):
 
 
 def file_facts(path: str, pairs: int) -> dict[str, object]:
-    """Return facts about a file that was used to quantize a model, to store in its folder.
+    """Return facts about a file that was used to quantize a model; they are stored in the model's folder.
 
     pairs: number of the file's pairs that were used
     """

@@ -1,7 +1,7 @@
 """Write a static model as an ONNX file, for ONNX Runtime and OpenVINO, and check that it returns the same scores.
 
 paddle2onnx translates the graph that Paddle wrote, so the ONNX file contains the match levels, the lexical features and
-the shortcut in the last layer. It reads Paddle 3's graphs only.
+the shortcut in the last layer. paddle2onnx reads graphs of Paddle 3 only.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _INSTALL = "python -m pip install -U"
 
 
 def require_onnx() -> None:
-    """Raise `DependencyError` if an ONNX file cannot be written here; to be called before any other work."""
+    """Raise `DependencyError` if an ONNX file cannot be written here; call it before any other work."""
     if paddle.__version__.startswith("2."):
         raise DependencyError(
             f"--onnx: needs Paddle 3, this is Paddle {paddle.__version__}: export the ranker's folder with the modern "

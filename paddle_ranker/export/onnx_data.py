@@ -50,7 +50,7 @@ def save_onnx(model: Any, path: Path) -> None:
 
 
 def add_parameters(model: Any, parameters: Iterable[tuple[str, Array]], path: Path) -> None:
-    """Write an ONNX model that has no parameters to `path`, and its parameters, one by one, to the second file."""
+    """Write an ONNX model without parameters to `path`, and `parameters`, one by one, to `data_file(path)`."""
     from onnx import TensorProto
     from onnx.external_data_helper import set_external_data
     from onnx.helper import np_dtype_to_tensor_dtype
@@ -70,7 +70,7 @@ def add_parameters(model: Any, parameters: Iterable[tuple[str, Array]], path: Pa
 def move_onnx(written: Path, target: Path) -> list[Path]:
     """Move an ONNX file and its parameters to `target`, replacing the files there; return the new files.
 
-    If the process is killed in between, `target` has no graph. It never has a graph with another model's parameters.
+    If the process is killed in between, the graph may be missing. A graph never stands beside another model's parameters.
     """
     if data_file(target).exists() or data_file(written).exists():
         target.unlink(missing_ok=True)

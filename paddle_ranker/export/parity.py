@@ -52,7 +52,9 @@ def network_outputs(network: nn.Layer, batches: Sequence[Arrays], signature: Sig
 def rounding_of(
     network: nn.Layer, batches: Sequence[Arrays], expected: Sequence[Arrays], signature: Signature
 ) -> dict[str, float]:
-    """Return the largest distance of each output from its value in float64; 0 if that value is unknown.
+    """Return the largest distance of each output from its value in float64, by the output's name.
+
+    The distances are 0 if Paddle cannot run the network in float64.
 
     expected: the network's outputs in float32
     """

@@ -204,8 +204,8 @@ class Quantized:
 
     path: the ONNX file in int8
     gate: the gate that judged it
-    products: number of products of activations and weights in the graph
-    left_out: products that stay in fp32
+    products: number of the graph's matrix products that may be quantized (`Quantizer.products`)
+    left_out: the products among them that stay in fp32 because of their errors
     quality: the gate's measures, one for each engine that computes in int8 and each measure
     speed: speeds of all engines, in fp32 and int8
     """
@@ -352,7 +352,9 @@ def _quantize(
     full_range: bool,
     limit: float,
 ) -> tuple[list[Product], list[Quality]]:
-    """Write the file with as many products in integers as the limit allows; return the other products, and the quality.
+    """Write the file with as many products in integers as the limit allows.
+
+    Returns the products that stay in fp32, and the quality.
 
     batches: the calibration rows
     judge: called without arguments when a file is written; returns the quality of that file
@@ -425,7 +427,7 @@ def with_onnx(folder: ExportedFolder) -> ExportedFolder:
 
 @contextmanager
 def _beside(folder: ExportedFolder) -> Iterator[ExportedFolder]:
-    """Yield a temporary subfolder of `folder` that opens as the same model; it has only the new files."""
+    """Yield a temporary subfolder of `folder` that opens as the same model, for the new int8 files."""
     remove_unfinished(folder.folder)
     with tempfile.TemporaryDirectory(prefix=f"{UNFINISHED}{os.getpid()}-", dir=folder.folder) as temporary:
         if isinstance(folder.info, RankerInfo) and folder.info.blend:
@@ -505,7 +507,7 @@ def _with_facts(
 ) -> ExportedFolder:
     """Record in the folder's info file that `files` were added or `forget` removed; return the folder with that info.
 
-    int8: measures of the int8 file to record; None: those in the info file stay, but with `forget` they are removed
+    int8: measures of the int8 file to record; None: the recorded measures stay, or are removed if `forget` is given
     """
     facts = _facts_of(folder)
     removed = [path.name for path in forget]

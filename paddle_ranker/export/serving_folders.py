@@ -1,4 +1,4 @@
-"""Write Paddle Serving's two folders: the model with its first output for servers, and the names for clients."""
+"""Write Paddle Serving's two folders: for servers, the model with only its first output; for clients, the names."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def _members(info: Optional[ModelInfo]) -> tuple[str, ...]:
 
 
 def _alone(info: ModelInfo) -> ModelInfo:
-    """Return the info for a served graph, without the query tower, which is served by itself."""
+    """Return the info for a served graph; it states no query tower, since that is served separately."""
     return dataclasses.replace(info, towers=1) if isinstance(info, TowerInfo) else info
 
 
@@ -109,7 +109,7 @@ def _copy_descriptions(source: Path, target: Path, members: Sequence[str]) -> No
 
 
 def _require_replaceable(folder: Path, side: str, members: Sequence[str]) -> None:
-    """Raise `RankerError` if `folder` holds files that this command does not write."""
+    """Raise `RankerError` if `folder` holds an exported model, or files that this command does not write."""
     remedy = f"choose another --{side}_path, or move it away"
     if not folder.exists():
         return

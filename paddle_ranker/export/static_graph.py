@@ -105,7 +105,7 @@ def _write_graph(
 ) -> tuple[list[Arrays], dict[str, Parity]]:
     """Write a model or a part as `<target>.*`.
 
-    Returns the network's outputs by batch, and how far the graph's outputs are from them, by engine.
+    Returns the network's outputs for each batch, and how far each engine's outputs are from the network's, by engine.
     """
     signature = part.signature
     inputs = [{name: batch[name] for name in signature.input_names} for batch in batches]

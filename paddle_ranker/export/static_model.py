@@ -28,7 +28,7 @@ class StaticModel:
 
     signature: the inputs and outputs of the model
 
-    Raises `CheckpointError` if Paddle cannot read the files, or the graph has other inputs.
+    Raises `CheckpointError` if Paddle cannot read the files, or the graph's inputs are not those of `signature`.
     """
 
     def __init__(self, program: Path, parameters: Path, signature: Signature = RANKER_SIGNATURE):

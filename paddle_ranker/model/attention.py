@@ -1,8 +1,8 @@
-"""Scaled dot-product attention (Vaswani et al., 2017), by a fused kernel where a GPU has one.
+"""Scaled dot-product attention (Vaswani et al., 2017), by a fused kernel if the GPU has one.
 
-In half precision on NVIDIA GPUs since Ampere, FlashAttention (Dao, 2023) never writes the matrix of weights. Otherwise,
-mixed precision writes this matrix in half precision, in fp32 for the softmax, and keeps it for the backward pass. On
-Paddle 2.6, only networks without biases reach the kernel, since it adds a projection's bias in fp32.
+In half precision on NVIDIA GPUs since Ampere, the kernel FlashAttention (Dao, 2023) never writes the matrix of weights.
+Without the kernel, mixed precision writes the matrix in half precision and again in fp32 for the softmax, and keeps it
+for the backward pass. Paddle 2.6 adds a projection's bias in fp32, so it uses the kernel only if projections have none.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, heads: int, dropout: D
 
     q: queries, `[batch, queries, width]`; their products with keys are divided by the root of a head's size
     k, v: keys and values, `[batch, length, width]`
-    mask: added to the products, `[1 or batch, 1 or heads, 1 or queries, length]`
+    mask: added to the products of queries and keys, `[1 or batch, 1 or heads, 1 or queries, length]`
     heads: number of heads, a divisor of `width`
     dropout: dropout of the weights
     """
@@ -77,7 +77,7 @@ def _capability() -> tuple[int, int]:
 
 @functools.cache
 def _is_right(dtype: paddle.dtype, size: int) -> bool:
-    """Return whether the fused kernel's values and gradients equal those of `_formula` on a small padded batch.
+    """Return whether the fused kernel's values and gradients are close to those of `_formula` on a padded batch.
 
     dtype: type of the queries, keys and values
     size: width of a head

@@ -27,8 +27,8 @@ class Band:
 
     mask: mask of padding, added to the products with each key, `[batch, 1, 1, length]`
     window: number of tokens to either side that a token attends to; at most the number of positions
-    longest: maximum length of the model's texts, by which an exported graph chooses blocks; otherwise the length of the
-        batch decides
+    longest: maximum length of the model's texts. An exported graph chooses blocks by this length; in dynamic mode, the
+        length of the batch decides
     global_tokens: as in `attend_banded`
     """
 
@@ -130,7 +130,8 @@ def attend_in_blocks(
     """Compute attention of each block's queries to the keys of near blocks; return `[batch, length, width]`.
 
     q, k, v, heads, dropout: as in `attend_banded`
-    mask: added to the products, `[batch, blocks, 1, 1 or block, seen + keys]`; keys in the order of `near_keys`
+    mask: added to the products of queries and keys, `[batch, blocks, 1, 1 or block, seen + keys]`. The last axis has
+        the `seen` keys, then the near keys in the order of `near_keys`
     reach: number of blocks to either side whose keys the queries of a block attend to
     block: tokens of a block; the last block may have fewer
     seen: further keys and values for all queries, `[batch, seen, width]` each; (): none

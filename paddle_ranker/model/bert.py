@@ -3,10 +3,10 @@
 `Encoder` computes what PaddleNLP's ErnieModel, ErnieGramModel and BertModel compute, so their checkpoints load
 unchanged. It adds an extra input embedding (match levels), pre-LayerNorm, and an exact shortcut: a ranker reads only
 the first token's output, so the last layer computes queries, projections and feed-forward for that token only. Outside
-training it computes no keys and values either (`Attention.for_one`).
+training, the last layer also avoids computing keys and values (`Attention.for_one`).
 
-An encoder can be split (`Encoder.split`): in its first layers, each text of a pair attends only to itself, so that
-titles' states can be stored (PreTTR: MacAvaney et al., 2020). These are its lower layers, the others its upper layers.
+An encoder can be split (`Encoder.split`) into lower and upper layers. In the lower layers, each text of a pair attends
+only to itself, so that titles' states can be stored (PreTTR: MacAvaney et al., 2020).
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def places_of(token_type_ids: Tensor, size: int) -> Tensor:
 class Embeddings(nn.Layer):
     """Embeddings of tokens: sum of word, position, type (and task) embeddings, then LayerNorm and dropout.
 
-    size: width of the embeddings; 0: that of the layers
+    size: width of the embeddings; 0: `hidden_size`
     """
 
     def __init__(self, config: EncoderConfig, masks: Masks, size: int = 0):
@@ -174,9 +174,10 @@ def attend_once(
     hidden, mask: as in `Attention.forward`
     q_proj, k_proj, v_proj: projections of queries, keys and values
 
-    q . (K h + b) = (q K) . h + q . b, and softmax cancels the last term, which is equal
-    for all tokens. The sum of a_i (V h_i + c) is V (sum of a_i h_i) + c, since the weights sum to 1. DeepSeek-V2 (2024,
-    section 2.1.2) calls this absorption. The weights get no dropout.
+    K and b are weight and bias of `k_proj`; V and c are those of `v_proj`. q . (K h + b) = (q K) . h + q . b, and
+    softmax cancels q . b, which is equal for all tokens h. The sum of a_i (V h_i + c) is V (sum of a_i h_i) + c, since
+    the attention weights a_i sum to 1. DeepSeek-V2 (2024, section 2.1.2) calls this absorption. The attention weights
+    get no dropout.
     """
     size = hidden.shape[-1]
     shape = [heads, size // heads]
@@ -194,7 +195,7 @@ def attend_once(
 class EncoderLayer(nn.Layer):
     """Transformer layer with LayerNorm after each part (BERT) or before it (`normalize_before`).
 
-    Paddle's own layer is not used, since PaddleNLP replaces its methods when it is imported.
+    Paddle's own layer is not used, since importing PaddleNLP replaces the methods of that layer.
     """
 
     def __init__(self, config: EncoderConfig, masks: Masks):
@@ -286,8 +287,8 @@ class _Seeded:
 class Encoder(nn.Layer):
     """Encoder of token ids into hidden states, or into one pooled vector per sequence.
 
-    Encoders of other families state other classes of parts, or override the methods that create them, or `_embed`,
-    `forward` and `pooled`.
+    Subclasses for other families set other classes of parts, or override the methods that create the parts, or override
+    `_embed`, `forward` and `pooled`.
 
     Attributes:
         embeddings_class: class of `embeddings`, called with the configuration and the masks of dropout.
@@ -361,8 +362,8 @@ class Encoder(nn.Layer):
     def split(self, layers: int) -> None:
         """Let each text of a pair attend only to itself in the first `layers` layers, called the lower layers.
 
-        Raises `CheckpointError` if the encoder does not have more than `layers` layers, or if its family's attention
-        depends on positions in a pair.
+        Raises `CheckpointError` if the encoder does not have more than `layers` layers, or if its family cannot be
+        split: its attention is not BERT's, or its tokens have places.
         """
         methods = ("_embed", "forward", "pooled")
         is_other = any(getattr(type(self), name) is not getattr(Encoder, name) for name in methods)

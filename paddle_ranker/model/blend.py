@@ -1,9 +1,9 @@
 """Blends of rankers: logit = weights[0] * logit[0] + weights[1] * logit[1] + ... + bias.
 
 A blend's folder holds a folder for each member (`member_1`, `member_2`, ...), and a `ranker.json` of the kind `blend`
-with the weights. Each member has its own tokenizer. A member is a ranker, or a tower, whose logit is the cosine of both
-texts. Code that scores treats a blend as a ranker. A batch has the members' ids side by side: token types 0 and 1 mark
-the first member's ids, 2 and 3 the second's, and so on.
+with the weights. Each member has its own tokenizer. A member is a ranker or a tower; a tower's logit is the cosine of
+the two texts' vectors. Code that scores treats a blend as a ranker. A batch has the members' ids side by side: token
+types 0 and 1 mark the first member's ids, 2 and 3 the second's, and so on.
 """
 
 from __future__ import annotations

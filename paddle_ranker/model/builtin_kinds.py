@@ -70,7 +70,7 @@ class _ScoresPairs(ModelKind[RankerInfo, PairEncoderT]):
     def scoring_network(self, model: TrainedModel[RankerInfo, PairEncoderT]) -> tuple[nn.Layer, tuple[str, ...]]:
         """Return the network and its outputs' names.
 
-        If the ranker names cells, the outputs include the logits of tokens and of operations.
+        If the ranker answers questions by naming cells of a table, it also returns logits of tokens and of operations.
         """
         from paddle_ranker.model.network import AnsweringNetwork
 
@@ -79,7 +79,7 @@ class _ScoresPairs(ModelKind[RankerInfo, PairEncoderT]):
         return AnsweringNetwork(model.network), (LOGIT, TOKEN_LOGITS, OPERATION_LOGITS)
 
     def static_network(self, model: TrainedModel[RankerInfo, PairEncoderT]) -> nn.Layer:
-        """Return a network that computes the probability, after a calibration, and the logit before it."""
+        """Return a network that computes the probability, calibrated if the ranker is, and the uncalibrated logit."""
         from paddle_ranker.model.network import ScoringNetwork
 
         return ScoringNetwork(model.network, model.info.calibration)
@@ -102,7 +102,7 @@ class RankerKind(_ScoresPairs[PairEncoder]):
     has_encoder = True
 
     def row_encoder(self, folder: Path, info: RankerInfo, options: LoadOptions) -> PairEncoder:
-        """Create the pair encoder; its maximum length is that of the options, else that of the ranker."""
+        """Create the pair encoder; `options.max_seq_length`, if set, replaces the ranker's maximum length."""
         length = options.max_seq_length or info.max_seq_length
         return folder_pair_encoder(folder, length, info.query_prompt)
 
@@ -132,13 +132,13 @@ class CrossEncoderKind(RankerKind):
     """Cross-encoders, including those of transformers and sentence-transformers."""
 
     def is_in_transformers(self, folder: Path) -> bool:
-        """Return whether a transformers folder has a head of one or two classes, and is no tower."""
+        """Return whether a folder is a ranker of transformers or sentence-transformers, with one or two classes."""
         from paddle_ranker.model.hugging_face.sentences import is_sentences
 
         return states_head(folder) and not is_sentences(folder)
 
     def read_info(self, folder: Path) -> Optional[RankerInfo]:
-        """Read `ranker.json`, or the files of transformers in its place; None without either."""
+        """Read `ranker.json`; if it is missing, read transformers' files. Return None if they describe no ranker."""
         from paddle_ranker.model.hugging_face.sentences import stated_ranker
 
         info = super().read_info(folder)
@@ -189,7 +189,7 @@ class TowerKind(ModelKind[TowerInfo, RowsOfTower]):
         return is_sentences(folder)
 
     def read_info(self, folder: Path) -> Optional[TowerInfo]:
-        """Read `tower.json`, or the files that sentence-transformers writes in its place; None without either."""
+        """Read `tower.json`; if it is missing, read sentence-transformers' files. Return None if there are none."""
         from paddle_ranker.model.hugging_face.sentences import stated_info
 
         return stated_info(folder)
@@ -198,7 +198,10 @@ class TowerKind(ModelKind[TowerInfo, RowsOfTower]):
         return signature_of(info)
 
     def configs(self, folder: Path, info: TowerInfo) -> tuple[EncoderConfig, ...]:
-        """Return the encoder's configuration; raises `CheckpointError` if vectors would have another size."""
+        """Return the encoder's configuration.
+
+        Raises `CheckpointError` if the tower has no output layer, and its size does not fit the encoder's width.
+        """
         config, width = encoder_config(folder), info.cut_from or info.size - info.lexical_size
         if not info.output_layer and width != config.hidden_size:
             raise CheckpointError(
@@ -210,7 +213,7 @@ class TowerKind(ModelKind[TowerInfo, RowsOfTower]):
     def row_encoder(self, folder: Path, info: TowerInfo, options: LoadOptions) -> RowsOfTower:
         """Create the encoder of a tower's inputs: texts, pictures or sounds.
 
-        The maximum length of texts is that of `options`, else that of the tower.
+        `options.max_seq_length`, if set, replaces the tower's maximum length of texts.
         """
         if info.reads != TEXT:
             return FILE_ENCODERS[info.reads].read(folder)

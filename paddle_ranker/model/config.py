@@ -101,7 +101,7 @@ class EncoderConfig:
 
     @property
     def longest_pair(self) -> int:
-        """Maximum length of a pair in tokens: the number of positions."""
+        """Maximum length of a pair in tokens: the number of positions from `first_position` on."""
         return self.max_position_embeddings - self.first_position
 
     @property
@@ -120,7 +120,7 @@ class EncoderConfig:
 
     @property
     def first_position(self) -> int:
-        """Position of the first token: 0, or in RoBERTa the position after the padding index."""
+        """Position of the first token: 0; in families such as RoBERTa, the padding id plus 1."""
         return self.pad_token_id + 1 if self.model_type in _ROBERTAS else 0
 
     @classmethod
@@ -159,7 +159,7 @@ class MPNetConfig(EncoderConfig):
 
 @dataclass(frozen=True)
 class DistilBertConfig(EncoderConfig):
-    """Configuration of DistilBERT: no token types, and a pooler with relu, which only its classifiers have."""
+    """Configuration of DistilBERT: no token types; its pooler, which only classifiers have, applies relu."""
 
     type_vocab_size: Count = 0
     has_tanh_pooler: ClassVar[bool] = False
@@ -283,15 +283,18 @@ class LiltConfig(LayoutLMConfig):
 class TapasConfig(EncoderConfig):
     """Configuration of TAPAS, whose tokens have a column, a row and more, see `TablePairEncoder`.
 
-    type_vocab_sizes: sizes of the embedding tables: of the token type, then of each number of a place but the position
+    type_vocab_sizes: sizes of the embedding tables: of token types, then of each number of a token's place except the
+        last one, the position
     reset_position_index_per_cell: whether positions restart in each cell
     names_cells: whether the head answers a question by selecting cells, see `networks.cell_heads`; the attributes
         below matter only then
     operations: names of operations on the selected cells, such as SUM; (): the model chooses no operation
     select_one_column: whether all cells of an answer are in one column
     allow_empty_column_selection: whether an answer may select no column
-    average_logits_per_cell: if cells of several columns can be selected: whether a cell's tokens get their mean logit
-    max_num_rows, max_num_columns: later rows (columns) of a table count as part of the last row (column)
+    average_logits_per_cell: whether each token gets the mean logit of its cell's tokens; if `select_one_column` is
+        true, it always does
+    max_num_rows, max_num_columns: maximum number of a table's rows (columns); all further rows (columns) count as part
+        of the last one
     """
 
     max_position_embeddings: Positive = 1024
@@ -429,7 +432,7 @@ class ViltConfig(EncoderConfig):
     image_size: side in pixels of the square picture whose patches have learned positions
     patch_size: side of a patch in pixels
     shortest_edge: shorter side in pixels to which pictures are scaled
-    resample: Pillow's number of the filter that scales them
+    resample: Pillow's number of the filter that scales pictures
     """
 
     max_position_embeddings: Positive = 40
@@ -544,7 +547,7 @@ class SoundConfig(EncoderConfig):
         frames are normalised over channels
     feat_proj_layer_norm: whether a norm precedes the linear layer between convolutions and transformer
     num_conv_pos_embeddings, num_conv_pos_embedding_groups: width and groups of the convolution that adds positions
-    conv_pos_batch_norm: whether frames are scaled and shifted before that convolution
+    conv_pos_batch_norm: whether frames are scaled and shifted before the convolution that adds positions
     """
 
     vocab_size: Count = 0

@@ -29,7 +29,10 @@ class Masks:
         self._bits = np.random.SFC64(0)
 
     def restart(self) -> None:
-        """Start a sequence of masks that depends only on Paddle's random state (`paddle.seed`)."""
+        """Start a sequence of masks that depends only on Paddle's random state (`paddle.seed`).
+
+        On a GPU, Paddle draws the masks, and this method does nothing.
+        """
         if _on_cpu():
             self._bits = np.random.SFC64(int(paddle.randint(0, 2**31 - 1, [1])))
 

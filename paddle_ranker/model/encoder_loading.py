@@ -44,8 +44,8 @@ class Checkpoint:
     """Contents of a model's files.
 
     file: the parameter file, for messages
-    arrays: all arrays, renamed by `EncoderFamily.name_parameters`: names of the encoder begin with `encoder.`
-    unnamed: all arrays under their names in the file
+    arrays: the arrays that `EncoderFamily.name_parameters` returned; the encoder's names begin with `encoder.`
+    unnamed: all arrays, named as before `name_parameters`
     tokenizer: called without arguments, returns the tokenizer; raises `CheckpointError` if its files are missing or
         unusable
     stated_length: the maximum length in tokens that a transformers folder states; None for other folders
@@ -63,11 +63,12 @@ class Checkpoint:
     ranker: Optional[RankerInfo] = None
 
     def for_label(self, positive_label: Optional[str]) -> Checkpoint:
-        """Return a copy of the checkpoint whose head has one logit: that of the class of relevant texts.
+        """Return a copy of the checkpoint; a classifier's head becomes one logit, that of the class of relevant texts.
 
-        positive_label: name or index of that class in a transformers folder; None: chosen by the classes' names
+        positive_label: name or index of the class of relevant texts; None: chosen by the classes' names
 
-        Raises `CheckpointError` if the names do not decide, `UsageError` for an unknown class.
+        Raises `CheckpointError` if the names do not decide, `UsageError` if there is no such class, or a class is given
+        and the head is no classifier's.
         """
         arrays = for_label(self.arrays, self.unnamed, self.head, positive_label, self.file)
         return replace(self, arrays=arrays)
@@ -78,7 +79,7 @@ class Checkpoint:
 
     @property
     def has_trained_pooler(self) -> bool:
-        """Whether the checkpoint has a trained pooler, whose bias is then not zero."""
+        """Whether the checkpoint has a trained pooler: one whose bias is not all zeros."""
         bias = self.arrays.get(f"{ENCODER_PREFIX}{_POOLER}dense.bias")
         return bias is not None and bool(np.any(bias))
 
@@ -98,8 +99,8 @@ def read_checkpoint(source: Union[str, Path], model_name: Optional[str] = None) 
 
     model_name: the model whose configuration applies to a parameter file without a `config.json` beside it
 
-    Raises `CheckpointError` if `source` has no parameters, is damaged, or does not fit its configuration. Callers check
-    a folder that a user names by `model_folder.identify` first, whose error says what the folder is instead.
+    Raises `CheckpointError` if `source` has no parameters, is damaged, or does not fit its configuration. To
+    tell a user what the folder is instead, check it with `model_folder.identify` first.
     """
     source = Path(source)
     inner = None if source.is_file() else find_transformers(source)
@@ -146,7 +147,7 @@ def _of_hugging_face(folder: Path, reranker: Optional[CrossEncoderSettings]) -> 
 
 
 def _tokenizer_of(folder: Path, config: EncoderConfig) -> ModelTokenizer:
-    """Read the tokenizer of a folder of this toolkit or PaddleNLP, also if its files are in transformers' format."""
+    """Read the tokenizer of a folder of this toolkit or PaddleNLP; its files may have transformers' format."""
     if not config.vocab_size:
         raise CheckpointError(f"{folder}: reads pictures; give an encoder of texts")
     family = family_of(config.model_type)
@@ -210,10 +211,10 @@ def ranker_of(
     """Create a ranker from arrays; return it, and the names of the parts that the arrays lack.
 
     named: arrays, named as by `name_parameters`
-    allow_new: whether parts may be missing, which are then initialised
+    allow_new: whether parts may be missing; missing parts are initialised
     info: states the pooling and the layers after it; None: those of the architecture
 
-    Raises `CheckpointError` as `load_heads` does.
+    Raises `CheckpointError` if a parameter is missing, unknown, or of another shape.
     """
     pooling, steps = (info.pooling, info.steps) if info is not None else ("", ())
     encoder, new_parts = _filled(config, named, not allow_new and not pooling, share=True)

@@ -7,10 +7,11 @@
 | `<prefix>.onnx`, `<prefix>.int8.onnx` | optional: the same model for other engines |
 | `<prefix>.onnx.data`, `<prefix>.int8.onnx.data` | large parameters of the ONNX files |
 | `config.json`, the tokenizer's files | as in a ranker's folder; for a blend, in the members' folders |
-| `ranker.json` | as in a ranker's folder; `export` holds the facts of the static model |
+| `ranker.json` or `tower.json` | as in a model's folder; `export` holds the facts of the static model |
 
 A folder for Paddle Serving (`export.serving_folders`) is such a folder too; its graph has only the first output.
-The prefix is `inference.predict` for a pairwise ranker or a blend, and `inference` for a cross-encoder.
+The prefix is `inference.predict` for a pairwise ranker or a blend, `inference` for a cross-encoder, and
+`inference.get_pooled_embedding` for a tower.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ class Exported(Generic[InfoT, EncoderT]):
 
     prefix: prefix of the files' names
     info: contents of the info file; `export` lists the files and their agreement with the network
-    configs: configurations of the text encoders, one for each member of a blend
+    configs: configuration of the encoder; for a blend, one for each member
     """
 
     folder: Path
@@ -66,7 +67,7 @@ class Exported(Generic[InfoT, EncoderT]):
         name: name of the part
         signature: inputs and outputs of the part
 
-        Raises `CheckpointError` if the folder lacks it.
+        Raises `CheckpointError` if the folder lacks the part.
         """
         prefix, export = f"{self.prefix}.{name}", self.info.export
         if export is None or f"{prefix}{STATIC_PARAMETERS}" not in export["files"]:
@@ -90,9 +91,9 @@ class Exported(Generic[InfoT, EncoderT]):
 
     @property
     def read(self) -> dict[str, int]:
-        """Indices of the outputs that engines return, among the graph's outputs, by name.
+        """Outputs that engines return: the index among the graph's outputs, by the output's name.
 
-        If the graph has none of these outputs, engines return its first output.
+        If the graph has none of the outputs in `Signature.read`, engines return its first output.
         """
         indices = {name: self.outputs.index(name) for name in self.signature.read if name in self.outputs}
         return indices or {self.outputs[0]: 0}
@@ -179,12 +180,12 @@ def open_exported(source: Path, role: Role[InfoT, EncoderT], prefix: Optional[st
 
 
 def program_file(folder: Path, prefix: str) -> Path:
-    """Return the file of a static model's graph, which either version of Paddle wrote."""
+    """Return the file of a static model's graph: a `.json` of Paddle 3, or a `.pdmodel` of Paddle 2.6."""
     return next(path for path in (folder / f"{prefix}.{format}" for format in GRAPH_FORMATS) if path.is_file())
 
 
 def _remedy(folder_type: FolderType) -> str:
-    """Return the end of an error about a folder without a static model: how to make a static model."""
+    """Return the end of an error about a folder without a static model: what the folder is, and what to do."""
     if folder_type.kind is None or not folder_type.kind.is_ranker:
         return f": it is {folder_type.what}; {folder_type.use}"
     return f"; make it with: {EXPORT.replace('RANKER', str(folder_type.folder))} FOLDER (it is {folder_type.what})"

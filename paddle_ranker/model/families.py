@@ -66,8 +66,8 @@ class EncoderFamily:
 
     network: called with a configuration; returns an encoder (such as a subclass of `Encoder`) with random parameters.
         If the parameters come from files, it is called in a `paddle.LazyGuard`, in which parameters have no values yet
-    name_parameters: called with a checkpoint's arrays; returns them under the network's names: `encoder.` before those
-        of the encoder, and the names of heads
+    name_parameters: called with a checkpoint's arrays; returns those of the encoder and the heads under the network's
+        names. Names of the encoder's arrays begin with `encoder.`
     bring_tokenizer: called with a transformers folder and a new folder; writes the tokenizer into the new folder, in a
         format that `read_tokenizer` reads
     pair_encoder: called with a tokenizer, a maximum length in tokens and a configuration; returns the encoder of pairs
@@ -87,7 +87,7 @@ class EncoderFamily:
 
     @property
     def is_causal(self) -> bool:
-        """Whether a token attends only to itself and to earlier tokens; only the last has then seen the whole text."""
+        """Whether a token attends only to itself and to earlier tokens, so that only the last sees the whole text."""
         return self.architecture is not None and self.architecture.answers
 
 
@@ -127,7 +127,7 @@ def _add(
 ) -> None:
     """Add a family whose PaddleNLP classes use transformers' parameter names.
 
-    model_type: its key in `FAMILIES`
+    model_type: key of the family in `FAMILIES`
     classes, architecture, network, config, pair_encoder: as in `EncoderFamily`
     """
 
@@ -827,7 +827,10 @@ def require_config(folder: Path) -> EncoderConfig:
 
 
 def _flatten(values: UncheckedObject) -> UncheckedObject:
-    """Flatten PaddleNLP 2's `model_config.json`, whose `init_args` nest the values; derive a missing `model_type`."""
+    """Flatten PaddleNLP 2's `model_config.json`, whose `init_args` nest the values.
+
+    A missing `model_type` is derived from the name of the model's class.
+    """
     named, parts = values.get("architectures"), values.get("init_args") or []
     named = [] if named is None else named
     if not isinstance(named, list) or not all(isinstance(name, str) for name in named):

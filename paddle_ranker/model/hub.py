@@ -3,8 +3,9 @@
     BAAI/bge-reranker-base            the branch main
     BAAI/bge-reranker-base@2cfc18c    another branch, a tag, or a commit
 
-Only files that a model needs are fetched: configuration, tokenizer, safetensors, and settings of sentence-transformers;
-never code. The hub's variables apply: `HF_HOME` and `HF_HUB_CACHE` (place of the cache), `HF_ENDPOINT` (a mirror),
+Only files that a model needs are fetched: configuration, tokenizer, weights, and settings of sentence-transformers;
+never code. Weights are safetensors; pickles are fetched only if `PADDLE_RANKER_PICKLES` is set. The hub's environment
+variables apply: `HF_HOME` and `HF_HUB_CACHE` (place of the cache), `HF_ENDPOINT` (a mirror),
 `HF_HUB_OFFLINE=1` (no requests), `HF_TOKEN`, `HF_HUB_ETAG_TIMEOUT` (seconds to wait for an answer).
 """
 
@@ -105,8 +106,8 @@ def find_cached(name: HubName) -> Optional[Path]:
 def fetch_model(name: HubName) -> Path:
     """Fetch a model's missing files into the cache, and return its folder.
 
-    Raises `CheckpointError`, which says where the model was looked for and what to do; if the hub cannot be reached,
-    after about two seconds.
+    Raises `CheckpointError` if the model cannot be fetched, `RankerError` if the disk lacks space. The error says where
+    the model was looked for and what to do. If the hub cannot be reached, the error comes after about two seconds.
     """
     _cache()  # first, since it checks that the library is installed
     from huggingface_hub import constants
@@ -253,7 +254,7 @@ def _explain(name: HubName, error: BaseException) -> str:
 
 
 def _reason(error: BaseException) -> str:
-    """Return the message of the innermost error; requests wraps it in several others."""
+    """Return type and message of the innermost error; requests wraps an error in several others."""
     while error.__context__ is not None:
         error = error.__context__
     return brief(f"{type(error).__name__}: {' '.join(str(error).split())}", 160)
@@ -283,8 +284,8 @@ def _require_reachable(name: HubName, endpoint: str) -> None:
 
     endpoint: URL of the hub
 
-    `HF_HUB_ETAG_TIMEOUT` replaces these seconds. The connection is tried in a thread, since looking up a host cannot be
-    interrupted, and takes long without a network.
+    The variable `HF_HUB_ETAG_TIMEOUT` sets another number of seconds. The connection is tried in a thread, since it
+    takes long to look up a host without a network, and the look-up cannot be interrupted.
     """
     from requests.utils import get_environ_proxies, select_proxy
 

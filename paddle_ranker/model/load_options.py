@@ -76,8 +76,8 @@ class LoadOptions:
     def of(cls, options: Options, **changes: Any) -> LoadOptions:  # type: ignore[explicit-any]  # as of `Ranker.load`
         """Create the options from those of a command.
 
-        options: the command's options, whose fields of the same names are taken
-        changes: values that replace those of the command
+        options: the command's options, whose fields are read by name (see `_NAMES`)
+        changes: values that replace the values of the command's options
         """
         fields = dataclasses.fields(cls)
         values = {field.name: getattr(options, _NAMES.get(field.name, field.name), field.default) for field in fields}

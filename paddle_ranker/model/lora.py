@@ -21,7 +21,7 @@ _ADAPTER = ".adapter."
 
 
 class Adapter(nn.Layer):
-    """Product of two narrow matrices, added to a frozen matrix; `up` starts as zeros, so the sum starts unchanged."""
+    """Product of two narrow matrices, added to a frozen matrix; the product starts as zeros, since `up` does."""
 
     def __init__(self, inputs: int, outputs: int, rank: int):
         super().__init__()
@@ -34,7 +34,10 @@ class Adapter(nn.Layer):
 
 
 def add_adapters(encoder: Encoder, rank: int) -> None:
-    """Freeze an encoder's parameters, and add an adapter of rank `rank` to each matrix of its layers."""
+    """Freeze an encoder's parameters, and add an adapter of rank `rank` to each matrix of its layers.
+
+    Raises `UsageError` if the encoder is not of the family qwen3.
+    """
     from paddle_ranker.model.networks.qwen3 import Linear
 
     layers = [layer for layer in encoder.sublayers() if isinstance(layer, Linear)]

@@ -30,9 +30,10 @@ LEVELS = 4
 def levels_of_pair(
     speller: Optional[Speller], input_ids: Tensor, token_type_ids: Tensor, never_match: Sequence[int]
 ) -> Tensor:
-    """Return the match level of every token, `[batch, length]` int64, by the tokens that are equal.
+    """Return the match level of every token, `[batch, length]` int64.
 
-    Two tokens are equal if `speller` spells them alike; if it is None, if their ids are equal.
+    speller: two tokens match if it spells them alike; None: tokens match if their ids are equal
+    input_ids, token_type_ids, never_match: as in `match_levels`
     """
     tokens = compared(speller, input_ids, token_type_ids)
     return tokens.at_inputs(match_levels(tokens.ids, tokens.types, never_match, tokens.inside))

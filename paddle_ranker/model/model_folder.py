@@ -1,4 +1,4 @@
-"""Identify what a folder holds, and load it as the model that is wanted.
+"""Identify the model in a folder, and load it for a role.
 
     folder_type = identify(folder)        # reads small files; needs no Paddle
     folder_type.what, folder_type.use      # "a trained ranker", and the commands that take it
@@ -62,7 +62,7 @@ class FolderType:
     """Kind and form of the model at a path.
 
     path: the folder, or a parameter file
-    name: name of the kind; if the files state no kind, a key in `_OTHERS`
+    name: name of the kind; if the files state no kind, a key in `_OTHERS`, or "several"
     form: how the model is stored (`TRAINED`, `TRANSFORMERS`, `EXPORTED`, `SERVER`, `CLIENT`); "" if there is no model
     stated_kind: the kind that the folder's files state; None if they state none, as in encoders and published rankers
     """
@@ -74,15 +74,15 @@ class FolderType:
 
     @property
     def folder(self) -> Path:
-        """Folder of the model, which contains the parameter file."""
+        """Folder of the model: `path`, or its parent if `path` is a file."""
         return self.path.parent if self.path.is_file() else self.path
 
     @cached_property
     def kind(self) -> Optional[AnyKind]:
         """Kind of the model; None for an encoder, and if there is no model.
 
-        If no file states the kind of a published ranker, only its head shows it: the parameters are read then. Raises
-        `CheckpointError` if they are damaged.
+        No file states the kind of a published ranker. Its head shows the kind, so its parameters are read; raises
+        `CheckpointError` if the parameters are damaged.
         """
         if self.stated_kind is not None or self.name != "encoder":
             return self.stated_kind
@@ -141,7 +141,7 @@ class FolderType:
         return _OTHERS[self.name] if self.kind is None else self.kind.describe(self.form)
 
     def refusal(self, wanted: str, why: str = "") -> CheckpointError:
-        """Return an error: the path holds no model of the wanted type, but another one, which the message names.
+        """Return an error that says what is at the path, and that this is not the wanted type.
 
         wanted: the type in words, such as "a ranker"
         why: the reason; "" if there is none to state
@@ -160,7 +160,10 @@ class FolderType:
             raise self.refusal(role.wanted)
 
     def require_parameters(self, role: Role[InfoT, EncoderT]) -> None:
-        """Raise the error of `require` unless the model has the parameters of a single network."""
+        """Raise `CheckpointError` unless the folder has the parameters of a single network.
+
+        role: the wanted role, which the error names
+        """
         file = self.path if self.path.is_file() else self.path / PARAMETERS_FILE
         if self.form not in _STARTS or (self.form == TRAINED and not file.is_file()):
             raise self.refusal(role.wanted)
@@ -174,7 +177,10 @@ class FolderType:
     def load(
         self, role: Role[InfoT, EncoderT], options: LoadOptions = DEFAULT_OPTIONS
     ) -> TrainedModel[InfoT, EncoderT]:
-        """Load the model with its network; raises `CheckpointError` if it is exported, damaged, or of another role."""
+        """Load the model with its network.
+
+        Raises `CheckpointError` if the model is exported or damaged, or does not fit the role.
+        """
         kind = self.kind_for(role)
         if self.form not in _STARTS:
             raise self.refusal("a trained model")
@@ -330,7 +336,7 @@ def load_model(
 ) -> TrainedModel[InfoT, EncoderT]:
     """Load a trained model, with its network, from a folder, a parameter file, or by its name on the Hugging Face hub.
 
-    Raises `CheckpointError` for a damaged model, and for a model of another role, which the error names.
+    Raises `CheckpointError` if the model is damaged or does not fit the role; the error then says what it is.
     """
     return identify(find_model(source)).load(role, options)
 
@@ -391,7 +397,7 @@ def _is_transformers(folder: Path) -> bool:
 
 
 def _unsupported(folder: Path) -> str:
-    """Return why this toolkit does not read a transformers model, such as one whose weights are quantised."""
+    """Return why this toolkit cannot read a transformers model, for example quantised weights; "" if it can."""
     from paddle_ranker.model.hugging_face.folder import encoder_config
 
     try:

@@ -36,10 +36,10 @@ class ArraySpec:
 
     tolerance: maximum difference between an exported model's output and the network's: absolute for values up to 1,
         relative above (float32 has no more digits). An error of 4e-5 in a logit is at most 1e-5 in its probability.
-    may_round: whether an exported model may exceed the tolerance if the network's own float32 result is as inexact
-    length: name of a variable second dimension; arrays whose second dimensions have one name have equal lengths
-    least: of an input: the smallest second dimension that every network accepts; of the input `lengths`: its smallest
-        value
+    may_round: whether an exported model may exceed the tolerance if rounding to float32 causes as large an error in the
+        network's own result
+    length: name of a variable second dimension; arrays that share this name have equal lengths
+    least: smallest second dimension of an input that every network accepts; for the input `lengths`, smallest value
     """
 
     name: str
@@ -55,7 +55,7 @@ class ArraySpec:
 class Signature:
     """Inputs and outputs of a model, in the order of its network.
 
-    `read` names the outputs that engines return; the others are for users of the static model.
+    `read` names the outputs that engines return; all other outputs are for users of the static model.
     """
 
     inputs: tuple[ArraySpec, ...]
@@ -68,7 +68,10 @@ class Signature:
         return self.outputs == RANKER_SIGNATURE.outputs
 
     def with_places(self, size: int) -> Signature:
-        """Return the signature whose token types are `[batch, length, 1 + size]`: a type, then a place's numbers."""
+        """Return a copy for tokens whose places have `size` numbers each; 0: tokens have no places.
+
+        With places, `token_type_ids` is `[batch, length, 1 + size]`: a token's type, then the numbers of its place.
+        """
         types = ArraySpec("token_type_ids", "int64", (None, None, 1 + size)) if size else TOKENS[1]
         return dataclasses.replace(self, inputs=tuple(types if spec == TOKENS[1] else spec for spec in self.inputs))
 
@@ -107,8 +110,8 @@ def split_signatures(width: int, vectors: int, matches: int) -> tuple[Signature,
     """Return the signatures of the lower and of the upper layers of a split ranker.
 
     width: width of the states that pass from the lower to the upper layers
-    vectors: size of a text's vectors; 0 without a similarity
-    matches: size of a token's matches; 0 without a similarity
+    vectors: size of a text's vectors (see `Side`); 0 if the ranker has no similarity
+    matches: size of a token's matches; 0 if the ranker has no similarity
     """
     states = ArraySpec(STATES, "float32", (None, None, width), may_round=True)
     outputs = [states]
@@ -134,7 +137,9 @@ class ModelPart(NamedTuple):
 
 
 class Check(TypedDict):
-    """Tokenized pair and its probability at the export; scored again, it shows whether files belong together.
+    """Tokenized pair with its probability at the export.
+
+    Scoring the pair again shows whether the files of a folder belong together.
 
     `token_type_ids` is flattened: the type of each token; if tokens have places, each type is followed by the numbers
     of the token's place.
@@ -150,14 +155,14 @@ class ExportFacts(TypedDict, total=False):
 
     prefix: prefix of the files' names
     format: format of the graph's file: json (Paddle 3) or pdmodel (Paddle 2.6)
-    paddle: the Paddle version that wrote it
+    paddle: the Paddle version that wrote the files
     inputs, outputs: names of the inputs and of the outputs, in order
     parity: by engine, the result of `export.parity.Parity.to_dict`
     files: size in bytes of each file, by its name
     checks: some pairs, with their probabilities
     int8: measures of the int8 file; None without such a file
-    ranker: of a split ranker, the digest of all that titles' stored states depend on (`model.split.lower_digest`)
-    similarity: of a split ranker, the sizes of its similarity's arrays (`model.split.similarity_sizes`)
+    ranker: digest of everything that a split ranker's stored titles depend on (`model.split.lower_digest`)
+    similarity: sizes of the arrays of a split ranker's similarity (`model.split.similarity_sizes`)
     aliases: names for clients of Paddle Serving, by the name of an input or output
     """
 
@@ -248,12 +253,13 @@ class ModelKind(ABC, Generic[KindInfo, KindEncoder]):
 
     Attributes:
         name: key in `KINDS`, and the `kind` in info files.
-        prefix: the file name prefix of its static models.
+        prefix: prefix of the names of a static model's files.
         info_file: the name of the JSON file that describes the model in a folder.
         what: the name of a folder of this kind in messages, after "is": "a tower, which makes vectors of texts".
         use: what to do with such a folder, or which commands take it; FOLDER stands for its path.
         has_encoder: whether a training can start from the text encoder in such a model.
-        is_ranker: whether the models score pairs: with `RANKER_SIGNATURE`, a `RankerInfo` and a `PairRowEncoder`.
+        is_ranker: whether the models score pairs. Such models have the outputs of `RANKER_SIGNATURE`, a `RankerInfo`
+            and a `PairRowEncoder`.
     """
 
     name: str
@@ -311,7 +317,7 @@ class ModelKind(ABC, Generic[KindInfo, KindEncoder]):
     def parts(self, model: TrainedModel[KindInfo, KindEncoder]) -> tuple[ModelPart, ...]:
         """Return the layers to export separately, in addition to `static_network`, in order; by default none.
 
-        Each takes the model's inputs and the outputs of the parts before it.
+        A part takes inputs of the model and outputs of the parts before it.
         """
         return ()
 
@@ -331,7 +337,7 @@ class ModelKind(ABC, Generic[KindInfo, KindEncoder]):
 
     @abstractmethod
     def write_info(self, folder: Path, info: KindInfo) -> None:
-        """Write `info_file` and the model card into a folder that has the files of `write_descriptions`."""
+        """Write `info_file`, and a ranker's model card, into a folder that has the files of `write_descriptions`."""
 
 
 # The static type of kinds that are looked up by name; `add_kind` explains why it is safe.

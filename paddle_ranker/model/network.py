@@ -124,7 +124,10 @@ class RankerNetwork(nn.Layer):
         self.position_tower: Optional[nn.Layer] = None
 
     def own_state(self) -> dict[str, Tensor]:
-        """Return the parameters that a ranker's folder contains, by name: all but those of `APART`."""
+        """Return the parameters that a ranker's parameter file contains, by name.
+
+        The file lacks parameters of `APART` and of the similarity's tower, and an unused pooler. Adapters are merged.
+        """
         # With `pooling`, the encoder's pooler is unused and may be random; it must not look trained.
         apart = (*APART, SIMILARITY_TOWER, *((f"{ENCODER_PREFIX}pooler.",) if self.pooling else ()))
         return merged({name: value for name, value in self.state_dict().items() if not name.startswith(apart)})
@@ -147,10 +150,10 @@ class RankerNetwork(nn.Layer):
         return self._logits(encode(input_ids, token_type_ids, extra), input_ids, types)
 
     def answers(self, input_ids: Tensor, token_type_ids: Tensor) -> tuple[Tensor, Tensor, Optional[Tensor]]:
-        """Return the logits of a ranker that answers questions by the cells of tables.
+        """Return the logits of a ranker that answers questions by naming cells of a table.
 
-        These are the logits of tables, `[batch]`, of tokens, `[batch, length]`, and of operations, `[batch,
-        operations]` (None if the ranker chooses no operation).
+        Returns the logits of tables, `[batch]`, of tokens, `[batch, length]`, and of operations, `[batch, operations]`
+        (None if the ranker chooses no operation).
         """
         types = types_of(token_type_ids)
         extra = self._match_levels(input_ids, types)
@@ -215,7 +218,7 @@ class RankerNetwork(nn.Layer):
 
 
 class AnsweringNetwork(nn.Layer):
-    """Network of a ranker that names cells; it returns the results of `RankerNetwork.answers`."""
+    """Network of a ranker that names cells of a table; its outputs are those of `RankerNetwork.answers`."""
 
     def __init__(self, network: RankerNetwork):
         super().__init__()

@@ -178,7 +178,8 @@ def set_parameters(
     prefix: added before the names in messages and in the result
     share: whether parameters may share memory with the arrays; nothing else may then change the arrays
 
-    Raises `CheckpointError`, naming the parameters, if one is missing, is not in the network, or has another shape.
+    Raises `CheckpointError`, naming the parameters, if one is missing, is not in the network, has another shape, or
+    holds no floating-point numbers.
     """
     state = network.state_dict()
     missing = [name for name in state if name not in arrays]

@@ -29,6 +29,7 @@ def resolve_model(name_or_path: str) -> Path:
     For a published model of pictures or sounds, this is the folder of its towers in the cache.
 
     Raises `CheckpointError` for an unknown name, and if a model cannot be fetched; without a network, within seconds.
+    Raises `DependencyError` if a package that finds named models is missing.
     """
     path = find_model(name_or_path)
     if path.exists():
@@ -41,7 +42,7 @@ def resolve_model(name_or_path: str) -> Path:
 
 
 def find_model(name_or_path: Union[str, Path]) -> Path:
-    """Return the folder of a hub name, `owner/model`, in the hub's cache, fetched if missing; return paths unchanged.
+    """Return the local folder of a model named `owner/model`; a missing model is fetched. Return other paths unchanged.
 
     Raises `CheckpointError` if the model cannot be fetched (within some two seconds without a network), `UsageError` if
     `name_or_path` is neither text nor a path.

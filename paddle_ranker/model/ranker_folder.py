@@ -89,8 +89,8 @@ class Fresh:
     kind: the kind of ranker to train
     match_embeddings: whether to add match embeddings; if False, the checkpoint must not have any
     lexical_features: whether to add lexical features; those of the checkpoint are always kept
-    similarity: folder of a tower or encoder; its cosine of both texts is added to the logit; "start": the checkpoint's
-        encoder; None: no similarity is added, and the checkpoint's is kept
+    similarity: folder or name of a tower or encoder, whose cosine of both texts is added to the logit; "start": the
+        encoder of the checkpoint; None: add no similarity, and keep that of the checkpoint
     stored_titles: number of lower layers, in which each text attends only to itself; 0: as in the checkpoint
     stored_width: width of the states after the lower layers; 0: as in the checkpoint, or else the encoder's width
     """
@@ -185,7 +185,7 @@ def _described(
     """Return the checkpoint's info: `stored`, or else that of a published checkpoint.
 
     stored: contents of the checkpoint's info file; None without the file
-    length: maximum tokens of a pair if no info file states them; None: that of published checkpoints
+    length: maximum length of a pair in tokens if no info file states it; None: `PUBLISHED_MAX_SEQ_LENGTH`
     """
     published_kind = next((PUBLISHED_HEADS[name] for name in PUBLISHED_HEADS if name in checkpoint.unnamed), None)
     longest = min(length or PUBLISHED_MAX_SEQ_LENGTH, checkpoint.config.longest_pair)
@@ -243,7 +243,7 @@ def _assembled(
 def checked_match_embeddings(checkpoint: Checkpoint, wanted: bool) -> bool:
     """Return `wanted`: whether a ranker gets match embeddings.
 
-    Raises `CheckpointError` if they are not wanted, but the checkpoint has them.
+    Raises `CheckpointError` if the checkpoint has match embeddings that are not wanted.
     """
     if _MATCH in checkpoint.arrays and not wanted:
         raise CheckpointError(

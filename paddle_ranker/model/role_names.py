@@ -1,7 +1,7 @@
 """Names of the roles in which commands open models; `paddle_ranker.model.model_folder` defines the roles.
 
-Commands name the roles that they accept without importing what opens models (`command_registry.Command.takes`), and
-`doctor --model` reports the roles of a folder by these names.
+With these names, commands state the roles that they accept without importing the code that opens models
+(`command_registry.Command.takes`), and `doctor --model` reports the roles of a folder.
 """
 
 from __future__ import annotations

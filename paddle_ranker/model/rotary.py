@@ -29,7 +29,7 @@ def angles_of(table: Tensor, positions: Tensor) -> Tensor:
 
 
 def rotated(states: Tensor, angles: Tensor) -> Tensor:
-    """Rotate states, `[batch, length, heads, size]`, by the angles of their positions."""
+    """Rotate states, `[batch, length, heads, size]`; `angles` is the result of `angles_of` for their positions."""
     half = states.shape[-1] // 2
     turned = paddle.concat([-states[..., half:], states[..., :half]], axis=-1)
     return states * angles[0].astype(states.dtype) + turned * angles[1].astype(states.dtype)

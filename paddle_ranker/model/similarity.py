@@ -72,9 +72,10 @@ class SimilarityHead(FeatureHead):
     """Head that compares query and title by a tower, and adds the result to a pair's logit.
 
     tower: computes the vectors; its parameters do not change in training
-    pairs: encoder of the ranker's pairs; its tokenizer must be the tower's
+    pairs: encoder of the ranker's pairs
 
-    Raises `CheckpointError` if the tower's tokenizer gives other ids, or if the tower's maximum length is shorter.
+    Raises `CheckpointError` if the tokenizers of tower and ranker give texts different ids, or if the tower reads fewer
+    tokens than a pair may have.
     """
 
     def __init__(self, tower: TowerModel, pairs: PairEncoder):

@@ -1,7 +1,7 @@
 """Split rankers as two networks: the lower layers, in which each text attends only to itself, and the upper layers.
 
-A ranker with a similarity also compares both texts by a tower. The lower layers then also return each text as prepared
-for this comparison (`Side`), and the upper layers take both.
+A ranker with a similarity also compares both texts by a tower. Its lower layers then also return a `Side` for each
+text, and its upper layers compare the two.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ class LowerLayers(nn.Layer):
     def forward(self, input_ids: Tensor, token_type_ids: Tensor) -> Union[Tensor, tuple[Tensor, ...]]:
         """Return the states, `[batch, length, width]` float32, of `[batch, length]` int64 inputs.
 
-        With a similarity, also return the vectors and matches of the query and of the title, see `Side`; matches are
-        padded to the length of the ids.
+        If the ranker has a similarity, also return vectors and matches of the query, then those of the title, see
+        `Side`; matches are padded to the length of the ids.
         """
         states, head = self.network.apart(input_ids, token_type_ids), _similarity(self.network)
         if head is None:
@@ -68,7 +68,8 @@ class UpperLayers(nn.Layer):
         """Return the logits, `[batch, 1]` float32, before calibration.
 
         states: states of both texts' tokens, as `LowerLayers` returns them, `[batch, length, width]`
-        query_vectors, query_matches, title_vectors, title_matches: fields of each text's `Side`; only with a similarity
+        query_vectors, query_matches, title_vectors, title_matches: fields of each text's `Side`; None if the ranker has
+            no similarity
         """
         head, similarity = _similarity(self.network), None
         if head is not None:
@@ -87,7 +88,7 @@ def _as_long(matches: Tensor, input_ids: Tensor) -> Tensor:
 
 @paddle.no_grad()
 def lower_states(network: RankerNetwork, pairs: EncodedPairs, most: int) -> Array:
-    """Return the lower layers' states of at most `most` pairs, spread evenly: `[tokens, hidden]` float32."""
+    """Return the lower layers' states of at most `most` evenly spaced pairs, `[tokens, hidden]` float32."""
     rows = np.unique(np.linspace(0, len(pairs) - 1, min(most, len(pairs))).astype(np.int64))
     was_training, parts = network.training, []
     network.eval()

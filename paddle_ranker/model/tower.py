@@ -44,10 +44,10 @@ class TowerInfo:
 
     reads: input of the tower: text, picture or sound
     picture_size: height and width in pixels of the pictures that a tower of pictures takes
-    max_seq_length: maximum length of a text in tokens; for a picture or sound, the number of tokens of equal cost
+    max_seq_length: maximum length of a text in tokens; for a picture or sound, the number of tokens that take as long
     size: dimensions of a vector
     output_layer: whether a linear layer follows the pooling
-    output_tanh: whether tanh follows that layer
+    output_tanh: whether tanh follows the output layer
     normalize: whether vectors have length 1, so that their inner product is their cosine
     similarity: how vectors are compared: cosine, or dot if their lengths matter
     query_prompt, text_prompt: text that precedes every query, and every other text

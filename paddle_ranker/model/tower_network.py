@@ -7,6 +7,7 @@ The folders of towers and of sentence-transformers state the pooling and the nor
 | --- | --- | --- |
 | of the published recall scripts (`ptm.*`, `emb_reduce_linear.*`) | the pooler, as in these scripts | yes |
 | `rocketqa-*-query-encoder`, `-para-encoder` | the first token, as in RocketQA; compared by products | no |
+| a causal decoder, such as Qwen3 | the last token, as in Qwen3-Embedding | no |
 | any other encoder | the mean of the tokens, as in sentence-transformers | no |
 """
 
@@ -61,18 +62,18 @@ LEXICAL = "lexical_part"  # begins the names of a tower's lexical parameters; a 
 class TowerNetwork(nn.Layer):
     """Network that makes the vector of a text, picture or sound: pool the encoder's states, project them, normalise.
 
-    If the tower has a lexical part, this is appended to the vector, and the whole is normalised again. In training the
-    lexical part is left out, since the encoder would learn less, and recall would be lower.
+    If the tower has a lexical part, this is appended to the vector, and the whole is normalised again. In training, the
+    lexical part is left out: the encoder then learns more, and recall is higher.
 
     encoder: a pretrained encoder
     info: states pooling, output layer and normalisation
-    rows: the row encoder: a lexical part reads its tokenizer, a tower of pictures its means of pixels
+    rows: the row encoder, whose tokenizer a lexical part uses, and whose means of pixels a tower of pictures uses
 
     Attributes, which a training may set:
         query_tower: network of the queries; None: this network.
         learned_scale: factor of the cosines in the loss.
         training_pooling: pooling in training, in place of `pooling`; "" or None: `pooling`.
-        is_frozen: whether `forward` takes vectors of `pooled` in training, in place of pictures.
+        is_frozen: whether `forward` takes results of `pooled` instead of pictures in training.
     """
 
     def __init__(self, encoder: Encoder, info: TowerInfo, rows: RowsOfTower):
@@ -110,7 +111,7 @@ class TowerNetwork(nn.Layer):
         return vectors
 
     def own_state(self) -> dict[str, Tensor]:
-        """Return the parameters of the tower's file, by name: not those of a query tower or a learned scale."""
+        """Return the parameters that the tower's file contains, by name; it lacks a query tower and a learned scale."""
         return merged({name: value for name, value in self.state_dict().items() if not name.startswith(APART)})
 
     def forward(self, input_ids: Tensor, token_type_ids: Optional[Tensor] = None) -> Tensor:
@@ -226,7 +227,7 @@ def save_query_tower(folder: Path, queries: TowerModel, info: TowerInfo) -> None
 
 
 def query_tower_of(folder: Path, options: LoadOptions) -> Optional[TowerModel]:
-    """Load the separate query tower, if any."""
+    """Load the separate query tower in a tower's folder; None if there is none."""
     info = stated_info(folder)
     return load_tower(folder / QUERY_FOLDER, options) if info is not None and info.towers == 2 else None
 

@@ -90,13 +90,13 @@ Check = Callable[[ForeignConfig, Values], None]
 
 @dataclass(frozen=True)
 class Architecture:
-    """Names of an architecture's parameters in transformers, and its `config.json`, read and written.
+    """Names of an architecture's parameters in transformers, and conversion between its `config.json` and ours.
 
     names: names of the parameters
     fields: keys of the configuration, with transformers' defaults
     check: called with the configuration and the values read so far, under the names of `EncoderConfig`; adds missing
         values; raises `CheckpointError` for unsupported values
-    ours: field of `EncoderConfig`, by a key of the configuration that has another name
+    ours: names of fields of `EncoderConfig` that transformers names otherwise, by transformers' keys
     without_effect: keys that never change results, in addition to `WITHOUT_EFFECT`
     answers: whether its language models are rankers, which answer "yes" or "no" to a pair
     """
@@ -109,7 +109,7 @@ class Architecture:
     answers: bool = False
 
     def read(self, config: ForeignConfig) -> Values:
-        """Return a configuration by the names of `EncoderConfig`; raises `CheckpointError` for unsupported values."""
+        """Return the values under the names of `EncoderConfig`; raises `CheckpointError` for unsupported values."""
         for name, (done, remedy) in _REFUSED.items():
             if not (name == "is_causal" and self.answers):  # decoders check it themselves
                 config.require(name, *done, remedy=remedy)
@@ -206,11 +206,13 @@ class Names:
 
 
 def other_name(base: str, names: Mapping[str, str]) -> Optional[tuple[str, bool]]:
-    """Return the other name of a parameter, and whether it is of a linear layer; None for an unknown parameter.
+    """Translate a parameter's name between transformers and this toolkit; also return whether it is of a linear layer.
 
-    base: the name, without `.weight` and `.bias`
-    names: the other names, by names like `base`; {} stands for a layer's number, and a star ends transformers' names of
-        linear layers
+    Returns None for an unknown parameter.
+
+    base: the name to translate, without `.weight` and `.bias`
+    names: the translations, by name; {} stands for a layer's number, and a star ends transformers' names of linear
+        layers
     """
     number = _LAYER.search(base)
     pattern = _LAYER.sub("{}", base, count=1)

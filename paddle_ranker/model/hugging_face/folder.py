@@ -101,7 +101,7 @@ class ClassifierHead:
 
     @classmethod
     def of(cls, config: ForeignConfig) -> Optional[ClassifierHead]:
-        """Read the head from a configuration; return None if the model is no classifier of texts."""
+        """Read the head from a configuration; return None if the model neither classifies nor ranks."""
         labels, count = config.get("id2label"), config.get("num_labels", config.get("_num_labels", 2))
         problem, old = config.get("problem_type", ""), config.get("sbert_ce_default_activation_function", "")
         library = config.inner("sentence_transformers", without_effect=("version",))
@@ -160,7 +160,8 @@ class ClassifierHead:
         bias: `[classes]`
         positive_label: as in `place`
 
-        Raises as `place` does.
+        Raises as `place` does; also `CheckpointError` if the head does not fit the description, and `UsageError` if
+        `positive_label` is given for a head of one class.
         """
         # Many files do not state the number of classes; transformers then assumes two.
         if weight.shape[1] != len(self.labels) and (weight.shape[1] != 1 or not self._is_unnamed):
@@ -262,7 +263,9 @@ def for_label(
     positive_label: Optional[str],
     file: Path,
 ) -> dict[str, Array]:
-    """Return a ranker's parameters with a head that scores the class of relevant texts.
+    """Return `named` with the head of a classifier replaced by a head that scores the class of relevant texts.
+
+    Without a classifier's head, return `named` unchanged.
 
     named: parameters, named as by `network.name_parameters`
     arrays: all arrays of the file; `classifier` is the head of all classes
@@ -308,7 +311,11 @@ class HuggingFaceModel:
 
 
 def find_encoder(folder: Path) -> Optional[Path]:
-    """Return the folder with transformers' weights, `folder` or its first sentence-transformers step; None without."""
+    """Return the folder with transformers' weights: `folder`, or that of its first sentence-transformers step.
+
+    Returns None if there are no such weights, or `folder` has an adapter. Raises `CheckpointError` if `modules.json` is
+    damaged.
+    """
     if (folder / ADAPTER_FILE).is_file():
         return None
     candidates = [folder]
@@ -323,7 +330,7 @@ def find_encoder(folder: Path) -> Optional[Path]:
 
 
 def find_transformers(folder: Path) -> Optional[Path]:
-    """Return `find_encoder(folder)`; None if the folder has Paddle's parameters, which take precedence."""
+    """Return the folder with transformers' weights, as `find_encoder`; None if there are Paddle's parameters."""
     return None if (folder / PARAMETERS_FILE).is_file() else find_encoder(folder)
 
 
@@ -342,7 +349,7 @@ def states_head(folder: Path) -> bool:
 
 
 def why_no_ranker(folder: Path) -> str:
-    """Return why a folder's classifier head cannot rank, for messages; "" if it can, and without a head."""
+    """Return why a folder's classifier head cannot rank, for messages; "" if it can, or there is no head."""
     head = stated_head(folder)
     if head is None or len(head.labels) in _CLASSES:
         return ""
@@ -402,7 +409,7 @@ def read_model(folder: Path) -> HuggingFaceModel:
 
 
 def architecture_of(config: ForeignConfig) -> str:
-    """Return the class that a `config.json` states first, "" without one."""
+    """Return the first class that a `config.json` states; "" if it states none."""
     names = config.get("architectures", [])
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise config.error(f"architectures is {quoted(names)}, expected the names of classes; copy it again")
@@ -435,8 +442,8 @@ def folder_tokenizer(folder: Path) -> ModelTokenizer:
 def folder_pair_encoder(folder: Path, max_seq_length: int, query_prompt: str = "") -> PairEncoder:
     """Create the encoder of pairs and texts of a folder of this toolkit, of PaddleNLP or of transformers.
 
-    Reads no weights. Raises `CheckpointError`, which names the folder, as `pair_encoder_of` does, and for unusable
-    files.
+    Reads no weights. Raises `CheckpointError` as `pair_encoder_of` does, and for unusable files; the error names the
+    folder.
     """
     try:
         return pair_encoder_of(folder_tokenizer(folder), encoder_config(folder), max_seq_length, query_prompt)

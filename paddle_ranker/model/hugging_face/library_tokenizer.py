@@ -218,7 +218,10 @@ def gives_types(folder: Path) -> bool:
 
 
 def library_padding(folder: Path) -> Optional[int]:
-    """Return the id of the padding token; None if there is no tokenizer, or if it is a WordPiece `vocab.txt`."""
+    """Return the id of the padding token.
+
+    Returns None if there is no tokenizer, or if `bring_tokenizer` converts it to a `vocab.txt`.
+    """
     if not any(
         (folder / name).is_file() for name in (TOKENIZER_FILE, VOCABULARY_FILE, MERGES_FILE, *SENTENCEPIECE_FILES)
     ):
@@ -237,7 +240,10 @@ def library_padding(folder: Path) -> Optional[int]:
 
 
 def stated_length(folder: Path) -> int:
-    """Return the maximum length of a text, in tokens, that a transformers folder states, else its positions."""
+    """Return the maximum length of a text in tokens that a transformers folder states.
+
+    If it states none, return the number of positions, or else 512.
+    """
     settings = ForeignConfig.read(folder / CONFIG_FILE)
     positions = ForeignConfig.read(folder / "config.json").get("max_position_embeddings")
     for length in (text_settings(folder)[0], settings.get("model_max_length", settings.get("max_len")), positions):
@@ -247,7 +253,7 @@ def stated_length(folder: Path) -> int:
 
 
 def text_settings(folder: Path) -> tuple[Optional[int], bool]:
-    """Return the length in tokens that sentence-transformers sets (None: none), and whether it lowercases texts.
+    """Return sentence-transformers' maximum length in tokens, or None, and whether it lowercases texts.
 
     Raises `CheckpointError` if other settings of texts are unsupported.
     """
@@ -427,7 +433,7 @@ def _added_tokens(folder: Path, settings: ForeignConfig, special: Iterable[str])
 
 
 def _add_tokens(library: Tokenizer, tokens: Iterable[tuple[int, UncheckedObject]], folder: Path) -> None:
-    """Add tokens, (id, entry), to a tokenizer; it splits texts at these tokens first.
+    """Add tokens, (id, entry), to a tokenizer, which then splits texts at these tokens first.
 
     Raises `CheckpointError` if an id would change.
     """
@@ -445,7 +451,10 @@ def _add_tokens(library: Tokenizer, tokens: Iterable[tuple[int, UncheckedObject]
 
 
 def _prefix(library: Tokenizer, tokenizer: TokenizerDescription) -> None:
-    """Set whether a space is added before texts, as RoBERTa's class does whatever `tokenizer.json` says."""
+    """Set whether a byte-level tokenizer adds a space before texts.
+
+    For RoBERTa's class, and without a `tokenizer.json`, `tokenizer_config.json` decides.
+    """
     from tokenizers import pre_tokenizers
 
     wanted = tokenizer.rule("add_prefix_space", tokenizer.name == "LayoutLMv3Tokenizer")

@@ -371,7 +371,7 @@ def _require_info(folder: Path) -> TowerInfo:
 def _foldable(folder: Path, info: TowerInfo, norm: str) -> Named:
     """Return a tower's arrays, with the output layer's bias folded into the bias of the norm before that layer.
 
-    norm: name of that norm
+    norm: name of the norm before the output layer
 
     Raises `CheckpointError` if no bias of the norm has the same effect.
     """
@@ -451,7 +451,7 @@ def _theirs(arrays: Named, names: Mapping[str, str], prefix: str) -> Named:
 
 
 def _pack(theirs: Named) -> None:
-    """Join the three projections of SigLIP's attention head into one array, as in its file, in place."""
+    """Join the three projections of SigLIP's attention head into one array, as in published files, in place."""
     head = "vision_model.head.attention."
     for part in ("weight", "bias"):
         theirs[f"{head}in_proj_{part}"] = np.concatenate([theirs.pop(f"{head}{name}_proj.{part}") for name in "qkv"])

@@ -21,9 +21,9 @@ _FORMAT = 1  # version of the folders' form in the cache
 
 
 def as_towers(folder: Path) -> Path:
-    """Return the folder of the towers of a published model of pictures or sounds, or any other folder unchanged.
+    """Convert a published model of pictures or sounds to towers; return their folder, which is in the user's cache.
 
-    The model is converted once, into the user's cache.
+    A model is converted once. Return any folder without such a model unchanged.
     """
     source = _published(folder) if folder.is_dir() else None
     if source is None:
@@ -51,9 +51,9 @@ def write_published(source: Path, target: Path) -> str:
 
 
 def _published(folder: Path) -> Optional[Path]:
-    """Return the folder with a published model's files: `folder`, or its first sentence-transformers step.
+    """Return the folder with a published model's files: `folder`, or that of its first sentence-transformers step.
 
-    Returns None if neither has a published model of pictures or sounds.
+    Returns None if neither folder has a published model of pictures or sounds.
     """
     if (folder / INFO_FILE).is_file():
         return None

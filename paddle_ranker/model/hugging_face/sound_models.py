@@ -161,9 +161,10 @@ def _ours(config: SoundConfig, arrays: Named) -> Named:
 
 
 def _of_positions(theirs: Named) -> Named:
-    """Take the positional convolution's arrays out of `theirs` if they have another form; return them converted.
+    """Remove the arrays of the positional convolution from `theirs`; return them in this toolkit's form.
 
-    The weight is stored as directions and lengths (weight norm), or a batch norm precedes the convolution.
+    Published models store the weight as directions and lengths (weight norm), or have a batch norm before the
+    convolution. A plain weight stays in `theirs`.
     """
     ours: Named = {}
     for length, direction in _SPELLINGS:

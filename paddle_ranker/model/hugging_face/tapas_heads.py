@@ -17,7 +17,7 @@ _OPERATION = ("aggregation_classifier", "tapas.cells.operation")
 
 
 def with_cell_heads(arrays: dict[str, Array], config: ForeignConfig) -> dict[str, Array]:
-    """Return the parameters with all heads as linear layers; the temperature divides the weights of the head of cells.
+    """Return the parameters with all heads as linear layers; the head of cells is divided by the temperature.
 
     Raises `CheckpointError` for a head that is missing or has another shape, and for an unusable temperature.
     """

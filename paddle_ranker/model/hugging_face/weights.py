@@ -2,9 +2,9 @@
 
 PyTorch's files (`pytorch_model.bin`) are read without PyTorch, and without executing their contents. `torch.save` has
 two formats: a zip archive (since PyTorch 1.6: `data.pkl` and one entry per storage), and an older stream (four pickles,
-the list of storages, then their bytes). In both, a pickle describes each tensor as a view (offset, size, stride) of a
-storage. Names in it are refused, except the function that makes a view, the types of storages, and OrderedDict. Every
-view is checked against its storage.
+the list of storages, then the storages' bytes). In both formats, a pickle describes each tensor as a view (offset,
+size, stride) of a storage. Reading refuses all names in the pickle but those of the function that makes a view, of the
+types of storages, and of OrderedDict, and checks every view against its storage.
 """
 
 from __future__ import annotations

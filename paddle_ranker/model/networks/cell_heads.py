@@ -17,8 +17,10 @@ _LEAST = 1e-10  # added to a count that may be 0, as in transformers
 class CellLogits(NamedTuple):
     """Logits for selecting the cells of an answer, `[batch, length]` float32 each.
 
-    tokens: logit of each token; 10,000 less outside the selected column
-    cells: logit of each token's cell, the mean of its tokens' logits; 10,000 less for tokens outside the selected cells
+    tokens: logit of each token, or (if the configuration says so) the mean logit of its cell's tokens
+    cells: mean logit of the tokens of each token's cell; 10,000 less for tokens outside cells
+
+    If the configuration sets `select_one_column`, both are also 10,000 less outside the selected column.
     """
 
     tokens: Tensor
@@ -35,7 +37,7 @@ class CellHeads(nn.Layer):
         self.operation = nn.Linear(config.hidden_size, len(config.operations)) if config.operations else None
 
     def select(self, states: Tensor, logits: Tensor, input_ids: Tensor, token_type_ids: Tensor) -> CellLogits:
-        """Return the logits of tokens and cells; those of a table do not depend on other tables of the batch.
+        """Return the logits of tokens and cells; a table's logits do not depend on other tables of the batch.
 
         states: `[batch, length, hidden]`
         logits: logit of each token by the head that selects cells, `[batch, length]`

@@ -81,7 +81,7 @@ class DebertaEncoder(Encoder):
 
 
 def relative_buckets(config: DebertaConfig) -> Array:
-    """Return the bucket of each relative position from -n to n, for n `max_position_embeddings`: `[2 n + 1]` int64.
+    """Return the bucket of each relative position from -n to n, `[2 n + 1]` int64; n is `max_position_embeddings`.
 
     Near positions have a bucket each, farther positions share buckets on a logarithmic scale.
     """

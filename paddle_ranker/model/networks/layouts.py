@@ -78,7 +78,8 @@ class LiltEmbeddings(_BoxEmbeddings):
 class _LiltAttention(Attention):
     """Attention of states and of layouts with shared weights: the softmax of the sum of both products.
 
-    A head's two queries (keys, values) are concatenated, so that one multiplication computes that sum.
+    A head's query of states and its query of layouts are concatenated, and so are keys and values. One multiplication
+    then computes the sum of both products.
     """
 
     def __init__(self, config: LiltConfig, masks: Masks):

@@ -167,8 +167,8 @@ class Qwen3Encoder(Encoder):
     def _pooled_in_graph(self, input_ids: Tensor, token_type_ids: Tensor) -> Tensor:
         """Compute `pooled` in an exported graph; only the tokens before type 1 that all rows share are computed once.
 
-        Engines differ for an empty prefix, so the first token of the first row is always a prefix. Rows that begin with
-        another token do not attend to it.
+        Engines compute different results for an empty prefix. If the rows share no beginning, the first token of the
+        first row is the prefix, and a mask hides it from all rows.
         """
         ones = paddle.ones_like(input_ids[0])
         places = paddle.cumsum(ones, axis=0) - ones

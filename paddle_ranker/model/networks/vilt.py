@@ -77,9 +77,10 @@ class ViltEncoder(Encoder):
     embeddings_class = ViltEmbeddings
 
     def _initialise(self) -> None:
-        """Initialise as BERT, but give a picture's positions and kinds the scale of words, which pass a LayerNorm.
+        """Initialise as BERT does, but draw the embeddings that BERT lacks from a truncated N(0, 1).
 
-        Smaller positions would be lost beside the pixels.
+        They then have the scale of a text's embeddings, which pass a LayerNorm. Smaller embeddings would be lost beside
+        the pixels.
         """
         super()._initialise()
         draw, embeddings = nn.initializer.TruncatedNormal(), self.embeddings

@@ -4,7 +4,7 @@
 | --- | --- | --- |
 | clip_vision_model, vit | pictures | state of the first token, after the last norm |
 | siglip_vision_model | pictures | one learned query that attends to all patches, then a feed-forward layer |
-| convolutions | pictures | mean of the last layer's pixels: small, trained from nothing in minutes |
+| convolutions | pictures | mean of the last layer's pixels; the network is small, trained from scratch in minutes |
 | clip_text_model | texts | state of the first end token |
 | siglip_text_model | texts, always padded to the same length | state of the last position, then a linear layer |
 """
@@ -150,9 +150,9 @@ class _Halving(nn.Conv2D):
 
 
 class Convolutions(_PictureEncoder):
-    """Four convolutions with norms over channels, each of which halves height and width.
+    """Network of four convolutions, small enough to train from scratch.
 
-    Small enough to train from scratch.
+    Each convolution halves height and width. A norm over groups of channels follows it.
     """
 
     config: ConvolutionsConfig

@@ -108,8 +108,10 @@ class Word(NamedTuple):
     texts: the tokens' texts
     first: the word's first part, which may form a pair with an ideograph before the word
     last: the word's last part, which may form a pair with an ideograph after the word
-    parts: terms for runs of letters or digits that are no tokens, see `Analyser.phrase_terms`, and `written`
-    written: a term for the whole word with its signs, as in I/O, e-mail and don't; "" if it is a token
+    parts: terms for the runs of letters and runs of digits that no token stands for (see `Analyser.phrase_terms`), and
+        `written`
+    written: a term for the whole word with its signs, as in I/O, e-mail and don't; "" if the whole word is a token, or
+        is very long
     """
 
     tokens: tuple[Token, ...]
@@ -144,15 +146,18 @@ class CharacterRun(NamedTuple):
 
     @property
     def word(self) -> Word:
-        """Tokens of the run, which must be a word."""
+        """The tokens of this run; only for a run that is a word."""
         return word_of(self.text, self.shape, self.language)
 
     def units(self) -> Union[str, list[str]]:
-        """Return the ideographs or letters, with their marks, of a run that is no word."""
+        """Return the ideographs or letters of this run, each with its marks; only for a run that is no word."""
         return _units(self.text, self.shape)
 
     def words(self) -> list[Token]:
-        """Return the tokens of a word, or the units of another run, located in the folded text."""
+        """Return the tokens of a run that is a word, or the `units` of another run.
+
+        Starts and ends are positions in the folded text.
+        """
         if self.is_word:
             tokens: Sequence[Token] = self.word.tokens
         else:
@@ -193,7 +198,7 @@ class Phrase:
         self.text, self._is_single = text, " " not in text
 
     def matches(self, folded: str) -> Iterator[bool]:
-        """Yield, for each occurrence of the phrase's characters in a folded text, whether they are whole words."""
+        """Yield, for each occurrence of the phrase in a folded text, whether whole words begin and end it."""
         text = folded if self._is_single else " ".join(folded.split())
         return (is_whole(text, *span) for span in occurrences(text, self.text))
 
@@ -216,8 +221,8 @@ class Analyser:
     def __call__(self, text: str) -> list[str]:
         """Return the tokens of a text: ideographs and their pairs; other words as stems, as written, and in parts.
 
-        Stop words of the language (English by default) are left out. They are kept beside ideographs, if there are no
-        other words, and, in English, if they are in capitals.
+        Stop words of the language (English by default) are left out. A stop word is kept if it stands beside
+        ideographs, if the text has no other words, or, in English, if it is in capitals.
         """
         return self.tokens(text)
 
@@ -257,8 +262,9 @@ class Analyser:
         """Return groups of terms; a text with a folded phrase has at least one term of each group.
 
         The tokens of a word depend on the characters beside it: covid-19 has the token covid19, but post-covid-19 has
-        not. So the groups have terms for runs of letters and runs of digits. If these are no tokens, as in don't, 1,000
-        or a word of very many parts, texts have separate terms for them.
+        not. So the groups have terms for runs of letters and runs of digits, such as covid and 19. If a text has a run
+        that no token stands for, as in don't, 1,000 or a word of very many parts, `tokens` adds a term for the run to
+        its `parts`.
         """
         groups = dict[tuple[str, ...], None]()
         for run in self.runs(folded):
@@ -276,7 +282,7 @@ class Analyser:
 
     @cached_property
     def table(self) -> dict[int, str]:
-        """Replacements of characters of a folded text by the options, for `str.translate`."""
+        """The replacements of characters that the options ask for, for `str.translate` of a folded text."""
         return {**(accents() if self.accents else {}), **(_simplified() if self.simplified else {})}
 
     @cached_property
@@ -284,7 +290,7 @@ class Analyser:
         return frozenset(self.fold(_STOP_WORDS.get(self.language or ENGLISH, "")).split())
 
     def fold(self, text: str) -> str:
-        """Fold a text: remove differences of width, case, invisible characters, and of the options."""
+        """Fold a text: remove differences of width and case, and invisible characters; then replace by `table`."""
         folded = fold(text)
         return folded.translate(self.table) if self.table and not folded.isascii() else folded
 
@@ -311,7 +317,10 @@ class Analyser:
             before, beside, end = kind, last, start + len(text)
 
     def groups(self, run: CharacterRun) -> list[Token]:
-        """Return the pairs of units, or jieba's words, of a run that is no word, located in the folded text."""
+        """Return the pairs of neighbouring units of a run that is no word; with `jieba`, jieba's words instead.
+
+        Starts and ends are positions in the folded text.
+        """
         units = run.words()
         pairs = [Token(first.text + second.text, first.start, second.end) for first, second in zip(units, units[1:])]
         if not self.jieba or run.kind != "i":
@@ -325,20 +334,20 @@ class Analyser:
         return [*tokens, *(pair for pair in pairs if not is_han(pair.text))]
 
     def _joined(self, run: CharacterRun, units: Sequence[str]) -> Iterable[str]:
-        """Return the texts of the pairs of units, or of jieba's words, that `groups` returns."""
+        """Return the texts of the tokens that `groups` returns."""
         return [token.text for token in self.groups(run)] if self.jieba else map(add, units, units[1:])
 
     def groups_of(self, text: str) -> frozenset[str]:
-        """Return all pairs of units, or jieba's words, in a text."""
+        """Return the texts of the tokens that `groups` returns for the runs of a text."""
         runs = (run for run in self.runs(self.fold(text)) if not run.is_word)
         return frozenset(token.text for run in runs for token in self.groups(run))
 
     def weighed(self, query: str) -> Iterator[tuple[str, float]]:
         """Yield the tokens of a query with their weights, 1 by default.
 
-        Ideographs beside other ideographs get a lower weight, and so do stop words among other words (in English only
-        in small letters). If the query is a name, such as 维生素A or PM2.5, the token of the whole name gets a higher
-        weight.
+        An ideograph beside another ideograph gets a lower weight. So does a stop word among other words, in English
+        only if it is in small letters. If the query is a name, such as 维生素A or PM2.5, the token of the whole name
+        gets a higher weight.
         """
         runs = list(self.runs(self.fold(query)))
         asks = (bool(self.language) or query.isascii()) and any(token not in self.stop_words for token in self(query))
@@ -391,7 +400,7 @@ def _among_words(runs: Sequence[CharacterRun], index: int) -> bool:
 
 
 def _whole_name(runs: Sequence[CharacterRun]) -> str:
-    """Return the token of the whole name if the query is a name of several tokens (PM2.5, 维生素A), else "".
+    """If the query is a name of several tokens (PM2.5, 维生素A), return the token of the whole name, else "".
 
     runs: all character runs of the folded query
     """

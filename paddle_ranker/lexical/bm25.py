@@ -66,7 +66,7 @@ class WordStatistics:
         self._unseen = float(idf(0, self.size))
 
     def idf(self, token: str) -> float:
-        """Return the inverse document frequency of a token; no title has an unknown token."""
+        """Return the inverse document frequency of a token; for an unknown token, that of a token in no title."""
         return self._idf.get(token, self._unseen)
 
 
@@ -74,7 +74,7 @@ class BM25:
     """Scorer of pairs by Okapi BM25 (Robertson and Zaragoza 2009), a baseline that needs no labels.
 
     tokenizer: "jieba" for words, "bigram" for pairs of neighbouring characters, "standard" for words of any script
-    normalised: whether scores are divided by that of a title equal to the query, so that queries are comparable
+    normalised: whether each score is divided by the score of a title equal to the query, to make queries comparable
     """
 
     def __init__(self, tokenizer: str = "jieba", normalised: bool = True) -> None:
@@ -88,9 +88,10 @@ class BM25:
         self.statistics = WordStatistics(self.tokenize(title) for title in dict.fromkeys(titles))
 
     def score(self, queries: Sequence[str], titles: Sequence[str]) -> NDArray[np.float64]:
-        """Return one score per pair, `[pairs] float64`, at least 0; if normalised, 1 for a title equal to the query.
+        """Return one score per pair, `[pairs] float64`, at least 0.
 
-        Raises `DataError` before `fit`, and after `fit` without titles.
+        If normalised, a title equal to the query gets 1, unless the query has no tokens. Raises `DataError` unless
+        `fit` got titles.
         """
         refuse_text(queries, "queries")
         refuse_text(titles, "titles")
@@ -121,12 +122,12 @@ def text_statistics(
 ) -> tuple[NDArray[np.float32], float]:
     """Return the idf of each token of a vocabulary, `[vocab_size]` float32, and the mean length of encoded texts.
 
-    Equal texts count once. Ids of `never_match` have idf 0 and do not count in the length, which is at least 1. Raises
-    `DataError` without texts.
+    Equal texts count once. Ids of `never_match` have idf 0 and do not count in a text's length. The mean length is at
+    least 1. Raises `DataError` without texts.
 
     texts: ids of each text, `[tokens]`
-    text_ids: id as which each id counts, `[vocab_size]`, also for `never_match`; the idf of other ids has no meaning.
-        None: each id counts as itself
+    text_ids: for each id, the id that replaces it before counting and before the comparison with `never_match`,
+        `[vocab_size]`; the idf of an id that replaces no id has no meaning. None: ids are not replaced
     """
     frequency, total, seen = np.zeros(vocab_size, dtype=np.int64), 0, set()
     excluded = np.zeros(vocab_size, dtype=bool)

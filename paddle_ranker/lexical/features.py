@@ -86,7 +86,7 @@ class _Characters:
         return run / max(len(self.letters), 1), float(run == len(self.letters))
 
     def differences(self, title: _Characters) -> list[float]:
-        """Return the features from `numbers_missing` on of this query and a title."""
+        """Return the features of this query and a title from `numbers_missing` to the last of `FEATURES`."""
         return [
             len(self.numbers - title.numbers),
             len(title.numbers - self.numbers),
@@ -160,7 +160,7 @@ class LexicalFeatures:
 
 
 def longest_shared_run(query: str, title: str) -> int:
-    """Return the length, in characters, of the longest substring of both texts."""
+    """Return the length, in characters, of the longest substring that both texts have."""
     best = 0
     for start in range(len(query)):
         while start + best < len(query) and query[start : start + best + 1] in title:
@@ -172,7 +172,7 @@ def list_features(query: str, weights: Mapping[str, float], texts: Iterable[str]
     """Return the features of a list's texts, `[texts, features] float64`, in the order of `LIST_FEATURES`.
 
     Args:
-        weights: weights of the query's tokens in the collection, by token, as of `Snapshot.word_weights`.
+        weights: weight of each token of the query, as `Snapshot.word_weights` returns; by token.
         texts: texts of the list, best first.
         tokenize: tokenizer of the collection.
     """
@@ -209,7 +209,7 @@ def list_features(query: str, weights: Mapping[str, float], texts: Iterable[str]
 
 
 def _similarities(token_sets: Sequence[set[str]]) -> Floats:
-    """Return the Jaccard similarity of each two sets, `[sets, sets]`; 0 of a set to itself."""
+    """Return the Jaccard similarity of each pair of sets, `[sets, sets]`, with 0 on the diagonal."""
     columns = {token: column for column, token in enumerate(set().union(*token_sets))}
     has_token = np.zeros((len(token_sets), len(columns)), np.float64)
     for row, tokens in enumerate(token_sets):
@@ -252,7 +252,7 @@ class LexicalLogistic:
     def cross_fit(
         self, queries: Sequence[str], titles: Sequence[str], labels: ArrayLike, folds: NDArray[np.int64]
     ) -> NDArray[np.float64]:
-        """Return each pair's score by weights that were learned from the other folds' labels, `[pairs] float64`.
+        """Score each pair by weights that were learned from the labels of all folds but its own, `[pairs] float64`.
 
         Idf is learned from all titles, because it needs no labels. Each model scores all pairs, and `standardised`
         scales these scores, so that scores of different folds can be compared.

@@ -175,9 +175,9 @@ class _Grams:
         return common / (_sum(self.distinct_query) + _sum(self.distinct_title) - common).clip(min=1.0)
 
     def matches(self, count: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return whether the title has an n-gram of the query, and where the first and the last are, `[batch]` each.
+        """Return whether the title has an n-gram of the query, and the positions of the first and last, `[batch]` each.
 
-        Positions count the title's n-grams from 0; without a match both are `count`.
+        Positions count the title's n-grams from 0. If the title has no n-gram of the query, both positions are `count`.
 
         count: number of the title's n-grams, `[batch]`
         """
@@ -201,7 +201,7 @@ def _sum(values: Tensor) -> Tensor:
 
 
 def _later(values: Tensor) -> Tensor:
-    """Shift `[batch, length]` to the left by one: position i gets the value of i + 1; the last gets zero."""
+    """Shift `[batch, length]` to the left by one: position i gets the value of i + 1, the last position zero."""
     return paddle.concat([values[:, 1:], paddle.zeros_like(values[:, :1])], axis=1)
 
 

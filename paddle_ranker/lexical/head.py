@@ -36,7 +36,7 @@ class FeatureHead(nn.Layer):
 
     Args:
         count: number of features.
-        squares: maximum number of values of a `[batch, length, length]` matrix when `of_pairs` computes features.
+        squares: maximum size of a batch in `of_pairs`, as the number of values of a `[batch, length, length]` matrix.
     """
 
     def __init__(self, count: int, squares: int):
@@ -71,11 +71,11 @@ class FeatureHead(nn.Layer):
         return ((features - self.mean) / self.deviation * self.weight).sum(axis=1)
 
     def standardised(self, input_ids: Tensor, token_type_ids: Tensor) -> Tensor:
-        """Return the features, scaled to mean 0 and deviation 1 over the training pairs, `[batch, count]` float32."""
+        """Return the features, standardised by the learned mean and deviation, `[batch, count]` float32."""
         return (self.features(input_ids, token_type_ids) - self.mean) / self.deviation
 
     def scale(self, features: np.ndarray) -> np.ndarray:
-        """Set mean and deviation to those of `features`, `[n, count]`; return the standardised features."""
+        """Learn `mean` and `deviation` from `features`, `[n, count]`; return the standardised features."""
         scaled = standardise(features, np.float32)
         self.mean.set_value(scaled.mean.astype(np.float32))
         self.deviation.set_value(scaled.deviation.astype(np.float32))
@@ -105,10 +105,13 @@ def learn_heads(
     pairs: EncodedPairs,
     labels_of: Optional[Callable[[np.ndarray], np.ndarray]] = None,
 ) -> None:
-    """Learn the tables of new heads from the training pairs, and their features' means and deviations.
+    """Learn the tables of new heads from the training pairs; from a sample of the pairs, learn all other values.
 
-    labels_of: called with indices of pairs, `[n]`; returns their labels, `[n]`. The weights become those of a logistic
-        regression on all features. None, or labels of a single class: the weights stay zero
+    These values are the features' means and deviations and, with `labels_of`, the features' weights.
+
+    labels_of: called with indices of pairs, `[n]`; returns the pairs' labels, `[n]`. A logistic regression of the
+        labels on the features of all heads gives the weights. If all labels are relevant, or none is, the weights stay
+        zero. None: the weights stay zero
 
     Raises `DataError` without pairs.
     """
@@ -154,7 +157,7 @@ class LexicalHead(FeatureHead):
         self.average_length.set_value(np.array([average_length], dtype=np.float32))
 
     def learn(self, pairs: EncodedPairs, labels_of: Optional[Callable[[np.ndarray], np.ndarray]] = None) -> None:
-        """Learn the tables and scales of this head alone, see `learn_heads`."""
+        """Learn the tables, means, deviations and weights of this head alone, see `learn_heads`."""
         learn_heads([self], pairs, labels_of)
 
     @property
@@ -166,7 +169,7 @@ class LexicalHead(FeatureHead):
 def title_statistics(
     pairs: EncodedPairs, vocab_size: int, never_match: Sequence[int], text_ids: Optional[np.ndarray] = None
 ) -> tuple[np.ndarray, float]:
-    """Return the result of `text_statistics` for the titles of `pairs`; the titles are read in parts."""
+    """Return `text_statistics` of the titles of `pairs`, reading the titles in parts."""
 
     def titles() -> Iterator[NDArray[np.int32]]:
         for start in range(0, len(pairs), _CHUNK):

@@ -51,7 +51,7 @@ class FoldedText:
     """Folded text, with the position of each of its characters in the original text.
 
     Args:
-        most: number of code points of the text that are folded.
+        most: maximum number of code points that are folded; the rest of the text is left out.
 
     Attributes:
         text: the folded text.
@@ -81,7 +81,7 @@ class FoldedText:
 
     @cached_property
     def tokens(self) -> dict[str, list[tuple[int, int]]]:
-        """Starts and ends in `text` of the analyser's tokens, by token, except tokens of ideographs only."""
+        """Starts and ends in `text` of each of the analyser's tokens, without tokens that are ideographs alone."""
         spans: dict[str, list[tuple[int, int]]] = {}
         before: Optional[Token] = None
         for run in self._analyser.runs(self.text):
@@ -105,7 +105,7 @@ class FoldedText:
 
 
 def _kinds_of(text: str) -> str:
-    """Return how each character folds: m, x or c.
+    """Return one letter per character, which says how the character folds: m, x or c.
 
     A character of kind m may fold to one character together with the character before: marks, ignored characters, voice
     marks of half-width kana, vowels and finals of hangul. A character of kind x folds to several characters, of kind c
@@ -253,7 +253,7 @@ def occurrences_of(term: str, text: FoldedText) -> list[tuple[int, int]]:
 
 
 def level_of(term: str, analyser: Analyser = standard) -> int:
-    """Return the match level of a single token of a query: its number of Chinese characters, else 1."""
+    """Return the match level, 1 to 3, of a single token of a query: its number of Chinese characters, else 1."""
     return min(LEVELS, max(1, sum(1 if run.is_word else len(run.units()) for run in analyser.runs(term))))
 
 
@@ -261,7 +261,7 @@ def _read(run: CharacterRun, vocabulary: Optional[set[str]], longest: bool) -> I
     """Yield the known words of a run, in order.
 
     vocabulary: the known words; None: all words are known
-    longest: among overlapping words, whether the longest is yielded, or the shortest
+    longest: if words overlap, yield the longest; if False, the shortest
     """
     if vocabulary is not None and run.is_word and vocabulary.isdisjoint(run.word.texts):
         return

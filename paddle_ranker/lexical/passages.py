@@ -96,24 +96,25 @@ def cut_passages(
 
 
 def _last(breaks: Sequence[Sequence[int]], least: int, most: int) -> int:
-    """Return the last position above `least` and up to `most` in the first list with such a position, else 0."""
+    """Find the first list with a position above `least` and up to `most`; return its last such position, else 0."""
     last = (positions[bisect_right(positions, most) - 1] for positions in breaks if bisect_right(positions, most))
     return next((position for position in last if position > least), 0)
 
 
 def _first(breaks: Sequence[Sequence[int]], least: int, before: int) -> int:
-    """Return the first position from `least` to below `before` in the first list with such a position, else 0."""
+    """Find the first list with a position from `least` to below `before`; return its first such position, else 0."""
     starts = ((positions, bisect_left(positions, least)) for positions in breaks)
     first = (positions[number] for positions, number in starts if number < len(positions))
     return next((position for position in first if position < before), 0)
 
 
 def best_span(text: str, weights: Mapping[str, float], size: int, analyser: Analyser = standard) -> Span:
-    """Return the start and end of the span of about `size` code points with the heaviest words.
+    """Return the start and end of the span of about `size` code points whose words have the highest total weight.
 
-    The span begins with a sentence if a sentence begins nearby. Without any of the words, it is the text's beginning.
+    The span begins with a sentence if a sentence begins nearby. If the text has none of the words, the span is the
+    beginning of the text.
 
-    weights: weights of folded words or stems; a span counts each word once
+    weights: weight of each folded word or stem; a word counts once, however often a span has it
     analyser: analyser of the words, which folds the text, too
     """
     if len(text) <= size:
@@ -138,7 +139,7 @@ def best_span(text: str, weights: Mapping[str, float], size: int, analyser: Anal
 def _heaviest(
     terms: Sequence[str], positions: Sequence[Integers], weights: Mapping[str, float], length: int, size: float
 ) -> int:
-    """Return the first position from which `size` code points of a text have the heaviest terms, each counted once.
+    """Return the start of the first span of `size` code points whose terms, each counted once, weigh most.
 
     positions: positions of each term, `[n]`, ascending
     """

@@ -77,7 +77,7 @@ class Postings:
         """Count the tokens of documents.
 
         fields: for each field, the text of each document
-        literal: for each field, whether its words are left out of `spellings`, so that they correct no query
+        literal: for each field, whether its words are left out of `spellings`, so that no query is corrected to them
         """
         numbers: dict[str, int] = {}
         spellings, counted = set[str](), []
@@ -111,7 +111,7 @@ class Postings:
 
     @classmethod
     def read(cls, arrays: dict[str, NDArray[np.generic]]) -> Postings:
-        """Make postings of arrays by name, as the method `arrays` returned them."""
+        """Make postings from arrays by name, the result of the method `arrays`."""
         return cls(**{name: arrays[name] for name in cls.NAMES if name in arrays})  # type: ignore[arg-type]
 
     def arrays(self) -> dict[str, NDArray[np.generic]]:
@@ -119,25 +119,25 @@ class Postings:
 
     @cached_property
     def vocabulary(self) -> WordVocabulary:
-        """Words as written, in which mistyped words are looked up."""
+        """The words as written, to look up mistyped words."""
         return WordVocabulary(self.spellings)
 
     def counts(self, terms: Hashes) -> NDArray[np.int64]:
-        """Return the number of documents with each of these tokens, `[n]`.
+        """Return the number of documents with each token, `[n]`.
 
-        terms: hashes of the tokens, as of `text_hashes`
+        terms: hashes of the tokens, by `text_hashes`
         """
         starts, ends = self._ranges(terms)
         return ends - starts
 
     def of_terms(self, terms: Hashes) -> list[TermPostings]:
-        """Return the postings of each of these tokens, see `counts`; a token may have no postings."""
+        """Return the postings of each token, which are empty for a token of no document; `terms` as in `counts`."""
         starts, ends = self._ranges(terms)
         parts = map(slice, starts.tolist(), ends.tolist())
         return [TermPostings(self.documents[part], self.codes[part]) for part in parts]
 
     def _ranges(self, terms: Hashes) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return the start and end of each term's postings, `[n]` each, which are equal for an unknown term."""
+        """Return the start and end of each term's postings, `[n]` each; both are equal for an unknown term."""
         if not len(self.terms):
             return np.zeros(len(terms), np.int64), np.zeros(len(terms), np.int64)
         at = np.minimum(np.searchsorted(self.terms, terms), len(self.terms) - 1)
@@ -147,9 +147,9 @@ class Postings:
 def _tokens_of(
     texts: Iterable[str], tokenize: Tokenizer, numbers: dict[str, int], seen: Optional[set[str]]
 ) -> tuple[Integers, NDArray[np.int32], NDArray[np.int32]]:
-    """Return the ids of all texts' terms in order, `[terms]`, and each text's numbers of terms and tokens, `[texts]`.
+    """Return the ids of the terms of all texts in order, `[terms]`; per text, the number of terms, and of tokens.
 
-    Tokens are terms; further terms serve phrases only, see `Analyser.phrase_terms`.
+    The terms of a text are its tokens and further terms for phrases, see `Analyser.phrase_terms`.
 
     numbers: ids of terms, from 0 on; new terms are added
     seen: set to which words are added, see `Analyser.tokens`; None: words are not collected
@@ -240,7 +240,13 @@ class Merging:
 def _merged_pairs(
     parts: Sequence[NDArray[np.int32]], used: Sequence[Booleans]
 ) -> tuple[NDArray[np.int32], list[Integers]]:
-    """Return the distinct pairs in use, ascending; and each part's new rows by pair, 0 for pairs that are not used."""
+    """Return the distinct used pairs of all parts, ascending, `[n, 2 * fields]`; per part, the row there of each pair.
+
+    A pair that is not used gets the row 0.
+
+    parts: `Postings.pairs` of each part
+    used: for each part, which pairs are used, `[pairs] bool`
+    """
     used_pairs = np.ascontiguousarray(np.concatenate([pairs[is_used] for pairs, is_used in zip(parts, used)]))
     distinct, rows = np.unique(used_pairs, axis=0, return_inverse=True)
     codes, first = [], 0

@@ -68,12 +68,12 @@ class WordVocabulary(Sequence[str]):
         return self._lines[self._starts[index] : self._ends[index]].tobytes().decode("utf-8", "replace")
 
     def near(self, word: str, errors: int, *, unfinished: bool = False) -> Iterator[list[str]]:
-        """Yield, block by block, the other words of letters that differ from a word by exactly `errors` errors.
+        """Yield, in lists, the known words other than `word` that differ from `word` by exactly `errors` errors.
 
         Errors are insertions, deletions, substitutions, and transpositions of neighbours (optimal string alignment).
-        Accents are ignored.
+        Accents are ignored. Nothing is yielded for a very long word.
 
-        unfinished: compare with the beginnings of longer words, too
+        unfinished: compare `word` with the beginnings of longer words, too
         """
         if len(word) > _LONGEST:
             return
@@ -121,7 +121,7 @@ def lines_of(words: Iterable[str]) -> NDArray[np.uint8]:
 
 
 def merged_lines(parts: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
-    """Return the distinct words of several arrays of `lines_of`, in the same form."""
+    """Merge arrays that `lines_of` returned into one array of the same form."""
     filled = [part for part in parts if len(part)]
     if len(filled) < 2:
         return filled[0] if filled else np.empty(0, np.uint8)

@@ -36,7 +36,10 @@ class Compared:
     positions: Optional[Tensor] = None
 
     def at_inputs(self, values: Tensor) -> Tensor:
-        """Return values of the compared tokens, `[batch, length]` int64, in the order of the input; 0 for spaces."""
+        """Rearrange values of the compared tokens to the order of the input tokens, `[batch, length]` int64.
+
+        An input token of spaces gets 0.
+        """
         if self.positions is None:
             return values
         positions = paddle.maximum(self.positions, paddle.zeros_like(self.positions))
@@ -96,7 +99,7 @@ def compared(speller: Optional[Speller], input_ids: Tensor, token_type_ids: Tens
 
 
 def whole_characters(same: Tensor, inside: Tensor) -> Tensor:
-    """Return `same` with 0 for tokens that have only some bytes of a character, unless the characters are equal.
+    """Return `same`, but with 0 for parts of characters, unless all parts of both characters are equal.
 
     same: `[batch, length, length]` float32, 1 if token i equals token j
     inside: `[batch, length]` float32, 1 for tokens that begin inside a character

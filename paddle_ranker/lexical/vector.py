@@ -1,5 +1,5 @@
-"""Words of a text as a vector: the inner product of two such vectors is about the weight of the tokens and bigrams that
-both texts have.
+"""Words of a text as a vector. The inner product of two texts' vectors is about the weight of their common tokens and
+bigrams.
 
 A tower trained on little data learns what texts mean, but does not notice that a title has a rare word of the query. So
 a part of its vectors can be lexical: a random projection of the text's tokens and bigrams (Achlioptas, 2003,

@@ -41,7 +41,7 @@ def check_parameters(
 ) -> None:
     """Raise `ParameterError` for a parameter that is out of bounds, or that has no effect beside another one.
 
-    greatest: greatest counts that an operator allows, by parameter
+    greatest: maximum value by parameter, for counts such as `top_k`; a server gets these maxima from its options
     can_rank: whether there is a ranker
     """
     if query is not None and like is None and not query.strip():

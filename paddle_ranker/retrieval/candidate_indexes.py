@@ -42,8 +42,8 @@ class Hits(NamedTuple):
     """Documents found for a query, best first.
 
     ids, scores: ids and scores of the documents, `[found]`
-    passages: start and end, in code points, of the passage that matched, for each document; None for a document whose
-        whole text matched. None in place of the list if no text has passages
+    passages: for each document, start and end, in code points, of the passage that matched; None for a document whose
+        whole text matched. The list is None if no text has passages
     titles: scores of the documents' titles, `[found] float64`, see `Generation.with_titles`; None if no title matches
     """
 
@@ -169,7 +169,7 @@ class WordIndex(Documents):
 
 
 class RandomIndex(Documents):
-    """Index that draws documents at random, seeded by the query and `IndexOptions.seed`; a baseline for others."""
+    """Index that draws documents at random, seeded by the query and `IndexOptions.seed`; a baseline."""
 
     def __init__(self, documents: Iterable[Document], options: IndexOptions):
         super().__init__(documents)
@@ -184,7 +184,7 @@ class RandomIndex(Documents):
 
 
 class TowerIndex(Documents):
-    """Index that finds documents by the inner products of their vectors with a query's; a tower makes all vectors."""
+    """Index that finds documents by the inner product of a document's and a query's vector, which a tower makes."""
 
     def __init__(self, documents: Iterable[Document], options: IndexOptions):
         from paddle_ranker.retrieval.text_vectors import nearest

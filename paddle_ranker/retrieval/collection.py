@@ -113,7 +113,7 @@ class Collection(Closable):
 
         write: whether documents may be added and removed; raises `RankerError` if another process has the folder open
             for writing
-        wait: seconds to wait for this process
+        wait: seconds to wait, for writing, until the other process closes the folder
         milvus_uri: address of the Milvus server with the index's vectors; raises `UsageError` if the folder names
             another server. None: connect to no server, even if the folder names one
         """
@@ -153,14 +153,14 @@ class Collection(Closable):
 
     @property
     def is_current(self) -> bool:
-        """Whether index.json has not changed since the snapshot was opened; True without index.json."""
+        """Whether the snapshot shows what index.json names now; True if index.json no longer exists."""
         try:
             return self.index.stamp() == self._stamp
         except FileNotFoundError:
             return True
 
     def refresh(self) -> bool:
-        """Open the newest generation that others have written; return whether it is new.
+        """Open the newest generation if another process has written one; return whether that is so.
 
         Does nothing if the folder now has an index of another kind (`IndexInfo.same_kind`). An index to which stored
         states were added is of the same kind.
@@ -226,10 +226,11 @@ class CollectionWriter:
 
     @contextmanager
     def writing(self, until: float) -> Iterator[None]:
-        """Hold the lock during the block, so that documents may be changed; several threads may share it.
+        """Hold the lock of the folders during the block, which may change documents; threads share the lock.
 
-        until: time on `time.monotonic()`'s clock up to which to wait for another process. Raises `RankerError` after
-            that, and if the folder now has another index, or none
+        until: time on `time.monotonic()`'s clock up to which to wait until another process releases the lock
+
+        Raises `RankerError` if the lock is not free by then, or if the folder now has another index, or none.
         """
         with self._taking:
             if self._lock is None:
@@ -265,9 +266,10 @@ class CollectionWriter:
     ) -> Added:
         """Add documents, or replace documents of the same ids; durable when this returns.
 
-        If adding fails, no document is added. If the merge that follows fails, all documents are added. A document that
-        equals the indexed one of its id changes nothing; another one replaces it, goes to the end of the order and gets
-        the next version. Vectors of texts that the index has are copied.
+        If adding fails, no document is added. If the merge that follows fails, all documents are added. A document with
+        an indexed id and the same text and fields is ignored. With other text or fields, it replaces the indexed
+        document, goes to the end of the order and gets the next version. If the index has the vector of a text, the
+        vector is copied.
 
         vectors_of: called with texts; returns their vectors, `[n, size]` (default: the index's own tower)
         merge: whether to merge small segments at the end; if not, call the method `merge` soon, in any thread
@@ -308,7 +310,7 @@ class CollectionWriter:
         """Add the rows of a corpus as `add` does.
 
         A row without an id gets the id of the indexed document with the same text and fields, or the next free number.
-        It is left out if it equals an earlier row.
+        If an earlier row has the same text and fields, a row without an id is left out.
 
         sync: whether to remove the documents that are not among the rows
         """
@@ -340,10 +342,10 @@ class CollectionWriter:
         return added
 
     def merge(self, most: Optional[int] = MERGED_AT_ONCE) -> None:
-        """Merge the last segments of each folder that has many; see `first_to_merge`.
+        """Merge the last segments of each folder that has many segments; see `first_to_merge`.
 
-        most: do nothing if more documents than this would be merged, because that takes long. None: no limit; files
-            that no document has are then deleted, too
+        most: maximum number of documents to merge in a folder; a folder with more to merge is left as it is, because
+            merging would take long. None: no limit; files that no document has are then deleted, too
         """
         with self._changing():
             now = self._snapshot.generation
@@ -353,7 +355,7 @@ class CollectionWriter:
             self._merge([part for part in now.parts if part.segment.folder.parent == folder], most)
 
     def _merge(self, parts: Sequence[OpenSegment], most: Optional[int]) -> None:
-        """Merge the last segments of a folder into one, if it has many.
+        """Merge the last segments of a folder into one segment, if the folder has many segments.
 
         parts: all segments of the folder
         most: see `merge`
@@ -395,7 +397,7 @@ class CollectionWriter:
             return len(locations)
 
     def _replace(self, removed: Sequence[Location], added: Sequence[SegmentInfo] = (), next_id: int = 0) -> None:
-        """Commit a generation without the removed documents and with the added segments, and change Milvus."""
+        """Commit a generation without the removed documents and with the added segments; change Milvus alike."""
         now, segments = self._snapshot.generation, list(self._collection.info.segments)
         files = set[str]()
         for location in removed if now.info.schema.files else ():
@@ -429,7 +431,7 @@ class CollectionWriter:
     def store_states(self, states: RankerStates, options: LoadOptions, batch_size: int) -> None:
         """Compute and store the states of all documents; words and vectors stay as they are.
 
-        states: describes the states and the ranker, of which each folder has a copy already
+        states: describes the states and their ranker; each folder must already have a copy of the ranker
         options, batch_size: how the ranker is opened
         """
         models = self._snapshot.models
@@ -446,7 +448,7 @@ class CollectionWriter:
 
     @cached_property
     def _cutter(self) -> Cutter:
-        """Divider of texts into passages; tokens are those of the index's own tower, or estimated without a tower."""
+        """Divider of texts into passages, by tokens of the index's own tower; without a tower, by estimated tokens."""
         info = self._collection.info
         folder = self._snapshot.tower_folder
         if folder is None or not info.schema.passage_tokens:
@@ -454,7 +456,7 @@ class CollectionWriter:
         return Cutter(info.schema, identify(folder).row_encoder(TOWER))
 
     def _new_segment(self, folder: Path) -> Path:
-        """Return the path of a new segment, with a name that no other index's segment has."""
+        """Return the path of a new segment, whose name no segment of this or another index has."""
         return folder / f"segment-{next(self._numbers):08d}-{secrets.token_hex(4)}"
 
     @contextmanager
@@ -483,7 +485,7 @@ class CollectionWriter:
         Files of segments that are no longer listed are deleted.
 
         change_milvus: called with the function that writes index.json; changes Milvus before and after calling it
-        states, floors: new values; None: keep those of the index
+        states, floors: new values for index.json; None: keep the present value
         """
         info = self._collection.info
         before = replace(info, states=states or info.states, floors=floors or info.floors)

@@ -1,7 +1,8 @@
 """Files in documents' fields, such as pictures, which the index folder keeps under the SHA-256 of their bytes.
 
-In the index, the field's value is this name. A document to add has the file's bytes, its `Path` or a `data:` URL as the
-value. A text is never read as a path, so that a document from a client cannot name a file of the server.
+In the index, the value of such a field is the file's name: SHA-256 and suffix. In a document to add, the value is the
+file's bytes, its `Path`, a `data:` URL, or the name of a file that the index has. A text is never read as a path, so
+that a document from a client cannot name a file of the server.
 """
 
 from __future__ import annotations
@@ -44,8 +45,8 @@ _TITLE = "title"  # field of a file's parts with the file's title
 class ContentFiles:
     """Files of an index.
 
-    index: index folder, which gets new files
-    others: further index folders (shards) of the index, which are only read
+    index: index folder, to which new files are added
+    others: further folders (shards) of the index; files are found there, but not added
     """
 
     def __init__(self, index: Path, *others: Path):
@@ -91,9 +92,9 @@ class ContentFiles:
         return StagedFiles(self._index, *self._others)
 
     def forget_staged(self) -> set[str]:
-        """Delete the folders that killed additions left, and return the names of the files in them.
+        """Delete the staging folders of killed additions; return the names of the files that were in the folders.
 
-        Some of these files may also have been published.
+        Some of these files may have been published, too.
         """
         names = set[str]()
         for folder in self._index.glob(f"{_STAGED}*"):
@@ -139,10 +140,10 @@ class StagedFiles(ContentFiles, Closable):
     def keep(self, row: Row, schema: Schema, *, reads: bool = False) -> Row:
         """Stage the files in a document's fields; return the document with the names of the staged files.
 
-        reads: whether to accept new files of types with a reader, such as PDF, whose words the caller then reads
+        reads: whether to accept new files of types with a reader, such as PDF; the caller must then read their words
 
-        Raises `DataError` for a file that cannot be read or that the field's type refuses, and for the name of a file
-        that the index lacks.
+        Raises `DataError` for a file that cannot be read or that the field's type refuses, for the name of a file that
+        the index lacks, and for damaged `places`.
         """
         kept = {}
         if schema.read_files and PLACES in row.fields:
@@ -260,7 +261,7 @@ class StagedFiles(ContentFiles, Closable):
                 sync(folder)
 
     def close(self) -> None:
-        """End the addition and delete its folder; `keep` and `publish` then raise errors."""
+        """End the addition and delete its folder; `publish`, and `keep` of a file not yet staged, then raise errors."""
         with self._one_thread:
             self._is_closed = True
             if self._lock is not None:
@@ -325,7 +326,7 @@ class RowFile(Protocol):
     def refuse(self, reason: str, line: Union[int, str], cause: str = "") -> None:
         """Count a bad row; raises `DataError` if bad rows may not be skipped.
 
-        cause: cause that other rows share, such as a missing package, so that they are reported together; "": none
+        cause: cause that several rows may share, such as a missing package, to report such rows together; "": none
         """
         ...
 
@@ -350,7 +351,7 @@ class _KeptRow(NamedTuple):
 
     line: the row's line in the corpus
     field: field with the file to read; "" without such a file
-    parts: called without arguments; waits until the file is read, and returns its parts. None without a file to read
+    parts: called without arguments; waits until the file is read, and returns its parts; None if no file is to be read
     """
 
     row: DocumentRow
@@ -370,7 +371,8 @@ def kept_rows(
 ) -> Iterator[DocumentRow]:
     """Stage the files that rows of a corpus name; yield the rows with the staged files' names.
 
-    If a file's type has a reader, the file is read, and its parts are yielded as rows in place of the row.
+    If a row's file has a type with a reader, the file is read; each part of the file is yielded as a row, in place of
+    the corpus's row.
 
     folder: folder to which paths in the rows are relative; files outside this folder are refused
     source: the corpus, whose `refuse` is called for a row that does not fit the schema; the row is then left out
@@ -457,7 +459,10 @@ def kept_rows(
 
 
 def _parts_of(kept_row: _KeptRow, schema: Schema, source: RowFile, keeps_wordless: bool) -> Iterator[DocumentRow]:
-    """Yield the parts of a row's file as rows; report parts that are not read to `source`."""
+    """Yield each part of a row's file as a row; report to `source` each part that is not read.
+
+    keeps_wordless: whether to yield parts without words, too
+    """
     row, title = kept_row.row, schema.title
     has_words = READERS[FIELD_TYPES[schema.field(kept_row.field).type].reader].has_words
     assert kept_row.parts is not None

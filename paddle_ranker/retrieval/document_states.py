@@ -31,7 +31,7 @@ _AT_ONCE = 256  # documents whose states are in memory
 
 
 def copy_ranker(source: Union[str, Path], index: Path, dtype: str) -> RankerStates:
-    """Copy a ranker into an index folder; raises `CheckpointError` for one that cannot be a `SplitRanker`."""
+    """Copy a ranker into an index folder; raises `CheckpointError` if the ranker cannot be a `SplitRanker`."""
     folder = find_model(source)
     states = SplitRanker.open(folder, ON_CPU).states_info
     make_folder(index)

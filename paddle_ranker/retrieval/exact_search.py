@@ -50,22 +50,22 @@ class StoredVectors:
         return len(self.values)
 
     def have_form(self, count: int, size: int, dtype: str) -> bool:
-        """Return whether these are `count` vectors of `size` components, stored as `dtype`."""
+        """Return whether this object has `count` vectors of `size` components, stored as `dtype`."""
         scales = None if self.scales is None else (self.scales.shape, self.scales.dtype.name)
         wanted = ((count,), "float32") if dtype == "int8" else None
         return (self.values.shape, self.values.dtype.name, scales) == ((count, size), dtype, wanted)
 
     def rows(self, rows: Integers) -> Vectors:
-        """Return the vectors of these row numbers, `[rows, size]` float32."""
+        """Return the vectors at row numbers, `[rows, size]` float32."""
         return _as_floats(self.values[rows], None if self.scales is None else self.scales[rows])
 
     def block(self, start: int, stop: int) -> Vectors:
-        """Return the vectors from `start` up to `stop` as float32; if they are stored as float32, without a copy."""
+        """Return the vectors from `start` up to `stop` as float32; not copied if they are stored as float32."""
         return _as_floats(self.values[start:stop], None if self.scales is None else self.scales[start:stop])
 
 
 def refuse_unstorable(vectors: Vectors, dtype: str, whose: Callable[[int], str]) -> None:
-    """Raise `DataError` for a vector of `[n, size]` with a component that is not finite, or too large for `dtype`.
+    """Raise `DataError` if a vector, a row of `vectors`, has a component that is not finite or too large for `dtype`.
 
     whose: called with the index of a vector; returns its name for the message
     """
@@ -103,12 +103,13 @@ class VectorPart:
 
 
 def products_of(stored: StoredVectors, rows: Integers, queries: Vectors) -> Vectors:
-    """Return the inner products of each query with its own rows, `[q, n] float32`; -inf for `NOT_FOUND` and NaN.
+    """Return the inner products of each query with the vectors in its row of `rows`, `[q, n] float32`.
 
-    The products of equal vectors are equal. In a matrix product they may differ, because rows at the end of a block, or
-    of few queries, are summed in another order.
+    A product is -inf if the row number is `NOT_FOUND`, or if the product would be NaN. Equal vectors get equal
+    products. In a matrix product they may differ, because rows at the end of a block, or of few queries, are summed in
+    another order.
 
-    rows: row numbers of `stored` for each query, or `NOT_FOUND`, `[q, n]`
+    rows: for each query, row numbers in `stored`, or `NOT_FOUND`, `[q, n]`
     queries: `[q, size]`
     """
     products = np.empty(rows.shape, np.float32)

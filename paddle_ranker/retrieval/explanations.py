@@ -42,10 +42,10 @@ class Explanation:
         self._shares = None if search.sort else search.fusion.shares(search.candidates)
 
     def signals(self, row: int, text: str, highlights: Sequence[Highlight]) -> Optional[dict[str, dict[str, object]]]:
-        """Return a document's signals by name, JSON-ready; None if it was sorted and has no word of the query.
+        """Return a document's signals by name, JSON-ready; None if the list is sorted and words are not searched.
 
-        A signal has a `value`, the summand that it `added`, and in `to` the stage of this summand; the signal `words`
-        also has `terms`.
+        A signal is a dict: its `value`, the summand that it `added` to a score, and in `to` the stage of that score.
+        The signal `words` also has `terms`; the signal `match` has added nothing.
 
         text: the beginning of the document's text, in which terms are looked for
         highlights: parts of `text` with words of the query
@@ -79,7 +79,7 @@ def explained_results(search: Search) -> list[Result]:
 
 
 def _signals(search: Search, row: int, parts: Floats, share: float) -> dict[str, dict[str, object]]:
-    """Return, by searcher or signal, the value for a candidate, and the summand of the fused or the final score.
+    """Return a candidate's signals by name: value, summand, and whether the fused or the final score has the summand.
 
     row: the candidate's index
     parts: contribution of each searcher to the fused score, `[searchers]`

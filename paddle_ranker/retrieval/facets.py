@@ -192,7 +192,7 @@ def _spelled(counts: Counts) -> dict[str, int]:
 
 
 def ranges_of(kind: str, positions: Positions, counts: Integers) -> list[Range]:
-    """Return the ranges that have values, in order; the arguments are the fields of `Scale`.
+    """Return the ranges that have values, ascending, with their counts; the arguments are the fields of a `Scale`.
 
     The last range of numbers may include its end. A range of dates never includes its end.
     """

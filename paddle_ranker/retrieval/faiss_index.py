@@ -83,7 +83,7 @@ def least_of(info: VectorsInfo) -> int:
 
 
 def _measured_nprobe(faiss: ModuleType, index, stored: StoredVectors, factor: int) -> int:  # type: ignore[no-untyped-def]
-    """Return the first nprobe at which sample queries find nearly all of their nearest vectors; it doubles each time.
+    """Double nprobe until sample queries find nearly all of their nearest vectors; return that nprobe.
 
     The sample queries are some vectors of the index, and sums of two of them.
 
@@ -244,7 +244,7 @@ class FaissSegment:
         Returns the best `wanted` allowed rows, `[queries, wanted]`; how many of the `ef` rows are allowed, `[queries]`;
         and the support of the best allowed rows, `[queries]`, see `_support`.
 
-        supported: number of the best rows whose support is computed; 0: none
+        supported: number of the best rows whose support is computed; if 0, no support is computed
         """
         near: Integers = self._index.search(queries, ef, params=self._faiss.SearchParametersHNSW(efSearch=ef))[1]
         if mask is None:

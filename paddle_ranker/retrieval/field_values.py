@@ -95,12 +95,12 @@ class _Arranged(NamedTuple):
     """Values of a field, arranged for searching. An item is a value, or an item of a list.
 
     starts: `[values + 1]`, where each value begins in the line
-    kinds: `[items]`, kind of each item; of a field without lists, `MISSING` for null
-    positions: `[items]`, positions of booleans, numbers and dates, 0 for others; empty without these. Numbers of more
-        than 53 bits are compared exactly, see `FieldValues._alike`
-    texts: indices of the items that are texts, in the order of the texts
-    owners: `[items]`, the code of each item's value; None without lists
-    firsts: `[values + 1]`, the first item of each value; empty without lists
+    kinds: `[items]`, kind of each item. In a field without lists each value is an item, and null has the kind `MISSING`
+    positions: `[items]`, each boolean, number or date as a number, 0 for an item of another kind; empty if all items
+        are of other kinds. Numbers of more than 53 bits are compared exactly, see `FieldValues._alike`
+    texts: indices of the items that are texts, sorted by text
+    owners: `[items]`, the code of the value that has the item; None if the field has no lists
+    firsts: `[values + 1]`, index of the first item of each value; empty if the field has no lists
     """
 
     starts: Integers
@@ -119,8 +119,8 @@ class _Arranged(NamedTuple):
 class FieldValues:
     """Distinct values of a segment's field; a value takes 13 bytes of memory, a number or date 17.
 
-    A value's code is its index among the values. A list meets a condition if one of its items does. The first call of
-    a method reads all values. It and later calls raise `CheckpointError` for a line that `json.dumps` does not write.
+    A value's code is its index among the values. The values are read when a method first needs them. Methods raise
+    `CheckpointError` if `line` is not in the form of `json.dumps`.
 
     Args:
         line: the values as a list in JSON, as `json.dumps` writes it; the bytes are kept.
@@ -136,7 +136,7 @@ class FieldValues:
         return self._arranging.result()
 
     def _arrange(self) -> Steps[_Arranged]:
-        """Read the values. Raises `CheckpointError` for a line that is not as it was written."""
+        """Read and arrange the values; raises `CheckpointError` if the line is not in the form of `json.dumps`."""
         starts, sizes, kinds, has_lists = array("q"), array("i"), bytearray(), False
         is_date, texts = self._type is TYPES["date"], list[tuple[str, int]]()
         dates, numbers = array("q"), array("d")
@@ -180,7 +180,7 @@ class FieldValues:
         return len(self._arranged.starts) - 1
 
     def values(self, code: int) -> tuple[Value, ...]:
-        """Return the items of the value with this code: a list's items, a single value, or none for null."""
+        """Return the value with this code as its items: those of a list, one for another value, none for null."""
         return self._type.values(self._read(code))
 
     def numeric_values(self) -> Optional[tuple[str, NDArray[np.int32], Positions]]:
@@ -247,7 +247,7 @@ class FieldValues:
         return value.order
 
     def meeting(self, condition: Condition) -> Booleans:
-        """Return which values meet a condition of their type, `[values] bool`."""
+        """Return which values meet a condition of the field's type, `[values] bool`; for lists see `Condition`."""
         if condition.operator in ORDERED:
             is_met = self._ordered(condition.operator, condition.intervals)
         else:
@@ -306,7 +306,7 @@ class FieldValues:
         return int(bound) if self._arranged.positions.dtype == np.int64 else float(bound)
 
     def _alike(self, intervals: Sequence[ValueRange]) -> list[int]:
-        """Return the indices of items to compare exactly: as float64, they equal a large bound of an interval."""
+        """Return the indices of items that equal a large bound as float64, and so must be compared exactly."""
         large = [
             float(interval.low)
             for interval in intervals

@@ -3,8 +3,8 @@
 A search reports that no document is close to the query if no vector searcher is above its floor, and no document has
 the query's important words.
 
-Floors are measured with made-up queries from pieces of unrelated documents. A searcher's floor is the 95th percentile
-of the scores of its best documents for these queries.
+Floors are measured with synthetic queries, of pieces of unrelated documents. The searcher's best document for each
+query has a score; the floor is the 95th percentile of these scores.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def _fields_with_towers(info: IndexInfo) -> list[str]:
 
 
 def measure_floors(index: LocalSnapshot) -> Floors:
-    """Search for made-up queries, and return the floors of the vector fields that have a tower."""
+    """Search for synthetic queries, and return the floors of the vector fields that have a tower."""
     schema = index.info.schema
     texts = [schema.model_text(document) for document, _ in index.sample(_QUERIES * _PIECES[1], _SEED)]
     queries, floors = unrelated_queries(texts, _QUERIES, _SEED), dict[str, float]()
@@ -60,7 +60,7 @@ def measure_floors(index: LocalSnapshot) -> Floors:
 
 
 def unrelated_queries(texts: Sequence[str], count: int, seed: int) -> list[str]:
-    """Return `count` made-up queries, each of pieces of different texts.
+    """Return `count` synthetic queries, each joined from pieces of different texts.
 
     A piece is a word, or some characters of a script without spaces.
     """

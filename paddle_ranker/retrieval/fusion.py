@@ -62,7 +62,8 @@ class Candidates:
     def of(cls, lists: Mapping[str, Hits], title: float = 1.0) -> Candidates:
         """Join the hits of each searcher, by the documents' ids.
 
-        title: see `Fusion.title`; each score by words gains `title * Hits.titles` times the best score by words
+        title: weight of title matches, see `Fusion.title`. A searcher's scores gain `title * Hits.titles` times the
+            searcher's best score, if its hits have `titles`; these are the hits by words
         """
         numbers: dict[str, int] = {}
         rows_by_list = [[numbers.setdefault(id, len(numbers)) for id in hits.ids] for hits in lists.values()]
@@ -110,8 +111,8 @@ class Candidates:
 class ListFeatures(NamedTuple):
     """Features of the first documents of a fused list.
 
-    searchers: names of the searchers; their features, `SEARCHER_FEATURES` of each searcher, come first
-    names: names of all features
+    searchers: names of the searchers
+    names: names of all features; first come the `SEARCHER_FEATURES` of each searcher
     values: `[documents, features] float64`, standardised over these documents: their mean is 0, their deviation 1 or 0
     """
 
@@ -123,7 +124,8 @@ class ListFeatures(NamedTuple):
     def of(cls, candidates: Candidates, rows: Sequence[int], fused: Floats, texts: Floats) -> ListFeatures:
         """Return the features of the candidates in `rows`, which are in the order of the fused list.
 
-        If a searcher did not find a document, the document counts as its last one, with its lowest score.
+        If a searcher did not find a document, the document gets the rank after the searcher's last document, and the
+        searcher's lowest score among `rows`.
 
         fused: fused scores of the documents, `[documents]`
         texts: values of `LIST_FEATURES` for the documents, `[documents, features]`
@@ -142,7 +144,7 @@ class ListFeatures(NamedTuple):
 
 
 def reciprocal_ranks(candidates: Candidates, weights: Floats) -> Floats:
-    """Return the weighted sums of 1 / (60 + rank), `[candidates]`, over the searchers that found a document.
+    """Return, for each document, the weighted sum of 1 / (60 + rank) over the searchers that found it, `[candidates]`.
 
     This is reciprocal rank fusion (Cormack et al. 2009).
     """
@@ -228,7 +230,7 @@ class Fusion:
 
     method: a name in `FUSIONS`
     weights: weights of searchers by name; other searchers have weight 1
-    recall_weight: weight of `shares` in the last stage, whose logit has weight 1
+    recall_weight: weight of `shares` in the last stage, where the ranker's logit has weight 1
     title: weight of title matches. A score by words gains `title * Hits.titles` times the best score by words. A
         document whose whole title is the query gains `titles_share` after fusion and in the last stage
     fields: weights of searched fields by name; other fields keep the schema's weights
@@ -302,9 +304,9 @@ class Fusion:
         return order, scores[order]
 
     def shares(self, candidates: Candidates) -> Floats:
-        """Return fused scores as shares of the score of a document that all searchers rank first, `[candidates]`.
+        """Return fused scores, divided by the score of a document that all searchers rank first, `[candidates]`.
 
-        With a single searcher, these are its normalised scores.
+        If there is a single searcher, return its normalised scores.
         """
         if len(candidates.searchers) == 1:
             return candidates.normalised[:, 0]
@@ -313,7 +315,7 @@ class Fusion:
         return self.fused(candidates) / highest
 
     def added(self, candidates: Candidates, rows: Sequence[int], values: ValuesOf) -> dict[str, Floats]:
-        """Return the summands of signals for the candidates in `rows`, `[rows]` by the signal's name.
+        """Return, by name of the signal, its summand for each candidate in `rows`, `[rows]`.
 
         values: called with a field and ids of documents; returns the documents' values of the field
         """
@@ -327,7 +329,7 @@ class Fusion:
         return summands
 
     def by_feature(self, features: ListFeatures) -> Floats:
-        """Return the summand of each feature in the scores of a list's first documents, `[documents, features]`."""
+        """Return weight * value of each feature of each document, `[documents, features]`."""
         weights = np.array([self.features.get(name, 0.0) for name in features.names])
         summands: Floats = features.values * weights
         return summands

@@ -39,7 +39,7 @@ class IndexFolder:
         write_manifest(self.folder, info)
 
     def open_generation(self, opened: dict[str, Segment]) -> Generation:
-        """Open the segments that index.json names; try again if index.json is replaced, and files deleted, meanwhile.
+        """Open the segments that index.json names; start again if a writer meanwhile replaces it and deletes files.
 
         opened: segments that are open already, by name
         """

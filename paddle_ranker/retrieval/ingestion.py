@@ -145,7 +145,7 @@ class Naming:
 
 
 class Addition:
-    """Writer of documents into new segments of index folders; a new index.json must then name the segments.
+    """Writer of documents into new segments of index folders; the caller then adds the segments to index.json.
 
     A document that replaces another goes to the folder of the replaced document, other documents to the smallest
     folder.
@@ -229,7 +229,7 @@ class Addition:
         return Added(new, replaced, self._unchanged, self._naming.repeated, absent, len(self.gone))
 
     def _merged(self, folder: Path) -> Iterator[Segment]:
-        """Merge the new segments of a folder, if there are any, into a segment, which is yielded."""
+        """If a folder has new segments, merge them into one segment, and yield it."""
         segments = [segment for segment in self._written if segment.folder.parent == folder]
         if segments:
             target, sources = self._new_segment(folder), list[Source]((segment, None) for segment in segments)
@@ -240,7 +240,7 @@ class Addition:
             yield Segment(target, self._info.schema)
 
     def _by_folder(self, documents: Sequence[Document]) -> dict[Path, list[Document]]:
-        """Group documents by the folder of the document with their id; new documents go to the smallest folder."""
+        """Group documents by the folder that has a document of the same id; new documents go to the smallest folder."""
         if len(self._folders) == 1:
             return {self._folders[0]: list(documents)} if documents else {}
         locations = self._now.find([document.id for document in documents])
@@ -253,7 +253,7 @@ class Addition:
         return groups
 
     def _gone_parts(self) -> Iterator[Location]:
-        """Yield the locations of documents that were parts of a file, which was read again without them."""
+        """Yield the locations of the index's documents for parts of a file that a new reading of the file lacks."""
         for part, matched in enumerate(self._matched):
             rows, segment = np.flatnonzero(~matched), self._now.parts[part].segment
             for row, id in zip(rows.tolist(), segment.ids(rows)):
@@ -271,7 +271,7 @@ class Addition:
         return [Location(part, row) for part, rows in enumerate(rows_of_parts) for row in rows]
 
     def _changed(self, chunk: Sequence[Document]) -> list[Document]:
-        """Return the documents that the index lacks, or has with other contents."""
+        """Return the documents that are new to the index, or whose indexed version has another text or fields."""
         locations, changed = self._now.find([document.id for document in chunk]), []
         for document in chunk:
             location = locations.get(document.id)
@@ -355,7 +355,8 @@ class Addition:
     def _vectors_of_texts(self, field: VectorField, chunk: Sequence[Document]) -> FieldVectors:
         """Return the vectors of documents' passages.
 
-        The vectors of an indexed document with the same text or id are copied if the tower reads the same text of both.
+        If the index has a document with the same text or id, and the tower reads the same input text of both documents,
+        the indexed vectors are copied.
         """
         schema, spans, lenders = self._info.schema, self._cutter.spans(chunk), dict[int, Location]()
         texts = [schema.identity(document) for document in chunk]
@@ -383,7 +384,7 @@ class Addition:
         vectors_of: Callable[[list[Unchecked]], Vectors],
         most: int,
     ) -> FieldVectors:
-        """Return the vectors of documents in a field: from the index, from an interrupted addition, or computed.
+        """Return the vectors of documents in a field: copied from the index or an interrupted addition, else computed.
 
         spans: for each document, the (start, end) of each of its vectors
         lenders: location of the indexed document to copy vectors from, by index in `chunk`
@@ -479,7 +480,7 @@ def _field_vectors(vectors: Vectors, spans: Sequence[Spans], info: VectorsInfo) 
 
 
 def _stored(spans: Spans) -> Spans:
-    """Return spans in the form of a segment, where [(0, 0)] stands for a single span, the whole text."""
+    """Return spans as a segment stores them: [(0, 0)] replaces a single span, because it is the whole text."""
     return spans if len(spans) != 1 else [(0, 0)]
 
 
@@ -490,7 +491,7 @@ def _values_of(document: Document, field: str) -> list[Unchecked]:
 
 
 def _copied(vectors: Vectors, spans: Spans, segment: Segment, row: int, field: str) -> bool:
-    """Copy the vectors of a segment's document into `vectors`; return whether that was possible.
+    """Copy the vectors of the document at `row` of a segment into `vectors`; return whether that was possible.
 
     Returns False if the segment has no vectors in this field, or if the document was divided into other spans.
     """
@@ -507,7 +508,7 @@ def _copied(vectors: Vectors, spans: Spans, segment: Segment, row: int, field: s
 
 
 class Unfinished:
-    """Segments of interrupted additions, whose vectors are used again; `unfinished.json` in each folder names them."""
+    """Segments of interrupted additions, whose vectors are used again; `unfinished.json` in each folder lists them."""
 
     def __init__(self, folders: Sequence[Path], schema: Schema):
         self._files = [folder / JOURNAL for folder in folders]
@@ -551,7 +552,7 @@ class Unfinished:
         return [number for number in missing if number not in done]
 
     def forget(self) -> None:
-        """Delete these segments."""
+        """Delete the kept segments."""
         for file in self._files:
             file.unlink(missing_ok=True)
         for segment in self.segments:

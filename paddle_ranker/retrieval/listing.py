@@ -49,7 +49,7 @@ class Position(NamedTuple):
         return np.frombuffer(self.shown, "<u8")
 
     def fits(self, sort: Sequence[str], group_by: Optional[str]) -> bool:
-        """Return whether a list that is sorted by `sort` and grouped by `group_by` has such positions."""
+        """Return whether this can be a position in a list that is sorted by `sort` and grouped by `group_by`."""
         return not sort or group_by is not None
 
 

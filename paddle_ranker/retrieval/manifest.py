@@ -41,7 +41,7 @@ Name = Annotated[str, _PLAIN]
 
 @dataclass(frozen=True)
 class WordsInfo:
-    """How words are searched: the tokenizer, and BM25's k1 (saturation) and b (length normalisation)."""
+    """Settings of the search by words: the tokenizer, and BM25's k1 (saturation) and b (length normalisation)."""
 
     tokenizer: Annotated[str, OneOf(*TOKENIZERS)]
     k1: Annotated[float, Between(0, _MOST_K1)] = K1
@@ -50,7 +50,7 @@ class WordsInfo:
 
 @dataclass(frozen=True)
 class VectorsInfo:
-    """How vectors are searched.
+    """Settings of the search by vectors.
 
     method: exact, faiss or milvus
     size: components of each vector

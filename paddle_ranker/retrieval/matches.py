@@ -77,7 +77,7 @@ class Matches:
 
         sort: the fields, `-year` for the highest first
         after: only documents that follow this one; None: from the first
-        types: types of the fields that several shards agree on; empty: the types that fit this shard
+        types: types of the fields in `sort`, on which several shards agree; empty: the types that fit this shard
         """
         keys = sort_keys(sort, types or self._now.type_of)
         pairs = zip(self._now.parts, self._meeting(where))

@@ -36,10 +36,12 @@ Source = tuple[Segment, Optional[Booleans]]  # a segment, and which of its docum
 
 
 def first_to_merge(sizes: Sequence[int]) -> Optional[int]:
-    """Return the index of the first segment to merge; all after it are merged with it. None: merge nothing.
+    """Return the index of a segment that should be merged with all segments after it; None: merge nothing.
 
-    With more than `MOST_SEGMENTS`, each segment is merged that has at most `MERGE_RATIO` times the documents of all
-    merged segments after it.
+    If there are more than `MOST_SEGMENTS`, the last two are merged. Going backwards from them, each further segment is
+    merged, too, until one has more than `MERGE_RATIO` times the documents of all segments after it.
+
+    sizes: number of documents of each segment
     """
     if len(sizes) <= MOST_SEGMENTS:
         return None
@@ -88,7 +90,7 @@ def _kept(segment: Segment, mask: Optional[Booleans]) -> int:
 
 
 def _blocks(count: int, mask: Optional[Booleans]) -> Iterator[Integers]:
-    """Yield the indices below `count` that a mask keeps, in blocks; None keeps all."""
+    """Yield the indices below `count` that a mask keeps, in blocks; a mask of None keeps all."""
     for start in range(0, count, _AT_ONCE):
         stop = min(start + _AT_ONCE, count)
         yield np.arange(start, stop) if mask is None else start + np.flatnonzero(mask[start:stop])

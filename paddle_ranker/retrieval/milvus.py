@@ -106,7 +106,7 @@ class MilvusRows:
         self._client.create_collection(self._name, schema=schema, index_params=indexes)
 
     def put(self, keys: Integers, vectors: Vectors, texts: Sequence[str] = ()) -> None:
-        """Insert rows, or replace rows of the same keys; `finish` makes them durable and quick to search."""
+        """Insert rows, or replace rows of the same keys; call `finish` to make the rows durable and quick to search."""
         for start in range(0, len(keys), _AT_ONCE):
             part = slice(start, start + _AT_ONCE)
             rows = [{"key": key, "vector": vector} for key, vector in zip(keys[part].tolist(), vectors[part])]
@@ -256,7 +256,7 @@ class MilvusSearch:
     def repair(self, now: Generation) -> None:
         """Finish a change that a killed process or a failure of Milvus left unfinished.
 
-        now: the index's documents, whose vectors the changed rows in Milvus get
+        now: the index's documents; each changed row in Milvus gets its document's vector, or is deleted without one
         """
         self.require_address()
         if not os.path.lexists(self._pending):

@@ -52,9 +52,9 @@ def sketches_of(texts: Sequence[str]) -> Sketches:
 def leaders(sketches: Sketches) -> list[int]:
     """Return, for each text, the index of the first text that it nearly equals, or its own index if there is none.
 
-    A text is compared only with texts that equal no earlier text, so that a chain of small differences is no group. The
-    resemblance of two texts is the share of their shingles that both have. It is estimated by the share of equal bins
-    among the bins that are not empty in both texts; the standard error is at most 0.03.
+    A text is compared only with leaders: texts that nearly equal no earlier text. So a chain of small differences is no
+    group. The resemblance of two texts is the share of their shingles that both have. It is estimated by the share of
+    equal bins among the bins that are not empty in both texts; the standard error is at most 0.03.
     """
     kept, numbers, leading = np.empty_like(sketches), list[int](), list[int]()
     for number, sketch in enumerate(sketches):

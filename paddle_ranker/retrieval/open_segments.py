@@ -180,9 +180,9 @@ class Generation:
             yield from (part.segment.document(row) for row in range(len(part.segment)) if part.has(row))
 
     def found_phrases(self, phrases: Sequence[str], *, required: bool = False) -> list[str]:
-        """Return the phrases that some document has together with all returned phrases before, in order.
+        """Choose phrases one by one, in order: a phrase if some document has it and all phrases chosen before it.
 
-        required: whether to stop at the first phrase that is left out
+        required: whether to stop at the first phrase that is not chosen
         """
         existing = list(self._having_all(tuple(phrases))[0])
         if not required:
@@ -195,7 +195,7 @@ class Generation:
         return [np.flatnonzero(mask).astype(np.int32) for mask in masks]
 
     def _find_phrases(self, phrases: tuple[str, ...]) -> tuple[list[str], list[Booleans]]:
-        """Return the phrases as `found_phrases` does and, for each segment, which documents have all of them."""
+        """Return the phrases that `found_phrases` chooses and, for each segment, which documents have all of them."""
         existing, masks, reader = list[str](), [part.mask for part in self.parts], _Phrases(self, phrases, exactly=True)
         for number, phrase in enumerate(phrases):
             have = reader.having(number, masks)
@@ -431,8 +431,9 @@ class Generation:
 class _Phrases:
     """Finder of the documents that have the phrases of a query in a searched field.
 
-    For a phrase of one token, such as one or two ideographs, the postings decide. For another phrase, the texts of
-    documents with its tokens are read, each once for this phrase and all phrases after it.
+    If a phrase is a single token of every field, such as one or two ideographs, the postings tell which documents have
+    it. Otherwise the texts of documents with the phrase's tokens are read. A text that is read for one phrase is also
+    checked for the phrases after it, so that no text is read twice.
 
     Args:
         exactly: whether a phrase of one word must occur as written. A `required_word` may always occur with the same

@@ -31,7 +31,7 @@ class EncodePlan:
 
     source, options, batch_size, folder: as for `Tower.open`
     queries: whether the texts are queries
-    processes: number of processes, which share texts and threads
+    processes: number of processes, among which texts and threads are divided
     """
 
     source: str

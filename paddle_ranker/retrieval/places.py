@@ -122,7 +122,7 @@ def place_of(
 
 
 def placed_text(document: Document, schema: Schema, places: str) -> str:
-    """Return a document's text, as `PlacedText` if the document has places of this kind, such as "boxes"."""
+    """Return a document's text; as `PlacedText` if the document has places of the kind `places`, such as "boxes"."""
     reader = schema.reader_of(document)
     if reader is None or reader.places != places or PLACES not in document.fields:
         return document.text

@@ -57,7 +57,7 @@ class AddedWord(NamedTuple):
     text: the added words
     factor: factor of the words' scores
     given: the part of the query that the text stands for
-    is_whole: whether the words count as one word, which only documents with all words in a row have
+    is_whole: whether the text counts as one word, which a document has if it has all words of the text in a row
     """
 
     text: str
@@ -89,9 +89,9 @@ class KnownWords(Protocol):
     def near(self, word: str, unfinished: bool = False) -> list[tuple[str, int]]:
         """Return all known words at the least edit distance from a mistyped word, each with its distance.
 
-        Several shards return the nearest words of each shard.
+        With several shards, each shard adds the words that are nearest among its own.
 
-        unfinished: compare with the beginnings of longer words, too
+        unfinished: compare `word` with the beginnings of longer words, too
         """
         ...
 
@@ -180,7 +180,7 @@ class QueryRewriter:
         return folded, list(self._analyser.runs(folded))
 
     def _counted(self, runs: Sequence[CharacterRun]) -> tuple[dict[str, int], list[tuple[Token, int]]]:
-        """Return how many documents have each word that may be mistyped, and each pair of Chinese characters."""
+        """Count the documents with each word that may be mistyped; and with each pair of Chinese characters."""
         spelled = list(dict.fromkeys(run.text for run in runs if self._may_be_mistyped(run)))
         pairs = [pair for run in runs if _is_chinese(run) for pair in self._analyser.groups(run)]
         counts = self._words.counts([pair.text for pair in pairs])
@@ -190,7 +190,7 @@ class QueryRewriter:
         return bool(is_spelled(run.shape)) and run.text not in self._stop_words
 
     def _counts(self, words: Sequence[str]) -> list[int]:
-        """Return how many documents have each word: the count of its most frequent token."""
+        """Return, for each word, how many documents have it: the count of the most frequent token of the word."""
         tokens = [self._words.tokens_of_word(word) for word in words]
         counts = dict(zip(chain(*tokens), self._words.counts([*chain(*tokens)])))
         return [max((counts[token] for token in word_tokens), default=0) for word_tokens in tokens]
@@ -212,7 +212,7 @@ class QueryRewriter:
         return frequent, len(frequent) < 2 or most >= _BY_FAR * counts[1][0]
 
     def _mistyped(self, words: Sequence[str], least: int = 1, unfinished: bool = False) -> Iterator[Alternative]:
-        """Yield a correction for each word that is similar to words of the collection.
+        """Yield a correction of each word that is similar to a word of the collection, or splits into two such words.
 
         least: number of documents that must have a similar word
         """
@@ -231,7 +231,7 @@ class QueryRewriter:
     ) -> list[Alternative]:
         """Return corrections of two neighbouring words that, written as one, are a word of the collection.
 
-        wrong: unknown words; one of the two must be among them
+        wrong: words that no, or hardly any, document has; one of the two words must be among these words
         least: number of documents that must have the joined word
         """
         pairs = [
@@ -265,11 +265,11 @@ class QueryRewriter:
     ) -> Iterator[Alternative]:
         """Yield corrections of Chinese characters by characters of the same sound.
 
-        A character may be wrong if no document has any of the pairs that contain it. A correction is kept if documents
-        have all of these pairs with the other character.
+        A character may be wrong if all pairs that contain it are unknown. A correction is kept if documents have all of
+        these pairs with the character that replaces it.
 
         pairs: pairs of neighbouring characters of the query, or jieba's words
-        unknown: for each pair, whether no document has it
+        unknown: for each pair, whether no, or hardly any, document has it
         least: number of documents that must have each corrected pair
         """
         around: dict[int, list[int]] = {}
@@ -316,7 +316,7 @@ class QueryRewriter:
     def _synonyms(self, runs: Sequence[CharacterRun], folded: str, rules: dict[str, list[str]]) -> list[Alternative]:
         """Return synonyms of parts of the query.
 
-        Of parts that overlap, the one that begins first counts; of those that begin together, the longest.
+        If parts overlap, only the part that begins first gets synonyms; if parts begin together, only the longest.
 
         rules: synonyms of each word, see `Synonyms.of`
         """
@@ -357,7 +357,7 @@ def _is_chinese(run: CharacterRun) -> bool:
 
 
 def _with(pair: Token, position: int, other: str) -> str:
-    """Return the text of a token with another character at a position of the query."""
+    """Return the text of a token, where `other` replaces the character at a position of the query."""
     offset = position - pair.start
     return pair.text[:offset] + other + pair.text[offset + 1 :]
 

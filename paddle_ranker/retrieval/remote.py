@@ -55,8 +55,8 @@ class RemoteCollection:
 
     Args:
         calls: a transport to each shard, in the order of their documents.
-        partial: if some shards fail, answer from the others; `shards` of a snapshot counts them. Otherwise a failure
-            raises `ShardError`.
+        partial: if some shards fail, search the other shards; `RemoteSnapshot.shards` counts the failed ones. If False,
+            a failure raises `ShardError`.
         timeout: seconds that a shard has for each call.
 
     Attributes:
@@ -89,7 +89,7 @@ class RemoteCollection:
 
     @property
     def is_current(self) -> bool:
-        """Whether the shards answered within the last second. A search sees all additions in any case."""
+        """Whether the shards answered within the last second. Even if not, a search sees all additions."""
         return time.monotonic() < self._calls.answered_at + _CURRENT_SECONDS
 
     def refresh(self) -> bool:
@@ -151,9 +151,9 @@ class RemoteWriter:
 class RemoteSnapshot:
     """Snapshot of shards in other processes or on other machines, for one search; methods as in `LocalSnapshot`.
 
-    The first answers fix the generation of each shard; a shard that fails in that call is left out. If a shard fails
-    later, or no longer has its generation, a method raises `StaleSnapshot`, so that the search begins again. If
-    partial answers are not allowed, a failure raises `ShardError`.
+    The answers to the first call fix the generation of each shard. A shard that fails in the first call is left out. If
+    a shard fails in a later call, or no longer has its generation, a method raises `StaleSnapshot`, so that the search
+    begins again. If partial answers are not allowed, each failure raises `ShardError`.
 
     Args:
         calls: calls to the shards.
@@ -173,7 +173,7 @@ class RemoteSnapshot:
 
     @property
     def _all(self) -> MergedFacts:
-        """Merged facts of the shards' generations that this search sees; before the first answers, the latest facts."""
+        """Merged facts of the generations that this search sees; before the first call, the shards' latest facts."""
         return self._calls.merged(self._pinned)
 
     @property
@@ -198,7 +198,7 @@ class RemoteSnapshot:
         return _RemoteTower(self._calls, field)
 
     def like_vectors(self, field: str, like: Like) -> Vectors:
-        """Return the vector of an example; any shard computes that of a file, a document's shard that of a document."""
+        """Return the vector of an example: of a file from any shard, of a document from the shard that has it."""
         if like.kind:
             computed: Vectors = self._calls.any("like_vectors", field, tuple(like))
             return computed
@@ -347,7 +347,7 @@ class RemoteSnapshot:
         ]
 
     def _count(self, words: Iterable[Word]) -> None:
-        """Add the words to `_counts`, with the sum of the documents that have them in all shards."""
+        """Add words to `_counts`, each with the number of documents of all shards that have the word."""
         missing = list(dict.fromkeys(word for word in map(_plain, words) if word not in self._counts))
         if missing or self._pinned is None:
             counts = self._ask("counts", missing).values()
@@ -356,7 +356,7 @@ class RemoteSnapshot:
     def _ask_owners(
         self, ids: Sequence[str], call: Callable[[list[str]], tuple[Unchecked, ...]]
     ) -> list[tuple[Unchecked, list[str]]]:
-        """Call the shards that have documents, or all shards for ids whose shard is unknown.
+        """Call, for each id, the shard that has the document; for an id whose shard is unknown, call all shards.
 
         Returns, for each called shard, its result and the ids of its call.
 
@@ -483,7 +483,7 @@ class _RemoteTower:
 
 
 class _Wanted:
-    """Stand-in for `KnownWords` that records the tokens whose counts a query needs, to fetch all in one round."""
+    """`KnownWords` without words; records the tokens whose counts a query needs, to fetch all counts in one round."""
 
     def __init__(self, words: WordSearcher):
         self.tokens_of_word, self.tokens = words.tokens_of_word, list[str]()
@@ -500,7 +500,7 @@ class _Wanted:
 
 
 class _KnownWords:
-    """Words of all shards; implements `KnownWords`."""
+    """`KnownWords` of all shards."""
 
     def __init__(self, now: RemoteSnapshot, words: WordSearcher):
         self._now, self.tokens_of_word = now, words.tokens_of_word
@@ -523,7 +523,10 @@ def _plain(word: Word) -> Word:
 
 
 def _best(shard_hits: Sequence[Hits], k: int) -> Hits:
-    """Return the best `k` hits of several shards; equal scores keep the shards' order."""
+    """Return the best `k` hits of several shards, and the best `k` whose whole title is the query.
+
+    Equal scores keep the shards' order.
+    """
     scores = np.concatenate([hits.scores for hits in shard_hits])
     titles = np.concatenate([np.zeros(len(hits.ids)) if hits.titles is None else hits.titles for hits in shard_hits])
     order = np.argsort(-scores, kind="stable")

@@ -97,7 +97,7 @@ class ShardCalls:
 
     Args:
         calls: a transport to each shard, in the order of their documents.
-        partial: if some shards fail, answer from the others.
+        partial: if some shards fail, the other shards may answer alone.
         timeout: seconds that a shard has for each call.
 
     Attributes:
@@ -119,7 +119,7 @@ class ShardCalls:
         return len(self._calls)
 
     def merged(self, facts: Optional[Mapping[int, tuple[int, Facts]]] = None) -> MergedFacts:
-        """Return the merged facts of shards; raises `UsageError` if they were not built alike.
+        """Return the merged facts of shards; raises `UsageError` if the shards were not built alike.
 
         facts: version and facts by shard; None: the latest
         """

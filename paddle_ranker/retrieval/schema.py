@@ -143,7 +143,7 @@ def _no_file(data: bytes) -> str:
 class FieldType(NamedTuple):
     """Type of fields.
 
-    fits: called with a value, or with each item of a list; returns whether a document may have this value
+    fits: called with a value, or with each item of a list; returns whether a field of this type may hold it
     what: describes the values, for messages and help texts
     values: name in `typed_values.TYPES` of the type by which filters, facets, groups and sorting compare the values
     is_searched: whether the values are texts that are searched by words
@@ -353,7 +353,7 @@ class Field:
 
     @classmethod
     def parse_several(cls, text: str) -> tuple[Field, ...]:
-        """Parse fields that are joined by commas; any other comma than that before NAME:TYPE belongs to an option."""
+        """Parse fields that are joined by commas; a comma that no NAME:TYPE follows belongs to an option."""
         before_field = rf",(?=[^,:]+:(?:{'|'.join(map(re.escape, FIELD_TYPES))})(?:[:,]|$))"
         return tuple(cls.parse(part) for part in re.split(before_field, text) if part)
 
@@ -404,7 +404,7 @@ class Field:
         return LIST if self.list else self.type
 
     def in_format(self, spelling: Optional[ValueSpelling]) -> Field:
-        """Return the field with the format of a spelling; unchanged if the spelling is of another type."""
+        """Return the field with the format of a spelling; if the spelling is of another type or None, unchanged."""
         fits = spelling is not None and spelling.type == self._values
         return replace(self, format=spelling.format) if spelling is not None and fits else self
 
@@ -428,7 +428,7 @@ class Field:
         return (self.type, *FIELD_TYPES[self.type].examples)
 
     def problem(self, value: object) -> str:
-        """Return the reason why a value does not fit the field; "" if it fits. None fits every field."""
+        """Return the reason why a value does not fit the field; "" if the value fits. The value None always fits."""
         items = value if isinstance(value, list) and (self.list or self.type == "stored") else [value]
         for item in items:
             if item is not None and not FIELD_TYPES[self.type].fits(item):
@@ -527,7 +527,7 @@ class Schema:
 
     @cached_property
     def spellings(self) -> Declared:
-        """Spelling of the values of declared fields, by name; None for texts as they are.
+        """Spelling of the values of declared fields, by name; None for fields whose values are stored as spelled.
 
         Fields whose spelling is detected from a file's column are left out.
         """
@@ -549,7 +549,7 @@ class Schema:
         return tuple(field.weight for field in self.words)
 
     def weights_by(self, others: Mapping[str, float]) -> tuple[float, ...]:
-        """Return the weights of the fields in `words`, where `others` replaces weights by field name.
+        """Return the weight of each field in `words`: its value in `others`, by name, or else the schema's weight.
 
         Raises `UsageError` for a name that is not in `words`.
         """
@@ -566,7 +566,7 @@ class Schema:
 
     @property
     def analyser(self) -> Analyser:
-        """The analyser of `text`; it also decides which words are highlighted."""
+        """The analyser of the field `text`, which also decides which words of results are highlighted."""
         return analyser(next(field.analyser for field in self.words if field.name == TEXT))
 
     def type_of(self, name: str) -> str:
@@ -603,14 +603,14 @@ class Schema:
         return [_texts_of(document, field.name) for field in self.words]
 
     def identity(self, document: Document) -> str:
-        """Return a text that identifies a document's text and fields."""
+        """Return a text made of the document's text and fields, to find documents that have both in common."""
         fields = json.dumps(dict(document.fields), sort_keys=True, default=str)
         return f"{document.text}\0{fields}" if document.fields else document.text
 
     def title_key(self, text: str) -> str:
         """Return the folded words of a title or a query, without punctuation; "" for a very long text.
 
-        Without a title field, the documents' texts are their titles.
+        If the schema has no title field, a document's text is its title.
         """
         title_analyser = analyser(self.field(self.title or TEXT).analyser)
         folded = title_analyser.fold(text) if len(text) <= _LONGEST_TITLE else ""
@@ -721,14 +721,14 @@ class _FieldFacts:
 
 
 def folder_fields(declared: Sequence[Field]) -> tuple[Field, ...]:
-    """Return the declared fields, and a field for each type of files that is not among them."""
+    """Return the declared fields, and for each type of files a field of its name, if no declared field has either."""
     names, types = {field.name for field in declared}, {field.type for field in declared}
     of_files = [name for name, kind in FIELD_TYPES.items() if kind.media_types and name not in names | types]
     return (*declared, *(Field(name, name) for name in of_files))
 
 
 def with_part_fields(schema: Schema) -> Schema:
-    """Return a schema with the fields that readers give to parts of files, and with a title if files are read."""
+    """Add to a schema the fields that readers give to parts of files, and, if files are read, a title field."""
     names, more = {field.name for field in schema.fields}, dict[str, Field]()
     if schema.read_files and schema.title is None:
         more["title"] = Field("title", TEXT, TITLE_WEIGHT, title=True)
@@ -752,8 +752,8 @@ def infer_schema(
     article numbers, is searched without corrections. In a field of numbers, dates or truth values, `N/A`, `NaN` and the
     like count as missing.
 
-    note: called with a message that says how many values of a field count as missing
-    title: name of the title field, unless one is declared; None: `title` or `name`
+    note: called with a message if some values of a field count as missing, and if a field has objects as values
+    title: a name for the title field that is preferred to `title` and `name`; None: no such name
     """
     values: dict[str, _FieldFacts] = {}
     count = characters = 0

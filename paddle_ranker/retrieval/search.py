@@ -66,8 +66,8 @@ class SearchSettings:
 
     by: names of searchers; empty: all that the index has, or only `words` with `prefix`
     fusion: fuses the searchers' lists
-    depth: number of documents that each searcher returns for fusion; raised to the number that is shown or ranked
-    rank_top: number of first documents of the fused list that the ranker orders; 0: none
+    depth: number of documents that each searcher returns for fusion; at least as many as are shown or ranked
+    rank_top: number of documents, the first of the fused list, that the ranker orders; 0: no ranking
     ef, nprobe: breadth of the search in an approximate index; None: the index's default
     literal: queries are searched as written: without corrections, synonyms, phrases and exclusions
     prefix: the last word of a query is unfinished
@@ -102,16 +102,15 @@ class Result:
     score: the fused score; with a single searcher, its score; 0 if the list is sorted by fields
     searchers: score and rank by each searcher that found the document, by its name
     title: the document's title, if the schema has a title field
-    passage: start and end, in code points, of the part of the text that the ranker read. Without a ranker: of the
-        passage whose vector was found, or of the whole text
+    passage: start and end, in code points, of the part of the text that the ranker read. If no ranker read
+        the text: of the passage whose vector was found, or else of the whole text
     logit, probability: the ranker's scores; None if the ranker did not score the document
-    similar: ids of candidates that were left out, because their text is nearly the same
+    similar: ids of candidates that were left out, because their text is nearly the same as this document's
     place: the document's place in the file that it was read from: `{"page": 3, "boxes": [[x0, y0, x1, y1], ...]}`,
         `{"seconds": [[from, to], ...]}` or `{"cells": [[row, column], ...]}`. Boxes, seconds and cells show the query's
         words in the text, or else `passage`. None for a document that was not read from a file
     answer: cells of a table that answer the query, if the ranker names cells; `place` then has these cells
-    signals: contribution of each searcher, feature and signal to the scores; None unless `explained_results` made the
-        result
+    signals: contribution of each searcher, feature and signal to the scores; only `explained_results` sets them
     """
 
     id: str
@@ -157,8 +156,8 @@ class Search:
         searchers: names of the searchers.
         settings: how the snapshot is searched; if `rank_top` is 0, nothing is ranked.
         listing: which documents are shown.
-        like: an example, a document or a file. Each vector field in which the example has a vector is searched for this
-            vector; if the query has no words, nothing else is searched. A document that is the example is no result.
+        like: an example, a document or a file. If the example has a vector in a vector field, the field is searched for
+            this vector. If the query has no words, nothing else is searched. The example itself is never a result.
 
     Attributes:
         query: the parsed query.
@@ -170,7 +169,7 @@ class Search:
         by_feature: parts of the fused scores by features, by row; set by `order_by_features`.
         by_whole_title: summand of each fused score for a title that is the query, `[candidates]`.
         order: rows, best first; each stage may reorder or shorten this list.
-        whole: ids of the documents that the ranker reads whole, by index of their text in the result of `to_rank`.
+        whole: ids of documents that the ranker reads whole, by index of the document's text in the result of `to_rank`.
         passages: spans of the texts that `to_rank` returned, by row.
         logits, probabilities: the ranker's scores, by row; set by `rank`.
         is_calibrated: whether `probabilities` are calibrated.
@@ -179,8 +178,8 @@ class Search:
         documents: the documents that are shown, by id.
         answer_of: called with the index of a text in the result of `to_rank`; returns the cells of this table that
             answer the query, None for another text. The attribute is None if the ranker names no cells.
-        similar: ids of documents that were left out as near duplicates, by row of the document that is shown for them.
-        read_by: by searcher whose tower cuts the query: number of code points that the tower reads.
+        similar: ids of documents left out as near duplicates, by row of the document that is shown in their place.
+        read_by: for each searcher whose tower cuts the query, the number of code points that the tower reads.
         took: milliseconds by stage.
         degraded: names of stages that were skipped, because they would miss the deadline.
     """
@@ -238,7 +237,8 @@ class Search:
     def wants_ranking(self) -> bool:
         """Whether the ranker orders the first documents.
 
-        False for a sorted list, for a query without words, and on a page after one that was not ranked.
+        False if `rank_top` is 0, if the list is sorted by fields, if the query has no words, if no document is found,
+        and if the page before was not ranked.
         """
         is_ranked = not isinstance(self.after, Position) or self.after.is_ranked
         return bool(self.settings.rank_top and self.order and is_ranked and not self.sort and self.has_words)
@@ -250,20 +250,20 @@ class Search:
 
     @property
     def shards(self) -> Optional[Mapping[str, int]]:
-        """Counts of shards elsewhere: `total`, and `failed`, those left out of this search; None if all are local."""
+        """Counts of shards elsewhere: `total`, and `failed` (left out of this search); None if all shards are local."""
         return self.collection.shards
 
     @property
     def is_exact(self) -> bool:
-        """Whether no vector was searched, or every vector was compared."""
+        """Whether no approximate index of vectors (faiss, Milvus) is searched; always True for a sorted list."""
         fields = self.collection.info.vector_fields
         return bool(self.sort) or all(fields[name].info.method == EXACT for name in self.searchers if name in fields)
 
     @once
     def words(self) -> WordQuery:
-        """The query with corrections and synonyms; with clear corrections alone if words are not searched.
+        """The query with corrections and synonyms; if words are not searched, with clear corrections alone.
 
-        If only fields of files are searched, the query is as typed; see `tower_text`.
+        The query is as typed if only fields of files are searched (see `tower_text`), or with `literal`.
         """
         if self.settings.literal or all(map(self._has_files, self.searchers)):
             return WordQuery(self.text, self.text)
@@ -276,12 +276,12 @@ class Search:
 
     @once
     def phrase_filter(self) -> Optional[ParsedQuery]:
-        """The phrases that results must have, and those that they must not have; None without either."""
+        """The phrases that results must have, and the phrases that results must not have; None without either."""
         return self.collection.phrase_filter(self.query)
 
     @property
     def unfound(self) -> list[str]:
-        """The query's phrases that no document has, and that the search therefore ignores."""
+        """The query's phrases that the search ignores: no document has such a phrase and all phrases kept before it."""
         phrases = () if self.phrase_filter is None else self.phrase_filter.phrases
         return [phrase for phrase in self.query.phrases if phrase not in phrases]
 
@@ -302,10 +302,10 @@ class Search:
         return any(field.name == searcher for field in self.collection.info.schema.files)
 
     def choose_searchers(self) -> None:
-        """Compute the vectors of `like`, `[1, size]` by vector field; drop searchers that have nothing to search for.
+        """Compute the vector of `like` in each vector field, `[1, size]`; drop searchers with nothing to search for.
 
-        If the query has no words, only fields with such a vector are searched. If it has words, fields whose towers
-        read no texts are left out. Raises `LikeError` if no searcher is left.
+        A vector field with such a vector is always kept. Another searcher is dropped if the query has no words, or if
+        its tower reads no texts. Raises `LikeError` if no searcher is left, or if `like` is unknown or has no vector.
         """
         fields = self.collection.info.vector_fields
         if self.like is not None:
@@ -331,8 +331,8 @@ class Search:
     ) -> Callable[[], list[Hits]]:
         """Begin to search by one searcher; return a function that waits for the hits for each query.
 
-        queries: queries of this search and of others with the same settings, as texts (the index's tower computes their
-            vectors) or as vectors `[n, size]`. None: this search's query
+        queries: queries of this search and of further searches with the same settings: vectors `[n, size]`, or texts,
+            whose vectors the index's tower computes if `searcher` is a vector field. None: the query of this search
         """
         if queries is None:
             queries = [self.words if searcher == WORDS else self.tower_text(searcher)]
@@ -353,7 +353,7 @@ class Search:
         return most + 1 if self.like is not None and self.like.id else most
 
     def fuse(self, hits: Mapping[str, Hits]) -> None:
-        """Fuse the searchers' hits, by searcher, to one list; equal scores are ordered by id."""
+        """Fuse the hits of all searchers to one list; equal scores are ordered by id."""
         if self.like is not None and self.like.id:
             hits = {name: searcher_hits.without(self.like.id) for name, searcher_hits in hits.items()}
         self.best = {name: max(hits[name].scores, default=0.0) for name in self.searchers}
@@ -390,7 +390,7 @@ class Search:
         return top, ListFeatures.of(self.candidates, top, self.fused[top], of_texts)
 
     def order_by_features(self) -> None:
-        """Order the first documents of the fused list by `Fusion.features`; the others stay behind them."""
+        """Order the first documents of the fused list by `Fusion.features`; the rest of the list stays as it is."""
         if not self.order or not self.has_words:
             return
         top, features = self.list_features()
@@ -409,9 +409,9 @@ class Search:
         self._set_fused(fused)
 
     def find_sorted(self) -> None:
-        """Set the candidates to the first matching documents in the order of `sort`, or to those after `after`.
+        """Set the candidates to the first matching documents, after the position `after` if it is set, by `sort`.
 
-        Called instead of `fuse`.
+        This stage replaces `fuse` in a sorted list.
         """
         after = self.after.last if isinstance(self.after, SortedPosition) else None
         count = self.offset + self.top_k + 1  # the last document shows that another page follows
@@ -421,7 +421,7 @@ class Search:
         self._vector_spans, self.fused, self.order = {}, np.zeros(len(self._sorted)), [*range(len(self._sorted))]
 
     def to_rank(self, encoder: Optional[PairEncoder] = None) -> list[str]:
-        """Return the distinct texts for the ranker of the first documents, as `read` cuts them."""
+        """Cut the first documents with `read`; return the distinct texts that the ranker must score."""
         top, texts, whole = self.order[: self.settings.rank_top], dict[int, str](), list[int]()
         for documents in self._documents_at(top):
             for (row, document), (span, text) in zip(documents.items(), self.read([*documents.values()], encoder)):
@@ -436,14 +436,14 @@ class Search:
         return list(numbers)
 
     def _documents_at(self, rows: Sequence[int]) -> Iterator[dict[int, Document]]:
-        """Yield the documents of candidates by row, a few at a time, in any order."""
+        """Yield dicts of a few documents each, by the candidate's row; the order is arbitrary."""
         row_of = {self.candidates.ids[row]: row for row in rows}
         documents = self.collection.each([*row_of])
         while batch := {row_of[id]: document for id, document in islice(documents, _READ_AT_ONCE)}:
             yield batch
 
     def read(self, documents: Sequence[Document], encoder: Optional[TokenCounter] = None) -> list[tuple[Span, str]]:
-        """Cut documents for a ranker; return, for each document, the span of its text that is read, and the input text.
+        """Cut documents for a ranker; return, for each, the span of its text that the ranker reads, and the input text.
 
         The span is the passage whose vector was found, else the whole text. If the ranker cannot read a span whole, the
         span is cut to the part with most of the query's words. The schema's template makes the input text of the span.
@@ -542,10 +542,10 @@ class Search:
     def nothing_close(self) -> bool:
         """Whether no document is close to the query.
 
-        With a calibrated ranker: whether all probabilities are below 0.1. Otherwise: whether no vector searcher's best
-        score is above its floor (see `floors`), and each of the first documents lacks words with more than half of the
-        query's weight. Always False if the index has few documents, if the list is sorted by fields, if the last word
-        is unfinished, and if documents have a phrase of the query.
+        If a calibrated ranker has scored documents: whether all probabilities are below 0.1. Otherwise: whether no
+        vector searcher's best score is above its floor (see `floors`), and each of the first documents lacks words with
+        more than half of the query's weight; False if the index has few documents, or lacks floors. Always False if the
+        list is sorted by fields, if the last word is unfinished, and if documents have a phrase of the query.
         """
         has_phrases = self.phrase_filter is not None and self.phrase_filter.phrases
         if self.sort or self.settings.prefix or has_phrases:
@@ -559,7 +559,7 @@ class Search:
         return WORDS not in self.searchers or self._covered_weight() < _COVERED
 
     def _covered_weight(self) -> float:
-        """Return the highest share of the query's weight, with corrections, that one of the first documents covers."""
+        """Return the largest share of the query's word weights that one of the first documents has."""
         ids = [self.candidates.ids[row] for row in self.order[:_FIRST]]
         explained = self.collection.explain_words(self.words, ids, self.fusion.fields).values()
         weight = self.collection.query_weight(self.words)
@@ -567,15 +567,15 @@ class Search:
         return covered / weight if weight else 0.0
 
     def is_cut(self, row: int) -> bool:
-        """Return whether a candidate's probability is below `min_probability`; False for an unranked candidate."""
+        """Return whether a candidate's probability is below `min_probability`; False if the candidate is not ranked."""
         return self.probabilities.get(row, 1.0) < self.min_probability
 
     def dropped(self) -> dict[int, int]:
-        """Return the ranks, by row, of documents that would be on the first page without the ranker, but are not.
+        """Return the documents that the ranker has removed from the first page: rank after ranking, by row.
 
-        The ranker moved these documents behind the page, or gave them probabilities below `min_probability`. They are
-        added to `documents`. Documents that grouping leaves out do not count. Empty for another page than the first,
-        for a list that is not ranked, and for one that is sorted by fields.
+        The ranker moved such a document behind the page, or gave it a probability below `min_probability`. The
+        documents are added to `documents`. Documents that grouping leaves out do not count. The result is empty for a
+        later page, for a list that is not ranked, and for a list that is sorted by fields.
         """
         if not self.is_ranked or self.offset or self.after is not None or self.sort:
             return {}
@@ -587,7 +587,7 @@ class Search:
         return ranks
 
     def position(self) -> Union[Position, SortedPosition, None]:
-        """Return the position behind this page, for the next page; None if no more results follow."""
+        """Return the position at which the next page begins; None if this page is the last."""
         if not self.shown or self._begins + len(self.shown) >= len(self.order):
             return None
         if self.sort and self.group_by is None:
@@ -605,7 +605,7 @@ class Search:
     def _grouped(self, order: Sequence[int], field: str) -> list[int]:
         """Return the rows of the first `group_size` documents of each group, in order.
 
-        A document without a value of the field is a group by itself. If documents are grouped by nearly equal text,
+        A document without a value of the field is a group by itself. If `field` means groups of nearly equal texts,
         `similar` gets the ids of the documents that are left out.
 
         order: rows of the documents
@@ -629,7 +629,7 @@ class Search:
         return kept
 
     def _leaders(self, order: Sequence[int]) -> list[int]:
-        """Return, for each document, the row of the first document in the order with nearly the same text.
+        """Return, for each document in `order`, the row of the first document in `order` with nearly the same text.
 
         order: rows of the documents
         """
@@ -655,9 +655,9 @@ class Search:
 
     @once
     def _matches(self) -> Matching:
-        """The documents that share a word with the query, or all documents if words are not searched.
+        """The documents that meet `phrase_filter` and share a word with the query.
 
-        They meet `phrase_filter`.
+        If words are not searched, documents need no word of the query.
         """
         return self.collection.matching(self.words if WORDS in self.searchers else None, self.phrase_filter)
 
@@ -666,7 +666,7 @@ class Search:
         return self._matches.count(self.where) if WORDS in self.searchers else None
 
     def facets(self, names: Sequence[str]) -> dict[str, dict[str, int]]:
-        """Count the documents of `total` by their values of fields; return counts by field and value (as JSON).
+        """Count the documents of `total` by their values of fields; return, by field, the counts by value (as JSON).
 
         The most frequent values come first. Many numbers or dates are counted by ranges in ascending order, written as
         conditions of a filter: `{"gte": 2000, "lt": 2010}`. A field's counts ignore the filter's conditions on this
@@ -721,7 +721,7 @@ class Search:
         return {**in_file, "cells": [[cell.row, cell.column] for cell in answer.cells[:MOST_PLACES]]}
 
     def answer(self, row: int) -> Optional[TableAnswer]:
-        """Return the cells of a ranked table that answer the query; None for other documents and rankers."""
+        """Return the cells of a table that answer the query; None unless a ranker that names cells scored the table."""
         if self.answer_of is None or row not in self.logits:
             return None
         if row not in self._answers:

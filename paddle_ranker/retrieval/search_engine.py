@@ -5,7 +5,8 @@ for result in engine.search("query", top_k=10):
     print(result.title, result.text, result.searchers["words"].rank, result.probability)
 
 `run_searches` runs the stages of `Search` in order, for many searches at once. It gets vectors and scores from
-`SearchModels`: those of `SearchEngine` compute them, those of a server put the texts into the server's queues.
+`SearchModels`. The `SearchModels` of a `SearchEngine` compute them at once; those of a server send the texts to the
+server's queues.
 """
 
 from __future__ import annotations
@@ -132,7 +133,7 @@ class SearchEngine(Closable, Generic[C]):
         return SearchEngine(collection, settings, None, ranker)
 
     def close(self) -> None:
-        """Close the index; searches under way go on."""
+        """Close the index; a search that has begun can still finish."""
         self.collection.close()
 
     def add(self, documents: Iterable[Document]) -> Added:
@@ -248,7 +249,7 @@ class SearchModels(Protocol):
         ...
 
     def ranked_late(self, search: Search, error: TooLate) -> None:
-        """Record that a search keeps its fused order, because ranking would be too late; or raise the error."""
+        """Record in a search that it keeps its fused order, because ranking would be too late; or raise `error`."""
         ...
 
 
@@ -313,8 +314,8 @@ def run_searches(now: Snapshot, begin: Callable[[Snapshot], list[Search]], model
     """Run the stages of searches in order; return the finished searches.
 
     now: snapshot to search
-    begin: called with a snapshot; returns searches of it that differ only in their queries. Called again with a new
-        snapshot if shards have changed
+    begin: called with a snapshot; returns searches of the snapshot that differ only in their queries. If
+        shards have changed, it is called again with a new snapshot
     """
     while True:
         try:
@@ -332,9 +333,9 @@ def _run(searches: Sequence[Search], models: SearchModels) -> None:
     1. `Search.choose_searchers`: vectors of an example (`like`), and the searchers that are used.
     2. `Search.words`: the parsed query with its corrections.
     3. `_find`: each searcher's hits, fused to one list. If the fusion has weights of features, these order the list's
-       first documents. A search with `sort` runs `Search.find_sorted` instead of `_find`.
+       first documents. If the search has a `sort`, `Search.find_sorted` replaces `_find`.
     4. `_rank`: the ranker orders the first documents, if the search wants that.
-    5. `Search.finish`: leave out, group, and choose what is shown.
+    5. `Search.finish`: leaves out improbable documents, groups the list, and chooses the documents that are shown.
 
     `took` of each search gets the milliseconds of the stages.
     """
@@ -358,7 +359,7 @@ def _run(searches: Sequence[Search], models: SearchModels) -> None:
 
 
 def _find(searches: Sequence[Search], models: SearchModels) -> None:
-    """Search by all searchers, and fuse each search's lists to one."""
+    """Look up all searches by all searchers; fuse the hits of each search to one list."""
     first = searches[0]
     fields = first.collection.info.vector_fields
     asks = [name for name in first.searchers if name in fields and name not in first.like_vectors]
@@ -403,7 +404,7 @@ def _rank(searches: Sequence[Search], models: SearchModels) -> None:
 def _begin_lookups(
     searches: Sequence[Search], searcher: str, vectors: Optional[Vectors]
 ) -> list[Callable[[], list[Hits]]]:
-    """Begin to search by a searcher, in one call for all searches, or in one each if any has phrases or exclusions."""
+    """Begin lookups by a searcher: one for all searches, or one per search if a search has phrases or exclusions."""
     queries: Union[Sequence[AnyQuery], Vectors]
     if vectors is not None:
         queries = vectors

@@ -166,5 +166,5 @@ class Searchable(Protocol):
 
 
 def phrase_filter_of(query: ParsedQuery, phrases: Sequence[str]) -> Optional[ParsedQuery]:
-    """Return the exclusions of a query and the phrases that documents have as a filter; None without either."""
+    """Return a query of `phrases` and the exclusions of `query`, which filters documents; None without either."""
     return ParsedQuery("", tuple(phrases), query.excluded) if phrases or query.excluded else None

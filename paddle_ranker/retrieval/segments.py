@@ -84,18 +84,18 @@ class FieldVectors:
         self.index: Optional[FaissSegment] = None
 
     def __len__(self) -> int:
-        """Return the number of passages, or of documents without passages: the expected number of vectors."""
+        """Return how many vectors there must be: one per passage, or one per document if there are no passages."""
         return self.count if self.passages is None else len(self.passages)
 
     def rows(self, row: int) -> Integers:
-        """Return the row numbers in `stored` of the vectors of the document in `row`."""
+        """Return the row numbers, in `stored`, of the vectors of the document at `row`."""
         if self.passages is None:
             return np.array([row])
         first, after = np.searchsorted(self.passages[:, 0], [row, row + 1]).tolist()
         return np.arange(first, after)
 
     def of(self, mask: Booleans) -> Booleans:
-        """Return a mask of the vectors of the documents in `mask`, `[vectors] bool`."""
+        """Turn a mask of documents into a mask of their vectors, `[vectors] bool`."""
         return mask if self.passages is None else mask[self.passages[:, 0]]
 
 
@@ -200,7 +200,7 @@ class Segment:
 
     @contextmanager
     def reading(self) -> Iterator[None]:
-        """Raise `CheckpointError` in place of the errors that a damaged file causes in the block."""
+        """Turn an error of the block that a damaged file causes into a `CheckpointError`."""
         try:
             yield
         except (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError) as error:
@@ -281,7 +281,7 @@ class Segment:
         return bytes(self._blobs["documents.jsonl"][start:end])
 
     def rows_of_ids(self, ids: Sequence[str], hashes: NDArray[np.uint64]) -> Iterator[tuple[int, int]]:
-        """Yield (index in `ids`, row) for each id that this segment has; `hashes` are those of `ids`."""
+        """Yield (index in `ids`, row) for each id that this segment has; `hashes` has the hash of each id."""
         candidates = list(self._hashed("id_hashes", hashes))
         candidate_ids = self.ids(np.array([row for _, row in candidates], np.int64))
         return (candidate for candidate, id in zip(candidates, candidate_ids) if id == ids[candidate[0]])
@@ -397,8 +397,8 @@ class Segment:
     def some_values(self, field: str, most: int, live: Optional[Booleans]) -> tuple[list[object], bool]:
         """Return the values that live documents have in a field, and whether the list is complete.
 
-        If the field's values take more than `most` bytes, at most the first is returned, which a removed document may
-        have; "" stands for a text that is too long.
+        If the field's values take more than `most` bytes, at most the first value is returned, although it may be of a
+        removed document. If the first value is a longer text, "" is returned in its place.
 
         live: `[n] bool`, which documents are live; None: all
         """
@@ -433,12 +433,12 @@ class Segment:
         return len(self._line_of(field))
 
     def value(self, field: str, type: str, row: int) -> tuple[Value, ...]:
-        """Return the items of a document's value in a field: a single one, the items of a list, or none."""
+        """Return a document's value in a field as its items: those of a list, one for another value, or none."""
         code = int(self.codes_of(field)[row])
         return () if code < 0 else self.typed_values(field, type).values(code)
 
     def common_types(self, field: str) -> CommonTypes:
-        """Return the types that all values of a field, and the items of lists among them, fit; the result is cached."""
+        """Return the types that fit all values of a field; a list counts by its items. The result is cached."""
         return self._typing(field).result()
 
     def _common_types(self, field: str) -> Steps[CommonTypes]:
@@ -451,14 +451,14 @@ class Segment:
         return common
 
     def value_counts(self, field: str, mask: Booleans) -> Integers:
-        """Return how many documents in `mask` have each value of a field, `[values]`; without zeros at the end."""
+        """Return, for each value of a field, how many documents in `mask` have it; zeros at the end are left out."""
         check()
         return np.bincount(self.codes_of(field)[mask] + 1, minlength=1)[1:]
 
     def numeric_values(self, field: str, type: str) -> Optional[tuple[str, NDArray[np.int32], Positions]]:
-        """Return the values of a field of numbers or dates, see `FieldValues.numeric_values`.
+        """Return `FieldValues.numeric_values` of a field.
 
-        Returns None for other types, and if the values take more than 8 MB.
+        Returns None also if `type` is neither number nor date, and if the values take more than 8 MB.
         """
         if type not in (NUMBERS, DATES) or self.bytes_of(field) > _SCALED:
             return None

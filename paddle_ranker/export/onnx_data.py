@@ -70,7 +70,7 @@ def add_parameters(model: Any, parameters: Iterable[tuple[str, Array]], path: Pa
 def move_onnx(written: Path, target: Path) -> list[Path]:
     """Move an ONNX file and its parameters to `target`, replacing the files there; return the new files.
 
-    If the process is killed in between, the graph may be missing. A graph never stands beside another model's parameters.
+    If the process is killed in between, the graph may be missing. It never stands beside another model's parameters.
     """
     if data_file(target).exists() or data_file(written).exists():
         target.unlink(missing_ok=True)

@@ -84,7 +84,10 @@ def predict_with(ranker: ScoringRanker, options: FileOptions) -> Iterator[tuple[
 
 
 def above(minimum: Optional[float], scored: Iterable[tuple[Pair, float]]) -> Iterator[tuple[Pair, float]]:
-    """Yield the scored pairs with a probability of at least `minimum` (None: all), then log how many were left out."""
+    """Yield the scored pairs with a probability of at least `minimum`; then log how many pairs were left out.
+
+    If `minimum` is None, all pairs are yielded.
+    """
     cut = CutOff(minimum)
     for pair, probability in scored:
         if cut.keeps(probability):
@@ -130,7 +133,7 @@ def score_file(
 
 
 class CutOff:
-    """Filter that drops probabilities below `minimum` (None: drops none) and counts them."""
+    """Filter that drops and counts probabilities below `minimum`. If `minimum` is None, it drops none."""
 
     SEEN, LEFT_OUT = "seen", "left out"  # names of the counts, where several filters are added up
 
@@ -149,13 +152,13 @@ class CutOff:
 
     @staticmethod
     def note(minimum: Optional[float], seen: int, left_out: int) -> None:
-        """Log how many of the `seen` pairs were left out; nothing if none was."""
+        """Log how many of the `seen` pairs were left out, unless the number is 0."""
         if left_out:
             note(f"{left_out:,} of {seen:,} pairs are below --min_probability {minimum:g} and left out")
 
 
 def truncations(pair_encoder: PairRowEncoder, windows: Optional[Windows] = None) -> dict[str, int]:
-    """Return how many pairs so far exceeded the ranker's maximum length, by message: truncated or windowed."""
+    """Return the numbers of texts that were truncated or scored in windows so far, in a dict by message."""
     return {**pair_encoder.counts(), **({} if windows is None else windows.counts())}
 
 

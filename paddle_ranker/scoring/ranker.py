@@ -237,7 +237,7 @@ def best_titles(
 
 
 def require_cut(top_k: Optional[int], min_probability: Optional[float]) -> None:
-    """Raise `UsageError` unless `top_k` is a whole number >= 1 and `min_probability` is in [0, 1]; None: no limit."""
+    """Raise `UsageError` unless `top_k` is a whole number >= 1 or None, and `min_probability` in [0, 1] or None."""
     if top_k is not None:
         require_count(top_k, "top_k")
     if min_probability is not None and not (is_number(min_probability) and 0 <= min_probability <= 1):

@@ -48,7 +48,8 @@ class BatchRunner:
     def run(self, columns: Columns, share: int = 0, shares: int = 1) -> Arrays:
         """Return a dict from output name to the engine's outputs for all rows, `[n, ...]`, in the rows' order.
 
-        With several `shares`, only the batches number `share`, `share + shares`, ... are computed; other rows are 0.
+        With several `shares`, only the batches number `share`, `share + shares`, ... are computed; the outputs for the
+        rows of other batches are 0.
         """
         results: Arrays = {}
         batches = batches_of_columns(columns, self.max_tokens, self.max_rows, self.by_query)
@@ -75,8 +76,8 @@ class Scorer(BatchRunner):
 
     engine, batch_size: as for `BatchRunner`
     row_encoder: the ranker's encoder
-    calibration: the ranker's calibration, applied to the logits; None: the engine's logits are used unchanged
-    windows: splits pairs that are too long; None: they are truncated
+    calibration: the ranker's calibration, applied to the logits; if it is None, the engine's logits stay unchanged
+    windows: splits pairs that are too long; if it is None, such pairs are truncated
     """
 
     def __init__(

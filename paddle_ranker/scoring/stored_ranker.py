@@ -1,4 +1,4 @@
-"""Rank stored titles: a query costs the lower layers for the query alone, and the upper layers for its pairs."""
+"""Rank stored titles: the lower layers run on the query alone, and only the upper layers run on every pair."""
 
 from __future__ import annotations
 
@@ -66,8 +66,8 @@ class SplitRanker:
         titles = ranker.title_states(["a title", "another"])
         ranker.logits(ranker.query_states(["a query"]), titles)
 
-    The logits are those of the whole ranker, except for pairs above the ranker's maximum length. Here each text is
-    truncated separately, to the maximum length of a text in a pair.
+    The logits equal the whole ranker's, except for pairs above the ranker's maximum length: `SplitRanker` truncates
+    each text separately, to the maximum length of a text in a pair.
 
     Attributes:
         info: the ranker's info.
@@ -86,7 +86,8 @@ class SplitRanker:
     ) -> SplitRanker:
         """Open a trained or an exported ranker, in the engine that the options name.
 
-        Raises `CheckpointError` as `open_model` does, and for a ranker whose encoder is not split.
+        Raises `CheckpointError` as `open_model` does, and for a ranker whose encoder is not split; `UsageError` as
+        `open_model` does, and for an exported ranker in the engine auto.
         """
         runtime.prepare(threads=0)  # a command has done so, a program need not
         folder = find_model(source)
@@ -126,7 +127,7 @@ class SplitRanker:
     def logits(self, queries: TextStates, titles: TextStates, query_of: Optional[NDArray[np.int64]] = None) -> Floats:
         """Return the logits of pairs, `[titles]` float64, calibrated if the ranker is.
 
-        query_of: index of each title's query, `[titles]`; None: all titles belong to the first query
+        query_of: index of each title's query, `[titles]`; if it is None, all titles belong to the first query
         """
         of = np.zeros(len(titles), np.int64) if query_of is None else query_of
         return self._upper.logits(StoredPairs(queries, titles, of, self.encoder.pad_id))
@@ -136,7 +137,7 @@ class SplitRanker:
         return StoredPairs(query, titles, np.zeros(len(titles), np.int64), self.encoder.pad_id)
 
     def logits_of(self, pairs: StoredPairs) -> Floats:
-        """Return the logits of pairs, as `logits` does, whose queries are encoded but have no states yet."""
+        """Return the logits, as `logits` does, of pairs whose queries are encoded but have no states yet."""
         return self._upper.logits(self._with_states(pairs))
 
     def compute(self, pairs: StoredPairs, rows: NDArray[np.int64]) -> Arrays:
@@ -197,7 +198,7 @@ def _info_of_export(exported: ExportedFolder) -> StatesInfo:
 
 
 def parts_of(exported: ExportedFolder) -> tuple[ExportedFolder, ExportedFolder]:
-    """Return the lower and the upper layers of an exported split ranker; raises `CheckpointError` without them."""
+    """Return the (lower, upper) layers of an exported split ranker; raises `CheckpointError` if a part is missing."""
     info = _info_of_export(exported)
     lower, upper = split_signatures(info.width, info.vectors, info.matches)
     return exported.part(LOWER, lower), exported.part(UPPER, upper)
@@ -270,7 +271,7 @@ class StoredRanker:
     ) -> list[RankedTitle]:
         """Return stored titles by descending probability, as `Ranker.rank` does; `title` of a result is the title's id.
 
-        ids: ids of the titles to rank; None: all
+        ids: ids of the titles to rank; defaults to all titles
 
         Raises `DataError` for an id that the store lacks.
         """

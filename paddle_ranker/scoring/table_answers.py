@@ -1,4 +1,4 @@
-"""Answer questions of tables by cells and an operation, with a ranker that names them."""
+"""Answer questions about tables: a ranker chooses the cells of the answer, and an operation on the cells."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def table_answers(
     """Return the answers of the tables `tables[i]` to the questions `questions[i]`.
 
     encoder: the ranker's encoder
-    outputs: the ranker's outputs for the pairs, `[n, ...]`; the ranker names cells
+    outputs: the ranker's outputs for the pairs, `[n, ...]`, among them logits of tokens (`names_cells`)
 
     A cell is part of the answer if the mean probability of its tokens is above 0.5, as in transformers.
     """

@@ -4,7 +4,7 @@
 | --- | --- |
 | `states.json` | the ranker that made them, counts, and each file's size and digest |
 | `states.npy` | states, `[tokens, width]` float32, float16 or int8, memory-mapped |
-| `vectors.npy`, `matches.npy` | if the ranker has a similarity: those of `TextStates`, in the type of the states |
+| `vectors.npy`, `matches.npy` | if the ranker has a similarity: these arrays of `TextStates`, in the states' type |
 | `NAME_scales.npy` | if the type is int8: a factor per row of `NAME.npy`, float32 |
 | `tokens.npy` | token ids, `[tokens]` int32 |
 | `offsets.npy` | each title's first token, and the end, `[titles + 1]` int64 |
@@ -139,7 +139,7 @@ class StoredPairs(Columns):
     def pad(self, indices: Indices) -> Arrays:
         """Pad pairs: return `states`, `[batch, length, width]`, `input_ids` and `token_type_ids`, `[batch, length]`.
 
-        Each token has its position in the whole pair. If the ranker has a similarity, also return the `vectors` and
+        The tokens of the title follow the query's. If the ranker has a similarity, also return the `vectors` and
         `matches` of each side.
         """
         assert isinstance(self.queries, TextStates)
@@ -206,7 +206,7 @@ class StatesWriter:
         self._write("offsets", np.zeros(1, np.int64))
 
     def append(self, titles: TextStates, ids: Optional[Sequence[str]] = None) -> None:
-        """Write titles, and their ids; either all parts have ids, or none.
+        """Write titles, and their ids. Either all calls must have ids, or none.
 
         Raises `DataError` for states that float16 cannot hold.
         """
@@ -258,7 +258,7 @@ def quantized(states: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np
 
 @contextmanager
 def new_states(folder: Path, ranker: StatesInfo) -> Iterator[StatesWriter]:
-    """Yield a writer of a new folder, which appears when the block succeeds; raises `RankerError` if it exists."""
+    """Yield a writer; `folder` appears when the block succeeds. Raises `RankerError` if `folder` exists already."""
     with new_folder(folder) as temporary:
         writer = StatesWriter(temporary, ranker)
         yield writer

@@ -64,7 +64,7 @@ class ArrayFile:
 
     path: the file
     dtype: the type of the values
-    row: the shape of each row; (): a row is a single value
+    row: the shape of each row; () if a row is a single value
     """
 
     def __init__(self, path: Path, dtype: str, row: tuple[int, ...] = ()):

@@ -28,7 +28,7 @@ UNFINISHED = ".unfinished-"  # prefix of temporary files and folders
 
 
 def write_json(path: Path, value: object) -> None:
-    """Write a JSON file into a folder that is not in place yet, as in `new_folder`."""
+    """Write a JSON file, not atomically: for a folder that nobody reads yet, such as that of `new_folder`."""
     path.write_text(json.dumps(value, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
 
 
@@ -122,7 +122,7 @@ def locked(path: Path, *, wait: bool) -> IO[str]:
     """Create the file `path` if missing, and return it open and locked; closing it releases the lock.
 
     Whoever holds the lock may delete the file. Raises `BlockingIOError` if another process holds the lock and `wait` is
-    False, `RankerError` if the folder cannot be written to.
+    False, `RankerError` if the folder cannot be written to or `path` is no regular file.
     """
     while True:
         make_folder(path.parent)

@@ -49,7 +49,7 @@ def file_sha256(path: Path) -> str:
 
 
 def json_digest(*values: object) -> str:
-    """Return a digest of values that JSON can write, for the name of what is made from them: 16 hexadecimal digits."""
+    """Return a digest of JSON values, 16 hexadecimal digits, as a name for a result that depends on the values."""
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:_DIGITS]
 
 

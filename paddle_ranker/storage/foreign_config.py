@@ -37,7 +37,7 @@ class ForeignConfig:
     path: the file, for messages
     values: the JSON object
     without_effect: keys that never change results
-    place: name of the object within the file, for example "normalizer."; "": it is the whole file
+    place: name of the object within the file, for example "normalizer."; "" if it is the whole file
     """
 
     def __init__(self, path: Path, values: Unchecked, without_effect: Collection[str] = (), place: str = ""):

@@ -24,14 +24,14 @@ class EngineKind:
     """Description of an engine, known before it is opened.
 
     open: called with an exported model's folder and options whose device and precision are in `precisions`; returns the
-        engine; raises `CheckpointError` if the folder lacks its file, `DependencyError` if its package is missing
+        engine; raises `CheckpointError` if the folder lacks the engine's file, `DependencyError` without the package
     runs: the runtime, for help texts
-    package: import name of the package that it needs; None: no package
-    needs_paddle: whether it imports Paddle
-    precisions: precisions of matrix products that it offers, by kind of device; `open_engine` refuses all others. {}
-        for auto, which opens another engine, and for dygraph: nothing is refused
-    find_device: called without arguments; returns the device for `--device auto`; None: the engine resolves `auto`
-        itself
+    package: import name of the package that the engine needs, or None
+    needs_paddle: whether the engine imports Paddle
+    precisions: precisions of matrix products that the engine offers, by kind of device; `open_engine` refuses all other
+        precisions. If the dict is empty, as for auto and dygraph, `open_engine` refuses none
+    find_device: called without arguments; returns the device for `--device auto`. If it is None, the engine itself
+        chooses the device
     """
 
     open: Open
@@ -76,7 +76,7 @@ def is_installed(engine: str) -> bool:
 
 
 def _imported(module: str, name: str) -> Open:
-    """Return an `EngineKind.open` that calls the class or function `name` of a module, imported when it is called."""
+    """Return an `EngineKind.open`, which imports a module when called, and calls its class or function `name`."""
 
     def opened(folder: ExportedFolder, options: LoadOptions) -> Engine:
         engine: Engine = getattr(importlib.import_module(f"paddle_ranker.scoring.engines.{module}"), name)(

@@ -1,4 +1,4 @@
-"""Refuse inputs that make the runtime of an exported graph crash or read outside its memory, without a message."""
+"""Refuse inputs with which the runtime of an exported graph would crash without a message, or read foreign memory."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class InputLimits:
         self._longest = texts * sum(config.longest_pair for config in configs)
 
     def smallest(self) -> Arrays:
-        """Return a small batch that any graph with the model's inputs accepts; a blend's has tokens for each member."""
+        """Return a small batch that any graph with these inputs accepts; for a blend, with tokens of each member."""
         types = [_TYPES * member + side for member in range(len(self._vocabulary)) for side in (0, 0, 0, 1, 1)]
         arrays: Arrays = {}
         for spec in self.signature.inputs:

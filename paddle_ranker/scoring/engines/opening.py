@@ -120,7 +120,7 @@ _LEAST, _MOST = float(np.finfo(np.float32).tiny), 1.0 - 2.0**-24
 
 
 class LogitOfProbability:
-    """Engine for a graph that returns probabilities alone; it adds the logits before calibration."""
+    """Engine for a graph that returns only probabilities, from which the engine computes the uncalibrated logits."""
 
     def __init__(self, engine: Engine, calibration: Optional[Calibration]):
         self._engine, self._calibration = engine, calibration

@@ -18,7 +18,8 @@ _INT8 = ("avx512_vnni", "avx_vnni", "amx_int8")
 def require_offered(engine: str, device: str, precision: str, *, cpuinfo: Optional[str] = None) -> None:
     """Raise `UsageError` for a device or a precision that the engine does not offer, or that this processor lacks.
 
-    engine: a name in `ENGINES`. For an engine without `precisions` (auto, dygraph) nothing is checked but the names
+    engine: a name in `ENGINES`. For an engine without `precisions` (auto, dygraph), only the precision's name is
+        checked
     device: cpu, gpu and so on, with or without a number
     cpuinfo: text in the form of `/proc/cpuinfo`; read from the system by default
     """

@@ -87,7 +87,7 @@ def deploy_options(*more: type[Options]) -> type[Any]:
 
 
 def arguments_of(options: Any) -> dict[str, object]:
-    """Return the options that differ from their defaults, JSON-ready for `application`, with absolute paths.
+    """Return the options that differ from their defaults, JSON-ready for `application`. Existing paths become absolute.
 
     Raises `UsageError` for options that a deployment cannot honour.
     """

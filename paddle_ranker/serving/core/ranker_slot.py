@@ -223,7 +223,7 @@ def _scores(served: ServedRanker, job: Job) -> Scores:
 def check(scorer: Scorer, model: ScoringRanker, folder: Path) -> None:
     """Score pairs of several lengths, each alone and all in one batch, and the pairs recorded at export.
 
-    Raises `CheckpointError` if a score is not finite, depends on the batch, or differs from that recorded at export.
+    Raises `CheckpointError` if a score is not finite, depends on the batch or, in fp32, differs from the recorded one.
     """
 
     def probabilities(outputs: Arrays) -> Array:

@@ -56,7 +56,7 @@ class Reloader:
         return not all(is_done() for is_done in self._running)
 
     async def load(self) -> None:
-        """Load the models for the first time. Raises the errors of `Slot.load`."""
+        """Load the models for the first time. Raises the errors of `Slot.load` and of `fit`."""
         self._switch(await self._load(self._load_all))
         self._go_on()
 

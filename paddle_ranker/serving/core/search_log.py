@@ -199,7 +199,7 @@ _TYPES: Mapping[str, tuple[type, ...]] = {
 
 
 def _checked(line: L) -> L:
-    """Return `line` (or a shown document). Raises `TypeError` if a field's value is not of its type."""
+    """Return `line` (or a shown document). Raises `TypeError` or `ValueError` if a field's value is not valid."""
     for name, value in vars(line).items():
         if not isinstance(value, _TYPES[name]):
             raise TypeError(name)

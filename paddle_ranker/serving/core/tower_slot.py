@@ -154,9 +154,9 @@ class TowerSlot(Slot[ServedTower]):
         return self.ready().model.info
 
     def encoders(self, is_query: bool) -> tuple[PairEncoder, ...]:
-        """Return the encoders of queries, or of the texts that are searched, or () if the tower reads pictures alone.
+        """Return the encoders of queries, or of the texts that are searched.
 
-        Raises `Fault` as `ready` does.
+        Raises `Fault` if the tower reads pictures alone, and as `ready` does.
         """
         rows = self.ready().of(is_query=is_query).model.row_encoder
         return (rows.tokens,) if isinstance(rows, TextEncoder) else ()
@@ -280,7 +280,10 @@ def _encoded(
 
 
 def check(runner: BatchRunner, model: ScoringModel[TowerInfo, RowsOfTower], folder: Path) -> None:
-    """Compute vectors of sample inputs, each alone and all in one batch. Raises `CheckpointError` if they differ."""
+    """Compute vectors of sample inputs, each alone and all in one batch.
+
+    Raises `CheckpointError` if a vector is not finite or depends on the batch.
+    """
 
     def vectors(outputs: Arrays) -> Array:
         return outputs[VECTOR]

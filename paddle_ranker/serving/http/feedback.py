@@ -290,7 +290,7 @@ class FeedbackRoutes:
         return answer(request, content)
 
     def _pairs(self, offset: int) -> bytes:
-        """Return the JSON of unjudged pairs, without the first `offset` of them. Called in the only thread of `_work`.
+        """Return the JSON of a page of unjudged pairs, after the first `offset`. Called in the only thread of `_work`.
 
         First reads the lines that all workers have added to the log.
         """

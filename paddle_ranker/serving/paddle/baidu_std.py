@@ -42,8 +42,8 @@ class Head(NamedTuple):
 def read_head(data: bytes) -> Head:
     """Return the sizes that the first 12 bytes of `data` state.
 
-    Raises `Fault` if these bytes are not a frame's head, or the RpcMeta is too large. The connection is unusable then,
-    since nobody knows where the next frame begins.
+    Raises `Fault` if these bytes are not a frame's head, or the RpcMeta is too large. The caller must close the
+    connection then.
     """
     magic, body_size, meta_size = _HEAD.unpack_from(data)
     if magic != MAGIC:

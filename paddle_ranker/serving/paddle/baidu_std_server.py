@@ -144,7 +144,7 @@ class BaiduStdProtocol(asyncio.Protocol):
     def _read_frame(self) -> bool:
         """Take a frame from the buffer and start work on it. Return False if there is no complete frame.
 
-        A frame that is too large, or no frame, ends the connection.
+        A frame that is too large ends the connection, and so do bytes that are no frame.
         """
         buffer = self._buffer
         # Bytes that do not begin a frame are refused before the head is complete.
@@ -283,7 +283,7 @@ class BaiduStdProtocol(asyncio.Protocol):
             self._read_frames()
 
     def _end_with(self, fault: Fault, correlation_id: int) -> None:
-        """Answer with an error, then close the connection, since the start of the next frame cannot be found."""
+        """Answer with an error, read no further frame, and close the connection after the requests in flight."""
         with contextlib.suppress(Fault), self._counting():
             raise fault
         self._transport.write(baidu_std.reply(correlation_id, error=(fault.kind.brpc, str(fault))))

@@ -144,7 +144,9 @@ def read_texts(request: Message, limits: Limits) -> list[str]:
 
 
 def _values(request: Message, limits: Limits, what: str) -> list[tuple[str, str]]:
-    """Return each value of a Request, and the name of its field for faults, in the order of the keys.
+    """Return each value of a Request, and the name of its field for faults.
+
+    The values are in the order of the keys if these are "0", "1", ..., else in the order of the Request.
 
     what: name of a value in messages
     """

@@ -39,7 +39,7 @@ _ALWAYS = (
 
 @dataclass(frozen=True)
 class PipelineConfig:
-    """The configuration of a pipeline with one op, the ranker.
+    """The configuration of a pipeline with one op, a ranker or a tower.
 
     values: the file's values as the vendor's server needs them: the model's folder as an absolute path, the requested
         ports, the CPU if there is no GPU, and a device number

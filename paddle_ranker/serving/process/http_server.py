@@ -173,7 +173,7 @@ class HttpConnection(HttpToolsProtocol):
             self._refuse(408, "the request did not come in time")
 
     def _refuse(self, status: int, problem: str) -> None:
-        """Answer that a request cannot be read, after the answers to earlier requests, and end the connection."""
+        """End the connection after an unreadable request. Answer with `status` unless another answer is in progress."""
         if self._is_over:
             return
         self._is_over, self._held = True, b""

@@ -40,8 +40,8 @@ class _Slot:
     pid: id of its process; 0 if it is not running
     started: time at which its process was started
     due: time at which its next process is to start
-    failures: how often in a row its process ended soon after its start
-    is_stale: whether a reload was requested before its process handled signals
+    failures: how often in a row its process ended soon after its start, or before it was ready
+    is_stale: whether a reload was requested before its process was ready
     """
 
     number: int

@@ -11,7 +11,8 @@ OUTPUT = "./output"
 def output_folder(named: str, project: Path) -> str:
     """Return the folder `named`, or `OUTPUT` in the project's folder if `named` is `OUTPUT` and exists only there.
 
-    The scripts in `scripts/` write into the project's folder, wherever they are called from. A printed note says so.
+    The scripts in `scripts/` write into the project's folder, wherever they are called from. A note on standard error
+    says if the result is in that folder.
 
     named: the value of a command's option; its default is `OUTPUT`
     project: the checkout that the command belongs to

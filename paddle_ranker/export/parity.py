@@ -27,7 +27,7 @@ _OF_FLOAT64 = (nn.Linear, nn.Embedding, nn.LayerNorm, nn.Conv1D)
 class Parity:
     """Agreement of an exported model with the network.
 
-    pairs, batches: number of rows that were compared, and of their batches
+    pairs, batches: numbers of rows and of batches that were compared
     differences: largest absolute difference of each output from the network's, by the output's name
     """
 
@@ -80,7 +80,7 @@ def _in_float64(network: nn.Layer) -> nn.Layer:
 
 
 def checks_of(batches: Sequence[Arrays], expected: Sequence[Arrays], pad_id: int) -> list[Check]:
-    """Return the shortest pairs and their probabilities, for a later check of the exported folder."""
+    """Return the `CHECKS` shortest pairs and their probabilities, for a later check of the exported folder."""
     checks: list[Check] = []
     for batch, outputs in zip(batches, expected):
         for row, ids in enumerate(batch["input_ids"]):

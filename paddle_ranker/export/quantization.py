@@ -138,9 +138,9 @@ class TowerGate:
         self._before: dict[str, tuple[Floats, Vectors]] = {}
 
     def _located(self, file: str, query: str, title: str) -> tuple[str, str]:
-        """Return a pair of a file with its paths of pictures or sounds relative to the working folder.
+        """Return a row's query and title; convert paths of pictures and sounds.
 
-        In the file, paths are relative to the file's folder.
+        In the file, such paths are relative to the file's folder. The result's are relative to the working folder.
         """
         if not isinstance(self._encoder, TextEncoder):
             title = str(folder_of(file) / title)
@@ -203,7 +203,7 @@ class Quantized:
     """Result of quantizing.
 
     path: the ONNX file in int8
-    gate: the gate that judged it
+    gate: the gate that judged the file
     products: number of the graph's matrix products that may be quantized (`Quantizer.products`)
     left_out: the products among them that stay in fp32 because of their errors
     quality: the gate's measures, one for each engine that computes in int8 and each measure
@@ -316,7 +316,10 @@ def _quantize_upper(
     full_range: bool,
     options: QuantizeOptions,
 ) -> Optional[_Upper]:
-    """Quantize the upper layers of a split ranker into the trial's folder, tested by `gate`; None for other models."""
+    """Quantize the upper layers of a split ranker into the trial's folder; `gate` tests the result.
+
+    Returns None if the model is no split ranker, or its parts have no ONNX files.
+    """
     if not getattr(folder.info, "stored_titles", 0):
         return None
     lower, upper = parts_of(folder)
@@ -378,7 +381,10 @@ def _quantize(
 
 
 def read_calibration(options: QuantizeOptions, pair_encoder: PairRowEncoder) -> Columns:
-    """Return `calibration_pairs` encoded pairs, drawn at random from the file, or all if it has fewer."""
+    """Return encoded pairs of the calibration file: `calibration_pairs`, drawn at random, or all if there are fewer.
+
+    Raises `DataError` if the file has no pairs.
+    """
     source = RecordFile(options.calibration_file, Pair, options)
     random = np.random.default_rng(options.seed)
     drawn: list[Pair] = []

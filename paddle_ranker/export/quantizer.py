@@ -111,7 +111,7 @@ class Quantizer:
     def calibrate(self, batches: Iterable[Arrays]) -> Calibrated:
         """Run the graph on calibration rows; return the ranges and samples of the activations that products multiply.
 
-        Raises `NothingToQuantizeError` if every product is of one token a pair.
+        Raises `NothingToQuantizeError` if every product is computed for only one token of each pair.
         """
         import onnx
         import onnxruntime
@@ -146,7 +146,10 @@ class Quantizer:
         return calibrated
 
     def by_error(self, calibrated: Calibrated, full_range: bool) -> list[Product]:
-        """Return the products by decreasing error, the mean squared error of a result over its mean square."""
+        """Return the products by decreasing error.
+
+        An error is the mean squared error of a product's result, divided by the mean square of the exact result.
+        """
         errors = {}
         for product in self.products:
             name, weight = product.activation, self._array(product.weight)
@@ -160,7 +163,10 @@ class Quantizer:
         return sorted(self.products, key=lambda product: -errors[product.node])
 
     def quantize(self, calibrated: Calibrated, *, left_out: Sequence[Product] = (), full_range: bool = True) -> Any:
-        """Return the ONNX model with all products but `left_out` in integers; weights of 8 bits (`full_range`) or 7."""
+        """Return the ONNX model with all products but `left_out` in integers.
+
+        full_range: whether weights have 8 bits; else they have 7
+        """
         import onnx
         from onnxruntime.quantization import CalibrationMethod, QDQQuantizer, QuantType
         from onnxruntime.quantization.calibrate import TensorsData
@@ -198,7 +204,10 @@ class Quantizer:
 
 
 def activation_scale(lowest: float, highest: float) -> tuple[np.floating, np.integer]:
-    """Return the scale and the zero point that map values from `lowest` to `highest`, and 0, to uint8."""
+    """Return the scale and the zero point that map the values from `lowest` to `highest` to uint8.
+
+    The range is extended to include 0.
+    """
     lowest, highest = min(lowest, 0.0), max(highest, 0.0)
     scale = np.float32((highest - lowest) / _LEVELS or 1.0)
     return scale, np.uint8(np.clip(np.rint(-lowest / scale), 0, _LEVELS))

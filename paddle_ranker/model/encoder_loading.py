@@ -45,7 +45,7 @@ class Checkpoint:
 
     file: the parameter file, for messages
     arrays: the arrays that `EncoderFamily.name_parameters` returned; the encoder's names begin with `encoder.`
-    unnamed: all arrays, named as before `name_parameters`
+    unnamed: all arrays, under the names that `name_parameters` received
     tokenizer: called without arguments, returns the tokenizer; raises `CheckpointError` if its files are missing or
         unusable
     stated_length: the maximum length in tokens that a transformers folder states; None for other folders

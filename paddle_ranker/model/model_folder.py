@@ -101,7 +101,7 @@ class FolderType:
 
     @property
     def is_encoder(self) -> bool:
-        """Whether this is an encoder alone, without a head."""
+        """Whether this is a trained encoder that belongs to no kind, such as a starter."""
         return self.form in _STARTS and self.kind is None
 
     @property

@@ -26,10 +26,10 @@ _PADDLENLP_OWNERS = ("uer/chinese-roberta-",)  # names of PaddleNLP that contain
 def resolve_model(name_or_path: str) -> Path:
     """Return the local path of a model: a folder or a parameter file. A named model is fetched once.
 
-    For a published model of pictures or sounds, this is the folder of its towers in the cache.
+    For a published model of pictures or sounds, the result is the folder of the model's towers in the cache.
 
     Raises `CheckpointError` for an unknown name, and if a model cannot be fetched; without a network, within seconds.
-    Raises `DependencyError` if a package that finds named models is missing.
+    Raises `DependencyError` if fetching a named model needs a package that is missing.
     """
     path = find_model(name_or_path)
     if path.exists():

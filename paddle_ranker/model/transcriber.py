@@ -1,4 +1,4 @@
-"""Transcribe speech by wav2vec 2.0 and HuBERT, whose head finds a letter, or none, in each frame.
+"""Transcribe speech by models of wav2vec 2.0 and HuBERT with a head that finds at most one letter in each frame.
 
 transcriber = Transcriber.open(Path("wav2vec2-base-960h"))
 list(transcriber.words(samples))    # [(" HELLO", 0.74, 1.08), (" WORLD", 1.2, 1.64)]
@@ -79,7 +79,8 @@ class Letters:
 
         frames: id of each frame's letter
 
-        A word begins with a space if a delimiter precedes it. In scripts without spaces each character is a word.
+        The first word, and each word after a delimiter, begins with a space. In scripts without spaces, each character
+        is a word.
         """
         word, space, first, last, place = "", " ", 0, 0, 0
         for number, repeats in groupby(frames):
@@ -111,7 +112,7 @@ def _content(token: Unchecked) -> str:
 
 
 def open_transcriber(folder: Path) -> Transcriber:
-    """Open a published model for the reader of speech; raises as `Transcriber.open` does."""
+    """Open a published model as a `SpeechModel` of `data.speech`; raises as `Transcriber.open` does."""
     return Transcriber.open(folder)
 
 

@@ -172,10 +172,10 @@ class Names:
     """Parameter names of a family in transformers, without `.weight` and `.bias`.
 
     plain: this toolkit's names by transformers' names, for embeddings and norms; {} stands for a layer's index
-    linear: the same for linear layers, whose weights are transposed
+    linear: the same as `plain` for linear layers, whose weights are transposed
     prefix: prefix of the encoder's names in models with a head
     head: this toolkit's names of a ranker's head, by transformers' complete names; the head's matrices are transposed
-    head_has_bias: whether that head has a bias
+    head_has_bias: whether a ranker's head has a bias
     bare: transformers' complete names of arrays `[1, rows, width]` that become the tables of embeddings, `[rows,
         width]`
     task: end of the name of a ranker's class

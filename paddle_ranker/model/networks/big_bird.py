@@ -17,7 +17,10 @@ from paddle_ranker.model.dropout import Dropout, Masks
 
 
 class BigBirdEncoder(Encoder):
-    """Encoder of BigBird. A text's result equals that of transformers for the text alone, whatever its batch."""
+    """Encoder of BigBird.
+
+    A text's result does not depend on its batch: it equals the result of transformers for that text alone.
+    """
 
     config: BigBirdConfig
 

@@ -39,7 +39,7 @@ class DebertaEncoder(Encoder):
         return self._through(self.encoder.layers[1:], hidden, *context)
 
     def states(self, input_ids: Tensor, token_type_ids: Tensor) -> list[Tensor]:
-        """Return the layers' states as `Encoder.states` does, with the first layer's in place of the embeddings."""
+        """Return the layers' states as `Encoder.states` does; the first layer's output replaces the embeddings."""
         hidden, context = self._after_first(input_ids, token_type_ids, None)
         return [hidden, *self._states_of(self.encoder.layers[1:], hidden, *context)]
 
@@ -68,7 +68,8 @@ class DebertaEncoder(Encoder):
         """Return for each pair of tokens the index of its relative position's bucket, `[2, length, length]` int64.
 
         Indices are into the flattened products of tokens and positions, `[length, 2 span]`. Element (i, j) of the first
-        matrix points into row i of the products, of the second into row j; both point to the bucket of i - j.
+        matrix points into row i of the products, element (i, j) of the second matrix into row j. Both point to the
+        bucket of i - j.
         """
         # All constants are integer tensors, see `Embeddings._positions` in bert.py.
         ones = paddle.ones_like(input_ids[0])

@@ -1,7 +1,7 @@
 """Networks that read sounds: wav2vec 2.0 (Baevski et al., 2020) and HuBERT (Hsu et al., 2021).
 
 Convolutions turn samples into frames, about 50 a second, and a transformer reads the frames. A sound's states do not
-depend on the other sounds of its batch: padding changes none, not even where a norm runs over time.
+depend on the other sounds of its batch: padding changes no state, not even where a norm runs over time.
 """
 
 from __future__ import annotations

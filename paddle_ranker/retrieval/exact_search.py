@@ -125,7 +125,7 @@ def products_of(stored: StoredVectors, rows: Integers, queries: Vectors) -> Vect
 def nearest(
     vectors: Union[Array, StoredVectors], queries: Vectors, k: int, mask: Optional[Booleans] = None
 ) -> tuple[Integers, Vectors]:
-    """Find the `k` vectors with the largest product with each query, or all vectors if there are fewer.
+    """Find, for each query, the `k` vectors with the largest products, or all vectors if there are fewer.
 
     Returns row numbers, `[q, k]` int64, and products (see `products_of`), `[q, k]`, best first; equal products are in
     the order of the vectors. The search takes little longer than the matrix product, and little memory.

@@ -350,7 +350,7 @@ class Segment:
             yield from ((index, int(row)) for row in rows[starts[index] : ends[index]])
 
     def verify(self) -> tuple[int, int]:
-        """Read all files; return their number, and their size in bytes.
+        """Read all files of the segment; return the number of files, and their size in bytes.
 
         Raises `CheckpointError` for a file that has changed.
         """

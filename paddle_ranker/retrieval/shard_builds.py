@@ -58,7 +58,7 @@ class _Hashes:
         self._arrays.append(new)
 
     def has(self, hashes: Hashes) -> Booleans:
-        """Return which of these hashes are in the set, `[n] bool`."""
+        """Return, for each of `hashes`, whether the set has it, `[n] bool`."""
         is_member = np.zeros(len(hashes), bool)
         for array in self._arrays:
             if len(array):
@@ -67,7 +67,7 @@ class _Hashes:
 
 
 class _Named:
-    """Documents of a corpus that have an id so far, as hashes of text and id: 16 bytes per document. A `Written`."""
+    """`Written` of a build: texts and ids of the documents so far, as hashes of 16 bytes per document."""
 
     def __init__(self) -> None:
         self.texts, self.ids = _Hashes(), _Hashes()
@@ -125,7 +125,7 @@ class ShardWork:
             json.dump([source.unread.count, source.unread.reasons], stream)
 
     def build_counted(self, number: int) -> None:
-        """Build a shard; write the number of finished documents to a file beside its part, for `count_done`."""
+        """Build a shard, and meanwhile write the number of finished documents to a file, for `count_done`."""
         count, reported = 0, 0.0
         path = inside(inside(self.folder, BUILD_STATE), f"{shard_name(number)}.count")
 
@@ -143,7 +143,7 @@ class ShardWork:
 
 
 class _ShardRows:
-    """Source of a shard's rows, of which a bad row ends the build; `unread` counts parts of files that are not read."""
+    """`RowFile` of a shard: a bad row raises `DataError`; `unread` counts the parts of files that are not read."""
 
     line, files_to_read = 0, None
 
@@ -166,7 +166,7 @@ def unread_in(folder: Path) -> LeftOut:
 
 
 def count_done(folder: Path) -> int:
-    """Return how many documents (or texts with vectors) of all shards are finished, as `build_counted` wrote."""
+    """Return the number of finished documents (or texts with vectors) of all shards, from files of `build_counted`."""
     return sum(int(path.read_text() or 0) for path in (folder / BUILD_STATE).glob("*.count"))
 
 
@@ -176,7 +176,7 @@ class Cut:
 
     shards: number of parts
     documents: number of documents in all parts
-    repeated: number of rows that were left out, because they repeat a text
+    repeated: number of rows without an id that were left out, because they equal an earlier row
     report: message about the rows that were read
     """
 
@@ -201,7 +201,7 @@ def is_begun(folder: Path) -> bool:
 
 
 def cut_before(folder: Path, identity: Mapping[str, object]) -> Cut | None:
-    """Return the `Cut` of an unfinished build of this corpus, or None; delete an unfinished build of another corpus.
+    """Return the `Cut` of an unfinished build with this `identity`, or None; delete any other unfinished build.
 
     identity: facts about the build and its corpus, as for `cut`
 
@@ -226,7 +226,7 @@ def forget(folder: Path) -> None:
 
 
 def new_cut(folder: Path) -> AbstractContextManager[Path]:
-    """Return the block of a new folder for the index's towers and the parts of `cut`, kept if the block succeeds."""
+    """Return a context manager that makes the folder for `cut` and the towers, and keeps it if the block succeeds."""
     return new_folder(folder / BUILD_STATE, replace=True)
 
 
@@ -271,7 +271,7 @@ def cut(
 
 
 def begin_shards(folder: Path, count: int) -> IndexInfo:
-    """Create missing shards as empty indexes with their towers; return the contents of index.json, the same in each."""
+    """Create each missing shard as an empty index with its towers; return the index.json that all empty shards have."""
     empty = inside(folder, BUILD_STATE)
     info = read_manifest(empty)
     for number in range(count):

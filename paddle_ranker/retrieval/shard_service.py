@@ -116,7 +116,7 @@ _REFUSALS: Mapping[str, type[RankerError]] = {
 
 
 class _Seen:
-    """Generation of a shard that searches still use.
+    """Open generation of a shard, for searches that began with it.
 
     used: time of the latest call, on `time.monotonic()`'s clock
     """
@@ -140,8 +140,8 @@ class _Seen:
 class Operation(NamedTuple):
     """Kind of call that a shard answers.
 
-    answer: called with a generation, or with the folder's writer if the call is in `WRITES`, and the call's arguments;
-        returns the result
+    answer: called with a generation and the arguments of the call; returns the result. If the call is in `WRITES`, the
+        folder's writer replaces the generation
     kind: type of the result, see `_require`
     fits: called with the result, the shard's facts and the arguments; returns whether the result fits them
     """
@@ -156,7 +156,7 @@ def _is_count(value: int) -> bool:
 
 
 def _are_facts(sent: _SentFacts, info: IndexInfo) -> bool:
-    """Return whether the statistics that a shard sent fit its `index.json`."""
+    """Return whether the statistics that a shard sent fit `info`, its index.json."""
     if (statistics := sent.statistics) is None or info.words is None:
         return statistics is None and info.words is None
     numbers = [statistics.documents, *statistics.lengths]
@@ -174,7 +174,7 @@ def _are_hits(results: list[Hits], facts: Facts, by: str, queries: Sequence[AnyQ
 
 
 def _whole_titles(hits: Hits, top_k: int) -> int:
-    """Return how many hits have the query as their whole title; a number below -`top_k` for invalid hits."""
+    """Return how many hits have the query as their whole title; if the hits are invalid, a number below -`top_k`."""
     if hits.titles is None:
         return 0
     count = int(np.count_nonzero(hits.titles == 1))
@@ -419,7 +419,7 @@ class ShardService:
         self._collection.close()
 
     def _at(self, version: Optional[int]) -> _Seen:
-        """Return the generation `version`, or the newest if that is None; raises `Gone` if it is no longer kept."""
+        """Return a generation, by default the newest; raises `Gone` if the generation `version` is no longer kept."""
         with self._lock:
             if version not in self._seen:
                 if not self._collection.is_current:

@@ -47,7 +47,7 @@ def open_index(
 
 
 def shard_folders(folder: Union[str, Path]) -> list[Path]:
-    """Return the index folders in a folder of shards, in their documents' order; for an index folder, only that.
+    """Return the index folders in a folder of shards, in their documents' order. An index folder is returned alone.
 
     Raises `CheckpointError` if `shards.json` is damaged or of another format.
     """
@@ -94,7 +94,7 @@ class ShardFolders(IndexFolder):
         self._root = root
 
     def read_info(self) -> IndexInfo:
-        """Read the manifests of all shards, merged into one; raises `UsageError` if they are no shards of one index."""
+        """Read and merge the manifests of all shards; raises `UsageError` if the folders are no shards of one index."""
         infos = _manifests(self.folders, self._root)
         if infos[0].vectors is not None and infos[0].vectors.method == MILVUS:
             raise UsageError(f"{self.folders[0]}: has its vectors in Milvus, which searches one index at a time")
@@ -104,13 +104,13 @@ class ShardFolders(IndexFolder):
         return info
 
     def lock(self, until: float = 0.0) -> Lock:
-        """Lock all shards for writing; raises `UsageError` if they are not in one folder of shards."""
+        """Lock all shards for writing; raises `UsageError` if the shards were opened without a folder of shards."""
         if self._root is None:
             raise UsageError("shards are open for reading: write to one folder at a time")
         return super().lock(until)
 
     def write_info(self, info: IndexInfo) -> None:
-        """Replace the manifests of the shards that change; those of several count at once, see `finish_change`."""
+        """Replace the manifest of each shard that changes; several change as one, even if killed (`finish_change`)."""
         assert self._root is not None
         changed = dict[Path, IndexInfo]()
         owners = [folder_of(segment.name, self.folders) for segment in info.segments]
@@ -140,8 +140,8 @@ class ShardFolders(IndexFolder):
 def open_shards(folders: Sequence[Union[str, Path]]) -> Collection:
     """Open several index folders for reading, as one collection.
 
-    Raises `UsageError` if they were not built alike (analyser, schema, tower, kind of vectors), if their vectors are in
-    Milvus, or if two of them have a document of the same id.
+    Raises `UsageError` if the folders were not built alike (analyser, schema, tower, kind of vectors), if their vectors
+    are in Milvus, or if two folders have a document of the same id.
     """
     refuse_text(folders, "folders", str, Path)
     paths = [path for folder in folders for path in shard_folders(folder)]

@@ -121,8 +121,8 @@ class LocalSnapshot:
     def field_values(self, most: int, types: Mapping[str, str] = _NO_TYPES) -> dict[str, FieldSample]:
         """Return a sample of the values of each field, by name.
 
-        most: a segment with more bytes of a field's values gives a single value, which a removed document may have
-        types: types by field that several shards agree on; other fields have the type that fits this shard
+        most: if a segment has more bytes of a field's values, it adds a single value, maybe of a removed document
+        types: types by field, on which several shards agree; any other field has the type that fits this shard
         """
         now, samples = self.generation, dict[str, FieldSample]()
         for name in self.fields:
@@ -152,7 +152,7 @@ class LocalSnapshot:
         where: only documents whose fields meet this filter
         ef, nprobe: breadth of the search in an approximate index of vectors; raises `UsageError` for other searchers
         fields: weights of searched fields, by name, in place of the schema's
-        phrase_filter: only documents with its phrases and without its exclusions; see the method `phrase_filter`
+        phrase_filter: query whose phrases a document must have, and whose exclusions it must not have; see the method
         titles: also score titles, see `Generation.with_titles`; up to 2 * `top_k` documents are then returned
         """
         refuse_text(queries, "queries", *QUERY_TYPES)
@@ -182,11 +182,11 @@ class LocalSnapshot:
             return now.search_vectors(by, vectors, top_k, allowed, breadth)
 
     def begin_search(self, request: LookupRequest) -> Callable[[], list[Hits]]:
-        """Return a function that runs `search` with the arguments in a request, when it is called."""
+        """Return a function that, when called, runs `search` with the request's fields as arguments."""
         return partial(self.search, *request)
 
     def states_of(self, ids: Sequence[str], most: int) -> tuple[list[int], Optional[TextStates]]:
-        """Return indices in `ids` of documents with stored states of at most `most` tokens, and these states."""
+        """Return (indices in `ids`, states) of the documents that have stored states of at most `most` tokens."""
         refuse_text(ids, "ids")
         now, indices, rows, tokens = self.generation, list[int](), list[tuple[TitleStates, list[int]]](), 0
         locations = now.find(ids)
@@ -246,9 +246,9 @@ class LocalSnapshot:
         return 0.0 if words is None else words.total_weight(query)
 
     def values(self, field: str, ids: Sequence[str], type: str = "") -> list[tuple[Value, ...]]:
-        """Return, for each id, the items of the document's value in a field: one, several for a list, or none.
+        """Return, for each id, the document's value in a field as its items: one, several for a list, or none.
 
-        type: type of the field that several shards agree on; "": the type that fits this shard
+        type: type of the field, on which several shards agree; "": the type that fits this shard
         """
         refuse_text(ids, "ids")
         now = self.generation
@@ -261,7 +261,7 @@ class LocalSnapshot:
     def matching(self, query: Optional[AnyQuery], phrase_filter: Optional[ParsedQuery] = None) -> Matches:
         """Return the documents that share a word with a query; all documents if the query is None.
 
-        phrase_filter: only documents with its phrases and without its exclusions
+        phrase_filter: query whose phrases a document must have, and whose exclusions it must not have
 
         Raises `UsageError` if there is a query and words are not searched.
         """
@@ -307,9 +307,9 @@ class LocalSnapshot:
     def explain_words(
         self, query: AnyQuery, ids: Sequence[str], fields: Mapping[str, float] = _AS_BUILT
     ) -> dict[str, dict[str, float]]:
-        """Return the summands of documents' scores by words, by id and by token of the query.
+        """Return, by id, the summands of the document's score by words: a dict by token of the query.
 
-        Unknown ids are left out. Without words, the dict of each document is empty.
+        Unknown ids are left out. If words are not searched, each dict is empty.
         """
         refuse_text(ids, "ids")
         now, summands = self.generation, dict[str, dict[str, float]]()
@@ -331,7 +331,7 @@ class LocalSnapshot:
     def each(self, ids: Sequence[str], *, keep: bool = False) -> Iterator[tuple[str, Document]]:
         """Yield (id, document) for these ids, in any order; unknown ids are left out.
 
-        keep: whether the caller keeps all documents in memory, so that `turns.reserve` counts their bytes
+        keep: whether the caller keeps all documents in memory; `turns.reserve` then counts their bytes
         """
         refuse_text(ids, "ids")
         now = self.generation
@@ -352,7 +352,9 @@ class LocalSnapshot:
         return [id for id in wanted if id not in existing]
 
     def sample(self, count: int, seed: int, *, removed: bool = False) -> list[tuple[Document, Vectors]]:
-        """Return `count` documents, drawn without replacement, each with its vector, `[size]`.
+        """Draw `count` documents without replacement, or all if there are fewer; return each with its vector, `[size]`.
+
+        A vector is that of the whole document, or of its first passage; without such vectors, it is empty.
 
         removed: draw from the removed documents that segments still have
         """

@@ -39,7 +39,7 @@ class SortKey(NamedTuple):
 def sort_keys(sort: Sequence[str], types: Union[Sequence[str], Callable[[str], str]]) -> list[SortKey]:
     """Return the sort keys of `sort`: names of fields, `-year` for the highest first.
 
-    types: the fields' types; or a function, called with a field, that returns its type
+    types: type of each field in `sort`, in order; or a function from a field's name to its type
     """
     names = [name.removeprefix("-") for name in sort]
     field_types = [types(name) for name in names] if callable(types) else types
@@ -121,7 +121,7 @@ def _taken(columns: Sequence[NDArray[np.generic]], which: NDArray[np.generic]) -
 
 
 def _behind(columns: Sequence[NDArray[np.generic]], bounds: Sequence[int]) -> tuple[Booleans, Booleans]:
-    """Return which rows come after the bounds in the order of the columns, and which equal them, `[rows] bool` each."""
+    """Return which rows sort after `bounds`, a value per column, and which rows equal it, `[rows] bool` each."""
     is_behind = np.zeros(len(columns[0]), bool)
     is_equal = np.ones(len(columns[0]), bool)
     for column, bound in zip(columns, bounds):

@@ -8,7 +8,7 @@ def squares(numbers: Sequence[int]) -> Steps[list[int]]:
 
 run_steps(squares(numbers))  # for one caller, whose deadline ends it
 kept = Kept(lambda: squares(numbers))
-kept.result()  # for all callers: what one caller has done, the next one finds done
+kept.result()  # for all callers: each continues the work of the callers before
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ def run_steps(steps: Steps[T]) -> T:
 class Kept(Generic[T]):
     """Result of long work that is done once, for all callers; thread-safe.
 
-    If a caller leaves, the next one goes on with the step after. So work that takes longer than any caller waits is
-    done, too, by several of them. Callers that wait at the same time do the steps in turn.
+    If a caller leaves, the next caller continues with the next step. So several callers together finish work that
+    takes longer than any of them waits. Callers that wait at the same time do the steps in turn.
 
     Args:
         begin: returns the steps. It is called again if a step has raised an error.
@@ -85,7 +85,7 @@ class Kept(Generic[T]):
 
 
 def in_order(keys: Sequence[K]) -> Steps[list[list[K]]]:
-    """Return distinct keys sorted, as lists of a few thousand, one after the other."""
+    """Sort distinct keys; return lists of a few thousand keys each, which follow each other in order."""
     if len(keys) <= _SORTED_AT_ONCE:
         yield
         return [sorted(keys)]
@@ -103,7 +103,7 @@ def in_order(keys: Sequence[K]) -> Steps[list[list[K]]]:
 
 
 def places_in_order(keys: Sequence[tuple[object, int]]) -> Steps[NDArray[np.int32]]:
-    """Return the numbers in the order of their keys; a key is (what counts, the number)."""
+    """Sort pairs (key, number), distinct, by key and then by number; return the numbers, `[n]`."""
     places = [np.empty(0, np.int32)]
     for run in (yield from in_order(keys)):
         places.append(np.array([place for _, place in run], np.int32))

@@ -51,11 +51,11 @@ def is_made_by(states: RankerStates, ranker: StatesInfo) -> bool:
 def stored_candidates(
     split: SplitRanker, now: Snapshot, query: str, whole: Mapping[int, str]
 ) -> Optional[StoredCandidates]:
-    """Read the stored states of a search's candidates; return None if no states leave room for the query.
+    """Read the stored states of a search's candidates; return None if no states are usable beside the query.
 
     split: the parts of the ranker
     now: the snapshot that is searched
-    whole: ids of the candidates whose whole document is ranked, by index of their text
+    whole: ids of the candidates whose whole text is ranked, by index of the text among the texts of the search
     """
     if not isinstance(now, LocalSnapshot) or not whole:
         return None

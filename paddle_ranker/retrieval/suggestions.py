@@ -49,9 +49,10 @@ _NEVER = np.iinfo(np.int32).max  # priority of an entry that is not found
 
 
 class Suggestion(NamedTuple):
-    """Text that continues the typed text; suggestions are sorted by the first three fields.
+    """Text that continues the typed text; suggestions are sorted by `is_inside`, `weight` and `folded`.
 
-    is_inside: whether the typed text begins a later word, and not the text; always False with `starts_first=False`
+    is_inside: whether the typed text is the beginning of a later word of the text, and not of the text; with
+        `starts_first=False` always False
     weight: weight of the text; the lowest weight is the best
     folded: the text without case, width and repeated spaces
     text: the text as it is shown
@@ -113,7 +114,7 @@ class Completions:
         self._prioritise(np.zeros(len(texts), bool))
 
     def without(self, texts: Booleans) -> Completions:
-        """Return completions without the texts of a mask; they share this object's arrays."""
+        """Return completions without the texts in a mask, `[texts] bool`; the copy shares this object's arrays."""
         copied = copy.copy(self)
         copied._prioritise(texts)
         return copied
@@ -269,7 +270,7 @@ class TitleSuggestions:
         self._preferred: list[Completions] = []
 
     def follow(self, now: LocalSnapshot) -> None:
-        """Update the titles to the documents of a snapshot; only new segments are read. Not thread-safe.
+        """Take the titles of a snapshot's documents; only new segments are read. One thread may call this at a time.
 
         Raises `CheckpointError` for a damaged segment.
         """
@@ -354,7 +355,7 @@ def _texts_of(segment: Segment) -> Iterator[str]:
 
 
 def _rested(items: Sequence[T]) -> Iterator[Sequence[T]]:
-    """Yield slices of the items, and let other threads compute between them."""
+    """Yield slices of the items; between two slices, let other threads compute."""
     return _pausing(items[start : start + _AT_ONCE] for start in range(0, len(items), _AT_ONCE))
 
 
@@ -377,7 +378,7 @@ def _cumulated(sizes: Sequence[Integers]) -> Integers:
 
 
 def _first_alike(hashes: Hashes) -> NDArray[np.int32]:
-    """Return the index of the first equal hash for each hash, `[texts]`."""
+    """Return, for each hash, the index of the first hash that equals it, `[texts]`."""
     _, firsts, groups = np.unique(hashes, return_index=True, return_inverse=True)
     first: NDArray[np.int32] = firsts.astype(np.int32)[groups.ravel()]
     return first

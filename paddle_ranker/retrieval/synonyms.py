@@ -27,7 +27,7 @@ class Synonyms:
     (each word on the left also finds the word on the right). Empty lines and lines that begin with # are ignored.
 
     Searches never wait for the file. While there are searches, a thread checks the file at most once a second, and
-    reads it again if it has changed. If reading fails, the old synonyms stay, and the reason is logged.
+    reads it again if it has changed. If reading fails, the synonyms stay as they were, and the reason is logged.
 
     Args:
         file: a regular file of at most 1 MiB.

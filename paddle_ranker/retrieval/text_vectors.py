@@ -124,7 +124,7 @@ class Tower:
         return encoder.query_read(query) if isinstance(encoder, TextEncoder) else None
 
     def encode_pictures(self, pictures: Sequence[Union[Source, Array]]) -> Vectors:
-        """Return the vectors of pictures, `[n, size]`, which may be queries or searched.
+        """Return the vectors of pictures, `[n, size]`, for searches by a picture or among pictures.
 
         pictures: paths, files' bytes, or RGB pixels `[height, width, 3] uint8`
 
@@ -141,11 +141,11 @@ class Tower:
         return tower.compute(tower.encoder.encode_each(frames))
 
     def encode_sounds(self, sounds: Sequence[Union[Source, Array]], takes_incomplete: bool = False) -> Vectors:
-        """Return the vectors of sounds, `[n, size]`, which may be queries or searched.
+        """Return the vectors of sounds, `[n, size]`, for searches by a sound or among sounds.
 
         sounds: paths, files' bytes, or samples `[samples]` at the tower's rate. A sound of more than half a minute is
             read in pieces; its vector is the mean of the pieces' vectors, scaled to their mean length
-        takes_incomplete: whether to read a file whose end is missing, as far as it goes
+        takes_incomplete: whether to accept a file whose end is missing, and read the part that is there
 
         Raises `DataError` for data that is no sound, `UsageError` if the tower reads no sounds.
         """
@@ -211,7 +211,7 @@ def mean_vector(vectors: Vectors, sizes: Optional[Integers] = None) -> Vectors:
     """Return the weighted mean of vectors, `[1, size]`, scaled to their weighted mean length.
 
     vectors: vectors of a file's pieces, `[n, size]`
-    sizes: weights of the vectors: lengths of the pieces, `[n]`; None: they are equal
+    sizes: lengths of the pieces, which weigh the vectors, `[n]`; None: equal weights
     """
     if len(vectors) == 1:
         return vectors
@@ -222,7 +222,7 @@ def mean_vector(vectors: Vectors, sizes: Optional[Integers] = None) -> Vectors:
 
 
 def text_parts(texts: Iterable[str]) -> Iterator[list[str]]:
-    """Yield the texts in lists that are long enough to sort well by length, and shorter if the texts are long."""
+    """Yield the texts in lists: many texts per list, so that sorting by length pays, but fewer if texts are long."""
     return chunks_by_length(texts, len, CHUNK, _CHARACTERS)
 
 

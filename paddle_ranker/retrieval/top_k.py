@@ -1,4 +1,4 @@
-"""Select the k best scores from parts."""
+"""Select the k best scores of a collection that is scored part by part."""
 
 from __future__ import annotations
 
@@ -24,7 +24,9 @@ class _Candidates(NamedTuple):
 def best_rows(
     parts: Sequence[tuple[Integers, NDArray[np.float32]]], rows: int, k: int
 ) -> list[tuple[Integers, Floats]]:
-    """Return, for each row, the numbers and scores of its `k` best entries, best first, equal scores by number.
+    """Return, for each row (a query), the numbers and scores of its `k` best entries, best first.
+
+    Entries of equal scores are in the order of their numbers.
 
     parts: for each part of a collection, numbers and their scores, `[rows, n]` each; `NOT_FOUND` marks a missing number
     rows: number of rows
@@ -48,7 +50,7 @@ class Best:
         self.least = -np.inf  # no lower score can be among the best
 
     def add(self, numbers: Integers, scores: NDArray[Union[np.float32, np.float64]]) -> None:
-        """Add the scores of documents with these numbers, `[n]` each; a number may be added once."""
+        """Add documents: their numbers and scores, `[n]` each; no number may be added twice."""
         if len(scores) > _SAMPLE and len(self._scores) < self.k <= _SAMPLE:
             # The k-th best score of a sample is a lower bound, which costs less to find.
             self.least = max(self.least, float(np.partition(scores[:_SAMPLE], -self.k)[-self.k]))
@@ -72,8 +74,9 @@ class Best:
 class BestRows:
     """The `k` largest products of each query so far, with the vectors' numbers; equal products are sorted by number.
 
-    New products of a query are compared with the least product that it keeps. Larger products are sorted only when the
-    number of products has doubled, or when too many wait. This costs a fraction of the matrix product.
+    A new product of a query is kept if it is larger than the least of the query's `k` best. Kept products are sorted
+    only when the number of added vectors has doubled, or when there are too many. This costs a fraction of the matrix
+    product.
     """
 
     def __init__(self, rows: int, k: int):
@@ -83,7 +86,7 @@ class BestRows:
         self._waiting, self._seen, self._sort_at = 0, 0, 0
 
     def add(self, numbers: Integers, products: NDArray[np.float32]) -> None:
-        """Add products, `[rows, n]`, of vectors with these numbers, `[n]`, ascending and above all earlier numbers."""
+        """Add vectors: numbers `[n]`, ascending and above all numbers added before, and products `[rows, n]`."""
         if self._seen < self.k:
             products = np.where(np.isnan(products), -np.inf, products).astype(np.float32)
             self._keep(np.arange(self.rows), numbers, products, products >= self._kth(products)[:, None])
@@ -100,7 +103,7 @@ class BestRows:
             self._sort()
 
     def result(self) -> tuple[Integers, NDArray[np.float32]]:
-        """Return the numbers and the products, best first, `[rows, k]` each, or fewer columns if fewer were added."""
+        """Return numbers and products, best first, `[rows, k]` each; with fewer than `k` vectors, `[rows, vectors]`."""
         if not self._kept:
             return np.empty((self.rows, 0), np.int64), np.empty((self.rows, 0), np.float32)
         self._sort()
@@ -108,7 +111,7 @@ class BestRows:
         return kept.numbers.reshape(self.rows, -1), kept.products.reshape(self.rows, -1)
 
     def _kth(self, products: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return the k-th largest product of each row, `[rows]`; -infinity for at most k products."""
+        """Return the k-th largest product of each row, `[rows]`; -infinity if a row has at most k products."""
         if products.shape[1] <= self.k:
             return np.full(len(products), -np.inf, np.float32)
         kth: NDArray[np.float32] = np.partition(products, -self.k, axis=1)[:, -self.k]

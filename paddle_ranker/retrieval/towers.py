@@ -41,7 +41,7 @@ def copy_tower(source: Union[str, Path], index: Path, name: str = TOWER_FOLDER) 
     source: see `Tower.open`; a parameter file must have the name that its folder expects
     name: name of the copy's folder
 
-    Raises `CheckpointError` if no tower can be opened from `source`.
+    Raises `CheckpointError` if no tower can be opened from `source`, `UsageError` if the tower reads no texts.
     """
     from paddle_ranker.retrieval.text_vectors import Tower
 
@@ -104,7 +104,7 @@ def _folder_of(source: Union[str, Path]) -> Path:
 
 
 def _encoder_settings(folder: Path) -> Optional[TowerInfo]:
-    """Return the tower settings to write into the copy of an encoder; None for the folder of a tower."""
+    """Return the tower settings that the copy of an encoder needs; None if the folder is that of a tower."""
     from paddle_ranker.model.tower_network import read_tower
 
     model = identify(folder)

@@ -37,8 +37,8 @@ _LEVELS = (0.005, 0.05, 0.5)
 class once(Generic[S, T]):  # reads as a decorator
     """Property that is computed when it is first read, then cached.
 
-    Before Python 3.12, `functools.cached_property` has a lock that all objects share, so one search would wait for
-    another.
+    Before Python 3.12, `functools.cached_property` has one lock for the property of all objects, so that one search
+    would wait for another.
     """
 
     def __init__(self, compute: Callable[[S], T]):
@@ -90,7 +90,7 @@ class Caller:
 
     @property
     def rank(self) -> tuple[int, int]:
-        """Sort key of callers: the lowest gets the next turn."""
+        """Sort key of callers: every other turn goes to the waiting caller with the lowest key."""
         return bisect(_LEVELS, self.used), self._number
 
     @property
@@ -144,7 +144,7 @@ class _Turn:
         self._turns, self._ends, self._used = turns, 0.0, 0.0
 
     def take(self) -> None:
-        """Wait until the thread may compute; raises `Abandoned` if the caller has left."""
+        """Wait until the thread may compute; raises `Abandoned` if the caller leaves before."""
         if self.caller.has_left or not self._turns.take(self):
             raise Abandoned
         self._ends, self._used = time.monotonic() + TURN_SECONDS, time.thread_time()
@@ -181,7 +181,7 @@ class Turns:
         return bool(self._waiting)
 
     def take(self, turn: _Turn) -> bool:
-        """Wait for a turn; return False if the caller leaves before the turn comes."""
+        """Wait for a turn; return False if the caller leaves, or the deadline passes, before the turn comes."""
         with self._lock:
             if self._free:
                 self._free -= 1
@@ -221,7 +221,7 @@ _current: ContextVar[Optional[_Turn]] = ContextVar("turn", default=None)
 
 
 def check() -> None:
-    """Raise `Abandoned` if the caller of this work has left; if the turn is over, let other work go first."""
+    """Raise `Abandoned` if the caller of this work has left; if the turn is over, let waiting work go first."""
     turn = _current.get()
     if turn is not None:
         turn.check()
@@ -277,7 +277,7 @@ def locking(lock: Lock) -> Iterator[None]:
 
 
 def watch() -> Callable[[], None]:
-    """Return a function that raises `Abandoned`, in any thread, once the caller of this work has left."""
+    """Return a check for other threads: a function that raises `Abandoned` once the caller of this work has left."""
     turn = _current.get()
 
     def check_caller() -> None:
@@ -308,7 +308,10 @@ def wait_for(future: Future[R]) -> R:
 
 @contextmanager
 def until(deadline: float) -> Iterator[None]:
-    """Run the block with an earlier deadline; raises `TooLate` if that passes while the caller still waits."""
+    """Run the block with an earlier deadline; raises `TooLate` if `deadline` passes while the caller still waits.
+
+    Outside `Caller.run`, the deadline has no effect.
+    """
     turn = _current.get()
     if turn is None:
         yield
@@ -329,5 +332,5 @@ def until(deadline: float) -> Iterator[None]:
 
 
 def in_turn(work: Callable[[], R]) -> R:
-    """Return `work()`, run in turn with other work, unless the thread already has a turn."""
+    """Return `work()`. If the thread has no turn yet, run the work in turn with other work."""
     return work() if _current.get() is not None else Caller().run(work)

@@ -90,7 +90,7 @@ class Value(NamedTuple):
         return (self.kind, *text_order(self.of)) if isinstance(self.of, str) else (self.kind, self.of)
 
     def json(self, unit: int = 0) -> object:
-        """Return the value for JSON; a date is written with the precision `unit`, or its own if that is finer."""
+        """Return the value for JSON; a date is written with the precision `unit`, or with its own if that is finer."""
         if self.kind == DATE:
             return moment_text(int(self.of), max(unit, self.unit))
         if self.kind == OBJECT:
@@ -138,8 +138,8 @@ class ValueType(NamedTuple):
     """Type of values.
 
     what: describes the values, for messages
-    read: called with a document's value; returns it as a `Value`, or None if it counts as missing, such as `N/A` in a
-        field of numbers; raises `ValueError` for a value that no field of this type holds
+    read: called with a document's value; returns a `Value`, or None if the document's value counts as missing, such as
+        `N/A` in a field of numbers; raises `ValueError` for a value that no field of this type may hold
     is_ordered: whether `<` and `>` compare the values
     """
 
@@ -156,7 +156,7 @@ class ValueType(NamedTuple):
         return True
 
     def values(self, value: object) -> tuple[Value, ...]:
-        """Return the typed items of a document's value: a single one, the items of a list, or none."""
+        """Return a document's value as typed items: those of a list, one for another value, none without a value."""
         items = []
         for item in value if isinstance(value, list) else (value,):
             try:
@@ -200,7 +200,7 @@ class ValueType(NamedTuple):
 
 
 def text_order(text: str) -> tuple[str, str]:
-    """Return a sort key that ignores case and accents; texts that differ only in these are ordered by code point."""
+    """Return a sort key that ignores case and accents; texts that are equal without both are ordered by code point."""
     return _folding()(text), text
 
 
@@ -349,7 +349,7 @@ def _object(value: object) -> Optional[Value]:
 
 
 def _stored(value: object) -> Optional[Value]:
-    """Convert a value to the type that it has in JSON."""
+    """Convert a value of JSON to a `Value` of the same type; None for null."""
     if isinstance(value, str):
         return _text(value)
     if isinstance(value, bool):
@@ -377,7 +377,7 @@ class CommonTypes:
 
     names: names of these types
     valued: number of values that are not missing
-    missing: number of values, such as N/A, that count as missing in a field of numbers, dates or truth values
+    missing: number of values that would count as missing in a field of numbers, dates or truth values, such as N/A
     json: the values' types in JSON
     """
 

@@ -1,8 +1,9 @@
 """Files of vectors (`.npy`), written part by part; an interrupted run can be continued.
 
 `VectorFile` appends rows to `NAME.part`. After each part it writes to `NAME.part.json` how many rows there are, and the
-identity of their source. A continued run first cuts off rows that were written after that, so the file gets the same
-bytes as without an interruption. int8 vectors have their scales in a second file: `vectors.npy`, `vectors.scales.npy`.
+identity of their source. A continued run first cuts off the rows that the JSON file does not count, so the file gets
+the same bytes as without an interruption. int8 vectors have their scales in a second file: `vectors.npy`,
+`vectors.scales.npy`.
 """
 
 from __future__ import annotations

@@ -56,11 +56,11 @@ def searched_exactly(info: VectorsInfo, counts: Sequence[int]) -> str:
 
 
 def check_breadth(info: Optional[VectorsInfo], ef: Optional[int], nprobe: Optional[int]) -> Optional[int]:
-    """Return the ef or nprobe of a search, None if neither is set.
+    """Return the option that sets the breadth of a search, `ef` or `nprobe`; None if neither is given.
 
     Raises `UsageError` for an option that the vectors' index does not take.
 
-    info: how vectors are searched; None if no vectors are searched
+    info: settings of the search by vectors; None if no vectors are searched
     """
     if info is not None and info.method == FAISS:
         return faiss_index.breadth_of(info, ef, nprobe)
@@ -85,9 +85,9 @@ def search_vectors(
     allowed: Optional[Sequence[Booleans]] = None,
     breadth: Optional[int] = None,
 ) -> list[tuple[Integers, Floats]]:
-    """Return, for each query, the numbers and products of its best `k` vectors, best first, equal ones by number.
+    """Return, for each query, the numbers and products of its best `k` vectors, best first, equal products by number.
 
-    The products are those of the stored vectors, whether or not an index found the candidates.
+    Products are computed from the stored vectors, even if an approximate index found the candidates.
 
     allowed: for each of `parts`, `[vectors] bool`, which vectors may be found; None: all
     breadth: ef or nprobe of an approximate index; None: the index's default

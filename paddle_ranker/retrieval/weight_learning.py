@@ -62,7 +62,7 @@ class Learned:
 
     @property
     def is_equal(self) -> bool:
-        """Whether all weights are equal, because no other weights are significantly better."""
+        """Whether all weights are equal: no different weights are significantly better."""
         return len(set(self.weights.values())) == 1
 
 
@@ -70,10 +70,10 @@ def learn_weights(lists: Sequence[JudgedList], searchers: Sequence[str], folds: 
     """Learn the weights, which add up to 1, of searchers' normalised scores.
 
     The loss is the mean logarithm of relevant documents' ranks, which rewards the first ranks as well as recall. A few
-    dozen queries estimate this loss only roughly. So, among all weights whose loss is within one standard error (of the
-    difference, over queries) of the least loss, the weights nearest to equal weights are taken. The weights stay equal
-    unless others are better beyond chance, by a test that at most one in fifty sets of uninformative queries would
-    pass.
+    dozen queries estimate this loss only roughly. So all weights are considered whose loss differs from the least loss
+    by at most one standard error of the difference, over queries; the weights nearest to equal weights are taken. The
+    weights stay equal unless different weights are better beyond chance, by a test that at most one in fifty sets of
+    uninformative queries would pass.
 
     Raises `DataError` for a single query, and if all candidates are relevant or none is.
     """
@@ -90,11 +90,11 @@ def learn_title(
 ) -> tuple[float, Mapping[str, Mapping[str, float]]]:
     """Learn `Fusion.title`, the weight of a document whose whole title is the query.
 
-    Returns the weight; and, by query and id, the candidates' scores with a weight learned from other queries. The
-    weight stays 1 unless a smaller one is better beyond chance, see `learn_weights`.
+    The weight stays 1 unless a smaller weight is better beyond chance, see `learn_weights`. Returns the weight; and, by
+    query and id, scores of the candidates with a weight that was learned from other queries.
 
-    lists: candidates; `titled` says which of them have such a title
-    scores: by query and id, the candidates' scores without this weight
+    lists: candidates; `titled` says which candidates have such a title
+    scores: by query and id, the candidates' scores before the title's bonus is added
     """
     if not any(candidates.titled is not None and candidates.titled.any() for candidates in lists) or len(lists) < 2:
         return 1.0, scores
@@ -121,9 +121,9 @@ def learn_fields(
 ) -> tuple[tuple[float, ...], list[tuple[float, ...]]]:
     """Learn the weights of searched fields.
 
-    The fields' weights are multiplied by a factor, one field after the other. A weight changes only if some factor
-    lowers the loss by more than chance; the factor is then the nearest to 1 among those with about the lowest loss. See
-    `learn_weights`.
+    One field after the other, the field's weight is multiplied by several factors. The weight changes only if some
+    factor lowers the loss beyond chance. Among the factors with about the lowest loss, the factor nearest to 1 is then
+    taken. See `learn_weights`.
 
     start: the weights to begin with
     losses_of: called with weights; returns the loss of each query, `[count]`, as of `rank_loss`
@@ -161,8 +161,8 @@ def learn_features(lists: Sequence[JudgedList], names: Sequence[str]) -> dict[st
     """Learn `Fusion.features` from the features of judged lists.
 
     The loss is RankNet's (Burges et al. 2005) of a linear model: the logistic loss of each pair of documents of a query
-    that differ in their labels. A pair weighs as much as its labels differ, and 0.3 times as much for each document
-    that nobody judged. Each query weighs the same.
+    that differ in their labels. The weight of a pair is the difference of its labels, multiplied by 0.3 for each of its
+    documents that nobody judged. All queries have the same total weight.
 
     Args:
         lists: columns of `inputs` are features.
@@ -190,7 +190,7 @@ def learn_features(lists: Sequence[JudgedList], names: Sequence[str]) -> dict[st
 def scores_by_other_features(
     lists: Sequence[JudgedList], names: Sequence[str], folds: int = 5
 ) -> dict[str, dict[str, float]]:
-    """Score documents by weights of features that `learn_features` learned from other queries; by query and id."""
+    """Return scores by query and id: each document is scored by weights of features learned from other queries."""
     fold_of, scores = folds_of(len(lists), folds), dict[str, dict[str, float]]()
     for fold in range(int(fold_of.max()) + 1):
         is_held_out = fold_of == fold
@@ -202,10 +202,10 @@ def scores_by_other_features(
 
 
 def _feature_pairs(lists: Sequence[JudgedList]) -> tuple[Floats, Integers, Integers, Floats]:
-    """Return the inputs of all lists, and the pairs of documents of a query that differ in their labels.
+    """Return the pairs of documents of a query that differ in their labels: (inputs, better, worse, weights).
 
-    A pair has the rows of the better and of the worse document, and a weight; all weights add up to 1. Raises
-    `DataError` if there are no pairs.
+    `inputs` has a row per document, of all lists that have a pair. For each pair, `better` and `worse` have the rows of
+    its documents, and `weights` its weight; all weights add up to 1. Raises `DataError` if there are no pairs.
     """
     inputs, rows, weights, first = list[Floats](), list[Integers](), list[Floats](), 0
     for candidates in lists:
@@ -239,14 +239,14 @@ def learn_recall_weight(
 ) -> Learned:
     """Learn the weights of the fused score and of further signals; the ranker's logit has the weight 1.
 
-    Every set of signals is evaluated on held-out folds by the loss of `learn_weights`. If some set is better beyond
-    chance, the smallest set that is about as good as the best set is taken; otherwise no signal is. Raises `DataError`
-    as `learn_weights` does, and if the logit gets a negative weight.
+    Every set of signals is evaluated on held-out folds by the loss of `learn_weights`. If some set is better than none
+    beyond chance, the smallest set that is about as good as the best set is taken. Otherwise no signal is taken. Raises
+    `DataError` as `learn_weights` does, and if the logit's weight is not positive.
 
     lists: candidates. The columns of `inputs` are the logit, the share (see `Fusion.shares`), the searchers' normalised
         scores if `fused` is given, and further signals
-    fused: lists to learn the searchers' weights from, as `learn_weights` does; these weights give the share. For a
-        held-out query, they are learned from other queries. Empty: the share in `inputs` counts
+    fused: lists from which `learn_weights` would learn the searchers' weights. The share is then computed by weights
+        that are learned in this way, for a held-out query from other queries. Empty: the share in `inputs` is used
     signals: by name, the column of `inputs` of each signal to try
     recall: whether the share may count
     """
@@ -340,7 +340,7 @@ def _simplex(count: int) -> Floats:
 
 
 def _chosen(tried: Floats, losses: Floats) -> Floats:
-    """Return the row of `tried`, `[inputs]`, that `choose` takes, with a preference for rows near the first one."""
+    """Return the row of `tried`, `[inputs]`, that `choose` takes; rows near the first row are preferred."""
     weights: Floats = tried[choose(losses, np.square(tried - tried[0]).sum(axis=1))]
     return weights
 

@@ -54,8 +54,8 @@ class WordPart:
     def is_live(self, word: str, tokens: Sequence[str]) -> bool:
         """Return whether a live document has a word as written.
 
-        The vocabulary also has words of removed documents. If a removed document has a token of the word, up to 200
-        live documents with this token are read, since other words may have the same token.
+        The vocabulary also has words of removed documents, and several words may have the same token. So, if a removed
+        document has a token of the word, up to 200 live documents with this token are read.
 
         tokens: the word's tokens
         """
@@ -114,7 +114,7 @@ def texts_of(query: AnyQuery) -> list[str]:
 
 
 def single_token(tokenize: Tokenizer, text: str) -> Optional[str]:
-    """Return the token that has all characters of a text; None if there is none, as for several words or 笔记本."""
+    """Return the token that stands for a whole text; None without such a token, as for several words or 笔记本."""
     if isinstance(tokenize, Analyser) and len(list(tokenize.runs(tokenize.fold(text)))) != 1:
         return None
     tokens = tokenize(text)
@@ -133,7 +133,7 @@ class _Term(NamedTuple):
     postings: the token's postings in each part of the collection
     tables: for each part, the score that each code of `postings` adds, without `weight`
     most: for each part, the highest score that the token adds, with `weight`
-    given: the part of the query that a correction or synonym stands for; "" for a token of the query itself
+    given: if the token is of a correction or synonym, the part of the query that it stands for; else ""
     """
 
     token: str
@@ -181,7 +181,7 @@ class _Group:
         self.most += most
 
     def add_all(self, sums: Floats, kept: Optional[Booleans]) -> None:
-        """Add the tokens' scores to the sums of the group's documents.
+        """Add the tokens' scores to sums of the group's own documents.
 
         sums: sum of each document that `kept` allows, `[n]`, changed in place
         kept: mask over the group's documents; None: all
@@ -190,7 +190,7 @@ class _Group:
             sums += table.take(codes if kept is None else codes[kept], mode="clip")
 
     def add_to(self, sums: Floats, documents: Integers) -> None:
-        """Add the tokens' scores to sums of some documents; the tokens need not occur in all of them.
+        """Add the tokens' scores to sums of any documents; a document without the tokens keeps its sum.
 
         sums: sum of each document, `[n]`, changed in place
         documents: the documents, `[n]`, ascending
@@ -283,7 +283,7 @@ class WordSearcher:
         return best.result()
 
     def scores_of(self, query: AnyQuery, numbers: Integers) -> Floats:
-        """Return the scores that `search` gives to documents, `[n]`; 0 without a shared token.
+        """Return the scores that `search` gives to documents, `[n]`; a document without a token of the query gets 0.
 
         numbers: numbers of the documents, `[n]`
         """
@@ -297,7 +297,7 @@ class WordSearcher:
         return scores
 
     def title_shares(self, query: AnyQuery, field: int, numbers: Integers) -> Floats:
-        """Return the share of each title's tokens that are in the query, `[n]`; 0 if a token of the query is missing.
+        """Return, for each title, the share of its tokens that the query has, `[n]`; 0 if it lacks a query token.
 
         If the query has corrections, both the typed and the corrected query are tried, and the higher share counts.
 
@@ -364,7 +364,7 @@ class WordSearcher:
             wanted *= 4
 
     def _live_words(self, words: Sequence[str]) -> list[str]:
-        """Return those of `words` that a live document has, in order."""
+        """Return the words that a live document has, in order."""
         tokens = [self.tokens_of_word(word) for word in checked(words)]
         pairs = checked(zip(words, tokens))
         return [word for word, of_word in pairs if any(part.is_live(word, of_word) for part in self._parts)]
@@ -412,7 +412,7 @@ class WordSearcher:
     def may_have(self, terms: Sequence[Sequence[str]]) -> list[Booleans]:
         """Return, for each part, which documents may have a token of each group, `[documents] bool`.
 
-        Only the rarest groups are checked, so that some of these documents may lack the tokens of other groups.
+        Only the rarest groups are checked, so a returned document may lack the tokens of the more frequent groups.
 
         terms: the groups, see `Analyser.phrase_terms`
         """
@@ -478,9 +478,9 @@ class WordSearcher:
         return summands
 
     def words_in(self, query: AnyQuery) -> tuple[dict[Word, float], dict[Word, str]]:
-        """Return the weights of all words, by word; and, by added word, the part of the query that it stands for.
+        """Return the weight of each word; and, for each added word, the part of the query that it stands for.
 
-        Added words are those of corrections and synonyms.
+        Both dicts are by word. Added words are those of corrections and synonyms that the query lacks.
         """
         query = query.query if isinstance(query, CountedQuery) else query
         counted, origins = self._words_of(query if isinstance(query, str) else query.given), dict[Word, str]()
@@ -623,13 +623,14 @@ class WordSearcher:
     def _search_part(
         self, number: int, terms: Sequence[_Term], mask: Optional[Booleans], scores: Floats, best: Best
     ) -> None:
-        """Add a part's documents to `best`.
+        """Score a part's documents and add them to `best`.
 
-        Tokens are added from the rarest on. Once no document with only the remaining, frequent tokens can be among the
-        best, only documents with an earlier token get the remaining scores (Turtle and Flood 1995).
+        Scores are added token by token, the rarest token first. Once the frequent tokens that are left cannot bring a
+        new document among the best, only documents that have a score already are scored further (Turtle and Flood
+        1995).
 
         number: index of the part
-        scores: a buffer of zeros; it has zeros again afterwards
+        scores: a buffer of zeros, `[documents]`; when this returns, it is all zeros again
         """
         groups = self._groups(number, terms)
         left = sum(group.most for group in groups)
@@ -714,7 +715,7 @@ def _live(part: WordPart, postings: TermPostings) -> int:
 
 
 def _times_in(field: int, postings: Postings, term: TermPostings, rows: NDArray[np.int32]) -> NDArray[np.int64]:
-    """Return how often a term occurs in a field, for some rows of its documents, `[rows]`."""
+    """Return how often a term occurs in a field of the documents at `rows`, `[rows]`."""
     if not len(term.documents):
         return np.zeros(len(rows), np.int64)
     at = term.documents.searchsorted(rows)
@@ -739,12 +740,13 @@ def _frequencies(postings: Postings, averages: Floats, b: float, weights: Sequen
 def _completed(
     groups: Sequence[_Group], touched: Sequence[Integers], scores: Floats, goal: tuple[int, float]
 ) -> Integers:
-    """Add the scores of the remaining tokens to documents that may be among the best; return these, ascending.
+    """Add the scores of the tokens that are left to all documents that may be among the best; return these documents.
 
-    Documents with the highest scores so far come first, which raises the score that the other documents need.
+    Documents with the highest scores so far are completed first, which raises the score that the other documents need.
+    Returned documents are ascending.
 
-    groups: the remaining tokens
-    touched: for each earlier group, its documents
+    groups: the tokens that are left
+    touched: for each group whose scores have been added, its documents
     scores: scores of the part's documents so far, `[documents]`, changed in place
     goal: number `k` of wanted documents, and a score that at least `k` documents reach
     """

@@ -3,7 +3,7 @@
 `unicodedata` and `str` follow the Unicode version of their Python: 13.0 in Python 3.9, 15.0 in 3.12. An emoji of one
 version may be unassigned in another. `table.json`, which `build_table.py` writes, has the kind of every code point.
 Unicode never changes the decomposition, the combining class and the lower case of an assigned character, so Python
-provides them. The table adds them for young characters, which the oldest supported Python does not know.
+provides these three. For young characters, which the oldest supported Python does not know, the table has them.
 """
 
 from __future__ import annotations

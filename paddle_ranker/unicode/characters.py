@@ -83,7 +83,7 @@ _FOLDED = _Folded()
 
 
 def fold(text: str) -> str:
-    """Fold a text: differences of width, case and invisible characters are removed."""
+    """Fold a text: remove differences of width and case, and invisible characters."""
     if text.isascii():
         return text.lower()
     text = normalise(_IS_NOTHING.sub("", text))
@@ -97,7 +97,7 @@ def without_accents(folded: str) -> str:
 
 @lru_cache(maxsize=1)
 def accents() -> dict[int, str]:
-    """Return the replacements of Latin and Greek letters with accents; marks are removed."""
+    """Return the replacement of each Latin and Greek letter with an accent, and of ё; combining marks are deleted."""
     table = {ord("ё"): "е", **dict.fromkeys(range(0x300, 0x370), ""), **{ord(a): b for a, b in zip("đħłøŧ", "dhlot")}}
     for code in chain(range(0xC0, 0x250), range(0x370, 0x400), range(0x1E00, 0x2000)):
         base = normalize("NFD", chr(code))[0]
@@ -117,7 +117,7 @@ def code_points(text: str) -> NDArray[np.uint32]:
 
 
 def in_brackets(ranges: Iterable[tuple[int, int]]) -> str:
-    """Return ranges of code points, first and last each, for the brackets of a regular expression."""
+    """Return ranges (first, last) of code points as the content of a regular expression's brackets."""
     return "".join(f"{chr(first)}-{chr(last)}" for first, last in ranges)
 
 
@@ -190,14 +190,14 @@ def word_starts(folded: str) -> Booleans:
 
 @lru_cache(maxsize=1)
 def _begins() -> Booleans:
-    """Return masks over code points, `[3, code points] bool`: units; letters and digits; letters, digits and marks."""
+    """Return masks of code points, `[3, code points] bool`: units; letters and digits; letters, digits and marks."""
     classes = _classes()
     letters = np.isin(classes, [*b"w0"])
     return np.stack([np.isin(classes, [*b"it"]), letters, letters | (classes == ord(MARK_CLASS))])
 
 
 def is_name(codes: NDArray[np.uint32]) -> Booleans:
-    """Return which code points are digits or signs, which only names such as c++ have, `[n] bool`."""
+    """Return which code points are digits, or signs as in c++ (`SIGNS`), `[n] bool`."""
     found: Booleans = _name_codes().take(codes)
     return found
 

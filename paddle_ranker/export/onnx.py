@@ -53,7 +53,7 @@ def write_onnx(
     expected: Sequence[Arrays],
     rounding: Optional[Callable[[], dict[str, float]]] = None,
 ) -> Parity:
-    """Translate the static model `program` into the ONNX file `target`, which is written atomically.
+    """Translate the static model `program` into an ONNX file, check the file, and move it to `target`.
 
     The parameters of a large model are in a second file (`export.onnx_data`).
 

@@ -59,7 +59,8 @@ def export_model(
     Returns:
         The folder, and a dict from engine to the difference between the exported model's outputs and the network's.
 
-    Raises `RankerError` if that difference is too large, or `output` holds files that are not an earlier export.
+    Raises `RankerError` if a difference is too large, or `output` holds files that are not an earlier export,
+    `DependencyError` if an ONNX file is wanted and cannot be written here.
     """
     if onnx:
         from paddle_ranker.export.onnx import require_onnx

@@ -447,8 +447,8 @@ class Encoder(nn.Layer):
     ) -> Tensor:
         """Return the hidden states of the chosen tokens of each sequence, `[batch, chosen, hidden]`.
 
-        The states equal those of `forward`. The last layer computes keys and values for all tokens, and everything else
-        for the chosen tokens only.
+        Without `documents`, the states equal those of `forward`. The last layer computes keys and values for all
+        tokens, and everything else for the chosen tokens only.
 
         input_ids, token_type_ids: as in `forward`
         indices: `[batch, chosen]` int64 indices into the flattened `input_ids`; row i chooses tokens of sequence i

@@ -127,7 +127,7 @@ class EncoderConfig:
     def from_dict(cls, values: UncheckedObject) -> EncoderConfig:
         """Create a configuration from a parsed `config.json`; missing fields get PaddleNLP's defaults.
 
-        Raises `CheckpointError` if `vocab_size` is missing or a value is unusable.
+        Raises `CheckpointError` if a value is unusable, or `vocab_size` is missing and has no default.
         """
         fields = {field.name: field.default for field in dataclasses.fields(cls)}
         chosen = {name: value for name, value in values.items() if name in fields and value is not None}

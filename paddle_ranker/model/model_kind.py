@@ -212,7 +212,7 @@ class RowEncoder(Protocol):
     """
 
     def save(self, folder: Union[str, os.PathLike[str]]) -> None:
-        """Write the tokenizer's files into `folder`."""
+        """Write the encoder's files into `folder`: a tokenizer's, or the settings of pictures or sounds."""
         ...
 
 

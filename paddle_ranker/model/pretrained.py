@@ -147,7 +147,8 @@ class Published:
 def published_model(name: str) -> Published:
     """Look up a model in PaddleNLP's built-in tables; needs PaddleNLP, but no network.
 
-    Raises `CheckpointError` unless the name is of an ERNIE, ERNIE-Gram or BERT model of PaddleNLP.
+    Raises `CheckpointError` unless the name is of an ERNIE, ERNIE-Gram or BERT model of PaddleNLP, `DependencyError` if
+    PaddleNLP is missing.
     """
     try:
         from paddlenlp.transformers import BertTokenizer, ErnieGramTokenizer, ErnieTokenizer

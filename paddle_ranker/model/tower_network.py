@@ -272,7 +272,10 @@ _ROCKETQA = re.compile(r"rocketqa-.*-(query|para)-encoder")
 
 
 def read_tower(source: Path, options: LoadOptions) -> tuple[Checkpoint, TowerInfo]:
-    """Read the files of a tower or of an encoder; return their contents, and the info of the tower."""
+    """Read the files of a tower or of an encoder; return their contents, and the info of the tower.
+
+    Raises `CheckpointError` if the files are damaged, `UsageError` if `options.pooling` is unknown or contradicts them.
+    """
     source = resolve_model(str(source))
     folder = source.parent if source.is_file() else source
     info, sentences = TowerInfo.read(folder), None

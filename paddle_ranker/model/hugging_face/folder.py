@@ -538,7 +538,7 @@ def parameters_to_write(
 
 
 def write_model(folder: Path, named: Mapping[str, Array], config: EncoderConfig) -> str:
-    """Write `config.json` and `model.safetensors` into an existing folder; return the class name in transformers."""
+    """Write a transformers model (configuration and weights) into an existing folder; return the name of its class."""
     model_type = _ERNIE_GRAM.get(config.model_type, config.model_type)
     family = family_of(model_type)
     assert family.architecture is not None  # `parameters_to_write` has refused others

@@ -316,11 +316,12 @@ _LEAST_ERROR = 1e-6  # maximum error of a bias that the last norm takes over, re
 
 
 def write_published(source: Path, target: Path) -> str:
-    """Write a tower of pictures, with its tower of texts, into a folder for transformers; return the name of the class.
+    """Write a tower of pictures, and its tower of texts if any, for transformers; return the name of the class.
 
-    The vectors of `get_image_features` and `get_text_features` are then the towers' vectors before they are scaled to
-    length 1. Published projections have no bias: the bias of a tower's output layer is folded into the bias of the last
-    norm.
+    target: existing folder for the files
+
+    `get_image_features` and `get_text_features` then return the towers' vectors before these are scaled to length 1.
+    Published projections have no bias: the bias of a tower's output layer is folded into the bias of the last norm.
 
     Raises `CheckpointError` for towers that no model type in `MODEL_TYPES` can hold.
     """

@@ -189,7 +189,7 @@ def read_sentences(folder: Path) -> Sentences:
 
 
 def read_reranker(folder: Path) -> Optional[CrossEncoderSettings]:
-    """Read the settings of a `CrossEncoder`; None for other folders.
+    """Read the settings of a `CrossEncoder` that has steps in `modules.json`; None for other folders.
 
     Raises `CheckpointError` if a file is damaged, or a step is unsupported.
     """

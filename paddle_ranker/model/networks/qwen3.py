@@ -26,7 +26,7 @@ _LEAST_SHARED = 8  # a common beginning of fewer tokens is not computed separate
 
 
 class Prefixes(NamedTuple):
-    """Keys and values of the prefixes of a batch. A prefix is the tokens with which several rows begin.
+    """Keys and values of the prefixes of a batch. A prefix is the tokens with which one or more rows begin.
 
     layers: keys and values of each layer, `[prefixes, longest, width]` each
     lengths: number of tokens of each prefix, `[prefixes]`
@@ -118,8 +118,8 @@ class Qwen3Encoder(Encoder):
     def pooled(self, input_ids: Tensor, token_type_ids: Tensor, extra: Optional[Tensor] = None) -> Tensor:
         """Return the state of each text's last token, `[batch, hidden]`; arguments as in `forward`.
 
-        Outside training, the tokens before the first token of type 1 are computed once for all rows that begin with
-        them.
+        Outside training and without `extra`, rows that begin with the same tokens up to the first token of type 1 share
+        the computation of this beginning. In an exported graph, only a beginning that all rows share is computed once.
         """
         if not paddle.in_dynamic_mode() and extra is None:
             return self._pooled_in_graph(input_ids, token_type_ids)

@@ -79,7 +79,7 @@ def read_recording(source: Union[Path, IO[bytes]], rate: int = RATE) -> Iterator
 
 
 class StretchReader:
-    """Thread-safe reader of stretches (from second to second) of recordings; fastest if they come in the order of time.
+    """Thread-safe reader of stretches of recordings. Reading stretches in the order of time is fastest.
 
     rate: samples per second of the result
     """

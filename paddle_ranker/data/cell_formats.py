@@ -324,7 +324,7 @@ _SPELLINGS = {
 
 
 def spelling_of(type: str, format: str) -> ValueSpelling:
-    """Return the spelling of a type with a format. For any other format, `ValueError` lists the type's formats.
+    """Return the spelling that has a type and a format; raises `ValueError`, listing the type's formats, if none has.
 
     type: see `ValueSpelling.type`; any other type has no formats
     """

@@ -63,8 +63,8 @@ class Reader(NamedTuple):
     version: returns a text that changes whenever `read` may yield other parts: after a change of code, library or model
     places: form of the parts' places: `boxes` (left, top, right and bottom as fractions of the page), `seconds` (begin
         and end) or `cells` (row and column)
-    fields: types of the parts' fields, as `--field` takes them, by name; number fields are also shown with a hit's
-        place
+    fields: a dict from the name of a part's field to its type, as `--field` takes it; number fields are also shown
+        with a hit's place
     piece: for places in seconds: length in seconds of the pieces of a part that get separate vectors. Pieces are
         longer if a part would have more than `MOST_PIECES`
     has_words: whether parts have words; a part without words is then reported

@@ -511,7 +511,7 @@ def _no_sheet(stream: IO[bytes], columns: tuple[str, ...], rows: Iterable[tuple[
 def write_rows(path: str, columns: tuple[str, ...], rows: Iterable[tuple[Any, ...]], header: bool) -> None:
     """Write rows atomically in the format of the file's extension; unknown extensions mean tab-separated text.
 
-    Raises `DataError` for a cell that tab-separated text cannot hold.
+    Raises `DataError` for a cell that tab-separated text cannot hold, and for the extension of a spreadsheet.
     """
     check_writable(path)
     plain = path.lower().removesuffix(".gz")

@@ -125,7 +125,7 @@ class Header:
     """Column names in the first row of a table, or keys of an object.
 
     names: the names, in lower case
-    places: position in `names` of each of the role's columns that was found
+    places: for each column of the role that was found, its position in `names`
     """
 
     names: Names

@@ -57,7 +57,7 @@ def checked_label(number: float, *, fractions: bool = False) -> float:
 
 
 def fraction_refusal(path: str, line: int, label: str, following: Sequence[Any], *, named: bool) -> DataError:
-    """Return the error about a fractional label: the probable kind of the file, and a remedy.
+    """Return the error about a fractional label; its message names the probable kind of the file, and a remedy.
 
     label: the cell with the fraction
     following: the label cells of the following rows

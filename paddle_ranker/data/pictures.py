@@ -177,7 +177,7 @@ def decoded(
     Waits while other pictures that are being decoded use all the memory of `limits.decoded`.
 
     size: longer side, in pixels, to which the caller will scale the picture; a JPEG may then be decoded at a reduced
-        size, at least twice as long. Defaults to the full size
+        size, whose longer side is at least twice `size`. Defaults to the full size
 
     Raises `ImageError` if the data are no picture, and, before decoding, if the picture exceeds the limits. Truncated
     files are detected; other damage only in PNG, which has checksums.

@@ -246,7 +246,7 @@ def _keep(path: Path, reader: str, kept: str) -> None:
 
 
 def _draw(path: Path, page: int, dpi: int, pixels: int) -> str:
-    """Return a page of a PDF, at most `pixels` large, as JPEG in base64; raises `DataError` if it cannot be drawn."""
+    """Return a page of a PDF as JPEG of at most `pixels` pixels, in base64; raises `DataError` if it has no picture."""
     from paddle_ranker.data.pdf import page_picture
 
     stream = io.BytesIO()

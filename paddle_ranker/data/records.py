@@ -61,7 +61,7 @@ class Record:
     """Row of a file; its subclasses are the kinds of rows.
 
     role: name of the kind, for messages
-    layouts: for a file without a header, the columns for each number of columns that it may have
+    layouts: possible columns of a file without a header, one tuple for each number of columns
     """
 
     role: ClassVar[str]

@@ -118,7 +118,9 @@ def _quietest(samples: Vectors) -> int:
 
 
 def transcript(words: Iterable[tuple[str, float, float]], start: float) -> tuple[str, list[SpanPlace]]:
-    """Join words to a text; return (text, places). The place of a word is its code points, then its seconds.
+    """Join words to a text; return (text, places).
+
+    A word's place has its start and end in code points of the text, then its begin and end in seconds of the recording.
 
     words: (word, begin, end) as `SpeechModel.words` yields them
     start: second of the recording at which the transcribed piece starts

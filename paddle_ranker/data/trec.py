@@ -193,7 +193,7 @@ def write_run(path: str, rows: Iterable[tuple[str, str, float]], tag: str) -> No
 
 
 def run_lines(by_query: Scores, tag: str) -> Iterator[str]:
-    """Yield the lines of a run, best documents first; of equal scores, the greater id first, as in trec_eval.
+    """Yield the lines of a run, best documents first. If scores are equal, the greater id is first, as in trec_eval.
 
     by_query: scores as `by_query[query][document]`
     """
@@ -297,7 +297,7 @@ def _text(row: Row, header: Optional[Header]) -> Union[tuple[str, str], str]:
 
 
 def _fields(row: Optional[Row]) -> Optional[list[str]]:
-    """Split a row of text at tabs, or at spaces if it has no tabs; None for JSON and for no row."""
+    """Split a row of text at tabs, or at spaces if it has no tabs; return None for any other row."""
     if not isinstance(row, list):
         return None
     return [cell for cell in map(str.strip, row) if cell] if len(row) > 1 else row[0].split()

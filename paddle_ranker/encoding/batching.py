@@ -33,7 +33,7 @@ class BatchPlan:
 
     batch_size: maximum examples in a micro-batch
     parts: micro-batches in a batch: processes x accumulation steps
-    max_tokens: maximum padded tokens in a micro-batch (a single example may have more); 0: no limit
+    max_tokens: maximum padded tokens in a micro-batch (a single example may have more); 0 sets no limit
     seed: seed of the order, together with the epoch
     """
 
@@ -283,7 +283,7 @@ def most_tokens(batch_size: int, max_seq_length: int) -> int:
 def batches_of_columns(
     columns: Columns, max_tokens: int, max_rows: int, by_query: bool = False
 ) -> Iterator[np.ndarray]:
-    """Yield the rows' indices, `[batch]`, of each batch to score. Batches have rows of similar length or of one query.
+    """Yield the rows' indices, `[batch]`, of each batch to score; rows are sorted by length or, if possible, by query.
 
     max_tokens, max_rows: limits of a batch, see `rows_within`
     by_query: whether the network computes each query of a batch once; batches of pairs then come from
@@ -295,7 +295,9 @@ def batches_of_columns(
 
 
 def batches_by_query(pairs: EncodedPairs, max_tokens: int, max_rows: int) -> Iterator[np.ndarray]:
-    """Yield batches of pairs, each as indices `[batch]`, query by query, for networks that compute a query once.
+    """Yield the pairs' indices, `[batch]`, of each batch, query by query.
+
+    Such batches are for networks that compute each query of a batch once.
 
     A pair costs the tokens of its title, but at least a quarter of all its tokens, since the title attends to the
     query.
@@ -323,8 +325,8 @@ def batches_by_query(pairs: EncodedPairs, max_tokens: int, max_rows: int) -> Ite
 def rows_within(length: int, max_tokens: int, max_rows: int) -> int:
     """Return how many rows of `length` tokens a batch may have, at least 1.
 
-    Up to 512 tokens, a batch has at most `max_tokens` padded tokens. Beyond, the limit is the attention's cost: 32 rows
-    of 512 tokens cost as much as 8 of 1,024 or 2 of 2,048.
+    Up to 512 tokens, a batch has at most `max_tokens` padded tokens. Longer rows are limited by the cost of attention:
+    32 rows of 512 tokens cost as much as 8 of 1,024 or 2 of 2,048.
     """
     return max(1, min(max_rows, max_tokens * _LONG // (max(1, length) * max(_LONG, length))))
 

@@ -114,7 +114,7 @@ class _Ragged(Columns):
         return gather(self.ids, ragged_positions(starts, lengths)), offsets_of(lengths)
 
     def _places_of(self, chosen: NDArray[np.int64]) -> Optional[NDArray[np.int16]]:
-        """Return the rows' places, `[tokens * place_size]`, of the rows `chosen` [m]; None if the model reads none."""
+        """Return the places of the tokens of rows `chosen` [m], `[tokens * place_size]`; None without places."""
         if self.places is None:
             return None
         tokens = ragged_positions(*self._spans(chosen))
@@ -157,7 +157,7 @@ def _joined(parts: Sequence[_Ragged]) -> tuple[NDArray[np.int32], NDArray[np.int
 
 
 def _joined_places(parts: Sequence[_Ragged]) -> tuple[Optional[NDArray[np.int16]], int]:
-    """Return (places, place_size): the places of all tokens of `parts`, `[tokens * place_size]`, or None."""
+    """Return (places of all tokens of `parts`, `[tokens * place_size]`, place_size), or (None, 0) without places."""
     places = [part.places for part in parts if part.places is not None]
     return (np.concatenate(places), parts[0].place_size) if places else (None, 0)
 
@@ -264,7 +264,7 @@ class GivenArrays(Columns):
         return GivenArrays(self.pad(indices))
 
     def pad(self, indices: Indices) -> Arrays:
-        """Return the rows at `indices` by input name, with the caller's padding."""
+        """Return the arrays' rows at `indices`, by input name, with the caller's padding."""
         rows = np.asarray(indices, dtype=np.int64)
         return {name: array[rows] for name, array in self.arrays.items()}
 

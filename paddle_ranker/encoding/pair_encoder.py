@@ -395,7 +395,7 @@ class InstructedPairEncoder(PairEncoder):
         truncate: bool = True,
         check: Optional[LengthCheck] = None,
     ) -> EncodedPairs:
-        """Encode the pairs in the chat, otherwise as `PairEncoder.encode`.
+        """Encode the pairs as `PairEncoder.encode` does, within the chat.
 
         Raises `UsageError` if the chat leaves no room for texts.
         """
@@ -494,7 +494,7 @@ def _put(ids: NDArray[np.int32], places: NDArray[np.int64], special: Sequence[in
 
 
 def shortest(encoder: PairRowEncoder) -> PairEncoder:
-    """Return the encoder, or the member with the smallest `max_seq_length` of a blend's encoder."""
+    """Return the encoder itself or, for a blend, the member with the smallest `max_seq_length`."""
     return min(encoder.members, key=lambda member: member.max_seq_length)
 
 

@@ -100,7 +100,7 @@ class TablePairEncoder(PairEncoder):
         return sys.maxsize
 
     def read(self, title: str) -> ReadTable:
-        """Return the table of a title, without columns after the 255th; raises `DataError` for places of no cells."""
+        """Return a title's table, of at most 255 columns; raises `DataError` if its places have another form."""
         header, rows, row_numbers, column_numbers = _read(title)
         return ReadTable(header[:_MOST], [row[:_MOST] for row in rows], row_numbers, column_numbers)
 
@@ -243,7 +243,7 @@ def table_text(rows: Sequence[Sequence[str]]) -> PlacedText:
 
 
 def _read(title: str) -> ReadTable:
-    """Return the table of a title; missing cells are empty. Raises `DataError` for places that are no cells."""
+    """Return a title's table; missing cells are empty. Raises `DataError` if the title has places of another form."""
     if not isinstance(title, PlacedText) or not title.places:
         return ReadTable([str(title)], [], [], [0])
     if any(len(place) != 4 or any(type(number) is float and not number.is_integer() for number in place) or

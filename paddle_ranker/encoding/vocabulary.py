@@ -32,9 +32,9 @@ def train_wordpiece_vocabulary(
     """Train a vocabulary of at most `vocab_size` tokens; return special tokens, characters, `##` characters and pieces.
 
     The vocabulary includes `characters` even if no text does. `texts` is read once; memory holds only its distinct
-    words, split as by `PairEncoder`. Frequent neighbours are merged first, as in byte-pair encoding, until the size is
-    reached or no pair occurs twice. Equal texts give equal tokens in equal order, for any hash seed and number of
-    threads.
+    words, split as by `PairEncoder`. Frequent pairs of pieces are merged first, as in byte-pair encoding, until the
+    size is reached or no pair occurs twice. Equal texts give equal tokens in equal order, for any hash seed and number
+    of threads.
 
     Raises `DataError` for texts without a word, `UsageError` if the characters alone exceed `vocab_size`, and
     `DependencyError` without Hugging Face's `tokenizers`.

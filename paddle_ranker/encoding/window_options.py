@@ -1,4 +1,4 @@
-"""Options of long texts, importable without NumPy."""
+"""Options for scoring long texts, importable without NumPy."""
 
 from __future__ import annotations
 

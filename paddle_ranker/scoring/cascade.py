@@ -44,9 +44,9 @@ def chosen(small: Array, depth: int) -> Array:
 def rerank(small: Array, best: Array, large: Array, precision: Precision = np.float64) -> tuple[Array, Array]:
     """Merge both rankers' scores of one query; return the titles' indices, best first, and their scores, `[n]` each.
 
-    The titles in `best` come first, by descending `large` score. The others follow by descending `small` score. A
-    `small` score that is not below the score before it becomes the next lower number, so that scores descend. Titles
-    with equal scores keep their order in the input.
+    The titles in `best` come first, by descending `large` score. The others follow by descending `small` score. If
+    a `small` score is not below the preceding score, the next number below that score replaces it, so that scores
+    descend. Titles with equal scores keep their order in the input.
 
     Args:
         small: the small ranker's scores of all titles, `[n] float64`.
@@ -86,7 +86,7 @@ class Cascade:
         depth: number of titles of a query that the large ranker scores.
 
     A title that the large ranker scored has the large ranker's probability, which depends only on the pair. Any other
-    title has the small ranker's probability, lowered if necessary to stay below the probabilities of the titles before.
+    title has the small ranker's probability, lowered if necessary to stay below the probabilities of higher titles.
     """
 
     def __init__(self, large: Ranker, small: Ranker, depth: int = DEPTH):

@@ -45,7 +45,7 @@ def scorer_for(ranker: ScoringRanker, options: ScoringOptions, pairs_file: Optio
 
 
 def windows_for(ranker: ScoringRanker, options: ScoringOptions) -> Optional[Windows]:
-    """Return the windows of the options, or None; log if the calibration was fitted with other settings."""
+    """Create the windows that the options ask for, or None; log a note if the calibration has other settings."""
     encoder = ranker.row_encoder
     shape = encoder.max_seq_length, options.windows, options.window_overlap, options.window_top_k
     windows = make_windows(*shape, encoder.members[0].template)
@@ -60,7 +60,7 @@ def windows_for(ranker: ScoringRanker, options: ScoringOptions) -> Optional[Wind
 
 
 def scored_with(pair_encoder: PairRowEncoder, windows: Optional[Windows]) -> dict[str, object]:
-    """Return the settings on which a pair's logit depends in addition to the ranker, JSON-ready."""
+    """Return, as JSON values, the settings that a pair's logit depends on besides the ranker."""
     return {"max_seq_length": pair_encoder.max_seq_length, "windows": windows.facts() if windows else None}
 
 

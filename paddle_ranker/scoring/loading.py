@@ -45,8 +45,8 @@ def open_model(
 
     Paddle and PaddleNLP are imported only if the engine needs them. Raises `CheckpointError` for a model that cannot
     take the role (the message says what it is), that is damaged, or that is not exported, if the engine runs only
-    exported models. Raises `UsageError` for TensorRT, or a precision other than fp32, with a trained model; and the
-    errors of `open_engine`.
+    exported models. Raises `UsageError` for a trained model with TensorRT, or with a precision that dygraph does not
+    support on the device; and the errors of `open_engine`.
     """
     if options.engine is not None:
         ENGINES[options.engine]  # an unknown name raises its error here

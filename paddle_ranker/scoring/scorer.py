@@ -132,5 +132,5 @@ class Scorer(BatchRunner):
         return logits if self.calibration is None else self.calibration.apply(logits)
 
     def score(self, queries: Sequence[str], titles: Sequence[str]) -> Floats:
-        """Return the probability of every (query, title), `[n]` float64; each depends on its pair alone."""
+        """Return the probability of each pair (queries[i], titles[i]), `[n]` float64; it depends on that pair alone."""
         return sigmoid(self.logits(self.encode(queries, titles)))

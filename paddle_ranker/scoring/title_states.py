@@ -68,7 +68,7 @@ class StatesInfo:
 
     @property
     def sizes(self) -> dict[str, int]:
-        """Count of numbers in a row of each stored array, by the array's name; without arrays of size 0."""
+        """Number of values in a row of each stored array, by the array's name; arrays of size 0 are absent."""
         sizes = {"states": self.width, "vectors": self.vectors, "matches": self.matches}
         return {name: size for name, size in sizes.items() if size}
 
@@ -80,13 +80,13 @@ class StatesInfo:
 
 @dataclass(frozen=True)
 class TextStates:
-    """States of texts, each computed by itself; text i has the tokens from `offsets[i]` to `offsets[i + 1]`.
+    """States of texts, computed for each text separately; text i has the tokens from `offsets[i]` to `offsets[i + 1]`.
 
     states: `[tokens, width]` float32
     tokens: token ids, `[tokens]` int32
     offsets: `[texts + 1]` int64
-    vectors: `[texts, size]` float32, as of `model.similarity.Side`; size 0 without a similarity
-    matches: `[tokens, size]` float32, as of `model.similarity.Side`; size 0 without a similarity
+    vectors: `[texts, size]` float32, see `model.similarity.Side`; size 0 without a similarity
+    matches: `[tokens, size]` float32, see `model.similarity.Side`; size 0 without a similarity
     """
 
     states: NDArray[np.float32]
@@ -188,7 +188,7 @@ def joined(first: TextStates, second: TextStates) -> TextStates:
 class StatesWriter:
     """Writer of stored states into an existing folder, part by part.
 
-    folder: an existing folder, whose other files must have other names
+    folder: an existing folder, without files of the names that are written
     ranker: the ranker's `SplitRanker.states_info`; its `dtype` is the type of the files' numbers
     """
 
@@ -250,7 +250,7 @@ class StatesWriter:
 
 
 def quantized(states: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    """Return states `[n, width]` in int8, and each row's scale `[n]`: the largest value becomes 127."""
+    """Return states `[n, width]` in int8, and each row's scale `[n]`; a row's largest absolute value becomes 127."""
     scales = np.abs(states).max(axis=1, initial=0.0) / np.float32(_MOST_INT8)
     safe = np.where(scales > 0, scales, np.float32(1.0))
     return np.rint(states / safe[:, None]).astype(np.int8), safe.astype(np.float32)
@@ -266,7 +266,7 @@ def new_states(folder: Path, ranker: StatesInfo) -> Iterator[StatesWriter]:
 
 
 class TitleStates:
-    """Stored states of titles, memory-mapped.
+    """Stored states of titles in a folder; large files are memory-mapped.
 
         titles = TitleStates.open("states")
         titles.take(titles.rows_of(["id 7", "id 9"]))

@@ -92,7 +92,7 @@ def new_folder(target: Path, replace: bool = False) -> Iterator[Path]:
 def _full(folder: Path) -> Optional[int]:
     """Return an error number if `folder` is full, else None.
 
-    It is EFBIG if a file has the largest size that the process may write, ENOSPC if the disk is full.
+    The number is EFBIG if a file has the largest size that the process may write, ENOSPC if the disk is full.
     """
     most = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
     sizes = [path.stat().st_size for path in folder.rglob("*") if path.is_file()]
@@ -103,9 +103,9 @@ def _full(folder: Path) -> Optional[int]:
 
 @contextmanager
 def made_once(target: Path) -> Iterator[bool]:
-    """Hold a lock beside `target` during the block; yield True if `target` is missing: the block must create it.
+    """Hold a lock beside `target` during the block; yield True if the block must create `target`, which is missing.
 
-    Afterwards, if the folder around `target` contains nothing but the lock, both are removed.
+    Afterwards, if the folder around `target` contains nothing but the lock, the lock and the folder are removed.
     """
     path = target.parent / f".{target.name}.lock"
     with locked(path, wait=True):

@@ -106,7 +106,7 @@ def _hints(kind: Any) -> dict[str, Any]:
 class _Reader:
     """Converter of JSON values to declared types.
 
-    exact: whether fields with a default are required, too
+    exact: as in `read_declared`
 
     Attributes:
         unknown: keys that are not declared, in order of occurrence.

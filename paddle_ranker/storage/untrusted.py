@@ -2,8 +2,8 @@
 
 Reading a pipe could block forever, a device such as /dev/zero never ends, and a sparse file can have any size.
 
-Links in a folder that the user names, such as a model, a run or an index, are followed: Hugging Face's cache has them
-(`snapshots/*/config.json` is a link to `../../blobs/*`), and runs (`best`). Files that an index names must be inside
+Links in a folder that the user names, such as a model, a run or an index, are followed: Hugging Face's cache contains
+links (`snapshots/*/config.json` to `../../blobs/*`), and so do runs (`best`). Files that an index names must be inside
 its folder, see `inside`. Models that an index copied must have no links, see `folder_without_links`.
 """
 

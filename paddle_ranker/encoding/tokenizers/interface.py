@@ -35,8 +35,8 @@ class Tokenizes(Protocol):
 class Spelling:
     """Classes of tokens that spell the same characters; each array is `[vocab_size]`.
 
-    ids: int64, the smallest id in the token's class; for special tokens and spaces the padding's id. A class may have,
-        for example, a word at the start of a text, inside it and in capitals
+    ids: int64, the smallest id in the token's class; for special tokens and spaces the padding's id. For example, the
+        tokens of a word at the start of a text, inside a text and in capitals share a class
     inside: bool, True for tokens that begin inside a character, with one of its later bytes
     blank: bool, True for tokens that consist of spaces
     """
@@ -134,10 +134,10 @@ class PairTemplate:
         return len(self.text_before) + len(self.text_after)
 
     def truncated(self, first: Lengths, second: Lengths, budget: int) -> tuple[Lengths, Lengths]:
-        """Return how many tokens of each pair's first and second text to keep, `[n]` each, so that they fit.
+        """Return how many tokens of each pair's first and second text to keep, `[n]` each, so that the pair fits.
 
         first, second: token counts of the texts, `[n]` each
-        budget: maximum sum of both, at least 2
+        budget: maximum number of tokens of both texts together, at least 2
 
         The result equals removing token after token from the longer text: a truncated text keeps half of the budget,
         or all that the other text leaves.

@@ -113,7 +113,7 @@ class TokenizerFiles:
         return self.token_to_id.get(token)
 
     def template(self) -> PairTemplate:
-        """Return `[CLS] query [SEP] title [SEP]`, truncated as `tokenizers` does with BERT rules, else as PaddleNLP."""
+        """Return `[CLS] query [SEP] title [SEP]`, cut as in `tokenizers` if rules are BERT's, else as in PaddleNLP."""
         cls, sep = (self.token_to_id[self.special_tokens[role]] for role in ("cls_token", "sep_token"))
         keeps_end = self.config.get("truncation_side") == "left"
         return replace(bert_template(cls, sep), longer_keeps_more=self.rules.of_bert, keeps_end=keeps_end)

@@ -24,7 +24,7 @@ GPU_BATCH_TOKENS = 32_768
 def fastest_tokens(kind: str, threads: int) -> int:
     """Return the number of padded tokens per batch at which a kind of device ("cpu", "gpu") is fastest.
 
-    threads: threads of a CPU; 0: one per core
+    threads: threads of a CPU; 0 means one per core
     """
     return CPU_BATCH_TOKENS * thread_count(threads) if kind == "cpu" else GPU_BATCH_TOKENS
 

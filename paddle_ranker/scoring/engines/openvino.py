@@ -77,8 +77,9 @@ class OpenVinoEngine:
 def _core() -> Core:
     """Return the process's only OpenVINO core.
 
-    A core of OpenVINO 2026 allocates a stack for signal handlers and unmaps it when it is freed. If two cores are freed
-    in the order in which they were made, the thread keeps an unmapped stack, and its next signal ends the process.
+    A core of OpenVINO 2026 allocates a stack for signal handlers, and unmaps the stack when the core is freed. If two
+    cores are freed in the order in which they were created, the thread keeps an unmapped stack, and the next signal to
+    the thread ends the process.
     """
     import openvino
 

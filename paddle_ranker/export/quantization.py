@@ -167,7 +167,7 @@ class TowerGate:
 
 
 def _right_pairs(options: QuantizeOptions) -> Iterator[tuple[str, str]]:
-    """Yield the pairs (query, answer) of `--test`; if pairs have labels, those labelled 1 or more."""
+    """Yield the pairs (query, answer) of `--test`; if it has labels, yield only pairs labelled 1 or more."""
     labelled = RecordFile(options.eval_file, LabeledPair, options)
     try:
         next(iter(labelled), None)

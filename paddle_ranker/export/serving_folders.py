@@ -86,7 +86,7 @@ def _largest_difference(exported: ExportedFolder, reference: StaticModel, alone:
 def _facts(
     exported: ExportedFolder, ending: str, variables: tuple[list[Variable], list[Variable]], difference: float
 ) -> ExportFacts:
-    """Return the facts for the info file: those of `exported`, with this model's output, aliases and parity."""
+    """Return the facts for the info file: a copy of the facts of `exported`, changed for the model that is served."""
     assert exported.info.export is not None
     name = exported.signature.output_names[0]
     facts = exported.info.export.copy()
@@ -98,7 +98,7 @@ def _facts(
 
 
 def _copy_descriptions(source: Path, target: Path, members: Sequence[str]) -> None:
-    """Copy the tokenizer's files and the encoder's configuration; for a blend, those in each member's folder."""
+    """Copy the tokenizer's files and the encoder's configuration; for a blend, also its members' and their info."""
     for name in _DESCRIPTIONS:
         if (source / name).is_file():
             shutil.copyfile(source / name, target / name)

@@ -1,4 +1,4 @@
-"""Write a model as a static model, and check that it computes the same: `paddle-ranker export`.
+"""Write a model as a static model, and check that both compute equal results: `paddle-ranker export`.
 
 A ranker's graph takes `input_ids` and `token_type_ids`, int64 `[batch, length]`, both dimensions variable, and computes
 the mask, the match levels and the lexical features itself. It returns `predict`, the probability `[batch, 1]`,

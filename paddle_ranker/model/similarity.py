@@ -1,8 +1,8 @@
 """Similarity of a pair's two texts as features of a ranker's head: logit = head(pooled) + weights * cosines.
 
 A tower encodes each text separately; its parameters do not change in training. Fine-tuning a cross-encoder on little
-data loses much of the sentence encoder's knowledge, which these cosines restore: of the two vectors, of the means of
-several layers' states, of the first tokens, and of each token with the nearest token of the other text. All are
+data loses much of the sentence encoder's knowledge, which the cosines restore. They compare the two vectors, the means
+of several layers' states, the first tokens, and each token with the nearest token of the other text. All cosines are
 computed from a pair's ids, so that an exported graph keeps its two inputs. The subfolder `similarity` of a ranker's
 folder is a complete tower, which can also make vectors for an index.
 """
@@ -148,7 +148,7 @@ class SimilarityHead(FeatureHead):
         return Side(paddle.concat([_normalised(vector) for vector in vectors], axis=1), paddle.concat(matches, axis=2))
 
     def _text(self, input_ids: Tensor, inside: Tensor, alone: _Alone) -> _TextOfPairs:
-        """Return one text of each pair as it is encoded alone, padded to the longest of the batch.
+        """Return one text of each pair with the ids that it has when encoded alone, padded to the batch's longest.
 
         inside: `[batch, length]` int64, 1 for the tokens of this text and its special tokens in the pair
         alone: how the text is encoded alone

@@ -241,7 +241,7 @@ def _named_arrays(content: Unchecked) -> dict[str, Array]:
 
 
 class _Storage(Sealed):
-    """Array in a PyTorch file; `fill` sets its values later, since the older format has them after the pickle."""
+    """Array in a PyTorch file; `fill` sets the values later, since the older format stores them after the pickle."""
 
     __slots__ = ("count", "kind", "values")
 

@@ -283,7 +283,7 @@ def most_tokens(batch_size: int, max_seq_length: int) -> int:
 def batches_of_columns(
     columns: Columns, max_tokens: int, max_rows: int, by_query: bool = False
 ) -> Iterator[np.ndarray]:
-    """Yield the rows' indices, `[batch]`, of each batch to score; rows are sorted by length or, if possible, by query.
+    """Yield the rows' indices, `[batch]`, of each batch; rows are sorted by length or, if `by_query`, by query.
 
     max_tokens, max_rows: limits of a batch, see `rows_within`
     by_query: whether the network computes each query of a batch once; batches of pairs then come from

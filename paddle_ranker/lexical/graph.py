@@ -4,10 +4,10 @@ The features depend only on `input_ids`, `token_type_ids`, and the stored invers
 length. So an exported graph keeps its two inputs, and no client has to tokenize a second time. Every step is a tensor
 operation of fixed depth, so the graph exports with dynamic batch size and length.
 
-Tokens are the model's own, mostly characters in Chinese, so bigrams of tokens stand for words. Frequencies are stored
-for tokens only. The idf of a bigram is the sum of its tokens' idf, which is exact if tokens occur independently.
-Special tokens, padding and [UNK] belong to neither text: they match nothing, do not count, and interrupt bigrams and
-runs.
+The model's tokens are used. In Chinese most of them are characters, so bigrams of tokens stand for words. Frequencies
+are stored for tokens only. The idf of a bigram is the sum of its tokens' idf, which is exact if tokens occur
+independently. Special tokens, padding and [UNK] belong to neither text: they match nothing, do not count, and interrupt
+bigrams and runs.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ GRAPH_FEATURES = (
 def lexical_features(pair: Compared, idf: Tensor, average_length: Tensor, never_match: Sequence[int]) -> Tensor:
     """Return the features of every pair.
 
-    For a query of one token, which has no bigram, the features of bigrams are those of the token.
+    A query of one token has no bigram; its token then replaces bigrams in the features of bigrams.
 
     Args:
         pair: tokens of queries and titles, `[batch, length]` each.

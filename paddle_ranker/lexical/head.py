@@ -1,8 +1,8 @@
 """Lexical features as a part of a ranker's head: logit = head(pooled) + linear(standardised features).
 
 Inverse document frequencies, the mean title length, and the features' means and standard deviations are learned from
-the training pairs before training; they are saved with the parameters. If the ranker's head is new, the features'
-weights start as those of a logistic regression on the training pairs: weights that start at zero gain less in the steps
+the training pairs before training; they are saved with the parameters. If the ranker's head is new, a logistic
+regression on the training pairs gives the features' initial weights: weights that start at zero gain less in the steps
 that an encoder needs (`python -m benchmarks.qbqtc --systems ranker_with_lexical`).
 """
 

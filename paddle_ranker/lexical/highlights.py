@@ -107,9 +107,10 @@ class FoldedText:
 def _kinds_of(text: str) -> str:
     """Return one letter per character, which says how the character folds: m, x or c.
 
-    A character of kind m may fold to one character together with the character before: marks, ignored characters, voice
-    marks of half-width kana, vowels and finals of hangul. A character of kind x folds to several characters, of kind c
-    to one.
+    m: the character may fold to one character together with the character before; such are marks, ignored characters,
+        voice marks of half-width kana, vowels and finals of hangul
+    x: the character folds to several characters
+    c: the character folds to one character
     """
     kinds = _KINDS.take(code_points(text))
     if not kinds.all():

@@ -1,4 +1,4 @@
-"""Tokenizers by name: the analyser `standard`, and those of baselines: jieba's words and character bigrams."""
+"""Tokenizers by name: the analyser `standard`; for baselines, jieba's words and character bigrams."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def tokenizer_named(name: str) -> Tokenizer:
 
 
 def weighed(tokenize: Tokenizer, query: str) -> Iterable[tuple[str, float]]:
-    """Return the tokens of a query with their weights, 1 unless the tokenizer sets others."""
+    """Return the tokens of a query with their weights; a weight is 1 unless the tokenizer sets it."""
     return tokenize.weighed(query) if isinstance(tokenize, Analyser) else [(token, 1.0) for token in tokenize(query)]
 
 

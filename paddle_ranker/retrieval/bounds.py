@@ -39,7 +39,7 @@ def check_parameters(
     ranker: object = None,
     can_rank: bool = True,
 ) -> None:
-    """Raise `ParameterError` for a parameter that is out of bounds, or that has no effect beside another one.
+    """Raise `ParameterError` for a parameter that is out of bounds, or that has no effect beside another parameter.
 
     greatest: maximum value by parameter, for counts such as `top_k`; a server gets these maxima from its options
     can_rank: whether there is a ranker

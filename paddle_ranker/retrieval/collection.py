@@ -68,7 +68,7 @@ class Collection(Closable):
         milvus_uri: address of the Milvus server that the caller gave; no other server is connected to.
 
     Attributes:
-        folder, folders: those of `index`, see `IndexFolder`.
+        folder, folders: the attributes of `index`, see `IndexFolder`.
         writer: changes the documents.
         changing: lock that a thread holds while it replaces the snapshot.
     """
@@ -162,8 +162,8 @@ class Collection(Closable):
     def refresh(self) -> bool:
         """Open the newest generation if another process has written one; return whether that is so.
 
-        Does nothing if the folder now has an index of another kind (`IndexInfo.same_kind`). An index to which stored
-        states were added is of the same kind.
+        Does nothing if the folder now has an index of another kind (`IndexInfo.same_kind`), unless stored states were
+        added and nothing else differs.
         """
         with locking(self.changing):
             stamp, info = self.index.stamp(), self.index.read_info()  # in this order, so that no later change is missed
@@ -388,7 +388,7 @@ class CollectionWriter:
                 self._commit(self._collection.info.segments, floors=floors)
 
     def remove(self, ids: Iterable[str]) -> int:
-        """Remove the documents with these ids; return how many of them existed. Durable when this returns."""
+        """Remove documents by id; return how many of the ids existed. Durable when this returns."""
         refuse_text(ids, "ids")
         with self._changing():
             locations = self._snapshot.generation.find(list(ids))
@@ -516,7 +516,7 @@ class CollectionWriter:
         self._forget_files(self._snapshot.files.forget_staged())
 
     def _forget_files(self, names: set[str]) -> None:
-        """Delete the files of these names that no document has."""
+        """Delete each file in `names` that no document has."""
         now = self._snapshot
         live = now.file_names() if len(names) > _LOOKED_UP else {*filter(now.has_file, names)}
         now.files.forget(name for name in names if name not in live)

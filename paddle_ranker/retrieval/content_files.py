@@ -220,7 +220,7 @@ class StagedFiles(ContentFiles, Closable):
         Raises `ValueError` if the addition is over, or if `data` is None and the index has no such file.
 
         data: the file's bytes, or the path of a copy, which is moved. None: stage a link to the index's file, so that
-            the file stays even if others delete it
+            the file stays even if another writer deletes it from the index
         """
         with self._one_thread:
             if name in self.names:

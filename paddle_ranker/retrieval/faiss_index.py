@@ -178,8 +178,8 @@ class FaissSegment:
     ) -> Integers:
         """Return `wanted` candidates of each query from the lists whose centres are nearest to the query.
 
-        nprobe was measured with vectors of the index. A query may be unlike them, and a mask may leave only vectors far
-        from the query. So nprobe is raised until the `k` best rows by their codes stay the same.
+        nprobe was measured with vectors of the index. A query may be unlike these vectors, and a mask may leave only
+        vectors far from the query. So nprobe is raised until the `k` best rows by their codes stay the same.
         """
         count, lists = int(self._index.ntotal), int(self._index.nlist)
         probed, selected = min(lists, (breadth or int(self._index.nprobe)) * count // allowed), self._selected(mask)

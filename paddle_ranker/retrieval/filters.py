@@ -54,8 +54,8 @@ class Condition:
     """Condition of a filter: a field, an operator (=, !=, <, <=, >, >=, in) and the values to compare with.
 
     Values are read and compared by the field's type, see `typed_values.ValueType`. A period such as 2024-03 equals all
-    dates that begin in it. A list meets `!=` if no item is equal, and other conditions if one of its items does. A
-    document without the field has the value null.
+    dates that begin in it. A list meets `!=` if no item is equal; it meets any other condition if one of its items
+    does. A document without the field has the value null.
 
     type: type of the field, a name in `typed_values.TYPES`; "" until `typed` sets it
     """
@@ -93,7 +93,7 @@ class Condition:
         fields: names of the documents' fields
         type_of: called with a field's name; returns its type
 
-        Raises `FilterError` if no document has the field, or if its type does not allow the comparison.
+        Raises `FilterError` if the field is not in `fields`, or if its type does not allow the comparison.
         """
         if self.type:
             return self
@@ -114,7 +114,7 @@ class Condition:
         return typed
 
     def _advice(self, value: Value) -> str:
-        """Return advice about a value that the type refuses: another spelling, or to correct the filter."""
+        """Return advice about a value that the type refuses: how to spell it, or to correct the filter."""
         spellings = Spellings()
         spellings.add(str(value))
         spelling = spellings.chosen()

@@ -350,7 +350,7 @@ class Fusion:
     def write(self, path: Union[str, Path], learned: Mapping[str, object]) -> None:
         """Write the fusion as JSON.
 
-        learned: facts about how the weights were learned, written beside them
+        learned: facts about how the weights were learned, which are written into the file, too
         """
         with new_file(path) as stream:
             json.dump({"format": FORMAT, **asdict(self), "learned": learned}, stream, indent=2)

@@ -62,7 +62,7 @@ class Added(NamedTuple):
     unchanged: documents that the index had already
     repeated: rows without an id that were left out, because they equal an earlier row
     absent: documents of the index that were not among the rows
-    gone: documents of the index that were parts of a file, and that the file no longer has
+    gone: documents of the index for parts of a file that the file no longer has
     """
 
     new: int
@@ -131,7 +131,7 @@ class Naming:
         return documents
 
     def _free_numbers(self, count: int, others: Container[str]) -> list[str]:
-        """Return the next `count` numbers, as texts, that are the id of no document and not in `others`."""
+        """Return the next `count` numbers, as texts, that no document has as its id and that are not in `others`."""
         numbers: list[str] = []
         while len(numbers) < count:
             tried = [str(number) for number in range(self.next_id, self.next_id + count)]
@@ -147,8 +147,8 @@ class Naming:
 class Addition:
     """Writer of documents into new segments of index folders; the caller then adds the segments to index.json.
 
-    A document that replaces another goes to the folder of the replaced document, other documents to the smallest
-    folder.
+    A document that replaces another one goes to the folder of the replaced document. A new document goes to the
+    smallest folder.
 
     Args:
         folders: the index folders.
@@ -164,8 +164,8 @@ class Addition:
 
     Attributes:
         segments: the segments that were written.
-        replaced: locations of documents that are replaced, and so to be removed.
-        gone: locations of parts that their files no longer have, and so to be removed.
+        replaced: locations of documents that are replaced; the caller must remove them.
+        gone: locations of documents for parts that their files no longer have; the caller must remove them.
     """
 
     def __init__(
@@ -266,7 +266,7 @@ class Addition:
 
     @property
     def absent(self) -> list[Location]:
-        """Locations of the index's documents without a row in `run`, apart from those in `gone`."""
+        """Locations of the index's documents that have no row in `run` and are not in `gone`."""
         rows_of_parts = (np.flatnonzero(~matched).tolist() for matched in self._matched)
         return [Location(part, row) for part, rows in enumerate(rows_of_parts) for row in rows]
 

@@ -70,7 +70,7 @@ class SortedPosition(NamedTuple):
     The next page begins after the last document's values and id, so a document that keeps its values is shown once.
 
     shown: number of documents on the pages so far
-    last: the last of these documents
+    last: the last document on the pages so far
     """
 
     shown: int
@@ -110,10 +110,10 @@ class Listing:
     offset: number of documents that are skipped before
     after: position after the previous page, in place of `offset`
     where: filter that the documents must meet
-    min_probability: least probability by the ranker; documents with a lower one are left out
+    min_probability: documents to which the ranker gives a lower probability are left out
     sort: fields by which all matching documents are ordered, `-year` for the highest first; empty: by score. Matching
-        documents are those of `Search.total`; if words are not searched, all that meet the filter. Sorted documents are
-        not scored
+        documents are those of `Search.total`; if words are not searched, all documents that meet the filter. Sorted
+        documents are not scored
     group_by: field by whose values candidates are grouped; `content`, unless a field has this name, groups nearly equal
         texts; None: no groups. With `sort`, the candidates are the first `depth` documents
     group_size: number of documents of each group that are shown

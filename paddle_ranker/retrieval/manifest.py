@@ -115,8 +115,8 @@ class RankerStates:
 class SegmentInfo:
     """Entry of a segment in index.json.
 
-    name: name of its folder
-    count: number of its documents, removed ones included
+    name: name of the segment's folder
+    count: number of documents, including removed documents
     deleted: name of the file with the removed rows; None if there are none
     removed: number of removed rows
     """
@@ -163,7 +163,7 @@ class IndexInfo:
     words: how words are searched; None if words are not searched
     vectors: how vectors of whole documents are searched; None if documents have no such vectors
     tower: tower that computes the vectors of whole documents; None if callers supply the vectors
-    others: names in `INDEXES` of further searchers, which are built in memory when first needed
+    others: further searchers, by name in `INDEXES`; each is built in memory when it is first needed
     segments: the segments that are searched
     generation: grows by 1 with each change
     next_id: number that the next document without an id gets
@@ -209,7 +209,7 @@ class IndexInfo:
         return sum(segment.live for segment in self.segments)
 
     def same_kind(self, other: IndexInfo) -> bool:
-        """Return whether another index stores documents alike: with the same words, vectors, towers and fields."""
+        """Return whether another index has the same settings of words, vectors, towers, fields and stored states."""
         # Indexes of the same kind may differ in these values.
         differing = {"segments": (), "generation": 0, "next_id": 1, "columns": {}, "floors": None}
         return dataclasses.replace(other, **differing) == dataclasses.replace(self, **differing)  # type: ignore[arg-type]
@@ -242,7 +242,7 @@ class IndexInfo:
         return {name for segment in self.segments for name in (segment.name, segment.deleted) if name is not None}
 
     def next(self, segments: Sequence[SegmentInfo], next_id: int) -> IndexInfo:
-        """Return the contents of index.json for the next generation, with these segments."""
+        """Return the contents of index.json for the next generation, which has `segments`."""
         next_id = max(self.next_id, next_id)
         return dataclasses.replace(self, segments=tuple(segments), generation=self.generation + 1, next_id=next_id)
 

@@ -1,4 +1,4 @@
-"""Merge several segments into one, without removed documents; memory use does not depend on their size."""
+"""Merge several segments into one, without removed documents, in memory that does not grow with the segments."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def _new_rows(sources: Sequence[Source]) -> list[Integers]:
 
 
 def _merge_vectors(target: Path, field: str, sources: Sequence[Source], write_index: Optional[WriteIndex]) -> None:
-    """Write the vectors of a vector field, and their approximate index if `write_index` makes one."""
+    """Write the merged vectors of a vector field and, by `write_index` if given, their approximate index."""
     prefix, (first, mask) = file_prefix(field), sources[0]
     count = _merge_passages(target / f"{prefix}passages.npy", field, sources)
     arrays = {
@@ -165,7 +165,7 @@ def _merge_rows(target: Path, name: str, field: str, sources: Sequence[Source], 
 
 
 def _merge_blob(target: Path, name: str, offsets: str, sources: Sequence[Source], count: int) -> None:
-    """Write the bytes of each document one after the other, and the offset where each begins."""
+    """Write the bytes of all kept documents one after the other, and the offset where each document begins."""
     starts = _new_array(target / f"{offsets}.npy", np.dtype(np.int64), (count + 1,))
     written = 0
     with open(target / name, "wb") as stream:

@@ -165,7 +165,7 @@ class Generation:
         return sorted(declared.union(*(part.segment.fields for part in self.parts)))
 
     def type_of(self, field: str) -> str:
-        """Return the type of a field's values: the declared type, or one that all values fit; see `CommonTypes`."""
+        """Return the type of a field's values: the declared type, or else `CommonTypes.undeclared_type`."""
         return self.info.schema.type_of(field) or self.common_types(field).undeclared_type
 
     def common_types(self, field: str) -> CommonTypes:
@@ -401,7 +401,7 @@ class Generation:
         return [Location(part, row) for part, row in zip(parts.tolist(), rows)]
 
     def find(self, ids: Sequence[str]) -> dict[str, Location]:
-        """Return the locations of the live documents with these ids, by id."""
+        """Return the location of each live document whose id is in `ids`, by id."""
         hashes, locations = text_hashes(ids), {}
         for number, part in enumerate(self.parts):
             for index, row in checked(part.segment.rows_of_ids(ids, hashes)):
@@ -500,5 +500,5 @@ def _require_states(wanted: Optional[RankerStates], segment: Segment) -> None:
 
 
 def folder_of(segment: str, folders: Sequence[Path]) -> Path:
-    """Return the first index folder that holds a segment; if no folder does, the first one."""
+    """Return the index folder that holds a segment; if no folder does, the first folder."""
     return next((folder for folder in folders if (folder / segment).is_dir()), folders[0])

@@ -57,7 +57,7 @@ class Encoding:
         return {f"texts were cut to {self._length} tokens": self._cut}
 
     def run(self, texts: Iterable[str]) -> Iterator[Vectors]:
-        """Yield the vectors of the texts, `[n, size]`, some thousand at a time; for no texts, one empty array."""
+        """Yield the vectors of the texts, `[n, size]`, some thousand at a time; without texts, one empty array."""
         if self.plan.processes == 1:
             yield from self.plan.open_tower().stream(texts, self.plan.queries)
         else:

@@ -1,4 +1,4 @@
-"""Parse a query: its words, the phrases that a result must have, and those that it must not have.
+"""Parse a query: its words, the phrases that a result must have, and the phrases that a result must not have.
 
 query = parse_query('kubernetes "rolling update" -helm')
 query.text, query.phrases, query.excluded     # 'kubernetes rolling update', ('rolling update',), ('helm',)
@@ -25,7 +25,7 @@ class ParsedQuery:
     text: the query's words, including those in quotes
     phrases: texts in quotes, and words after plus signs, with the sign (see `required_word`). A result must have each
         phrase that some document has
-    excluded: texts in quotes and words after minus signs; no result has any of these
+    excluded: texts in quotes and words, each after a minus sign; no result has any of these texts
     read: number of code points that were read of a query that was too long; None: the whole query was read
     """
 
@@ -39,8 +39,8 @@ def parse_query(text: str, *, literal: bool = False) -> ParsedQuery:
     """Parse a query; only its first 1,000 code points are read.
 
     `"..."` and a plus sign before a word make a phrase; a minus sign before a word or a phrase excludes it. Other
-    quotes, as in 学历“鄙视链”, are text. So is a sign within words, before a digit, another sign or a single letter
-    (`ls -l`), and a pair of minus signs around a subtitle (`鬼滅の刃 -無限列車編-`).
+    quotes, as in 学历“鄙视链”, are text. A sign is text within a word, and before a digit, another sign or a single
+    letter (`ls -l`). So is a pair of minus signs around a subtitle (`鬼滅の刃 -無限列車編-`).
 
     literal: take all quotes and signs as text
 

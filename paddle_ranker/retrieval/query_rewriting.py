@@ -2,8 +2,8 @@
 
 snapshot.rewrite_query(parse_query("kuberentes")).corrected  # (Alternative('kuberentes', ('kubernetes',), 'typing'),)
 
-A word that no document has is replaced by similar words that documents have: words with one error, or two from 8
-letters on (`lexical/spelling.py` has these numbers); the word split into two words; Chinese characters of the same
+A word that no document has is replaced by similar words that documents have: words that differ by one error, or by two
+if the word has 8 letters or more (`lexical/spelling.py`); the word split into two words; Chinese characters of the same
 sound. Numbers, names with digits, words of less than 4 letters and words in quotes stay as they are. Corrections and
 synonyms count less than typed words.
 """
@@ -229,7 +229,7 @@ class QueryRewriter:
     def _joined(
         self, runs: Sequence[CharacterRun], folded: str, wrong: Sequence[str], least: int = 1
     ) -> list[Alternative]:
-        """Return corrections of two neighbouring words that, written as one, are a word of the collection.
+        """Return corrections that join two neighbouring words of the query to a word of the collection.
 
         wrong: words that no, or hardly any, document has; one of the two words must be among these words
         least: number of documents that must have the joined word

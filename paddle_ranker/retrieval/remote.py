@@ -5,9 +5,9 @@ calls = [lambda name, *args: pool.submit(service.call, name, *args), ...]  # her
 with SearchEngine(RemoteCollection(calls), SearchSettings()) as searcher:
     searcher.search("query")
 
-A document must be in one shard only. Searches read a `RemoteSnapshot`. Scores, ties, totals and facets are those of
-`open_shards` of the same folders in the same order. A search first adds up the shards' statistics and document
-frequencies; each shard then scores its documents by the sums.
+A document must be in one shard only. Searches read a `RemoteSnapshot`. Scores, ties, totals and facets are the same as
+if `open_shards` had opened the shards' folders in the order of the calls. A search first adds up the shards' statistics
+and document frequencies; each shard then scores its documents by the sums.
 """
 
 from __future__ import annotations
@@ -139,7 +139,7 @@ class RemoteWriter:
         return added
 
     def remove(self, ids: Iterable[str]) -> int:
-        """Remove the documents with these ids; return how many existed. Every shard must answer."""
+        """Remove documents by id; return how many of the ids existed. Every shard must answer."""
         refuse_text(ids, "ids")
         with self._writing:
             return sum(self._all("remove", list(ids)).values())

@@ -65,7 +65,7 @@ class Answers(NamedTuple):
 
     name: name of the call
     results: results of the shards that answered
-    seen: version and facts of the generation from which each of these shards answered
+    seen: for each shard that answered, version and facts of the generation from which it answered
     failed: errors of shards that failed
     refused: errors of shards that refused the arguments
     """
@@ -227,7 +227,7 @@ class ShardCalls:
         return receive
 
     def _require_alike(self, answer: Union[RankerError, tuple[tuple[int, Facts], Unchecked]]) -> None:
-        """Raise `ValueError` if an answer comes from a shard that was built otherwise than the others."""
+        """Raise `ValueError` if an answer comes from a shard that was not built like the other shards."""
         if not isinstance(answer, RankerError):
             (_, facts), _ = answer
             for _, other in [*self.latest.values()][:1]:

@@ -454,7 +454,7 @@ TEXT_FIELD = Field(TEXT, TEXT)
 class Schema:
     """Declared fields of a collection; documents may have further fields, which are stored and can be filtered.
 
-    fields: the declared fields; if `text` is not among them, it is a text field of weight 1
+    fields: the declared fields; an undeclared `text` is a text field of weight 1
     template: text for towers and rankers: `{text}` stands for the passage, `{NAME}` for a field; "": title and passage
     passage_tokens: maximum length, in the tower's tokens, of the passages of `text` that get vectors; 0: the whole text
         gets one vector
@@ -598,7 +598,7 @@ class Schema:
     def searched(self, document: Document) -> list[list[str]]:
         """Return a document's texts in each searched field, in the order of `words`.
 
-        A field has one text, the items of a list, or none. A phrase must be within one of these texts.
+        A field has one text, or one per item of a list, or none. A phrase must be within a single text.
         """
         return [_texts_of(document, field.name) for field in self.words]
 

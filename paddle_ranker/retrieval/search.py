@@ -131,9 +131,9 @@ class Result:
 class FeatureParts(NamedTuple):
     """Parts of a document's score by features.
 
-    searchers: what each searcher's features add, `[searchers]`
-    others: what each other feature adds, by name
-    first: constant added to every document that features order, which puts these documents above the others
+    searchers: sum that each searcher's features add, `[searchers]`
+    others: summand of each feature that belongs to no searcher, by name
+    first: constant that is added to every document that features order, to put it above all other documents
     """
 
     searchers: Floats
@@ -164,7 +164,7 @@ class Search:
         text: the query's words.
         candidates: the searchers' lists, joined; set by `fuse`.
         best: best score by searcher.
-        fused: fused scores, `[candidates]`; `order_by_features` replaces those of the first documents.
+        fused: fused scores, `[candidates]`; `order_by_features` replaces the scores of the first documents.
         fused_rank: rank after fusion, from 1, by row.
         by_feature: parts of the fused scores by features, by row; set by `order_by_features`.
         by_whole_title: summand of each fused score for a title that is the query, `[candidates]`.
@@ -378,7 +378,7 @@ class Search:
     def list_features(self) -> tuple[list[int], ListFeatures]:
         """Return the rows of the first documents of the fused list, best first, and their features.
 
-        The features of a document's text are those of the part that a ranker of 128 tokens would read.
+        Features of texts are computed from the part of each text that a ranker of 128 tokens would read.
         """
         top, texts = self.order[:FEATURE_DEPTH], dict[int, str]()
         for documents in self._documents_at(top):
@@ -517,7 +517,7 @@ class Search:
         self.probabilities = dict(zip(top, probabilities.tolist()))
 
     def finish(self) -> None:
-        """Leave out documents below `min_probability`, group the others, and choose the documents that are shown."""
+        """Leave out documents below `min_probability`, group the rest, and choose the documents that are shown."""
         self._unfinished = self._unfinished or self.order
         order, ids = self._unfinished, self.candidates.ids
         order = [row for row in order if not self.is_cut(row)]

@@ -440,7 +440,7 @@ def _since(began: float) -> float:
 
 
 def open_query_towers(collection: Collection, settings: SearchSettings, options: LoadOptions, batch_size: int) -> None:
-    """Open the towers of an index that compute vectors of queries in searches with these settings."""
+    """Open each tower of an index that searches with these settings need for the vectors of queries."""
     for name, field in collection.info.vector_fields.items():
         if field.tower is not None and name in (settings.by or (name,)):
             collection.snapshot().models.tower(collection.info, name, options, batch_size)

@@ -271,7 +271,7 @@ class Segment:
             return document
 
     def document_bytes(self, rows: Sequence[int]) -> int:
-        """Return how many bytes of `documents.jsonl` the documents in these rows take."""
+        """Return how many bytes of `documents.jsonl` the documents at `rows` take."""
         indices, offsets = np.asarray(rows, np.int64), self.arrays["offsets"]
         return int((offsets[indices + 1] - offsets[indices]).sum())
 
@@ -287,7 +287,7 @@ class Segment:
         return (candidate for candidate, id in zip(candidates, candidate_ids) if id == ids[candidate[0]])
 
     def rows_of_hashes(self, hashes: NDArray[np.uint64]) -> Iterator[tuple[int, int]]:
-        """Yield (index in `hashes`, row) for each document whose id has one of these hashes."""
+        """Yield (index in `hashes`, row) for each document the hash of whose id is in `hashes`."""
         return self._hashed("id_hashes", hashes)
 
     def by_hash(

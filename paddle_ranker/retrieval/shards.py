@@ -3,7 +3,7 @@
 with SearchEngine.open(["index-2023", "index-2024"]) as searcher:
     searcher.search("query")
 
-Scores, ties, totals and facets are those of a single folder with all documents in the folders' order: document
+Scores, ties, totals and facets are the same as if a single folder had all documents, in the folders' order: document
 frequencies, mean lengths and the nearest vectors are taken over all segments.
 
 `paddle-ranker index build --shards N` makes a folder of shards: `shards.json` names the index folders in it.
@@ -110,7 +110,7 @@ class ShardFolders(IndexFolder):
         return super().lock(until)
 
     def write_info(self, info: IndexInfo) -> None:
-        """Replace the manifest of each shard that changes; several change as one, even if killed (`finish_change`)."""
+        """Replace the manifest of each shard that changes; if a writer is killed meanwhile, see `finish_change`."""
         assert self._root is not None
         changed = dict[Path, IndexInfo]()
         owners = [folder_of(segment.name, self.folders) for segment in info.segments]
@@ -158,7 +158,7 @@ def open_shards(folders: Sequence[Union[str, Path]]) -> Collection:
 
 
 def _manifests(folders: Sequence[Path], root: Optional[Path] = None) -> list[IndexInfo]:
-    """Read the manifests of all folders as of one time.
+    """Read the manifests of all folders; no change between two reads is seen in part.
 
     root: the folder of shards; its folder `pending` holds manifests that a change is writing
     """

@@ -44,7 +44,7 @@ _HELD = 3  # memory that documents take until they are sent, as a multiple of th
 
 
 class LocalSnapshot:
-    """Documents of an index folder at one time; additions and removals do not change it. Thread-safe.
+    """Documents of an index folder at one time; later additions and removals do not change a snapshot. Thread-safe.
 
     Attributes:
         models: the index's copies of its towers and of its ranker.
@@ -96,7 +96,7 @@ class LocalSnapshot:
     def like_vectors(self, field: str, like: Like) -> Vectors:
         """Return the vector of an example in a vector field, `[1, size]`; `[0, size]` if there is no such vector.
 
-        If a document has several vectors in the field, such as those of passages, their mean is returned.
+        If a document has several vectors in the field, such as one per passage, the mean of the vectors is returned.
         """
         none = np.empty((0, self.info.vector_fields[field].info.size), np.float32)
         if like.kind:
@@ -293,8 +293,8 @@ class LocalSnapshot:
         """Return the first `count` documents after an id, or from the beginning if the id is None.
 
         Documents are ordered by the hash of the id, then by the id. If each page begins after the last id of the page
-        before, a document that is neither added nor removed meanwhile is on exactly one page. The document with the
-        last id may be removed meanwhile.
+        before, a document that stays unchanged during the listing is on exactly one page. The document of the last id
+        may be removed between two pages.
         """
         now, key = self.generation, None if id is None else (int(text_hashes([id])[0]), id)
         pages = [part.segment.by_hash(key, part.live, count) for part in now.parts]
@@ -325,11 +325,11 @@ class LocalSnapshot:
         return self.documents_of([id])[id]
 
     def documents_of(self, ids: Sequence[str]) -> dict[str, Document]:
-        """Return the documents with these ids, by id; unknown ids are left out."""
+        """Return the documents whose ids are in `ids`, by id; unknown ids are left out."""
         return dict(self.each(ids, keep=True))
 
     def each(self, ids: Sequence[str], *, keep: bool = False) -> Iterator[tuple[str, Document]]:
-        """Yield (id, document) for these ids, in any order; unknown ids are left out.
+        """Yield (id, document) for each of `ids`, in any order; unknown ids are left out.
 
         keep: whether the caller keeps all documents in memory; `turns.reserve` then counts their bytes
         """

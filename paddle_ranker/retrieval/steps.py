@@ -1,4 +1,4 @@
-"""Long work in steps, such as arranging the values of a field: between steps a search may end, and others may run.
+"""Long work in steps, such as arranging the values of a field. Between two steps, other work may run.
 
 def squares(numbers: Sequence[int]) -> Steps[list[int]]:
     for number in numbers:

@@ -191,7 +191,7 @@ class Tower:
     def stream(self, texts: Iterable[str], queries: bool = False) -> Iterator[Vectors]:
         """Yield the vectors of texts, some thousand at a time, so that a file of any size can be encoded.
 
-        The next texts are tokenized while vectors are computed. Without texts, one empty array is yielded.
+        While vectors are computed, the next texts are tokenized. Without texts, one empty array is yielded.
 
         queries: whether the texts are queries
         """

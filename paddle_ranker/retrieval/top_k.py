@@ -42,7 +42,7 @@ def best_rows(
 
 
 class Best:
-    """The `k` best scores of those added so far, with the documents' numbers; equal scores are sorted by number."""
+    """The `k` best scores of all scores added so far, with the documents' numbers; equal scores by number."""
 
     def __init__(self, k: int):
         self.k = k

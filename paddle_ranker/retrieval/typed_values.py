@@ -375,7 +375,7 @@ TYPES = {
 class CommonTypes:
     """Types that all values of a field fit, which decide the type of an undeclared field.
 
-    names: names of these types
+    names: names of the types
     valued: number of values that are not missing
     missing: number of values that would count as missing in a field of numbers, dates or truth values, such as N/A
     json: the values' types in JSON
@@ -399,7 +399,7 @@ class CommonTypes:
             self.names = tuple(name for name in self.names if name in fits)
 
     def merge(self, other: CommonTypes) -> None:
-        """Add the values of another segment or shard."""
+        """Count the values of another segment or shard, too."""
         self.names = tuple(name for name in self.names if name in other.names)
         self.valued, self.missing = self.valued + other.valued, self.missing + other.missing
         self.json |= other.json

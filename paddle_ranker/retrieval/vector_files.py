@@ -128,7 +128,7 @@ class VectorFile:
         self._publish()
 
     def close(self) -> None:
-        """Close the files; the rows written so far stay, so that another run can continue."""
+        """Close the files; the rows written so far stay, so that a later run can continue."""
         for stream in self._streams:
             stream.close()
 

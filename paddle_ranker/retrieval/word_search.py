@@ -493,7 +493,7 @@ class WordSearcher:
         return counted, origins
 
     def _whole(self, text: str) -> Word:
-        """Return a text as one word: its only token by each tokenizer; if it has several tokens, a phrase."""
+        """Return a text as one word: its single token by each tokenizer, or a phrase if a tokenizer gives none."""
         tokens = [single_token(tokenizer, text) for tokenizer in self._tokenizers]
         return (f"{_PHRASE}{' '.join(text.split())}",) if None in tokens else tuple(tokens)
 
@@ -679,7 +679,7 @@ def shortest_first(word: str) -> tuple[int, bytes]:
 
 
 def _joins(word: Word, tokens: Collection[str]) -> bool:
-    """Return whether a word begins with one of `tokens` and ends with another, as 18v does with 18 and v."""
+    """Return whether a word begins with one of `tokens` and ends with one, as 18v begins with 18 and ends with v."""
     parts = [token for token in word if token]
     return all(any(token != other and token.startswith(other) for other in tokens)
                and any(token != other and token.endswith(other) for other in tokens) for token in parts)  # fmt: skip

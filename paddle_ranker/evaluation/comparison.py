@@ -33,8 +33,8 @@ class System:
     Attributes:
         name: the name that tables show.
         scores: `[n] float64`, one per pair; `metrics.NOT_RETURNED` for a pair that the system did not return.
-        what: model, scores or baseline.
-        facts: the source of the scores, for the report: a dict from label to text.
+        what: "model", "scores" or "baseline".
+        facts: where the scores come from, as texts by label, for the report.
     """
 
     name: str
@@ -49,14 +49,14 @@ class Measured:
 
     Attributes:
         interval: the value, with bounds.
-        difference: this system's value minus the reference's, paired over queries; None for the reference. Its interval
+        difference: this system's value minus the reference's, paired over queries; None for the reference. The interval
             is corrected for the number of systems (Bonferroni). The difference is established if the interval excludes
             zero.
         p_value: p-value of the difference; None for the reference, or if the measure has no test.
-        corrected: `p_value` after Holm's correction for the number of systems compared with the reference.
+        corrected: `p_value` after Holm's correction for the number of systems; None if `p_value` is None.
         wins, losses: number of queries on which this system is better, or worse, than the reference; None for the
             reference, and for a measure without values per query.
-        verdict: "better" or "worse" than the reference, or "" if no difference is established.
+        verdict: "better" or "worse" if the system differs from the reference; "" if no difference is established.
     """
 
     interval: Interval
@@ -74,10 +74,11 @@ class Comparison:
 
     Attributes:
         systems: the systems, in the order given.
-        reference: name of the system with which the others are compared.
-        measures: names of the measures that the pairs allow: AUC needs judged pairs of both classes, and so on.
+        reference: name of the system with which all other systems are compared.
+        measures: names of the measures that can be computed on the pairs: AUC, for example, needs both classes.
         measured: results by system name, then by measure.
-        by_query: values by system name, then by measure, `[queries] float64`; NaN if a query has nothing to measure.
+        by_query: values per query, `[queries] float64`, by system name, then by measure. A query without a value has
+            NaN; measures without values per query are left out.
         query_ids: ids of the queries, `[queries]`.
         ties: how equal scores are ordered, see `compare_systems`.
     """
@@ -108,7 +109,7 @@ class Comparison:
 
 
 def measurable(pairs: MeasuredPairs) -> list[str]:
-    """Return the names of the measures that these pairs allow, in the order of `MEASURES`."""
+    """Return the names of the measures that can be computed on the pairs, in the order of `MEASURES`."""
     scored = Scored(pairs.query_ids, pairs.labels, pairs.labels, judged=pairs.judged)  # scores are irrelevant here
     MEASURES.load_plugins()  # an installed package may add some
     always = QueryMean if pairs.searched else ()
@@ -128,12 +129,14 @@ def compare_systems(
 ) -> Comparison:
     """Measure systems, and compare each with the reference.
 
-    reference: a system's name; "best" for the best system by `measure`; None for the first system
-    ties: "against" or "trec_eval", see `metrics.rank`; None: trec_eval if the documents have ids, else against
+    reference: a system's name; "best": the system that is best by `measure`; None: the first system
+    ties: how equal scores are ordered. "against": the less relevant title first; "trec_eval": as trec_eval does, see
+        `metrics.rank`; None: "trec_eval" if the documents have ids, else "against"
     resamples: number of draws for a bootstrap interval
     permutations: number of draws for a randomisation test
 
-    Raises `DataError` if nothing can be measured, `UsageError` for two systems of one name or an unknown reference.
+    Raises `DataError` if no measure can be computed. Raises `UsageError` if two systems have the same name, or if no
+    system has the name `reference`.
     """
     names = [system.name for system in systems]
     if len(set(names)) < len(names):
@@ -169,7 +172,7 @@ def compare_systems(
 
 
 class _Statistics:
-    """A system's statistics by measure, and its values per query by measure, where a measure has such values."""
+    """A system's `Statistic` of each measure, and the values per query of each measure that has such values."""
 
     def __init__(self, pairs: MeasuredPairs, scores: Floats, names: Sequence[str], ties: str) -> None:
         ids = pairs.document_ids if ties == "trec_eval" else None
@@ -186,8 +189,9 @@ class _Statistics:
 def _measure(
     ours: _Statistics, base: Optional[_Statistics], others: int, resamples: int, permutations: int, seed: int
 ) -> dict[str, Measured]:
-    """Measure a system, and its differences from `base` on the same draws of queries; p-values are not yet corrected.
+    """Measure a system, and its differences from the reference on the same draws of queries; do not correct p-values.
 
+    base: the reference; None: the system is the reference
     others: number of systems that are compared with the reference
     """
     queries = ours.scored.ranking.queries
@@ -219,7 +223,10 @@ def _intervals(
 
 
 def _correct(measured: dict[str, dict[str, Measured]], others: Sequence[str], names: Sequence[str]) -> None:
-    """Correct each measure's p-values by Holm's method over all systems except the reference; set the verdicts."""
+    """Set, in place, each measure's corrected p-values (Holm's method) and verdicts of the systems `others`.
+
+    names: names of the measures
+    """
     for name in names:
         results = [measured[other][name] for other in others]
         p_values = [result.p_value for result in results if result.p_value is not None]  # of all systems, or of none

@@ -29,7 +29,7 @@ class EvaluationSet:
 
     Attributes:
         queries, labels: the query and the label of each row.
-        report: text on the rows that were read.
+        report: text that states how many rows were read and skipped.
         skipped: number of rows that were skipped.
     """
 
@@ -44,11 +44,11 @@ class EvaluationSet:
         one_label: bool = False,
         convert: Optional[Callable[[Sequence[LabeledPair]], Sequence[LabeledPair]]] = None,
     ):
-        """Read and encode the file.
+        """Read and encode the file; raises `DataError` if its labels are all of one class.
 
         one_label: whether to ignore pairs with several labels, and count them in `report`. The evaluate commands raise
-            an error for such pairs; a training should not, since the file was accepted when it began
-        convert: called with the file's pairs; returns other pairs, to measure on instead
+            an error for such pairs. A training ignores them, as it does when it begins
+        convert: called with the file's pairs; returns the pairs to measure on instead
         """
         source = RecordFile(path, LabeledPair, rules)
         records, left_out = read_without_contradictions(source, skip=True) if one_label else (list(source), "")
@@ -70,7 +70,7 @@ class EvaluationSet:
     ) -> np.ndarray:
         """Return the logits of all rows, `[n]` float64.
 
-        processes: processes that each compute a share of the rows; every process returns the logits of all rows
+        processes: processes that share the work: each computes some rows, and every process returns all logits
         """
         scorer = Scorer(engine, self._pair_encoder, self._batch_size, calibration=calibration, windows=self._windows)
         if processes is None:
@@ -79,7 +79,7 @@ class EvaluationSet:
         return processes.sum(scorer.logits(self.pairs, processes.rank, processes.size))
 
     def measure(self, engine: Engine, processes: Optional[ProcessGroup] = None) -> dict[str, float]:
-        """Return the measures of `evaluate_ranking`: `auc`, and query measures if a query has several titles.
+        """Return the measures of `evaluate_ranking`: `auc` and, if a query has several titles, measures per query.
 
         processes: as in `logits`
         """
@@ -88,10 +88,12 @@ class EvaluationSet:
 
 
 def classification_metrics(labels: np.ndarray, logits: np.ndarray) -> dict[str, float]:
-    """Return `accuracy` and mean binary `cross_entropy` of logits, with `labels >= 1` as the truth, `[n]` each.
+    """Return the `accuracy` and the mean binary `cross_entropy` of logits, by these names.
 
-    A pair is predicted relevant if its probability is above 0.5. The cross-entropy of a pair with logit l and truth y
-    is log(1 + exp(l)) - y l.
+    labels, logits: `[n]` each; a pair is relevant if its label is at least 1
+
+    A pair is predicted relevant if its probability is above 0.5. The cross-entropy of a pair with logit l is
+    log(1 + exp(l)) - y l, where y is 1 for a relevant pair, else 0.
     """
     return {
         "accuracy": float(((logits > 0) == (labels >= RELEVANT)).mean()),
@@ -107,7 +109,7 @@ def mean_margin_loss(
     s+ is the score of the title with the higher label, s- the score of the other title.
 
     queries, labels, logits: `[n]` each
-    probabilities: whether a score s is sigmoid(logit), as in the published pairwise ranker, or else the logit
+    probabilities: whether a score s is sigmoid(logit), as in the published pairwise ranker, instead of the logit
 
     Returns NaN if no query has titles with different labels.
     """

@@ -1,4 +1,4 @@
-"""The pairs on which rankers are measured: those of a labelled file, or of TREC qrels and the runs to be measured."""
+"""The pairs on which rankers are measured: from a labelled file, or from TREC qrels and the measured runs."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ class MeasuredPairs:
     """Query-title pairs, one per row, with their judgments.
 
     source: the file of the pairs, for messages
-    query_ids, document_ids: `[n]`; for a labelled file "q" with the query's number and "d" with the row's number
+    query_ids, document_ids: ids, `[n]` each; in a labelled file, "q" and the query's number, "d" and the row's number
     labels: `[n] float64`; 0 for pairs that are not judged
     judged: `[n] bool`, whether the pair was judged
     candidates: `[n] bool`, whether a ranker is to score the pair
-    queries, titles: `[n]` texts, or None if only ids are known; may be "" in pairs of qrels that are not candidates
+    queries, titles: texts, `[n]` each; None if only ids are known. The text may be "" if a pair is not a candidate
     has_ids: whether the ids come from the data, as in qrels; a labelled file has no ids
-    searched: whether the pairs are results of searches; a query with a single, relevant title then counts, too
-    notes: one line for each group of rows that were ignored or repeated
+    searched: whether the pairs are results of searches; if so, a query whose only title is relevant counts, too
+    notes: one line for each reason that rows were ignored or noticed as repeated
     """
 
     source: str
@@ -58,15 +58,16 @@ class MeasuredPairs:
         return [self.queries[row] for row in rows], [self.titles[row] for row in rows]
 
     def spread(self, scores: Floats) -> Floats:
-        """Expand the candidates' scores to all pairs, `[n] float64`; the other pairs get `NOT_RETURNED`."""
+        """Return scores of all pairs, `[n] float64`: `scores` for candidates, `NOT_RETURNED` for all other pairs."""
         spread = np.full(len(self), NOT_RETURNED)
         spread[self.candidates] = scores
         return spread
 
     def of_run(self, run: Scores, name: str) -> tuple[Floats, list[str]]:
-        """Return a run's scores of the pairs, `[n] float64`, and notes on queries missing from or ignored in the run.
+        """Return a run's scores of the pairs, `[n] float64`, and notes on queries that the run lacks or has in excess.
 
-        Raises `DataError` if the run shares no query with the pairs, or has rows that are not in a labelled file.
+        A pair that the run lacks gets `NOT_RETURNED`. Raises `DataError` if the run shares no query with the pairs. For
+        pairs of a labelled file, also raises it if the run has rows that the file lacks.
         """
         scores = np.full(len(self), NOT_RETURNED)
         for row, (query, document) in enumerate(zip(self.query_ids, self.document_ids)):
@@ -93,8 +94,9 @@ class MeasuredPairs:
 def read_labelled(path: str, rules: Optional[RowOptions] = None, *, skip_bad_rows: bool = False) -> MeasuredPairs:
     """Read a labelled file; all its pairs are judged, and all are candidates.
 
-    A repeated row counts each time, as in scikit-learn. Raises `DataError` for a malformed file, and for a query and
-    title with several labels, naming the lines; with `skip_bad_rows` all rows of such a pair are ignored instead.
+    A repeated row counts each time, as in scikit-learn. Raises `DataError` if the file is malformed, or if a query and
+    title have several labels; the message names the lines. With `skip_bad_rows`, all rows of such a query and title
+    are ignored instead, unless no row would be left.
     """
     source = RecordFile(path, LabeledPair, rules, skip_bad_rows=skip_bad_rows)
     records, left_out = read_without_contradictions(source, skip=source.skip_bad_rows)
@@ -124,7 +126,7 @@ def read_labelled(path: str, rules: Optional[RowOptions] = None, *, skip_bad_row
 
 
 def require_both_classes(path: Union[str, Path], labels: Floats, needed_by: str) -> None:
-    """Raise `DataError` if all pairs of a file are relevant, or none is.
+    """Raise `DataError` if all pairs of a file are relevant, or if no pair is relevant.
 
     needed_by: name of the measure or step that needs both classes, for the message
     """
@@ -137,9 +139,10 @@ def require_both_classes(path: Union[str, Path], labels: Floats, needed_by: str)
 
 
 def read_without_contradictions(source: RecordFile[LabeledPair], *, skip: bool) -> tuple[list[LabeledPair], str]:
-    """Read a file without pairs that have several labels; return its records, and a note on skipped records or "".
+    """Read a file, skipping pairs that have several labels; return the other records, and a note on skipped records.
 
-    Raises `DataError`, which names lines, if records would be skipped but `skip` is False, or if none remains.
+    The note is "" if no record was skipped. If `skip` is False, raises `DataError` instead of skipping. Also raises
+    `DataError` if no record is left.
     """
     records = list[LabeledPair]()
     first: dict[tuple[str, str], tuple[Union[int, str], float]] = {}  # line and label
@@ -176,13 +179,13 @@ def judged_runs(
     documents_file: Optional[str] = None,
     rules: Optional[RowOptions] = None,
 ) -> MeasuredPairs:
-    """Return the pairs of qrels together with the pairs that the runs returned for the same queries.
+    """Return the pairs of qrels, and the pairs that the runs returned for the queries of the qrels.
 
-    source: the qrels' file, for messages
-    runs: dict keyed by name, of all runs that will be measured
-    candidates: the run whose documents a ranker is to score; None for the judged documents
-    queries_file, documents_file: files of the texts by id, see `paddle_ranker.data.trec`
-    rules: options for reading these files
+    source: path of the qrels, for messages
+    runs: all runs that will be measured, by name
+    candidates: the run whose documents a ranker is to score; None: a ranker is to score the judged documents
+    queries_file, documents_file: files with the texts by id, see `paddle_ranker.data.trec`; None: only ids are known
+    rules: options for reading `queries_file` and `documents_file`
 
     Raises `DataError` if a run (or the candidates) shares no query with the qrels, or if a text is missing.
     """

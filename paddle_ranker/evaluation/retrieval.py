@@ -54,9 +54,9 @@ class JudgedQueries:
     queries: texts by id
     qrels: labels as `qrels[query][document]`
     notes: one line for each reason that rows were skipped
-    documents: ids of queries that are also documents with the same id; such a document is no result of that query
-    copies: documents that repeat the text of an answer: a dict from their ids to the id of the first document with the
-        text; all of them count as one answer
+    documents: ids of queries that are also documents, with the same id; a query is not a valid result of itself
+    copies: for the id of each document that repeats an answer's text, the id of the first document with this text.
+        Documents with the same text count as one answer
     """
 
     source: str
@@ -67,7 +67,7 @@ class JudgedQueries:
     copies: Mapping[str, str] = field(default_factory=dict)
 
     def label(self, query: str, id: str) -> int:
-        """Return a document's label; 0 if nobody judged it."""
+        """Return a document's label for a query; 0 if nobody judged the document."""
         return self.qrels[query].get(self.copies.get(id, id), 0)
 
     def is_judged(self, query: str, id: str) -> bool:
@@ -79,12 +79,12 @@ class JudgedQueries:
         return id != query or query not in self.documents
 
     def depth(self, top_k: int) -> int:
-        """Return the number of documents to search for, so that at least `top_k` valid, distinct results are left."""
+        """Return how many documents to search for, so that `top_k` results are left without invalid and equal ones."""
         copies = Counter(self.copies.values())
         return top_k + bool(self.documents) + max(copies.values(), default=1) - 1
 
     def results(self, run: Scores, top_k: int) -> Scores:
-        """Return the first `top_k` valid results (`is_result`) of each query in a run, each answer once."""
+        """Return the first `top_k` valid results (`is_result`) of each query; copies of an answer count as one."""
         cleaned: Scores = {}
         for query, scores in run.items():
             results = cleaned[query] = {}
@@ -104,10 +104,11 @@ class JudgedQueries:
 def read_judged(
     qrels: str, queries: str, rules: Optional[RowOptions] = None, collection: Optional[Collection] = None
 ) -> JudgedQueries:
-    """Read qrels and their queries' texts; raises `DataError` for malformed files and a query without a text.
+    """Read qrels and the texts of their queries.
 
-    A query may be a document of `collection` with the same id and text, as in BEIR (ArguAna, Quora). This document is
-    no result of the query, unless it is judged to answer the query.
+    If a document of `collection` has a query's id and text, as in BEIR (ArguAna, Quora), it is the query itself, and
+    so not a valid result, unless it is judged to answer the query. Raises `DataError` if a file is malformed, or if a
+    query has no text.
     """
     judged = read_qrels(qrels, rules)
     texts = read_texts(queries, judged.qrels, rules)
@@ -141,9 +142,9 @@ def read_pairs(path: str, documents: Iterable[tuple[str, str]], rules: Optional[
 
     documents: (id, text) of each document of the collection
 
-    Documents with the same text count as one answer, the first of them. In labelled pairs, titles with a label of at
-    least 1 are answers; queries without an answer are left out, as in a training.
-    Raises `DataError`, naming the row, for an answer that no document has, and for a file without answers.
+    If several documents have the same text, they count as one answer, the first document. In labelled pairs, only
+    titles with a label of at least 1 are answers. Queries without an answer are left out, as in a training. Raises
+    `DataError` if no document has an answer's text (the message names the row), or if the file has no answers.
     """
     ids: dict[str, list[str]] = {}
     for id, text in documents:
@@ -173,7 +174,7 @@ def read_pairs(path: str, documents: Iterable[tuple[str, str]], rules: Optional[
 
 
 def lexical_runs(documents: Mapping[str, str], queries: Mapping[str, str], top_k: int) -> dict[str, Scores]:
-    """Return the runs of BM25 on words, on bigrams and, for texts with spaces, on stems, by system name.
+    """Return runs by system name: BM25 on words, on bigrams and, if the texts have spaces, on stems.
 
     documents, queries: texts by id
     top_k: number of documents per query
@@ -192,7 +193,7 @@ def lexical_runs(documents: Mapping[str, str], queries: Mapping[str, str], top_k
 
 
 def vector_run(tower: Tower, passages: Sequence[tuple[str, str]], queries: Mapping[str, str], top_k: int) -> Scores:
-    """Return the run of an exact search by a tower's vectors; a document counts by its best passage.
+    """Search exactly with a tower's vectors, and return the run; a document's score is that of its best passage.
 
     passages: (id of the document, text of the passage) for each passage
     queries: texts by id
@@ -213,12 +214,12 @@ def vector_run(tower: Tower, passages: Sequence[tuple[str, str]], queries: Mappi
 
 @dataclass(frozen=True)
 class Searched:
-    """Results of a searcher for judged queries.
+    """Results of a search engine for judged queries.
 
-    runs: runs by system name: of the fusion, of each searcher alone, of the other fusions, and of the ranker
-    lists: for each query, the fused candidates with inputs: the searchers' normalised scores
-    ranked: for each query, the candidates that the ranker scored, with inputs: the logit, the share of the fused score,
-        the searchers' normalised scores, and the standardised numbers of fields
+    runs: runs by system name: of the fusion, of each searcher alone, of further fusions, and of the ranker
+    lists: for each query, the fused candidates; their inputs are the searchers' normalised scores
+    ranked: for each query, the candidates that the ranker scored; their inputs are the logit, the share of the fused
+        score, the searchers' normalised scores, and the standardised numbers of fields
     """
 
     runs: dict[str, Scores]
@@ -227,7 +228,7 @@ class Searched:
 
 
 def words_run(engine: SearchEngine, judged: JudgedQueries, top_k: int, fields: Mapping[str, float]) -> Scores:
-    """Return the run of words with these weights of fields, up to `top_k` documents of a query, best first."""
+    """Search by words with the given weights of fields; return a run of up to `top_k` documents per query."""
     depth = max(engine.settings.depth, judged.depth(top_k))
     asking = LookupRequest(WORDS, list(judged.queries.values()), depth, fields=fields, titles=True)
     run: Scores = {}
@@ -242,7 +243,7 @@ def words_run(engine: SearchEngine, judged: JudgedQueries, top_k: int, fields: M
 def rank_losses(run: Scores, judged: JudgedQueries, top_k: int) -> Floats:
     """Return the `rank_loss` of each query's relevant documents in a run, `[queries]`.
 
-    A missing document has rank `top_k` + 1.
+    A relevant document that the run lacks has the rank `top_k` + 1.
     """
     losses = []
     for query in judged.queries:
@@ -261,11 +262,11 @@ def search_judged(
 ) -> Searched:
     """Search for all judged queries; each run has up to `top_k` documents of a query.
 
-    If the fusion has equal weights, the runs include the other fusions of `FUSIONS`, since the best one depends on the
-    collection.
+    If the fusion has equal weights, there is also a run for each other method in `FUSIONS`, since the collection
+    decides which method is best.
 
-    fusion: replaces the searcher's fusion
-    fields: signals of fields, by the field's name; they are added to the inputs of `Searched.ranked`
+    fusion: replaces the fusion of `engine`
+    fields: signals by the field's name; their standardised numbers are added to the inputs of `Searched.ranked`
     """
     fusion, names = fusion or engine.settings.fusion, engine.searchers
     first, others, measured = names[0], dict[str, Fusion](), top_k
@@ -315,9 +316,9 @@ def feature_lists(
 ) -> tuple[list[JudgedList], tuple[str, ...]]:
     """Return the first documents of each query's fused list with their features, and the names of the features.
 
-    The result is for `learn_features`.
+    The result is the input of `learn_features`. A query without results has no list.
 
-    fusion: replaces the searcher's fusion; features in it are ignored, and so is the searcher's ranker
+    fusion: replaces the fusion of `engine`; learned features in it are ignored, and so is the engine's ranker
     """
     lists, names, fusion = list[JudgedList](), tuple[str, ...](), replace(fusion, features={})
     engine = SearchEngine(engine.collection, engine.settings)
@@ -336,7 +337,7 @@ def feature_lists(
 
 
 def _judged_list(query: str, candidates: Candidates, judged: JudgedQueries, top_k: int) -> JudgedList:
-    """Return the query's candidates that are among the first `top_k` of some searcher, with their labels."""
+    """Return, with their labels, the candidates that at least one searcher ranks among its first `top_k`."""
     ranks = candidates.ranks
     rows = np.flatnonzero(((ranks > 0) & (ranks <= top_k)).any(axis=1))
     rows = np.array([row for row in rows.tolist() if judged.is_result(query, candidates.ids[row])], np.int64)
@@ -346,7 +347,10 @@ def _judged_list(query: str, candidates: Candidates, judged: JudgedQueries, top_
 
 
 def first_of(run: Scores, top_k: int) -> Scores:
-    """Return each query's first documents in a run, in trec_eval's order: by score in single precision, then by id."""
+    """Return the first `top_k` documents of each query in a run.
+
+    The order is trec_eval's: by score in single precision, then by id, both descending.
+    """
 
     def key(result: tuple[str, float]) -> tuple[float, bytes]:
         return float(np.float32(result[1])), result[0].encode()
@@ -358,7 +362,11 @@ def first_of(run: Scores, top_k: int) -> Scores:
 
 
 def held_out_runs(held_out: Mapping[str, Mapping[str, float]], fused: Scores, top_k: int) -> Scores:
-    """Return a run of up to `top_k` documents per query: those with `held_out` scores, then those of `fused`."""
+    """Return a run of up to `top_k` documents per query.
+
+    Documents with scores in `held_out` come first, in the order of these scores. They are followed by the remaining
+    documents of `fused`.
+    """
     run = {}
     for query, scores in held_out.items():
         others = (id for id in fused[query] if id not in scores)
@@ -369,11 +377,12 @@ def held_out_runs(held_out: Mapping[str, Mapping[str, float]], fused: Scores, to
 def compare_runs(
     judged: JudgedQueries, runs: Mapping[str, Scores], top_k: int, *, resamples: int = 2000, seed: int = 1000
 ) -> Comparison:
-    """Measure runs, by system name, over all judged queries, and compare each run with the first.
+    """Measure runs over all judged queries, and compare each run with the first one.
 
-    Runs have up to `top_k` documents of a query. Measures at a greater depth are left out: R@100 of 50 documents would
-    be R@50. A query that a run lacks counts 0; documents that nobody judged count as not relevant. Raises `DataError`
-    as `compare_systems` does.
+    runs: runs by system name, with up to `top_k` documents per query
+
+    Measures at a depth beyond `top_k` are left out: R@100 of 50 documents would be R@50. A query that a run lacks
+    counts 0, and a document that nobody judged counts as not relevant. Raises `DataError` as `compare_systems` does.
     """
     pairs = judged_runs(judged.source, judged.qrels, runs)
     # Titles that somebody judged not relevant count like others: only then are all measures those of a search.
@@ -398,7 +407,10 @@ def comparison_lines(comparison: Comparison) -> list[str]:
 
 
 def draw_curves(path: str, comparison: Comparison, most: int) -> None:
-    """Draw every system's recall against the number of documents; the extension chooses SVG or PDF, else PNG."""
+    """Draw every system's recall at each depth up to `most` documents, into a file.
+
+    The extension of `path` chooses SVG or PDF; with any other extension the file is a PNG.
+    """
     pairs, places = comparison.pairs, range(1, most + 1)
     with new_picture(path, 7.0, 4.5, 150, "--plot") as figure:
         panel = figure.subplots()

@@ -29,7 +29,7 @@ def read_scores(path: str, pairs: MeasuredPairs, *, skip_bad_rows: bool = False)
     """Return a file's scores of the pairs, `[n] float64`, and notes on the file, one line each.
 
     A pair that a run does not list has the score `metrics.NOT_RETURNED`. Raises `DataError` if the file has no scores,
-    differs from the labelled file in its number of rows or its texts, or shares no query with the qrels.
+    if its rows or texts differ from those of the labelled file, or if it shares no query with the qrels.
     """
     if is_run(path):
         run = read_run(path, skip_bad_rows=skip_bad_rows)
@@ -41,7 +41,7 @@ def read_scores(path: str, pairs: MeasuredPairs, *, skip_bad_rows: bool = False)
 
 
 def has_scores(path: str) -> bool:
-    """Return whether a file has scores: it is a TREC run, or its first row has a score, not only a label."""
+    """Return whether a file has scores: either it is a TREC run, or its first row has a score besides any label."""
     try:
         first = next((row for _, row in read_rows(path)), None)
         if is_run(path):
@@ -61,9 +61,9 @@ def has_scores(path: str) -> bool:
 
 
 def write_scores(path: str, pairs: MeasuredPairs, scores: Floats, tag: str) -> None:
-    """Write scores with all digits: one row per pair for an extension of `BY_ROW`, else a TREC run.
+    """Write scores with all digits: one row per pair if the extension is in `BY_ROW`, otherwise a TREC run.
 
-    Raises `DataError` if the extension asks for rows but the pairs are from qrels.
+    Raises `DataError` if the extension is in `BY_ROW` but the pairs are from qrels or have no texts.
     """
     returned = scores != NOT_RETURNED
     if not path.lower().removesuffix(".gz").endswith(BY_ROW):

@@ -37,10 +37,11 @@ FOLDS = 5
 def read_measured_pairs(options: MeasuringOptions, runs: Mapping[str, Scores]) -> MeasuredPairs:
     """Read the pairs from the options' files: a labelled file, or qrels with texts and a run of candidates.
 
-    runs: dict keyed by name, of the runs to be measured. The candidates are the documents of `--candidates`, else those
-        of the first run, else the judged ones
+    runs: the runs to be measured, by name
 
-    Raises `DataError` for a file that cannot be read, and for a labelled file of one class only.
+    With qrels, the candidates are the documents of `--candidates`; without this option, those of the first run;
+    without runs, the judged documents. Raises `DataError` if a file cannot be read, or if all labels of a labelled
+    file are of one class.
     """
     if options.test_file is not None:
         labelled = read_labelled(options.test_file, options)
@@ -66,9 +67,9 @@ def read_measured_pairs(options: MeasuringOptions, runs: Mapping[str, Scores]) -
 
 
 def score_with_model(source: str, options: MeasuringOptions, pairs: MeasuredPairs) -> tuple[ScoringRanker, Floats]:
-    """Open a ranker; return it and its logits of the candidates (`[candidates] float64`), and print truncations.
+    """Open a ranker and score the candidates; return the ranker and the logits, `[candidates] float64`.
 
-    Raises `CheckpointError` if the ranker cannot be opened, `DataError` if the pairs have no texts.
+    Raises `CheckpointError` if the ranker cannot be opened, and `DataError` if the pairs have no texts.
     """
     from paddle_ranker.model.model_folder import RANKER
     from paddle_ranker.scoring.files import scorer_for
@@ -86,7 +87,7 @@ def named_systems(
 ) -> tuple[list[System], list[str]]:
     """Score the pairs with each named system; return the systems, and notes on their score files.
 
-    paths: path of each system by its name: a model (see `is_model`) or a file of scores
+    paths: for each system, by name, the path of a model (see `is_model`) or of a file of scores
     """
     systems, notes = [], []
     for name, path in paths.items():
@@ -133,7 +134,7 @@ def baseline_systems(pairs: MeasuredPairs, options: BaselineOptions) -> tuple[li
 
 
 def bm25(tokenizer: str, queries: Sequence[str], titles: Sequence[str], collection: Sequence[str]) -> Floats:
-    """Return BM25's scores of the pairs, `[n] float64`; the titles of `collection` give idf and mean length."""
+    """Return BM25's scores of the pairs, `[n] float64`; idf and mean length are those of the texts in `collection`."""
     baseline = BM25(tokenizer)
     baseline.fit([], collection)
     return baseline.score(queries, titles)
@@ -145,8 +146,8 @@ def linear(
     """Return scores by a logistic regression on lexical features, `[n] float64`.
 
     The model learns from `train`. Without `train`, each fifth of the queries is scored by a model fitted to the labels
-    of the other four fifths, so a query's labels do not affect its scores. Raises `DataError` if there is too little to
-    learn from: one query, or one class outside a fifth.
+    of the other four fifths, so a query's labels do not affect its scores. This raises `DataError` if there is only one
+    query, or if the labels of four fifths are all of one class.
     """
     if train is not None:
         model = LexicalLogistic()

@@ -27,9 +27,10 @@ def count_relevant(labels: Floats) -> int:
 
 
 def roc_auc(labels: ArrayLike, scores: ArrayLike) -> float:
-    """Return the AUC: how often a relevant pair scores above a non-relevant one, a tie counting a half.
+    """Return the AUC: how often a relevant pair scores above a non-relevant pair, where a tie counts a half.
 
-    The value is exact (the Mann-Whitney statistic of ranks). Raises `DataError` if all pairs are relevant or none is.
+    The value is exact (the Mann-Whitney statistic of ranks). Raises `DataError` if all pairs are relevant or none is,
+    and as `check_scores` does.
     """
     labels, scores = check_scores(labels, scores)
     count = count_relevant(labels)
@@ -38,9 +39,9 @@ def roc_auc(labels: ArrayLike, scores: ArrayLike) -> float:
 
 
 def auc_of(numbers: Integers, labels: Floats, scores: Floats) -> Statistic:
-    """Return the statistic "AUC over all pairs", in which a pair counts as often as its query was drawn.
+    """Return the AUC over all pairs as a statistic in which a pair counts as often as its query was drawn.
 
-    Pairs are sorted once; a draw then costs a few sums over the pairs.
+    The pairs are sorted once; each draw then takes only a few sums over the pairs.
 
     numbers: index of each pair's query, from 0, `[pairs]`
     labels, scores: the pairs' labels and scores, `[pairs]` each
@@ -68,10 +69,10 @@ def _starts(values: Floats) -> Integers:
 
 
 def auc_difference(numbers: Integers, labels: Floats, scores: tuple[Floats, Floats]) -> Difference:
-    """Return the function that computes the difference of two systems' AUC after swaps, for `swap_test`.
+    """Return a function for `swap_test` that computes the difference of two systems' AUC after swaps.
 
-    The systems' scores may have different scales, so each score is replaced by its rank among all pairs of its system
-    before a query's results are swapped: AUC depends on ranks alone.
+    The systems' scores may have different scales. Since AUC depends on ranks alone, each score is first replaced by its
+    rank among all scores of its system.
 
     numbers: index of each pair's query, from 0, `[pairs]`
     labels: label of each pair, `[pairs]`
@@ -98,9 +99,9 @@ def auc_difference(numbers: Integers, labels: Floats, scores: tuple[Floats, Floa
 
 
 def _ordered_counts(groups: Integers, relevant: NDArray[np.bool_], ranks: Floats, count: int) -> Floats:
-    """Count, for groups i and j, how often a relevant pair of i ranks above a non-relevant pair of j, `[count, count]`.
+    """Count, for groups i and j, how often a relevant pair of i ranks above a non-relevant pair of j.
 
-    A tie counts a half.
+    The result has the shape `[count, count]`. A tie counts a half.
 
     groups: index of each pair's group, below `count`, `[pairs]`
     relevant, ranks: which pairs are relevant, and their ranks, `[pairs]` each
@@ -119,10 +120,10 @@ def _ordered_counts(groups: Integers, relevant: NDArray[np.bool_], ranks: Floats
 def _auc_by_sorting(
     query: Integers, second: NDArray[np.bool_], relevant: NDArray[np.bool_], ranks: Floats, total: float
 ) -> Difference:
-    """Return the function of `auc_difference` in a form that needs little memory; each swap passes over all pairs.
+    """Return the function of `auc_difference` in a form that needs little memory, but reads all pairs for each swap.
 
-    query, relevant, ranks: query, relevance and rank of all pairs of the first system, then of the second, `[2 *
-        pairs]`
+    query, relevant, ranks: query, relevance and rank of all pairs of the first system, followed by those of the second,
+        `[2 * pairs]` each
     second: True for the pairs of the second system, `[2 * pairs]`
     total: number of combinations of a relevant and a non-relevant pair
     """

@@ -41,20 +41,20 @@ class ListScores(NamedTuple):
 
     @classmethod
     def of(cls, logits: Floats) -> ListScores:
-        """Return the two values of a list with these calibrated logits, `[n]` in any order, n > 0."""
+        """Return the two values, rounded to 4 decimals, of a list with these calibrated logits, `[n]`, n > 0."""
         tenth = np.sort(logits)[::-1][min(_TENTH, len(logits)) - 1]
         return cls(round(float(tenth), 4), round(float(logits.std()), 4))
 
 
 @dataclass(frozen=True)
 class SearchScores:
-    """Scores of a ranker in searches of the index that it was calibrated for; stored with the calibration.
+    """Scores of a ranker in searches of the index for which it was calibrated; stored with the calibration.
 
     top: how many documents were ranked for each query
-    tenth: the searches' `ListScores.tenth`, ascending; of more than 101 searches, the percentiles 0 to 100
-    spread: likewise for `ListScores.spread`
+    tenth: `ListScores.tenth` of each search, ascending; for more than 101 searches, the percentiles 0 to 100
+    spread: `ListScores.spread` of each search, in the same form
 
-    Raises `CheckpointError` for anything else, such as fewer than ten values.
+    Raises `CheckpointError` if a field is not valid, for example if there are fewer than ten values.
     """
 
     top: Positive
@@ -66,7 +66,7 @@ class SearchScores:
 
     @classmethod
     def of(cls, queries: Sequence[str], logits: Floats, top: int) -> SearchScores:
-        """Return the scores of searches.
+        """Return the `SearchScores` of searches.
 
         queries: query of each ranked document, `[n]`
         logits: calibrated logit of each ranked document, `[n]`
@@ -80,10 +80,10 @@ class SearchScores:
         return cls(top, tuple(tenth), tuple(spread))
 
     def unlike(self, lists: Sequence[ListScores]) -> Optional[dict[str, object]]:
-        """Return how scores of other searches differ from these; None if `tenth` and `spread` differ by chance alone.
+        """Return how the searches `lists` differ from the stored ones; None if the difference may be due to chance.
 
-        The result names the value that differs more (`measure`), with its median here (`expected`) and in `lists`
-        (`seen`). The test is the two-sample test of Kolmogorov and Smirnov.
+        The result names the value that differs more, `tenth` or `spread` (`measure`), its stored median (`expected`),
+        and its median in `lists` (`seen`). The test is the two-sample test of Kolmogorov and Smirnov.
         """
         from scipy.stats import ks_2samp
 
@@ -107,8 +107,9 @@ class Calibration:
 
     method: how scale and shift were fitted, one of `METHODS`
     scale, shift: calibrated logit = scale * logit + shift; scale > 0
-    fitted_on: the file of the fit: name, digest, counts of pairs, queries and relevant pairs, and how it was scored
-    searched: scores of searches, if the calibration is for searches of an index; else None
+    fitted_on: facts about the file of the fit: name, digest, counts of pairs, queries and relevant pairs, and how the
+        pairs were scored
+    searched: scores of searches if the calibration is for searches of an index, else None
     figures: how well the calibration fits; the result of `figures_of`
 
     Raises `CheckpointError` if scale or shift is not a finite number, or scale is not above 0.
@@ -137,7 +138,7 @@ class Calibration:
         return (np.asarray(logits, np.float64) - self.shift) / self.scale
 
     def fold(self, weight: NDArray[np.float32], bias: NDArray[np.float32]) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Return weight and bias, of unchanged shapes, with which a linear head computes calibrated logits."""
+        """Return the weight and bias that a linear head needs to compute calibrated logits; shapes do not change."""
         return (self.scale * weight.astype(np.float64)).astype(weight.dtype), self.apply(bias).astype(bias.dtype)
 
     def __str__(self) -> str:
@@ -148,7 +149,7 @@ class Calibration:
 def sigmoid(logits: ArrayLike) -> Floats:
     """Return 1 / (1 + exp(-logits)), of any shape, float64, accurate for large logits of either sign.
 
-    SciPy's `expit` is the same, but its module takes longer to load than a small ranker.
+    SciPy's `expit` returns the same, but its module takes longer to load than a small ranker.
     """
     return np.asarray(np.exp(-np.logaddexp(0.0, -np.asarray(logits, np.float64))))
 
@@ -156,9 +157,9 @@ def sigmoid(logits: ArrayLike) -> Floats:
 def fit(method: str, labels: Floats, logits: Floats) -> Calibration:
     """Fit a calibration by maximum likelihood to labels and logits of pairs, `[n]` each (relevant: label >= 1).
 
-    Minimises the mean binary cross-entropy, which is convex, by Newton's method. Raises `DataError` if no finite scale
-    above 0 is the minimum: there is one class only, or the logits are all alike, separate the classes, or order the
-    classes the wrong way round.
+    Newton's method minimises the mean binary cross-entropy, which is convex. Raises `DataError` if the minimum is not
+    at a finite scale above 0. This happens if all pairs are of one class, or if the logits are all equal, separate the
+    classes without a mistake, or order the classes the wrong way round.
     """
     from scipy.optimize import minimize
 
@@ -185,7 +186,7 @@ def fit(method: str, labels: Floats, logits: Floats) -> Calibration:
 
 
 def _require_solution(method: str, relevant: NDArray[np.bool_], logits: Floats) -> None:
-    """Raise `DataError` if the likelihood has no maximum at a finite scale above 0."""
+    """Raise `DataError` if the classes or logits show that the likelihood has no maximum at a finite scale above 0."""
     if relevant.all() or not relevant.any():
         raise DataError(f"one class only, {int(relevant.sum()):,} of {len(relevant):,} pairs are relevant: give both")
     positive, negative = logits[relevant], logits[~relevant]
@@ -220,9 +221,9 @@ def _wrong_way(method: str) -> str:
 
 
 def fit_out_of_fold(method: str, queries: Sequence[str], labels: Floats, logits: Floats, folds: int) -> Floats:
-    """Return the logits of pairs, each calibrated by a fit to the other folds of queries, `[n]` float64.
+    """Divide the queries into folds; calibrate the logits of each fold by a fit to all other folds, `[n]` float64.
 
-    Raises `DataError` as `fit` does, and if there are fewer queries than folds.
+    Raises `DataError` if there are fewer queries than folds, and as `fit` does.
     """
     from sklearn.model_selection import GroupKFold
 
@@ -242,13 +243,13 @@ class JudgedCalibration:
     """A fitted calibration and its effect on the pairs of the fit.
 
     calibration: the calibration fitted to all pairs
-    measures: `calibration_measures` of four kinds of logits, by name: `as_trained` (not calibrated), `fitted`
-        (calibrated by `calibration`), `out_of_fold` (`fit_out_of_fold`), and, if it can be fitted, the other method's
-        name (out of fold, too)
-    change: mean cross-entropy `out_of_fold` minus that `as_trained`, with its interval over queries
-    error: calibration error `out_of_fold`, with its interval over queries. It is optimistic for new queries, whose
-        share of relevant pairs may differ from that of these queries
-    better: the other method's name if its cross-entropy out of fold is established to be lower, else None
+    measures: `calibration_measures` by kind of logits: `as_trained` (not calibrated), `fitted` (by `calibration`) and
+        `out_of_fold` (by `fit_out_of_fold`). If the other method can be fitted, its name is a key, too, for its logits
+        out of fold
+    change: cross-entropy of `out_of_fold` minus cross-entropy of `as_trained`, with its interval over queries
+    error: calibration error of `out_of_fold`, with its interval over queries. It may be too low for new queries, if
+        they have another share of relevant pairs
+    better: the other method's name if its cross-entropy out of fold is significantly lower, else None
     """
 
     calibration: Calibration
@@ -259,7 +260,7 @@ class JudgedCalibration:
 
 
 def fit_and_judge(method: str, queries: Sequence[str], labels: Floats, logits: Floats, folds: int) -> JudgedCalibration:
-    """Fit a calibration to labels and logits of pairs, `[n]` each; measure it on them, as fitted and out of fold.
+    """Fit a calibration to labels and logits of pairs, `[n]` each, and measure it on these pairs, also out of fold.
 
     Raises `DataError` as `fit` and `fit_out_of_fold` do.
     """
@@ -294,7 +295,9 @@ def figures_of(judged: JudgedCalibration, folds: int) -> dict[str, object]:
 
 
 def calibration_measures(labels: Floats, logits: Floats) -> dict[str, float]:
-    """Return `calibration_error`, `brier` and `cross_entropy` by these names, for labels and logits, `[n]` each.
+    """Return the measures `calibration_error`, `brier` and `cross_entropy` of logits, by these names.
+
+    labels, logits: `[n]` each
 
     A pair is relevant if its label is at least 1. The Brier score is the mean of (probability - relevant)^2.
     """
@@ -314,11 +317,11 @@ def cross_entropies(labels: ArrayLike, logits: Floats) -> Floats:
 
 
 def expected_calibration_error(relevant: NDArray[np.bool_], probabilities: Floats, bins: int = BINS) -> float:
-    """Return the mean over bins of the distance between mean probability and share of relevant pairs.
+    """Return the mean, over bins, of the difference between mean probability and share of relevant pairs.
 
-    The bins ((m - 1) / bins, m / bins] have equal width, 0 belongs to the first, and a bin's weight is its number of
+    The bins ((m - 1) / bins, m / bins] have equal width, the first also includes 0, and a bin's weight is its number of
     pairs. This is equation 3 of Guo et al. 2017, applied to the probability of relevance instead of the confidence in
-    the likelier class. On few pairs the result is above 0 even for true probabilities.
+    the likelier class. On few pairs the result is above 0 even if the probabilities are right.
     """
     error_of = calibration_error_of(np.zeros(len(relevant), np.int64), relevant, probabilities, bins)
     return float(error_of(np.ones((1, 1)))[0])
@@ -327,7 +330,7 @@ def expected_calibration_error(relevant: NDArray[np.bool_], probabilities: Float
 def calibration_error_of(
     numbers: Integers, relevant: NDArray[np.bool_], probabilities: Floats, bins: int = BINS
 ) -> Statistic:
-    """Return the statistic `expected_calibration_error`, in which a pair counts as often as its query was drawn.
+    """Return `expected_calibration_error` as a statistic in which a pair counts as often as its query was drawn.
 
     numbers: index of each pair's query, from 0, `[n]`
     relevant, probabilities: whether each pair is relevant, and the probability that it is, `[n]` each

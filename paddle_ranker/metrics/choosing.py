@@ -1,4 +1,4 @@
-"""Choose between alternatives by their losses, with a preference that only an established improvement overrules."""
+"""Choose between alternatives by their losses; only a significant improvement beats the preferred alternative."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ _TINY = 1e-12
 
 
 def choose(losses: Floats, distance: Floats) -> int:
-    """Return the index of the alternative to use: 0, unless others are better beyond chance (`beats_first`).
+    """Return the index of the alternative to use: 0, unless an alternative is significantly better (`beats_first`).
 
-    If others are better, the result is the one with the least `distance` among those that `about_least` accepts.
+    If so, return the alternative with the least `distance` among those that `about_least` accepts.
 
-    losses: `[n, queries]`, the loss of each alternative on each query; the preferred alternative first
+    losses: `[n, queries]`, the loss of each alternative on each query; row 0 is the preferred alternative
     distance: `[n]`, how far each alternative is from the preferred one
     """
     if not beats_first(losses):
@@ -25,10 +25,12 @@ def choose(losses: Floats, distance: Floats) -> int:
 
 
 def about_least(losses: Floats) -> Booleans:
-    """Return whether each row of `losses`, `[n, queries]`, is within one standard error of the least mean, `[n] bool`.
+    """Return, for each row of `losses`, whether its mean is within one standard error of the least mean, `[n] bool`.
 
-    The standard error is that of the difference between a row and the row of least mean, over queries. With a single
-    query, all rows are True (Breiman et al. 1984, Classification and Regression Trees).
+    losses: `[n, queries]`
+
+    The standard error is that of the difference between the row and the row with the least mean (Breiman et al. 1984,
+    Classification and Regression Trees). With a single query, the result is True for all rows.
     """
     count = losses.shape[1]
     if count < 2:
@@ -39,10 +41,11 @@ def about_least(losses: Floats) -> Booleans:
 
 
 def beats_first(losses: Floats) -> bool:
-    """Return whether some row of `losses`, `[n, queries]`, has a lower mean than the first row, beyond chance.
+    """Return whether a row of `losses`, `[n, queries]`, has a significantly lower mean than the first row.
 
-    A sign-flip test of the largest t statistic, which allows for the number of rows (Westfall and Young 1993). If no
-    row is better, at most one in fifty sets of queries would make one look so.
+    The test flips signs and compares the largest t statistic, so that it allows for the number of rows (Westfall and
+    Young 1993). If no row is better, the result is True for at most one in fifty sets of queries. With a single query
+    or row, it is False.
     """
     gains = (losses[0] - losses[1:]).T
     count = len(gains)

@@ -23,9 +23,10 @@ CELLS_AT_ONCE = 4_000_000  # most draws x queries held in memory at once
 
 @dataclass(frozen=True)
 class Interval:
-    """A measure's value on all queries, and the bounds of its confidence interval, `low` and `high`; NaN: no interval.
+    """A measure's value on all queries, and its confidence interval from `low` to `high`; both NaN: no interval.
 
-    A format applies to all three: `f"{interval:+.3f}"` is `+0.031 [-0.017, +0.044]`, or only the value without bounds.
+    A format applies to value and bounds: `f"{interval:+.3f}"` is `+0.031 [-0.017, +0.044]`. Without an interval, it is
+    the value alone.
     """
 
     estimate: float
@@ -55,13 +56,13 @@ def bootstrap_interval(
 ) -> Interval:
     """Return the percentile interval (Efron 1979) of `statistic` over draws of `queries` queries with replacement.
 
-    Draws whose statistic is NaN (such as an AUC of one class) are ignored. The same seed draws the same queries, so
-    several measures can be compared on the same draws. Raises `DataError` for fewer than 2 queries.
+    A draw whose statistic is NaN (such as an AUC of one class) is ignored. The same seed draws the same queries, so
+    several measures can be compared on the same draws. Raises `DataError` if there are fewer than 2 queries.
 
     queries: number of queries that `statistic` is about
     resamples: number of draws
-    draw: number of queries per draw (default: `queries`). Fewer give the interval that a test of so few queries would
-        have
+    draw: number of queries per draw; None: `queries`. With a smaller number n, the interval is as wide as that of a
+        test with n queries
     """
     statistics = {"": statistic}
     return bootstrap_intervals(statistics, queries, confidence=confidence, resamples=resamples, seed=seed, draw=draw)[
@@ -98,12 +99,12 @@ def bootstrap_intervals(
 
 
 def mean_of(values: Floats) -> Statistic:
-    """Return the statistic "mean over queries" of `values` (`[queries] float64`)."""
+    """Return the mean of `values`, one for each query (`[queries] float64`), as a statistic."""
     return lambda drawn: drawn @ values / drawn.sum(axis=1)
 
 
 def ratio_of(numerators: Floats, denominators: Floats) -> Statistic:
-    """Return the statistic "sum of numerators / sum of denominators" over queries (both `[queries] float64`)."""
+    """Return sum(numerators) / sum(denominators) over queries (both `[queries] float64`), as a statistic."""
 
     def statistic(drawn: Floats) -> Floats:
         with np.errstate(invalid="ignore"):
@@ -113,5 +114,5 @@ def ratio_of(numerators: Floats, denominators: Floats) -> Statistic:
 
 
 def difference(statistic: Statistic, baseline: Statistic) -> Statistic:
-    """Return the statistic "`statistic` minus `baseline`", both computed on the same draws."""
+    """Return `statistic` minus `baseline`, both computed on the same draws, as a statistic."""
     return lambda drawn: statistic(drawn) - baseline(drawn)

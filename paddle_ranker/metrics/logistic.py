@@ -31,7 +31,7 @@ PULLS = (EQUAL, 3.0, 1.0, 0.3, 0.1, 0.03, PENALTY)  # from equal weights to almo
 
 @dataclass(frozen=True)
 class LinearModel:
-    """logit = inputs @ weights + bias; `weights` is `[k]` float64."""
+    """Linear model, logit = inputs @ weights + bias; `weights` is `[k]` float64."""
 
     weights: Floats
     bias: float
@@ -45,10 +45,10 @@ class LinearModel:
 def fit_logistic(inputs: Floats, labels: Floats, penalty: float = PENALTY) -> LinearModel:
     """Fit a logistic regression (relevant: label >= 1) to inputs `[n, k]`.
 
-    The inputs are standardised for the fit only; the returned weights are for the unscaled inputs. Minimises the mean
-    cross-entropy plus `penalty` times half the squared weights of the standardised inputs; as the mean does not grow
-    with the number of pairs, the penalty keeps its effect. Raises `DataError` if all pairs are relevant or none is,
-    `DependencyError` without scikit-learn.
+    The inputs are standardised for the fit only; the returned weights are for the unscaled inputs. The fit minimises
+    the mean cross-entropy plus `penalty` times half the squared weights of the standardised inputs. Since it is the
+    mean, the number of pairs does not change the effect of the penalty. Raises `DataError` if all pairs are relevant or
+    none is, and `DependencyError` if scikit-learn is missing.
     """
     inputs, relevant = np.asarray(inputs, np.float64), relevant_of(labels)
     standard, mean, deviation = standardise(inputs, np.float32)
@@ -58,7 +58,7 @@ def fit_logistic(inputs: Floats, labels: Floats, penalty: float = PENALTY) -> Li
 
 
 def relevant_of(labels: ArrayLike) -> Rows:
-    """Return a mask of the relevant labels (at least 1), `[n] bool`; raises `DataError` if all or none are relevant."""
+    """Return whether each label is relevant (at least 1), `[n] bool`; raises `DataError` if all or none are."""
     relevant: Rows = np.asarray(labels) >= RELEVANT
     if relevant.all() or not relevant.any():
         raise DataError(
@@ -69,10 +69,11 @@ def relevant_of(labels: ArrayLike) -> Rows:
 
 
 def regress(inputs: Floats, relevant: Rows, penalty: float) -> tuple[Floats, float]:
-    """Fit a logistic regression to inputs, `[n, k]`, without scaling them; return (weights, `[k]`, and bias).
+    """Fit a logistic regression to unscaled inputs, `[n, k]`; return (weights, `[k]`, and bias).
 
-    relevant: which rows of the inputs are of relevant pairs, `[n] bool`
-    penalty: the mean cross-entropy plus `penalty` times half the squared weights is minimised
+    The fit minimises the mean cross-entropy plus `penalty` times half the squared weights.
+
+    relevant: for each row of the inputs, whether its pair is relevant, `[n] bool`
     """
     with package_for("blending", "scikit-learn"):
         from sklearn.linear_model import LogisticRegression
@@ -90,19 +91,19 @@ def out_of_fold(
     *,
     standardise: bool = False,
 ) -> Floats:
-    """Return each pair's blended logit, `[n]` float64, from a model fitted to the other folds of queries.
+    """Divide the queries into folds; return each pair's logit, `[n]` float64, by a model fitted to all other folds.
 
-    The result suits losses of single pairs. Measures that compare pairs of different folds, as AUC does, need
-    `standardise`, because the folds' models differ in scale.
+    The folds' models differ in scale. So measures that compare pairs of different folds, such as AUC, need
+    `standardise`; losses of single pairs do not.
 
     members: `[n, k]`, the logits of the k rankers that are blended
     labels: `[n]`
     queries: `[n]` texts; all rows of a query are in one fold
-    folds: number of folds; if there are fewer queries, one fold per query
-    fit: called with the mask of the rows to learn from, `[n] bool`; returns a model. None: `fit_logistic`
+    folds: number of folds; if there are fewer queries, each query is a fold
+    fit: called with a mask of the rows to learn from, `[n] bool`; returns a model. None: `fit_logistic`
     standardise: whether the logits of each fold's model are `standardised` over all pairs
 
-    Raises `DataError` for a single query, and if the queries outside a fold have titles of one class only.
+    Raises `DataError` if there is only one query, or if all labels outside a fold are of one class.
     """
     numbers = number_queries(queries)
     fold_of = folds_of(int(numbers.max()) + 1, folds)[numbers]
@@ -118,7 +119,7 @@ def out_of_fold(
 def folds_of(count: int, folds: int) -> NDArray[np.int64]:
     """Divide `count` queries into folds at random; return the index of each query's fold, `[count]`.
 
-    If there are fewer queries than folds, each query is a fold. Raises `DataError` for one query.
+    If there are fewer queries than folds, each query is a fold. Raises `DataError` if there is only one query.
     """
     if count < 2:
         raise DataError("one query only: weights need several, to be measured on those that they were not fitted on")
@@ -128,10 +129,10 @@ def folds_of(count: int, folds: int) -> NDArray[np.int64]:
 def fit_average(members: Floats, labels: Floats, pull: float) -> LinearModel:
     """Fit a logistic regression to the members' logits, `[n, k]`, with weights that are pulled towards equality.
 
-    The fitted weights are for standardised logits, and at least 0. They minimise the mean cross-entropy, plus half of
-    PENALTY times the squared weights, plus half of `pull - PENALTY` times the weights' squared deviations from their
-    mean; with EQUAL, all weights are the same. The returned weights are for logits that are not standardised. Raises
-    `DataError` as `fit_logistic` does.
+    The fitted weights are at least 0 and belong to standardised logits. They minimise the mean cross-entropy, plus half
+    of PENALTY times the squared weights, plus half of `pull - PENALTY` times the weights' squared deviations from their
+    mean. If `pull` is EQUAL, all weights are equal. The returned weights are for logits that are not standardised.
+    Raises `DataError` as `fit_logistic` does.
     """
     relevant = relevant_of(labels)
     from scipy.optimize import minimize
@@ -168,10 +169,10 @@ def equal_average(members: Floats) -> Floats:
 
 
 def choose_pull(members: Floats, labels: Floats, queries: Sequence[str], folds: int) -> float:
-    """Return EQUAL, unless weaker pulls are better beyond chance on held-out queries; see `choose`.
+    """Return the pull towards equal weights: EQUAL, unless weaker pulls are significantly better on held-out queries.
 
-    The loss is the cross-entropy summed over a query's pairs. Returns EQUAL if the queries are too few to be divided
-    into folds.
+    `choose` compares the pulls; the loss is the cross-entropy summed over a query's pairs. If there are too few queries
+    for folds, or there is only one member, the result is EQUAL.
     """
     if members.shape[1] == 1:
         return EQUAL
@@ -192,11 +193,11 @@ def _fit_rows(members: Floats, labels: Floats, pull: float, rows: Rows) -> Linea
 
 
 def average_out_of_fold(members: Floats, labels: Floats, queries: Sequence[str], folds: int) -> tuple[Floats, Floats]:
-    """Return (scores, logits) of pairs, `[n]` float64 each, by averages whose weights were fitted to the other folds.
+    """Return (scores, logits) of pairs, `[n]` float64 each, by averages with weights from all other folds of queries.
 
-    Each fold gets its pull towards equal weights from the queries outside the fold. The scores are the logits after
-    each fold's model was `standardised` over all pairs: so models that order all pairs alike give the same scores.
-    Raises `DataError` as `out_of_fold` does.
+    A fold's weights, and their pull towards equal weights, are learned from the queries outside the fold. The scores
+    are the logits after those of each fold's model were `standardised` over all pairs, so the scale of a model does not
+    matter. Raises `DataError` as `out_of_fold` does.
     """
     models: dict[bytes, LinearModel] = {}
 

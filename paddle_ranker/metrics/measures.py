@@ -51,36 +51,36 @@ class Measure(ABC):
 
     @property
     def sign(self) -> float:
-        """1.0, or -1.0 if lower values are better; times this sign, an improvement is positive."""
+        """1.0 if higher values are better, else -1.0; an improvement, multiplied by the sign, is positive."""
         return 1.0 if self.higher_is_better else -1.0
 
     @abstractmethod
     def value(self, scored: Scored) -> float:
-        """Return the measure over all pairs; may raise `DataError` if it does not apply (see `applies`)."""
+        """Return the measure over all pairs; may raise `DataError` if `applies` is False."""
 
     @abstractmethod
     def statistic(self, scored: Scored) -> Statistic:
-        """Return the measure as a function of how often each query was drawn, a `Statistic`."""
+        """Return the measure as a `Statistic`, a function of how often each query was drawn."""
 
     def by_query(self, scored: Scored) -> Optional[Floats]:
         """Return the value of each query, `[queries] float64`; None if the measure has no values per query.
 
-        NaN marks a query without a value.
+        A query for which the measure has no value has NaN.
         """
         return None
 
     def p_value(self, ours: Scored, theirs: Scored, permutations: int, seed: int) -> Optional[float]:
         """Return the two-sided p-value of two systems' difference on the same pairs; None if the measure has no test.
 
-        permutations: number of random swaps, at most
+        permutations: maximum number of random swaps
         """
         return None
 
 
 class QueryMean(Measure):
-    """The mean over queries of a function's values.
+    """Measure that is the mean over queries of a function's values.
 
-    of_queries: called as `of_queries(ranking, *arguments)`; returns `[queries] float64`
+    of_queries: the function; called as `of_queries(ranking, *arguments)`, returns `[queries] float64`
     flags: `higher_is_better` and `in_training` of `Measure`
     """
 
@@ -102,7 +102,7 @@ class QueryMean(Measure):
 
 
 class RetrievalMean(QueryMean):
-    """A `QueryMean` for searches of a collection: it applies only if some documents are unjudged."""
+    """A `QueryMean` that measures searches of a collection; it applies only if some documents are not judged."""
 
     def applies(self, scored: Scored) -> bool:
         return super().applies(scored) and len(scored.labels) < len(scored.ranking.query)
@@ -128,7 +128,7 @@ class AreaUnderCurve(Measure):
 
 
 class OrderedPairs(Measure):
-    """The share of correctly ordered pairs of judged titles, among those of the same query with different labels."""
+    """The share of correctly ordered pairs, among all pairs of judged titles of one query with different labels."""
 
     def applies(self, scored: Scored) -> bool:
         return bool(scored.comparable.any())
@@ -166,7 +166,7 @@ def ndcg_at(ranking: Ranking, k: int) -> Floats:
 
 
 def reciprocal_rank_at(ranking: Ranking, k: int) -> Floats:
-    """Return 1 / rank of the first relevant title, 0 if it is not among the first `k`: `[queries] float64`."""
+    """Return 1 / rank of the first relevant title, or 0 if its rank is above `k`: `[queries] float64`."""
     values = np.zeros(ranking.queries)
     hits = ranking.relevant & (ranking.position < k)
     np.maximum.at(values, ranking.query[hits], 1.0 / (ranking.position[hits] + 1.0))
@@ -204,7 +204,7 @@ def recall_curve(ranking: Ranking, most: int) -> Floats:
 
 
 def _divide(numerator: Floats, denominator: Floats) -> Floats:
-    """Divide; the result is 0 where the denominator is 0, for a query without a relevant title."""
+    """Divide; where the denominator is 0, because a query has no relevant title, the result is 0."""
     return np.divide(numerator, denominator, out=np.zeros_like(numerator), where=denominator > 0)
 
 
@@ -253,8 +253,9 @@ def training_measures() -> list[str]:
 def evaluate_ranking(queries: Queries, labels: ArrayLike, scores: ArrayLike) -> dict[str, float]:
     """Return the `in_training` measures that apply, by name, and the counts of pairs and queries.
 
-    `auc` and `pairs` (a count) are always present. If some query has two titles or more, so are the measures per query,
-    and the counts `queries` and `queries_with_positive`. Raises `DataError` as `roc_auc` and `rank` do.
+    The measure `auc` and the count `pairs` are always present. Measures per query and the counts `queries` and
+    `queries_with_positive` are present if a query has two titles or more. Raises `DataError` as `roc_auc` and `rank`
+    do.
     """
     refuse_text(queries, "queries", object)
     scored = Scored(queries, labels, scores)
@@ -281,7 +282,9 @@ def ranking_intervals(
     resamples: int = 2000,
     seed: int = 1000,
 ) -> dict[str, Interval]:
-    """Return the interval of each measure by its name; with `baseline_scores`, that of the paired difference.
+    """Return the confidence interval of each measure, by name.
+
+    With `baseline_scores`, the intervals are those of the paired differences: `scores` minus `baseline_scores`.
 
     measures: names in `MEASURES`
     confidence, resamples, seed: as in `bootstrap_interval`

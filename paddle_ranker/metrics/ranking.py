@@ -31,8 +31,8 @@ class Ranking:
     """Pairs sorted by query (in order of first occurrence), then by score, best first.
 
     query: `[pairs] int64`, index of the pair's query, ascending
-    position: `[pairs] int64`, the pair's rank within its query, from 0; `UNRANKED` for a document that the system did
-        not return; such a document counts as missed if it is relevant
+    position: `[pairs] int64`, the pair's rank within its query, from 0. A document that the system did not return has
+        `UNRANKED`; if it is relevant, it counts as missed
     labels: `[pairs] float64`
     queries: number of queries
     """
@@ -48,7 +48,7 @@ class Ranking:
 
     @property
     def place(self) -> Integers:
-        """Each pair's rank within its query, from 0; documents that were not returned come last: `[pairs] int64`."""
+        """Each pair's rank within its query, from 0, `[pairs] int64`; documents that were not returned come last."""
         starts = np.flatnonzero(np.diff(self.query, prepend=-1))
         return np.arange(len(self.query)) - starts[self.query]
 
@@ -74,8 +74,8 @@ def add_by_query(numbers: Integers, values: Any, queries: int) -> Floats:
 def check_scores(labels: ArrayLike, scores: ArrayLike) -> tuple[Floats, Floats]:
     """Return labels and scores as float64, `[pairs]` each.
 
-    Raises `DataError` if their lengths differ, if they are empty, or if a value is not finite; a score may be
-    `NOT_RETURNED`.
+    Raises `DataError` if labels and scores differ in length or are empty, or if a value is not finite. A score may also
+    be `NOT_RETURNED`.
     """
     checked = np.asarray(labels, np.float64), np.asarray(scores, np.float64)
     if checked[0].ndim != 1 or checked[0].shape != checked[1].shape:
@@ -93,9 +93,9 @@ def check_scores(labels: ArrayLike, scores: ArrayLike) -> tuple[Floats, Floats]:
 
 
 def check_pairs(queries: Queries, labels: ArrayLike, scores: ArrayLike) -> tuple[Integers, Floats, Floats]:
-    """Check and convert pairs as `check_scores` does; return (indices of the queries, labels, scores), `[pairs]` each.
+    """Check and convert pairs as `check_scores` does; return (index of each pair's query, labels, scores).
 
-    Also raises `DataError` if there is not one query for each pair.
+    Each result has the shape `[pairs]`. Also raises `DataError` if the number of queries is not the number of pairs.
     """
     checked = check_scores(labels, scores)
     if len(queries) != len(checked[0]):
@@ -111,8 +111,8 @@ def rank(
 ) -> Ranking:
     """Order the pairs of each query by score; raises `DataError` if lengths differ or a value is not finite.
 
-    Among equal scores the lower label comes first. With `ids` (the documents' ids, one per pair) the order is that of
-    trec_eval: scores are compared in single precision, and among equal ones the higher id comes first.
+    Among equal scores, the lower label comes first. With `ids`, the documents' ids (one per pair), the order is that of
+    trec_eval: scores are compared in single precision, and among equal scores the higher id comes first.
     """
     return _ranking(*check_pairs(queries, labels, scores), ids)
 
@@ -126,7 +126,7 @@ def _ranking(numbers: Integers, labels: Floats, scores: Floats, ids: Optional[Se
 
 
 def ranking_order(numbers: Integers, labels: Floats, scores: Floats, ids: Optional[Sequence[str]] = None) -> Integers:
-    """Return the indices that sort rows by query, then in the order of `rank`, `[pairs] int64`.
+    """Return the indices that sort rows by query and, within a query, in the order of `rank`, `[pairs] int64`.
 
     Documents that the system did not return come last in their query.
 
@@ -144,9 +144,9 @@ def ranking_order(numbers: Integers, labels: Floats, scores: Floats, ids: Option
 class Standardised(NamedTuple):
     """Columns scaled to mean 0 and standard deviation 1.
 
-    values: `[n, k]`; a column of equal values becomes 0
-    mean, deviation: `[k]`, of each column before it was scaled; the deviation of a column of equal values is stated as
-        1
+    values: the scaled columns, `[n, k]`; a constant column becomes 0
+    mean, deviation: mean and standard deviation of each column before it was scaled, `[k]` each; the deviation of a
+        constant column is given as 1
     """
 
     values: Floats
@@ -159,9 +159,9 @@ def standardise(values: Floats, dtype: type[np.floating[Any]]) -> Standardised:
 
     dtype: type in which the values were computed
 
-    A column counts as constant if `dtype` does not resolve its deviation: if the rounding of a value would move the
-    standardised value by more than 1e-5. For float32 this is a deviation below 1.2 percent of the mean. Scaled by so
-    small a deviation, the logits of a model would differ from engine to engine.
+    A column counts as constant if its deviation is so small that rounding a value to `dtype` would move the
+    standardised value by more than 1e-5. For float32, that is a deviation below 1.2 percent of the mean, unless the
+    mean is near 0. After a division by so small a deviation, a model's logits would differ from engine to engine.
     """
     mean, deviation = values.mean(axis=0), values.std(axis=0)
     # A value near 0 may be the difference of values around 1, whose rounding remains.
@@ -173,8 +173,8 @@ def standardise(values: Floats, dtype: type[np.floating[Any]]) -> Standardised:
 def standardised(scores: Floats) -> Floats:
     """Return scores scaled to mean 0 and standard deviation 1, `[n] float64`, in the same order.
 
-    Models fitted to different folds of queries differ in scale and bias, and AUC compares pairs of different folds. So
-    the scores of each fold's model are standardised before those of all folds are joined. No labels are needed.
+    Models fitted to different folds of queries differ in scale and bias, but AUC compares pairs of different folds. So
+    the scores of each fold's model are standardised before the scores of all folds are joined. No labels are needed.
     """
     return standardise(scores, np.float64).values
 
@@ -190,7 +190,7 @@ class Scored:
     Attributes:
         ranking: all pairs, best first.
         numbers: index of the query of each judged pair, from 0, `[judged]`, in the order of the arguments.
-        labels, scores: label and score of each judged pair, `[judged]`, in the same order.
+        labels, scores: label and score of each judged pair, `[judged]` each, in the order of `numbers`.
 
     Raises `DataError` if lengths differ or a value is not finite.
     """
@@ -211,7 +211,10 @@ class Scored:
 
     @cached_property
     def ordered(self) -> Floats:
-        """Number of each query's `comparable` pairs that are in order, `[queries]`; equal scores count half."""
+        """Number of each query's `comparable` pairs that the scores order as the labels do, `[queries] float64`.
+
+        Equal scores count a half.
+        """
         counts = ordered_pairs(self.numbers, self.labels, self.scores)
         return add_by_query(self.numbers, counts, self.ranking.queries)
 
@@ -222,11 +225,11 @@ class Scored:
 
 
 def ordered_pairs(groups: Integers, labels: NDArray[Any], scores: Floats) -> Floats:
-    """Count, for each row, the rows of the same group with a lower label and a lower score: `[rows] float64`.
+    """Count, for each row, the rows of its group with a lower label and a lower score: `[rows] float64`.
 
     groups: index of each row's group
 
-    Rows with equal scores count a half. The cost is one sort, then one pass per distinct label.
+    A row with a lower label and an equal score counts a half. The cost is one sort, then one pass per distinct label.
     """
     order = np.lexsort((scores, groups))
     groups, labels, scores = groups[order], labels[order], scores[order]
@@ -246,12 +249,12 @@ def ordered_pairs(groups: Integers, labels: NDArray[Any], scores: Floats) -> Flo
 
 
 def changes(values: NDArray[Any]) -> NDArray[np.bool_]:
-    """Return whether each value differs from the one before it, `[n] bool`; False for the first. inf equals inf."""
+    """Return whether each value differs from the previous value, `[n] bool`; False for the first value."""
     return np.concatenate((np.zeros(min(1, len(values)), bool), values[1:] != values[:-1]))
 
 
 def comparable_pairs(groups: Integers, labels: NDArray[Any]) -> Floats:
-    """Count, for each row, the rows of the same group with a lower label: `[rows] float64`."""
+    """Count, for each row, the rows of its group with a lower label: `[rows] float64`."""
     _, levels = np.unique(labels, return_inverse=True)
     keys = groups * (levels.max() + 1) + levels  # sorts rows by group, then by label
     in_order = np.sort(keys)

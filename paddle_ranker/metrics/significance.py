@@ -30,18 +30,20 @@ Difference = Callable[[NDArray[np.bool_]], Floats]
 def randomisation_test(differences: Floats, *, permutations: int = PERMUTATIONS, seed: int = 1000) -> float:
     """Return the two-sided p-value of Fisher's randomisation test of a mean difference (Smucker et al. 2007).
 
-    differences: `[queries] float64`, one system's value minus the other's
-    permutations: number of random sign changes; if there are at most so many (2^queries), each is used once instead.
-        With random draws p = (1 + count of draws as extreme) / (1 + count of draws), which is never 0
+    differences: `[queries] float64`, the first system's value minus the second system's value
+    permutations: number of random sign changes. If the number of all possible sign changes is not larger, each possible
+        one is used once instead, and the p-value is exact. Otherwise p = (1 + number of draws with a difference at
+        least as large) / (1 + number of draws), which is never 0
     """
     moved = differences[differences != 0]  # the sign of a 0 changes nothing
     return swap_test(lambda swapped: np.where(swapped, -moved, moved).sum(axis=1), len(moved), permutations, seed)
 
 
 def swap_test(difference: Difference, queries: int, permutations: int = PERMUTATIONS, seed: int = 1000) -> float:
-    """Return the two-sided p-value of a difference of two systems whose results are swapped at random, query by query.
+    """Return the two-sided p-value of two systems' difference, by swapping their results for random sets of queries.
 
-    difference: computes the difference of the systems for each of several swaps
+    difference: called with which queries are swapped, `[swaps, queries] bool`; returns the systems' differences,
+        `[swaps]`
     queries: number of queries
     permutations: as in `randomisation_test`
     """
@@ -62,10 +64,10 @@ def swap_test(difference: Difference, queries: int, permutations: int = PERMUTAT
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Return the p-values after Holm's correction (1979), which bounds the chance of any false alarm.
+    """Return the p-values after Holm's correction (1979) for several tests, in the order of `p_values`.
 
-    In ascending order, the first of m p-values is multiplied by m, the next by m - 1, and so on, and each result is at
-    least the previous one. The results are returned in the order of `p_values`.
+    The smallest of m p-values is multiplied by m, the next by m - 1, and so on. A result is at most 1 and at least the
+    result of the next smaller p-value.
     """
     order = np.argsort(p_values, kind="stable")
     steps = np.array(p_values, np.float64)[order] * np.arange(len(order), 0, -1)

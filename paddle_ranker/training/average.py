@@ -40,15 +40,15 @@ class Average:
     """Learned weights of a blend's members, and measures of the blend, of each member, and of equal weights.
 
     weights: the weights, fitted to all pairs
-    pull: strength of the regularisation towards equal weights; the constant `EQUAL` makes them equal
+    pull: strength of the regularisation towards equal weights; with the constant `EQUAL`, all weights are equal
     alone: measures of each member
     equal: measures of the mean of the members' standardised logits
-    blend: measures of the blend; each query is scored by weights fitted to other queries
-    ahead: for each member, differences of the measures: `blend` minus the member
-    better: differences of the measures: `blend` minus `equal`
-    without: for each member, measures of the blend of all other members, also by weights from other queries
-    worth: for each member, differences of the measures: `blend` minus `without`
-    logits: logits of the blend, by weights learned from other folds of queries, not yet calibrated, `[n] float64`
+    blend: measures of the blend; each query is scored with weights that were fitted to other queries
+    ahead: for each member, the measures of `blend` minus those of the member
+    better: the measures of `blend` minus those of `equal`
+    without: for each member, measures of a blend of all other members, with weights fitted to other queries
+    worth: for each member, the measures of `blend` minus those of `without`
+    logits: uncalibrated logits of the blend, with weights fitted to other folds of queries, `[n] float64`
     """
 
     weights: LinearModel
@@ -63,7 +63,7 @@ class Average:
     logits: Floats
 
     def verdict(self, queries: int) -> str:
-        """Return one line that says whether learned weights are better than equal ones.
+        """Return one line that says whether learned weights are better than equal weights.
 
         queries: number of judged queries
         """
@@ -76,10 +76,10 @@ class Average:
         return f"note: that learned weights are better than equal ones is not established: {difference}"
 
     def idle(self) -> list[int]:
-        """Return the indices of the members whose worth is not established, the lowest by the first measure first.
+        """Return the indices of the members whose worth is not established, by their worth in the first measure.
 
-        A member's worth is established if one of its differences is significantly above 0, and none significantly
-        below.
+        The lowest worth comes first. A member's worth is established if at least one of its differences in `worth` is
+        significantly above 0, and none is significantly below 0.
         """
         first = next(iter(self.blend))
         members = [number for number, differences in enumerate(self.worth) if not _is_ahead(differences)]
@@ -96,13 +96,13 @@ def _is_ahead(differences: Measured) -> bool:
 def learn_average(members: Floats, labels: Floats, queries: Sequence[str], folds: int) -> Average:
     """Learn the weights of the members' logits in the blend.
 
-    members: logits, `[n, k]`
+    members: logits of the k members, `[n, k]`
     labels: `[n]`
-    queries: query of each pair
+    queries: query of each pair, `[n]`
     folds: number of parts of the queries for cross-validation
 
-    The standardised logits have equal weights, unless others are significantly better. Raises `DataError` as
-    `paddle_ranker.metrics.logistic` does.
+    The members' standardised logits get equal weights, unless other weights are significantly better. Raises
+    `DataError` as the functions of `paddle_ranker.metrics.logistic` do.
     """
     equal = equal_average(members)
     blend, logits = average_out_of_fold(members, labels, queries, folds)
@@ -128,7 +128,7 @@ def learn_average(members: Floats, labels: Floats, queries: Sequence[str], folds
 
 
 def add_linear(ranker: RankerModel, factor: float, added: Sequence[tuple[float, LinearModel]], bias: float) -> None:
-    """Change a ranker's network in place so that its logit becomes factor * logit + sum(weight * linear logit) + bias.
+    """Change a ranker's network in place: its logit becomes factor * logit + sum(weight * linear logit) + bias.
 
     factor: factor of the ranker's logit
     added: (weight, linear model) for each linear model of the network's standardised lexical features
@@ -152,14 +152,14 @@ def add_linear(ranker: RankerModel, factor: float, added: Sequence[tuple[float, 
 
 
 def lexical_logits(ranker: RankerModel, linear: LinearModel, pairs: Sequence[LabeledPair]) -> Floats:
-    """Return the logits of pairs by a linear model of a ranker's lexical features, `[n]` float64."""
+    """Score pairs with a linear model of a ranker's lexical features; return the logits, `[n]` float64."""
     return linear.logits(_features(ranker, pairs))
 
 
 def with_features(ranker: RankerModel, train: Sequence[LabeledPair]) -> RankerModel:
-    """Return the ranker with a lexical head whose tables are filled; tables that the ranker already has are kept.
+    """Return the ranker with a lexical head and its tables (for example word frequencies).
 
-    train: pairs from which the tables are learned
+    train: pairs from which the tables are learned, unless the ranker has tables already
 
     Raises `DataError` if tables must be learned and `train` is empty.
     """
@@ -182,7 +182,7 @@ def learn_linear(ranker: RankerModel, train: Sequence[LabeledPair]) -> LinearMod
 
 
 def bm25() -> LinearModel:
-    """Return the linear model whose only feature is BM25, standardised."""
+    """Return a linear model of the lexical features that is standardised BM25: all other weights are 0."""
     return LinearModel(np.array([float(name == "bm25_tokens") for name in GRAPH_FEATURES]), 0.0)
 
 
@@ -196,9 +196,10 @@ def _features(ranker: RankerModel, pairs: Sequence[LabeledPair]) -> Floats:
 
 
 def training_pairs(path: str, rules: RowOptions) -> list[LabeledPair]:
-    """Read a file of labelled pairs, or of triples, whose titles get the label 1 and whose neg_titles get 0.
+    """Read a file of labelled pairs, or of triples, and return labelled pairs.
 
-    A pair that occurs in several triples is returned once, with the label 1 if its text is the title of one of them.
+    A triple's title gets the label 1, its neg_title the label 0. A pair of several triples is returned once; its label
+    is 1 if it is the title of at least one of these triples.
     """
     try:
         return read_records(path, LabeledPair, rules)
@@ -213,6 +214,6 @@ def training_pairs(path: str, rules: RowOptions) -> list[LabeledPair]:
 
 
 def logits_of(ranker: RankerModel, pairs: list[LabeledPair], batch_size: int) -> Floats:
-    """Return the ranker's logits of pairs, before any calibration, `[n]` float64."""
+    """Score pairs with a ranker; return the uncalibrated logits, `[n]` float64."""
     scorer = Scorer(DygraphEngine(ranker.network), ranker.row_encoder, batch_size)
     return scorer.logits(scorer.encode([pair.query for pair in pairs], [pair.title for pair in pairs]))

@@ -28,9 +28,10 @@ _RUN_FILES = (METRICS_FILE, PICTURE_FILE)
 
 
 def require_free(save_dir: Union[str, Path]) -> None:
-    """Raise `RankerError` if another training writes into the folder, since either could move the other's files.
+    """Raise `RankerError` if another training writes into a folder, or if the folder cannot be written to.
 
-    A missing folder is created; if nothing is written into it, it is removed when the process ends.
+    Two trainings in one folder could move each other's files. A missing folder is created; if it is still empty when
+    the process ends, it is removed.
     """
     folder = Path(save_dir)
     if not folder.exists():
@@ -46,7 +47,7 @@ def _locked(folder: Path) -> IO[str]:
 
 
 def _unlock(folder: Path, lock: IO[str]) -> None:
-    """Release the folder's lock; remove the lock file if nothing else is in the folder."""
+    """Release a folder's lock; if the lock file is the only file in the folder, remove it."""
     with lock, suppress(OSError):
         if os.listdir(folder) == [_LOCK]:
             (folder / _LOCK).unlink()
@@ -58,10 +59,11 @@ def _remove_empty(folder: Path) -> None:
 
 
 class CheckpointKeeper:
-    """Writer of a run's checkpoints in `save_dir`; keeps the best, the last and at most `keep` (0: all) scheduled ones.
+    """Writer of a run's checkpoints in `save_dir`.
 
-    A scheduled checkpoint is one that the options request at regular steps. `start` begins a new run and moves an
-    earlier run's files to `<save_dir>/previous_<n>`: nothing is overwritten, and nothing else in the folder is touched.
+    It keeps the best checkpoint, the last one, and the last `keep` scheduled checkpoints (0: all). A checkpoint is
+    scheduled if the options request it at regular steps. `start` begins a new run, and moves the files of an earlier
+    run to `<save_dir>/previous_<n>`, so that nothing is overwritten; all other files in the folder stay unchanged.
     `resume` continues the earlier run instead.
 
     Raises `RankerError` if the folder cannot be written to, or another training is writing there.
@@ -82,11 +84,11 @@ class CheckpointKeeper:
         _unlock(self.folder, self._lock)
 
     def scheduled_with(self, step: int) -> list[int]:
-        """Return the steps of the scheduled checkpoints to keep once the checkpoint of `step` is one of them."""
+        """Return the steps of the scheduled checkpoints to keep after a scheduled checkpoint at `step` is saved."""
         return [*self.scheduled, step][-self.keep if self.keep else 0 :]
 
     def start(self) -> None:
-        """Begin a new run: move an earlier run to `previous_<n>`; remove the log of a run without checkpoints."""
+        """Begin a new run: move an earlier run to `previous_<n>`; if it has no checkpoints, remove its log."""
         # They are folders instead of links if a copy of `save_dir` followed the links.
         pointers = [path for path in map(self.folder.joinpath, _POINTERS) if os.path.lexists(path)]
         files = [path for path in map(self.folder.joinpath, _RUN_FILES) if path.exists()]
@@ -106,7 +108,7 @@ class CheckpointKeeper:
         self.set_aside = aside
 
     def resume(self, step: int, best_step: Optional[int], scheduled: list[int]) -> None:
-        """Continue the run from its state of `step`; remove checkpoints other than that, the best and scheduled ones.
+        """Continue the run from the state of `step`; keep the checkpoints of `step`, `best_step` and `scheduled` only.
 
         best_step: step of the best checkpoint; None without one
         scheduled: steps of the scheduled checkpoints
@@ -124,13 +126,13 @@ class CheckpointKeeper:
         scheduled: list[int],
         best_step: Optional[int] = None,
     ) -> Path:
-        """Write checkpoint `model_<step>` and its state, move the links, and remove the checkpoints that are not kept.
+        """Write the checkpoint `model_<step>` and its state, move the links, and remove checkpoints not to be kept.
 
-        write: called with a folder; writes the model's files into it
-        write_state: called with a folder; writes the state's files into it
-        scheduled: the steps whose checkpoints are kept even if they are neither the best nor the last
+        write: called with a folder; writes the model's files into the folder
+        write_state: called with a folder; writes the state's files into the folder
+        scheduled: steps whose checkpoints are kept even if they are neither the best nor the last checkpoint
         best_step: the step of the best checkpoint so far, which may be `step`; None: no checkpoint was evaluated, and
-            `best` points to the last one
+            the link `best` points to the last checkpoint
 
         Returns the checkpoint's path.
         """
@@ -145,7 +147,7 @@ class CheckpointKeeper:
         return target
 
     def _move_pointers(self, step: int, best_step: Optional[int]) -> None:
-        """Point `last` to the checkpoint of `step`, and `best` to that of `best_step` (None: of `step`)."""
+        """Point the link `last` to the checkpoint of `step`, and `best` to that of `best_step` (None: of `step`)."""
         self.last = self.folder / f"model_{step}"
         self.best = self.last if best_step is None else self.folder / f"model_{best_step}"
         point(self.folder / "last", self.last)
@@ -213,7 +215,10 @@ class RunFolder:
 
     @property
     def last_good(self) -> str:
-        """Return a phrase for errors that names the checkpoint from which a failed run can resume."""
+        """Return a phrase for errors that names the last checkpoint, from which a failed run can be resumed.
+
+        If there is no checkpoint yet, the phrase says so.
+        """
         last = self.keeper.last
         return f"the last good checkpoint is {last}" if last else "there is no checkpoint yet"
 

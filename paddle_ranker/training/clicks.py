@@ -51,12 +51,12 @@ class Session(Generic[D]):
 class ClickCounts(Generic[D]):
     """How often each pair was shown and clicked at each position.
 
-    Counts are kept in cells: a cell is a pair at a position.
+    Counts are stored in arrays with one cell for each pair and position.
 
     pairs: query and document of each pair, in the order in which they were first shown
     pair: index in `pairs` of each cell's pair, `[cells]`
     position: position of each cell, from 1, `[cells]`
-    views, clicks: how often each cell's pair was shown and clicked at its position, `[cells]` each
+    views, clicks: how often the cell's pair was shown and clicked at the cell's position, `[cells]` each
     """
 
     pairs: list[tuple[str, D]]
@@ -66,13 +66,13 @@ class ClickCounts(Generic[D]):
     clicks: Floats
 
     def of_pairs(self, values: Floats) -> Floats:
-        """Sum values of cells, `[cells]`, over the cells of each pair; return `[pairs]`."""
+        """Return the sum of `values`, `[cells]`, over the cells of each pair, `[pairs]`."""
         sums = np.zeros(len(self.pairs))
         np.add.at(sums, self.pair, values)
         return sums
 
     def usual_positions(self) -> Integers:
-        """Return the position at which each pair was shown most often, `[pairs]`; the smallest of equal ones."""
+        """Return the position at which each pair was shown most often, `[pairs]`; of ties, the smallest position."""
         order = np.lexsort((-self.position, self.views, self.pair))  # the last of a pair's cells wins below
         usual: Integers = np.zeros(len(self.pairs), np.int64)
         usual[self.pair[order]] = self.position[order]
@@ -80,7 +80,7 @@ class ClickCounts(Generic[D]):
 
 
 def count_clicks(sessions: Iterable[Session[D]]) -> ClickCounts[D]:
-    """Count views and clicks; a document that a session shows twice counts twice."""
+    """Count views and clicks; if a session shows a document twice, both views count."""
     numbers: dict[tuple[str, D], int] = {}
     cells: dict[tuple[int, int], list[int]] = {}
     for session in sessions:
@@ -96,11 +96,11 @@ def count_clicks(sessions: Iterable[Session[D]]) -> ClickCounts[D]:
 
 @dataclass(frozen=True)
 class Exponent:
-    """An estimate of an exponent.
+    """An estimate of the exponent of position bias.
 
     value: the estimate
-    low, high: its 95% interval
-    pairs: number of pairs that it is based on
+    low, high: bounds of the estimate's 95% interval
+    pairs: number of pairs on which the estimate is based
     """
 
     value: float
@@ -113,12 +113,12 @@ class Exponent:
 
 
 def estimate_exponent(counts: ClickCounts[D]) -> Exponent:
-    """Estimate the exponent e if people examine position k in k^-e of all searches.
+    """Estimate the exponent e, on the assumption that people examine position k in k^-e of all searches.
 
-    The estimate is based on pairs that were shown at several positions: the clicks on a pair are distributed over
-    positions k as views(k) k^-e, whatever its attraction. This is Poisson regression with a fixed effect for each pair
-    (Hausman, Hall and Griliches, Econometrica 1984), which only requires that the mean is correct (Wooldridge, Journal
-    of Econometrics 1999).
+    The estimate is based on pairs that were shown at several positions: whatever the attraction of a pair, its clicks
+    are distributed over positions k in proportion to views(k) k^-e. The method is Poisson regression with a fixed
+    effect for each pair (Hausman, Hall and Griliches, Econometrica 1984), which only requires that the mean is correct
+    (Wooldridge, Journal of Econometrics 1999).
 
     Raises `DataError` if no clicked pair was shown at two positions.
     """
@@ -148,10 +148,10 @@ def estimate_exponent(counts: ClickCounts[D]) -> Exponent:
 
 
 def click_rates(counts: ClickCounts[D], debias: str, exponent: float = 0.0) -> Floats:
-    """Estimate each pair's attraction, the probability of a click if people look at it, `[pairs]`, from 0 to 1.
+    """Estimate each pair's attraction, the probability of a click if people look at the result, `[pairs]`, 0 to 1.
 
-    debias: name of the correction for positions, "ipw" or "coec"; others correct nothing
-    exponent: position k is assumed to be examined in k^-exponent of all searches; below 0 counts as 0
+    debias: name of the correction for positions, "ipw" or "coec"; with any other name, positions are not corrected
+    exponent: position k is assumed to be examined in k^-exponent of all searches; an exponent below 0 counts as 0
     """
     examined = counts.position.astype(np.float64) ** -max(exponent, 0.0)
     clicks, views = counts.clicks, counts.views

@@ -24,12 +24,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class EncodedExamples:
-    """Encoded pairs, n of them; each group of `rows_each` adjacent pairs is one example.
+    """The encoded pairs of a training file, `[n]`; each `rows_each` adjacent pairs are one example.
 
-    labels: `[n]` float32, 1 and above is relevant; None: only the first pair of each example is relevant
-    queries: `[n]` int64, index of the query, equal for all pairs of a query, or of a picture; None: queries are not
-        distinguished
-    teacher: `[n]` float32, a teacher's logits; None: no loss needs them
+    labels: `[n]` float32; 1 and above is relevant. None: the first pair of each example is relevant, all others not
+    queries: `[n]` int64, index of each pair's query (or picture); None: queries are not distinguished
+    teacher: `[n]` float32, a teacher's logits; None: no loss needs a teacher
     positions: `[n]` int64, positions at which titles were shown, from 1; None: there is no position tower
     highest_label: the highest label of all pairs
     """
@@ -46,7 +45,7 @@ class EncodedExamples:
         return len(self.pairs) // self.rows_each
 
     def lengths(self, indices: Integers) -> Integers:
-        """Return the token count of the longest pair of each example in `indices`, `[m]`: its cost in a batch."""
+        """Return, for each example in `indices`, the token count of its longest pair, `[m]`."""
         rows = self.rows_each * indices[:, None] + np.arange(self.rows_each)
         longest: Integers = self.pairs.lengths_of(rows).max(axis=1)
         return longest
@@ -60,9 +59,10 @@ class RankingExamples(ABC):
 
     Args:
         data: if it has `queries`, all pairs of a query are in the same batch.
-        loss: by default the binary cross-entropy of one logit, which equals the published two-class head's loss.
+        loss: the loss; None: binary cross-entropy of one logit, which equals the published two-class head's loss.
 
-    Raises `ValueError` if the loss needs queries or teacher's scores that the data lack.
+    Raises `ValueError` if the loss needs a teacher's scores that `data` lacks, or if it compares titles of a query, but
+    `data` has no queries and an example has only one pair.
     """
 
     def __init__(self, data: EncodedExamples, loss: Optional[RankingLoss] = None):
@@ -85,7 +85,10 @@ class RankingExamples(ABC):
         return float(len(indices))
 
     def pair_labels(self, rows: Integers) -> Numbers:
-        """Return the labels of the pairs `rows`, `[m]`; without labels, 1 for an example's first pair, else 0."""
+        """Return the labels of the pairs `rows`, `[m]`.
+
+        If the data has no labels, the label is 1 for the first pair of an example, and 0 for all other pairs.
+        """
         if self._data.labels is None:
             is_first: Numbers = rows % self.rows_each == 0
             return is_first.astype(np.float64)
@@ -105,7 +108,7 @@ class RankingExamples(ABC):
     def loss_of(self, logits: Tensor, rows: Integers, queries: Optional[Integers] = None) -> Tensor:
         """Return the mean loss of the pairs `rows`, `[m]`, from their `logits`, `[m]`.
 
-        queries: index of each pair's query, `[m]`, used if the data have none
+        queries: index of each pair's query, `[m]`; used if the data has no queries
         """
         data = self._data
         queries = gather(data.queries, rows) if data.queries is not None else queries
@@ -121,7 +124,7 @@ def teacher_column(
     name: name of the file, for errors
     losses: names of the losses that need the logits, for errors
     scores: the cells of the column; None where a score is missing
-    first: index of the record of `scores[0]` in the file
+    first: index, in the file, of the record to which `scores[0]` belongs
     column: name of the column
 
     Raises `DataError`, which names the file, the record and the losses, if a score is missing.

@@ -29,8 +29,8 @@ _MOST_POINTS = 5000
 class MetricsLine(TypedDict, total=False):
     """A line of `metrics.jsonl`.
 
-    A progress line lacks `evaluation`, `metric` and `lower_is_better`, and also has the task's means. An evaluation has
-    `step`, `time`, `evaluation`, `metric` and, if true, `lower_is_better`.
+    A progress line has no `evaluation`, `metric` and `lower_is_better`, and also has the task's means. An evaluation
+    has only `step`, `time`, `evaluation`, `metric` and, if True, `lower_is_better`.
     """
 
     step: int
@@ -50,13 +50,13 @@ class MetricsLine(TypedDict, total=False):
 
 
 def read_metrics(path: Path) -> Iterator[MetricsLine]:
-    """Yield the records of a `metrics.jsonl`; skip invalid lines, such as one that a kill left incomplete."""
+    """Yield the records of a `metrics.jsonl`; skip invalid lines, such as an incomplete last line."""
     for _, record in metric_lines(path):
         yield record
 
 
 def metric_lines(path: Path) -> Iterator[tuple[bytes, MetricsLine]]:
-    """Yield each record of a `metrics.jsonl` as the line's bytes and parsed; skip invalid lines."""
+    """Yield each line of a `metrics.jsonl` as (bytes, parsed record); skip invalid lines."""
     with path.open("rb") as stream:
         for line in stream:
             try:
@@ -90,7 +90,7 @@ class Curve:
 
     @property
     def best(self) -> Optional[int]:
-        """The index of the best evaluation, the first of equal ones; None if there is no finite value."""
+        """The index of the best evaluation; of equally good evaluations, the first. None if no value is finite."""
         values = self.metrics[self.metric] if self.metric else np.array([])
         if not np.isfinite(values).any():
             return None
@@ -133,7 +133,9 @@ def _number(value: object) -> float:
 
 
 def smooth(values: Floats, width: int) -> Floats:
-    """Return a moving average over windows of `width` (odd) values, fewer at the ends; NaN values are ignored.
+    """Return a moving average over windows of `width` values (an odd number); NaN values are ignored.
+
+    At both ends, windows have fewer values.
 
     values: `[n]` float64
     """
@@ -148,7 +150,7 @@ def smooth(values: Floats, width: int) -> Floats:
 
 
 def draw_learning_curve(metrics: Path, picture: Path) -> None:
-    """Plot one training's `metrics.jsonl` into the PNG file `picture`, 1000 x 800 pixels, replaced atomically.
+    """Plot one training's `metrics.jsonl` into the PNG file `picture`, 1000 x 800 pixels; write the file atomically.
 
     Raises:
         DataError: `metrics` cannot be read.
@@ -158,7 +160,7 @@ def draw_learning_curve(metrics: Path, picture: Path) -> None:
 
 
 def draw_learning_curves(curves: Sequence[Curve], picture: Path) -> None:
-    """Plot trainings in one picture, each in a colour; if there is only one, plot all its metrics from 0 to 1.
+    """Plot trainings in one picture, each in its colour; of a single training, plot all metrics with values in [0, 1].
 
     Raises `DependencyError` if matplotlib is not installed.
     """
@@ -209,7 +211,7 @@ def draw_learning_curves(curves: Sequence[Curve], picture: Path) -> None:
 
 
 def _is_share(values: Floats) -> bool:
-    """Return whether all finite values lie between 0 and 1, as those of AUC and nDCG do."""
+    """Return whether all finite values are between 0 and 1, as they are for AUC and nDCG."""
     finite = values[np.isfinite(values)]
     return bool(len(finite)) and bool(((finite >= 0) & (finite <= 1)).all())
 
@@ -220,5 +222,5 @@ def _printable(name: str) -> str:
 
 
 def _shown(name: str) -> str:
-    """Escape a name for a legend, where dollar signs would begin a formula and a leading underscore would hide it."""
+    """Escape a name for matplotlib's legend: dollar signs would begin a formula, a leading underscore would hide it."""
     return _printable(name).replace("$", r"\$").lstrip("_")

@@ -33,11 +33,11 @@ from paddle_ranker.training.learning_curve import METRICS_FILE, PICTURE_FILE, Me
 class TrainingLog:
     """The log of one training, written by its first process.
 
-    A new run empties `<save_dir>/metrics.jsonl`. A resumed run keeps the lines up to the step that it resumes from,
-    drops later lines (these steps are repeated) and an incomplete last line, and appends.
+    A new run empties `<save_dir>/metrics.jsonl`. A resumed run keeps the lines up to the step from which it resumes,
+    and drops all later lines, since their steps are repeated. Then it appends.
 
-    VisualDL shows only the newest file of a folder, so a resumed run first copies the kept lines into its new file: the
-    curves are complete, and no step occurs twice.
+    VisualDL shows only the newest file of a folder. So a resumed run first copies the kept lines into its new VisualDL
+    file; the curves are then complete, and no step occurs twice.
 
     Args:
         save_dir: an existing folder.
@@ -68,7 +68,7 @@ class TrainingLog:
                 self._add_scalars(record)
 
     def report(self, line: str) -> None:
-        """Print a line above the progress bar, and flush it, so that it shows at once in a pipe or a file."""
+        """Print a line above the progress bar, and flush the output: the line shows at once in a pipe or a file."""
         tqdm.write(line)
         sys.stdout.flush()
 
@@ -77,9 +77,9 @@ class TrainingLog:
     ) -> None:
         """Print one progress line and record it.
 
-        step, epoch, batch: counted from 1; the batch is counted within its epoch
-        shown: the averages to print, by name, the loss first
-        more: further metrics that are recorded but not printed (`learning_rate`, `gradient_norm`, ...)
+        step, epoch, batch: numbers from 1; a batch is numbered within its epoch
+        shown: averages to print and record, by name, the loss first
+        more: metrics that are recorded but not printed (`learning_rate`, `gradient_norm`, ...)
         speed: steps per second since the previous line
         """
         means = "".join(f", {name}: {value:.5f}" for name, value in shown.items())
@@ -90,7 +90,7 @@ class TrainingLog:
     def evaluation(self, step: int, metric: str, metrics: dict[str, float], *, lower_is_better: bool = False) -> None:
         """Print the metric that decides which checkpoint is best, and record all metrics.
 
-        metric: the name of that metric; its highest value is the best, or its lowest if `lower_is_better`
+        metric: the deciding metric's name; its highest value is the best, or its lowest value if `lower_is_better`
         metrics: values of all metrics by name; the key `step` is ignored
         """
         self.report(f"eval_dev {metric}:{metrics[metric]:.3f}")
@@ -99,7 +99,7 @@ class TrainingLog:
         self._record({"step": step, "metric": metric, **direction, "evaluation": _plain(others)})
 
     def close(self) -> None:
-        """Close the files and draw `<save_dir>/learning_curve.png`. Raises nothing; a second call does nothing."""
+        """Close the files and draw `<save_dir>/learning_curve.png`; idempotent. Errors are reported, not raised."""
         if self._closed:
             return
         self._closed = True
@@ -137,7 +137,7 @@ class TrainingLog:
 
 
 def _keep_lines(path: Path, resumed_step: Optional[int]) -> None:
-    """Rewrite the file `path` atomically with its lines up to `resumed_step`, or empty for a new run."""
+    """Rewrite `path` atomically: keep its lines up to `resumed_step`, or no lines if `resumed_step` is None."""
     with new_file(path, "wb") as stream:
         if resumed_step is not None and path.exists():
             stream.writelines(line for line, record in metric_lines(path) if record["step"] <= resumed_step)
@@ -150,7 +150,7 @@ def _plain(metrics: dict[str, float]) -> dict[str, Optional[float]]:
 
 
 class _LineFile:
-    """A file that grows by complete lines, each visible at once to a reader such as `tail -f`."""
+    """A file to which complete lines are appended; each line is visible at once to a reader such as `tail -f`."""
 
     def __init__(self, path: Path):
         # Unbuffered: after a failure, no buffer holds text that would appear later in the middle of another line.
@@ -211,9 +211,9 @@ def _tagged(record: MetricsLine) -> Iterator[tuple[str, float]]:
 
 
 class Clock:
-    """Clock of a run: how long it lasts, and how many steps per second it makes, without pauses.
+    """Clock of a run: measures the run's seconds, and its steps per second without pauses.
 
-    A pause is the time of evaluations and of saving.
+    The time of evaluations and of saving is a pause.
     """
 
     def __init__(self, step: int, seconds_before: float) -> None:
@@ -222,7 +222,7 @@ class Clock:
         self._paused = self._paused_in_all = 0.0
 
     def rate(self, step: int) -> float:
-        """Return the steps per second since the last call, without pauses; `step` is the step that is done."""
+        """Return the steps per second since the last call, without pauses; `step` is the number of steps done."""
         now = time.perf_counter()
         rate = (step - self._mark_step) / max(now - self._mark - self._paused, 1e-9)
         self._mark, self._mark_step, self._paused = now, step, 0.0
@@ -233,7 +233,7 @@ class Clock:
         return time.perf_counter() - self._start
 
     def seconds(self) -> float:
-        """Return the seconds of the run, including those before it was interrupted and resumed."""
+        """Return the seconds of the run, including the time before the run was interrupted and resumed."""
         return self._before + self.seconds_here()
 
     def training_seconds(self) -> float:

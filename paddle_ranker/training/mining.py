@@ -35,7 +35,7 @@ TITLE_KINDS: tuple[type[Record], ...] = (Triple, LabeledPair, TitleRow, Text)
 def text_key(text: str) -> str:
     """Return the key of a text: its letters and digits, with width and case folded.
 
-    Texts with equal keys count as one.
+    Texts with equal keys are treated as the same text.
     """
     return letters(text) or normalise(text).strip()
 
@@ -61,7 +61,7 @@ class JudgedQuery:
             self.answers.add(text_key(pair.title))
 
     def positives(self, least: float) -> list[LabeledPair]:
-        """Return the pairs with labels of at least `least`, in order, without repeated `text_key`s."""
+        """Return the pairs with labels of at least `least`, in order; titles with the same `text_key` occur once."""
         pairs: dict[str, LabeledPair] = {}
         for pair in self.pairs:
             if pair.label >= least:
@@ -70,7 +70,7 @@ class JudgedQuery:
 
 
 def judged_pairs(records: Iterable[Record]) -> Iterator[LabeledPair]:
-    """Convert records to labelled pairs: a triple to one labelled 1 and one labelled 0, a pair to one labelled 1."""
+    """Convert records to labelled pairs: a triple to two, labelled 1 and 0; an unlabelled pair gets the label 1."""
     for record in records:
         if isinstance(record, LabeledPair):
             yield LabeledPair(record.query, record.title, record.label)
@@ -94,7 +94,7 @@ class Candidate:
     """A title that may become a negative.
 
     title: the title
-    probability: probability by the ranker; None without a ranker
+    probability: the ranker's probability that the title is relevant; None without a ranker
     read: the part of the title that a ranker reads
     """
 
@@ -108,15 +108,16 @@ class Choice:
     """Settings for choosing negatives among a query's ranked candidates.
 
     negatives: maximum number of negatives of one positive
-    rank_from, rank_to: the window: only candidates of these ranks are used; 1 is the best
+    rank_from, rank_to: the window: the first and the last rank of candidates that are used; rank 1 is the best
     sample: `top` takes the best candidates in the window, `random` draws from the window
     seed: seed of the draws
-    max_score_ratio: drop candidates whose probability is above this ratio of the positive's probability; NV-Retriever's
-        TopK-PercPos (de Souza P. Moreira et al., 2024)
-    margin: keep only candidates whose probability is at least this much below the positive's: TopK-MarginPos
+    max_score_ratio: candidates are dropped if their probability is above this ratio times the positive's probability,
+        as in NV-Retriever's TopK-PercPos (de Souza P. Moreira et al., 2024)
+    margin: candidates are dropped unless their probability is at least this much below the positive's probability, as
+        in TopK-MarginPos
     candidates: number of candidates of a query that are ranked
     min_label: minimum label of titles that get negatives
-    as_pairs: yield the judged pairs and the negatives with label 0, instead of triples
+    as_pairs: whether to yield labelled pairs (the judged pairs, and the negatives with label 0) instead of triples
     """
 
     negatives: int
@@ -133,9 +134,9 @@ class Choice:
     def unknown(self, judged: JudgedQuery, titles: Sequence[str], counts: Counter[str]) -> list[str]:
         """Return the titles that are neither known answers nor the query, in order.
 
-        counts: counts the titles that are left out, by reason
+        counts: receives the number of titles that are left out, by reason
 
-        Titles with the same `text_key`, which an index may have under several ids, count as one.
+        An index may have a title under several ids: of titles with the same `text_key`, only the first is returned.
         """
         kept, query = dict[str, str](), text_key(judged.query)
         for title in titles:
@@ -161,7 +162,7 @@ class Choice:
         """Return the negatives of one positive; a random draw depends only on seed, query, positive and window.
 
         window: the candidates to choose from, best first
-        counts: dropped candidates are counted here, by reason
+        counts: receives the number of dropped candidates, by reason
         """
         allowed = [candidate for candidate in window if self._far_below(positive, candidate)]
         counts[NEAR] += len(window) - len(allowed)
@@ -202,7 +203,7 @@ class Miner:
     Args:
         index: index that finds candidates.
         choice: settings for choosing negatives among the candidates.
-        ranker: gives the candidates their probabilities; None: they keep the index's order.
+        ranker: scores and orders the candidates; None: candidates stay in the index's order.
         source: path of the file, for messages.
         reads: called with a query and titles; returns the part of each title that a ranker reads.
 
@@ -223,15 +224,15 @@ class Miner:
         self.counts: Counter[str] = Counter()
 
     def mine(self, queries: Sequence[JudgedQuery], progress: Optional[tqdm[None]] = None) -> Iterator[Record]:
-        """Yield the triples, or the judged pairs and the negatives (`as_pairs`), of all queries in order.
+        """Yield the triples of all queries in order; with `as_pairs`, yield the judged pairs and the negatives.
 
-        Raises `DataError` at the end if there was no negative at all.
+        Raises `DataError` at the end if no negative was found for any query.
         """
         yield from self.mine_part(queries, progress)
         require_negatives(self._source, self.counts)
 
     def mine_part(self, queries: Sequence[JudgedQuery], progress: Optional[tqdm[None]] = None) -> Iterator[Record]:
-        """Mine some of the queries as `mine` does, but without its error."""
+        """Mine a part of the queries as `mine` does, but do not raise an error if there are no negatives."""
         for start in range(0, len(queries), QUERIES_AT_ONCE):
             part = queries[start : start + QUERIES_AT_ONCE]
             # Retrieve enough that `candidates` remain after the known answers and the query itself are removed.
@@ -250,11 +251,12 @@ class Miner:
     def _ranked(
         self, part: Sequence[JudgedQuery], positives: list[list[LabeledPair]], candidates: list[list[str]]
     ) -> Iterator[tuple[list[Candidate], list[Candidate]]]:
-        """Yield the positives of each query, and its candidates, best first, with probabilities if there is a ranker.
+        """Yield each query's positives, and its candidates, best first; both have probabilities if there is a ranker.
 
         part: the queries
         positives: positives of each query
-        candidates: titles of each query's candidates, in the index's order; of equal probabilities, this order decides
+        candidates: titles of each query's candidates, in the index's order; candidates with equal probabilities stay in
+            this order
         """
         texts = [[pair.title for pair in relevant] + titles for relevant, titles in zip(positives, candidates)]
         read = [self._reads(judged.query, titles) for judged, titles in zip(part, texts)]
@@ -298,13 +300,13 @@ class Miner:
 
 
 def report_of(counts: Counter[str]) -> str:
-    """Return the counts as text: left-out candidates by reason, and queries without positives or negatives."""
+    """Return the counts as text: dropped candidates by reason, and queries without positives or negatives."""
     shown = [f"{name}: {count:,}" for name, count in counts.items() if count and name not in _REPORTED_APART]
     return "; ".join(shown) or "nothing left out"
 
 
 def require_negatives(source: str, counts: Counter[str]) -> None:
-    """Raise `DataError` if not a single negative was found for the queries of a file."""
+    """Raise `DataError` if no negative was found for any query of a file."""
     if not counts["negatives"]:
         raise DataError(f"{source}: not one negative was found ({report_of(counts)})")
 
@@ -313,7 +315,10 @@ _REPORTED_APART = {"queries", "negatives"}
 
 
 def distinct_titles(source: Iterable[Record]) -> tuple[list[str], int]:
-    """Return the distinct titles of records (by `text_key`, as first spelt), and the number of repeated titles."""
+    """Return the distinct titles of records, and the number of repeated titles.
+
+    Of titles with the same `text_key`, the first is returned.
+    """
     distinct: dict[str, str] = {}
     count = 0
     for record in source:

@@ -27,7 +27,8 @@ class Precision:
         network: the network to train.
         use_amp: use mixed precision.
         dtype: `float16`, `bfloat16`, or `auto`: bfloat16 on a CPU and on a device that has it, else float16.
-        scale_loss: the first loss scale; halved at every overflow, doubled after `GOOD_STEPS` steps without one.
+        scale_loss: the first loss scale. It is halved at every overflow, and doubled after `GOOD_STEPS` steps without
+            an overflow.
 
     Attributes:
         scale: the loss scale.
@@ -57,7 +58,7 @@ class Precision:
 
     @property
     def report(self) -> str:
-        """Return one line for the user about mixed precision; empty in single precision."""
+        """Return one line for the user about mixed precision; in single precision, return ""."""
         if not self.use_amp:
             return ""
         emulated = f": a CPU has no {self.dtype} kernels, so values are rounded to it and computed in float32"
@@ -71,7 +72,7 @@ class Precision:
         return context
 
     def update(self, norm: float) -> bool:
-        """Adapt the loss scale to the gradients' norm; return whether the gradients are finite."""
+        """Adapt the loss scale after a step with gradients of norm `norm`; return whether the norm is finite."""
         if math.isfinite(norm):
             self._good_steps += 1
             if self.use_amp and self._good_steps % GOOD_STEPS == 0:
@@ -85,9 +86,9 @@ class Precision:
 
     @property
     def diverged(self) -> bool:
-        """Whether gradients that are not finite mean divergence now.
+        """Whether gradients that are not finite mean that the training has diverged.
 
-        They do without a loss scale, and if the loss scale is too small to be the cause.
+        They do in single precision, and in mixed precision if the loss scale is too small to be their cause.
         """
         return not self.use_amp or self.scale < SMALLEST_SCALE
 
@@ -96,7 +97,7 @@ class Precision:
         return {"scale": self.scale, "good_steps": self._good_steps, "skipped": self.skipped, "float16": is_float16}
 
     def restore(self, state: dict[str, float]) -> None:
-        """Restore the result of `state`; if it is of another half-precision type, the loss scale starts again."""
+        """Restore what `state` returned, without the loss scale if it belongs to another half-precision type."""
         self.skipped = int(state["skipped"])
         was_float16 = bool(state["float16"])
         if self.use_amp and was_float16 != (self.dtype == "float16"):

@@ -35,7 +35,7 @@ FOLDED_HEAD_FACTOR = 2.0  # the head's two opposite rows became one, which moves
 
 
 def start_training(options: RankerTrainingOptions, kind: str) -> Start[RankerModel]:
-    """Prepare the process, and load the model to start from: a ranker, an encoder, or that of an interrupted run.
+    """Prepare the process, and load the model to start from: a ranker, an encoder, or an interrupted run's model.
 
     kind: the kind of ranker to train
     """
@@ -90,9 +90,9 @@ def _part_factors(model: RankerModel, options: RankerTrainingOptions) -> dict[st
 
 
 def open_evaluation(start: Start[RankerModel], test_file: str, options: RankerTrainingOptions) -> EvaluationSet:
-    """Read and encode the file to evaluate on during training; pairs with contradictory labels are left out.
+    """Read and encode the file to evaluate on during training; leave out pairs with several labels.
 
-    Raises `DataError` for a file that `options.metric` cannot be measured on.
+    Raises `DataError` if `options.metric` cannot be measured on the file.
     """
     evaluation = EvaluationSet(test_file, start.model.row_encoder, options.batch_size, rules=options, one_label=True)
     if not MEASURES[options.metric].applies(Scored(evaluation.queries, evaluation.labels, evaluation.labels)):
@@ -112,9 +112,9 @@ def train_ranker(
     facts: Mapping[str, object],
     on_evaluation: Optional[OnEvaluation] = None,
 ) -> FitResult:
-    """Train, evaluate regularly, keep the best checkpoint by `options.metric`, and print the result.
+    """Train, evaluate regularly, keep the checkpoint that is best by `options.metric`, and print the result.
 
-    files: paths of files by option name; a run is resumed only if their contents are the same
+    files: paths of the data files by option name; a run can be resumed only if the files' contents are unchanged
     facts: further values to record in `ranker.json`, such as the loss's margin and the number of examples
     on_evaluation: see `Task`
     """

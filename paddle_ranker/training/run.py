@@ -44,7 +44,7 @@ class TrainingRun:
 
     options: the options
     processes: the processes that train together
-    resumed: state of the interrupted training that it continues; None: it is new
+    resumed: state of the interrupted training that this run continues; None: the run is new
     device: name of the device
     """
 
@@ -59,10 +59,10 @@ class TrainingRun:
             print(line, flush=True)
 
     def report_start(self, source: Union[str, Path], new_parts: Sequence[str], *tokens: PairEncoder) -> None:
-        """Report which parts a model lacks, and warn if a tokenizer maps words with capital letters to [UNK].
+        """Report the parts that the start model lacks; warn if a tokenizer maps words with capital letters to [UNK].
 
-        source: folder or name of the model
-        new_parts: names of the parts that the model lacks
+        source: folder or name of the start model
+        new_parts: names of the parts that the start model lacks, and that are trained from random values
         tokens: encoders whose tokenizers are checked
         """
         if new_parts:
@@ -73,14 +73,17 @@ class TrainingRun:
     def describe(self, facts: Mapping[str, object], results: Mapping[str, object]) -> Description:
         """Return the record of the training (`training`, `results` and `versions`) for a checkpoint's info file.
 
-        facts: further entries of `training` after the options (the loss's margin, the number of examples)
+        facts: entries of `training` in addition to the options, such as the loss's margin and the number of examples
         results: the evaluation's measures
         """
         recorded = {**self.options.recorded(), "device": self.device}
         return {"training": {**recorded, **facts}, "results": dict(results), "versions": versions()}
 
     def train(self, task: Task) -> FitResult:
-        """Train, and print the result. Raises `UsageError` for fewer examples than processes, and errors of `fit`."""
+        """Train, and print the result.
+
+        Raises `UsageError` if there are fewer examples than processes, and the errors of `fit`.
+        """
         if len(task.examples) < self.processes.size:
             raise UsageError(f"{len(task.examples)} training examples are too few for {self.processes.size} processes")
         result = fit(task, self.options, self.processes, self.resumed)
@@ -117,8 +120,8 @@ class Start(Generic[ModelT]):
 def start_run(options: TrainingOptions) -> TrainingRun:
     """Select the device, join the other processes, seed everything, and find the run to resume (`options.resume`).
 
-    Raises `RankerError` if `save_dir` cannot be written to, or another training writes into it, and `UsageError` if the
-    device has a number and there are several processes.
+    Raises `RankerError` if `save_dir` cannot be written to, or if another training writes into it. Raises `UsageError`
+    if there are several processes, and the device has a number.
     """
     if ":" in options.device and launched() > 1:
         raise UsageError(
@@ -137,7 +140,7 @@ def start_run(options: TrainingOptions) -> TrainingRun:
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of the packages that a model depends on, by the package's name."""
+    """Return the versions of the packages on which a model depends, by package name."""
     return {
         "paddle_ranker": __version__,
         "paddlepaddle": paddle.__version__,

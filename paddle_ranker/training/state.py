@@ -1,13 +1,13 @@
-"""Save and restore a training's state, other than parameters, so that it continues as if it had not been interrupted.
+"""Save and restore a training's state, so that an interrupted training continues as if it had not been interrupted.
 
-`<save_dir>/state_<step>/` belongs to the checkpoint `<save_dir>/model_<step>/`. It is written after the checkpoint,
-atomically; a run can be resumed from a step that has both folders.
+The state of a step is `<save_dir>/state_<step>/`. It is written atomically after the step's checkpoint,
+`<save_dir>/model_<step>/`, which has the parameters. A run can be resumed from a step that has both folders.
 
 | file | holds |
 | --- | --- |
 | `state.json` | the progress of the run, and its options, data and number of processes |
 | `optimizer.npz` | the optimizer's moments of each parameter; missing once the run is finished |
-| `parameters.npz` | parameters that the checkpoint's own file lacks, if there are any |
+| `parameters.npz` | parameters that the checkpoint lacks, if there are any |
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ class SavedState:
 
 
 def _write_arrays(path: Path, arrays: Mapping[str, Array]) -> None:
-    """Write arrays as `np.load` reads them. Unlike `np.savez`, this closes the archive even if the disk is full."""
+    """Write arrays for `np.load`; unlike `np.savez`, close the archive even if the disk is full."""
     with path.open("wb") as stream, zipfile.ZipFile(stream, "w") as archive:
         for name, array in arrays.items():
             with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
@@ -127,7 +127,7 @@ def write_state(
     progress: the progress of the run
     identity: see `Task`
     part_factors: see `Task`
-    apart: prefixes of the names of parameters that the checkpoint's own file lacks
+    apart: prefixes of the names of parameters that the checkpoint lacks
     """
     kept = {name: value.numpy() for name, value in network.state_dict().items() if name.startswith(tuple(apart))}
     if kept:
@@ -153,9 +153,9 @@ def write_state(
 
 
 def find_state(save_dir: Union[str, Path]) -> Optional[SavedState]:
-    """Return the latest state in a folder from which a run can be resumed; None if there is none.
+    """Return the latest state in a folder from which a run can be resumed; None if the folder has no state.
 
-    Raises `CheckpointError` if the state is damaged or has another format.
+    Raises `CheckpointError` if the state is damaged, or if its format is not that of this version.
     """
     save_dir = Path(save_dir)
     steps = [
@@ -182,7 +182,7 @@ def find_state(save_dir: Union[str, Path]) -> Optional[SavedState]:
 
 
 def require_identity(state: SavedState, identity: Mapping[str, object]) -> None:
-    """Raise `RankerError`, which names the differences, unless a saved run has this identity (options, data, ...)."""
+    """Raise `RankerError` if `identity` (options, data, ...) differs from the saved run's; the message says in what."""
     flat, saved = flatten(identity), flatten(state.identity)
     differences = [
         f"{name} was {brief(str(saved.get(name)))}, is {brief(str(flat.get(name)))}"
@@ -199,9 +199,9 @@ def require_identity(state: SavedState, identity: Mapping[str, object]) -> None:
 
 
 def flatten(values: Mapping[str, object], prefix: str = "") -> dict[str, object]:
-    """Flatten nested dicts; a value's key is the names of all levels, joined by spaces.
+    """Flatten nested dicts into one dict; a key is the keys of all levels, joined by spaces.
 
-    prefix: text before all keys
+    prefix: text that is put before each key
     """
     flat: dict[str, object] = {}
     for name, value in values.items():

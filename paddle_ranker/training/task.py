@@ -23,8 +23,8 @@ class Examples(Protocol):
     """Encoded training examples.
 
     Attributes:
-        rows_each: number of pairs that one example adds to a batch.
-        groups: groups of examples that must share a batch; None: there are no groups.
+        rows_each: number of pairs in one example.
+        groups: groups of examples; all examples of a group must be in the same batch. None: there are no groups.
     """
 
     rows_each: int
@@ -33,11 +33,11 @@ class Examples(Protocol):
     def __len__(self) -> int: ...
 
     def lengths(self, indices: Integers) -> Integers:
-        """Return the token count of the longest pair of each example in `indices`, `[m]`."""
+        """Return, for each example in `indices`, the token count of its longest pair, `[m]`."""
         ...
 
     def weight(self, indices: Integers) -> float:
-        """Return the weight of the mean loss of the examples `indices` in a batch: usually their number."""
+        """Return the weight that the mean loss of the examples `indices` has in a batch: usually their number."""
         ...
 
     def loss(self, network: nn.Layer, indices: Integers) -> tuple[Tensor, Means]:
@@ -51,18 +51,20 @@ class Task:
 
     network: the network, trained in place
     examples: the training examples
-    evaluate: called without arguments; returns the metrics of the evaluation file, equal in every process; None: there
-        is no evaluation
+    evaluate: called without arguments; returns the metrics of the evaluation file, which are equal in every process.
+        None: there is no evaluation
     save: called with a folder and the last evaluation's results; writes a checkpoint's files into the folder
-    metric: the metric that decides which checkpoint is best, by its highest value, or its lowest if `lower_is_better`
-    part_factors: factor of the learning rate, by a prefix of parameter names; a resumed run keeps the factors that it
-        began with
-    identity: values that must be equal in a run and the run that resumes it, JSON-ready
-    begin_epoch: called with an epoch's number, from 1, before its first batch, and when a run is resumed in it
-    describe: called with the means of a batch; returns those to show in a progress line, the loss first
-    on_evaluation: called after each evaluation; its result may end the training, see `OnEvaluation`
-    apart: prefixes of the names of parameters that `save` does not write into the checkpoint's own file; the state
-        keeps them
+    metric: the metric that decides which checkpoint is best: the one with its highest value, or with its lowest value
+        if `lower_is_better`
+    part_factors: factors of the learning rate, by a prefix of parameter names; a resumed run keeps the factors with
+        which it began
+    identity: JSON-ready values; a run can be resumed only with equal values
+    begin_epoch: called with an epoch's number, from 1, before the epoch's first batch, and when a run is resumed within
+        the epoch
+    describe: called with the means of a batch; returns the means to show in a progress line, the loss first
+    on_evaluation: called after each evaluation; the result may end the training, see `OnEvaluation`
+    apart: prefixes of the names of parameters that `save` does not write into the checkpoint; the run's state stores
+        these parameters
     """
 
     network: nn.Layer
@@ -84,9 +86,9 @@ class FitResult:
     """The result of a training.
 
     steps: number of steps
-    finished: whether the training is complete; False: it stopped after `max_minutes`, and `resume` continues it
-    best, last: the best and the last evaluation: `step` and measures
-    best_checkpoint: the best checkpoint; the last one, if the training stopped before its first evaluation
+    finished: whether the training is complete; if not, it stopped after `max_minutes`, and `resume` continues it
+    best, last: `step` and measures of the best and of the last evaluation
+    best_checkpoint: the best checkpoint; if there was no evaluation yet, the last checkpoint
     last_checkpoint: the last checkpoint
     seconds, examples_per_second: time and speed of the training
     skipped: number of steps that changed nothing because their gradients overflowed in mixed precision

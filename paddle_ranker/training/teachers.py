@@ -62,7 +62,7 @@ class Teachers:
 
     @property
     def pair_encoder(self) -> Optional[PairEncoder]:
-        """The encoder that truncates pairs for the first ranker; None if windows read pairs whole."""
+        """The encoder that truncates pairs for the first ranker; None if it reads whole pairs in windows."""
         first = self._rankers[0]
         return shortest(first.row_encoder) if first.windows is None else None
 
@@ -78,7 +78,7 @@ class Teachers:
         return np.asarray(sigmoid(self.logits(queries, titles)), np.float64)
 
     def report(self) -> None:
-        """Do nothing: the command reports truncated texts at its end."""
+        """Do nothing, since the command itself reports truncated texts at its end."""
 
     def truncations(self) -> list[dict[str, int]]:
         """Return how many pairs were truncated so far: for each ranker, counts by kind of truncation."""
@@ -95,9 +95,9 @@ class Scoring:
         self.triples = self.ordered = self.unlabelled = self.relevant = 0
 
     def add(self, records: Sequence[Record]) -> Iterator[Record]:
-        """Score records; yield them as labelled pairs or triples with the teacher's logits, which replace earlier ones.
+        """Score records; yield triples and labelled pairs with the teacher's logits in place of any earlier logits.
 
-        A pair without a label gets one by the teacher's probability.
+        A pair without a label becomes a labelled pair: the teacher's probability decides whether the label is 1 or 0.
         """
         queries, titles = [], []
         for record in records:
@@ -121,7 +121,7 @@ class Scoring:
                 yield LabeledPair(record.query, record.title, float(is_relevant), logit)
 
     def report(self) -> str:
-        """Return lines on the share of triples that the teacher orders alike, and on the labels that it gave."""
+        """Return lines that state which share of triples the teacher orders as they are, and which labels it gave."""
         lines = []
         if self.triples:
             lines.append(f"the teacher orders {self.ordered / self.triples:.1%} of the triples as they are")
@@ -140,5 +140,5 @@ def _titles(record: Record) -> tuple[str, ...]:
 
 
 def _single(logits: Iterable[float]) -> list[float]:
-    """Round the logits to single precision, in which a ranker computes, so that files become shorter."""
+    """Round logits to single precision, in which rankers compute them, so that files become shorter."""
     return [float(str(np.float32(logit))) for logit in logits]

@@ -51,10 +51,10 @@ def fit(
         resumed: the state to resume from; None: begin a new run.
 
     Raises:
-        RankerError: the loss or gradient is NaN or infinite (the message has the step, the rows and the last good
-            checkpoint); every step was skipped; or the run to resume was started with other options or data.
-        KeyboardInterrupt: at the first Ctrl-C or SIGTERM, as `Interrupted`, when the step is done and saved; at the
-        second, at once. The message has the last checkpoint.
+        RankerError: the loss or a gradient is NaN or infinite (the message names the step, the rows and the last good
+            checkpoint); every step was skipped; or the run to resume was started with different options or data.
+        KeyboardInterrupt: after the first Ctrl-C or SIGTERM, the step is finished and saved, and `Interrupted` is
+            raised. After a second signal, the error comes at once. The message names the last checkpoint.
     """
     with StopRequest().awaited() as stop:
         trainer = _Trainer(task, options, processes, resumed, stop)
@@ -69,9 +69,9 @@ def fit(
 
 
 class _Stop(Enum):
-    """Reason to stop after a step. The first three finish the training; after the others, `--resume` continues it.
+    """Reason to stop after a step; see `finishes` for the reasons after which the training is complete.
 
-    If a training has diverged, an error is raised instead.
+    After any other reason, `--resume` continues the training. A diverged training raises an error instead.
     """
 
     STEPS_DONE = auto()  # all steps of the epochs or of --max_steps
@@ -90,7 +90,7 @@ class _AfterStep(NamedTuple):
     """Actions after a step.
 
     save: whether to write a checkpoint
-    scheduled: whether this checkpoint is a scheduled one
+    scheduled: whether the options schedule a checkpoint for this step
     stop: reason to stop; None: continue
     """
 
@@ -115,7 +115,7 @@ class _Gradients(NamedTuple):
         return cls(gradients, squared_norm(gradients) if gradients else None)
 
     def norm(self) -> float:
-        """Return the Euclidean norm of all gradients as one vector; waits until it is computed."""
+        """Return the Euclidean norm of all gradients as one vector; block until a GPU has computed it."""
         return 0.0 if self.square is None else math.sqrt(float(self.square))
 
 
@@ -123,7 +123,7 @@ class _Trainer:
     """The training in one process; the arguments are those of `fit`.
 
     Attributes:
-        done: the progress.
+        done: the progress of the run.
     """
 
     def __init__(
@@ -221,7 +221,7 @@ class _Trainer:
         )
 
     def _batches(self) -> Iterator[tuple[int, int, list[Integers]]]:
-        """Yield (epoch, index in the epoch, parts) of the remaining batches; epoch and index count from 1."""
+        """Yield each batch that is left as (epoch, index within the epoch, parts); both numbers count from 1."""
         if self.done.finished or self.done.step >= self.total_steps:
             return
         skip = self.done.batches
@@ -234,10 +234,10 @@ class _Trainer:
     def _backward(self, batch: list[Integers]) -> tuple[dict[str, float], _Gradients]:
         """Compute the gradients of the batch's mean loss, times the loss scale; return (means by name, gradients).
 
-        Each process computes its parts of the batch one after another. The gradients and the means (the loss and
-        others) of all parts are summed. The sum also includes whether a process has received a signal, so that all stop
-        after the same step. The values are read at the end, since a GPU would otherwise wait for the host after each
-        part.
+        Each process computes its parts of the batch one after another. The gradients and the means, such as the loss,
+        are summed over all parts and processes. With them, the processes sum whether a signal has arrived, so that all
+        processes stop after the same step. Values are read at the end, since a GPU would otherwise wait for the host
+        after each part.
         """
         examples, network = self.task.examples, self.task.network
         names, losses = ["loss"], list[tuple[float, Tensor, Means]]()
@@ -281,11 +281,11 @@ class _Trainer:
     def _update(self, batch: list[Integers], loss: float, gradients: _Gradients) -> dict[str, float]:
         """Make the optimizer's step with the gradients; return the learning rate, gradient norm and loss scale by name.
 
-        batch: indices of the examples of each part, for the error
+        batch: indices of the examples of each part, for the error's message
         loss: the batch's loss
 
         The step is skipped if gradients overflow in mixed precision. Raises `RankerError` if the loss is not finite, or
-        the gradient is not finite at any loss scale.
+        if a gradient is not finite and the loss scale cannot be the cause.
         """
         if not math.isfinite(loss):
             raise RankerError(self._not_finite("loss", loss, batch))
@@ -302,7 +302,7 @@ class _Trainer:
         return {"learning_rate": learning_rate, "gradient_norm": norm, "loss_scale": scale}
 
     def _after_step(self) -> _AfterStep:
-        """Evaluate if it is due; return what to do next, which is the same in every process."""
+        """Evaluate if an evaluation is due; return the actions after this step, which are equal in every process."""
         step = self.done.step
         is_due = step >= self.total_steps or step % self.options.eval_step == 0
         evaluate = self.task.evaluate
@@ -331,7 +331,7 @@ class _Trainer:
         return None
 
     def _evaluate(self, evaluate: Callable[[], dict[str, float]]) -> bool:
-        """Evaluate; return True if it is the best evaluation so far."""
+        """Evaluate; return whether this evaluation is the best one so far."""
         done, metric, sign = self.done, self.task.metric, -1.0 if self.task.lower_is_better else 1.0
         with self.clock.paused():
             done.last = {"step": done.step, **evaluate()}
@@ -364,7 +364,7 @@ class _Trainer:
             )
 
     def _await_the_save(self) -> None:
-        """Wait until the first process has saved; otherwise the launcher would end it together with this process."""
+        """Wait until the first process has saved; if this process exited, the launcher would end the first one, too."""
         with nullcontext() if self.processes.is_first else suppress(RankerError):  # the first may be gone already
             self.processes.wait()
 
@@ -417,12 +417,15 @@ class _Trainer:
 
 
 def linear(done: float) -> float:
-    """Return the factor that falls linearly from 1 to 0 as `done` goes from 0 to 1."""
+    """Return the factor of the learning rate, which falls linearly from 1 to 0 as `done` goes from 0 to 1."""
     return 1.0 - done
 
 
 def cosine(done: float) -> float:
-    """Return the factor that falls from 1 to 0 along half a cosine (Loshchilov and Hutter, 2017, without restarts)."""
+    """Return the factor of the learning rate, which falls from 1 to 0 along half a cosine as `done` goes from 0 to 1.
+
+    The source is Loshchilov and Hutter, 2017; there are no restarts.
+    """
     return 0.5 * (1.0 + math.cos(math.pi * done))
 
 
@@ -437,7 +440,7 @@ def rate_factor(step: int, total_steps: int, warmup_proportion: float, decay: Ca
     """Return the factor of the learning rate at a step: it rises from 0 to 1 over the warm-up, then follows `decay`.
 
     warmup_proportion: share of `total_steps` that is warm-up
-    decay: called with the share of the steps after the warm-up that are done; returns the factor
+    decay: called with the share, from 0 to 1, that is done of the steps after the warm-up; returns the factor
     """
     warmup = int(warmup_proportion * total_steps)
     if step < warmup:
@@ -454,8 +457,8 @@ def layer_factor(name: str, layers: int, layer_decay: float) -> float:
     name: the parameter's name
     layers: number of the encoder's layers
 
-    The last layer is at distance 1, the embeddings at `layers` + 1, parameters outside the encoder's stack at 0 (Clark
-    et al., 2020, ELECTRA).
+    The distance is 1 for the encoder's last layer, `layers` + 1 for the embeddings, and 0 for parameters outside the
+    encoder's stack (Clark et al., 2020, ELECTRA).
     """
     match = _LAYER.search(name)
     if match:
@@ -476,10 +479,10 @@ def make_optimizer(
 ) -> tuple[paddle.optimizer.AdamW, paddle.optimizer.lr.LambdaDecay]:
     """Return AdamW over the network's trainable parameters, and its learning rate schedule.
 
-    learning_rate: the maximum
-    part_factors: factor of the learning rate, by a prefix of parameter names
-    layer_decay: see `layer_factor`; 1 is no decay. It does not apply to parameters of `part_factors`
-    weight_decay: applied to matrices only, not to biases and LayerNorm
+    learning_rate: the maximum learning rate
+    part_factors: factors of the learning rate, by a prefix of parameter names
+    layer_decay: see `layer_factor`; 1 is no decay. Parameters of `part_factors` have no layer decay
+    weight_decay: weight decay of matrices; biases and LayerNorm have none
     warmup_proportion: see `rate_factor`
     schedule: a name in `SCHEDULES`
     total_steps: number of steps of the training
@@ -514,9 +517,9 @@ def gradients_of(network: nn.Layer) -> list[Tensor]:
 def squared_norm(gradients: Sequence[Tensor]) -> Tensor:
     """Return the square of the Euclidean norm of all gradients as one vector, `[1]`.
 
-    It is computed here since Paddle's optimizer would clip each parameter group by its own norm. On a CPU, the product
-    of a row and a column is some forty times as fast as `paddle.linalg.norm`. On a GPU each operation has a fixed cost,
-    so gradients are concatenated first.
+    Paddle's optimizer is not used for this, since it would clip each parameter group by the group's norm. On a CPU, the
+    product of a row and a column is about forty times as fast as `paddle.linalg.norm`. On a GPU, each operation has a
+    fixed cost, so gradients are concatenated first.
     """
     vectors = [gradient.reshape([-1]) for gradient in gradients]
     if paddle.device.get_device() != "cpu":

@@ -94,7 +94,7 @@ class TrainingOptions(DeviceOptions):
 
     @property
     def parts(self) -> int:
-        """Return the number of micro-batches that each device accumulates for a step."""
+        """Return the number of micro-batches whose gradients each device accumulates for a step."""
         return self.gradient_accumulation_steps
 
     @property
@@ -103,7 +103,7 @@ class TrainingOptions(DeviceOptions):
         return self.batch_size
 
     def recorded(self) -> dict[str, object]:
-        """Return the options to save with the model: all except those that concern only the process or its folders."""
+        """Return the options to save with the model: all except those about the process and its folders."""
         return {name: value for name, value in asdict(self).items() if name not in self._NOT_RECORDED}
 
     def identity(self) -> dict[str, object]:
@@ -142,7 +142,7 @@ class AdapterOptions(TrainingOptions):
 
 @dataclass(frozen=True)
 class RankerTrainingOptions(HeadOptions, LabelOptions, AdapterOptions):
-    """Options of both commands that train rankers; the field `LISTWISE` says whether listwise losses can be used."""
+    """Options of both commands that train rankers; `LISTWISE` says whether the command allows listwise losses."""
 
     LISTWISE: ClassVar[bool] = True
 
@@ -196,7 +196,7 @@ class RankerTrainingOptions(HeadOptions, LabelOptions, AdapterOptions):
         self.expression.margins(self.margin)
 
     def look_up(self) -> None:
-        """Find the model to start from, and fetch it if it is missing; do nothing if the run is resumed."""
+        """If no run is resumed, find the model to start from, and fetch it if it is missing."""
         if not self.resume:
             find_model(self.init_from_ckpt or self.model_name_or_path)
 

@@ -1,8 +1,8 @@
-"""Losses that compare all rows of a batch: across its parts (accumulation) and across processes.
+"""Losses that compare all rows of a batch: across micro-batches (gradient accumulation) and across processes.
 
-With in-batch negatives, every text of a batch is part of every other text's loss, so the loss cannot be computed part
-by part. The gradient is computed in three passes (Gao et al., 2021, "Scaling Deep Contrastive Learning Batch Size under
-Memory Limited Setup", https://arxiv.org/abs/2101.06983):
+With in-batch negatives, the loss of a text depends on all texts of the batch. So the loss of a batch cannot be computed
+as a sum over parts of the batch, the micro-batches. The gradient is computed in three passes (Gao et al., 2021,
+"Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup", https://arxiv.org/abs/2101.06983):
 
 1. each process computes the outputs of its parts, one after another, without keeping activations;
 2. all outputs are gathered, and the loss and its gradient with respect to every output are computed;
@@ -37,9 +37,9 @@ class WholeBatchExamples(Examples, Protocol):
     def whole_losses(
         self, network: nn.Layer, outputs: Tensor, parts: Sequence[Integers]
     ) -> Iterator[tuple[Tensor, Means]]:
-        """Yield summands of a batch's mean loss, each with summands of further means by name.
+        """Yield summands of a batch's mean loss, each with the summands of further means, by name.
 
-        The caller computes each summand's gradient before it asks for the next one, so only one is in memory at a time.
+        The caller computes a summand's gradient before it takes the next summand, so only one graph is in memory.
 
         outputs: the outputs of all parts' examples, one part after another, `[rows, size]` float32
         parts: the indices of each part's examples; no part is empty
@@ -57,9 +57,9 @@ def backward(
 ) -> tuple[Tensor, Means]:
     """Compute a batch's loss, and add its gradients, times the loss scale, to this process's parameters.
 
-    The sum of the gradients over the processes is the gradient of the batch.
+    The batch's gradient is the sum of the gradients over all processes.
 
-    batch: indices of each part's examples; this process computes the parts `rank`, `rank + size`, ..
+    batch: indices of each part's examples; this process computes the parts `rank`, `rank + size`, ...
     seed: called with a part's index in the batch; seeds dropout for that part
 
     Returns the loss and further means by name, equal in every process.
@@ -114,7 +114,7 @@ def _loss_on(
     parts: Sequence[Integers],
     precision: Precision,
 ) -> tuple[Tensor, Means]:
-    """Compute a batch's loss from all outputs, `leaf`; add gradients to `leaf` and to the loss's own parameters.
+    """Compute a batch's loss from all outputs, `leaf`; add the gradients to `leaf` and to parameters of the loss.
 
     Returns the loss and further means by name.
     """

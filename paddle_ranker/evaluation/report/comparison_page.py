@@ -27,7 +27,7 @@ def write_report(path: str, comparison: Comparison, measure: str, data: Mapping[
     """Write the HTML page atomically.
 
     measure: the measure that the pictures and the examples of wins and losses show
-    data: dict from a data file's option name to its description
+    data: descriptions of the data files, by the option that names the file
 
     Raises `DependencyError` if Jinja2 or matplotlib is missing.
     """
@@ -87,5 +87,5 @@ def _query_by_query(comparison: Comparison, system: System, measure: str) -> dic
 
 
 def as_url(svg: str) -> str:
-    """Return an SVG picture as a data URL. As an image, its element ids cannot clash with those of other pictures."""
+    """Return an SVG picture as a data URL, so that a page with several pictures has no clashing element ids."""
     return f"data:image/svg+xml;base64,{base64.b64encode(svg.encode('utf-8')).decode('ascii')}"

@@ -17,7 +17,7 @@ COLUMNS = ("query_id", "query", "system", "reference", "measure", "value", "refe
 
 @dataclass(frozen=True)
 class QueryDifference:
-    """A system's value on one query, beside the reference's value.
+    """Values of a measure on one query, for a system and for the reference.
 
     row: the query's index in `Comparison.query_ids`
     sign: 1 if higher values of the measure are better, else -1
@@ -81,9 +81,9 @@ def best_titles(comparison: Comparison, system: System, row: int, count: int) ->
 
 
 def write_per_query(path: str, comparison: Comparison, measure: str) -> None:
-    """Write each query's difference for every system but the reference, from the largest loss to the largest win.
+    """Write each query's difference from the reference, for every other system, from largest loss to largest win.
 
-    The extension chooses JSON lines or Parquet; any other file is tab-separated.
+    The extension of `path` chooses JSON lines or Parquet; with any other extension, the file is tab-separated.
     """
 
     def rows() -> Iterator[tuple[object, ...]]:

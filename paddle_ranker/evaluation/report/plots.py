@@ -41,19 +41,19 @@ _SETTINGS = {
 
 
 def intervals_svg(comparison: Comparison, measures: Sequence[str]) -> str:
-    """Return the picture of values and differences as SVG, with one row of panels per measure."""
+    """Draw the systems' values and differences, with one row of panels per measure; return the picture as SVG."""
     with drawing():
         return svg_of(_draw_intervals(comparison, measures))
 
 
 def queries_svg(differences: Sequence[QueryDifference], measure: str) -> str:
-    """Return the picture of one system's differences per query as SVG, wins first."""
+    """Draw one system's differences per query, wins first; return the picture as SVG."""
     with drawing():
         return svg_of(_draw_queries(differences, measure))
 
 
 def write_plot(path: str, comparison: Comparison, measure: str) -> None:
-    """Write the picture of values and differences of one measure, as PNG, SVG or PDF by the extension."""
+    """Draw the values and differences of one measure into a file; its extension chooses PNG, SVG or PDF."""
     kind = path.lower().rpartition(".")[2]
     with drawing(), new_file(path, "wb") as stream:
         _draw_intervals(comparison, [measure]).savefig(stream, format=kind, dpi=150)
@@ -108,7 +108,7 @@ def _draw_intervals(comparison: Comparison, measures: Sequence[str]) -> Figure:
 
 
 def _widen(panel: Axes) -> None:
-    """Widen the axis to at least a hundredth, so that rounding differences do not fill a panel."""
+    """Widen the panel's axis to a range of at least 0.01, so that rounding differences do not fill the panel."""
     low, high = panel.get_xlim()
     if high - low < _LEAST_WIDTH:
         panel.set_xlim((low + high - _LEAST_WIDTH) / 2, (low + high + _LEAST_WIDTH) / 2)

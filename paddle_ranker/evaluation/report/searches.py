@@ -1,4 +1,4 @@
-"""A report of searches as one HTML file that opens offline, with pictures of the days."""
+"""A report of searches as one HTML file that opens offline, with pictures of the searches and clicks per day."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ _DAY = Mapping[str, Any]
 def write_searches(path: str, report: Mapping[str, Any], lists: Mapping[str, str]) -> None:
     """Write the HTML page atomically.
 
-    report: counts of all searches, of `days` and of queries, as `paddle-ranker report-searches --format json`
-    lists: dict from a title to the report's list of queries under it
+    report: the report that `paddle-ranker report-searches --format json` prints
+    lists: for each key of a list of queries in `report`, the list's heading
 
     Raises `DependencyError` if Jinja2 or matplotlib is missing.
     """
@@ -39,7 +39,7 @@ def write_searches(path: str, report: Mapping[str, Any], lists: Mapping[str, str
 
 
 def _searches_svg(days: Sequence[_DAY]) -> str:
-    """Draw the number of searches per day, with those without results in another colour."""
+    """Draw the number of searches per day; searches without results have another colour. Return the picture as SVG."""
     from matplotlib.figure import Figure
 
     picture = Figure(figsize=(10.0, 2.6), layout="constrained")
@@ -54,7 +54,7 @@ def _searches_svg(days: Sequence[_DAY]) -> str:
 
 
 def _clicks_svg(days: Sequence[_DAY]) -> str:
-    """Draw the click rate of each day, and the mean rank of its clicks."""
+    """Draw each day's click rate and the mean rank of the day's clicks; return the picture as SVG."""
     from matplotlib.figure import Figure
 
     picture = Figure(figsize=(10.0, 3.6), layout="constrained")
@@ -71,7 +71,7 @@ def _clicks_svg(days: Sequence[_DAY]) -> str:
 
 
 def _prepare(panel: Axes, days: Sequence[_DAY]) -> list[float]:
-    """Prepare a panel with an axis of days, and return the days' positions."""
+    """Prepare a panel with an axis of days; return the position of each day on the axis."""
     from matplotlib.dates import AutoDateLocator, ConciseDateFormatter, date2num
 
     dates = [float(date2num(datetime.date.fromisoformat(day["day"]))) for day in days]

@@ -17,7 +17,7 @@ TIES_IN_WORDS = {
 
 
 def systems_table(comparison: Comparison) -> list[str]:
-    """Return a table's lines: under each measure, every system's interval and its difference from the reference."""
+    """Return a table's lines: for each measure, every system's interval and its difference from the reference."""
     width = max(_columns(system.name) for system in comparison.systems)
     lines = []
     for measure in comparison.measures:
@@ -38,7 +38,7 @@ def systems_table(comparison: Comparison) -> list[str]:
 
 
 def _columns(text: str) -> int:
-    """Return how many columns a text takes in a terminal: a wide character such as an ideograph takes two."""
+    """Return how many columns a text takes in a terminal; a wide character, such as an ideograph, takes two."""
     return sum(2 if unicodedata.east_asian_width(character) in "FW" else 1 for character in text)
 
 
@@ -51,14 +51,17 @@ def difference_text(measured: Measured) -> str:
 
 
 def p_text(p_value: Optional[float]) -> str:
-    """Return a p-value with three decimals, "<0.001" below that, "" for None."""
+    """Return a p-value with three decimals; "<0.001" for a value below 0.001, "" for None."""
     if p_value is None:
         return ""
     return "<0.001" if p_value < 0.001 else f"{p_value:.3f}"
 
 
 def verdicts(comparison: Comparison, measure: str = "ndcg@10") -> list[str]:
-    """Return the `verdict` of each system except the reference in `measure`, else in the first measure."""
+    """Return the `verdict` of each system except the reference in `measure`.
+
+    If the comparison lacks `measure`, the verdicts are about its first measure.
+    """
     measure = measure if measure in comparison.measures else comparison.measures[0]
     return [verdict(comparison, system.name, measure) for system in comparison.others]
 

@@ -1,3 +1,3 @@
-"""Ranking losses. A new one is added in `ranking_losses`, which registers them in `loss_registry.LOSSES`."""
+"""Ranking losses. Add a new loss to `ranking_losses`, which registers all losses in `loss_registry.LOSSES`."""
 
 from paddle_ranker.training.losses import ranking_losses as ranking_losses

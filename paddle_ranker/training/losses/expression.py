@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Term:
-    """Loss in a sum, with its factor."""
+    """A loss in a sum of losses, with its factor."""
 
     factor: float
     name: str
@@ -36,7 +36,7 @@ class Term:
 
 @dataclass(frozen=True)
 class LossExpression:
-    """A sum of losses; `text` is the user's input."""
+    """A sum of losses; `text` is the expression that the user typed."""
 
     text: str
     terms: tuple[Term, ...]
@@ -47,19 +47,19 @@ class LossExpression:
 
     @property
     def comparisons(self) -> dict[QueryRequirement, list[str]]:
-        """Names of the losses that compare titles of a query, by their requirement on the titles."""
+        """Names of the losses that compare titles of a query, as lists by the losses' requirement on the titles."""
         needed = dict.fromkeys(loss.compares for loss in LOSSES.values() if loss.compares)
         names = {need: [term.name for term in self.terms if term.loss.compares == need] for need in needed}
         return {need: losses for need, losses in names.items() if losses}
 
     @property
     def compares_titles(self) -> bool:
-        """Return whether a loss needs all titles of a query in one batch."""
+        """Return whether at least one loss needs all titles of a query in one batch."""
         return any(term.loss.compares for term in self.terms)
 
     @property
     def needs_labels(self) -> bool:
-        """Return True if some loss learns from labels."""
+        """Return whether at least one loss learns from labels."""
         return not all(term.loss.teacher for term in self.terms)
 
     @property
@@ -69,17 +69,17 @@ class LossExpression:
 
     @property
     def shift_invariant(self) -> bool:
-        """Return True if adding a number to all logits leaves the loss unchanged.
+        """Return whether the sum stays the same if a number is added to all logits.
 
-        The gradient of the head's bias is then only rounding noise, which AdamW would turn into full steps.
+        If so, the gradient of the head's bias is only rounding noise, which AdamW would turn into full steps.
         """
         return all(term.loss.shift_invariant for term in self.terms)
 
     def margins(self, margin: Optional[float]) -> dict[str, float]:
-        """Return the margin of each loss that has one, by name: `margin`, or if that is None the loss's default.
+        """Return, for each loss with a margin, by name, `margin`; if `margin` is None, the loss's default.
 
-        Raises `UsageError` if a margin is given but no loss has one, or if some losses' margins are on logits and
-        others' on probabilities.
+        If `margin` is not None, raises `UsageError` if no loss has a margin, or if the sum has both margins on logits
+        and margins on probabilities.
         """
         with_margin = [term for term in self.terms if term.loss.margin is not None]
         if margin is not None and not with_margin:
@@ -98,8 +98,10 @@ class LossExpression:
 def parse_loss(text: str, *, listwise: bool = True) -> LossExpression:
     """Parse the sum in `text`: names of losses joined by `+`, each with a factor (`0.5*bce`) or without.
 
-    Raises `UsageError` if a name is unknown or occurs twice, a loss is listwise though `listwise` is False, or a factor
-    is not a positive number.
+    listwise: whether listwise losses are allowed
+
+    Raises `UsageError` if a name is unknown or occurs twice, a listwise loss is not allowed, or a factor is not a
+    positive number.
     """
     terms: list[Term] = []
     shown = brief(text)
@@ -127,7 +129,7 @@ def parse_loss(text: str, *, listwise: bool = True) -> LossExpression:
 
 
 def factor_of(text: str, factor: str) -> float:
-    """Parse `factor`, a factor in the expression `text`; raises `UsageError` unless it is finite and above 0."""
+    """Parse `factor`, which is part of the expression `text`; raises `UsageError` unless it is finite and above 0."""
     try:
         number = float(factor)
     except ValueError:
@@ -140,9 +142,10 @@ def factor_of(text: str, factor: str) -> float:
 
 
 def margin_of(loss: str, margin: Optional[float] = None) -> tuple[float, bool]:
-    """Return the margin by which a ranker trained with `loss` is judged, and whether it is a margin on probabilities.
+    """Return the margin with which a ranker trained with `loss` is measured, and whether it is on probabilities.
 
-    The margin is `margin`, else the largest default of the losses in the sum, else 0 on logits.
+    If `margin` is None, the margin is the largest default of the losses in the sum; if no loss has a margin, it is 0 on
+    logits.
     """
     losses = [term.loss for term in parse_loss(loss).terms]
     margins = [(facts.margin, facts.on_probabilities) for facts in losses if facts.margin is not None]
@@ -154,8 +157,9 @@ class RankingLoss:
     """A sum of losses as a function of a batch's logits.
 
     expression: the losses and their factors, parsed or as text
-    margin: margin of the losses that have one; None: each loss's default. Raises `UsageError` if no loss has one
-    highest_label: the highest label of the training data, to which `mse` gives the probability 1
+    margin: margin of all losses that have a margin; None: each loss's default. If no loss has a margin, a value raises
+        `UsageError`
+    highest_label: the highest label of the training data, for which the target of `mse` is the probability 1
     """
 
     def __init__(
@@ -167,7 +171,7 @@ class RankingLoss:
 
     @property
     def margin(self) -> Optional[float]:
-        """Return the largest margin of its losses; None if no loss has a margin."""
+        """Return the largest margin of the losses in the sum; None if no loss has a margin."""
         return max(self._margins.values(), default=None)
 
     def __call__(
@@ -177,13 +181,15 @@ class RankingLoss:
         queries: Optional[Numbers] = None,
         teacher: Optional[Numbers] = None,
     ) -> Tensor:
-        """Return the weighted sum of the losses, a scalar. The batch must have all titles of each of its queries.
+        """Return the weighted sum of the losses, a scalar. No query's titles may be divided between batches.
 
-        If a logit is NaN or infinite, the result is NaN. Some losses would hide this: relu, for example, turns NaN into
-        0, and a diverged training would look finished.
+        If a logit is NaN or infinite, the result is NaN. A loss alone might hide this: relu, for example, turns NaN
+        into 0, and a diverged training would look finished.
 
         logits: `[n]` float32
-        labels, queries, teacher: `[n]` each. Raises `ValueError` if a loss needs `queries` or `teacher`, which is None
+        labels, queries, teacher: `[n]` each
+
+        Raises `ValueError` if a loss needs `queries` or `teacher`, but the argument is None.
         """
         if queries is None and self.expression.compares_titles:
             raise ValueError(f"--loss {self.expression.text} compares the titles of one query: give the queries")

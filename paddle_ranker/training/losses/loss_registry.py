@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class QueryRequirement:
-    """Requirement of a loss on the titles of a query; a query that does not meet it adds nothing to the loss.
+    """Requirement of a loss on the titles of a query; if a query does not meet the requirement, its loss is 0.
 
     lacking: phrase for messages that describes a query that does not meet the requirement
     lacks: called with the lowest label, the highest label and the number of titles of each query, `[queries]` each;
-        returns which queries do not meet the requirement, `[queries] bool`
+        returns True for the queries that do not meet the requirement, `[queries] bool`
     """
 
     lacking: str
@@ -45,16 +45,16 @@ TITLES = QueryRequirement("one title only", lambda lowest, highest, titles: titl
 class Loss:  # type: ignore[explicit-any]  # the function's parameters name its arguments
     """A ranking loss.
 
-    function: returns the mean over n titles, a scalar. The names of its parameters decide its arguments: `logits`,
-        `labels`, `relevant`, `queries`, `teacher` (`[n]` each; see `ranking_losses.py`), `highest`, the highest label
-        of the training data, and `margin`
-    formula: its formula, in one line
-    suits: its purpose, in one line
+    function: returns the mean over n titles, a scalar. The arguments are chosen by the names of the function's
+        parameters: `logits`, `labels`, `relevant`, `queries`, `teacher` (`[n]` each; see `ranking_losses.py`),
+        `highest` (the highest label of the training data), and `margin`
+    formula: the loss's formula, in one line
+    suits: the loss's purpose, in one line
     compares: requirement on the titles of a query; None: the loss judges each title by itself
-    listwise: whether it uses all titles of a query at once
-    margin: default of how far the score of the better title must be above that of the other; None: the loss has no
-        margin
-    on_probabilities: whether it compares probabilities instead of logits
+    listwise: whether the loss uses all titles of a query at once
+    margin: default of the margin, by which the score of the better title must exceed that of the worse title; None: the
+        loss has no margin
+    on_probabilities: whether the loss compares probabilities instead of logits
     """
 
     function: Callable[..., Tensor]  # type: ignore[explicit-any]
@@ -85,7 +85,7 @@ OTHER_NAMES = {"cross_entropy": "bce", "ranknet_bce": "bce+ranknet"}
 
 
 def loss_help(listwise: bool = True) -> str:
-    """Return the help text of `--loss`: each loss with its purpose; listwise losses only if `listwise`."""
+    """Return the help text of `--loss`: each loss with its purpose; if `listwise` is False, without listwise losses."""
     names = [f"{name} ({loss.suits})" for name, loss in LOSSES.items() if listwise or not loss.listwise]
     teachers = " and ".join(name for name, loss in LOSSES.items() if loss.teacher)
     return (

@@ -43,7 +43,7 @@ def differences(values: Tensor, first: Integers, second: Integers) -> Tensor:
 
 
 def zero(logits: Tensor) -> Tensor:
-    """Return a 0 through which gradients flow to `logits`; NaN if a logit is NaN or infinite."""
+    """Return a zero that depends on all `logits`, so that a backward pass works; NaN if a logit is NaN or infinite."""
     return logits.sum() * 0.0
 
 
@@ -51,8 +51,8 @@ class Queries:
     """Assignment of n titles to queries.
 
     Attributes:
-        codes: index of each title's query, from 0, [n] int64.
-        titles: number of titles of each query, [queries].
+        codes: index of each title's query, from 0, `[n] int64`.
+        titles: number of titles of each query, `[queries]`.
     """
 
     def __init__(self, queries: Numbers):
@@ -60,12 +60,12 @@ class Queries:
         self.titles = np.bincount(self.codes)
 
     def pairs(self, labels: Numbers) -> tuple[Integers, Integers]:
-        """Return (higher, lower), indices, `[pairs]` each: all pairs of titles of one query with different labels."""
+        """Return all pairs of titles of one query with different labels, as indices (higher, lower), `[pairs]` each."""
         higher, lower = np.nonzero(self._together() & (labels[:, None] > labels[None, :]))
         return higher, lower
 
     def all_pairs(self) -> tuple[Integers, Integers]:
-        """Return (first, second), indices, `[pairs]` each: all pairs of titles of one query, each pair once."""
+        """Return all pairs of titles of one query, each pair once, as indices (first, second), `[pairs]` each."""
         first, second = np.nonzero(np.triu(self._together(), 1))
         return first, second
 
@@ -74,13 +74,18 @@ class Queries:
         return same
 
     def share_of_pairs(self, first: Integers) -> Floats:
-        """Return, for each pair, 1 / (number of pairs of its query); `first` has the pairs' first titles, `[pairs]`."""
+        """Return, for each pair, 1 / (number of pairs of the pair's query), `[pairs]`.
+
+        first: index of the first title of each pair, `[pairs]`
+        """
         of_query = self.codes[first]
         share: Floats = 1.0 / np.bincount(of_query)[of_query]
         return share
 
     def mean_over_titles(self, values: Tensor, codes: Integers, share: Floats) -> Tensor:
-        """Return the mean, over all titles, of the loss of a title's query: the sum of the query's share * value.
+        """Return the mean over all titles of the loss of the title's query.
+
+        A query's loss is the sum of share * value over the query's values.
 
         values: `[m]`
         codes: index of each value's query, `[m]`
@@ -90,7 +95,10 @@ class Queries:
         return (values * constant(weights, values)).sum()
 
     def ranks(self, order: Integers) -> Integers:
-        """Return each title's rank within its query, `[n]`, from 0; `order` sorts all titles by query, then by rank."""
+        """Return each title's rank within its query, from 0, `[n]`.
+
+        order: indices that sort all titles by query, then by rank, `[n]`
+        """
         starts = np.cumsum(self.titles) - self.titles
         places = np.empty(len(order), np.int64)
         places[order] = np.arange(len(order)) - starts[self.codes[order]]
@@ -110,7 +118,7 @@ class Queries:
 
 @dataclass(frozen=True)
 class Grid:
-    """Titles in rows, one row per query, with padding.
+    """Titles in rows, one row per query, padded to the length of the longest row.
 
     indices: `[queries, longest]`, the titles' indices in the batch; 0 for padding
     is_title: `[queries, longest]`, True for titles, False for padding
@@ -134,16 +142,16 @@ class Grid:
         return len(self.indices)
 
     def rows(self, chosen: Booleans) -> Grid:
-        """Return the grid of the rows for which `chosen` [queries] is true."""
+        """Return a grid with only the rows for which `chosen`, `[queries]`, is True."""
         return replace(self, indices=self.indices[chosen], is_title=self.is_title[chosen], codes=self.codes[chosen])
 
     def values(self, values: Numbers, padding: float) -> Floats:
-        """Arrange values `[n]` in rows, `[queries, longest]`, filled up with `padding`."""
+        """Arrange values, `[n]`, in rows, `[queries, longest]`; empty places get `padding`."""
         rows: Floats = np.where(self.is_title, values[self.indices], padding)
         return rows
 
     def logits(self, logits: Tensor, kept: Booleans) -> Tensor:
-        """Arrange logits `[n]` in rows, `[queries, longest]`; where `kept` is False, exp(logit) is 0."""
+        """Arrange logits, `[n]`, in rows, `[queries, longest]`; where `kept` is False, exp(logit) becomes 0."""
         import paddle
 
         rows = paddle.gather(logits, paddle.to_tensor(self.indices.ravel())).reshape(self.indices.shape)
@@ -152,10 +160,10 @@ class Grid:
 
 
 def binary_cross_entropy(logits: Tensor, labels: Numbers) -> Tensor:
-    """Return mean(log(1 + exp(l)) - y l) of logits l and labels y, of which those above 1 count as 1.
+    """Return mean(log(1 + exp(l)) - y l) of logits l and labels y; a label above 1 counts as 1.
 
-    It is the cross-entropy of two classes whose logits differ by l, the published cross-encoder's loss. A label between
-    0 and 1 is a share: the title counts as several copies, of which this share has the label 1, the others 0.
+    This is the cross-entropy of two classes whose logits differ by l, the published cross-encoder's loss. A label y
+    between 0 and 1 has the effect of a share y of copies of the title with label 1, and a share 1 - y with label 0.
     """
     import paddle.nn.functional as F
 
@@ -164,9 +172,9 @@ def binary_cross_entropy(logits: Tensor, labels: Numbers) -> Tensor:
 
 
 def mean_squared_error(logits: Tensor, labels: Numbers, highest: float) -> Tensor:
-    """Return mean((sigmoid(l) - y / highest)^2) of logits l and labels y; labels are first clipped to 0 to `highest`.
+    """Return mean((sigmoid(l) - y / highest)^2) of logits l and labels y, which are first clipped to [0, `highest`].
 
-    With labels 0 and 1, it is the Brier score (Brier, 1950).
+    With labels 0 and 1, this is the Brier score (Brier, 1950).
     """
     import paddle.nn.functional as F
 
@@ -174,11 +182,11 @@ def mean_squared_error(logits: Tensor, labels: Numbers, highest: float) -> Tenso
 
 
 def margin_on_logits(logits: Tensor, labels: Numbers, queries: Numbers, margin: float) -> Tensor:
-    """Return the mean, over all titles, of the loss of a title's query: the mean of max(0, margin - (l+ - l-)).
+    """Return the mean over all titles of the loss of the title's query.
 
-    The mean is over the query's pairs of titles with different labels; l+ is the logit of the title with the higher
-    label. A query without such a pair contributes 0. Unlike with `margin_on_probabilities`, the gradient of a violated
-    pair does not vanish for logits far from 0.
+    A query's loss is the mean of max(0, margin - (l+ - l-)) over the query's pairs of titles with different labels,
+    where l+ is the logit of the title with the higher label. A query without such a pair has the loss 0. Unlike in
+    `margin_on_probabilities`, the gradient of a wrongly ordered pair does not vanish for logits far from 0.
     """
     return _over_pairs(logits, labels, queries, lambda ahead: _hinge(margin - ahead))
 
@@ -186,7 +194,7 @@ def margin_on_logits(logits: Tensor, labels: Numbers, queries: Numbers, margin: 
 def margin_on_probabilities(logits: Tensor, labels: Numbers, queries: Numbers, margin: float) -> Tensor:
     """Return the loss of `margin_on_logits` with probabilities p = sigmoid(l) in place of logits.
 
-    On triples, it is the published pairwise ranker's loss.
+    On triples, this is the published pairwise ranker's loss.
     """
     import paddle.nn.functional as F
 
@@ -194,9 +202,9 @@ def margin_on_probabilities(logits: Tensor, labels: Numbers, queries: Numbers, m
 
 
 def rank_net(logits: Tensor, labels: Numbers, queries: Numbers, margin: float = 0.0) -> Tensor:
-    """Return the loss of `margin_on_logits` with log(1 + exp(margin - (l+ - l-))) for each pair.
+    """Return the loss of `margin_on_logits`, in which the value of a pair is log(1 + exp(margin - (l+ - l-))).
 
-    With margin 0, it is RankNet (Burges et al., "Learning to Rank using Gradient Descent", ICML 2005).
+    With margin 0, this is RankNet (Burges et al., "Learning to Rank using Gradient Descent", ICML 2005).
     """
     import paddle.nn.functional as F
 
@@ -204,7 +212,7 @@ def rank_net(logits: Tensor, labels: Numbers, queries: Numbers, margin: float = 
 
 
 def _over_pairs(scores: Tensor, labels: Numbers, queries: Numbers, loss_of_lead: Callable[[Tensor], Tensor]) -> Tensor:
-    """Return the loss of `margin_on_logits` with `loss_of_lead`(score+ - score-) for each pair."""
+    """Return the loss of `margin_on_logits`, in which the value of a pair is `loss_of_lead`(score+ - score-)."""
     groups = Queries(queries)
     higher, lower = groups.pairs(labels)
     if not len(higher):
@@ -222,9 +230,9 @@ def _hinge(x: Tensor) -> Tensor:
 def list_net(logits: Tensor, labels: Numbers, queries: Numbers) -> Tensor:
     """Return the mean cross-entropy of queries, -sum(softmax(y) log softmax(l)) over a query's logits l and labels y.
 
-    ListNet with top-one probabilities (Cao et al., "Learning to Rank: From Pairwise Approach to Listwise Approach",
-    ICML 2007). Its least value is the entropy of softmax(y), not 0. A query whose titles all have the same label
-    contributes 0.
+    This is ListNet with top-one probabilities (Cao et al., "Learning to Rank: From Pairwise Approach to Listwise
+    Approach", ICML 2007). Its lowest value is the entropy of softmax(y), not 0. A query whose titles all have the same
+    label contributes 0.
     """
 
     def target(grid: Grid) -> Floats:
@@ -247,9 +255,10 @@ def click_softmax(logits: Tensor, labels: Numbers, queries: Numbers) -> Tensor:
 def _list_cross_entropy(
     logits: Tensor, labels: Numbers, queries: Numbers, target_of: Callable[[Grid], Floats]
 ) -> Tensor:
-    """Return the mean cross-entropy of queries between softmax(l) and a target row, scaled to sum to 1.
+    """Return the mean over queries of the cross-entropy between softmax(l) and a target distribution.
 
-    target_of: called with the grid of the titles; returns target rows, `[queries, longest]`
+    target_of: called with the grid of the titles; returns the targets, `[queries, longest]`. Each row is then scaled so
+        that its sum is 1
     """
     import paddle
 
@@ -270,8 +279,8 @@ def _list_cross_entropy(
 def softmax_cross_entropy(logits: Tensor, relevant: Numbers, queries: Numbers) -> Tensor:
     """Return the mean over a query's relevant titles of -log(exp(l) / (exp(l) + sum of exp of the irrelevant logits)).
 
-    Localized contrastive estimation (Gao, Dai and Callan, "Rethink Training of BERT Rerankers in Multi-Stage Retrieval
-    Pipeline", ECIR 2021). A query without a relevant title, or without an irrelevant one, contributes 0.
+    This is localized contrastive estimation (Gao, Dai and Callan, "Rethink Training of BERT Rerankers in Multi-Stage
+    Retrieval Pipeline", ECIR 2021). A query without a relevant title, or without an irrelevant title, contributes 0.
     """
     import paddle
     import paddle.nn.functional as F
@@ -293,10 +302,11 @@ def softmax_cross_entropy(logits: Tensor, relevant: Numbers, queries: Numbers) -
 def lambda_rank(logits: Tensor, labels: Numbers, queries: Numbers) -> Tensor:
     """Return the mean over queries of the sum of |G+ - G-| |1/D+ - 1/D-| log2(1 + exp(-(l+ - l-))) over pairs.
 
-    The pairs are a query's titles with different labels. LambdaLoss with LambdaRank's weights, by which nDCG changes
-    when the two titles change places (Wang et al., "The LambdaLoss Framework for Ranking Metric Optimization", CIKM
-    2018, section 4.1). The gain G is 2^label - 1 over the query's ideal DCG, and D = log2(1 + rank) with the rank by
-    logit; of equal logits, the less relevant title ranks first. No gradient flows through the weights.
+    A pair is two titles of a query with different labels. This is LambdaLoss with LambdaRank's weights: a pair's weight
+    is the change of nDCG when its titles change places (Wang et al., "The LambdaLoss Framework for Ranking Metric
+    Optimization", CIKM 2018, section 4.1). The gain G is 2^label - 1, divided by the query's ideal DCG. D is
+    log2(1 + rank) for the rank by logit; of equal logits, the less relevant title ranks first. No gradient flows
+    through the weights.
     """
     import paddle.nn.functional as F
 
@@ -320,9 +330,9 @@ def teacher_mse(logits: Tensor, teacher: Numbers) -> Tensor:
 def margin_mse(logits: Tensor, queries: Numbers, teacher: Numbers) -> Tensor:
     """Return the mean of ((l1 - l2) - (t1 - t2))^2 over all pairs of a query's titles, t a teacher's logits.
 
-    MarginMSE (Hofstätter et al., "Improving Efficient Neural Ranking Models with Cross-Architecture Knowledge
-    Distillation", 2020). The paper pairs a relevant title with another one; here labels are not used. A query of one
-    title contributes 0.
+    This is MarginMSE (Hofstätter et al., "Improving Efficient Neural Ranking Models with Cross-Architecture Knowledge
+    Distillation", 2020). The paper pairs relevant titles with irrelevant titles; here labels are not used. A query with
+    a single title contributes 0.
     """
     groups = Queries(queries)
     first, second = groups.all_pairs()
@@ -335,7 +345,8 @@ def margin_mse(logits: Tensor, queries: Numbers, teacher: Numbers) -> Tensor:
 def kl_divergence(logits: Tensor, queries: Numbers, teacher: Numbers) -> Tensor:
     """Return the mean over queries of the sum of softmax(t) (log softmax(t) - log softmax(l)), t a teacher's logits.
 
-    Hinton, Vinyals and Dean, "Distilling the Knowledge in a Neural Network", 2015. A query of one title contributes 0.
+    The source is Hinton, Vinyals and Dean, "Distilling the Knowledge in a Neural Network", 2015. A query with a single
+    title contributes 0.
     """
     import paddle
 

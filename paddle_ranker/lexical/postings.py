@@ -34,7 +34,7 @@ class TermPostings(NamedTuple):
     """Documents that have a token.
 
     documents: row numbers of the documents, `[found] int32`, ascending
-    codes: row of `Postings.pairs` for each document, `[found]`
+    codes: for each document, the row of `Postings.pairs` with its frequencies and lengths, `[found]`
     """
 
     documents: NDArray[np.int32]
@@ -48,7 +48,7 @@ class Postings:
     terms: `[terms] uint64`, hashes of the distinct tokens, ascending
     starts: `[terms + 1] int64`, start of each token's postings in `documents` and `codes`
     documents: `[postings] int32`, the documents that have the token, ascending
-    codes: `[postings]`, row of `pairs` for each of `documents`
+    codes: `[postings]`, for each entry of `documents`, the row of `pairs` with its frequencies and lengths
     pairs: `[pairs, 2 * fields] int32`: for each field, the token's frequency, and the field's length in tokens; both
         are 0 if the field lacks the token
     lengths: `[documents] int32`, number of tokens of each document; with several fields `[documents, fields]`
@@ -240,9 +240,9 @@ class Merging:
 def _merged_pairs(
     parts: Sequence[NDArray[np.int32]], used: Sequence[Booleans]
 ) -> tuple[NDArray[np.int32], list[Integers]]:
-    """Return the distinct used pairs of all parts, ascending, `[n, 2 * fields]`; per part, the row there of each pair.
+    """Return the distinct used pairs of all parts, ascending, `[n, 2 * fields]`; and new rows of pairs, per part.
 
-    A pair that is not used gets the row 0.
+    The new row of a pair is its row in the first array, or 0 if the pair is not used.
 
     parts: `Postings.pairs` of each part
     used: for each part, which pairs are used, `[pairs] bool`

@@ -152,7 +152,7 @@ class FaissSegment:
     def candidates(
         self, queries: Vectors, k: int, mask: Optional[Booleans], breadth: Optional[int]
     ) -> Optional[NDArray[np.int64]]:
-        """Return rows that are likely the `k` best of each query, `[queries, at least k]`, filled up with `NOT_FOUND`.
+        """Return, for each query, rows that likely include its `k` best, `[queries, n]`; `NOT_FOUND` fills up a row.
 
         Returns None if the mask allows so few rows that an exact search is faster.
 

@@ -49,9 +49,9 @@ _COMPARE: dict[str, Callable[..., Booleans]] = {  # type: ignore[explicit-any]  
 
 
 def value_lists(line: NDArray[np.uint8]) -> Iterator[tuple[list[object], list[int]]]:
-    """Yield up to 256 values of a field at a time, with the bytes at which they begin in the line.
+    """Yield lists of up to 256 values of a field, each with the byte positions where its values begin in the line.
 
-    Parsing all at once would hold up other threads.
+    To parse all values at once would hold up other threads.
 
     line: a list in JSON, as `json.dumps` writes it
 

@@ -91,12 +91,12 @@ def place_of(
 ) -> Optional[PlaceInFile]:
     """Return the place of a document in the file that it was read from; None without such a file.
 
-    A place has numbers of the document's fields, such as `page`, and the places of spans, such as `boxes`. Raises
-    `CheckpointError` if the stored places are damaged.
+    The result has numbers from the document's fields, such as `page`, and the places of `spans`, such as `boxes`.
+    Raises `CheckpointError` if the stored places are damaged.
 
     spans: parts of the document's text, without overlaps
-    piece: start and end of the piece of a recording or film that a search by vectors found, in 1/100 seconds; its place
-        is returned if no span has a place
+    piece: start and end, in 1/100 seconds, of the piece of a recording or film that a search by vectors found; the
+        place of the piece is returned if no span has a place
     """
     reader = schema.reader_of(document)
     if reader is None:

@@ -100,7 +100,7 @@ class KnownWords(Protocol):
         ...
 
     def tokens_of_word(self, word: str) -> list[str]:
-        """Return the tokens as which the analysers of the fields index a folded word."""
+        """Return the tokens that the fields' analysers make of a folded word."""
         ...
 
     def counts(self, tokens: Sequence[str]) -> list[int]:

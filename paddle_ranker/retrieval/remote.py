@@ -118,7 +118,8 @@ class RemoteWriter:
     def add(self, documents: Iterable[Document]) -> Added:
         """Add documents, or replace documents of the same ids; new documents go to the smallest shard.
 
-        Raises `ShardError` if a shard fails. Documents that other shards have added stay; add all documents again.
+        Raises `ShardError` if a shard fails. Documents that the other shards have added by then stay; add all documents
+        again.
         """
         refuse_text(documents, "documents", Document)
         added = Added(0, 0, 0)

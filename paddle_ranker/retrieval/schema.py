@@ -517,7 +517,7 @@ class Schema:
 
     @cached_property
     def file_fields(self) -> FileFields:
-        """Field of files by suffix, with the fields whose files are read."""
+        """The field of files by suffix, and the names of the fields whose files are read for their words."""
         by_suffix = dict[str, str]()
         for field in self.files:
             for suffix in FIELD_TYPES[field.type].media_types:

@@ -112,7 +112,7 @@ def places_in_order(keys: Sequence[tuple[object, int]]) -> Steps[NDArray[np.int3
 
 
 def order_of_numbers(numbers: NDArray[np.generic]) -> Steps[Integers]:
-    """Return the indices that sort numbers, without NaN; equal numbers keep their order."""
+    """Return the indices that sort numbers, none of which may be NaN; equal numbers keep their order."""
     if len(numbers) <= _NUMBERS_AT_ONCE:
         yield
         return np.argsort(numbers, kind="stable")

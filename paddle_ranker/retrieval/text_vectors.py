@@ -135,7 +135,10 @@ class Tower:
         return tower.compute(tower.encoder.encode(pictures))
 
     def encode_frames(self, frames: Iterable[Array]) -> Vectors:
-        """Return the vectors of pictures, `[height, width, 3] uint8`; only one picture is in memory at a time."""
+        """Return the vectors of pictures, `[n, size]`; only one picture is in memory at a time.
+
+        frames: RGB pixels, `[height, width, 3] uint8` each
+        """
         tower = self._reading(PICTURE)
         assert isinstance(tower.encoder, PictureEncoder)
         return tower.compute(tower.encoder.encode_each(frames))

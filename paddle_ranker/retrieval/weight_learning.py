@@ -284,7 +284,7 @@ def learn_recall_weight(
 def _chosen_signals(
     lists: Sequence[JudgedList], turn: Floats, signals: Mapping[str, int], folds: int
 ) -> tuple[str, ...]:
-    """Return the names of the signals to use next to the columns of `inputs @ turn`; see `learn_recall_weight`."""
+    """Choose signals to add to the columns of `inputs @ turn`, see `learn_recall_weight`; return the signals' names."""
     if not signals:
         return ()
     inputs, labels, queries = _joined(lists)

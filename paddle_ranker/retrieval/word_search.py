@@ -370,7 +370,7 @@ class WordSearcher:
         return [word for word, of_word in pairs if any(part.is_live(word, of_word) for part in self._parts)]
 
     def tokens_of_word(self, word: str) -> list[str]:
-        """Return the tokens as which the analysers of the fields index a folded word."""
+        """Return the tokens that the fields' analysers make of a folded word."""
         tokens = dict[str, None]()
         for tokenizer in self._tokenizers:
             if isinstance(tokenizer, Analyser):

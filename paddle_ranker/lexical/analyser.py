@@ -413,7 +413,7 @@ def _whole_name(runs: Sequence[CharacterRun]) -> str:
 
 @lru_cache(maxsize=1)
 def _simplified() -> dict[int, str]:
-    """Return the simplified character of each traditional character, by code point, in any context."""
+    """Return the simplified character of each traditional character, by code point; context is ignored."""
     with package_for("the analyser's simplified", "opencc"):
         from opencc import OpenCC
     characters = [chr(code) for first, last in HAN for code in range(first, last + 1)]

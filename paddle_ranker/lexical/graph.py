@@ -137,7 +137,7 @@ def _grams_of(pair: Compared, idf: Tensor, never_match: Sequence[int]) -> tuple[
 class _Grams:
     """N-grams of query and title, by the position of their first token; methods return `[batch]` float32.
 
-    query, title: `[batch, length]` float32, 1 at positions where an n-gram of this text starts
+    query, title: `[batch, length]` float32, 1 at positions where an n-gram of the query, or of the title, starts
     weight: `[batch, length]`, the n-gram's idf
     shared: `[batch, length, length]`, 1 if n-gram i of the query equals n-gram j of the title
     within: `[batch, length, length]`, 1 if n-grams i and j are in the same text and equal

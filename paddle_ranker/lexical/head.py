@@ -82,7 +82,10 @@ class FeatureHead(nn.Layer):
         return scaled.values
 
     def of_pairs(self, pairs: EncodedPairs, indices: np.ndarray, *, standardise: bool = False) -> np.ndarray:
-        """Return the features of the pairs at `indices` [n], in that order, `[n, count]` float32."""
+        """Return the features of the pairs at `indices` [n], in that order, `[n, count]` float32.
+
+        standardise: whether to return the result of `standardised`, not of `features`
+        """
         features = np.empty((len(indices), self.count), dtype=np.float32)
         lengths = pairs.lengths_of(indices)
         order = np.argsort(lengths, kind="stable")

@@ -117,10 +117,10 @@ class ContentFiles:
 
 
 class StagedFiles(ContentFiles, Closable):
-    """Files of an addition, in a temporary folder until `publish`.
+    """Files of an addition, in a temporary folder; `publish` copies the files into the index.
 
-    The folder is locked until `close`. If the process is killed, the folder stays, without the lock, and has every file
-    that was staged or published.
+    The folder is locked until `close`, which deletes it. If the process is killed, the folder stays, without the lock,
+    and has every file that was staged or published.
 
     Attributes:
         names: names of the staged files.

@@ -262,7 +262,9 @@ def _number(value: float) -> Bound:
 
 
 def _date_bounds(low: int, high: int) -> tuple[list[int], list[Bound]]:
-    """Return bounds around two dates, a round number of days, months or years apart: as microseconds, and as texts.
+    """Return the bounds of ranges that cover two dates: in microseconds, and as texts.
+
+    Neighbouring bounds are one round number of days, months or years apart.
 
     low, high: the dates, in microseconds since 1970
     """

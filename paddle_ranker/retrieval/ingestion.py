@@ -74,7 +74,7 @@ class Added(NamedTuple):
 
 
 class Written(Protocol):
-    """Documents of an addition that have ids already, looked up as in a `Segment`."""
+    """Documents of an addition that have ids already; methods as in `Segment`."""
 
     def rows_of_texts(self, texts: Sequence[str], hashes: Hashes) -> Iterable[tuple[int, int]]: ...
 

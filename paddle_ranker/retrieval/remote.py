@@ -385,7 +385,7 @@ class RemoteSnapshot:
         return [number for number in range(len(self._calls)) if number not in self._lost]
 
     def _ask(self, name: str, *args: Unchecked) -> dict[int, Unchecked]:
-        """Send every shard the same call; return the answers by shard, in their order."""
+        """Send the same call to every shard that is not left out; return the answers by shard, in the shards' order."""
         return self._each(name, dict.fromkeys(self._alive, args))
 
     def _each(self, name: str, args: Mapping[int, tuple[Unchecked, ...]]) -> dict[int, Unchecked]:
@@ -416,9 +416,9 @@ class RemoteSnapshot:
         return receive
 
     def _fail(self, failed: Mapping[int, BaseException]) -> None:
-        """Raise `StaleSnapshot`, so that the search begins again without the failed shards.
+        """Leave out failed shards. After the first call, raise `StaleSnapshot`, so that the search begins again.
 
-        Raises `ShardError` instead if the other shards may not answer alone.
+        Raises `ShardError` if the other shards may not answer alone.
         """
         lost = self._lost | {*failed}
         self._calls.require(lost, failed)

@@ -133,7 +133,10 @@ class ShardCalls:
         return merged
 
     def resting(self) -> set[int]:
-        """Return the numbers of shards that did not answer in time, and are not called for a while."""
+        """Return the numbers of shards that are not called for a while, because they did not answer in time.
+
+        The result is empty if the other shards may not answer alone.
+        """
         now = time.monotonic()
         resting = {number for number, until in self._rest_until.items() if until > now}
         return resting if self._partial and len(resting) < len(self._calls) else set()

@@ -239,7 +239,7 @@ def cut(
     identity: Mapping[str, object],
     report: Callable[[], str],
 ) -> Cut:
-    """Write the rows of a corpus as parts of equal size, in order, with the ids that a single folder would give them.
+    """Write the rows of a corpus as parts of about equal size, in order, with the ids that a single folder would give.
 
     target: folder for the parts
     info: contents of index.json of an empty index

@@ -250,7 +250,7 @@ class _Titles:
         self._count, self._live = len(titles), np.ones(len(self.codes), bool)
 
     def follow(self, live: Booleans) -> None:
-        """Restrict the completions to titles of live documents; `live` is `[documents] bool`."""
+        """Restrict the completions to titles of live documents, which the mask `live` tells, `[documents] bool`."""
         if not np.array_equal(live, self._live):
             has_live = np.bincount(self.codes[live] + 1, minlength=self._count + 1)[1:] > 0
             self.completions = self._all if has_live.all() else self._all.without(~has_live)

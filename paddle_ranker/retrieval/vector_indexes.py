@@ -28,7 +28,7 @@ def index_of_vectors(folder: Path, info: VectorsInfo, vectors: Vectors) -> Colle
 
 
 class FolderIndex(TowerIndex):
-    """Index that finds documents by the inner products of vectors, as an index folder does.
+    """Index that finds documents by the inner products of vectors, with the search methods of an index folder.
 
     The vectors are kept in a temporary folder, which is deleted with this object.
 

@@ -225,7 +225,7 @@ def _feature_pairs(lists: Sequence[JudgedList]) -> tuple[Floats, Integers, Integ
 
 
 def rank_loss(ranks: Sequence[int]) -> float:
-    """Return the mean logarithm of relevant documents' ranks, from 1."""
+    """Return the mean logarithm of the ranks, from 1, of relevant documents; 0 without such documents."""
     return float(np.log(ranks).mean()) if ranks else 0.0
 
 

@@ -498,7 +498,7 @@ class WordSearcher:
         return (f"{_PHRASE}{' '.join(text.split())}",) if None in tokens else tuple(tokens)
 
     def _phrase(self, phrase: str, number: int, documents: NDArray[np.int32]) -> tuple[TermPostings, Floats]:
-        """Return a phrase's postings in a part, and its scores by code: the least score of its words in each document.
+        """Return a phrase's postings in a part, and the score of each code: the least score of the phrase's words.
 
         number: index of the part
         documents: documents of the part that have the phrase, `[n]`, ascending
@@ -608,7 +608,7 @@ class WordSearcher:
     def _highest_in(self, number: int, hashed: int, postings: TermPostings) -> float:
         """Return the highest score of a token in a part, not yet multiplied by the token's weight.
 
-        For a token in fewer than `_FREQUENT` documents this is an upper bound: the highest score of any token.
+        If the token is in fewer than `_FREQUENT` documents, return an upper bound: the highest score of any token.
 
         number: index of the part
         hashed: hash of the token

@@ -27,7 +27,7 @@ _MODULES = {"Index": "notebook", "evaluate": "notebook", "Ranker": "scoring.rank
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public class or function at its first use, after choosing the code path of Paddle's math library."""
+    """Import a public class or function at its first use; first choose the code path of Paddle's math library."""
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
@@ -50,12 +50,12 @@ def train(what: str, *, on_evaluation: Optional[OnEvaluation] = None, **options:
 
     Args:
         what: the command's name, with or without `train-`: pairwise, ce, batch-neg, simcse, entailment or pretrain.
-        on_evaluation: called after each evaluation with the step and the measures, {"auc": 0.79, ...}; if it returns
+        on_evaluation: called after each evaluation with the step and the measures, {"auc": 0.79, ...}. If it returns
             True, training stops there, as with --early_stopping. Only the first of several processes calls it.
-        options: the command's options, under any name that the command accepts for them. Training and test files may
-            also be data frames, or lists of mappings, with the columns of such files.
+        options: the command's options, by any name that the command accepts. In place of a training or test file, a
+            data frame or a list of mappings with the file's columns may be given.
 
-    If HOME cannot be written to, it becomes a temporary folder, as in a command. Raises the errors of the command:
+    If HOME cannot be written to, it is set to a temporary folder, as in a command. Raises the errors of the command:
     `UsageError` or another `RankerError`, whose message says what to do.
     """
     from contextlib import ExitStack

@@ -29,7 +29,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
 
 
 def _run(arguments: list[str]) -> int:
-    """Run the command named by the first argument; without one, or for `--help`, print the list of commands."""
+    """Run the command that the first argument names; without arguments, or for `--help`, print the list of commands."""
     # Imported here, so that Ctrl-C during these imports is reported in a line.
     from paddle_ranker.commands.command_registry import COMMANDS, list_commands
     from paddle_ranker.errors import DependencyError, quoted, spelling_hint

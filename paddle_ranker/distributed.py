@@ -1,8 +1,8 @@
 """Train one model in several processes: each process gets a share of every batch, and the gradients are summed.
 
 `python -m paddle.distributed.launch` starts the processes, on one machine or several, and numbers them in environment
-variables. A step equals the step of a single process on the whole batch: the gradient of a share is weighted by the
-share's part of the batch.
+variables. A step has the same effect as the step of a single process on the whole batch, since the gradient of a
+share is weighted by its size.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ BUCKET = 1 << 24  # maximum number of values summed at once: 64 MB of float32 in
 
 
 def launched() -> int:
-    """Return how many processes the launcher started; 1 if there was no launcher."""
+    """Return how many processes the launcher started; 1 without a launcher."""
     return int(os.environ.get("PADDLE_TRAINERS_NUM", "1"))
 
 
 class ProcessGroup:
-    """The processes of this training: those that the launcher started, or this process alone."""
+    """The processes of this training: all that the launcher started or, without a launcher, this process alone."""
 
     def __init__(self) -> None:
         self.size = launched()
@@ -66,8 +66,8 @@ class ProcessGroup:
     def wait(self) -> None:
         """Wait until every process has called this method, however long that takes.
 
-        The other methods fail if a process is 30 s behind, which is gloo's timeout; Paddle does not change it. So call
-        `wait` wherever one process may spend that long on work that the others skip.
+        The collective methods of this class fail if a process is 30 s late, which is gloo's timeout, and Paddle cannot
+        change it. So call `wait` where one process may work for 30 s while all other processes have nothing to do.
         """
         if self.size == 1:
             return
@@ -81,9 +81,9 @@ class ProcessGroup:
                 self._peers.receive(self._waits)
 
     def require_equal(self, values: Mapping[str, object]) -> None:
-        """Raise `RankerError` in each process if values such as options differ between processes.
+        """Raise `RankerError` in every process if the processes have different values, for example of options.
 
-        values: the values of this process, by name
+        values: this process's values, by name
         """
         if self.size == 1:
             return
@@ -146,9 +146,9 @@ class ProcessGroup:
 
     @contextmanager
     def together(self) -> Iterator[None]:
-        """Run collective operations in the block; raise `RankerError` if another process has ended.
+        """Run collective operations in the block; raise `RankerError` if one fails, as it does if a process has ended.
 
-        On a GPU an operation is only queued, so the code that first waits for its result belongs in such a block, too.
+        On a GPU an operation is only queued, so the code that waits for the result must be in such a block, too.
         """
         if self.size == 1:
             yield
@@ -170,10 +170,10 @@ def _broken(cause: str) -> str:
 
 
 class _Peers:
-    """Connections of this process: of the first process to all others; of each other process to the first one alone.
+    """Connections of this process. The first process is connected to every process, and every process to the first.
 
-    The processes wait for each other by bytes over these connections, and see at once if a process has ended. Without
-    them Paddle waits for a lost process for minutes while the processes connect, and with NCCL for ever. The
+    Processes wait for each other by sending bytes over these connections, and notice at once if a process has ended.
+    Paddle itself would wait for a lost process: for minutes while the processes connect, and for ever in NCCL. The
     connections use the port of Paddle's own store, which the first process opens afterwards.
     """
 
@@ -196,24 +196,21 @@ class _Peers:
             link.sendall(b".")
 
     def receive(self, count: int) -> None:
-        """Wait until every peer has sent `count` bytes since the start; raise `ConnectionError` if one has ended."""
+        """Wait until every peer has sent `count` bytes in total; raise `ConnectionError` if a peer ends before that."""
         with self._changed:
             self._changed.wait_for(lambda: bool(self._lost) or min(self._received.values()) >= count)
             if min(self._received.values()) < count:
                 raise ConnectionError(self._lost[0])
 
     def lost(self, within: float) -> str:
-        """Wait at most `within` seconds for a process to end; return its name for a message, or "" if all still run."""
+        """Wait at most `within` seconds for a peer to end; return a text that names it, or "" if no peer ends."""
         with self._changed:
             self._changed.wait_for(lambda: bool(self._lost), within)
             return self._lost[0] if self._lost else ""
 
     @contextmanager
     def needed(self) -> Iterator[None]:
-        """Mark the block as one that cannot finish without the peers.
-
-        If a peer ends and the block hangs, this process exits.
-        """
+        """Mark the block as code that needs all peers: if a peer ends and the block then hangs, this process exits."""
         self._needed_since = time.monotonic()
         try:
             yield
@@ -221,9 +218,9 @@ class _Peers:
             self._needed_since = 0.0
 
     def _watch(self) -> None:
-        """Receive the peers' bytes in a thread, and notice when a peer ends.
+        """Receive the peers' bytes, and notice when a peer ends; runs in a thread.
 
-        If this process is still in a block of `needed` `_STUCK_SECONDS` after a peer has ended, it exits.
+        If this process has been in a block of `needed` for `_STUCK_SECONDS` after a peer ended, exit the process.
         """
         selector, lost_at = selectors.DefaultSelector(), 0.0
         for peer, link in self._links.items():
@@ -252,7 +249,7 @@ def _accept(port: int, size: int) -> dict[int, socket.socket]:
     port: port to listen on
     size: number of processes
 
-    Raises `RankerError` if a process does not connect, or breaks its connection.
+    Raises `RankerError` if a process does not connect, or if its connection breaks.
     """
     links: dict[int, socket.socket] = {}
     with _listen(port) as listener:
@@ -324,10 +321,10 @@ def _notice_silence(link: socket.socket) -> None:
 
 
 def _let_gloo_use(address: str) -> None:
-    """Let gloo use the network interface with `address`, an address of this machine.
+    """Let gloo use the network interface that has `address`, an address of this machine.
 
-    By default gloo takes the address of the host's name, which Debian maps to 127.0.1.1; other machines cannot reach
-    it.
+    By default gloo uses the address of the host's name. Debian maps this name to 127.0.1.1, which other machines cannot
+    reach.
     """
     if "GLOO_SOCKET_IFNAME" in os.environ or not sys.platform.startswith("linux"):
         return
@@ -344,7 +341,7 @@ def _let_gloo_use(address: str) -> None:
 def _listen(port: int) -> socket.socket:
     """Listen on the port where the processes meet; wait if another program uses it.
 
-    The launcher found the port free, but that was seconds ago, and the system may give it to any program's connection.
+    The launcher found the port free some seconds ago, but the system may have given it to another program since then.
     Raises `RankerError` if the port does not become free.
     """
     end, is_noted = time.monotonic() + _PORT_SECONDS, False
@@ -371,7 +368,7 @@ def _listen(port: int) -> socket.socket:
 
 
 def buckets(tensors: list[Tensor]) -> Iterator[list[Tensor]]:
-    """Yield the tensors in order, in lists of at most `BUCKET` values; a larger tensor has a list to itself."""
+    """Yield the tensors in order, in lists of at most `BUCKET` values in total; a larger tensor is a list alone."""
     bucket, held = list[Tensor](), 0
     for tensor in tensors:
         size = math.prod(tensor.shape)  # `Tensor.size` takes ten times as long, in every step

@@ -1,4 +1,4 @@
-"""Errors a user can act on. A command prints them in one line and ends with their exit status."""
+"""Errors on which a user can act. A command prints such an error in one line and ends with its exit status."""
 
 from __future__ import annotations
 
@@ -17,14 +17,17 @@ _LONGEST = 800  # characters of a whole message
 
 
 def quoted(value: object) -> str:
-    """Return the `repr` of an input for a message; of a long text, its beginning and its length."""
+    """Return the `repr` of an input for a message; a long text is shortened to its beginning and its length."""
     if isinstance(value, (str, bytes)) and len(value) > _QUOTED:
         return f"{value[:_QUOTED]!r}… ({len(value):,} {'characters' if isinstance(value, str) else 'bytes'})"
     return brief(repr(value))
 
 
 def brief(text: str, most: int = _QUOTED) -> str:
-    """Return a user's name or text for a message, without quotes; more than `most` characters are cut and counted."""
+    """Return a user's name or text for a message, without quotes.
+
+    A text of more than `most` characters is shortened to its beginning and its length.
+    """
     return text if len(text) <= most else f"{text[:most]}… ({len(text):,} characters)"
 
 
@@ -42,9 +45,9 @@ def listed(names: Iterable[object]) -> str:
 
 
 def shortened(message: str) -> str:
-    """Return a message of at most about 800 characters; a longer one loses its middle.
+    """Shorten a message to at most about 800 characters by leaving out its middle.
 
-    Every error and every note passes through this function, so none grows with an input that it contains.
+    Every error and every note passes through this function, so that a long input cannot make a message long.
     """
     if len(message) <= _LONGEST:
         return message
@@ -61,14 +64,15 @@ def is_interrupt(error: BaseException) -> bool:
 
 
 def is_full(error: BaseException) -> bool:
-    """Return whether an error says that a disk or quota is full, or that a file has its largest allowed size."""
+    """Return whether an error says that a disk or a quota is full, or that a file has reached its maximum size."""
     return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class RankerError(Exception):
     """A failure whose message says what is wrong, in which file, option or argument, and what to do next.
 
-    Write input into a message by `quoted`, `brief` or `listed`; `shortened` cuts messages that are still too long.
+    Use `quoted`, `brief` or `listed` to put input into a message. If the message is still too long, `shortened` cuts
+    it.
     """
 
     exit_status = 1
@@ -78,7 +82,7 @@ class RankerError(Exception):
 
 
 class UsageError(RankerError):
-    """An option or argument is wrong: it is unknown, has a value out of range, or conflicts with another."""
+    """An option or argument is wrong: it is unknown, its value is out of range, or it conflicts with another option."""
 
     exit_status = 2
 
@@ -95,16 +99,17 @@ class ParameterError(UsageError):
 
 
 class DataError(RankerError):
-    """A file's content does not fit the use of the file; the message names file and line."""
+    """The content of data, usually of a file, does not fit its use; the message names the file and the line."""
 
 
 def refuse_text(value: object, name: str, *kinds: type) -> None:
-    """Raise `UsageError` if `value` is a text or a mapping in place of several texts or ids.
+    """Raise `UsageError` if `value` is a single text, bytes or a mapping, where several texts or ids are expected.
 
-    Python would iterate over the text's characters, or over the mapping's keys.
+    Without this check, Python would iterate over the text's characters, or over the mapping's keys. The items of a list
+    or tuple are checked, too.
 
     name: the argument's name, for the message
-    kinds: types that items may have, checked if `value` is a list or tuple (default: text)
+    kinds: types that items may have (default: text)
     """
     if isinstance(value, (list, tuple)):
         require_items(value, name, *kinds)
@@ -116,7 +121,7 @@ def refuse_text(value: object, name: str, *kinds: type) -> None:
 
 
 def require_pairs(queries: Sequence[str], titles: Sequence[str]) -> None:
-    """Raise `UsageError` unless both are lists of texts, with a title for each query."""
+    """Raise `UsageError` unless `queries` and `titles` are sequences of texts of the same length."""
     refuse_text(queries, "queries")
     refuse_text(titles, "titles")
     if len(queries) != len(titles):
@@ -124,7 +129,7 @@ def require_pairs(queries: Sequence[str], titles: Sequence[str]) -> None:
 
 
 def require_items(items: Iterable[T], name: str, *kinds: type) -> list[T]:
-    """Return `items` as a list; raises `UsageError`, naming the item, if an item has another type.
+    """Return `items` as a list; raises `UsageError`, which names the item, if an item has none of the types `kinds`.
 
     name: the argument's name, for the message
     kinds: types that items may have (default: text)
@@ -133,7 +138,7 @@ def require_items(items: Iterable[T], name: str, *kinds: type) -> list[T]:
 
 
 def checked_items(items: Iterable[T], name: str, *kinds: type) -> Iterator[T]:
-    """Yield the items of `items`, checked as by `require_items`."""
+    """Yield `items`; raises `UsageError` as `require_items` does."""
     kinds = kinds or (str,)
     for place, item in enumerate(items):
         if not isinstance(item, kinds):
@@ -161,12 +166,12 @@ class DependencyError(RankerError):
 
 @contextmanager
 def package_for(purpose: str, install: str) -> Iterator[None]:
-    """Convert an `ImportError` in the block to a `DependencyError`.
+    """Convert an `ImportError` or `OSError` in the block to a `DependencyError`.
 
         with package_for("reading PDFs", "'paddle-ranker[pdf]'"):
             import pypdfium2
 
-    purpose: subject of the message
+    purpose: what the package is needed for, the subject of the message
     install: arguments of `pip install`
     """
     try:
@@ -183,7 +188,7 @@ PADDLE_IS_MISSING = (
 
 
 def in_checkout(line: str) -> str:
-    """Return advice that names a file of a checkout; in an installed wheel, append that it needs a checkout."""
+    """Return `line`, which names a file of a checkout; if the package is not in a checkout, append this condition."""
     is_checkout = (Path(__file__).resolve().parents[1] / "scripts" / "setup.sh").is_file()
     return line if is_checkout else f"{line} (in a checkout of the project)"
 
@@ -191,7 +196,7 @@ def in_checkout(line: str) -> str:
 def spelling_hint(word: str, candidates: Iterable[str]) -> str:
     """Return ` (did you mean ...?)` with the candidate that is closest to `word`, or "" if none is close.
 
-    Case is ignored, and so is which characters separate words: `product_name` is close to `Product Name`.
+    Case and the characters between words are ignored: `product_name` is close to `Product Name`.
     """
     plain = {re.sub(r"[\W_]+", " ", name).strip().lower(): name for name in candidates}
     close = difflib.get_close_matches(re.sub(r"[\W_]+", " ", word).strip().lower(), plain, n=1)
@@ -199,9 +204,10 @@ def spelling_hint(word: str, candidates: Iterable[str]) -> str:
 
 
 def error_on_its_way(interrupt: BaseException) -> Optional[RankerError]:
-    """Return the `RankerError` that was being handled when `interrupt` came, or None if none was.
+    """Return the `RankerError` that was being handled when `interrupt` came, or None if there was no such error.
 
-    When a process fails, the launcher interrupts the others, which may by then be handling the broken connection.
+    When a process fails, the launcher interrupts all other processes. These may already be handling the error that the
+    connection to the failed process is broken.
     """
     context = interrupt.__context__
     while context is not None and not isinstance(context, RankerError):

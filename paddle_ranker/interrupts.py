@@ -28,8 +28,8 @@ class Interrupted(KeyboardInterrupt):
 class Interrupts:
     """A handler for the signals that end a command: within `taken`, SIGINT and SIGTERM raise `KeyboardInterrupt`.
 
-    A signal during the initialisation of a compiled module ends the process at once: there, Python would turn the
-    exception into an ImportError, and Paddle would report damaged files.
+    A signal during the initialisation of a compiled module ends the process at once. Otherwise Python would turn the
+    exception into an `ImportError`, and Paddle would report damaged files.
 
     prog: the command's name in the report
 
@@ -63,13 +63,13 @@ class Interrupts:
 def interrupt_line(prog: str, where: str = "") -> str:
     """Return the line that a command prints when it is interrupted.
 
-    where: when or by what, such as `SIGTERM`; empty if there is nothing to add
+    where: text to add that says when or by which signal, such as `SIGTERM`; "" adds nothing
     """
     return f"{prog}: interrupted{f' ({where})' if where else ''}"
 
 
 class StopRequest:
-    """A request to stop a training: within `awaited`, the first signal sets `must_stop`, a second one ends the process.
+    """A request to stop a training. Within `awaited`, the first signal sets `must_stop`, a second one stops at once.
 
     Attributes:
         must_stop: whether the training must stop.
@@ -90,7 +90,7 @@ class StopRequest:
             yield self
 
     def __call__(self, signum: int, frame: Optional[FrameType]) -> None:
-        """Record the first signal; pass later ones to the earlier handler, but ignore a launcher's repeated SIGTERM."""
+        """Record the first signal. Pass later signals to the previous handler, except a launcher's repeated SIGTERM."""
         if not self.must_stop:
             self.must_stop = True
             if is_first_process():
@@ -110,9 +110,10 @@ def is_first_process() -> bool:
 
 
 def resume_line(prog: str, arguments: Sequence[str]) -> str:
-    """Return the command line that resumes the interrupted training that these arguments started.
+    """Return the command line that resumes an interrupted training.
 
     prog: the command's name
+    arguments: the arguments with which the training was started
     """
     words = _launcher() or _typed()
     if words[len(words) - len(arguments) :] != list(arguments):  # the training was called from Python
@@ -121,7 +122,7 @@ def resume_line(prog: str, arguments: Sequence[str]) -> str:
 
 
 def _resuming(words: Sequence[str]) -> list[str]:
-    """Return the words of a command with `--resume` at the end, in place of earlier forms such as `--resume false`."""
+    """Return a command's words with `--resume` at the end; earlier words such as `--resume false` are removed."""
     kept, value_may_follow = [], False
     for word in words:
         is_value = value_may_follow and not word.startswith("-")
@@ -132,7 +133,7 @@ def _resuming(words: Sequence[str]) -> list[str]:
 
 
 def _typed() -> list[str]:
-    """Return the command line of this process as a user types it: `paddle-ranker` in place of Python and the script."""
+    """Return the words of this process's command line as a user types them: `paddle-ranker` replaces Python's path."""
     words = _command_line("self")
     if len(words) > 1 and os.path.basename(words[1]) == SCRIPT:
         words[:2] = [SCRIPT if shutil.which(SCRIPT) == words[1] else words[1]]
@@ -140,13 +141,13 @@ def _typed() -> list[str]:
 
 
 def _launcher() -> list[str]:
-    """Return the command line of `paddle.distributed.launch` if it started this process, else an empty list."""
+    """Return the words of the launcher's command line if `paddle.distributed.launch` started this process, else []."""
     words = _command_line(str(os.getppid())) if _is_launched() else []
     return words if "paddle.distributed.launch" in words else []
 
 
 def _command_line(process: str) -> list[str]:
-    """Return the words of a process's command line, or [] if the system does not tell them.
+    """Return the words of a process's command line, or [] if `/proc` does not have them.
 
     process: the process's id, or `self`
     """
@@ -163,7 +164,7 @@ def _is_launched() -> bool:
 def take_back_signals(handler: Any = None) -> None:
     """Restore the handler of SIGTERM, which importing Paddle or joining a Ray cluster replaces.
 
-    handler: the handler to restore; default: the one that Python knows, which a handler in C++ may have replaced
+    handler: the handler to restore; None: the handler that Python knows, in case C++ code has replaced it
     """
     handler = signal.getsignal(signal.SIGTERM) if handler is None else handler
     # Only the main thread may set a handler, so only its handler can have been replaced.
@@ -175,7 +176,7 @@ def take_back_signals(handler: Any = None) -> None:
 def _handled_by(handler: Any) -> Iterator[dict[int, Any]]:
     """Install `handler` in the block, in the main thread, for SIGINT and SIGTERM unless they are ignored.
 
-    Yields the earlier handlers by the signal's number, and restores them afterwards.
+    Yields the previous handlers by the signal's number, and restores them after the block.
     """
     before: dict[int, Any] = {}
     if threading.current_thread() is threading.main_thread():

@@ -1,6 +1,6 @@
-"""The environment of other people's libraries in this process: telemetry off, and a HOME that can be written to.
+"""The environment of third-party libraries in this process: telemetry is off, and HOME can be written to.
 
-Child processes inherit both, except for OpenVINO's telemetry. Importing this module imports no library.
+Child processes inherit both settings, except the one for OpenVINO. Importing this module imports no library.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ _CACHES = (("PADDLE_RANKER_CACHE", ".cache/paddle_ranker", ""), ("PPNLP_HOME", "
 def switch_off_telemetry() -> None:
     """Switch off the telemetry of libraries, and the ids that they store for it.
 
-    Commands, trainings and everything that opens a model call this before they import the libraries. A variable that is
-    set already keeps its value. OpenVINO has no switch, but sends nothing if the package `openvino_telemetry` cannot be
-    imported; only this process, not its children, is kept from importing it.
+    Commands, trainings and everything that opens a model call this before they import the libraries. An environment
+    variable that is set already keeps its value. OpenVINO has no such variable, but sends nothing if the package
+    `openvino_telemetry` cannot be imported. So this process cannot import it; child processes still can.
     """
     for name, value in _TELEMETRY.items():
         os.environ.setdefault(name, value)
@@ -35,11 +35,11 @@ def switch_off_telemetry() -> None:
 
 
 def ensure_home() -> None:
-    """Set HOME to a temporary folder if it is unset or cannot be written to; commands and `train` call this first.
+    """If HOME is unset or cannot be written to, set it to a temporary folder; commands and `train` call this first.
 
-    Containers with `--user` often have no HOME, or "/", or a read-only one. But some libraries make folders in HOME and
-    can use no other place: Paddle when it exports a model, PaddleNLP and VisualDL when they are imported. A user's
-    temporary folder is always the same, so that the next command finds the files that this one fetched.
+    In containers with `--user`, HOME is often unset, "/" or read-only. But some libraries make folders in HOME and can
+    use no other place: Paddle when it exports a model, PaddleNLP and VisualDL when they are imported. A user always
+    gets the same temporary folder, so that the next command finds the files that this command fetched.
     """
     home = os.path.expanduser("~")  # expands to "~" for a user without HOME and without an entry in /etc/passwd
     if _is_writable(home):
@@ -60,7 +60,7 @@ def _is_writable(home: str) -> bool:
 
 
 def _temporary_home() -> str:
-    """Return this user's folder in the system's temporary folder; a new one if another user has taken its name."""
+    """Return this user's folder in the system's temporary folder; if another user owns it, return a new folder."""
     import tempfile  # most commands do not need it
 
     folder = os.path.join(tempfile.gettempdir(), f"paddle-ranker-home-{os.geteuid()}")

@@ -53,15 +53,17 @@ _SHOWN = 160  # characters of a text in a table of hits
 
 
 class ResultList(list[Result]):
-    """Results of a query, best first; `pandas.DataFrame(hits)` is a table of them.
+    """Results of a query, best first; `pandas.DataFrame(results)` makes a table of the results.
 
     Attributes:
         query: the query, without quotes, signs and exclusions.
         total: how many documents have a word of the query and meet the filter; None if words were not searched.
-        facets: how often each value occurs, by field and value.
+        facets: how often each value occurs, by field, then by value.
         corrected: for each query word that no document has, the tuple of words that were searched instead.
-        query_read_by: by searcher whose tower reads only the beginning of the query: characters that it reads.
-        nothing_close: whether no result is closer to the query than results of unrelated queries are to those queries.
+        query_read_by: for each searcher whose tower reads only the beginning of the query, the number of characters
+            that the tower reads.
+        nothing_close: whether all results are probably unrelated: none is closer to the query than the results of
+            unrelated queries usually are.
     """
 
     def __init__(self, search: Search, results: Iterable[Result], facets: Mapping[str, Mapping[str, int]]) -> None:
@@ -98,17 +100,17 @@ class ResultList(list[Result]):
 
 
 class Evaluation:
-    """Measures of an index's searches, or of a ranker, and of baselines.
+    """Measures of an index's searches or of a ranker, compared with baselines.
 
     Attributes:
-        comparison: all measures, with their intervals and differences.
+        comparison: all measures, with intervals and differences.
     """
 
     def __init__(self, comparison: Comparison) -> None:
         self.comparison = comparison
 
     def report(self) -> str:
-        """Return the verdicts, then a table of measures with intervals."""
+        """Return the verdicts of the comparison, followed by a table of measures with intervals, as text."""
         from paddle_ranker.evaluation.report.text import verdicts
         from paddle_ranker.evaluation.retrieval import comparison_lines
 
@@ -122,11 +124,11 @@ def evaluate(ranker: Union[Ranker, str, Path], rows: Rows, *, baselines: bool = 
 
     Args:
         ranker: a `Ranker`, a model folder, or a name of the Hugging Face hub.
-        rows: a data frame, mappings, or the path of a labelled file, with `query`, `title` and `label` (1 and more:
-            relevant).
+        rows: a data frame, an iterable of mappings, or the path of a labelled file. Each row has `query`, `title` and
+            `label`; a title is relevant if its label is at least 1.
         baselines: whether to measure the baselines, too.
 
-    Raises `DataError` for rows that lack a value, and if no measure applies to them.
+    Raises `DataError` if a row lacks a value, or if no measure can be computed on the rows.
     """
     from paddle_ranker.evaluation.comparison import System, compare_systems
     from paddle_ranker.evaluation.measuring_options import BaselineOptions
@@ -154,14 +156,15 @@ class Index(Closable):
             for hit in index.search("quiet mouse"):
                 print(hit.id, hit.title, hit.score)
 
-    A search sees the index as it was when the search began; any number of threads may search at once. A change waits up
-    to 10 s for another process that writes to the index, and is on disk once the method returns.
+    A search sees the index as it was when the search began; any number of threads may search at once. A method that
+    changes the index waits up to 10 s for another process that is writing; when the method returns, the change is on
+    disk.
     """
 
     def __init__(self, folder: Union[str, Path], *, device: str = "auto", batch_size: int = 256) -> None:
-        """Open an index folder; raises `CheckpointError` if it is damaged or no index.
+        """Open an index folder; raises `CheckpointError` if the folder is damaged or is not an index.
 
-        device: `cpu`, `gpu` or `auto`, on which towers and rankers compute
+        device: where towers and rankers compute: `cpu`, `gpu` or `auto`
         batch_size: number of texts that a tower encodes at once
         """
         from paddle_ranker.model.load_options import LoadOptions
@@ -187,12 +190,13 @@ class Index(Closable):
         """Build an index of documents, and open it.
 
         Args:
-            rows: a data frame (pandas, polars), an iterable of mappings, of texts, or of `Document`s; or the path of a
-                file or folder that `index build` takes. The value of a field of files is a `Path`, or bytes.
-            folder: the index folder to make; if it holds an index, the documents that it lacks are added.
-            id, title, text: names of columns (default: chosen by names and values, and printed).
-            tower: folder or name of the tower that makes vectors (default: documents are searched by words alone).
-            device: as for `Index`.
+            rows: a data frame (pandas, polars), an iterable of mappings, texts or `Document`s, or the path of a file or
+                folder that `index build` accepts. If a field's values are files, each value is a `Path` or bytes.
+            folder: the index folder to make. If it is an index already, the documents that it lacks are added.
+            id, title, text: names of the columns with these roles; None: columns are chosen by their names and values,
+                and printed.
+            tower: folder or name of the tower that makes vectors; None: documents are searched by words alone.
+            device: see `Index`.
             options: other options of `index build`, such as `field="brand:text"`.
         """
         from paddle_ranker.commands.index import BuildOptions, build
@@ -239,24 +243,28 @@ class Index(Closable):
         literal: bool = False,
         explain: bool = False,
     ) -> Union[ResultList, list[ResultList]]:
-        """Search for a query, or for several in shared batches; return a `ResultList`, or a list with one for each.
+        """Search for one query or several; return a `ResultList` for a single text, else a list with one per query.
+
+        Several queries are searched in shared batches.
 
         Args:
-            query: a text, or several; may be empty beside `like`.
-            like: what documents should be like, with or without a query: a document's id, or a file (`Path` or bytes).
-            top_k, offset: how many results to return, and how many better ones to skip.
+            query: a text, or a sequence of texts. With `like`, it may be empty.
+            like: a document's id, or a file (`Path` or bytes); documents that resemble it are found.
+            top_k: maximum number of results per query.
+            offset: number of best results to skip.
             where: conditions on fields: "price<50 and brand=Acme", or {"price": {"lt": 50}, "brand": "Acme"}.
-            by: names of searchers, such as "words"; none: all.
-            depth: how many documents each searcher finds before fusion.
+            by: names of searchers, such as "words"; if empty, all searchers are used.
+            depth: maximum number of documents that each searcher finds before fusion.
             facets: fields whose values are counted among all documents that match.
-            sort: fields to sort by instead of scores; "-year": highest first.
-            group_by: a field of which each value is shown once; "content" for nearly equal texts.
-            ranker: orders the first `rank_top` documents: a `Ranker`, a folder, or a name.
+            sort: fields to sort by instead of scores; "-year" sorts by year, highest first.
+            group_by: a field; of documents with the same value, only the best is returned. "content" groups nearly
+                equal texts.
+            ranker: a `Ranker`, a folder or a name; it orders the first `rank_top` documents.
             fusion: how the searchers' results are joined: "rrf", "weighted" or a file of learned weights.
-            literal: search without corrections, synonyms, phrases and exclusions.
-            explain: say in `signals` of each result what searchers, features and the ranker added to its scores.
+            literal: whether to search without corrections, synonyms, phrases and exclusions.
+            explain: whether `signals` of each result states what searchers, features and the ranker added to its score.
 
-        Raises `UsageError` for an empty query, and for a field or a searcher that the index lacks.
+        Raises `UsageError` for an empty query without `like`, and for a field or a searcher that the index lacks.
         """
         queries = [query] if isinstance(query, str) else query
         facets, sort = ((names,) if isinstance(names, str) else names for names in (facets, sort))
@@ -281,17 +289,17 @@ class Index(Closable):
         fusion: Union[str, Fusion, None] = None,
         baselines: bool = True,
     ) -> Evaluation:
-        """Measure searches by judged documents; compare with BM25.
+        """Measure searches on judged documents, and compare them with BM25.
 
         Args:
-            judgments: for each query, its documents' labels by id, 1 and more for relevant ones; or the relevant ids
-                alone.
+            judgments: for each query, either a dict from document id to label, where 1 and above is relevant, or the
+                ids of the relevant documents.
             baselines: whether to measure BM25 of words, bigrams and stems, too.
-            top_k: how many results of each query are measured.
+            top_k: number of results of each query that are measured.
             by, ranker, rank_top, fusion: as in `search`.
 
-        Raises `DataError` if no query has a relevant document, and `UsageError` for an id that is no text, a label that
-        is no whole number, and a document that the index lacks.
+        Raises `DataError` if no query has a relevant document. Raises `UsageError` if an id is not a text, a label is
+        not a whole number, or the index lacks a judged document.
         """
         from paddle_ranker.evaluation.retrieval import JudgedQueries, compare_runs, lexical_runs, search_judged
 
@@ -312,18 +320,18 @@ class Index(Closable):
         return self._write(rows, sync=False)
 
     def sync(self, rows: Rows) -> Added:
-        """Make the index equal to `rows`: add these documents, and remove all others. Return how many changed."""
+        """Add the documents in `rows`, and remove all other documents of the index; return the numbers of changes."""
         return self._write(rows, sync=True)
 
     def remove(self, ids: Iterable[str]) -> int:
-        """Remove documents; return how many of these ids existed."""
+        """Remove the documents with these ids; return how many of the ids the index had."""
         with self._writing() as collection:
             return int(collection.writer.remove(ids))
 
     def _write(self, rows: Rows, sync: bool) -> Added:
-        """Add documents to the index; with `sync`, remove those that are not among `rows`. Return how many changed.
+        """Add documents to the index; with `sync`, remove all documents that are not in `rows`.
 
-        The index's segments are then merged as far as that makes searches cheaper.
+        Then merge the index's segments as far as this makes searches cheaper. Return the numbers of changes.
         """
         from paddle_ranker.retrieval.collection import documents_for
         from paddle_ranker.retrieval.towers import open_towers
@@ -356,7 +364,7 @@ class Index(Closable):
         fusion: Union[str, Fusion, None],
         literal: bool,
     ) -> SearchEngine:
-        """Return the engine for these arguments of `search`. A ranker that is given by name or folder stays open."""
+        """Return the engine for the arguments of `search`; a ranker that is given by name or folder stays open."""
         self._collection.refresh()
         settings = SearchSettings(
             (by,) if isinstance(by, str) else tuple(by), depth=depth, rank_top=rank_top, literal=literal
@@ -387,7 +395,7 @@ def _labels_of(query: str, judged: Union[Mapping[str, float], Iterable[str]]) ->
 
 
 def _value(key: str) -> Any:
-    """Return the value that a facet's key stands for. A key for a range is a condition, and is returned unchanged."""
+    """Return the value that a facet's key stands for; if the key stands for a range, return the key."""
     value = json.loads(key)
     return key if isinstance(value, (dict, list)) else value
 
@@ -398,7 +406,10 @@ def _score(hit: Result) -> float:
 
 @contextmanager
 def _as_file(rows: Rows) -> Iterator[str]:
-    """Yield the path `rows`, or the path of a temporary file of the rows, which messages call "rows"."""
+    """Yield `rows` if it is a path; otherwise write the rows to a temporary file and yield its path.
+
+    Messages call the temporary file "rows".
+    """
     if isinstance(rows, (str, Path)):
         yield str(rows)
         return
@@ -408,7 +419,7 @@ def _as_file(rows: Rows) -> Iterator[str]:
 
 @contextmanager
 def written_rows(rows: Rows) -> Iterator[str]:
-    """Write rows to a temporary file of JSON lines; yield its path, and delete the file at the end."""
+    """Write rows to a temporary file of JSON lines, yield the file's path, and delete the file after the block."""
     if any(name is not None for name in getattr(getattr(rows, "index", None), "names", ())):
         rows = rows.reset_index()  # a named index of pandas is a column, such as the id
     for method in ("to_dicts", "to_dict"):  # polars, pandas
@@ -418,7 +429,10 @@ def written_rows(rows: Rows) -> Iterator[str]:
         path = Path(folder) / "rows.jsonl"
 
         def plain_or_copied(value: Any) -> Any:
-            """Convert a value for JSON; copy the file of a `Path` to the temporary folder and return its path there."""
+            """Convert a value for JSON; copy the file of a `Path` to the temporary folder.
+
+            The value of a `Path` becomes the copy's path, relative to the temporary folder.
+            """
             if not isinstance(value, Path):
                 return _plain(value)
             path_digest = hashlib.sha256(os.fsencode(value.resolve())).hexdigest()

@@ -15,9 +15,9 @@ BAR_AFTER, LINE_EVERY = 2.0, 10.0  # seconds
 
 
 class Progress(tqdm, Generic[T]):
-    """`tqdm` that shows nothing in the first two seconds, and writes lines if standard error is no terminal.
+    """`tqdm` that shows nothing in the first two seconds, and writes lines if standard error is not a terminal.
 
-    Takes the arguments of `tqdm`.
+    The arguments are those of `tqdm`.
     """
 
     disable: bool
@@ -31,7 +31,7 @@ class Progress(tqdm, Generic[T]):
             self.last_print_t = self.start_t  # the first line comes when the first ten seconds are over
 
     def display(self, msg: Optional[str] = None, pos: Optional[int] = None) -> bool:
-        """Show the state: redraw the bar, or write a line."""
+        """Show the progress: on a terminal, redraw the bar; otherwise write a line."""
         if getattr(self, "_is_terminal", True):
             return bool(super().display(msg, pos))
         if self.format_dict["elapsed"] >= LINE_EVERY:
@@ -40,7 +40,7 @@ class Progress(tqdm, Generic[T]):
         return True
 
     def close(self) -> None:
-        """End the bar; if lines were written, write a last one."""
+        """End the bar; without a terminal, write a last line if lines were written before."""
         if self.disable or self._is_terminal:
             super().close()
             return

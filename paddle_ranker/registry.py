@@ -34,7 +34,8 @@ class Registry(Generic[T]):
 
     what: the word for an item in messages, such as "engine"
     option: the command-line option that names an item, such as "--engine"; "" if there is none
-    recipes: name of a module, such as "commands"; each recipe that has a module of this name adds its items there
+    recipes: name of a module, such as "commands". If a recipe has a module of this name, the module adds the recipe's
+        items
     """
 
     def __init__(self, what: str, option: str = "", *, recipes: str = ""):
@@ -49,13 +50,13 @@ class Registry(Generic[T]):
         return item
 
     def remove(self, name: str) -> None:
-        """Remove an item; only tests do."""
+        """Remove an item, for tests; raises `KeyError` if the name is unknown."""
         del self._items[name]
 
     def load_plugins(self) -> None:
         """Import all plugins: modules that the environment names, entry points of packages, modules of the recipes.
 
-        Called for an unknown name. Raises `DependencyError` if a plugin cannot be imported.
+        The registry calls this when a name is unknown. Raises `DependencyError` if a plugin cannot be imported.
         """
         load_named_plugins()
         loaders = _entry_points()
@@ -117,7 +118,7 @@ def load_named_plugins() -> None:
 
 
 def _modules_of_recipes(name: str) -> list[str]:
-    """Return the full names of the modules called `name` in recipes; recipes without such a module are skipped."""
+    """Return the full names of the recipes' modules that are called `name`."""
     recipes = importlib.import_module("paddle_ranker.recipes")
     return [
         f"{package}.{name}"
@@ -130,7 +131,7 @@ _loaded: set[str] = set()  # names of loaded plugins, which are not loaded again
 
 
 def _entry_points() -> dict[str, Callable[[], object]]:
-    """Return the functions that load the plugins' entry points, by the names of their modules."""
+    """Return, for each entry point of a plugin, the function that loads it, by the entry point's module."""
     # Parsing every package's metadata takes tens of milliseconds; searching it for the group's name takes a few.
     files = (file for folder in sys.path for file in glob.iglob(os.path.join(folder, "*-info", "entry_points.txt")))
     if not any(GROUP.encode() in Path(file).read_bytes() for file in files):

@@ -45,8 +45,8 @@ _SLOWED_VENDORS = frozenset({"AuthenticAMD", "HygonGenuine"})
 class MathPath:
     """The code path of the math library.
 
-    value: the path's name; None: the library chooses by itself
-    reason: why it was chosen
+    value: the path's name; None: the library itself chooses
+    reason: why the path was chosen
     """
 
     value: Optional[str]
@@ -59,7 +59,7 @@ def decide_math_path(cpuinfo: str, choice: str = "auto") -> MathPath:
     cpuinfo: text in the form of Linux's `/proc/cpuinfo`; "" if the system has no such file
     choice: `auto`, `off`, `avx2` or `avx512` (the values of PADDLE_RANKER_MATH)
 
-    Raises `UsageError` if the choice is unknown, or the processor does not report the instructions that it needs.
+    Raises `UsageError` if `choice` is unknown, or needs instructions that the processor does not report.
     """
     if choice == "off":
         return MathPath(None, f"switched off by {MATH_CHOICE}=off")
@@ -94,7 +94,7 @@ def processor_fields(cpuinfo: str) -> dict[str, str]:
 
 
 def read_cpuinfo() -> str:
-    """Return the text of `/proc/cpuinfo` on x86-64 Linux, and "" elsewhere or if it cannot be read."""
+    """Return the text of `/proc/cpuinfo` on x86-64 Linux; "" on other systems, or if the file cannot be read."""
     if platform.system() != "Linux" or platform.machine() not in ("x86_64", "AMD64"):
         return ""
     try:
@@ -111,14 +111,16 @@ def choose_math_path(
 ) -> MathPath:
     """Choose the code path of Paddle's math library, set it in the environment, and return the choice.
 
-    The bundled MKL runs single-precision products several times slower than necessary on AMD processors by default.
-    A variable that is already set is kept. Nothing is set once Paddle is loaded, as MKL has read the variable by then.
+    By default the bundled MKL runs single-precision products several times slower than necessary on AMD processors. If
+    MKL's environment variable is set already, it is kept. If Paddle is loaded already, nothing is set, because MKL has
+    read the variable by then.
 
     environment: variables to read and set; the process's own by default
     cpuinfo: text of `/proc/cpuinfo`; read from the system by default
     loaded: modules by name, among which Paddle is looked for; `sys.modules` by default
 
-    Raises `UsageError` if PADDLE_RANKER_MATH is unknown, or names instructions that the processor does not report.
+    Raises `UsageError` if MKL's variable is not set, and PADDLE_RANKER_MATH is unknown or names instructions that the
+    processor does not report.
     """
     environment = os.environ if environment is None else environment
     if environment.get(MATH_VARIABLE):
@@ -136,11 +138,11 @@ def choose_math_path(
 def prepare(threads: Optional[int] = None) -> MathPath:
     """Prepare this process for Paddle, and return the math library's code path; call this before importing Paddle.
 
-    threads: how many threads a matrix product may use. 0: MKL_NUM_THREADS if it is set, else the cores that this
-        process may use, divided by the number of processes that the launcher started. None: Paddle's own choice, which
-        is 1 unless MKL_NUM_THREADS or OMP_NUM_THREADS is set
+    threads: number of threads that a matrix product may use. 0: MKL_NUM_THREADS; if this is not set, the number of
+        cores that this process may use, divided by the number of processes that the launcher started. None: Paddle's
+        default, which is 1 unless MKL_NUM_THREADS or OMP_NUM_THREADS is set
 
-    Raises `UsageError` for negative `threads`, and as `choose_math_path` does.
+    Raises `UsageError` if `threads` is negative, and as `choose_math_path` does.
     """
     switch_off_telemetry()
     path = choose_math_path()
@@ -168,9 +170,10 @@ def prepare(threads: Optional[int] = None) -> MathPath:
 def prepare_command(threads: int) -> None:
     """Prepare a process that runs one command and ends: call `prepare`, and keep freed memory for reuse.
 
-    By default glibc maps new memory for each large activation and returns it to the system afterwards, so that every
-    batch causes page faults again. They take a fifth of the time of a training step of a small model. A process that
-    keeps freed memory stays at its maximum size: a command soon ends, but a program that imports the toolkit may not.
+    By default glibc maps new memory for each large activation and returns the memory to the system afterwards. So every
+    batch causes page faults, which take a fifth of the time of a small model's training step. A process that keeps
+    freed memory stays at its maximum size. This suits a command, which soon ends, but not any program that imports the
+    toolkit.
     """
     prepare(threads)
     keep_freed_memory()
@@ -182,9 +185,10 @@ def usable_cores() -> int:
 
 
 def thread_count(threads: int) -> int:
-    """Return how many threads an engine uses: `threads`, or for 0 as many as `prepare` set, or else one per core.
+    """Return how many threads an engine uses.
 
-    Raises `UsageError` for a negative number.
+    If `threads` is 0, this is MKL_NUM_THREADS, which `prepare` may have set; without it, one thread per core. Raises
+    `UsageError` if `threads` is negative.
     """
     if threads < 0:
         raise UsageError(f"{threads} threads: give 1 or more, or 0 for one per core")
@@ -193,7 +197,7 @@ def thread_count(threads: int) -> int:
 
 
 def cuda_devices() -> int:
-    """Return how many NVIDIA GPUs a process started here would see, by device files and variables, without CUDA."""
+    """Return how many NVIDIA GPUs a child process would see; count device files and variables, without CUDA."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
         return len([*takewhile(lambda device: device not in ("", "-1", "NoDevFiles"), visible.split(","))])
@@ -202,9 +206,10 @@ def cuda_devices() -> int:
 
 
 def own_gpu(device: str) -> str:
-    """Return `gpu:N` for the device `gpu` if several processes share a model's work or its training, else `device`.
+    """Return `gpu:N`, this process's GPU, if `device` is `gpu` and several processes share a model's work.
 
-    Processes of `paddle.distributed.launch` get the GPUs that it assigns; others get the GPUs in turn.
+    Processes of `paddle.distributed.launch` get the GPUs that it assigns; worker processes get the GPUs in turn. In all
+    other cases, return `device`.
     """
     launched = os.environ.get("FLAGS_selected_gpus", "").partition(",")[0]  # noqa: SIM112  # Paddle's name
     if device == "gpu" and launched.isdigit():
@@ -216,7 +221,7 @@ def own_gpu(device: str) -> str:
 
 
 def own_environment() -> dict[str, str]:
-    """Return environment variables with which a child process can import this package, wherever it is installed."""
+    """Return this process's environment variables, with a PYTHONPATH by which a child can import this package."""
     path = os.pathsep.join(filter(None, [str(Path(__file__).resolve().parents[1]), os.environ.get("PYTHONPATH")]))
     return {**os.environ, "PYTHONPATH": path}
 
@@ -224,7 +229,7 @@ def own_environment() -> dict[str, str]:
 def finds_gpu() -> bool:
     """Return whether Paddle finds a GPU.
 
-    A child process tests this: CUDA in this process would not survive a later fork.
+    A child process looks for it, because CUDA in this process would not survive a later fork.
     """
     code = "from paddle_ranker.runtime import available_devices; raise SystemExit('gpu' not in available_devices())"
     line = [sys.executable, "-W", "ignore", "-c", code]
@@ -232,12 +237,12 @@ def finds_gpu() -> bool:
 
 
 def _turn_off_tf32() -> None:
-    """Turn off TF32 unless the user asks for it; Paddle uses it by default from Ampere on, with errors near 1e-3."""
+    """Turn off TF32 unless the user asks for it; by default Paddle uses it from Ampere on, with errors near 1e-3."""
     os.environ.setdefault(TF32_VARIABLE, "0")
 
 
 def uses_tf32() -> bool:
-    """Return whether the user asks for TF32 in place of fp32, for GPUs that have it."""
+    """Return whether the user asks for TF32 in place of fp32 on GPUs that have TF32."""
     return os.environ.get(TF32_VARIABLE) == "1"
 
 
@@ -260,7 +265,7 @@ class FoundDevice:
     """The device that `--device auto` chose.
 
     name: `cpu` or `gpu`
-    reason: why it was chosen, for a note
+    reason: why the device was chosen, for a note
     """
 
     name: str
@@ -285,9 +290,9 @@ def find_device() -> FoundDevice:
 def select_device(name: str) -> str:
     """Set Paddle's current device, and return its name in Paddle's form (`cpu`, `gpu:0`, ...).
 
-    name: `cpu`; `gpu`, `xpu` or `npu`, with or without an index (`gpu:1`); or `auto`, which prints the chosen device
+    name: `cpu`; `gpu`, `xpu` or `npu`, with or without an index (`gpu:1`); or `auto`: choose a device and print it
 
-    Raises `UsageError` for another name, `RankerError` for a device that is not available or that Paddle cannot use.
+    Raises `UsageError` for any other name, and `RankerError` if the device is not available or Paddle cannot use it.
     """
     import paddle
 
@@ -353,10 +358,10 @@ def keep_freed_memory() -> None:
 
 @contextmanager
 def memory_given_back() -> Iterator[None]:
-    """Return memory that the block frees to the system, even after `keep_freed_memory`.
+    """When the block ends, return the memory that it freed to the system, even after `keep_freed_memory`.
 
-    Use it where one model replaces another: otherwise the memory freed by models of one thread stays in that thread's
-    arena of the heap, and the next models, in other threads, allocate more in their own arenas.
+    Use this where one model replaces another. Otherwise memory that one thread has freed stays in this thread's arena
+    of the heap, and the next model, loaded in another thread, needs more memory in another arena.
     """
     libc = ctypes.CDLL(None) if _is_glibc() else None
     keeps = _KEEPS_MEMORY.is_set()

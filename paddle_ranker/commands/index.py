@@ -353,7 +353,7 @@ class CheckOptions(FolderOptions, DeviceOptions, MilvusOptions):
 
 
 def build(options: BuildOptions) -> None:
-    """Build an index folder from a corpus; if the index exists, add the documents that it lacks. Print its contents."""
+    """Build an index folder from a corpus, or add the documents that it lacks; print its contents."""
     from paddle_ranker.retrieval.towers import open_towers
 
     collection = _finished_index(options)
@@ -629,7 +629,7 @@ def _open(options: Union[BuildOptions, AddOptions, RemoveOptions]) -> Collection
 
 
 def add(options: AddOptions) -> None:
-    """Add the documents of a corpus to an index, replacing those with the same ids; print the index's contents."""
+    """Add the documents of a corpus that an index lacks, and print what the index then contains."""
     from paddle_ranker.retrieval.towers import open_towers, require_tower
 
     with _open(options) as collection:

@@ -198,7 +198,7 @@ class Phrase:
         self.text, self._is_single = text, " " not in text
 
     def matches(self, folded: str) -> Iterator[bool]:
-        """Yield, for each occurrence of the phrase in a folded text, whether whole words begin and end it."""
+        """Yield, for each occurrence of the phrase in a folded text, whether it begins and ends with whole words."""
         text = folded if self._is_single else " ".join(folded.split())
         return (is_whole(text, *span) for span in occurrences(text, self.text))
 
@@ -317,7 +317,7 @@ class Analyser:
             before, beside, end = kind, last, start + len(text)
 
     def groups(self, run: CharacterRun) -> list[Token]:
-        """Return the pairs of neighbouring units of a run that is no word; with `jieba`, jieba's words instead.
+        """Return the pairs of neighbouring units of a run that is no word; with `jieba`, jieba's words of ideographs.
 
         Starts and ends are positions in the folded text.
         """

@@ -172,7 +172,7 @@ def list_features(query: str, weights: Mapping[str, float], texts: Iterable[str]
     """Return the features of a list's texts, `[texts, features] float64`, in the order of `LIST_FEATURES`.
 
     Args:
-        weights: weight of each token of the query, as `Snapshot.word_weights` returns; by token.
+        weights: weight of each token of the query, by token; a result of `Snapshot.word_weights`.
         texts: texts of the list, best first.
         tokenize: tokenizer of the collection.
     """

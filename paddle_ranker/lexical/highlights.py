@@ -262,7 +262,7 @@ def _read(run: CharacterRun, vocabulary: Optional[set[str]], longest: bool) -> I
     """Yield the known words of a run, in order.
 
     vocabulary: the known words; None: all words are known
-    longest: if words overlap, yield the longest; if False, the shortest
+    longest: whether to yield the longest of overlapping words, or else the shortest
     """
     if vocabulary is not None and run.is_word and vocabulary.isdisjoint(run.word.texts):
         return

@@ -160,7 +160,7 @@ class Collection(Closable):
             return True
 
     def refresh(self) -> bool:
-        """Open the newest generation if another process has written one; return whether that is so.
+        """Open the newest generation if another process has written one since the last time; return True if so.
 
         Does nothing if the folder now has an index of another kind (`IndexInfo.same_kind`), unless stored states were
         added and nothing else differs.

@@ -62,8 +62,8 @@ class Candidates:
     def of(cls, lists: Mapping[str, Hits], title: float = 1.0) -> Candidates:
         """Join the hits of each searcher, by the documents' ids.
 
-        title: weight of title matches, see `Fusion.title`. A searcher's scores gain `title * Hits.titles` times the
-            searcher's best score, if its hits have `titles`; these are the hits by words
+        title: weight of title matches, see `Fusion.title`. If the hits of a searcher have `titles`, as by words,
+            their scores gain `title * Hits.titles` times the searcher's best score
         """
         numbers: dict[str, int] = {}
         rows_by_list = [[numbers.setdefault(id, len(numbers)) for id in hits.ids] for hits in lists.values()]

@@ -23,8 +23,8 @@ class ParsedQuery:
     """Query without its quotes and signs.
 
     text: the query's words, including those in quotes
-    phrases: texts in quotes, and words after plus signs, with the sign (see `required_word`). A result must have each
-        phrase that some document has
+    phrases: texts in quotes, and words after plus signs, with the sign (see `required_word`). A result must have these
+        phrases, see `LocalSnapshot.phrase_filter`
     excluded: texts in quotes and words, each after a minus sign; no result has any of these texts
     read: number of code points that were read of a query that was too long; None: the whole query was read
     """

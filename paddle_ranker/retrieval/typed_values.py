@@ -200,7 +200,7 @@ class ValueType(NamedTuple):
 
 
 def text_order(text: str) -> tuple[str, str]:
-    """Return a sort key that ignores case and accents; texts that are equal without both are ordered by code point."""
+    """Return a sort key that ignores case and accents; texts that differ in nothing else are ordered by code point."""
     return _folding()(text), text
 
 

@@ -93,7 +93,7 @@ class CalibrateOptions(LabelOptions, RankerOptions, MilvusOptions):
 
 
 def calibrate(options: CalibrateOptions) -> None:
-    """Fit a calibration, print the measures before and after, and store it in the ranker's folder or a new folder."""
+    """Fit a calibration, print its effect on the measures, and store it in the ranker's folder or a new folder."""
     runtime.prepare_command(options.cpu_threads)
     from paddle_ranker.model.model_folder import TRAINED_RANKER, load_model
 

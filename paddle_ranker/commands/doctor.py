@@ -259,7 +259,11 @@ def cuda_for(gpus: Sequence[Gpu]) -> str:
 
 
 def _gpus(gpus: Sequence[Gpu], problem: str, cuda: object) -> list[Finding]:
-    """Return the findings about GPUs and about TF32, for a Paddle built for the version `cuda` ("": for CPUs)."""
+    """Return the findings about GPUs and TF32.
+
+    gpus, problem: result of `find_gpus`
+    cuda: CUDA version of the installed Paddle; "" for the CPU build
+    """
     if not gpus:
         return [Finding("machine", "GPUs", "off", f"nvidia-smi: {problem[:200]}")] if problem else []
     listed_gpus = "; ".join(map(str, gpus))

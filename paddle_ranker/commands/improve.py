@@ -86,7 +86,7 @@ class TrainingPair(NamedTuple):
 
 
 def improve(options: ImproveOptions) -> Optional[str]:
-    """Learn, compare with today's search, and print and write the report.
+    """Learn fusions and a ranker, compare each with today's search, and print and write the report.
 
     Returns the name of the recommended system; None if no system is significantly better than today's search.
     """

@@ -261,7 +261,7 @@ def _run(options: MineOptions) -> None:
 
 
 class _Mining:
-    """The judged queries of the files and, after `open`, the miner of their negatives.
+    """The judged queries of the files; after `open`, also the miner of the queries' negatives.
 
     Attributes:
         queries: the judged queries.

@@ -32,7 +32,7 @@ def quantize(options: QuantizeOptions) -> None:
 
 
 def print_quality(quality: Sequence[Quality], gate: Gate) -> None:
-    """Print each engine's measures before and after, and their differences; `gate` describes the measurement."""
+    """Print each engine's measures before and after quantization; `gate` describes how they were measured."""
     for row in quality:
         name = MEASURES[row.measure].title if row.measure in MEASURES else row.measure
         print(f"{name:8} {row.before:.4f} in fp32, {row.after:.4f} in int8 ({row.engine}): {row.difference:+.4f}")

@@ -42,7 +42,7 @@ def score_measured_pairs(options: EvaluateOptions) -> tuple[ScoringRanker, Measu
 def print_evaluation(
     options: EvaluateOptions, pairs: MeasuredPairs, logits: Floats, more: Mapping[str, Value]
 ) -> Comparison:
-    """Print all measures with 95% intervals over queries, then `more`; write the files that the options name."""
+    """Print all measures with 95% intervals over queries, and the values in `more`; write the requested files."""
     name = Path(options.init_from_ckpt).resolve().name
     systems = [System(name, pairs.spread(logits), "model")]
     notes: list[str] = []

@@ -23,7 +23,7 @@ def open_pairs(path: str, rules: Optional[RowOptions] = None) -> RecordFile[Judg
 
 
 def is_answer(pair: JudgedPair) -> bool:
-    """Return whether the title answers the query: it has no label, or a label of at least 1."""
+    """Return whether the title answers the query: the pair has no label, or its label is at least 1."""
     return getattr(pair, "label", RELEVANT) >= RELEVANT
 
 

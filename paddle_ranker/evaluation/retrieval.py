@@ -96,7 +96,7 @@ class JudgedQueries:
 
     @property
     def answers(self) -> list[str]:
-        """The ids of the documents that answer a query, each once."""
+        """The ids of the documents that answer at least one query, each once."""
         ids = (id for labels in self.qrels.values() for id, label in labels.items() if label >= RELEVANT)
         return list(dict.fromkeys(ids))
 

@@ -76,7 +76,7 @@ def _best_value(comparison: Comparison, measure: str) -> float:
 
 
 def _query_by_query(comparison: Comparison, system: System, measure: str) -> dict[str, Any]:
-    """Return a system, the picture of its differences, and the queries with the largest differences, for the page."""
+    """Return a part of the page: a system, the picture of its differences, and the queries with the largest ones."""
     differences = query_differences(comparison, system.name, measure)
     return {
         "system": system,

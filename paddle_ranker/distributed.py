@@ -368,7 +368,7 @@ def _listen(port: int) -> socket.socket:
 
 
 def buckets(tensors: list[Tensor]) -> Iterator[list[Tensor]]:
-    """Yield the tensors in order, in lists of at most `BUCKET` values in total; a larger tensor is a list alone."""
+    """Yield the tensors in order, in lists of at most `BUCKET` values in total; a larger tensor is alone in a list."""
     bucket, held = list[Tensor](), 0
     for tensor in tensors:
         size = math.prod(tensor.shape)  # `Tensor.size` takes ten times as long, in every step

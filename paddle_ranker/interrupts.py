@@ -43,7 +43,7 @@ class Interrupts:
 
     @contextmanager
     def taken(self) -> Iterator[Interrupts]:
-        """Handle the signals until the block ends, in the main thread only; ignored signals stay ignored."""
+        """In the main thread, handle the signals until the block ends; a signal that is ignored stays ignored."""
         with _handled_by(self):
             yield self
 
@@ -81,7 +81,7 @@ class StopRequest:
 
     @contextmanager
     def awaited(self) -> Iterator[StopRequest]:
-        """Handle the signals until the block ends, in the main thread only."""
+        """In the main thread, handle the signals until the block ends; in other threads, do nothing."""
         with _handled_by(self) as self._before:
             for number in self._before:  # A signal would otherwise abort Paddle's blocking collective.
                 signal.siginterrupt(number, False)

@@ -165,7 +165,7 @@ def _member(source: str) -> RankerModel:
 def _with_linear(options: BlendOptions, models: list[RankerModel], held_out: Sequence[LabeledPair]) -> Members:
     """Return `models` and the linear models that the options ask for, as members of the blend.
 
-    Linear models use lexical features of the first ranker, which is given them if necessary. Raises `DataError` if the
+    Linear models use lexical features of the first ranker; if it has none, they are added. Raises `DataError` if the
     linear models cannot be learned from the files.
     """
     from paddle_ranker.data.overlap import warn_of_overlap

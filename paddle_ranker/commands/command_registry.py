@@ -132,9 +132,9 @@ def list_commands() -> str:
 
 
 def main_for_kinds(command: str, main: Callable[..., int]) -> Callable[..., int]:
-    """Return the `main(argv=None)` of a command of which some kinds of models have their own version.
+    """Return a `main(argv=None)` that runs the version of a command that belongs to the model's kind.
 
-    main: runs the command for kinds without their own version
+    main: runs the command for models whose kind has no version
     """
 
     def main_of_kind(argv: Optional[Sequence[str]] = None) -> int:

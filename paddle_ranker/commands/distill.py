@@ -65,7 +65,7 @@ class DistillOptions(TeacherOptions, LabelOptions, ScoringOptions):
 
 
 def _refuse_local(options: DistillOptions) -> None:
-    """Raise `UsageError` for an option about a model folder, which has no effect with `--teacher_url`."""
+    """Raise `UsageError` if an option about a model folder is given: with `--teacher_url`, it would have no effect."""
     of_rows = {field.name for field in fields_of(LabelOptions)}
     of_folders = (field.name for field in fields_of(ScoringOptions) if field.name not in of_rows)
     refuse_given(options, of_folders, "is about a model folder; with --teacher_url the server decides that")

@@ -281,7 +281,7 @@ def _gpus(gpus: Sequence[Gpu], problem: str, cuda: object) -> list[Finding]:
 
 
 def _one_build(probed: Finding, gpus: Sequence[Gpu]) -> Finding:
-    """Return `probed`, or replace it if both builds of a package are installed or the build does not use the GPUs."""
+    """Return `probed`; if both builds of a package are installed, or the build cannot use the GPUs, say so instead."""
     versions = _builds(probed.name) if probed.name in TWO_BUILDS else {}
     python = shlex.quote(sys.executable)
     remove = f"{python} -m pip uninstall -y {' '.join(versions)}, then install "

@@ -788,7 +788,10 @@ def _check_filters(now: LocalSnapshot, vectors: Vectors, options: CheckOptions) 
 
 
 def _queries(now: LocalSnapshot, options: CheckOptions) -> tuple[list[str], Vectors]:
-    """Return the texts and the vectors of `--queries`; without `--queries`, those of documents drawn at random."""
+    """Return the texts and vectors of `--queries`; without `--queries`, those of documents drawn at random.
+
+    If the index has no tower for `--queries`, there are no vectors.
+    """
     if options.queries is None:
         drawn = now.sample(options.sample, options.seed)
         return [document.text for document, _ in drawn], np.array([vector for _, vector in drawn], np.float32)

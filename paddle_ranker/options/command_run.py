@@ -128,7 +128,7 @@ def _report_interrupt(prog: str, arguments: Sequence[str], interrupt: BaseExcept
 def reader_may_leave(*, out: bool = True) -> Iterator[None]:
     """Let the block continue after the reader of its output has left (`| head`); further output is lost.
 
-    out: whether the block also continues without a reader of standard output, instead of only of standard error
+    out: whether this applies to both standard output and standard error; False: to standard error only
     """
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed before the start (`>&-`)

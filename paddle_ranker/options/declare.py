@@ -53,7 +53,8 @@ def option(
     several: the option takes one or more values, and the field is a `tuple[str, ...]`: `compare A B C`, `--sizes A B C`
     joins: text that joins the values of an option that is given twice, as in `--where A --where B`. Without `joins`,
         the last value counts, and an option with `several` must not be given twice
-    files: the option takes names or patterns of files to read, see `files.py`. The field is a tuple, or one string
+    files: the option takes names or patterns of files to read, see `input_files.py`. The field is a tuple, or one
+        string
     claims: function of a positional argument, called with each value that follows an option's files. It returns True
         if the value is the positional argument, False if the value is one more file
     shared: many commands have this option; the help shows it below a command's own options

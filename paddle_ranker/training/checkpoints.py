@@ -88,7 +88,7 @@ class CheckpointKeeper:
         return [*self.scheduled, step][-self.keep if self.keep else 0 :]
 
     def start(self) -> None:
-        """Begin a new run: move an earlier run to `previous_<n>`; if it has no checkpoints, remove its log."""
+        """Begin a new run: move an earlier run to `previous_<n>`, or remove its log if that run has no checkpoints."""
         # They are folders instead of links if a copy of `save_dir` followed the links.
         pointers = [path for path in map(self.folder.joinpath, _POINTERS) if os.path.lexists(path)]
         files = [path for path in map(self.folder.joinpath, _RUN_FILES) if path.exists()]

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 class EncodedExamples:
     """The encoded pairs of a training file, `[n]`; each `rows_each` adjacent pairs are one example.
 
-    labels: `[n]` float32; 1 and above is relevant. None: the first pair of each example is relevant, all others not
+    labels: `[n]` float32; 1 and above is relevant. None: only the first pair of each example is relevant
     queries: `[n]` int64, index of each pair's query (or picture); None: queries are not distinguished
     teacher: `[n]` float32, a teacher's logits; None: no loss needs a teacher
     positions: `[n]` int64, positions at which titles were shown, from 1; None: there is no position tower

@@ -62,7 +62,7 @@ class TrainingRun:
         """Report the parts that the start model lacks; warn if a tokenizer maps words with capital letters to [UNK].
 
         source: folder or name of the start model
-        new_parts: names of the parts that the start model lacks, and that are trained from random values
+        new_parts: names of the parts that the start model lacks
         tokens: encoders whose tokenizers are checked
         """
         if new_parts:

@@ -58,9 +58,9 @@ def p_text(p_value: Optional[float]) -> str:
 
 
 def verdicts(comparison: Comparison, measure: str = "ndcg@10") -> list[str]:
-    """Return the `verdict` of each system except the reference in `measure`.
+    """Return a `verdict` on `measure` for each system except the reference.
 
-    If the comparison lacks `measure`, the verdicts are about its first measure.
+    If the comparison lacks `measure`, the verdicts are on the comparison's first measure.
     """
     measure = measure if measure in comparison.measures else comparison.measures[0]
     return [verdict(comparison, system.name, measure) for system in comparison.others]

@@ -790,7 +790,8 @@ def _check_filters(now: LocalSnapshot, vectors: Vectors, options: CheckOptions) 
 def _queries(now: LocalSnapshot, options: CheckOptions) -> tuple[list[str], Vectors]:
     """Return the texts and vectors of `--queries`; without `--queries`, those of documents drawn at random.
 
-    If the index has no tower for `--queries`, there are no vectors.
+    If the index is searched by words alone, the vectors of `--queries` are empty. Raises `UsageError` if the index has
+    vectors, but no tower for `--queries`.
     """
     if options.queries is None:
         drawn = now.sample(options.sample, options.seed)

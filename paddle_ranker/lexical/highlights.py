@@ -105,12 +105,11 @@ class FoldedText:
 
 
 def _kinds_of(text: str) -> str:
-    """Return one letter per character, which says how the character folds: m, x or c.
+    """Return the class of each character in folding: c, x or m.
 
-    m: the character may fold to one character together with the character before; such are marks, ignored characters,
-        voice marks of half-width kana, vowels and finals of hangul
-    x: the character folds to several characters
-    c: the character folds to one character
+    The class m is of characters that may fold to one character with the character before: marks, ignored characters,
+    voice marks of half-width kana, vowels and finals of hangul. The class x is of characters that fold to several
+    characters, the class c of all others.
     """
     kinds = _KINDS.take(code_points(text))
     if not kinds.all():

@@ -275,7 +275,7 @@ class LiltConfig(LayoutLMConfig):
 
     @property
     def layout_size(self) -> int:
-        """Width of a token's layout."""
+        """Size of the vector that a LiLT computes of a token's box, in each layer."""
         return self.hidden_size // self.channel_shrink_ratio
 
 

@@ -105,11 +105,11 @@ class FoldedText:
 
 
 def _kinds_of(text: str) -> str:
-    """Return the class of each character in folding: c, x or m.
+    """Return one letter per character, which says how the character folds: c, x or m.
 
-    The class m is of characters that may fold to one character with the character before: marks, ignored characters,
-    voice marks of half-width kana, vowels and finals of hangul. The class x is of characters that fold to several
-    characters, the class c of all others.
+    A character of kind c folds to one character, one of kind x to several. One of kind m may fold to one character
+    together with the character before: marks, ignored characters, voice marks of half-width kana, vowels and finals
+    of hangul.
     """
     kinds = _KINDS.take(code_points(text))
     if not kinds.all():

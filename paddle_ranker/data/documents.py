@@ -151,7 +151,10 @@ class DocumentFile:
 
     @property
     def spellings(self) -> dict[str, ValueSpelling]:
-        """Spelling of each field's texts in the last loop; fields that several files spell differently are absent."""
+        """Spelling of each field's texts, as the last `for` loop over the documents read them.
+
+        A field is absent if its texts have no spelling, or if files spell them differently.
+        """
         alone = {name: next(iter(seen)) for name, seen in self._spellings.items() if len(seen) == 1}
         return {name: spelling for name, spelling in alone.items() if spelling is not None}
 

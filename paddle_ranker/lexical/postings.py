@@ -171,7 +171,7 @@ def smallest_unsigned(codes: NDArray[np.int64], size: int) -> NDArray[np.unsigne
 
 
 def _unpacked(pairs: NDArray[np.int64]) -> NDArray[np.int32]:
-    """Unpack (count, length) from the upper and lower 32 bits of `pairs`, `[n, 2]`."""
+    """Split each of `pairs` into its upper 32 bits, a count, and its lower 32 bits, a length; return `[n, 2]`."""
     return np.stack([pairs >> 32, pairs & 0xFFFFFFFF], axis=1).astype(np.int32)
 
 

@@ -66,8 +66,8 @@ class EncoderFamily:
 
     network: called with a configuration; returns an encoder (such as a subclass of `Encoder`) with random parameters.
         If the parameters come from files, it is called in a `paddle.LazyGuard`, in which parameters have no values yet
-    name_parameters: called with a checkpoint's arrays; returns those of the encoder and the heads under the network's
-        names. Names of the encoder's arrays begin with `encoder.`
+    name_parameters: called with a checkpoint's arrays by name; returns the arrays that a ranker uses, by their names in
+        the network. There, names of the encoder's arrays begin with `encoder.`
     bring_tokenizer: called with a transformers folder and a new folder; writes the tokenizer into the new folder, in a
         format that `read_tokenizer` reads
     pair_encoder: called with a tokenizer, a maximum length in tokens and a configuration; returns the encoder of pairs

@@ -76,7 +76,10 @@ def _best_value(comparison: Comparison, measure: str) -> float:
 
 
 def _query_by_query(comparison: Comparison, system: System, measure: str) -> dict[str, Any]:
-    """Return a part of the page: a system, the picture of its differences, and the queries with the largest ones."""
+    """Return a system's part of the page: its differences from the reference, query by query, as a picture.
+
+    The part also has the queries with the largest wins and losses.
+    """
     differences = query_differences(comparison, system.name, measure)
     return {
         "system": system,

@@ -30,7 +30,8 @@ class PictureWork:
         deadline: time on `time.monotonic()`'s clock
         read: called with a file's bytes; its `ImageError` becomes a `Fault`
 
-        Raises `Fault` for the first picture that is damaged, too large or no picture, and as `StoppableWork.run` does.
+        Raises `Fault` for the first file that is damaged, too large or no picture. Raises also what `StoppableWork.run`
+        raises.
         """
 
         def read_all() -> list[R]:

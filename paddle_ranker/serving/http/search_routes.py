@@ -580,7 +580,7 @@ def _fields(now: Snapshot) -> dict[str, Any]:
 def _is_facet(values: Optional[int], scale: Optional[Scale], documents: int) -> bool:
     """Return whether the values of a field are worth counting.
 
-    values: number of distinct values; None: too many were stored to read them all
+    values: number of distinct values; None if it is unknown, since the stored values are too large to read them all
     scale: distribution of the field's numbers or dates, if it has any
     documents: number of documents
     """

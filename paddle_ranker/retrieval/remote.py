@@ -313,7 +313,7 @@ class RemoteSnapshot:
             yield from self.documents_of(part).items()
 
     def _typed(self, where: Optional[Filter]) -> Optional[Filter]:
-        """Return `where` with its fields' types, on which all shards agree. Raises `FilterError` as `Condition.typed` does."""
+        """Return `where` with the types of its fields in all shards; raises `FilterError` as `Condition.typed` does."""
         if where is None or where.is_typed:
             return where
         fields = self.fields

@@ -436,7 +436,7 @@ class Search:
         return list(numbers)
 
     def _documents_at(self, rows: Sequence[int]) -> Iterator[dict[int, Document]]:
-        """Yield the documents of the candidates at `rows`, a few at a time, as dicts from row to document, in any order."""
+        """Yield the documents of the candidates at `rows`, a few at a time, by row, in any order."""
         row_of = {self.candidates.ids[row]: row for row in rows}
         documents = self.collection.each([*row_of])
         while batch := {row_of[id]: document for id, document in islice(documents, _READ_AT_ONCE)}:

@@ -28,13 +28,13 @@ class Interrupted(KeyboardInterrupt):
 class Interrupts:
     """A handler for the signals that end a command: within `taken`, SIGINT and SIGTERM raise `KeyboardInterrupt`.
 
-    A signal during the initialisation of a compiled module ends the process at once. Otherwise Python would turn the
-    exception into an `ImportError`, and Paddle would report damaged files.
+    A signal during the initialisation of a compiled module prints a line and ends the process at once. Otherwise Python
+    would turn the `KeyboardInterrupt` into an `ImportError`, and Paddle would report damaged files.
 
-    prog: the command's name in the report
+    prog: the command's name in that line
 
     Attributes:
-        received: whether a signal has raised the exception.
+        received: whether a signal has raised `KeyboardInterrupt`.
     """
 
     def __init__(self, prog: str = SCRIPT) -> None:

@@ -272,10 +272,10 @@ def _advice(recommended: Optional[str], output: Path) -> str:
 
 
 def _accept(options: ImproveOptions, output: Path, recommended: str) -> None:
-    """Overwrite the file of `--fusion` or the folder of `--ranker`, which a server uses today.
+    """Replace what a server uses today by what is recommended.
 
-    The recommended system decides: a new ranker replaces the folder, learned weights replace the file. Raises
-    `UsageError` if `--ranker` is not a folder, or `--fusion` is not a file.
+    A new ranker replaces the folder `--ranker`, learned weights replace the file `--fusion`. Raises `UsageError` if what
+    is to be replaced is no such folder or file.
     """
     from paddle_ranker.storage.atomic import new_file, new_folder
 

@@ -126,7 +126,7 @@ Source = Union[str, Path, bytes]
 
 
 def read_picture(source: Source, limits: ImageLimits = _DEFAULT_LIMITS) -> Array:
-    """Read a picture, a path or the bytes of a file, as RGB pixels `[height, width, 3] uint8`.
+    """Read a picture from its path, or from its file's bytes; return RGB pixels, `[height, width, 3] uint8`.
 
     EXIF's orientation is applied, and transparency becomes white. Of an animation only the first frame is read. 16-bit
     pixels keep their upper 8 bits; Pillow's own conversion to RGB would make them white.

@@ -189,15 +189,15 @@ def encoder_of(
     need_pooler: bool = False,
     share: bool = False,
 ) -> tuple[Encoder, list[str]]:
-    """Create a checkpoint's encoder; return it, and the names of the parts that the checkpoint lacks.
+    """Create a checkpoint's encoder; return it, and the names of the missing parts, which are randomly initialised.
 
-    Missing parts are randomly initialised.
+    Only the pooler may be missing.
 
     config: configuration to use; None: the checkpoint's
-    need_pooler: whether the checkpoint must have a pooler
+    need_pooler: whether a missing pooler is an error, too
     share: whether parameters may share memory with the checkpoint's arrays; nothing else may then change the arrays
 
-    Raises `CheckpointError` if a parameter is missing or does not fit the configuration.
+    Raises `CheckpointError` if any other parameter is missing, or if one does not fit the configuration.
     """
     try:
         return _filled(config or checkpoint.config, checkpoint.arrays, need_pooler, share)

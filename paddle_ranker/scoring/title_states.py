@@ -313,7 +313,7 @@ class TitleStates:
         return cls(folder, info)
 
     def check(self) -> None:
-        """Check the digest of every file; raises `CheckpointError`, which names the file, for a wrong one."""
+        """Check the digest of every file. If a digest differs, raises `CheckpointError`, which names the file."""
         for name, (_, digest) in self.info.files.items():
             if content_digest(self.folder / name) != digest:
                 raise CheckpointError(f"{self.folder / name}: damaged; copy the folder again, or store again")

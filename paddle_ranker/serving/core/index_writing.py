@@ -208,7 +208,7 @@ class IndexWriter:
 
 @contextmanager
 def _faults() -> Iterator[None]:
-    """Convert the errors that a change raises in the block to faults."""
+    """Within the block, turn the errors of a change to the index into `Fault`s."""
     try:
         yield
     except DataError as error:

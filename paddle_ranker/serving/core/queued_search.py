@@ -100,7 +100,7 @@ class _Read:
 
     @property
     def check(self) -> Optional[Check]:
-        """Check for the queue (`Job.check`) that records how much of the query is read, or None if all is read."""
+        """The `Job.check` that records how much of `text` the ranker reads; None without an encoder."""
         return None if self._encoder is None else self._note
 
     def _note(self, first: int, lengths: Array, most: int) -> None:

@@ -143,7 +143,7 @@ def read_pipeline_config(
     model, rpc_port, http_port: if given, they replace the file's values
     finds_gpu: returns whether Paddle finds a GPU; called if the configuration asks for one
 
-    Raises `UsageError` if the file does not exist, `CheckpointError`, which names the value, if it is not valid.
+    Raises `UsageError` if the file does not exist, and `CheckpointError` if it is not YAML or has an invalid value.
     """
     values = _load(path)
     for name, port in zip(_PORTS, (rpc_port, http_port)):

@@ -274,8 +274,9 @@ def _advice(recommended: Optional[str], output: Path) -> str:
 def _accept(options: ImproveOptions, output: Path, recommended: str) -> None:
     """Replace what a server uses today by what is recommended.
 
-    A new ranker replaces the folder `--ranker`, learned weights replace the file `--fusion`. Raises `UsageError` if what
-    is to be replaced is no such folder or file.
+    A new ranker replaces the folder `--ranker`, learned weights replace the file `--fusion`.
+
+    Raises `UsageError` if there is no such folder or file.
     """
     from paddle_ranker.storage.atomic import new_file, new_folder
 

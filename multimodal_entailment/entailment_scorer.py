@@ -28,7 +28,7 @@ from paddle_ranker.encoding.batching import scoring_batches
 from paddle_ranker.encoding.columns import Columns, EncodedPairs
 from paddle_ranker.encoding.pair_encoder import PairEncoder
 from paddle_ranker.errors import UsageError
-from paddle_ranker.model.load_options import LoadOptions
+from paddle_ranker.model.load_options import DEFAULT_OPTIONS, LoadOptions
 from paddle_ranker.scoring.loading import ScoringModel, open_model
 from paddle_ranker.scoring.scorer import BatchRunner
 
@@ -95,7 +95,6 @@ class DecodedImages:
         return f"pair {pair + 1}, image_{second + 1}"
 
 
-_DEFAULTS = LoadOptions()
 # Most pairs of a batch with images: on a CPU, 256 are a third slower (the small encoder, 128 pixels).
 _MOST_WITH_IMAGES = 32
 _TEXTS_AT_ONCE = 8  # number of posts of a request whose texts, possibly long, are encoded at once
@@ -156,7 +155,7 @@ class Entailment:
     def load(
         cls,
         folder: Union[str, Path],
-        options: LoadOptions = _DEFAULTS,
+        options: LoadOptions = DEFAULT_OPTIONS,
         *,
         batch_size: int = 256,
         workers: int = 0,

@@ -58,10 +58,11 @@ def run_code(command: Sequence[str], **_options: object) -> subprocess.Completed
     """Run `[PYTHON, "-c", CODE, *ARGUMENTS]` as `subprocess.run` does, in a fork; errors are in the output."""
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / "output"
-        status = fork(_execute, command[2], ["-c", *command[3:]], output=output, seconds=300)
+        status = fork(execute, command[2], ["-c", *command[3:]], output=output, seconds=300)
         return subprocess.CompletedProcess(command, status, output.read_text(encoding="utf-8", errors="replace"), "")
 
 
-def _execute(code: str, arguments: list[str]) -> None:
+def execute(code: str, arguments: list[str]) -> None:
+    """Run code in this process as a program with these arguments, as `python -c` does."""
     sys.argv = arguments
     exec(compile(code, "<code>", "exec"), {"__name__": "__main__"})  # noqa: S102

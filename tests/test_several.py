@@ -34,7 +34,7 @@ MODULES = (
 SEVERAL = re.compile(r"(Optional\[|Union\[)?(Sequence|Iterable|Collection)\[(str|AnyQuery|Document|DocumentRow)\]")
 # What another door has let in; tokens; what is ignored.
 INNER = {"score_tokens", "text_parts", "notes_on", "ranked", "BlendedPairEncoder.encode", "BM25.fit", "best_titles"}
-INNER |= {"digest_of_texts", "AnswerCache.__init__"}  # of the identity of answers that are kept
+INNER |= {"digest_of_texts", "AnswerCache.__init__"}  # both take the texts that identify kept answers
 INNER |= {"Matches.first", "Position.fits", "SortedPosition.fits", "WordPart.is_live"}
 INNER |= {"EstimatedTokens.token_ends", "Ranker.scored"}
 

@@ -31,7 +31,7 @@ BEGINNINGS = (
 )
 _VERSION = 1  # raised when the same film would give other parts
 _KINDS = "MP4, MOV, WebM, MKV or AVI"
-_MOST_PIXELS = ImageLimits.max_pixels  # of a frame
+_MOST_PIXELS = ImageLimits.max_pixels  # most pixels of a frame
 _SAMPLED = 16  # frames of a film that is an example
 _LEAST = 0.04  # seconds of a film whose only frame states no duration
 _MISSING = 1.0  # seconds by which a film is shorter than its header states, from which on its end is missing

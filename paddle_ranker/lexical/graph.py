@@ -118,8 +118,8 @@ def _grams_of(pair: Compared, idf: Tensor, never_match: Sequence[int]) -> tuple[
     query_pairs, title_pairs = query * pair_starts, title * pair_starts
     pair_weight = (weight + _later(weight)) * pair_starts
 
-    # Comparing ids is most of the work. In the comparison of query and title, tokens of other texts become -1 or -2,
-    # which equal no token. In the comparison within each text, the title's ids are shifted beyond the query's.
+    # Comparing ids is most of the work. To compare query and title, tokens of other texts become -1 or -2: these equal
+    # no token. To compare tokens within each text, the title's ids are shifted beyond the query's.
     ids, is_title = input_ids.astype("int32"), token_type_ids.astype("int32")
     in_query, in_title = query > 0.5, title > 0.5
     of_query = paddle.where(in_query, ids, paddle.full_like(ids, -1))

@@ -202,7 +202,7 @@ class CollectionWriter:
 
     def __init__(self, collection: Collection, lock: Optional[Lock] = None):
         self._collection, self._index = collection, collection.index
-        self._numbers = itertools.count(1)  # of new segments
+        self._numbers = itertools.count(1)  # numbers of new segments
         self._lock = lock  # keeps other processes from writing; `Collection.changing` keeps other threads from it
         self._keeps_lock = lock is not None  # until `close`; else while there are `_threads`
         self._threads = 0  # number of threads that are in `writing`
@@ -331,7 +331,7 @@ class CollectionWriter:
             unfinished = Unfinished(self._index.folders, self._collection.info.schema)
             addition = self._addition(vectors_of, staged, unfinished, prepared)
             added = addition.run(checked_items(rows, "documents", Document, DocumentRow))
-            ends.callback(self._forget_files, staged.names)  # of those that are published, if documents lack them
+            ends.callback(self._forget_files, staged.names)  # forget published files that no document names
             staged.publish()
             removed = [*addition.replaced, *addition.gone, *(addition.absent if sync else ())]
             if addition.segments or removed:

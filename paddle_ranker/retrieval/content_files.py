@@ -478,7 +478,7 @@ def _parts_of(kept_row: _KeptRow, schema: Schema, source: RowFile, keeps_wordles
                 if part.name and not keeps_wordless:
                     continue
             fields = {**part.fields, **row.fields}
-            if title is not None:  # of the row, else of the file, else the file's name
+            if title is not None:  # the row's title, else the file's, else the file's name
                 fields[title] = row.fields.get(title) or part.fields.get(_TITLE) or row.text
             if part.text.strip() and part.places:
                 fields[PLACES] = pack_places(part.places)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Optional
 
 from paddle_ranker.errors import UsageError
-from paddle_ranker.model.load_options import LoadOptions
+from paddle_ranker.model.load_options import DEFAULT_OPTIONS, LoadOptions
 from paddle_ranker.retrieval.candidate_indexes import Document
 from paddle_ranker.retrieval.manifest import VECTORS, IndexInfo, RankerStates
 from paddle_ranker.retrieval.schema import FIELD_TYPES, TEXT, FieldTower
@@ -16,8 +16,6 @@ from paddle_ranker.storage.untrusted import folder_without_links
 
 if TYPE_CHECKING:
     from paddle_ranker.scoring.stored_ranker import SplitRanker
-
-_DEFAULTS = LoadOptions()
 
 
 class IndexModels:
@@ -37,7 +35,9 @@ class IndexModels:
         """Return the folder of a model's copy; raises `CheckpointError` if `name` leads outside the index folder."""
         return folder_without_links(self._root, name)
 
-    def tower(self, info: IndexInfo, field: str, options: LoadOptions = _DEFAULTS, batch_size: int = 256) -> FieldTower:
+    def tower(
+        self, info: IndexInfo, field: str, options: LoadOptions = DEFAULT_OPTIONS, batch_size: int = 256
+    ) -> FieldTower:
         """Return the tower of a vector field; raises `UsageError` if the field has no tower.
 
         options, batch_size: how to open the tower; without effect if it is open already
@@ -56,7 +56,7 @@ class IndexModels:
             return self._towers[field]
 
     def states_ranker(
-        self, states: RankerStates, options: LoadOptions = _DEFAULTS, batch_size: int = 256
+        self, states: RankerStates, options: LoadOptions = DEFAULT_OPTIONS, batch_size: int = 256
     ) -> SplitRanker:
         """Return the ranker that computes the stored states of new documents.
 

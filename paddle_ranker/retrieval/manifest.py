@@ -27,7 +27,7 @@ WORDS = "words"  # name of the searcher by words
 VECTORS = "vectors"  # name of the vector field of whole documents
 FORMAT = 13
 EXACT, FAISS, MILVUS = METHODS = ("exact", "faiss", "milvus")
-STRUCTURES = ("hnsw_sq8", "hnsw", "ivf_sq8", "ivf_pq", "sq8")  # of faiss indexes
+STRUCTURES = ("hnsw_sq8", "hnsw", "ivf_sq8", "ivf_pq", "sq8")  # structures of faiss indexes
 _MOST_K1 = 1000.0  # far above any useful value
 _MOST_EF = (1 << 31) - 1  # largest integer of faiss
 _MOST_SIZE, _MOST_NEIGHBOURS = 1 << 16, 512  # components of a vector; neighbours of a graph's node

@@ -35,8 +35,8 @@ from paddle_ranker.retrieval.word_search import AnyQuery, CollectionStatistics, 
 from paddle_ranker.storage.untrusted import inside, open_array
 from paddle_ranker.unicode.characters import fold
 
-# Sizes of caches: word searchers with other weights or statistics; documents with a synonym of several words; documents
-# that meet the phrases and exclusions of a query.
+# Sizes of caches. They hold word searchers with other weights or statistics, documents with a synonym of several words,
+# and documents that meet a query's phrases and exclusions.
 _WEIGHTED, _PHRASES, _KEPT = 2, 256, 8
 _PARTLY = 0.5  # factor of `WordSearcher.title_shares` for a title that is not the whole query
 _PASSAGES = 4  # vectors searched per wanted document; if too few documents are found, this many times as many

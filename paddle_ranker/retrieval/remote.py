@@ -168,7 +168,7 @@ class RemoteSnapshot:
         self._calls, self._lost, self._restarts = calls, calls.resting() | {*lost}, restarts
         self._pinned: Optional[dict[int, tuple[int, Facts]]] = None  # by shard: version that the search sees
         self._pinning = threading.Lock()
-        self._counts: dict[Word, int] = {}  # of words, live documents in all shards
+        self._counts: dict[Word, int] = {}  # number of live documents in all shards, by word
         self._owners: dict[str, int] = {}  # the shard of a document that was found, by id
         self._documents, self._held = dict[str, Document](), 0  # fetched, and the code points of their texts
 

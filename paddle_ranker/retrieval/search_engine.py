@@ -27,7 +27,7 @@ from paddle_ranker.array_types import Floats, Vectors
 from paddle_ranker.encoding.pair_encoder import PairEncoder
 from paddle_ranker.errors import UsageError, refuse_text
 from paddle_ranker.metrics.calibration import sigmoid
-from paddle_ranker.model.load_options import LoadOptions
+from paddle_ranker.model.load_options import DEFAULT_OPTIONS, LoadOptions
 from paddle_ranker.retrieval.bounds import check_parameters
 from paddle_ranker.retrieval.candidate_indexes import Document, Hits
 from paddle_ranker.retrieval.collection import Collection
@@ -63,7 +63,6 @@ from paddle_ranker.storage.closing import Closable
 
 C = TypeVar("C", bound=Searchable, default=Collection)
 QueryVectors = Callable[[Sequence[str]], Vectors]
-_DEFAULTS = LoadOptions()
 
 
 class SearchEngine(Closable, Generic[C]):
@@ -105,7 +104,7 @@ class SearchEngine(Closable, Generic[C]):
         settings: Optional[SearchSettings] = None,
         *,
         ranker: Union[str, Path, Ranker, None] = None,
-        options: LoadOptions = _DEFAULTS,
+        options: LoadOptions = DEFAULT_OPTIONS,
         batch_size: int = 256,
         write: bool = False,
     ) -> SearchEngine[Collection]:

@@ -220,7 +220,7 @@ class Segment:
         The size of its file is recorded for `require_held`.
         """
         if isinstance(array, np.memmap):
-            file: mmap = array._mmap  # type: ignore[attr-defined]  # whose `size` is the current size of the file
+            file: mmap = array._mmap  # type: ignore[attr-defined]  # `mmap.size` is the current size of the file
             self._mapped.append((file, file.size()))
         return np.asarray(array)
 
@@ -337,17 +337,22 @@ class Segment:
 
     def rows_of_titles(self, keys: Sequence[str]) -> NDArray[np.int64]:
         """Return the rows of the documents whose `Schema.key_of` is among `keys`."""
-        hashes, rows = self.arrays["title_hashes"]
-        wanted = text_hashes(keys)
-        starts, ends = np.searchsorted(hashes, wanted).tolist(), np.searchsorted(hashes, wanted, "right").tolist()
-        found = [rows[start:end].astype(np.int64) for start, end in zip(starts, ends)]
-        return np.concatenate([np.empty(0, np.int64), *found])
+        rows = [of_key.astype(np.int64) for _, of_key in self._rows_by_hash("title_hashes", text_hashes(keys))]
+        return np.concatenate([np.empty(0, np.int64), *rows])
 
     def _hashed(self, name: str, wanted: NDArray[np.uint64]) -> Iterator[tuple[int, int]]:
+        for index, rows in self._rows_by_hash(name, wanted):
+            yield from ((index, int(row)) for row in rows)
+
+    def _rows_by_hash(self, name: str, wanted: NDArray[np.uint64]) -> Iterator[tuple[int, NDArray[np.uint64]]]:
+        """Yield (index in `wanted`, rows) for each of the `wanted` hashes that documents have.
+
+        name: an array of `[2, n]`, hashes in order, and the row of each hash
+        """
         hashes, rows = self.arrays[name]
         starts, ends = np.searchsorted(hashes, wanted), np.searchsorted(hashes, wanted, "right")
         for index in np.flatnonzero(ends > starts).tolist():
-            yield from ((index, int(row)) for row in rows[starts[index] : ends[index]])
+            yield index, rows[starts[index] : ends[index]]
 
     def verify(self) -> tuple[int, int]:
         """Read all files of the segment; return the number of files, and their size in bytes.

@@ -122,7 +122,7 @@ def order_of_numbers(numbers: NDArray[np.generic]) -> Steps[Integers]:
         here = slice(start, start + _NUMBERS_AT_ONCE)
         parts[here] = np.searchsorted(bounds, numbers[here], "right")
         yield
-    order = np.argsort(parts, kind="stable")  # of 16 bits: linear
+    order = np.argsort(parts, kind="stable")  # NumPy sorts 16-bit numbers in linear time
     yield
     end = 0
     for size in np.bincount(parts).tolist():

@@ -21,7 +21,7 @@ from paddle_ranker.encoding.columns import Columns
 from paddle_ranker.encoding.picture_encoder import PictureEncoder
 from paddle_ranker.encoding.sound_encoder import SoundEncoder
 from paddle_ranker.errors import UsageError, refuse_text
-from paddle_ranker.model.load_options import LoadOptions
+from paddle_ranker.model.load_options import DEFAULT_OPTIONS, LoadOptions
 from paddle_ranker.model.model_folder import ANY_TOWER, identify
 from paddle_ranker.model.pretrained import resolve_model
 from paddle_ranker.model.tower import PICTURE, QUERY_FOLDER, SOUND, VECTOR, RowsOfTower, TextEncoder, TowerInfo
@@ -31,7 +31,6 @@ from paddle_ranker.scoring.loading import open_model
 from paddle_ranker.scoring.scorer import BatchRunner
 from paddle_ranker.storage.prefetch import CHUNK, chunks_by_length, prefetch
 
-_DEFAULTS = LoadOptions()
 _SHORTEST = 1e-12  # as Paddle's and PyTorch's normalize
 _CHARACTERS = 1 << 22  # characters of texts that are encoded at a time
 
@@ -63,7 +62,7 @@ class Tower:
     def open(
         cls,
         source: Union[str, Path],
-        options: LoadOptions = _DEFAULTS,
+        options: LoadOptions = DEFAULT_OPTIONS,
         batch_size: int = 256,
         *,
         for_search: bool = False,
@@ -230,7 +229,7 @@ def text_parts(texts: Iterable[str]) -> Iterator[list[str]]:
 
 
 def open_to_compare(
-    source: Union[str, Path], options: LoadOptions = _DEFAULTS, batch_size: int = 256, folder: Path = Path()
+    source: Union[str, Path], options: LoadOptions = DEFAULT_OPTIONS, batch_size: int = 256, folder: Path = Path()
 ) -> Tower:
     """Open a tower whose vectors are compared by inner product; the arguments are those of `Tower.open`.
 

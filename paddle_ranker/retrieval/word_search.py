@@ -522,14 +522,15 @@ class WordSearcher:
         return self._count_words(query).terms
 
     def _count_words(self, query: AnyQuery) -> _CountedWords:
+        """Return the query's words with their documents; the result is cached as long as the query lives."""
         if not isinstance(query, WordQuery):
-            return self._counted_words(query)
+            return self._look_up(query)
         counted = self._counted.get(query)
         if counted is None:
-            counted = self._counted[query] = self._counted_words(query)
+            counted = self._counted[query] = self._look_up(query)
         return counted
 
-    def _counted_words(self, query: AnyQuery) -> _CountedWords:
+    def _look_up(self, query: AnyQuery) -> _CountedWords:
         synonyms = {synonym.given for synonym in _word_query(query).synonyms}
         idfs, counts = dict[Word, float](), dict[Word, int]()
         (counted, origins), counted_terms = self.words_in(query), list[tuple[int, _Term]]()

@@ -25,7 +25,7 @@ import pytest
 from paddle_ranker.scoring.engines.precisions import has_bf16
 from tests.checkout import IS_MODERN, copy_checkout
 from tests.conftest import REPOSITORY
-from tests.forks import fork
+from tests.forks import execute, fork
 from tests.robustness.doc_blocks import blocks, commands
 from tests.robustness.walk_files import make_encoders, name_rankers, write_posts, write_texts
 from tests.started import free_ports
@@ -193,7 +193,7 @@ def _run_forked(words: Sequence[str], folder: Path, environment: dict[str, str])
     os.environ.update(environment)
     os.chdir(folder)
     if words[:2] == ["python", "-c"]:
-        exec(compile(words[2], "<a page>", "exec"), {"__name__": "__main__"})  # noqa: S102
+        execute(words[2], ["-c"])
     elif words[0] == "python" and words[1] != "-m":
         sys.argv = [*words[1:]]
         runpy.run_path(words[1], run_name="__main__")

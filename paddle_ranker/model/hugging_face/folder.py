@@ -82,7 +82,7 @@ def _means_yes(label: str) -> Optional[bool]:
     return False if _NOT.sub("", name) in _YES and _NOT.match(name) else None
 
 
-_POSITIVE_LABEL = "positive_label (--positive_label)"  # its names in Python and in commands
+_POSITIVE_LABEL = "positive_label (--positive_label)"  # the names of this option in Python and in commands
 
 
 @dataclass(frozen=True)

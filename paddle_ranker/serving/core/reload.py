@@ -112,7 +112,7 @@ class Reloader:
         folders = " and ".join(str(slot.folder) for slot in self._slots)
         try:
             models, reason = await asyncio.wait_for(self._load(self._try_to_load), _LOADING_SECONDS)
-        except asyncio.TimeoutError:  # its thread cannot be ended, so the next load gets a new thread
+        except asyncio.TimeoutError:  # the thread cannot be ended, so the next load gets a new one
             self._thread = ThreadPoolExecutor(1, thread_name_prefix="load")
             models, reason = [], f"it was not loaded within {_LOADING_SECONDS:g} s"
         if reason is not None:

@@ -23,7 +23,7 @@ from paddle_ranker.errors import CheckpointError
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.retrieval.turns import idle, watch
 from paddle_ranker.serving.core.batcher import Batcher, BatchObserver
-from paddle_ranker.serving.core.faults import OVERLOADED, TOO_LARGE, UNAVAILABLE, UNPROCESSABLE, Fault
+from paddle_ranker.serving.core.faults import OVERLOADED, TOO_LARGE, UNPROCESSABLE, Fault
 from paddle_ranker.serving.core.jobs import no_texts
 from paddle_ranker.serving.core.self_check import tolerance_of
 from paddle_ranker.serving.core.server_config import ServeConfig
@@ -103,8 +103,9 @@ class EntailmentSlot(Slot[ServedEntailment]):
         Raises as `Entailment.load` does, and `CheckpointError` if the answers are not numbers or depend on the other
         pairs of a batch.
         """
-        limits, folder = self.limits, self.folder
-        assert folder is not None
+        limits = self.limits
+        assert self.folder is not None
+        folder = self.folder.resolve()  # once: a link may be moved while the model is opened
         model = Entailment.load(
             folder,
             LoadOptions(
@@ -124,13 +125,11 @@ class EntailmentSlot(Slot[ServedEntailment]):
             max_wait_us=self._config.max_wait_us,
             observer=observer,
         )
-        name = self._config.name_of("entailment", folder)
-        return ServedEntailment(name, folder.resolve(), batcher, time.time(), model)
+        name = self._config.name_of("entailment", self.folder)
+        return ServedEntailment(name, folder, batcher, time.time(), model)
 
     def describe(self) -> dict[str, object]:
-        served = self.model
-        if served is None:
-            raise Fault(UNAVAILABLE, "the model of pairs of posts is not loaded yet", retry_after=1.0)
+        served = self.ready()
         info = served.model.info
         return {
             "model_id": served.name,
@@ -171,11 +170,8 @@ class EntailmentSlot(Slot[ServedEntailment]):
                 f"{waiting} pairs of posts wait, {size} more would be above {self.limits.queue_posts}",
                 retry_after=1.0,
             )
-        while True:
-            served = self.ready()
-            encoded = await self._decoding.run(size, end, partial(_encoded, served.model, posts))
-            if served is self.model:  # otherwise the model was replaced meanwhile, and accepts no more work
-                break
+        served = self.ready()
+        encoded = await self._decoding.run(size, end, partial(_encoded, served.model, posts))
         job = await computed(served.batcher, size, end, columns=encoded)
         probabilities: np.ndarray = softmax(job.outputs["logits"].astype(np.float64), axis=1)
         return probabilities

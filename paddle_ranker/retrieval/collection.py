@@ -162,10 +162,11 @@ class Collection(Closable):
     def refresh(self) -> bool:
         """Open the newest generation if another process has written one since the last time; return True if so.
 
-        Does nothing if the folder now has an index of another kind (`IndexInfo.same_kind`), unless stored states were
-        added and nothing else differs.
+        Raises `RankerError` if the folder was moved. Does nothing if the folder now has an index of another kind
+        (`IndexInfo.same_kind`), unless stored states were added and nothing else differs.
         """
         with locking(self.changing):
+            self.index.require_same()
             stamp, info = self.index.stamp(), self.index.read_info()  # in this order, so that no later change is missed
             current = self.info if self.info.states is not None else replace(self.info, states=info.states)
             is_new = info.generation > self.info.generation and info.same_kind(current)
@@ -468,6 +469,7 @@ class CollectionWriter:
         if self._lock is None:
             raise UsageError(f"{self._index.folder}: is open for reading; open it with write=True")
         with self._collection.changing:
+            self._index.require_same()
             if self._snapshot.milvus is not None:
                 self._snapshot.milvus.repair(self._snapshot.generation)
             yield
@@ -490,6 +492,7 @@ class CollectionWriter:
         info = self._collection.info
         before = replace(info, states=states or info.states, floors=floors or info.floors)
         following = before.next([segment for segment in segments if segment.live], next_id)
+        self._index.require_same()
         write = partial(self._index.write_info, following)
         try:
             if change_milvus is None:
@@ -517,6 +520,8 @@ class CollectionWriter:
 
     def _forget_files(self, names: set[str]) -> None:
         """Delete each file in `names` that no document has."""
+        if not self._index.is_same:
+            return
         now = self._snapshot
         live = now.file_names() if len(names) > _LOOKED_UP else {*filter(now.has_file, names)}
         now.files.forget(name for name in names if name not in live)

@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Optional
 
 from paddle_ranker.errors import CheckpointError, RankerError
 from paddle_ranker.retrieval.manifest import MANIFEST, IndexInfo, read_manifest, write_manifest
@@ -23,13 +24,28 @@ Lock = ExitStack  # of the folders of an index
 class IndexFolder:
     """Files of an index.
 
+    Links in the paths are followed once, here. A link that moves later, or another folder that takes the place of this
+    one, is never read from or written to: `require_same` compares device and inode before each change.
+
     Attributes:
         folder: the index folder.
         folders: folders that hold segments: `folder` itself, or each shard's.
     """
 
     def __init__(self, folder: Path, folders: Sequence[Path] = ()):
-        self.folder, self.folders = folder, list(folders) or [folder]
+        self.folder = without_links(folder)
+        self.folders = [without_links(path) for path in folders] or [self.folder]
+        self._opened = {path: _identity(path) for path in (self.folder, *self.folders)}
+
+    @property
+    def is_same(self) -> bool:
+        """Whether the folders are those that were opened; True for folders that were missing then."""
+        return all(opened in (None, _identity(path)) for path, opened in self._opened.items())
+
+    def require_same(self) -> None:
+        """Raise `RankerError` if a folder has been moved, or deleted, since it was opened."""
+        if not self.is_same:
+            raise RankerError(f"{self.folder}: was moved since it was opened, and is not changed; open the index again")
 
     def read_info(self) -> IndexInfo:
         return read_manifest(self.folder)
@@ -58,8 +74,13 @@ class IndexFolder:
         return tuple(number for stat in stats for number in (stat.st_ino, stat.st_mtime_ns, stat.st_size))
 
     def lock(self, until: float = 0.0) -> Lock:
-        """Lock all `folders` for writing; see `take_lock`."""
-        return take_lock(self.folders, until)
+        """Lock all `folders` for writing; see `take_lock` and `require_same`."""
+        self.require_same()
+        with ExitStack() as held:
+            held.enter_context(take_lock(self.folders, until))
+            self.require_same()
+            self._opened = {path: opened or _identity(path) for path, opened in self._opened.items()}
+            return held.pop_all()
 
     def finish_change(self) -> None:
         """Finish a change that a killed writer began in several folders; does nothing for a single folder."""
@@ -68,6 +89,21 @@ class IndexFolder:
         """Delete the file or folder of this name in each of `folders`."""
         for folder in self.folders:
             delete(folder / name)
+
+
+def without_links(folder: Path) -> Path:
+    """Return the path of the folder to which links in a path lead; a path without links stays as it is."""
+    real = os.path.realpath(folder)
+    return folder if real == os.path.abspath(folder) else Path(real)
+
+
+def _identity(folder: Path) -> Optional[tuple[int, int]]:
+    """Return device and inode of a folder; None if it is missing."""
+    try:
+        found = os.stat(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return found.st_dev, found.st_ino
 
 
 def take_lock(folders: Sequence[Path], until: float = 0.0) -> Lock:

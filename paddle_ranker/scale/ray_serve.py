@@ -203,12 +203,11 @@ class _Replica:
         self._left.enter_context(routed_logging(log))
         sys.setswitchinterval(SWITCH_SECONDS)
         self._left.callback(asyncio.ensure_future(return_freed_memory()).cancel)
-        slots = {name: kind.make(config) for name, kind in served_by(config).items()}
+        slots = self._slots = Slots({name: kind.make(config) for name, kind in served_by(config).items()})
         if shards:
             slots[INDEX] = _sharded_slot(config, shards, options.partial)
         self._reloader = Reloader(slots, metrics, log, partial(fit_models, config))
         await self._reloader.load()
-        self._slots = Slots(slots)
         self._app = make_app(
             self._slots,
             config,

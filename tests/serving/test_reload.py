@@ -14,6 +14,7 @@ import pytest
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.serving.core.faults import Fault
 from paddle_ranker.serving.core.reload import Reloader
+from paddle_ranker.serving.core.slots import Slots
 from tests.serving_cases import SECONDS
 from tests.started import until, until_in_loop
 
@@ -28,13 +29,14 @@ def test_a_reload_that_hangs_ends_and_the_next_one_works(monkeypatch: pytest.Mon
         loads.append(1)
         if len(loads) == 1:
             released.wait()
-        return SimpleNamespace(name="new", close=lambda: None)
+        return SimpleNamespace(name="new", digest="", close=lambda: None)
 
-    slot = SimpleNamespace(folder="index", has_queue=False, load=load, switch=lambda model: None)
+    slot = MagicMock(folder="index", has_queue=False, load=load, switch=lambda model: None, model=None)
+    slot.limits.deadline_seconds = 1.0
     metrics, log = SimpleNamespace(reload=lambda ok: None), SimpleNamespace(write=lambda *given, **named: None)
 
     async def twice() -> Any:
-        reloader = Reloader({"index": cast(Any, slot)}, cast(Any, metrics), cast(Any, log), lambda models: None)
+        reloader = Reloader(Slots({"index": cast(Any, slot)}), cast(Any, metrics), cast(Any, log), lambda models: None)
         with pytest.raises(Fault, match=r"not loaded within 0.5 s"):
             await reloader.reload()
         assert reloader.is_busy
@@ -71,7 +73,7 @@ def test_a_load_that_does_not_end_is_known_though_nobody_waits_for_it() -> None:
         await until_in_loop(slot.begun.is_set)
         asking.cancel()  # its caller leaves, and then the server stops
 
-    reloader = Reloader({"index": slot}, anything, anything, anything)
+    reloader = Reloader(Slots({"index": slot}), anything, anything, anything)
     asyncio.run(stopped(reloader))
     assert reloader.is_busy  # so the process ends without a wait for the thread
     slot.gate.set()
@@ -91,5 +93,5 @@ def test_who_signals_during_a_load_gets_another_one() -> None:
         slot.gate.set()
         await until_in_loop(lambda: not reloader._reloads)
 
-    asyncio.run(asked(Reloader({"index": slot}, anything, anything, anything)))
+    asyncio.run(asked(Reloader(Slots({"index": slot}), anything, anything, anything)))
     assert slot.loads == 2

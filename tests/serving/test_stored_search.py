@@ -138,7 +138,7 @@ def test_a_reload_takes_up_another_ranker_and_new_states(
             shutil.copytree(models / ranker, model)
         previous = weakref.ref(site.slots.of("ranker", RankerSlot).ready())
         site.loop.run_until_complete(loader.reload())
-        assert previous() is None  # nothing holds the old model
+        site.loop.run_until_complete(until_in_loop(lambda: previous() is None))  # nothing holds the old model
         return site.ask("GET", "/v1/index").json().get("states")
 
     assert read.texts() and state() is None and not told()

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Optional, TypeVar
 
@@ -20,6 +21,7 @@ from paddle_ranker.retrieval.query_parsing import ParsedQuery
 from paddle_ranker.retrieval.schema import Schema
 from paddle_ranker.retrieval.searchable import LookupRequest, Searchable, ShardError, Snapshot, StaleSnapshot
 from paddle_ranker.retrieval.shards import open_index
+from paddle_ranker.retrieval.snapshot import LocalSnapshot
 from paddle_ranker.retrieval.synonyms import Synonyms
 from paddle_ranker.retrieval.turns import Reserve
 from paddle_ranker.retrieval.vector_search import check_breadth, search_method
@@ -31,6 +33,7 @@ from paddle_ranker.serving.core.server_config import ServeConfig
 from paddle_ranker.serving.core.slots import Served, Slot
 from paddle_ranker.serving.core.stored_scoring import StoredScoring
 from paddle_ranker.serving.core.threads import StoppableWork
+from paddle_ranker.storage.digest import json_digest
 
 R = TypeVar("R")
 _LOG = logging.getLogger(__name__)
@@ -43,6 +46,7 @@ class ServedIndex:
     """Open index of the server.
 
     name: name in answers
+    folder: the index folder, with links followed when it was opened
     collection: the open index
     loaded_at: time at which it was opened, in seconds since 1970
     synonyms: synonyms of words in queries
@@ -69,6 +73,12 @@ class ServedIndex:
     def info(self) -> IndexInfo:
         """Contents of index.json at the time of `snapshot`."""
         return self.collection.info if self.seen is None else self.seen.info
+
+    @cached_property
+    def digest(self) -> str:
+        """Digest of the folder's path, device and inode; of the path alone for shards elsewhere."""
+        found = os.stat(self.folder) if self.folder.exists() else None
+        return json_digest(os.path.abspath(self.folder), *((found.st_dev, found.st_ino) if found else ()))
 
     @property
     def summary(self) -> dict[str, object]:
@@ -126,12 +136,15 @@ class IndexSlot(Slot[ServedIndex]):
     def load(self, observer: Optional[BatchObserver] = None) -> ServedIndex:
         """Open the index, and search it once so that tokenizers and indexes are in memory. `observer` is not used.
 
-        Raises `CheckpointError` for a folder that is no index or is damaged, `UsageError` for options that do not fit
+        A reload reads all files of the index, to compare their checksums. Raises `CheckpointError` for a folder that is
+        no index or is damaged, `UsageError` for options that do not fit
         the index.
         """
         assert self.folder is not None
         options, collection = self.options, self.open()
         fusion, info, now = parse_fusion(options.fusion, options.weights), collection.info, collection.snapshot()
+        if self.model is not None and isinstance(now, LocalSnapshot):
+            now.verify()  # before the index takes the place of one that answers
         check_breadth(info.vectors, options.ef, options.nprobe)
         fusion.weights_of(info.searchers)
         info.schema.weights_by(fusion.fields)
@@ -142,7 +155,8 @@ class IndexSlot(Slot[ServedIndex]):
                 now.begin_search(LookupRequest(name, now.tower(name).query_vectors([_PROBE]), 1))()
         synonyms = None if options.synonyms is None else Synonyms(options.synonyms)
         now.rewrite_query(ParsedQuery(_UNKNOWN), synonyms=synonyms)
-        return ServedIndex(self.folder.resolve().name, self.folder, collection, fusion, time.time(), synonyms)
+        folder = (collection.folder if isinstance(collection, Collection) else self.folder).resolve()
+        return ServedIndex(folder.name, folder, collection, fusion, time.time(), synonyms)
 
     @property
     def info(self) -> IndexInfo:
@@ -195,7 +209,10 @@ class IndexSlot(Slot[ServedIndex]):
 
     def latest(self) -> ServedIndex:
         """Return the index with a snapshot of all changes confirmed before this call. Call it in a thread."""
-        served = self.ready()
+        return self.newest(self.ready())
+
+    def newest(self, served: ServedIndex) -> ServedIndex:
+        """Return an open index with a snapshot of all changes confirmed before this call. Call it in a thread."""
         if not served.collection.is_current:
             self._refresh(served.collection)
         return replace(served, seen=served.collection.snapshot())

@@ -34,7 +34,7 @@ from paddle_ranker.serving.core.faults import (
 )
 from paddle_ranker.serving.core.index_slot import IndexSlot
 from paddle_ranker.serving.core.queued_search import comparable
-from paddle_ranker.serving.core.threads import StoppableWork
+from paddle_ranker.serving.core.threads import StoppableWork, in_context
 from paddle_ranker.serving.core.tower_slot import TowerSlot
 
 R = TypeVar("R")
@@ -160,7 +160,8 @@ class IndexWriter:
         self._begin()
         caller = Caller(deadline)
         try:
-            return await asyncio.wrap_future(self._thread.submit(self._do, work, deadline, caller))
+            do = in_context(partial(self._do, work, deadline, caller))
+            return await asyncio.wrap_future(self._thread.submit(do))
         finally:
             caller.leave()
             self._waiting -= 1
@@ -192,11 +193,10 @@ class IndexWriter:
     def _merge_if_many(self) -> None:
         if len(self._index.info.segments) > MOST_SEGMENTS and not self._merge_waits:
             self._merge_waits = True
-            self._merging.submit(self._merge)
+            self._merging.submit(self._merge, self._index.local)
 
-    def _merge(self) -> None:
+    def _merge(self, collection: Collection) -> None:
         self._merge_waits = False
-        collection = self._index.local
         try:
             with collection.writer.writing(time.monotonic() + _MERGE_SECONDS):
                 collection.writer.merge()

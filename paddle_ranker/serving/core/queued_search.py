@@ -350,8 +350,6 @@ class _QueuedModels:
         served, most = ranker.ready(), ranker.limits.characters  # a ranker reads far less
         whole = {number: id for number, id in search.whole.items() if len(texts[number]) <= most}
         stored = self._index.states.candidates(search.collection, search.model_text, whole)
-        if served is not ranker.ready() or self._index.states is not self._queued.index.ready().states:
-            stored = None  # the models were reloaded meanwhile
         left = np.arange(len(texts)) if stored is None else np.setdiff1d(np.arange(len(texts)), stored.rows)
         cut = [texts[number][:most] for number in left.tolist()]
         scoring: list[tuple[NDArray[np.int64], Coroutine[None, None, Scores]]] = []

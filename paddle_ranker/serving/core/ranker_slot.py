@@ -82,7 +82,8 @@ class RankerSlot(Slot[ServedRanker]):
         """
         config = self._config
         assert config.model is not None
-        model = open_model(config.model, RANKER, LoadOptions.of(config))
+        folder = config.model.resolve()  # once: a link may be moved while the model is opened
+        model = open_model(folder, RANKER, LoadOptions.of(config))
         scorer = RankerRunner(model.engine, model.row_encoder, config.batch_size, calibration=model.info.calibration)
         check(scorer, model, config.model)
         batcher = Batcher(
@@ -94,7 +95,7 @@ class RankerSlot(Slot[ServedRanker]):
             observer=observer,
         )
         name = config.name_of(RANKER_SLOT, config.model)
-        return ServedRanker(name, config.model.resolve(), batcher, time.time(), model, scorer)
+        return ServedRanker(name, folder, batcher, time.time(), model, scorer)
 
     def ready(self) -> ServedRanker:
         """Return the loaded ranker. Raises `Fault` if this server has none or has not loaded it yet."""

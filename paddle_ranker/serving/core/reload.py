@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import time
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Callable, Optional, TypeVar
@@ -16,7 +17,7 @@ from paddle_ranker.runtime import memory_given_back
 from paddle_ranker.serving.core.faults import Fault, FaultKind
 from paddle_ranker.serving.core.logs import JsonLog
 from paddle_ranker.serving.core.metrics import Metrics
-from paddle_ranker.serving.core.slots import Served, Slot
+from paddle_ranker.serving.core.slots import Lineup, Served, Slots
 
 T = TypeVar("T")
 
@@ -29,26 +30,27 @@ class Reloader:
     """Loader of all models of a server, one after another in a thread. Use it in one event loop only.
 
     Args:
-        slots: slots of the server, by name.
+        slots: slots of the server.
         fit: called in the thread with the new models of all slots before the switch, see `slot_kinds.fit_models`.
         on_loaded: called without arguments in the event loop after every load, successful or not.
     """
 
     def __init__(
         self,
-        slots: Mapping[str, Slot[Served]],
+        slots: Slots,
         metrics: Metrics,
         log: JsonLog,
         fit: Callable[[Sequence[Served]], None],
         on_loaded: Callable[[], None] = lambda: None,
     ):
-        self._slots, self._metrics, self._log = [*slots.values()], metrics, log
+        self._all, self._slots, self._metrics, self._log = slots, [*slots.values()], metrics, log
         self._observers = [metrics.batches(name) if slot.has_queue else None for name, slot in slots.items()]
         self._fit, self._on_loaded = fit, on_loaded
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="load")
         self._running: list[Callable[[], bool]] = []  # several if a load hangs
         self._loading = self._is_wanted = False
         self._reloads: set[asyncio.Task[dict[str, object]]] = set()
+        self._unloading: set[asyncio.Task[None]] = set()
 
     @property
     def is_busy(self) -> bool:
@@ -83,6 +85,8 @@ class Reloader:
     async def close(self, seconds: float) -> None:
         """Unload the models when their queues are empty, or after `seconds`."""
         self._is_wanted = False
+        for unloading in self._unloading:
+            unloading.cancel()
         closing = [
             asyncio.get_running_loop().run_in_executor(None, model.close, seconds)
             for model in self._switch([None] * len(self._slots))
@@ -91,7 +95,8 @@ class Reloader:
         self._thread.shutdown(wait=False)
 
     def _begin(self) -> asyncio.Task[dict[str, object]]:
-        reloading = asyncio.ensure_future(self._reload())
+        # In an empty context, since that of a request has a lease, which the end of the old models waits for.
+        reloading = contextvars.Context().run(asyncio.ensure_future, self._reload())
         self._loading, self._is_wanted = True, False  # set now, because the task begins later
         self._reloads.add(reloading)
         reloading.add_done_callback(self._forget)
@@ -119,12 +124,20 @@ class Reloader:
             self._metrics.reload(False)
             self._log.write("reload", status="failed", model=folders, reason=reason)
             raise Fault(NOT_SWITCHED, f"the old model goes on: {reason}")
+        lineup = self._all.lineup
         previous = self._switch(models)
         self._metrics.reload(True)
         seconds = round(time.monotonic() - began, 3)
         self._log.write("reload", status="switched", model=folders, seconds=seconds)
-        await self._in_thread(partial(_unload, previous))
+        unloading = asyncio.ensure_future(self._unload(lineup, previous))
+        self._unloading.add(unloading)
+        unloading.add_done_callback(self._unloading.discard)
         return {"status": "switched", "model": " and ".join(model.name for model in models), "seconds": seconds}
+
+    async def _unload(self, lineup: Lineup, models: list[Served]) -> None:
+        """Unload the models of a lineup when no request uses them any more."""
+        await lineup.dissolve(max(slot.limits.deadline_seconds for slot in self._slots) + _LETTING_GO_SECONDS)
+        await self._in_thread(partial(_unload, models))
 
     def _switch(self, models: Sequence[Optional[Served]]) -> list[Served]:
         previous = [slot.switch(model) for slot, model in zip(self._slots, models)]
@@ -159,6 +172,7 @@ class Reloader:
             for slot, observer in zip(self._slots, self._observers):
                 with uncounted():
                     loaded.append(slot.load(observer))
+                loaded[-1].digest  # noqa: B018  # reads the files now
             self._fit(loaded)
         except BaseException:
             for model in loaded:  # their threads would never end

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from typing import Callable, NamedTuple, Optional, Protocol
 
@@ -19,6 +19,7 @@ from paddle_ranker.serving.core.faults import INTERNAL, Fault
 from paddle_ranker.serving.core.limits import Limits
 from paddle_ranker.serving.core.logs import JsonLog
 from paddle_ranker.serving.core.metrics import Metrics
+from paddle_ranker.serving.core.slots import Slots
 
 
 class Scores(NamedTuple):
@@ -131,21 +132,34 @@ class CountedRequest:
     """Record of one request. When its block ends, the request is counted under `protocol` and logged.
 
     Args:
+        slots: the server's slots, of whose lineup the request has a lease within the block; None: it takes no lease.
         log: log for the line; None: no line is written.
         log_texts: whether the line has the request's texts.
     """
 
-    def __init__(self, *, protocol: str, metrics: Metrics, log: Optional[JsonLog] = None, log_texts: bool = False):
-        self._protocol, self._metrics = protocol, metrics
+    def __init__(
+        self,
+        *,
+        protocol: str,
+        metrics: Metrics,
+        slots: Optional[Slots] = None,
+        log: Optional[JsonLog] = None,
+        log_texts: bool = False,
+    ):
+        self._protocol, self._metrics, self._slots = protocol, metrics, slots
         self._log, self._log_texts = log, log_texts
+        self._lease = ExitStack()
         self._rows: Optional[int] = None
         self._texts: Optional[dict[str, list[str]]] = None
 
     def __enter__(self) -> CountedRequest:
         self._began = time.perf_counter()
+        if self._slots is not None:
+            self._lease.enter_context(self._slots.lease())
         return self
 
     def __exit__(self, kind: Optional[type[BaseException]], error: Optional[BaseException], trace: object) -> None:
+        self._lease.close()
         seconds, outcome = time.perf_counter() - self._began, _outcome(error)
         self._metrics.request(self._protocol, outcome, seconds)
         if self._log is not None:

@@ -140,10 +140,12 @@ def fit_models(config: ServeConfig, models: Sequence[Served]) -> None:
     from paddle_ranker.serving.core.tower_slot import ServedTower
 
     (index,) = (model for model in models if isinstance(model, ServedIndex))
-    vectors = index.info.vectors
+    vectors, copy = index.info.vectors, index.info.tower
     for model in models:
         if isinstance(model, ServedRanker):
             index.states.open(index.snapshot, model, config)
+        if copy is not None and isinstance(model, ServedTower) and index.folder not in model.folder.parents:
+            raise CheckpointError(f"{model.folder}: is not the tower of {index.folder}; was a link moved? load again")
         if vectors is not None and isinstance(model, ServedTower) and model.model.info.size != vectors.size:
             raise CheckpointError(
                 f"{model.folder}: its vectors have {model.model.info.size} components, those of {index.folder} "

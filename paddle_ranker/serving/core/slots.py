@@ -1,6 +1,11 @@
 """Slots of a server: each has one model or index, its folder and its queue, and can load a replacement while it serves.
 
 `paddle_ranker.serving.core.slot_kinds` says which slots a server may have.
+
+The models and the index that the slots hold at one time are a `Lineup`. A request takes a lease of the lineup when it
+begins (`Slots.lease`), and every slot answers it from this lineup until it ends, in all coroutines and threads that
+work for it: the lease is a context variable. So a request never meets two lineups, and a switch closes the old models
+when their last lease is returned.
 """
 
 from __future__ import annotations
@@ -8,9 +13,11 @@ from __future__ import annotations
 import asyncio
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Generic, Optional, Protocol, TypeVar, cast
 
@@ -19,15 +26,23 @@ from paddle_ranker.serving.core.batcher import Batcher, BatchObserver
 from paddle_ranker.serving.core.faults import TIMED_OUT, UNAVAILABLE, Fault
 from paddle_ranker.serving.core.jobs import Check, Job, Texts
 from paddle_ranker.serving.core.limits import Limits
+from paddle_ranker.storage.digest import content_digest, json_digest
 
 _LOAD_SECONDS = 5.0  # after which a caller may ask again while the model is loaded
 
 
 class Served(Protocol):
-    """A loaded model or index in a slot. `name` is its name in answers and in `/info`."""
+    """A loaded model or index in a slot. `name` is its name in answers and in `/info`.
+
+    `digest` tells whether two processes serve the same: it depends on the files of a model, and on the folder of an
+    index, whose documents change.
+    """
 
     @property
     def name(self) -> str: ...
+
+    @property
+    def digest(self) -> str: ...
 
     @property
     def queued_rows(self) -> int: ...
@@ -52,6 +67,11 @@ class ServedModel:
     batcher: Batcher
     loaded_at: float
 
+    @cached_property
+    def digest(self) -> str:
+        """Digest of the folder's files, read when the model was loaded."""
+        return content_digest(self.folder)
+
     @property
     def queued_rows(self) -> int:
         """Number of rows that wait for the engine."""
@@ -65,6 +85,44 @@ class ServedModel:
 M = TypeVar("M", bound=Served, covariant=True)
 
 
+class Lineup:
+    """Models and index that the slots of a server hold at one time. It never changes until it is dissolved.
+
+    Args:
+        served: the model or index of each slot that holds one.
+    """
+
+    def __init__(self, served: Mapping[Slot[Served], Served]):
+        self.served = served
+        self._leases = 0
+        self._returned: Optional[asyncio.Event] = None  # set when the last lease is returned
+
+    @property
+    def digest(self) -> str:
+        """Digest of the digests of all models and of the index."""
+        return json_digest([served.digest for served in self.served.values()])
+
+    def change_leases(self, by: int) -> None:
+        """Add a lease (1), or return a lease (-1)."""
+        self._leases += by
+        if self._returned is not None and not self._leases:
+            self._returned.set()
+
+    async def dissolve(self, seconds: float) -> None:
+        """Wait until the last lease is returned, at most `seconds`; then let go of the models.
+
+        Call it once, after the slots have got other models. Contexts of finished work may refer to the lineup for long.
+        """
+        if self._leases:
+            self._returned = asyncio.Event()
+            with suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._returned.wait(), seconds)
+        self.served = {}
+
+
+_LEASED: ContextVar[Optional[Lineup]] = ContextVar("lineup", default=None)
+
+
 class Slot(ABC, Generic[M]):
     """A slot and the model or index in it. Use it in one event loop only.
 
@@ -74,7 +132,7 @@ class Slot(ABC, Generic[M]):
         folder: folder of the model or index.
 
     Attributes:
-        model: the model; None until `switch` sets it.
+        model: the newest model; None until `switch` sets it. Requests use that of their lineup, see `ready`.
         has_queue: whether rows wait for an engine.
     """
 
@@ -118,10 +176,15 @@ class Slot(ABC, Generic[M]):
         return previous
 
     def ready(self) -> M:
-        """Return the model. Raises `Fault(UNAVAILABLE)` until it is loaded."""
-        if self.model is None:
+        """Return the model: within a lease, that of the leased lineup, else the newest.
+
+        Raises `Fault(UNAVAILABLE)` until it is loaded.
+        """
+        lineup = _LEASED.get()
+        model = self.model if lineup is None else cast(Optional[M], lineup.served.get(self))
+        if model is None:
             raise Fault(UNAVAILABLE, f"the {self.what} is not loaded yet", retry_after=_LOAD_SECONDS)
-        return self.model
+        return model
 
     def gauges(self) -> dict[str, float]:
         """Return current gauges of the model or index, by their names in `metrics.GAUGES`, by default {}."""
@@ -136,7 +199,32 @@ SlotT = TypeVar("SlotT")
 
 
 class Slots(dict[str, Slot[Served]]):
-    """A server's slots by name."""
+    """A server's slots by name. Use it in one event loop only."""
+
+    def __init__(self, slots: Mapping[str, Slot[Served]]):
+        super().__init__(slots)
+        self._lineup = Lineup({})
+
+    @property
+    def lineup(self) -> Lineup:
+        """The models and the index that the slots hold now."""
+        served = {slot: slot.model for slot in self.values() if slot.model is not None}
+        known = self._lineup.served
+        if len(served) != len(known) or any(model is not known.get(slot) for slot, model in served.items()):
+            self._lineup = Lineup(served)
+        return self._lineup
+
+    @contextmanager
+    def lease(self) -> Iterator[Lineup]:
+        """Take a lease: within the block, and in what it starts, all slots answer from the present lineup."""
+        lineup = self.lineup
+        lineup.change_leases(1)
+        token = _LEASED.set(lineup)
+        try:
+            yield lineup
+        finally:
+            _LEASED.reset(token)
+            lineup.change_leases(-1)
 
     def of(self, name: str, kind: type[SlotT]) -> SlotT:
         """Return the slot with this name, which must be of the class `kind`."""

@@ -18,6 +18,7 @@ import itertools
 import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import copy_context
 from functools import partial
 from typing import Callable, Optional, TypeVar
 
@@ -76,6 +77,11 @@ class SmallestFirst:
             time.sleep(time.thread_time() - began)
 
 
+def in_context(work: Callable[[], R]) -> Callable[[], R]:
+    """Return a function that runs `work` in the caller's context, so that a thread has the request's lease, too."""
+    return partial(copy_context().run, work)
+
+
 _READERS, _LARGE_READERS = SmallestFirst(2, "reader"), SmallestFirst(1, "reader-large", rests=True)
 
 
@@ -92,7 +98,7 @@ async def run_in_thread(  # type: ignore[explicit-any]  # any function
     if size <= MUCH_BYTES:
         return work(*arguments)
     readers = _READERS if size <= _LARGE_BYTES else _LARGE_READERS
-    reading = asyncio.wrap_future(readers.submit(size, partial(work, *arguments)))
+    reading = asyncio.wrap_future(readers.submit(size, in_context(partial(work, *arguments))))
     try:
         return await asyncio.wait_for(reading, None if deadline is None else max(0.0, deadline - time.monotonic()))
     except asyncio.TimeoutError as error:
@@ -145,7 +151,7 @@ class StoppableWork:
                 raise Fault(OVERLOADED, f"{self._most} searches are under way, no more are begun", retry_after=1.0)
             self._under_way += size
             self._pieces += 1
-        running = self._threads.submit(caller.run, work)
+        running = self._threads.submit(in_context(partial(caller.run, work)))
         running.add_done_callback(lambda _: self._ended(size))  # runs before the caller is woken
         try:
             return await asyncio.wait_for(asyncio.wrap_future(running), max(0.0, deadline - time.monotonic()))

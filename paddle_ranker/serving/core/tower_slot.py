@@ -110,9 +110,10 @@ class TowerSlot(Slot[ServedTower]):
         neighbours in the batch. Also raises the errors of `open_model`.
         """
         assert self.folder is not None
-        tower = self._load(self.folder, observer)
+        folder = self.folder.resolve()  # once: a link may be moved while the model is opened
+        tower = self._load(folder, observer)
         if tower.model.info.towers == 2:
-            queries = resolve_model(str(self.folder)) / QUERY_FOLDER  # a published folder is converted to two towers
+            queries = resolve_model(str(folder)) / QUERY_FOLDER  # a published folder is converted to two towers
             tower = dataclasses.replace(tower, queries=self._load(queries, observer))
         return tower
 
@@ -131,8 +132,8 @@ class TowerSlot(Slot[ServedTower]):
             observer=observer,
             what=self.what,
         )
-        name = config.name_of(TOWER_SLOT, folder)
-        return ServedTower(name, folder.resolve(), batcher, time.time(), model, runner)
+        name = config.name_of(TOWER_SLOT, self.folder or folder)
+        return ServedTower(name, folder, batcher, time.time(), model, runner)
 
     def _load_options(self) -> LoadOptions:
         """Return the options with which the tower is opened.

@@ -11,6 +11,7 @@ import re
 import secrets
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Callable, Optional
 
 from starlette.exceptions import HTTPException
@@ -25,6 +26,7 @@ from paddle_ranker.serving.core.limits import require_key
 from paddle_ranker.serving.core.logs import JsonLog
 from paddle_ranker.serving.core.metrics import Metrics
 from paddle_ranker.serving.core.server_config import ServeConfig
+from paddle_ranker.serving.core.slots import Slots
 from paddle_ranker.serving.core.threads import MUCH_BYTES
 from paddle_ranker.serving.http.endpoints import ENDPOINTS, refusal
 from paddle_ranker.serving.http.exchange import SHARE
@@ -113,6 +115,7 @@ class Middleware:
     Args:
         config: has the host names that requests may address, and the key that callers must send, except to `OPEN_PATHS`
             and for the page's files.
+        slots: the server's slots, of whose lineup each request has a lease; None: requests take no lease.
         log: log of requests; None: requests are not logged.
         budget: budget of the bytes of all requests and answers; default: no limit.
     """
@@ -123,10 +126,12 @@ class Middleware:
         metrics: Metrics,
         config: Optional[ServeConfig] = None,
         *,
+        slots: Optional[Slots] = None,
         log: Optional[JsonLog] = None,
         budget: Optional[ByteBudget] = None,
     ):
         self._app, self._metrics = app, metrics
+        self._lease: Callable[[], AbstractContextManager[object]] = nullcontext if slots is None else slots.lease
         self._budget = budget or ByteBudget()
         self._config, self._log = config or ServeConfig(), log
         begin = secrets.token_hex(8)
@@ -162,7 +167,7 @@ class Middleware:
             self._require_own_host(shown.get(b"host", b"").decode("latin-1"))
             if scope["path"] not in OPEN_PATHS and not is_page(scope):
                 require_key(self._config.api_key, shown.get(b"x-api-key") or shown.get(b"authorization"))
-            with self._budget.share() as state[SHARE]:
+            with self._budget.share() as state[SHARE], self._lease():
                 await self._app(scope, exchange.receive, exchange.send)
         except Fault as error:
             fault = error.settled()

@@ -151,7 +151,9 @@ class Suggester:
             is_wanted = (is_behind and (is_time or not self._problem)) or (is_time and self._clicks is not None)
             if is_wanted and (self._following is None or self._following.done()):
                 self._following = Future()
-                threading.Thread(target=self._follow, args=(self._following,), name="suggest", daemon=True).start()
+                threading.Thread(
+                    target=self._follow, args=(self._following, served), name="suggest", daemon=True
+                ).start()
             left = until - time.monotonic()
             if not is_behind or self._following is None or self._following.done() or left <= 0:
                 break
@@ -159,10 +161,10 @@ class Suggester:
             if not isinstance(served.snapshot, LocalSnapshot):
                 break  # the titles of shards elsewhere are not known
 
-    def _follow(self, done: Future[None]) -> None:
+    def _follow(self, done: Future[None], served: ServedIndex) -> None:
         problem = ""
         try:
-            served = self._index.latest()
+            served = self._index.newest(served)
             now, version = served.snapshot, _version_of(served)
             is_new, least = version != self._version, self._index.options.suggest_after
             if is_new and isinstance(now, LocalSnapshot):

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from paddle_ranker.serving.core.logs import JsonLog
     from paddle_ranker.serving.core.metrics import Metrics
     from paddle_ranker.serving.core.services import CountedRequest, Models
+    from paddle_ranker.serving.core.slots import Slots
 
 BACKLOG = 2048  # maximum number of connections that wait to be accepted
 _SILENT_SECONDS = 10.0  # a connection is closed if its protocol is still unknown after this time
@@ -40,12 +41,14 @@ _LOG = logging.getLogger(__name__)
 class ServerContext:
     """Parts of a worker that its protocols use.
 
+    slots: the server's slots
     models: the models for Paddle Serving's protocols
     app: the HTTP application
     log: log of requests; None: requests are not logged
     """
 
     config: ServeConfig
+    slots: Slots
     connections: Connections
     models: Models
     metrics: Metrics
@@ -56,8 +59,10 @@ class ServerContext:
         """Return a function that returns a new `CountedRequest` of `protocol`."""
         from paddle_ranker.serving.core.services import CountedRequest
 
-        log_texts = self.config.log_texts
-        return partial(CountedRequest, protocol=protocol, metrics=self.metrics, log=self.log, log_texts=log_texts)
+        metrics, log, log_texts = self.metrics, self.log, self.config.log_texts
+        return partial(
+            CountedRequest, protocol=protocol, metrics=metrics, slots=self.slots, log=log, log_texts=log_texts
+        )
 
 
 Handlers = Sequence[tuple[bytes, ProtocolHandler]]

@@ -79,6 +79,7 @@ def make_app(
         Router(routes, redirect_slashes=False, default=_not_found),
         metrics,
         config,
+        slots=slots,
         log=log if config.log_requests else None,
         budget=budget,
     )
@@ -190,7 +191,7 @@ class Worker:
         )
         app = make_app(self._slots, config, self._metrics, log=log, controls=controls, budget=self._connections.budget)
         models = models_of(self._slots, config)
-        context = ServerContext(config, self._connections, models, self._metrics, app, log)
+        context = ServerContext(config, self._slots, self._connections, models, self._metrics, app, log)
         watching = [asyncio.ensure_future(return_freed_memory())]
         if config.workers > 1:
             watching.append(asyncio.ensure_future(self._keep_gauges()))

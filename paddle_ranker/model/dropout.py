@@ -34,13 +34,13 @@ class Masks:
         On a GPU, Paddle draws the masks, and this method does nothing.
         """
         if _on_cpu():
-            self._bits = np.random.SFC64(int(paddle.randint(0, 2**31 - 1, [1])))
+            self._bits = np.random.SFC64(_drawn(2**31 - 1))
 
     @staticmethod
     def draw() -> int:
         """Draw a seed from Paddle's random state; on a GPU, without synchronizing with the device."""
         if _on_cpu():
-            return int(paddle.randint(0, 2**30, [1]))
+            return _drawn(2**30)
         return int(paddle.framework.core.default_cpu_generator().random() % 2**30)
 
     def apply(self, hidden: Tensor, probability: float) -> Tensor:
@@ -51,6 +51,12 @@ class Masks:
         size = int(np.prod(hidden.shape))
         kept = self._bits.random_raw((size + 3) // 4).view(np.uint16)[:size] >= dropped
         return _Masked.apply(hidden, kept, _STEPS / (_STEPS - dropped))
+
+
+def _drawn(below: int) -> int:
+    """Draw an integer from 0 to below `below` from Paddle's random state."""
+    # NumPy 2.4 and later refuse `int` of an array with a dimension, which Paddle makes of the tensor.
+    return int(paddle.randint(0, below, [1]).item())
 
 
 class _Masked(PyLayer):

@@ -178,7 +178,7 @@ class SimilarityHead(FeatureHead):
         is_content = (places >= begin).astype("float32") * (places < end).astype("float32")
         longest = [end.max().reshape([1]) + paddle.full([1], len(alone.after), "int64")]
         if paddle.in_dynamic_mode():  # `paddle.slice` would read both bounds of both slices from the device
-            count = int(longest[0])
+            count = longest[0].item()
             return _TextOfPairs(whole[:, :count], is_content[:, :count])
         none = [paddle.zeros([1], "int64")]
         return _TextOfPairs(paddle.slice(whole, [1], none, longest), paddle.slice(is_content, [1], none, longest))

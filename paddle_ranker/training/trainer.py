@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from enum import Enum, auto
-from typing import Callable, NamedTuple, Optional
+from typing import Callable, NamedTuple, Optional, Union
 
 import numpy as np
 import paddle
@@ -86,6 +86,11 @@ class _Stop(Enum):
         return self in (_Stop.STEPS_DONE, _Stop.NO_IMPROVEMENT, _Stop.OBSERVER)
 
 
+def _number(value: Union[float, Tensor]) -> float:
+    """Return a mean as a number; NumPy 2.4 and later refuse `float` of a tensor of shape `[1]`, as some losses are."""
+    return value if isinstance(value, (int, float)) else float(value.item())
+
+
 class _AfterStep(NamedTuple):
     """Actions after a step.
 
@@ -116,7 +121,7 @@ class _Gradients(NamedTuple):
 
     def norm(self) -> float:
         """Return the Euclidean norm of all gradients as one vector; block until a GPU has computed it."""
-        return 0.0 if self.square is None else math.sqrt(float(self.square))
+        return 0.0 if self.square is None else math.sqrt(self.square.item())
 
 
 class _Trainer:
@@ -267,7 +272,7 @@ class _Trainer:
                         f"{len(means)} means beside the loss ({', '.join(means)}): at most {MOST_MEANS} fit"
                     )
                 names[1:] = means
-                sums[1 : 1 + len(names)] += share * np.array([float(value) for value in (loss, *means.values())])
+                sums[1 : 1 + len(names)] += share * np.array([_number(value) for value in (loss, *means.values())])
         sums[0] = self._stop_request.must_stop
         sums = self.processes.sum(sums)
         self._signal_in_any_process = bool(sums[0])

@@ -267,7 +267,7 @@ def test_a_learned_scale_comes_back_from_the_most_that_it_may_be() -> None:
         (sign * scale()).backward()
         optimizer.step()
         optimizer.clear_grad()
-        assert float(scale()) == pytest.approx(wanted, rel=1e-5)
+        assert scale().item() == pytest.approx(wanted, rel=1e-5)
 
 
 def test_dropout_is_the_same_on_the_way_back(tmp_path: Path) -> None:

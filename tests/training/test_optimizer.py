@@ -81,9 +81,9 @@ def test_the_norm_is_that_of_all_gradients_together(monkeypatch: pytest.MonkeyPa
     gradients = gradients_of(network)
     flat = np.concatenate([p.grad.numpy().ravel() for p in network.parameters()])
     expected = pytest.approx(float(np.linalg.norm(flat)) ** 2, rel=1e-6)
-    assert float(squared_norm(gradients)) == expected
+    assert squared_norm(gradients).item() == expected
     monkeypatch.setattr("paddle.device.get_device", lambda: "gpu:0")  # there gradients are joined
-    assert float(squared_norm(gradients)) == expected
+    assert squared_norm(gradients).item() == expected
     scale_gradients(gradients, 0.5)
     halved = np.concatenate([p.grad.numpy().ravel() for p in network.parameters()])
     np.testing.assert_array_equal(halved, flat * np.float32(0.5))  # the optimizer's input

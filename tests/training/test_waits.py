@@ -50,16 +50,16 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
         sum_gradients(self, network)
 
     def watched(read: Callable[..., Any]) -> Callable[..., Any]:
-        def counted(tensor: Any, *given: Any) -> Any:
+        def counted(tensor: Any, *given: Any, **named: Any) -> Any:
             if steps[0]:
                 steps[0] = False  # one read may go through others
                 lines = [line for line in traceback.extract_stack() if "/site-packages/" not in line.filename]
                 found.append(f"{Path(lines[-2].filename).name}: {lines[-2].line}")
                 try:
-                    return read(tensor, *given)
+                    return read(tensor, *given, **named)
                 finally:
                     steps[0] = True
-            return read(tensor, *given)
+            return read(tensor, *given, **named)
 
         return counted
 

@@ -5,7 +5,8 @@
 #
 # No argument: the modern stack, tests marked unit, parity, server or browser, in that order; those of the browser need
 #              what `bash scripts/setup.sh browser` installs, and are skipped without it.
-# --all        the stacks modern and complete, the slow tests and those on real data as well, and the documentation site
+# --all        the stacks modern and complete, the slow tests and those on real data as well, the documentation site, and the
+#              wheel with the newest packages (scripts/try_wheel.py), unless PADDLE_RANKER_PYTHON names the Python to use
 # --lint       lint and types only, which the stacks modern and gpu have
 # PADDLE_RANKER_STACK=gpu, or another stack: that one alone, with --all too
 # Further arguments go to pytest: `bash scripts/test.sh -k auc -x`; a path or -m of your own replaces the choice above.
@@ -66,7 +67,7 @@ side_by_side() {
 }
 
 test_stack() {
-    local stack="$1" site='' site_output
+    local stack="$1" site='' site_output wheel='' wheel_output
     shift
     if ! PADDLE_RANKER_STACK="$stack" ensure_environment; then
         FAILED+=("$stack: set-up")
@@ -76,6 +77,13 @@ test_stack() {
         site_output="$(mktemp)" || return
         PYTHON="$PYTHON" bash scripts/docs.sh >"$site_output" 2>&1 &
         site=$!
+        if [ -n "${PADDLE_RANKER_PYTHON:-}" ]; then
+            say 'test: wheel with the newest packages: not tried, as PADDLE_RANKER_PYTHON is set and nothing is installed'
+        elif [ "$OWN_CHOICE" = no ]; then
+            wheel_output="$(mktemp)" || return
+            "$PYTHON" scripts/try_wheel.py >"$wheel_output" 2>&1 &
+            wheel=$!
+        fi
     fi
     if [ "$stack" = modern ] || [ "$stack" = gpu ]; then
         check 'ruff check' "$PYTHON" -m ruff check .
@@ -98,6 +106,7 @@ test_stack() {
     if [ "$ALL" = yes ]; then name=all marks='unit or parity or server or browser or slow or real_data'; fi
     # shellcheck disable=SC2046
     check "$stack: $name tests" tests "$stack" "$name" $(side_by_side) -m "$marks" "$@"
+    if [ -n "$wheel" ]; then check 'wheel with the newest packages' ended "$wheel" "$wheel_output"; fi
 }
 
 ALL=no LINT_ONLY=no OWN_CHOICE=no
@@ -106,7 +115,7 @@ for argument in "$@"; do
     case "$argument" in
         --all) ALL=yes ;;
         --lint) LINT_ONLY=yes ;;
-        -h | --help) sed -n '2,11s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
+        -h | --help) sed -n '2,12s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
         *)
             case "$argument" in -m | -m?* | *.py | *::* | tests/*) OWN_CHOICE=yes ;; esac
             ARGUMENTS+=("$argument")

@@ -390,6 +390,22 @@ def test_the_tests_run_on_the_stack_that_is_named(
     assert (done.returncode, found) == (status, checks), done.stdout + done.stderr
 
 
+@pytest.mark.parametrize("status", [0, 3])
+def test_the_wheel_is_tried_beside_the_tests(checkout: Checkout, status: int) -> None:
+    for name in ("docs", "setup"):
+        script(checkout.root / "scripts" / f"{name}.sh", "#!/bin/sh\n")
+    tries = f'#!/bin/sh\n[ "$1" != scripts/try_wheel.py ] || {{ echo a wheel; exit {status}; }}\n'
+    for stack in (".venv", ".venv-complete"):
+        script(checkout.root / stack / "bin" / "python", tries)
+    done = checkout.run("bash", str(checkout.root / "scripts/test.sh"), "--all")
+    assert done.returncode == bool(status) and "a wheel\ntest: wheel with the newest packages: " in done.stdout
+    assert ("FAILED after" in done.stdout) is bool(status)
+    own = checkout.run(
+        "bash", str(checkout.root / "scripts/test.sh"), "--all", PADDLE_RANKER_PYTHON=shutil.which("true") or ""
+    )
+    assert own.returncode == 0 and "newest packages: not tried, as PADDLE_RANKER_PYTHON is set" in own.stdout
+
+
 @pytest.mark.parametrize(
     ("call", "expected"),
     [

@@ -68,6 +68,8 @@ class Reader(NamedTuple):
     piece: for places in seconds: length in seconds of the pieces of a part that get separate vectors. Pieces are
         longer if a part would have more than `MOST_PIECES`
     has_words: whether parts have words; a part without words is then reported
+    seconds: maximum processor time between two parts, and for each 8 KiB of the file
+    memory: maximum bytes that reading takes, beside what the process held before
     """
 
     read: Callable[[Path], Iterator[Union[Part, Unread]]]
@@ -76,6 +78,8 @@ class Reader(NamedTuple):
     fields: Mapping[str, str] = {}
     piece: float = 10
     has_words: bool = True
+    seconds: float = 60
+    memory: int = 2 << 30
 
 
 _FILE_NAME = re.compile(r"[0-9a-f]{64}\.[a-z0-9]{1,8}")
@@ -105,6 +109,6 @@ def _add(name: str, places: str, fields: Mapping[str, str], **more: Any) -> None
 _SECONDS = {FIRST_SECOND: "number", LAST_SECOND: "number"}
 _add("pdf", "boxes", {"page": "number", "title": "text", "heading": "text"})
 _add("ocr", "boxes", {"page": "number"})
-_add("speech", "seconds", _SECONDS)
+_add("speech", "seconds", _SECONDS, seconds=3600, memory=16 << 30)  # some minutes at once; Whisper's largest model
 _add("film", "seconds", _SECONDS, piece=2, has_words=False)
 _add("table", "cells", {"first_row": "number", "last_row": "number"})

@@ -7,7 +7,9 @@ A child process also draws pages of PDFs.
         for part in parts():    # waits until the file is read
             ...
 
-If a process dies, only the file that it was reading is lost.
+Reading has limits of processor time and memory (`Reader.seconds`, `Reader.memory`), which end the process, since the
+libraries that read cannot be stopped. If a process dies, only the file that it was reading is lost; the pool refuses a
+file of the same bytes without reading it again.
 """
 
 from __future__ import annotations
@@ -17,13 +19,17 @@ import gzip
 import hashlib
 import io
 import json
+import math
 import os
+import signal
 import subprocess
 import sys
 import threading
+import time
 import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Optional, Union
@@ -37,6 +43,7 @@ from paddle_ranker.storage.untrusted import Unchecked, open_file
 
 _FORMAT = 1  # version of the files' form in the cache
 _MOST_LINE = 1 << 28  # bytes of a part in the cache
+_BYTES = 1 << 13  # of a file that may take as long to read as a part
 _ERRORS = {error.__name__: error for error in (DataError, DependencyError)}
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 _CHILD = "from paddle_ranker.data.reader_pool import answer_requests; answer_requests()"
@@ -61,7 +68,7 @@ class ReaderPool:
         self._count = processes or usable_cores()
         self.window = 4 * self._count
         self._threads: Optional[ThreadPoolExecutor] = None
-        self._local, self._versions = threading.local(), dict[str, str]()
+        self._local, self._versions, self._begun = threading.local(), dict[str, str](), dict[Path, Future[None]]()
         self._started = list[ChildProcess]()
         self._starting, self._is_closed = threading.Lock(), False
 
@@ -93,11 +100,11 @@ class ReaderPool:
         if reader not in self._versions:
             self._versions[reader] = READERS[reader].version()
         kept = _kept_at(reader, digest, self._versions[reader])
-        future: Optional[Future[None]] = None
-        if not kept.exists():
+        future = self._begun.get(kept)
+        if future is None and not kept.exists():
             if self._threads is None:
                 self._threads = ThreadPoolExecutor(self._count, thread_name_prefix="readers")
-            future = self._threads.submit(self._read, reader, path, kept)
+            future = self._begun[kept] = self._threads.submit(self._read, reader, path, kept)
 
         def parts() -> Parts:
             if future is not None:
@@ -120,6 +127,7 @@ class ReaderPool:
                 if self._is_closed:
                     process.end()
         process.ask("read", path, reader, str(kept))
+        self._begun.pop(kept, None)  # a failure stays, and refuses all files of these bytes
 
 
 class ChildProcess:
@@ -150,6 +158,8 @@ class ChildProcess:
         except (ValueError, OSError):
             self._process = None
             process.communicate()
+            if process.returncode == -signal.SIGXCPU:
+                raise DataError("takes too much processor time, more than any file of its size should") from None
             problem = f"the process that read it ended with status {process.returncode}"
             raise DataError(f"{problem}; there may be too little memory or time") from None
         finally:
@@ -230,6 +240,8 @@ def answer_requests() -> None:
             problem = type(error).__name__, str(error)
         except OSError as error:
             problem = "RankerError", one_line(error)  # of the cache, such as a full disk
+        except MemoryError:
+            problem = "DataError", "takes too much memory, more than any file should"
         except Exception as error:  # a reader's library may raise anything for a damaged file
             problem = "DataError", f"cannot be read ({type(error).__name__}: {brief(str(error))})"
         answers.write(f"{json.dumps([answer, problem])}\n")
@@ -239,18 +251,61 @@ def answer_requests() -> None:
 def _keep(path: Path, reader: str, kept: str) -> None:
     """Read a file with a reader and write its parts to `kept`, a file of the cache, atomically."""
     make_folder(Path(kept).parent)
-    with new_file(Path(kept), "wb") as raw, gzip.open(raw, "wt", 1, encoding="utf-8", errors="surrogatepass") as stream:
-        for part in READERS[reader].read(path):
+    used = READERS[reader]
+    total = used.seconds * (1 + path.stat().st_size / _BYTES)
+    with (
+        _limited(used.memory, used.seconds, total) as begin_part,
+        new_file(Path(kept), "wb") as raw,
+        gzip.open(raw, "wt", 1, encoding="utf-8", errors="surrogatepass") as stream,
+    ):
+        for part in used.read(path):
             values = [part.name, part.text, dict(part.fields), list(part.places)] if isinstance(part, Part) else [*part]
             stream.write(f"{json.dumps(values, ensure_ascii=False, allow_nan=False)}\n")
+            begin_part()
+
+
+@contextmanager
+def _limited(memory: int, seconds: float, total: float) -> Iterator[Callable[[], None]]:
+    """Limit this process within the block; yield a function that begins the next step.
+
+    memory: maximum bytes that the block adds to the process's data; beyond them, memory is refused
+    seconds, total: maximum processor time of a step, and of the block; a longer step ends the process
+    """
+    import resource
+
+    def limit_to(kind: int, value: float) -> None:
+        _, hard = resource.getrlimit(kind)
+        bounds = [bound for bound in (value, hard) if bound not in (math.inf, resource.RLIM_INFINITY)]
+        resource.setrlimit(kind, (int(min(bounds, default=resource.RLIM_INFINITY)), hard))
+
+    def begin_step() -> None:
+        limit_to(resource.RLIMIT_CPU, math.ceil(min(end, time.process_time() + seconds)))
+
+    end = time.process_time() + total
+    limit_to(resource.RLIMIT_CORE, 0)
+    begin_step()
+    limit_to(resource.RLIMIT_DATA, _data_bytes() + memory)
+    try:
+        yield begin_step
+    finally:
+        limit_to(resource.RLIMIT_CPU, math.inf)
+        limit_to(resource.RLIMIT_DATA, math.inf)
+
+
+def _data_bytes() -> int:
+    """Return the bytes of this process's data, as `RLIMIT_DATA` counts them."""
+    status = Path("/proc/self/status")
+    lines = status.read_text().splitlines() if status.exists() else []
+    return sum(1024 * int(line.split()[1]) for line in lines if line.startswith("VmData"))
 
 
 def _draw(path: Path, page: int, dpi: int, pixels: int) -> str:
     """Return a page of a PDF as JPEG of at most `pixels` pixels, in base64; raises `DataError` if it has no picture."""
     from paddle_ranker.data.pdf import page_picture
 
-    stream = io.BytesIO()
-    page_picture(path, page, dpi, pixels).save(stream, "JPEG", quality=80)
+    stream, seconds = io.BytesIO(), READERS["pdf"].seconds
+    with _limited(READERS["pdf"].memory, seconds, seconds):
+        page_picture(path, page, dpi, pixels).save(stream, "JPEG", quality=80)
     return base64.b64encode(stream.getvalue()).decode()
 
 

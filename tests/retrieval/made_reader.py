@@ -2,7 +2,7 @@
 
 A file begins with PAGES and a line's end. A form feed ends a page; the word number n of a page has the box
 (n / 100, 0.5, (n + 1) / 100, 0.6). The words
-!unread, !bad, !lacks, !die and !wait alone on a page are what they say, the last until there is a file `go`. Each
+!unread, !bad, !lacks, !die, !spin, !grow (to 256 MiB) and !wait alone on a page are what they say, the last until there is a file `go`. Each
 reading is counted in the folder `MADE_READINGS`.
 """
 
@@ -33,6 +33,10 @@ def read(path: Path) -> Iterator[Union[Part, Unread]]:
     for number, page in enumerate(path.read_bytes()[len(BEGINNING) :].decode().split("\f"), 1):
         if page == "!die":
             os.kill(os.getpid(), signal.SIGKILL)
+        while page == "!spin":
+            pass
+        if page == "!grow":
+            bytearray(1 << 28)
         while page == "!wait" and not Path(os.environ["MADE_READINGS"], "go").exists():
             time.sleep(0.02)
         if page == "!bad":
@@ -93,7 +97,12 @@ READERS.add("tape", Reader(read_tape, lambda: lacking() if "MADE_LACKS" in os.en
 FIELD_TYPES.add("tape", file_type("a tape", {"wav": "audio/wav"}, lambda data: "wav", reader="tape"))
 READERS.add("sheet", Reader(read_sheet, lambda: "1", "cells", {"first_row": "number", "last_row": "number"}))
 FIELD_TYPES.add("sheet", file_type("a sheet", {"csv": "text/csv"}, lambda data: "csv", reader="sheet"))
-READERS.add("pages", Reader(read, lambda: os.environ.get("MADE_VERSION", "1"), "boxes", {"page": "number"}))
+READERS.add(
+    "pages",
+    Reader(
+        read, lambda: os.environ.get("MADE_VERSION", "1"), "boxes", {"page": "number"}, seconds=1.0, memory=1 << 27
+    ),
+)  # fmt: skip
 FIELD_TYPES.add(
     "pages",
     file_type(

@@ -135,9 +135,11 @@ def test_a_damaged_file_or_a_dead_process_costs_its_own_row_alone(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     bad = {"b.pages": pages("one", "!bad"), "d.pages": pages("one", "!die"), "w.pages": b"no pages"}
+    bad |= {"s.pages": pages("one", "!spin"), "t.pages": pages("one", "!spin"), "m.pages": pages("one", "!grow")}
     good = {f"g{n:02}.pages": pages(f"number{n} one", f"number{n} two") for n in range(40)}
     corpus = folder_of(tmp_path, {**bad, **good})
-    for name, problem in (("b.pages", "page 2 is bad"), ("d.pages", "status -9"), ("w.pages", "begin with PAGES")):
+    for name, problem in (("b.pages", "page 2 is bad"), ("d.pages", "status -9"), ("w.pages", "begin with PAGES"),
+                          ("s.pages", "too much processor time"), ("m.pages", "too much memory")):  # fmt: skip
         alone = folder_of(tmp_path / name, {name: bad[name], "good.pages": pages("good")})
         assert built(tmp_path, alone, out=name)[0] == 1
         said = capsys.readouterr().err
@@ -146,13 +148,13 @@ def test_a_damaged_file_or_a_dead_process_costs_its_own_row_alone(
     status, folder = built(tmp_path, corpus, "--skip_bad_rows")
     said = capsys.readouterr()
     assert status == 0, said.err
-    assert "kept 40; skipped 3 (" in said.out and "80 new" in said.out, said.out
+    assert "kept 40; skipped 6 (" in said.out and "80 new" in said.out, said.out
     with Index(folder) as opened:
         snapshot = opened._collection.snapshot()
         assert [one.id for one in snapshot.documents()] == [f"{name}#{part}" for name in good for part in (1, 2)]
     before = readings(tmp_path)
     assert built(tmp_path, corpus, "--skip_bad_rows", out="second")[0] == 0
-    assert readings(tmp_path) == before + 2  # those two that cannot be read, again
+    assert readings(tmp_path) == before + 4  # those that cannot be read, again; two of them are the same file
     (kept,) = (tmp_path / "cache" / "readings" / "pages").glob(f"{sha256(good['g07.pages']).hexdigest()}-*")
     kept.write_bytes(kept.read_bytes()[:-9])
     assert built(tmp_path, corpus, "--skip_bad_rows", out="third")[0] == 1

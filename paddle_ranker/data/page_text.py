@@ -1,19 +1,30 @@
-"""Put the lines of a page in reading order, and join the lines to text with one line for each paragraph."""
+"""Join the letters of a page to lines, put these in reading order, and join them to text, a line for each paragraph.
+
+lines = lines_of(letters)    # of letters that are drawn in one direction, on the page turned so that they are upright
+text, places = page_text([PageLine.of(words) for words in lines])
+"""
 
 from __future__ import annotations
 
+import heapq
 import re
+import unicodedata
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from itertools import compress
 from operator import not_
 from statistics import median
 from typing import NamedTuple, Optional
 
+import numpy as np
+
+from paddle_ranker.array_types import Array
 from paddle_ranker.data.placed_text import SpanPlace
 from paddle_ranker.unicode.characters import HAN, SYLLABLES, UNSPACED_SCRIPTS, in_brackets
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom as fractions of the page, from its top left corner
 Word = tuple[int, int, float, float, float, float]  # start, end and box
+Line = list[tuple[str, list[Box]]]  # the words of a line: (text, box of each character)
 
 _ALONE = in_brackets((*HAN, *SYLLABLES))
 _PIECE = re.compile(f"[{_ALONE}]|[^\\s{_ALONE}]+")
@@ -25,6 +36,33 @@ _SPACING, _SIZES = 0.8, 1.3  # between lines of a paragraph: maximum space in li
 _DOTS = 3  # a word of more dots is a leader, as in a table of contents; an ellipsis has three
 _DIGITS = 4  # decimal places of a box
 _NEAR = 3  # lines before and after a line that show how far its column reaches
+_WIDE = 3  # minimum space between two columns, in widths of a letter
+# Spaces in sizes of a letter: between words; between words where the reader of the file saw a space, too; between
+# letters that the file states one after the other, or not, of one line; between two drawings of one letter.
+_SPACE, _SEEN_SPACE, _FAR, _CLOSE, _SAME = 0.15, 0.1, 0.5, 0.6, 0.12
+_ABOVE, _BELOW = 0.75, 0.2  # height of a letter above and below its baseline, in sizes
+_SHUFFLED = 0.25  # minimum share of lines before which the file states a lower line, in a file without order
+_MOST_LINES = 8192  # lines of a page whose order is repaired; more are sorted from top to bottom
+_RIGHT_TO_LEFT, _NUMBERS = {"R", "AL"}, {"EN", "AN"}
+_WITHIN_NUMBERS = {"CS", "ES", "ET"}
+_MIRRORED = str.maketrans("()[]{}<>«»", ")(][}{><»«")
+
+
+class Letter(NamedTuple):
+    """A letter on a page, in points of the page that is turned so that the letter is upright; (0, 0) is its top left.
+
+    text: one character, or several, as of a ligature
+    box: (left, top, right, bottom)
+    baseline: distance of the baseline from the top
+    size: size of the font
+    follows_space: whether the file, or the reader of the file, states a space before the letter
+    """
+
+    text: str
+    box: Box
+    baseline: float
+    size: float
+    follows_space: bool = False
 
 
 class PageLine(NamedTuple):
@@ -64,12 +102,191 @@ def around(boxes: Sequence[Box]) -> Box:
     return min(left), min(top), max(right), max(bottom)
 
 
+def lines_of(letters: Sequence[Letter]) -> list[Line]:
+    """Return the lines of letters, in the order of the file; texts are in the order in which they are read.
+
+    letters: of one direction, in the order of the file. The letters of a line may be drawn in any order, those of words
+        that are read leftwards, such as Hebrew, leftwards or rightwards. A wide space ends a line
+
+    The boxes are those of the letters.
+    """
+    runs = list[list[Letter]]()
+    drawn = dict[tuple[str, int, int], tuple[float, float]]()
+    for letter in _with_marks(letters):
+        (x, *_), y, most = letter.box, letter.baseline, _SAME * letter.size or 1.0
+        column, row = round(x / most), round(y / most)
+        near = [(letter.text, column + right, row + down) for right in (-1, 0, 1) for down in (-1, 0, 1)]
+        if any(abs(x - drawn[at][0]) < most and abs(y - drawn[at][1]) < most for at in near if at in drawn):
+            continue  # drawn twice, as a shadow or as bold letters
+        drawn[letter.text, column, row] = x, y
+        if runs and _continues(runs[-1], letter):
+            runs[-1].append(letter)
+        else:
+            runs.append([letter])
+    return [words for run in _joined(runs) if (words := _words(sorted(run, key=lambda letter: letter.box[0])))]
+
+
+def _with_marks(letters: Iterable[Letter]) -> list[Letter]:
+    """Return the letters, each with the marks that are drawn above or below it, such as vowels of Hebrew."""
+    joined, waiting = list[Letter](), ""
+    for letter in letters:
+        if unicodedata.category(letter.text[0]) in ("Mn", "Me", "Cf") and letter.text != "\u00ad":
+            middle, (left, _, right, _) = (letter.box[0] + letter.box[2]) / 2, joined[-1].box if joined else letter.box
+            if joined and left - _SPACE * letter.size <= middle <= right + _SPACE * letter.size:
+                joined[-1] = joined[-1]._replace(text=joined[-1].text + letter.text)
+            else:
+                waiting += letter.text
+            continue
+        joined.append(letter._replace(text=letter.text + waiting) if waiting else letter)
+        waiting = ""
+    return joined
+
+
+def _share_line(letter: Letter, other: Letter) -> bool:
+    """Return whether two letters stand in one line, if they are near each other."""
+    heights = (_ABOVE + _BELOW) * min(letter.size, other.size)
+    top = max(letter.baseline - _ABOVE * letter.size, other.baseline - _ABOVE * other.size)
+    bottom = min(letter.baseline + _BELOW * letter.size, other.baseline + _BELOW * other.size)
+    return 2 * (bottom - top) > heights
+
+
+def _continues(run: Sequence[Letter], letter: Letter) -> bool:
+    """Return whether a letter that follows a run in the file stands right or left beside its last letter."""
+    last = run[-1]
+    size = max(last.size, letter.size)
+    if not _share_line(last, letter):
+        return False
+    right, left = letter.box[0] - last.box[2], last.box[0] - letter.box[2]
+    wide = _WIDE * sum(each.box[2] - each.box[0] for each in run[-8:]) / len(run[-8:])
+    if len(run) > 1 and (run[-2].box[0] < last.box[0]) != (right > left):
+        return False  # turns back, as a further layer of text above the first one does
+    return -_FAR * size < max(right, left) <= wide
+
+
+def _joined(runs: list[list[Letter]]) -> list[list[Letter]]:
+    """Join runs that stand close beside each other in one line, though the file states them apart."""
+    ends = defaultdict[int, list[tuple[Letter, int]]](list)  # by rows of 8 points: last letter and number of a line
+    firsts = [min(run, key=lambda letter: letter.box[0]) for run in runs]
+    lines, places = dict[int, list[Letter]](), dict[int, int]()
+    for number in sorted(range(len(runs)), key=lambda number: firsts[number].box[0]):
+        first, target = firsts[number], number
+        closest = _CLOSE * first.size
+        for row in range(int((first.baseline - first.size) // 8), int((first.baseline + first.size) // 8) + 1):
+            # Further runs begin further to the right.
+            ends[row] = [end for end in ends[row] if first.box[0] - end[0].box[2] <= _CLOSE * end[0].size]
+            for end, line in ends[row]:
+                gap = first.box[0] - end.box[2]
+                if -_SPACE * first.size <= gap <= closest and _share_line(end, first):
+                    target, closest = line, gap
+        lines.setdefault(target, []).extend(runs[number])
+        places[target] = min(number, places.get(target, number))  # where the file states the line's first run
+        last = max(runs[number], key=lambda letter: letter.box[2])
+        ends[int(last.baseline // 8)].append((last, target))
+    return [lines[target] for target in sorted(lines, key=places.__getitem__)]
+
+
+def _words(letters: Sequence[Letter]) -> Line:
+    """Return the words of a line in the order in which they are read.
+
+    letters: from left to right
+    """
+    gaps = [after.box[0] - letter.box[2] for letter, after in zip(letters, letters[1:])]
+    tracking = max(0.0, sorted(gaps)[len(gaps) // 4]) if len(gaps) > 3 else 0.0  # of letters that are spaced out
+    pieces = list[tuple[str, Optional[Box]]]()
+    for number, letter in enumerate(letters):
+        if number and letter.text != " ":
+            before = letters[number - 1]
+            is_seen = letter.follows_space or before.follows_space
+            least = (_SEEN_SPACE if is_seen else _SPACE) * min(before.size, letter.size)
+            if gaps[number - 1] - tracking > least:
+                pieces.append((" ", None))
+        pieces.append((letter.text, letter.box))
+    words, is_new = list[tuple[list[str], list[Box]]](), True
+    for text, box in _logical(pieces):
+        if box is None or text.isspace():
+            is_new = True
+            continue
+        if is_new:
+            words.append(([], []))
+            is_new = False
+        words[-1][0].append(text)
+        words[-1][1].extend([box] * len(text))
+    return [(re.sub("\u00ad(?!$)", "-", "".join(texts)), boxes) for texts, boxes in words]
+
+
+def _logical(pieces: list[tuple[str, Optional[Box]]]) -> list[tuple[str, Optional[Box]]]:
+    """Return the pieces of a line, given from left to right, in the order in which they are read.
+
+    The rules are those of the Unicode Bidirectional Algorithm for a line whose direction is that of most letters.
+    """
+    kinds = ["".join(_kind(text)) for text, _ in pieces]
+    if "R" not in kinds:
+        return pieces
+    is_leftwards = kinds.count("R") > kinds.count("L")
+    for number in range(1, len(kinds) - 1):  # 1,000 and 10:30 are numbers
+        if kinds[number] == "S" and kinds[number - 1] == "D" == kinds[number + 1]:
+            kinds[number] = "D"
+    for order in (range(len(kinds)), range(len(kinds) - 1, -1, -1)):  # so are 5% and $5
+        for number in order:
+            beside = number - 1 if order.step > 0 else number + 1
+            if kinds[number] == "T" and 0 <= beside < len(kinds) and kinds[beside] == "D":
+                kinds[number] = "D"
+    strong = [kind if kind in "LRD" else "" for kind in kinds]
+    before, after = _nearest(strong), _nearest(strong[::-1])[::-1]
+    levels = list[int]()
+    for kind, left, right in zip(strong, before, after):
+        if is_leftwards:
+            is_latin = kind == "L" or (kind == "D" and left in ("L", "D")) or (not kind and left == right == "L")
+            levels.append(2 if is_latin or kind == "D" else 1)
+        elif kind == "D":
+            levels.append(2 if left == right == "R" else 0)
+        else:
+            levels.append(1 if kind == "R" or (not kind and "R" in (left, right) and "L" not in (left, right)
+                                               and left and right) else 0)  # fmt: skip
+    ordered = [(text.translate(_MIRRORED) if level == 1 else text, box) for (text, box), level in zip(pieces, levels)]
+    for level in (2, 1):
+        start = 0
+        while start < len(levels):
+            end = start
+            while end < len(levels) and levels[end] >= level:
+                end += 1
+            ordered[start:end] = ordered[start:end][::-1]
+            levels[start:end] = levels[start:end][::-1]
+            start = end + 1
+    return ordered
+
+
+def _nearest(kinds: Sequence[str]) -> list[str]:
+    """Return for each place the nearest of the kinds before it that is not ""."""
+    nearest, last = list[str](), ""
+    for kind in kinds:
+        nearest.append(last)
+        last = kind or last
+    return nearest
+
+
+def _kind(text: str) -> str:
+    """Return the direction of a piece: "L", "R", "D" of digits, "S" and "T" of signs in and beside numbers, or "N"."""
+    kind = unicodedata.bidirectional(text[0])
+    if kind in _NUMBERS:
+        return "D"
+    if kind in _WITHIN_NUMBERS:
+        return "T" if kind == "ET" else "S"
+    return "R" if kind in _RIGHT_TO_LEFT else "L" if kind == "L" else "N"
+
+
+def is_leftwards(lines: Iterable[Line]) -> bool:
+    """Return whether most letters of lines are of scripts that are read leftwards."""
+    kinds = [_kind(character) for line in lines for word, _ in line for character in word]
+    return kinds.count("R") > kinds.count("L")
+
+
 def page_text(lines: Sequence[PageLine]) -> tuple[str, list[SpanPlace]]:
     """Return the text of a page, one line for each paragraph, and the places of its words.
 
     lines: in the order of the file; columns are read one after the other even if their lines alternate
     """
-    lines = _in_reading_order(lines)
+    lines = _in_reading_order(_downwards(lines))
     text, places = "", list[SpanPlace]()
     for number, line in enumerate(lines):
         if number:
@@ -112,6 +329,47 @@ def _are_beside(line: PageLine, other: PageLine) -> bool:
     (_, top, right, bottom), (left, other_top, _, other_bottom) = line.box, other.box
     shared = min(bottom, other_bottom) - max(top, other_top)
     return left >= right and 2 * shared > min(bottom - top, other_bottom - other_top)
+
+
+def _downwards(lines: Sequence[PageLine]) -> Sequence[PageLine]:
+    """Return the lines so that none follows a line that stands below it.
+
+    Lines side by side keep the order of the file, unless it often goes upwards.
+    """
+    boxes = np.array([line.box for line in lines]).reshape(-1, 4)
+    middles, heights = boxes[:, [1, 3]].mean(1), boxes[:, 3] - boxes[:, 1]
+    widths = boxes[:, 2] - boxes[:, 0]
+
+    def below(number: int) -> Array:
+        shared = np.minimum(boxes[:, 2], boxes[number, 2]) - np.maximum(boxes[:, 0], boxes[number, 0])
+        overlaps = shared > 0.1 * np.minimum(widths, widths[number])
+        return overlaps & (middles - middles[number] > 0.4 * np.minimum(heights, heights[number]))
+
+    steps = [below(number + 1)[number] for number in range(min(len(lines), _MOST_LINES) - 1)]
+    if sum(steps) > _SHUFFLED * len(steps) or len(lines) > _MOST_LINES:
+        return _by_rows(lines)
+    waits = sum((below(number) for number in range(len(lines))), np.zeros(len(lines), np.int64))
+    ready = [number for number in range(len(lines)) if not waits[number]]
+    ordered = list[PageLine]()
+    while ready:
+        number = heapq.heappop(ready)
+        ordered.append(lines[number])
+        then = np.flatnonzero(below(number))
+        waits[then] -= 1
+        for other in then[waits[then] == 0].tolist():
+            heapq.heappush(ready, other)
+    return ordered
+
+
+def _by_rows(lines: Sequence[PageLine]) -> list[PageLine]:
+    """Return the lines from top to bottom, and those of a row from left to right."""
+    rows = list[list[PageLine]]()
+    for line in sorted(lines, key=lambda line: line.box[1] + line.box[3]):
+        top, bottom = rows[-1][0].box[1::2] if rows else (0.0, -1.0)
+        if not top < (line.box[1] + line.box[3]) / 2 < bottom:
+            rows.append([])
+        rows[-1].append(line)
+    return [line for row in rows for line in sorted(row, key=lambda line: line.box[0])]
 
 
 def _in_reading_order(lines: Sequence[PageLine]) -> Sequence[PageLine]:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from difflib import SequenceMatcher
 from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Union
+from typing import Any, NamedTuple, Union
+from unicodedata import east_asian_width
 
 import numpy as np
 
@@ -17,8 +19,10 @@ from paddle_ranker.data.page_text import Box, PageLine, page_text
 from paddle_ranker.data.pictures import ImageError, ImageLimits, decoded, rgb, upright
 from paddle_ranker.errors import DataError, package_for
 
-_VERSION = 2  # raised when the same picture would give other parts
+_VERSION = 3  # raised when the same picture would give other parts
 _LEAST_SURE = 0.5  # minimum confidence of OCR in a line
+_SURE_FLIPPED = 0.9  # confidence above which OCR turns a line
+_COLUMNS = 3  # tall lines that are looked at for upright letters
 _LONGEST = 100  # maximum longer side of a picture divided by its shorter side; longer pictures have no words
 _SIDE = 2000  # pixels; OCR shrinks pictures with a longer side
 _TALL = 2  # minimum height of a picture that is read in stretches, divided by its width
@@ -83,22 +87,113 @@ def _parts(pixels: Array, name: str, fields: Mapping[str, object]) -> Iterator[U
 
     name, fields: name and fields of the part
     """
-    lines, unsure, size = list[PageLine](), 0, pixels.shape[1::-1]
-    ends = _ends(pixels) if max(size) <= _LONGEST * min(size) else []
-    for top, bottom in zip([0, *ends], ends):
-        output = _engine()(np.ascontiguousarray(pixels[top:bottom, :, ::-1]))  # blue, green, red
-        if output.txts is None:
-            continue
-        for text, box, score, words in zip(output.txts, output.boxes, output.scores, output.word_results):
-            if text.strip() and score >= _LEAST_SURE:
-                placed = [(word, _box(word_box, top, size)) for word, _, word_box in words]
-                lines.append(_line(text, _box(box, top, size), placed))
-            unsure += score < _LEAST_SURE
+    whole = max(pixels.shape[:2]) <= _LONGEST * min(pixels.shape[:2])
+    lines, unsure, turns = _read_turned(pixels) if whole else ([], 0, 0)
     if lines:
         text, places = page_text(lines)
-        yield Part(name, text, fields, places)
+        yield Part(name, text, fields, [(start, end, *_turned(box, -turns)) for start, end, *box in places])
     if unsure or not lines:
         yield Unread(name, f"{unsure:,} lines of which OCR is not sure" if unsure else "no words")
+
+
+class _Line(NamedTuple):
+    """A line that OCR finds; corners are `[4, 2] float64`, from its top left on, in pixels."""
+
+    text: str
+    score: float
+    corners: Array
+    words: list[tuple[str, Array]]
+
+    @property
+    def is_tall(self) -> bool:
+        """Whether OCR turns the line left to read it."""
+        width, height = np.ptp(self.corners, axis=0)
+        return bool(height >= 1.5 * width)
+
+    def cut_from(self, pixels: Array) -> Array:
+        """Return the pixels of the line."""
+        left, top = np.maximum(self.corners.min(0), 0).astype(int)
+        right, bottom = np.ceil(self.corners.max(0)).astype(int)
+        return pixels[top : bottom + 1, left : right + 1]
+
+
+def _read_turned(pixels: Array) -> tuple[list[PageLine], int, int]:
+    """Read the words of a picture; return its lines, the number of unsure lines, and the picture's quarter turns.
+
+    Boxes are those in the picture after it was turned to the left so often, so that most lines are upright. Columns of
+    Chinese and Japanese are lines of the picture that was turned once.
+    """
+    found = _found(pixels)
+    are_flipped = [_is_flipped(line, pixels) for line in found]
+    of_tall = sum(len(line.text) for line in found if line.is_tall)
+    is_sideways = 2 * of_tall > sum(len(line.text) for line in found)
+    # Positive if most letters of the lines in the picture's direction are upside down.
+    down = sum(len(line.text) * (1 if is_flipped else -1)
+               for line, is_flipped in zip(found, are_flipped) if line.is_tall == is_sideways)  # fmt: skip
+    are_columns = is_sideways and down < 0 and _are_columns([line for line in found if line.is_tall], pixels)
+    turns = (3 if down > 0 else 1) if is_sideways else 2 * (down > 0)
+    if turns and not are_columns:
+        pixels = np.rot90(pixels, turns)
+        found = _found(pixels)
+        are_flipped = [_is_flipped(line, pixels) for line in found]
+    size, lines = pixels.shape[1::-1], list[PageLine]()
+    for line, is_flipped in zip(found, are_flipped):
+        if line.text.strip() and line.score >= _LEAST_SURE:
+            # OCR reads a line that is upside down from its end, and gives the words' places from its begin.
+            ends = line.corners.min(0) + line.corners.max(0)
+            places = [(word, _box(ends - corners if is_flipped else corners, size)) for word, corners in line.words]
+            box = _box(line.corners, size)
+            if are_columns:
+                box, places = _turned(box, 1), [(word, _turned(at, 1)) for word, at in places]
+            lines.append(_line(line.text, box, places))
+    return lines, sum(line.score < _LEAST_SURE for line in found), turns
+
+
+def _found(pixels: Array) -> list[_Line]:
+    """Return the lines that OCR finds in a picture."""
+    lines, ends = list[_Line](), _ends(pixels)
+    for top, bottom in zip([0, *ends], ends):
+        stretch = np.ascontiguousarray(pixels[top:bottom, :, ::-1])  # blue, green, red
+        output = _engine()(stretch, use_det=True, use_cls=True, use_rec=True, return_word_box=True, text_score=0.0)
+        above = np.array([0, top])
+        if output.txts is not None:
+            for text, corners, score, words in zip(output.txts, output.boxes, output.scores, output.word_results):
+                placed = [(word, np.asarray(each, float) + above) for word, _, each in words]
+                lines.append(_Line(text, score, np.asarray(corners, float) + above, placed))
+    return lines
+
+
+def _is_flipped(line: _Line, pixels: Array) -> bool:
+    """Return whether OCR turned a line upside down to read it."""
+    cut = line.cut_from(pixels)
+    cut = np.ascontiguousarray((np.rot90(cut) if line.is_tall else cut)[:, :, ::-1])
+    ((label, score),) = _engine()(cut, use_det=False, use_cls=True, use_rec=False).cls_res
+    return "180" in label and score > _SURE_FLIPPED
+
+
+def _are_columns(lines: Sequence[_Line], pixels: Array) -> bool:
+    """Return whether tall lines are columns of upright letters, which OCR reads side by side, too."""
+    votes = list[bool]()
+    for line in sorted(lines, key=lambda line: -len(line.text))[:_COLUMNS]:
+        cut, count = line.cut_from(pixels), len(line.text)
+        height = len(cut) // count
+        if height < 1 or sum(east_asian_width(letter) in "WF" for letter in line.text) < count / 2:
+            votes.append(False)
+            continue
+        row = np.concatenate([cut[number * height : (number + 1) * height] for number in range(count)], axis=1)
+        read = _engine()(np.ascontiguousarray(row[:, :, ::-1]), use_det=False, use_cls=False, use_rec=True).txts or (
+            "",
+        )
+        votes.append(SequenceMatcher(None, line.text, read[0], autojunk=False).ratio() > 0.5)
+    return 2 * sum(votes) > len(votes)
+
+
+def _turned(box: Sequence[float], turns: int) -> Box:
+    """Return a box of a picture, in fractions, in the picture turned left by quarter turns."""
+    left, top, right, bottom = box
+    for _ in range(turns % 4):
+        left, top, right, bottom = top, 1 - right, bottom, 1 - left
+    return left, top, right, bottom
 
 
 def _ends(pixels: Array) -> list[int]:
@@ -129,13 +224,12 @@ def _line(text: str, box: Box, words: list[tuple[str, Box]]) -> PageLine:
     return PageLine.of((word, boxes[start : start + len(word)]) for word, start in zip(words_of_text, starts))
 
 
-def _box(corners: Sequence[Sequence[float]], above: int, size: tuple[int, ...]) -> Box:
+def _box(corners: Array, size: tuple[int, ...]) -> Box:
     """Return the upright box (left, top, right, bottom) around four corners, as fractions of the picture's size.
 
-    corners: (x, y) in pixels of a stretch of the picture
-    above: rows of pixels above the stretch
+    corners: (x, y) in pixels
     size: (width, height) of the picture
     """
-    fractions = np.clip((np.asarray(corners, dtype=float) + np.array([0, above])) / size, 0, 1)
+    fractions = np.clip(corners / np.array(size), 0, 1)
     (left, top), (right, bottom) = fractions.min(0).tolist(), fractions.max(0).tolist()
     return left, top, right, bottom

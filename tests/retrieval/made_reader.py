@@ -2,8 +2,8 @@
 
 A file begins with PAGES and a line's end. A form feed ends a page; the word number n of a page has the box
 (n / 100, 0.5, (n + 1) / 100, 0.6). The words
-!unread, !bad, !lacks, !die, !spin, !grow (to 256 MiB) and !wait alone on a page are what they say, the last until there is a file `go`. Each
-reading is counted in the folder `MADE_READINGS`.
+!unread, !bad, !lacks, !die, !spin, !grow (to 256 MiB) and !wait alone on a page are what they say, the last until there
+is a file `go`. Each reading is counted in the folder `MADE_READINGS`.
 """
 
 from __future__ import annotations

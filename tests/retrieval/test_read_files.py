@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import io
 import json
@@ -26,7 +27,7 @@ from paddle_ranker.retrieval.places import pack_places, unpack_places
 from paddle_ranker.retrieval.schema import FIELD_TYPES
 from paddle_ranker.serving.http import contents
 from tests.checkout import ONCE
-from tests.serving.test_search import Site
+from tests.serving.test_search import Site, ask_app
 
 pytestmark = pytest.mark.parity
 PLUGIN = "tests.retrieval.made_reader"
@@ -327,12 +328,14 @@ def test_a_pdf_is_found_by_page_and_its_page_is_drawn(tmp_path: Path) -> None:
 
 
 DRAWING = """
-import os, time
+import os, pathlib, time
 from paddle_ranker.data import pdf
 
 as_before = pdf.page_picture
 
 def page_picture(path, page, *limits):
+    with open(pathlib.Path(__file__).parent / "drawn", "a") as drawn:
+        drawn.write(f"{page}\\n")
     if page == 2:
         os.kill(os.getpid(), 9)
     while page == 3:
@@ -351,6 +354,7 @@ def test_a_page_that_kills_or_holds_what_draws_it_ends_no_server(
     from tests.data.test_pdf import pdf_of, shown
 
     corpus = folder_of(tmp_path, {"a.txt": b"nothing"})
+    pdf_of(corpus / "good.pdf", shown((60, 700, "Good")))
     pdf_of(corpus / "manual.pdf", *(shown((60, 700, f"Page {word}")) for word in ("one", "two", "three")))
     status, folder = built(tmp_path, corpus)
     assert status == 0
@@ -365,6 +369,49 @@ def test_a_page_that_kills_or_holds_what_draws_it_ends_no_server(
             drawn = site.ask("GET", f"{address}/pages/{page}")
             assert drawn.status_code == status, drawn.text
             assert status == 200 or "ended with status -9; there may be too little memory or time" in drawn.text
+        began = time.monotonic()  # pages 2 and 3 are remembered
+        for page in (2, 3):
+            assert site.ask("GET", f"{address}/pages/{page}").status_code == 404
+        assert time.monotonic() - began < 2
+        assert (tmp_path / "made" / "drawn").read_text().split() == ["1", "2", "1", "3", "1"]
+    finally:
+        site.close()
+
+
+@ONCE
+def test_pages_that_take_long_hold_only_their_own_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("pypdfium2", reason="pip install 'paddle-ranker[pdf]'")
+    from tests.data.test_pdf import pdf_of, shown
+
+    corpus = folder_of(tmp_path, {"a.txt": b"nothing"})
+    pdf_of(corpus / "good.pdf", shown((60, 700, "Good")))
+    pdf_of(corpus / "bad.pdf", *(shown((60, 700, f"Bad {number}")) for number in range(6)))
+    status, folder = built(tmp_path, corpus)
+    assert status == 0
+    (tmp_path / "made").mkdir()
+    (tmp_path / "made" / "sitecustomize.py").write_text(DRAWING.replace("page == 3", "page >= 3"))
+    monkeypatch.syspath_prepend(str(tmp_path / "made"))
+    monkeypatch.setattr(contents, "_PAGE_SECONDS", 5.0)
+    site = Site(index=folder)
+    try:
+        good, bad = (site.search(word, top_k=1)["hits"][0]["contents"]["pdf"][0]["url"] for word in ("good", "bad"))
+        assert site.ask("GET", f"{good}/pages/1").status_code == 200
+
+        async def drawn() -> list[float]:
+            pages = [f"{bad}/pages/{3 + number % 2}" for number in range(10)]
+            waiting = [asyncio.ensure_future(ask_app(site.app, "GET", page)) for page in pages]
+            await asyncio.sleep(0.5)
+            seconds = list[float]()
+            for _ in range(5):
+                began = time.monotonic()
+                assert (await ask_app(site.app, "GET", f"{good}/pages/1")).status_code == 200
+                seconds.append(time.monotonic() - began)
+            assert not any(call.done() for call in waiting)
+            assert {answer.status_code for answer in await asyncio.gather(*waiting)} == {404}
+            return seconds
+
+        seconds = site.loop.run_until_complete(drawn())
+        assert sorted(seconds)[2] < 1, seconds  # the first may wait for a process to start
     finally:
         site.close()
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import os
 import re
+import threading
 import time
+from collections import Counter
 from collections.abc import Container
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Optional
+from weakref import WeakValueDictionary
 
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response
@@ -22,22 +27,23 @@ from paddle_ranker.errors import DataError, DependencyError, quoted
 from paddle_ranker.retrieval.candidate_indexes import Document
 from paddle_ranker.retrieval.schema import FIELD_TYPES, Schema
 from paddle_ranker.retrieval.snapshot import LocalSnapshot
-from paddle_ranker.retrieval.turns import idle, reserve
-from paddle_ranker.serving.core.faults import NO_DOCUMENT, OVERLOADED, UNAVAILABLE, Fault
+from paddle_ranker.serving.core.faults import NO_DOCUMENT, OVERLOADED, TIMED_OUT, UNAVAILABLE, Fault
 from paddle_ranker.serving.core.index_slot import IndexSlot
-from paddle_ranker.serving.core.threads import StoppableWork
 from paddle_ranker.serving.http.exchange import deadline_of, refuse_parameters, reserve_of
 from paddle_ranker.serving.http.openapi import DescribedRoute
 
 _PATH, _PDF = "/v1/contents/", "application/pdf"
 _PAGE_DPI, _PAGE_PIXELS, _PAGE_SECONDS = 110, 1 << 22, 10.0  # of a page's picture, and of drawing it
+_PROCESSES = 3  # pages that are drawn at once, of different files
 _MOST_DRAWN = 64  # pages that may wait to be drawn
+_MOST_FAILED = 4096  # pages that are remembered since they could not be drawn
 _HEADERS = {
     # A browser must show a file, never run it. A file's name is a digest of its bytes, so they never change.
     "content-security-policy": "default-src 'none'; sandbox",
     "x-content-type-options": "nosniff",
     "cache-control": "private, max-age=31536000, immutable",
 }
+_Page = tuple[str, int]  # a file's name, which is a digest of its bytes, and the page's number
 
 
 class Content(TypedDict):
@@ -65,7 +71,7 @@ def contents_of(document: Document, schema: Schema, names: Optional[Container[st
 
 def routes(index: IndexSlot) -> list[BaseRoute]:
     """Return the routes of files, and of pages of PDFs as pictures."""
-    drawing, process = StoppableWork(1, name="pages", what="the page was drawn"), ChildProcess()
+    drawing = _PageDrawing()
 
     async def file_of(request: Request, deadline: float) -> tuple[Path, str]:
         refuse_parameters(request)
@@ -86,10 +92,10 @@ def routes(index: IndexSlot) -> list[BaseRoute]:
         path, media_type = await file_of(request, deadline)
         if media_type != _PDF or not re.fullmatch("[1-9][0-9]{0,8}", number):
             raise Fault(NO_DOCUMENT, f"{quoted(path.name)} has no page {quoted(number)}", field="page")
-        if drawing.under_way >= _MOST_DRAWN:
-            raise Fault(OVERLOADED, f"{_MOST_DRAWN} pages wait to be drawn, no more may", retry_after=1.0)
-        draw = partial(_drawn, process, path, int(number), deadline)
-        picture = await drawing.run(1, deadline, draw, reserve_of(request))
+        picture = await drawing.picture(path, int(number), deadline)
+        reserve = reserve_of(request)
+        if reserve is not None:
+            reserve(len(picture))
         return Response(picture, media_type="image/jpeg", headers=_HEADERS)
 
     name: dict[str, object] = {"name": "name", "in": "path", "required": True, "schema": {"type": "string"}}
@@ -116,20 +122,71 @@ def routes(index: IndexSlot) -> list[BaseRoute]:
     ]
 
 
-def _drawn(process: ChildProcess, path: Path, page: int, deadline: float) -> bytes:
-    """Return a page of a PDF as JPEG. Raises `Fault` if it cannot be drawn.
+class _PageDrawing:
+    """Processes that draw pages of PDFs, since a malicious file can make PDFium crash or compute forever.
 
-    A separate process draws the page, since a malicious file can make PDFium crash or compute forever.
+    The pages of a file are drawn one after the other, so a page that takes long holds one process, and only pages of
+    its file wait for it. Callers of one page share its picture. A page that could not be drawn is not tried again.
     """
-    reserve(8 * _PAGE_PIXELS)  # for drawing and converting the picture
-    try:
-        with idle():  # searches run meanwhile
-            seconds = min(_PAGE_SECONDS, max(0.0, deadline - time.monotonic()))
-            return base64.b64decode(process.ask("draw", path, page, _PAGE_DPI, _PAGE_PIXELS, seconds=seconds))
-    except DataError as error:
-        raise Fault(NO_DOCUMENT, str(error).replace(str(path.parent) + os.sep, ""), field="page") from error
-    except DependencyError as error:
-        raise Fault(UNAVAILABLE, str(error), retry_after=60.0) from error
+
+    def __init__(self) -> None:
+        self._threads, self._local = ThreadPoolExecutor(_PROCESSES, thread_name_prefix="pages"), threading.local()
+        self._tasks, self._callers = dict[_Page, asyncio.Task[bytes]](), Counter[_Page]()
+        self._turns, self._begun = WeakValueDictionary[str, asyncio.Lock](), set[_Page]()
+        self._failed, self._processes = dict[_Page, str](), list[ChildProcess]()
+
+    async def picture(self, path: Path, page: int, deadline: float) -> bytes:
+        """Return a page as JPEG. Raises `Fault` if it cannot be drawn, or not before the deadline."""
+        key = path.name, page
+        if key in self._failed:
+            raise Fault(NO_DOCUMENT, self._failed[key], field="page")
+        if key not in self._tasks:
+            if len(self._tasks) >= _MOST_DRAWN:
+                raise Fault(OVERLOADED, f"{_MOST_DRAWN} pages wait to be drawn, no more may", retry_after=1.0)
+            self._tasks[key] = asyncio.ensure_future(self._draw(path, page))
+            self._tasks[key].add_done_callback(partial(self._ended, key))
+        task = self._tasks[key]
+        self._callers[key] += 1
+        try:
+            return await asyncio.wait_for(asyncio.shield(task), max(0.0, deadline - time.monotonic()))
+        except asyncio.TimeoutError as error:
+            raise Fault(TIMED_OUT, "the deadline passed before the page was drawn") from error
+        finally:
+            self._callers[key] -= 1
+            if not self._callers[key] and key not in self._begun:
+                task.cancel()
+
+    async def _draw(self, path: Path, page: int) -> bytes:
+        """Draw a page when no other page of its file is being drawn, whether its callers wait or not."""
+        key = path.name, page
+        async with self._turns.setdefault(path.name, asyncio.Lock()):
+            self._begun.add(key)
+            try:
+                return await asyncio.get_running_loop().run_in_executor(self._threads, self._ask, path, page)
+            except asyncio.CancelledError:  # the server stops
+                for process in self._processes:
+                    process.end()
+                raise
+            except DataError as error:
+                self._failed[key] = str(error).replace(str(path.parent) + os.sep, "")
+                if len(self._failed) > _MOST_FAILED:
+                    del self._failed[next(iter(self._failed))]
+                raise Fault(NO_DOCUMENT, self._failed[key], field="page") from error
+            except DependencyError as error:
+                raise Fault(UNAVAILABLE, str(error), retry_after=60.0) from error
+
+    def _ask(self, path: Path, page: int) -> bytes:
+        if not hasattr(self._local, "process"):
+            self._local.process = ChildProcess()
+            self._processes.append(self._local.process)
+        arguments = (path, page, _PAGE_DPI, _PAGE_PIXELS)
+        return base64.b64decode(self._local.process.ask("draw", *arguments, seconds=_PAGE_SECONDS))
+
+    def _ended(self, key: _Page, task: asyncio.Task[bytes]) -> None:
+        del self._tasks[key], self._callers[key]
+        self._begun.discard(key)
+        if not task.cancelled():
+            task.exception()  # its callers may have left
 
 
 class _File(FileResponse):

@@ -34,13 +34,16 @@ _HYPHEN = re.compile(f"[^\\W\\d{_ALONE}][-\u2010\u00ad]$")
 _FEWEST, _NARROWEST = 3, 0.15  # minimum rows of a page in two columns; minimum share of the page's width of each
 _SPACING, _SIZES = 0.8, 1.3  # between lines of a paragraph: maximum space in line heights, maximum ratio of heights
 _DOTS = 3  # a word of more dots is a leader, as in a table of contents; an ellipsis has three
+_LEADER = re.compile(rf"(\.{{{_DOTS + 1},}})")
 _DIGITS = 4  # decimal places of a box
 _NEAR = 3  # lines before and after a line that show how far its column reaches
 _WIDE = 3  # minimum space between two columns, in widths of a letter
-# Spaces in sizes of a letter: between words; between words where the reader of the file saw a space, too; between
-# letters that the file states one after the other, or not, of one line; between two drawings of one letter.
-_SPACE, _SEEN_SPACE, _FAR, _CLOSE, _SAME = 0.15, 0.1, 0.5, 0.6, 0.12
+# Spaces in sizes of a letter: between words; between words where the file has a space, too; between words of scripts
+# without spaces; by which a letter may overlap the letters before; between runs of a line that the file states apart;
+# between two drawings of one letter.
+_SPACE, _SEEN_SPACE, _WIDE_SPACE, _FAR, _CLOSE, _SAME = 0.15, 0.1, 0.5, 0.5, 0.6, 0.12
 _ABOVE, _BELOW = 0.75, 0.2  # height of a letter above and below its baseline, in sizes
+_MIXED = 3  # a line in which letters of neither direction are more by this factor is mixed
 _SHUFFLED = 0.25  # minimum share of lines before which the file states a lower line, in a file without order
 _MOST_LINES = 8192  # lines of a page whose order is repaired; more are sorted from top to bottom
 _RIGHT_TO_LEFT, _NUMBERS = {"R", "AL"}, {"EN", "AN"}
@@ -55,7 +58,7 @@ class Letter(NamedTuple):
     box: (left, top, right, bottom)
     baseline: distance of the baseline from the top
     size: size of the font
-    follows_space: whether the file, or the reader of the file, states a space before the letter
+    follows_space: whether the file has a space before the letter
     """
 
     text: str
@@ -111,35 +114,51 @@ def lines_of(letters: Sequence[Letter]) -> list[Line]:
     The boxes are those of the letters.
     """
     runs = list[list[Letter]]()
+    left = right = 0.0  # of the last run
+    taken = defaultdict[int, list[Box]](list)  # boxes of its letters, by their left edges
     drawn = dict[tuple[str, int, int], tuple[float, float]]()
     for letter in _with_marks(letters):
         (x, *_), y, most = letter.box, letter.baseline, _SAME * letter.size or 1.0
         column, row = round(x / most), round(y / most)
-        near = [(letter.text, column + right, row + down) for right in (-1, 0, 1) for down in (-1, 0, 1)]
+        near = [(letter.text, column + across, row + down) for across in (-1, 0, 1) for down in (-1, 0, 1)]
         if any(abs(x - drawn[at][0]) < most and abs(y - drawn[at][1]) < most for at in near if at in drawn):
             continue  # drawn twice, as a shadow or as bold letters
         drawn[letter.text, column, row] = x, y
-        if runs and _continues(runs[-1], letter):
-            runs[-1].append(letter)
-        else:
-            runs.append([letter])
-    return [words for run in _joined(runs) if (words := _words(sorted(run, key=lambda letter: letter.box[0])))]
+        middle, column = (x + letter.box[2]) / 2, int(x // (letter.size or 1.0))
+        beside = [box for at in range(column - 2, column + 3) for box in taken[at]]
+        is_free = not any(abs(2 * middle - box[0] - box[2]) < (box[2] - box[0]) / 2 for box in beside)
+        if not runs or not is_free or not _continues(runs[-1], left, right, letter):
+            runs.append([])
+            taken.clear()
+            left, right = x, letter.box[2]
+        runs[-1].append(letter)
+        taken[column].append(letter.box)
+        left, right = min(left, x), max(right, letter.box[2])
+    joined = [sorted(run, key=lambda letter: letter.box[0]) for run in _joined(runs)]
+    kinds = [_kind(letter.text) for letter in letters]
+    return [words for run in joined if (words := _words(run, kinds.count("R") > kinds.count("L")))]
 
 
 def _with_marks(letters: Iterable[Letter]) -> list[Letter]:
     """Return the letters, each with the marks that are drawn above or below it, such as vowels of Hebrew."""
-    joined, waiting = list[Letter](), ""
+    joined, marks = list[Letter](), list[Letter]()
     for letter in letters:
-        if unicodedata.category(letter.text[0]) in ("Mn", "Me", "Cf") and letter.text != "\u00ad":
-            middle, (left, _, right, _) = (letter.box[0] + letter.box[2]) / 2, joined[-1].box if joined else letter.box
-            if joined and left - _SPACE * letter.size <= middle <= right + _SPACE * letter.size:
-                joined[-1] = joined[-1]._replace(text=joined[-1].text + letter.text)
-            else:
-                waiting += letter.text
-            continue
-        joined.append(letter._replace(text=letter.text + waiting) if waiting else letter)
-        waiting = ""
-    return joined
+        if unicodedata.category(letter.text[0]) not in ("Mn", "Me", "Cf") or letter.text == "\u00ad":
+            above = [mark for mark in marks if _is_above(mark, letter)]
+            joined += [mark for mark in marks if mark not in above]
+            joined.append(letter._replace(text=letter.text + "".join(mark.text for mark in above)) if above else letter)
+            marks = []
+        elif joined and not marks and _is_above(letter, joined[-1]):
+            joined[-1] = joined[-1]._replace(text=joined[-1].text + letter.text)
+        else:
+            marks.append(letter)
+    return joined + marks
+
+
+def _is_above(mark: Letter, letter: Letter) -> bool:
+    """Return whether a mark is drawn above or below a letter, or without width beside it."""
+    (left, _, right, _), middle = letter.box, (mark.box[0] + mark.box[2]) / 2
+    return left - _SPACE * mark.size <= middle <= right + _SPACE * mark.size
 
 
 def _share_line(letter: Letter, other: Letter) -> bool:
@@ -150,17 +169,15 @@ def _share_line(letter: Letter, other: Letter) -> bool:
     return 2 * (bottom - top) > heights
 
 
-def _continues(run: Sequence[Letter], letter: Letter) -> bool:
-    """Return whether a letter that follows a run in the file stands right or left beside its last letter."""
-    last = run[-1]
-    size = max(last.size, letter.size)
-    if not _share_line(last, letter):
-        return False
-    right, left = letter.box[0] - last.box[2], last.box[0] - letter.box[2]
+def _continues(run: Sequence[Letter], left: float, right: float, letter: Letter) -> bool:
+    """Return whether a letter that follows a run in the file stands beside it in its line.
+
+    left, right: edges of the run
+    """
     wide = _WIDE * sum(each.box[2] - each.box[0] for each in run[-8:]) / len(run[-8:])
-    if len(run) > 1 and (run[-2].box[0] < last.box[0]) != (right > left):
-        return False  # turns back, as a further layer of text above the first one does
-    return -_FAR * size < max(right, left) <= wide
+    gaps = [max(letter.box[0] - end, begin - letter.box[2]) for begin, end in ((left, right), run[-1].box[::2])]
+    least = -_FAR * min(run[-1].size, letter.size)
+    return _share_line(run[-1], letter) and any(least < gap <= wide for gap in gaps)
 
 
 def _joined(runs: list[list[Letter]]) -> list[list[Letter]]:
@@ -185,24 +202,28 @@ def _joined(runs: list[list[Letter]]) -> list[list[Letter]]:
     return [lines[target] for target in sorted(lines, key=places.__getitem__)]
 
 
-def _words(letters: Sequence[Letter]) -> Line:
+def _words(letters: Sequence[Letter], is_leftwards: bool) -> Line:
     """Return the words of a line in the order in which they are read.
 
     letters: from left to right
+    is_leftwards: whether most letters of the page are of scripts that are read leftwards
     """
     gaps = [after.box[0] - letter.box[2] for letter, after in zip(letters, letters[1:])]
-    tracking = max(0.0, sorted(gaps)[len(gaps) // 4]) if len(gaps) > 3 else 0.0  # of letters that are spaced out
+    pairs = zip(gaps, letters, letters[1:])
+    between = sorted(gap for gap, letter, after in pairs if letter.text.isalpha() and after.text.isalpha())
+    tracking = max(0.0, between[len(between) // 4]) if len(between) > 3 else 0.0  # of letters that are spaced out
     pieces = list[tuple[str, Optional[Box]]]()
     for number, letter in enumerate(letters):
         if number and letter.text != " ":
             before = letters[number - 1]
             is_seen = letter.follows_space or before.follows_space
-            least = (_SEEN_SPACE if is_seen else _SPACE) * min(before.size, letter.size)
+            are_wide = _NO_SPACE.match(before.text[-1]) and _NO_SPACE.match(letter.text)
+            least = (_SEEN_SPACE if is_seen else _WIDE_SPACE if are_wide else _SPACE) * min(before.size, letter.size)
             if gaps[number - 1] - tracking > least:
                 pieces.append((" ", None))
         pieces.append((letter.text, letter.box))
     words, is_new = list[tuple[list[str], list[Box]]](), True
-    for text, box in _logical(pieces):
+    for text, box in _logical(pieces, is_leftwards):
         if box is None or text.isspace():
             is_new = True
             continue
@@ -211,18 +232,26 @@ def _words(letters: Sequence[Letter]) -> Line:
             is_new = False
         words[-1][0].append(text)
         words[-1][1].extend([box] * len(text))
-    return [(re.sub("\u00ad(?!$)", "-", "".join(texts)), boxes) for texts, boxes in words]
+    line = Line()
+    for texts, boxes in words:
+        word, start = re.sub("\u00ad(?!$)", "-", "".join(texts)), 0
+        for piece in _LEADER.split(word):
+            line += [(piece, boxes[start : start + len(piece)])] if piece else []
+            start += len(piece)
+    return line
 
 
-def _logical(pieces: list[tuple[str, Optional[Box]]]) -> list[tuple[str, Optional[Box]]]:
+def _logical(pieces: list[tuple[str, Optional[Box]]], is_leftwards: bool) -> list[tuple[str, Optional[Box]]]:
     """Return the pieces of a line, given from left to right, in the order in which they are read.
 
-    The rules are those of the Unicode Bidirectional Algorithm for a line whose direction is that of most letters.
+    The rules are those of the Unicode Bidirectional Algorithm. The direction of a line is that of most of its letters;
+    of a mixed line, that of the page, `is_leftwards`.
     """
-    kinds = ["".join(_kind(text)) for text, _ in pieces]
+    kinds = [_kind(text) for text, _ in pieces]
     if "R" not in kinds:
         return pieces
-    is_leftwards = kinds.count("R") > kinds.count("L")
+    right, left = kinds.count("L"), kinds.count("R")
+    is_leftwards = left > _MIXED * right or (is_leftwards and right <= _MIXED * left)
     for number in range(1, len(kinds) - 1):  # 1,000 and 10:30 are numbers
         if kinds[number] == "S" and kinds[number - 1] == "D" == kinds[number + 1]:
             kinds[number] = "D"

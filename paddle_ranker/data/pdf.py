@@ -8,9 +8,10 @@ import re
 import tempfile
 import threading
 import unicodedata
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Optional, Union
 
@@ -36,6 +37,7 @@ _MOST_HEADINGS, _LONGEST = 1 << 13, 1000  # entries of an outline; characters of
 # OCR reads pages with pictures on this share of the page, outside of its text; or few words, and many drawn shapes,
 # which may be letters.
 _PICTURED, _FEW, _SHAPES = 0.3, 20, 100
+_FEW_LETTERS = 3  # letters without meaning that may be signs, such as bullets, for which a page is not read by OCR
 _CELLS = 100  # along each side of a page, in which pictures outside of text are measured
 _TURNED, _STEP = 10, 5  # degrees: letters turned by less are upright; others are turned in steps
 _UNKNOWN = "\ufffd"
@@ -56,9 +58,11 @@ def read(path: Path) -> Iterator[Union[Part, Unread]]:
     reasons, is_read = list[str](), False
     with _opened(path) as document:
         with _PDFIUM:
-            count, headings = len(document), _headings(document)
+            count, (headings, is_cut) = len(document), _headings(document)
             title = _BY_PROGRAM.sub("", " ".join((document.get_metadata_value("Title") or "").split()))
         fields = {} if _NO_TITLE.fullmatch(title) else {"title": title}
+        if is_cut:
+            yield Unread("", f"headings after the first {_MOST_HEADINGS:,}")
         for number in range(1, count + 1):
             fields.update({"heading": headings[number]} if number in headings else {})
             for part in _read_page(document, number):
@@ -140,20 +144,23 @@ def _page(document: Any, number: int) -> Iterator[Any]:
             page.close()
 
 
-def _headings(document: Any) -> Mapping[int, str]:
+def _headings(document: Any) -> tuple[Mapping[int, str], bool]:
     """Return for each page, by its number from 1, the headings of the outline that begin on it, joined by "; ".
 
-    The first heading of a page comes with the headings above it: `Chapter › Section`.
+    The first heading of a page comes with the headings above it: `Chapter › Section`. The second value is whether the
+    outline has more headings than `_MOST_HEADINGS`, which are left out.
     """
-    headings, above = dict[int, str](), list[str]()
-    for entry in document.get_toc():
-        above[entry.level :] = [" ".join(entry.get_title().split())]
+    headings, above, lengths = defaultdict[int, list[str]](list), list[str](), Counter[int]()
+    entries = document.get_toc()
+    for entry in islice(entries, _MOST_HEADINGS):
+        above[entry.level :] = [" ".join(entry.get_title()[:_LONGEST].split())]
         target = entry.get_dest()
         page = target.get_index() if target is not None else None
-        if page is not None:
-            before = headings.get(page + 1)
-            headings[page + 1] = " › ".join(above) if before is None else f"{before}; {above[-1]}"
-    return headings
+        if page is not None and lengths[page + 1] < _LONGEST:
+            heading = above[-1] if page + 1 in headings else " › ".join(above)
+            headings[page + 1].append(heading)
+            lengths[page + 1] += len(heading)
+    return {page: "; ".join(each)[:_LONGEST] for page, each in headings.items()}, next(entries, None) is not None
 
 
 class _Frame(NamedTuple):
@@ -222,6 +229,8 @@ class _Glyph(NamedTuple):
             box = around([(*min(ends), *max(ends)), *((*end, *end) for end in ends)])
         if self.frame.is_vertical:
             baseline = (box[1] + box[3]) / 2 + 0.3 * self.size
+        elif 0 < box[0] - x < 0.3 * self.size:  # the font does not state the letter's width; the box is around its ink
+            box = (x, box[1], box[2] + box[0] - x, box[3])
         return Letter(self.text, box, baseline, self.size, self.follows_space)
 
 
@@ -254,8 +263,8 @@ def _read_page(document: Any, number: int) -> Iterator[Union[Part, Unread]]:
                 problems.append(f"{why}, and {error}")
                 why = ""
     text, places, unknown = _together(stated, scanned)
-    if unknown and why:
-        problems.append(f"{unknown:,} letters in fonts that do not say which letters they show")
+    if unknown and (why or not scan):
+        problems.append(f"letters in fonts that do not say which they are: {unknown:,}")
     if is_blank:
         problems.append("blank")
     elif not text and not problems:
@@ -269,8 +278,8 @@ def _why_ocr(page: Any, stated: Mapping[_Frame, Sequence[Line]]) -> str:
     """Return what OCR has to read on a page beside what the page states; "" if nothing."""
     words = [(frame, word, boxes) for frame, lines in stated.items() for line in lines for word, boxes in line]
     unknown = sum(word.count(_UNKNOWN) for _, word, _ in words)
-    if unknown:
-        return f"{unknown:,} letters in fonts that do not say which letters they show"
+    if unknown >= _FEW_LETTERS:
+        return f"{unknown:,} letters in fonts that do not say which they are"
     pictures, shapes = _pictures(page)
     free = np.zeros((_CELLS, _CELLS), bool)
     for box in pictures:
@@ -529,8 +538,7 @@ def _glyphs(raw: Any, page: Any, text_page: Any, count: int) -> Iterator[_Glyph]
     for index in range(count):
         code = raw.FPDFText_GetUnicode(text_page, index)
         if raw.FPDFText_IsGenerated(text_page, index) == 1:
-            follows_space = True
-            continue
+            continue  # a space or a line's end that PDFium supposes
         if 0xD800 <= code < 0xDC00:
             high = code
             continue
@@ -561,8 +569,9 @@ def _glyphs(raw: Any, page: Any, text_page: Any, count: int) -> Iterator[_Glyph]
             continue
         item = raw.FPDFText_GetTextObject(text_page, index)
         glyph = _Glyph(text, frame, box, place(x.value, y.value), letter_size, follows_space, width)
-        if last is not None and (last.box, last.origin, address) == (glyph.box, glyph.origin, _address(item)):
-            last = last._replace(text=last.text + text)  # another letter of a ligature
+        # PDFium states each letter of a ligature with a piece of its box.
+        if last is not None and (last.origin, address) == (glyph.origin, _address(item)) and last.text.isalpha():
+            last = last._replace(text=last.text + text, box=around([last.box, box]))
             continue
         if last is not None:
             yield last

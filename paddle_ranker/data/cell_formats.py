@@ -7,7 +7,7 @@
 
 A spelling is chosen only if it fits all values of the column. Numbers as in JSON and ISO 8601 dates need no spelling.
 Codes that begin with a zero, such as `007`, stay texts. `spelling_of` returns the spelling that a field declares by its
-format. `text_of_html` removes the tags of cells that shops and blogs export.
+format.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from collections import Counter
 from collections.abc import Callable
 from datetime import datetime
 from functools import cache, partial
-from html.parser import HTMLParser
 from typing import NamedTuple, Optional, Union
 
 from paddle_ranker.errors import listed
@@ -68,9 +67,6 @@ _MARKUP = re.compile(
     r"|<br ?/?>|<img ",
     re.IGNORECASE,
 )
-_LINES = frozenset(("p", "div", "section", "article", "br", "ul", "ol", "li", "table", "tr", "blockquote", "pre", "hr",
-                    *(f"h{level}" for level in range(1, 7))))  # fmt: skip  # tags that begin and end a line
-_HIDDEN = frozenset(("script", "style"))
 
 
 class ValueSpelling(NamedTuple):
@@ -245,39 +241,9 @@ def _read_array(cell: str) -> list[str]:
     return [item for item in items if item != "NULL"]
 
 
-class _TextOfHTML(HTMLParser):
-    """Parser that keeps the text of HTML, with a line for each block."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.lines, self._hidden = [""], 0
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, Optional[str]]]) -> None:
-        self._hidden += tag in _HIDDEN
-        if tag in _LINES:
-            self.lines.append("")
-
-    def handle_endtag(self, tag: str) -> None:
-        self._hidden -= tag in _HIDDEN and self._hidden > 0
-        if tag in _LINES:
-            self.lines.append("")
-
-    def handle_data(self, data: str) -> None:
-        if not self._hidden:
-            self.lines[-1] += data
-
-
 def has_markup(cell: str) -> bool:
     """Return whether a text has tags of HTML."""
     return _MARKUP.search(cell) is not None
-
-
-def text_of_html(cell: str) -> str:
-    r"""Return the text of HTML, one line for each block. A space replaces WooCommerce's two characters `\n`."""
-    parser = _TextOfHTML()
-    parser.feed(cell.replace("\\n", "\n"))
-    parser.close()
-    return "\n".join(filter(None, (" ".join(line.split()) for line in parser.lines)))
 
 
 def is_no_value(cell: str) -> bool:

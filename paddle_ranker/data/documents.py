@@ -20,7 +20,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple, Optional, Union
 
-from paddle_ranker.data.cell_formats import LIST, Spellings, ValueSpelling, has_markup, spelling_of, text_of_html
+from paddle_ranker.data.cell_formats import LIST, Spellings, ValueSpelling, has_markup, spelling_of
 from paddle_ranker.data.file_readers import Unread, is_file_name
 from paddle_ranker.data.formats import (
     EMPTY_LINE,
@@ -35,6 +35,7 @@ from paddle_ranker.data.formats import (
     separated_rows,
 )
 from paddle_ranker.data.header import DESCRIPTION, HEADING, ID, TEXT, key_of, names_columns, plain_name, unquoted
+from paddle_ranker.data.html_text import text_of_html
 from paddle_ranker.data.labels import number_of
 from paddle_ranker.data.records import DocumentRow, is_finite, is_storable, without_nan
 from paddle_ranker.data.skips import NOT_READ, LeftOut, Skips

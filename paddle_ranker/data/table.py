@@ -9,30 +9,28 @@ import re
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any, NamedTuple, Optional, Union
+from typing import Any, NamedTuple, Union
 
 from paddle_ranker.data.documents import named_rows, rows_above_header
 from paddle_ranker.data.file_readers import Part, Unread
-from paddle_ranker.data.formats import BadRow, cell_text, found_encoding, open_text, sheets_of
+from paddle_ranker.data.formats import BadRow, cell_text, found_encoding, sheets_of
+from paddle_ranker.data.html_text import is_declared, page_of
 from paddle_ranker.data.labels import number_of
 from paddle_ranker.data.placed_text import SpanPlace
 from paddle_ranker.errors import DataError
 from paddle_ranker.options import note
 
-_VERSION = 1  # raised when the same table would give other parts
+_VERSION = 2  # raised when the same table would give other parts
 # Characters of a part, of which the header has a third at most. Numbers have a token for two or three characters, so
 # that a part fits into the 512 tokens of a ranker.
 _MOST, _MOST_HEADER = 1200, 400
 _VALUES, _MOST_VALUES = 30, 4000  # different texts of a column in a summary, and characters of all of them
 _MANY = 1000  # tables with more parts are noted
 _BETWEEN = " | "
-_WORDS = re.compile(r"[A-Z]+(?=[A-Z][a-z])|[A-Z]?[a-z]+|[A-Z]+|\d+|[^\W\d_]")
 _MOST_UNPACKED = 1 << 30  # bytes of a spreadsheet
 _MOST_HTML = 1 << 26  # bytes
-_MOST_COLUMNS = 1 << 14  # most columns of an HTML table
-_MOST_SPANNED = 1000  # most rows, and most columns, that a cell of an HTML table spans
+_PAGE = re.compile(rb"(?:\xef\xbb\xbf|\xff\xfe|\xfe\xff)?\s*<[a-z!?]", re.IGNORECASE)  # start of HTML
 
 Row = Union[Sequence[str], BadRow]
 
@@ -56,12 +54,18 @@ def read(path: Path) -> Iterator[Union[Part, Unread]]:
     """Yield the parts of each table of a file, and an `Unread` for a table's bad rows; see `Reader.read`.
 
     A small table is one part. The first part of a large table summarises its columns; each other part has some rows.
+    The text of an HTML page outside of its tables is a part, too.
     """
-    tables = [*_tables(path)]
-    if not tables:
-        raise DataError(f"{path}: no table in it")
+    with open(path, "rb") as stream:
+        start = stream.read(1024)
+    if _PAGE.match(start) or _PAGE.match(start.replace(b"\0", b"")):  # also in UTF-16
+        yield from _parts_of_page(path)
+        return
+    tables = [*(_sheets(path) if start.startswith(b"PK\x03\x04") else _rows_of(path))]
     for table in tables:
         yield from _parts(table)
+    if not tables:
+        yield Unread("", "no rows")
 
 
 def version() -> str:
@@ -69,28 +73,21 @@ def version() -> str:
     return str(_VERSION)
 
 
-def _tables(path: Path) -> Iterator[_FileTable]:
-    with open(path, "rb") as stream:
-        start = stream.read(1024)
-    if start.startswith(b"PK\x03\x04"):
-        yield from _sheets(path)
-    elif re.match(rb"\s*(\xef\xbb\xbf)?<", start):
-        yield from _html_tables(path)
-    else:
-        columns = dict[str, None]()
-        for _, row in named_rows(str(path)):
-            columns.update(dict.fromkeys(row) if isinstance(row, dict) else {})
-        if not columns:
-            raise DataError(f"{path}: no rows")
+def _rows_of(path: Path) -> Iterator[_FileTable]:
+    columns = dict[str, None]()
+    for _, row in named_rows(str(path)):
+        columns.update(dict.fromkeys(row) if isinstance(row, dict) else {})
+    if not columns:
+        return
 
-        def rows() -> Iterator[Row]:
-            for number, row in named_rows(str(path)):
-                if isinstance(row, BadRow):
-                    yield BadRow(f"line {number}: {row.reason}")
-                else:
-                    yield [cell_text(row.get(name)) for name in columns]
+    def rows() -> Iterator[Row]:
+        for number, row in named_rows(str(path)):
+            if isinstance(row, BadRow):
+                yield BadRow(f"line {number}: {row.reason}")
+            else:
+                yield [cell_text(row.get(name)) for name in columns]
 
-        yield _FileTable("", "", [*columns], rows)
+    yield _FileTable("", "", [*columns], rows)
 
 
 def _sheets(path: Path) -> Iterator[_FileTable]:
@@ -110,117 +107,25 @@ def _sheets(path: Path) -> Iterator[_FileTable]:
         yield _FileTable(name if len(sheets) > 1 else "", title, rows[above], partial(iter, rows[above + 1 :]))
 
 
-def _html_tables(path: Path) -> Iterator[_FileTable]:
+def _parts_of_page(path: Path) -> Iterator[Union[Part, Unread]]:
+    """Yield the text of an HTML page outside of its tables, and the parts of its tables."""
     if path.stat().st_size > _MOST_HTML:
         raise DataError(f"{path}: {path.stat().st_size:,} bytes of HTML, more than the limit of {_MOST_HTML:,}")
-    parser = _TablesOfHTML()
-    with open_text(str(path), found_encoding(str(path))) as stream:
-        parser.feed(stream.read().decode("utf-8", "replace"))
-    parser.close()
-    tables = [table for table in parser.tables if table.rows]
-    for number, table in enumerate(tables, start=1):
-        title = " ".join(dict.fromkeys(filter(None, (parser.title, table.title))))
-        width = max(map(len, table.rows))
-        header, *rows = [[*row, *[""] * (width - len(row))] for row in table.rows]
-        yield _FileTable(str(number) if len(tables) > 1 else "", title, header, partial(iter, rows))
-
-
-class _HtmlTable:
-    """A table of HTML that is being parsed."""
-
-    def __init__(self, title: str) -> None:
-        self.title, self.rows = title, list[list[str]]()
-        self.row: Optional[list[str]] = None
-        self.spanned = dict[int, tuple[int, str]]()  # by column: how many further rows a cell has, and its text
-
-    def fill(self) -> None:
-        """Append to the open row those cells of rows above that span it, up to the first free column."""
-        assert self.row is not None
-        while len(self.row) in self.spanned and len(self.row) < _MOST_COLUMNS:
-            left, text = self.spanned.pop(len(self.row))
-            if left > 1:
-                self.spanned[len(self.row)] = left - 1, text
-            self.row.append(text)
-
-
-class _TablesOfHTML(HTMLParser):
-    """Parser for the tables of HTML; a cell that spans several columns or rows is repeated in each.
-
-    Attributes:
-        tables: the tables, in the order in which they begin.
-        title: the page's title.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.tables, self.title = list[_HtmlTable](), ""
-        self._open = list[_HtmlTable]()
-        self._texts = list[str]()  # texts of the open cell, heading, caption or title
-        self._heading, self._spans, self._is_cell = "", (1, 1), False
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, Optional[str]]]) -> None:
-        """Begin a table, a row, a cell, or the text of a caption, a title or a heading."""
-        if tag == "table":
-            self._open.append(_HtmlTable(self._heading))
-            self.tables.append(self._open[-1])
-        elif tag == "tr" and self._open:
-            self._end_row()
-            self._open[-1].row = []
-        elif tag in ("td", "th") and self._open:
-            self._end_cell()
-            attributes = dict(attrs)
-            spans = (
-                int(value) if (value := attributes.get(name) or "").isdecimal() else 1
-                for name in ("colspan", "rowspan")
-            )
-            columns, rows = (max(1, min(_MOST_SPANNED, span)) for span in spans)
-            self._spans, self._texts, self._is_cell = (columns, rows), [], True
-        elif tag in ("caption", "title", "h1", "h2", "h3", "h4"):
-            self._texts = []
-
-    def handle_endtag(self, tag: str) -> None:
-        """End the element that `handle_starttag` began, and store its text."""
-        text = " ".join("".join(self._texts).split())
-        if tag in ("td", "th") and self._open:
-            self._end_cell()
-        elif tag == "tr" and self._open:
-            self._end_row()
-        elif tag == "table" and self._open:
-            self._end_row()
-            self._open.pop()
-        elif tag == "caption" and self._open:
-            self._open[-1].title = text
-        elif tag == "title":
-            self.title = text
-        elif tag in ("h1", "h2", "h3", "h4") and not self._open:
-            self._heading = text
-
-    def handle_data(self, data: str) -> None:
-        """Add `data` to the text of the open element."""
-        self._texts.append(data)
-
-    def _end_cell(self) -> None:
-        if not self._is_cell:
-            return
-        table, text = self._open[-1], " ".join("".join(self._texts).split())
-        self._is_cell, self._texts = False, []
-        if table.row is None:
-            table.row = []
-        table.fill()
-        columns, rows = self._spans
-        for _ in range(min(columns, _MOST_COLUMNS - len(table.row))):
-            if rows > 1:
-                table.spanned[len(table.row)] = rows - 1, text
-            table.row.append(text)
-
-    def _end_row(self) -> None:
-        self._end_cell()
-        table = self._open[-1]
-        if table.row is not None:
-            table.fill()
-            if any(table.row):
-                table.rows.append(table.row)
-            table.row = None
+    data = path.read_bytes()
+    try:
+        page = page_of(data, "" if is_declared(data) else found_encoding(str(path)))
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from error
+    if page.lines or not page.tables:
+        yield Part("text" if page.tables else "", "\n".join(page.lines), {"title": page.title} if page.title else {})
+    for number, table in enumerate(page.tables, start=1):
+        title = " ".join(dict.fromkeys(filter(None, (page.title, table.title))))
+        (header, *rows), width = table.rows, max(map(len, table.rows))
+        names = [*header, *[""] * (width - len(header))]
+        name = str(number) if len(page.tables) > 1 or page.lines else ""
+        yield from _parts(_FileTable(name, title, names, partial(iter, rows)))
+    if page.is_cut:
+        yield Unread("", "some of its cells span more rows or columns than their text can fill")
 
 
 class _ColumnSummary:
@@ -307,8 +212,19 @@ class _PlacedWriter:
 
 def _with_words(name: str) -> str:
     """Return a column's name. If it joins several words, they follow in parentheses: `unitPrice (unit Price)`."""
-    words = " ".join(_WORDS.findall(name))
+    words = "".join(f" {sign}" if _begins_word(name, at) else sign for at, sign in enumerate(name)).replace("_", " ")
+    words = " ".join(words.split())
     return name if words == name or not words else f"{name} ({words})"
+
+
+def _begins_word(name: str, at: int) -> bool:
+    """Return whether a word begins within a name at an index: at a capital, or where digits begin or end."""
+    if not at or not (name[at - 1].isalnum() and name[at].isalnum()):
+        return False
+    before, sign, after = name[at - 1], name[at], name[at + 1 : at + 2]
+    if before.isdigit() or sign.isdigit():
+        return before.isdigit() != sign.isdigit()
+    return sign.isupper() and (before.islower() or (before.isupper() and after.islower()))
 
 
 def _blocks(names: Sequence[str]) -> list[range]:
@@ -363,6 +279,8 @@ def _row_parts(table: _FileTable, blocks: Sequence[range], fields: dict[str, Any
         if isinstance(row, BadRow):
             continue
         for index, block in enumerate(blocks):
+            if block.start >= max(1, len(row)):
+                break  # rows of HTML may be shorter than the header
             size = sum(len(cell) + len(_BETWEEN) for cell in row[block.start : block.stop])
             if writers[index].first >= 0 and len(writers[index].text) + size > _MOST:
                 yield part(index)

@@ -58,7 +58,7 @@ _ALIASES = {
     "ogg": ("oga", "opus"),
     "mp4": ("m4v",),
     "csv": ("tsv",),
-    "html": ("htm",),
+    "html": ("htm", "xhtml"),
 }  # of suffixes
 _BETWEEN_ITEMS = ", "  # joins a list of texts for towers and rankers
 
@@ -317,7 +317,7 @@ FIELD_TYPES.add(
         _suffix_by(
             (rb"PK\x03\x04", "xlsx"),
             (rb"PAR1", "parquet"),
-            (rb"\s*(<!doctype html|<\?xml|<html|<head|<body|<table|<!--)", "html"),
+            (rb"(?:\xef\xbb\xbf)?\s*<[a-z!?]", "html"),
             (rb"(?=[^\0]+\Z)|\xff\xfe|\xfe\xff|\x1f\x8b", "csv"),
         ),
         reader="table",

@@ -16,8 +16,9 @@ from zipfile import ZipFile
 
 import pytest
 
-from paddle_ranker.data.cell_formats import Spellings, is_no_value, text_of_html
+from paddle_ranker.data.cell_formats import Spellings, is_no_value
 from paddle_ranker.data.documents import DocumentFile
+from paddle_ranker.data.html_text import text_of_html
 from paddle_ranker.data.records import DocumentRow
 from paddle_ranker.errors import DataError, RankerError, UsageError
 from paddle_ranker.options import DocumentOptions

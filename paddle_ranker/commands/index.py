@@ -29,7 +29,8 @@ import numpy as np
 from paddle_ranker import runtime
 from paddle_ranker.array_types import STORED_TYPES, Vectors
 from paddle_ranker.data.beir import beir_corpus
-from paddle_ranker.data.documents import DocumentFile
+from paddle_ranker.data.documents import DocumentFile, holds_contents
+from paddle_ranker.data.formats import write_rows
 from paddle_ranker.data.records import DocumentRow, RecordFile, Text
 from paddle_ranker.errors import CheckpointError, RankerError, UsageError, listed, quoted, spelling_hint
 from paddle_ranker.lexical.analyser import FOLDS
@@ -93,6 +94,7 @@ from paddle_ranker.retrieval.vector_indexes import INDEXES
 from paddle_ranker.retrieval.vector_search import check_breadth, how_found, search_method, searched_exactly
 from paddle_ranker.scoring.scoring_options import BatchOptions, EngineOptions
 from paddle_ranker.scoring.title_states import StatesInfo
+from paddle_ranker.storage.atomic import check_writable
 from paddle_ranker.storage.digest import content_digest
 
 _NO_WORDS = "none"
@@ -104,7 +106,15 @@ _LIBRARIES: dict[Optional[str], Callable[[], object]] = {FAISS: load_faiss, MILV
 _OF_METHOD = {"structure": FAISS, "hnsw_m": FAISS, "hnsw_ef": FAISS, "uri": MILVUS}
 _CHECKED_BYTES, _CHECKED_VALUES = 10_000, 20  # fields with more values, or longer values, are not checked as filters
 _CHECKED_FILTERS = 10
-_WITHOUT_EFFECT = ("index", "ray", "actors", "cpu_threads", "device", "sync")  # change no content of a new index
+_WITHOUT_EFFECT = (
+    "index",
+    "report",
+    "ray",
+    "actors",
+    "cpu_threads",
+    "device",
+    "sync",
+)  # change no content of a new index
 
 
 @dataclass(frozen=True)
@@ -115,6 +125,11 @@ class CorpusOptions(BatchOptions, DocumentOptions, DeviceOptions):
         help="the documents: a text a line; columns or JSON with id, text (else title), and fields; or BEIR's folder",
         files=True,
     )
+    report: Optional[str] = option(
+        None,
+        help="file to write that lists each row and file that is skipped, cut or read in part, with the reason (.tsv, "
+        ".jsonl or .parquet)",
+    )
     engine: Optional[str] = redeclare(EngineOptions, "engine")
 
     @property
@@ -124,11 +139,11 @@ class CorpusOptions(BatchOptions, DocumentOptions, DeviceOptions):
 
     @property
     def corpus_files(self) -> list[str]:
-        """The paths of the documents' files; if a folder was named, the paths of all files in the folder."""
+        """The paths of the documents' files; if a folder was named, the paths of all files in it."""
         files = list[str]()
         for path in paths_of(self.documents_file):
             inside = [os.path.join(parent, name) for parent, _, names in os.walk(path) for name in sorted(names)]
-            files += inside if os.path.isdir(path) else [path]
+            files += filter(os.path.exists, inside) if os.path.isdir(path) else [path]
         return files
 
 
@@ -356,6 +371,7 @@ def build(options: BuildOptions) -> None:
     """Build an index folder from a corpus, or add the documents that it lacks; print its contents."""
     from paddle_ranker.retrieval.towers import open_towers
 
+    _require_report(options)
     collection = _finished_index(options)
     if collection is None and options.shards is not None:
         _build_shards(options, options.shards)
@@ -475,10 +491,6 @@ def _build_shards(options: BuildOptions, count: int) -> None:
         else:
             with shard_builds.new_cut(folder) as target:
                 info, total = _new_info(options, target)
-                if info.schema.files and options.skip_bad_rows:
-                    raise UsageError(
-                        "--shards and --skip_bad_rows: files are read shard by shard; leave one of both out"
-                    )
                 joins, file_fields = not info.schema.fields, info.schema.file_fields
                 rows = DocumentFile(
                     options.documents_file,
@@ -486,12 +498,16 @@ def _build_shards(options: BuildOptions, count: int) -> None:
                     joins_title=joins,
                     files=file_fields,
                     declared=info.schema.spellings,
+                    keeps_left_out=options.report is not None,
                 )
                 with Progress(rows, desc="cut", unit="document", total=total) as counted:
-                    cut = shard_builds.cut(target, info, counted, total, count, identity, rows.report)
+                    cut = shard_builds.cut(
+                        target, info, counted, total, count, identity, lambda: (rows.report(), rows.left_out)
+                    )
         info = shard_builds.begin_shards(folder, count)
         load = LoadOptions.of(options) if info.models else ON_CPU
-        work = shard_builds.ShardWork(folder, folder_of(options.documents_file), load, options.batch_size)
+        contents, skip = folder_of(options.documents_file), options.skip_bad_rows
+        work = shard_builds.ShardWork(folder, contents, load, options.batch_size, skip)
         most = None if info.schema.passage_tokens and info.vectors is not None else cut.documents
         with Progress(desc="index", unit="document", total=most) as progress:
             if options.ray is not None:
@@ -503,14 +519,32 @@ def _build_shards(options: BuildOptions, count: int) -> None:
                     runtime.prepare_command(options.cpu_threads)
                 for number in range(count):
                     work.build(number, progress.update)
-        unread = shard_builds.unread_in(folder).report()
+        left_out = shard_builds.left_out_in(folder)
         shard_builds.finish(folder, count)
     with open_index(folder, write=True, wait=WRITER_WAIT) as collection:
         open_towers(collection, load, options.batch_size)
         collection.writer.measure_floors()
-    report, info = "; ".join(filter(None, (cut.report, unread))), open_index(folder).info
+    report, info = "; ".join(filter(None, (cut.report, *(part.report() for part in left_out)))), open_index(folder).info
     print(f"{options.corpus}: {report}; {_counts(Added(info.count, 0, 0, cut.repeated))}")
     print(f"{folder}: {info.count:,} documents in {count:,} shards, searched by {listed(info.searchers)}")
+    _write_report(
+        options, [*cut.left_out, *((part.what.rstrip(":"), item) for part in left_out for item in part.items)]
+    )
+
+
+def _require_report(options: CorpusOptions) -> None:
+    """Raise an error before the work if `--report` cannot be written after it."""
+    if options.report is not None:
+        check_writable(options.report)
+
+
+def _write_report(options: CorpusOptions, left_out: Sequence[tuple[str, Sequence[str]]]) -> None:
+    """Write the list of `--report`, if it is wanted, and print how many things it has; they are as in `Cut`."""
+    if options.report is None:
+        return
+    rows = ((what, *(" ".join(text.split()) for text in item[:2])) for what, item in left_out)
+    write_rows(options.report, ("what", "where", "reason"), rows, True)
+    print(f"{options.report}: lists {len(left_out):,} rows, files and parts of files that were skipped or not read")
 
 
 def _schema(options: BuildOptions) -> tuple[Schema, int]:
@@ -518,8 +552,10 @@ def _schema(options: BuildOptions) -> tuple[Schema, int]:
 
     Fields that the user has not declared are inferred from all values.
     """
-    is_folder = any(map(os.path.isdir, paths_of(options.documents_file)))
-    declared = folder_fields(options.declared) if is_folder else options.declared
+    declared, with_files = options.declared, folder_fields(options.declared)
+    file_fields = Schema(with_files).file_fields
+    if any(holds_contents(path, file_fields) for path in paths_of(options.documents_file)):
+        declared = with_files
     declared_schema = Schema(declared)
     rows = DocumentFile(
         options.documents_file, options, files=declared_schema.file_fields, declared=declared_schema.spellings
@@ -632,6 +668,7 @@ def add(options: AddOptions) -> None:
     """Add the documents of a corpus that an index lacks, and print what the index then contains."""
     from paddle_ranker.retrieval.towers import open_towers, require_tower
 
+    _require_report(options)
     with _open(options) as collection:
         require_tower(collection, options.tower)
         if collection.info.models:
@@ -651,7 +688,7 @@ def _add(
     sync: True: remove the index's documents that are not in the corpus; False: only count them; None: ignore them
     total: number of rows of the corpus, for the progress bar; None: unknown
     """
-    rows = documents_for(collection, options.documents_file, options)
+    rows = documents_for(collection, options.documents_file, options, keeps_left_out=options.report is not None)
     with ExitStack() as bars:
         counted = bars.enter_context(Progress(rows, desc="index", unit="document", total=total))
         encode = vectors_of
@@ -674,6 +711,7 @@ def _add(
     for name, vectors in now.info.vector_fields.items():
         if reason := searched_exactly(vectors.info, [len(part.segment.vectors[name]) for part in now.parts]):
             note(f"{collection.folder}: {name}: {reason}")
+    _write_report(options, rows.left_out)
 
 
 def _counts(added: Added) -> str:

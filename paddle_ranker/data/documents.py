@@ -25,6 +25,7 @@ from paddle_ranker.data.file_readers import Unread, is_file_name
 from paddle_ranker.data.formats import (
     EMPTY_LINE,
     ENCODINGS,
+    FORMATS,
     BadRow,
     Row,
     found_encoding,
@@ -38,10 +39,10 @@ from paddle_ranker.data.header import DESCRIPTION, HEADING, ID, TEXT, key_of, na
 from paddle_ranker.data.html_text import text_of_html
 from paddle_ranker.data.labels import number_of
 from paddle_ranker.data.records import DocumentRow, is_finite, is_storable, without_nan
-from paddle_ranker.data.skips import NOT_READ, LeftOut, Skips
-from paddle_ranker.errors import DataError, UsageError, brief, listed, quoted, spelling_hint
+from paddle_ranker.data.skips import NOT_READ, LeftOut, LeftOutItem, Skips
+from paddle_ranker.errors import DataError, UsageError, brief, listed, one_line, quoted, spelling_hint
 from paddle_ranker.options import TAB, DocumentOptions, note_once
-from paddle_ranker.options.input_files import paths_of
+from paddle_ranker.options.input_files import folder_of, paths_of, require_file
 
 _SAMPLE_ROWS, _SAMPLE_BYTES = 1000, 1 << 15
 _SAME_WIDTH = 0.9  # minimum share of a table's rows with the same number of cells
@@ -67,7 +68,13 @@ _ESCAPE = re.compile(r"\\([ntr\\])")
 _ESCAPED = {"n": "\n", "t": "\t", "r": "\r", "\\": "\\"}
 _OF_INDEXES = ("index.json", "shards.json")  # files that the folder of an index has
 _FILE = "file"  # field of a folder's files, with their paths
-_PLAIN, _MOST_TEXT = (".txt", ".md"), 1 << 24  # suffixes of a folder's text files; maximum bytes of a text file
+_WHOLE = (".md",)  # suffixes of text files that are one document each
+_PLAIN, _MOST_TEXT = (".txt", *_WHOLE), 1 << 24  # suffixes of a folder's text files; maximum bytes of a text file
+_NO_TEXTS = (
+    (re.compile(rb"\s*%PDF-"), "a PDF", ".pdf"),
+    (re.compile(rb"\s*(<!doctype html|<html\b)", re.IGNORECASE), "a web page", ".html"),
+    (re.compile(rb"\s*(\{\\rtf|%!PS)"), "a formatted text", ".txt when it is converted to plain text"),
+)
 INNER = ("fields", "metadata")  # objects whose members are fields
 NO_COLUMN = "none"
 _BY_VALUES: Mapping[str, str] = {}
@@ -93,6 +100,24 @@ class FileFields(NamedTuple):
 
 
 _NO_FILES = FileFields()
+_Rows = Union["_DocumentRows", "_FileRows"]
+
+
+class _RowPlace(str):
+    """Place of a document in one of several files, or in a folder; as text `7 of b`, or the name of a file.
+
+    Attributes:
+        path: the file or folder.
+        line: number of the line, or name of the file in the folder.
+    """
+
+    path: str
+    line: Union[int, str]
+
+    def __new__(cls, path: str, line: Union[int, str]) -> _RowPlace:
+        made = super().__new__(cls, line if isinstance(line, str) else f"{line} of {path}")
+        made.path, made.line = path, line
+        return made
 
 
 class DocumentFile:
@@ -112,6 +137,7 @@ class DocumentFile:
         columns: Mapping[str, str] = _BY_VALUES,
         files: FileFields = _NO_FILES,
         declared: Declared = _INFERRED,
+        keeps_left_out: bool = False,
     ) -> None:
         """Create the object without opening a file.
 
@@ -121,12 +147,24 @@ class DocumentFile:
         files: the fields whose values are files
         declared: spelling of each field's texts; a text with another spelling makes a bad row. The spelling of any
             other field is inferred from its column, if the file is a table of text
+        keeps_left_out: whether `left_out` names all rows and files that the last loop left out
         """
         self.path, self._rules, self._joins_title, self._columns = path, rules, joins_title, columns
-        self._files, self._declared, self._spellings = files, declared, dict[str, set[Optional[ValueSpelling]]]()
-        self.kept = 0
+        self._files, self._declared = files, declared
         self.line: Union[int, str] = 0  # line of the last document; with several files `7 of b`
-        self._skips, self._unread = Skips(rules.skip_bad_rows), LeftOut(NOT_READ)
+        self._keeps_left_out = keeps_left_out
+        self._begin()
+
+    def _begin(self) -> None:
+        keeps, several = self._keeps_left_out, len(paths_of(self.path)) > 1
+        self.kept, self._spellings = 0, dict[str, set[Optional[ValueSpelling]]]()
+        self._skips = Skips(self._rules.skip_bad_rows, name_files=several, keeps_all=keeps)
+        self._unread = LeftOut(NOT_READ, keeps_all=keeps)
+
+    @property
+    def left_out(self) -> list[tuple[str, LeftOutItem]]:
+        """What the last loop has skipped, and what it has not read, with places and reasons, if they are kept."""
+        return [(part.what.rstrip(":"), item) for part in (self._skips, self._unread) for item in part.items]
 
     @property
     def skipped(self) -> int:
@@ -136,18 +174,18 @@ class DocumentFile:
     @property
     def columns(self) -> Mapping[str, str]:
         """Names of the first file's columns by role (`id`, `title`, `text`); roles without a column are absent."""
-        return self._open(paths_of(self.path)[0])[1]
+        return next(self._opened())[2]
 
     @property
     def names(self) -> set[str]:
         """Names of the first file's columns, and of the roles (`id`, `title`, `text`) that have a column."""
-        table, roles = self._open(paths_of(self.path)[0])
+        _, table, roles = next(self._opened())
         return {*table.columns, *roles}
 
     @property
     def files_to_read(self) -> int:
         """Number of rows with a file in a field of `FileFields.read`."""
-        tables = [self._open(path)[0] for path in paths_of(self.path)] if self._files.read else []
+        tables = [table for _, table, _ in self._opened()] if self._files.read else []
         return sum(table.counts.get(name, 0) for table in tables for name in self._files.read)
 
     @property
@@ -161,48 +199,77 @@ class DocumentFile:
 
     def report(self) -> str:
         """Return a summary of the last loop: `kept 9,998; skipped 2 (line 17: 2 columns, expected 3; …)`."""
-        return "; ".join(filter(None, (f"kept {self.kept:,}", self._skips.report(), self._unread.report())))
+        more = self._skips.has_more or self._unread.has_more
+        lists = "" if not more or self._keeps_left_out else "--report FILE lists all"
+        return "; ".join(filter(None, (f"kept {self.kept:,}", self._skips.report(), self._unread.report(), lists)))
 
     def leave_unread(self, what: str, reason: str) -> None:
         """Count `what`, a file or a part of a file, as not read for `reason`."""
-        self._unread.add_reason(f"{what}: {reason}")
+        self._unread.add_item(LeftOutItem(what, reason))
 
     def refuse(self, reason: str, line: Union[int, str], cause: str = "") -> None:
         """Count a document as a bad row, for `reason`, after the loop has yielded the document.
 
         line: value of `self.line` when the loop yielded the document
-        cause: see `LeftOut.add_reason`
+        cause: see `LeftOutItem`
 
         Raises `DataError`, naming the row, if bad rows may not be skipped.
         """
-        number, _, path = str(line).partition(" of ")
-        self._skips.add(path or str(self.path), int(number), reason, cause)
+        path, at = (line.path, line.line) if isinstance(line, _RowPlace) else (str(self.path), line)
+        self._skips.add(path, at, reason, cause)
         self.kept -= 1
 
     def __iter__(self) -> Iterator[DocumentRow]:
-        paths = paths_of(self.path)
-        self.kept, self._skips = 0, Skips(self._rules.skip_bad_rows, name_files=len(paths) > 1)
-        self._unread, self._spellings = LeftOut(NOT_READ), {}
-        for path in paths:
+        self._begin()
+        several = len(paths_of(self.path)) > 1
+        for path, table, roles in self._opened(self._skips):
             before = self.kept
-            table, roles = self._open(path)
-            spellings = table.spellings(roles, self._declared) if isinstance(table, _DocumentRows) else {}
-            for name in filter(table.counts.get, table.columns):
-                self._spellings.setdefault(name, set()).add(spellings.get(name))
-            for number, row in table.rows(roles, self._files, self._declared):
-                document = self._document(row, roles.get("title")) if isinstance(row, dict) else row
-                if isinstance(document, Unread):
-                    self.leave_unread(*document)
-                    continue
-                if not isinstance(document, DocumentRow):
-                    self._skips.add(path, number, document.reason)
-                    continue
-                self.kept += 1
-                self.line = number if len(paths) == 1 else f"{number} of {path}"
-                yield document
-            if self.kept == before:
+            try:
+                yield from self._documents(path, table, roles)
+            except DataError as error:
+                self._leave_file_out(path, error, self._skips)
+            if self.kept == before and not (several and self._rules.skip_bad_rows):
                 reasons = filter(None, (self._skips.report(), self._unread.report()))
                 raise DataError(f"{'; '.join((f'{path}: no documents', *reasons))}; expected texts")
+
+    def _documents(self, path: str, table: _Rows, roles: Mapping[str, str]) -> Iterator[DocumentRow]:
+        """Yield the documents of a file or folder, which `_open` has opened."""
+        is_one = len(paths_of(self.path)) == 1 and isinstance(table, _DocumentRows)
+        spellings = table.spellings(roles, self._declared) if isinstance(table, _DocumentRows) else {}
+        path = path if isinstance(table, _DocumentRows) else table.folder
+        for name in filter(table.counts.get, table.columns):
+            self._spellings.setdefault(name, set()).add(spellings.get(name))
+        for place, row in table.rows(roles, self._files, self._declared):
+            document = self._document(row, roles.get("title")) if isinstance(row, dict) else row
+            if isinstance(document, Unread):
+                self.leave_unread(*document)
+            elif isinstance(document, BadRow):
+                self._skips.add(path, place, document.reason)
+            else:
+                self.kept += 1
+                self.line = place if is_one else _RowPlace(path, place)
+                yield document
+
+    def _opened(self, skips: Optional[Skips] = None) -> Iterator[tuple[str, _Rows, dict[str, str]]]:
+        """Yield (path, rows, columns) for each file or folder, as `_open` opens it; see `_leave_file_out`."""
+        for path in paths_of(self.path):
+            try:
+                table, roles = self._open(path)
+            except DataError as error:
+                self._leave_file_out(path, error, skips)
+                continue
+            yield path, table, roles
+
+    def _leave_file_out(self, path: str, error: DataError, skips: Optional[Skips]) -> None:
+        """Count one of several files as skipped if bad rows may be skipped, else raise the error about it.
+
+        skips: where to count it; None: nowhere
+        """
+        is_bad_row = str(error).endswith("--skip_bad_rows")
+        if not self._rules.skip_bad_rows or len(paths_of(self.path)) == 1 or is_bad_row or not os.path.exists(path):
+            raise error
+        if skips is not None:
+            skips.add(path, "", str(error).removeprefix(f"{path}").lstrip(":, "))
 
     def _document(self, row: Mapping[str, Any], title_name: Optional[str]) -> Union[DocumentRow, BadRow]:
         """Convert a row to a document.
@@ -221,14 +288,14 @@ class DocumentFile:
             title = row.get("id") if file.startswith("data:") else _title_of(file)
         return _document({**named, "text": title or "file"}, title_name, False, self._declared)
 
-    def _open(self, path: str) -> tuple[Union[_DocumentRows, _Folder], dict[str, str]]:
+    def _open(self, path: str) -> tuple[_Rows, dict[str, str]]:
         """Return (rows, columns): the rows of a file or folder, and the names of its columns by role (id, title, text).
 
         Prints the columns when the file is opened for the first time.
         """
-        if os.path.isdir(path):
+        if holds_contents(path, self._files):
             _refuse_columns(path, self._rules)
-            return _Folder(path, self._files), {role: role for role in ROLES}
+            return _FileRows(path, self._files, self.path), {role: role for role in ROLES}
         stat, rules = os.stat(path) if os.path.exists(path) else None, self._rules
         table = _open_table(path, stat and (stat.st_size, stat.st_mtime_ns), rules.separator, rules.header)
         chosen = {role: name for role in ROLES if (name := getattr(rules, f"{role}_column")) is not None}
@@ -493,7 +560,9 @@ class _DocumentRows:
         Raises `DataError` for SQL, and if `header` is None but it is unclear whether the first row is a header.
         """
         with open_text(self.path, encoding) as stream:
-            sample = stream.read(_SAMPLE_BYTES).decode("utf-8", "ignore").removeprefix("\ufeff")
+            start = stream.read(_SAMPLE_BYTES)
+        require_text(self.path, start)
+        sample = start.decode("utf-8", "ignore").removeprefix("\ufeff")
         if _SQL.search(sample):
             raise DataError(
                 f"{self.path}: SQL, expected a table; write one with \\copy (SELECT ...) TO 'file.csv' CSV HEADER"
@@ -594,75 +663,140 @@ def _field_option(name: str, spelling: ValueSpelling) -> str:
     return f"--field {shlex.quote(f'{name}:{kind}:format={spelling.format}')}"
 
 
-class _Folder:
-    """The files of a folder and its subfolders as rows: a file's path is its id, its suffix selects its field.
+def holds_contents(path: str, files: FileFields) -> bool:
+    """Return whether a path is read as contents: a folder, or one file of a kind that `files` or a folder takes.
+
+    A file of a format of rows, such as CSV or a spreadsheet, holds documents instead.
+    """
+    name = path.lower()
+    if os.path.isdir(path):
+        return True
+    takes = Path(name).suffix[1:] in files.by_suffix or name.endswith(_WHOLE)
+    return takes and not any(name.endswith(file_format.extensions) for file_format in FORMATS.values())
+
+
+class _FileRows:
+    """A folder's files, or one file, as rows: a file's path is its id, its suffix selects its field.
 
     Attributes:
+        folder: the folder of the files.
         columns: names of the rows' values.
         counts: number of files by field.
     """
 
-    def __init__(self, path: str, files: FileFields) -> None:
-        """List the files of `path`; `files` are the fields that take them."""
-        self._path, self._files, self._names = Path(path), files, list[str]()
+    def __init__(self, path: str, files: FileFields, corpus: Union[str, os.PathLike[str]]) -> None:
+        """List the files of `path`, a folder with its subfolders or one file.
+
+        files: the fields that take the files
+        corpus: all paths of the corpus; if they are several, ids begin with the path
+        """
+        is_folder = os.path.isdir(path)
+        self.folder = path if is_folder else os.path.dirname(path)
+        self._root, self._files, self._names = Path(self.folder), files, list[str]()
+        self._base = folder_of(corpus)  # to which the names of files in rows are relative
+        self._before = "" if len(paths_of(corpus)) == 1 else self.folder
         self._left_out = list[Unread]()
-        for parent, folders, names in os.walk(path):
+        if is_folder:
+            self._list(path)
+        else:
+            require_file(path)
+            self._names.append(os.path.basename(path))
+        self.counts = Counter(filter(None, map(self._field_of, self._names)))
+        self.columns = dict.fromkeys([*ROLES, _FILE, *sorted(self.counts)])
+
+    def _list(self, path: str) -> None:
+        def unlisted(error: OSError) -> None:
+            self._left_out.append(Unread(self._named(Path(str(error.filename))), one_line(error)))
+
+        for parent, folders, names in os.walk(path, onerror=unlisted):
             kept = list[str]()
             for name in sorted([*folders, *names]):
                 full = Path(parent, name)
                 if reason := _reason_to_leave_out(full):
-                    self._left_out.append(Unread(self._named(full), reason))
+                    self._left_out.append(Unread(_shown_name(self._named(full)), reason))
                 elif full.is_dir():
                     kept.append(name)
                 else:
                     self._names.append(self._named(full))
             folders[:] = kept
-        self.counts = Counter(filter(None, map(self._field_of, self._names)))
-        self.columns = dict.fromkeys([*ROLES, _FILE, *sorted(self.counts)])
 
     def _named(self, path: Path) -> str:
-        return path.relative_to(self._path).as_posix()
+        return path.relative_to(self._root).as_posix()
 
     def _field_of(self, name: str) -> Optional[str]:
         return self._files.by_suffix.get(Path(name).suffix[1:].lower())
 
     def rows(
         self, roles: Mapping[str, str], files: FileFields, declared: Declared
-    ) -> Iterator[tuple[int, Union[dict[str, Any], Unread]]]:
-        """Yield (number, row) for each file: a dict, or an `Unread` with the reason why the file is left out.
+    ) -> Iterator[tuple[str, Union[dict[str, Any], Unread, BadRow]]]:
+        """Yield (name, row) for each file: a dict, an `Unread` for a file of no kind that is read, or a `BadRow`.
 
         The parameters are unused; they are those of `_DocumentRows.rows`.
         """
         for left_out in self._left_out:
-            yield 0, left_out
-        for number, name in enumerate(self._names, 1):
-            field = self._field_of(name)
-            row: dict[str, Any] = {"id": name, _FILE: name}
-            if field in self._files.read:
-                yield number, {**row, field: name}  # the file may have a title
-                continue
-            row["title"] = _title_of(name)
-            if field is not None:
-                yield number, {**row, field: name}
-            elif Path(name).suffix.lower() not in _PLAIN:
-                yield number, Unread(name, "no field takes such files")
-            else:
-                path = str(self._path / name)
-                with open_text(path, found_encoding(path)) as stream:
-                    text = stream.read(_MOST_TEXT + 1).decode("utf-8", "replace")
-                if not text.strip():
-                    yield number, Unread(name, "it is empty")
-                elif len(text) > _MOST_TEXT:
-                    yield number, Unread(name, f"it has more than {_MOST_TEXT:,} bytes")
-                else:
-                    yield number, {**row, "text": text}
+            yield left_out.name, left_out
+        for name in self._names:
+            try:
+                yield _shown_name(name), self._row(name)
+            except (DataError, OSError) as error:
+                yield _shown_name(name), BadRow(one_line(error).removeprefix(f"{self._root / name}: "))
+
+    def _row(self, name: str) -> Union[dict[str, Any], Unread]:
+        if not is_storable(name):
+            raise DataError("its name is not UTF-8; rename it")
+        field, path, id = self._field_of(name), self._root / name, os.path.join(self._before, name)
+        row: dict[str, Any] = {"id": id, _FILE: id}
+        if field is not None:
+            inside = os.path.relpath(path, self._base)
+            row[field] = path if inside.startswith("..") else Path(inside).as_posix()
+            # A file that is read may have a title of its own.
+            return row if field in self._files.read else {**row, "title": _title_of(name)}
+        if path.suffix.lower() not in _PLAIN:
+            return Unread(id, "no field takes such files")
+        text = _text_in(str(path))
+        if not text.strip():
+            return Unread(id, "it is empty")
+        if len(text) > _MOST_TEXT:
+            return Unread(id, f"it has more than {_MOST_TEXT:,} bytes")
+        return {**row, "title": _title_of(name), "text": text}
+
+
+def _text_in(path: str) -> str:
+    """Return the text of a file, of which at most one byte more than `_MOST_TEXT` is read.
+
+    Raises `DataError` for a file that holds no text, although its name says so.
+    """
+    is_table_or_lines(path)  # raises for binary data
+    with open_text(path, found_encoding(path)) as stream:
+        data = stream.read(_MOST_TEXT + 1)
+    require_text(path, data)
+    if b"\0" in data:
+        raise DataError("a NUL byte, expected text")
+    return data.decode("utf-8", "replace").removeprefix("\ufeff")
+
+
+def require_text(path: str, start: bytes) -> None:
+    """Raise `DataError` if a file without a suffix that says so begins as a PDF, a web page or the like.
+
+    start: the file's first bytes
+    """
+    for pattern, what, suffix in _NO_TEXTS:
+        if pattern.match(start):
+            raise DataError(f"{path}: {what}, expected text; name it {suffix}")
 
 
 def _reason_to_leave_out(path: Path) -> str:
     """Return why `path`, a file or folder in a folder of documents, is left out; "" if it is not."""
     if path.is_symlink() or path.name.startswith("."):
         return "a link" if path.is_symlink() else "hidden"
+    if not (path.is_dir() or path.is_file()):
+        return "no file, but a pipe, a socket or a device"
     return "an index" if any((path / name).is_file() for name in _OF_INDEXES) else ""
+
+
+def _shown_name(name: str) -> str:
+    """Return a file's name for messages; bytes that are not UTF-8 are shown in hexadecimal."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def _title_of(path: str) -> str:
@@ -670,13 +804,15 @@ def _title_of(path: str) -> str:
 
 
 def _refuse_columns(path: str, rules: DocumentOptions) -> None:
-    """Raise `UsageError` if the rules set options of tables, since `path` is a folder."""
+    """Raise `UsageError` if the rules set options of tables, since the files of `path` are contents."""
     for name, value in (
         ("header", rules.header),
         *((f"{role}_column", getattr(rules, f"{role}_column")) for role in ROLES),
     ):
         if value is not None:
-            raise UsageError(f"--{name} {value}: is about the columns of a table, and {path} is a folder; leave it out")
+            raise UsageError(
+                f"--{name} {value}: is about the columns of a table, and {path} is read file by file; leave it out"
+            )
 
 
 def _sniffed(sample: str) -> Optional[tuple[str, str]]:

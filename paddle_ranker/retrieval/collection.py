@@ -532,8 +532,10 @@ def _number_of(path: Path) -> int:
     return int(number) if number.isdigit() else 0
 
 
-def documents_for(collection: Collection, corpus: str, options: DocumentOptions) -> DocumentFile:
-    """Open a corpus with the column names of an index.
+def documents_for(
+    collection: Collection, corpus: str, options: DocumentOptions, *, keeps_left_out: bool = False
+) -> DocumentFile:
+    """Open a corpus with the column names of an index; `keeps_left_out` as for `DocumentFile`.
 
     Logs the columns that only the corpus or only the index has. Raises `UsageError` if they share no column.
     """
@@ -545,6 +547,7 @@ def documents_for(collection: Collection, corpus: str, options: DocumentOptions)
         columns=info.columns,
         files=schema.file_fields,
         declared=schema.spellings,
+        keeps_left_out=keeps_left_out,
     )
     if not info.generation:
         return rows

@@ -22,7 +22,7 @@ import numpy as np
 
 from paddle_ranker.array_types import Booleans, Vectors
 from paddle_ranker.data.records import DocumentRow
-from paddle_ranker.data.skips import NOT_READ, LeftOut
+from paddle_ranker.data.skips import NOT_READ, LeftOut, LeftOutItem
 from paddle_ranker.errors import DataError, RankerError, UsageError
 from paddle_ranker.lexical.postings import Hashes, text_hashes
 from paddle_ranker.model.load_options import LoadOptions
@@ -40,7 +40,7 @@ from paddle_ranker.storage.atomic import link_or_copy, make_folder, new_file, ne
 from paddle_ranker.storage.untrusted import UncheckedObject, folder_without_links, inside, open_file, read_json
 
 BUILD_STATE = "unfinished"
-_CUT, _UNREAD = "cut.json", ".unread"  # the suffix of a file that counts what was not read for a shard
+_CUT, _LEFT_OUT = "cut.json", ".left_out"  # the suffix of a file that lists what was left out of a shard
 _WAIT_SECONDS = 60.0  # for a process of a killed build that still writes to a shard
 _REPORT_SECONDS = 0.5  # between two writes of the count of a shard's finished documents
 
@@ -86,12 +86,14 @@ class ShardWork:
     folder: the folder of shards
     contents: folder to which the paths of documents' files are relative
     load, batch_size: how towers are opened
+    skip_bad_rows: whether files that cannot be read are left out and counted
     """
 
     folder: Path
     contents: Path
     load: LoadOptions
     batch_size: int
+    skip_bad_rows: bool
 
     def build(self, number: int, progress: Callable[[int], object]) -> None:
         """Build a shard, unless it is finished.
@@ -115,14 +117,14 @@ class ShardWork:
 
             part = inside(inside(self.folder, BUILD_STATE), _part_name(number))
             rows = _rows_of(part, progress if vectors_of is None else lambda _: None)
-            source = _ShardRows()
+            source = _ShardRows(self.skip_bad_rows)
             with collection.snapshot().files.staged() as files:
                 info, processes = collection.info, self.load.threads or None
                 kept = kept_rows(rows, info.schema, files, self.contents, source, processes, info.vector_fields)
                 collection.writer.add_rows(kept, encoded if vectors_of is not None else None, files=files)
             collection.writer.merge(None)
-        with new_file(part.with_suffix(_UNREAD)) as stream:
-            json.dump([source.unread.count, source.unread.reasons], stream)
+        with new_file(part.with_suffix(_LEFT_OUT)) as stream:
+            json.dump([source.skipped.items, source.unread.items], stream)
 
     def build_counted(self, number: int) -> None:
         """Build a shard, and meanwhile write the number of finished documents to a file, for `count_done`."""
@@ -143,26 +145,35 @@ class ShardWork:
 
 
 class _ShardRows:
-    """`RowFile` of a shard: a bad row raises `DataError`; `unread` counts the parts of files that are not read."""
+    """`RowFile` of a shard: counts what is left out; a bad row raises `DataError` unless bad rows may be skipped."""
 
     line, files_to_read = 0, None
 
-    def __init__(self) -> None:
-        self.unread = LeftOut(NOT_READ)
+    def __init__(self, skip_bad_rows: bool) -> None:
+        self.skipped, self.unread = _left_out()
+        self._skip_bad_rows = skip_bad_rows
 
     def refuse(self, reason: str, line: int | str, cause: str = "") -> None:
-        raise DataError(reason if cause else f"{reason}; correct it")
+        if not self._skip_bad_rows:
+            raise DataError(reason if cause else f"{reason}; correct it")
+        self.skipped.add_item(LeftOutItem("", reason, cause))
 
     def leave_unread(self, what: str, reason: str) -> None:
-        self.unread.add_reason(f"{what}: {reason}")
+        self.unread.add_item(LeftOutItem(what, reason))
 
 
-def unread_in(folder: Path) -> LeftOut:
-    """Return the counts of files and parts that were not read for the shards of a build."""
-    unread = LeftOut(NOT_READ)
-    for path in sorted(inside(folder, BUILD_STATE).glob(f"*{_UNREAD}")):
-        unread.include(*read_json(path))
-    return unread
+def _left_out() -> tuple[LeftOut, LeftOut]:
+    return LeftOut("skipped", keeps_all=True), LeftOut(NOT_READ, keeps_all=True)
+
+
+def left_out_in(folder: Path) -> tuple[LeftOut, LeftOut]:
+    """Return the files that were skipped, and the files and parts that were not read, for the shards of a build."""
+    both = _left_out()
+    for path in sorted(inside(folder, BUILD_STATE).glob(f"*{_LEFT_OUT}")):
+        for part, items in zip(both, read_json(path)):
+            for item in items:
+                part.add_item(LeftOutItem(*item))
+    return both
 
 
 def count_done(folder: Path) -> int:
@@ -178,12 +189,14 @@ class Cut:
     documents: number of documents in all parts
     repeated: number of rows without an id that were left out, because they equal an earlier row
     report: message about the rows that were read
+    left_out: what was skipped or not read, with place and reason, as `DocumentFile.left_out`
     """
 
     shards: int
     documents: int
     repeated: int
     report: str
+    left_out: Sequence[tuple[str, Sequence[str]]]
 
 
 @contextmanager
@@ -237,7 +250,7 @@ def cut(
     total: int,
     shards: int,
     identity: Mapping[str, object],
-    report: Callable[[], str],
+    report: Callable[[], tuple[str, Sequence[tuple[str, Sequence[str]]]]],
 ) -> Cut:
     """Write the rows of a corpus as parts of about equal size, in order, with the ids that a single folder would give.
 
@@ -245,7 +258,7 @@ def cut(
     info: contents of index.json of an empty index
     total: number of rows
     identity: facts that must be the same when the build is continued
-    report: called when all rows are read; returns a message about them
+    report: called when all rows are read; returns a message about them, and what was left out
     """
     named = _Named()
     naming, read, documents = Naming(Generation([target], info, {}), [named]), 0, 0
@@ -264,7 +277,7 @@ def cut(
                 streams[min(shard, shards - 1)].write(f"{line}\n")
             read, documents = read + len(chunk), documents + len(chunk_documents)
     write_manifest(target, replace(info, next_id=naming.next_id))
-    result = Cut(shards, documents, naming.repeated, report())
+    result = Cut(shards, documents, naming.repeated, *report())
     with new_file(target / _CUT) as stream:
         json.dump({**result.__dict__, "identity": identity}, stream, ensure_ascii=False)
     return result

@@ -102,7 +102,7 @@ def test_a_folder_becomes_parts_and_texts_and_says_what_is_left_out(
     assert built(tmp_path, tmp_path / "corpus", out="again")[0] == 0
     assert "not read: 6 (.hidden: hidden; inside: an index; letter.docx" in capsys.readouterr().out
     status, _ = built(tmp_path, tmp_path / "corpus", "--id_column", "x", out="other")
-    assert status == 2 and "is a folder" in capsys.readouterr().err
+    assert status == 2 and "is read file by file" in capsys.readouterr().err
 
 
 def test_a_manifest_reads_its_files_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -450,3 +450,108 @@ def test_every_type_of_file_is_told_by_its_first_bytes() -> None:
         for data in (b"", b"\0\1\2\3"):
             with pytest.raises(ValueError):
                 FIELD_TYPES[name].suffix_of(data)
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("manual.pages", pages("Safety first", "The warranty lasts two years")),
+        ("prices.html", b"<h1>Prices</h1><p>The warranty lasts two years<table><tr><td>Lamp<tr><td>9</table>"),
+        ("about.md", b"# About\n\nThe warranty lasts two years"),
+    ],
+)
+def test_a_file_alone_is_read_as_in_a_folder(
+    tmp_path: Path, name: str, data: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = folder_of(tmp_path, {name: data})
+    found = []
+    for corpus, out in ((folder, "of_folder"), (folder / name, "of_file")):
+        status, index_folder = built(tmp_path, corpus, out=out)
+        assert status == 0
+        with Index(index_folder) as opened:
+            found.append([(hit.id, hit.text, hit.place) for hit in opened.search("warranty")])
+        assert index(["add", str(index_folder), "--corpus", str(corpus)]) == 0
+        assert "0 new, 0 replaced" in capsys.readouterr().out
+    assert found[0] == found[1] and "two years" in found[0][0][1]
+
+
+def test_files_of_several_folders_keep_their_names_apart(tmp_path: Path) -> None:
+    words = {"a": "first", "b": "second", "c": "third"}
+    corpus = folder_of(tmp_path, {f"{name}/x.pages": pages(word) for name, word in words.items()})
+    paths = [str(corpus / name) for name in ("a", "b", "c/x.pages")]
+    folder = tmp_path / "index"
+    assert index(["build", "--corpus", *paths, "--output", str(folder)]) == 0
+    with Index(folder) as opened:
+        hits = [hit for word in words.values() for hit in opened.search(word)]
+    assert [hit.id for hit in hits] == [f"{corpus}/{name}/x.pages#1" for name in "abc"]
+
+
+def damaged(corpus: Path) -> dict[str, str]:
+    """Write files that cannot be read, beside one that can; return what is said of each."""
+    os.mkfifo(corpus / "pipe.txt")
+    (corpus / "loop.txt").symlink_to("loop.txt")
+    Path(os.fsdecode(os.fsencode(corpus) + b"/caf\xe9.txt")).write_text("x")
+    return {
+        "nul.txt": "a NUL byte",
+        "binary.txt": "binary data",
+        "manual.txt": "a PDF, expected text; name it .pdf",
+        "page.txt": "a web page, expected text; name it .html",
+        "letter.txt": "a formatted text",
+        "caf\\xe9.txt": "its name is not UTF-8; rename it",
+        "broken.pages": "does not begin with PAGES",
+        "pipe.txt": "no file, but a pipe",
+        "loop.txt": "a link",
+        "empty.txt": "it is empty",
+        "letter.docx": "no field takes such files",
+    }
+
+
+BAD_FILES = {
+    "good.txt": b"The warranty lasts two years",
+    "nul.txt": b"a\0b",
+    "binary.txt": bytes(range(256)) * 10,
+    "manual.txt": b"%PDF-1.4 and so on",
+    "page.txt": b"\n<!DOCTYPE html><p>x",
+    "letter.txt": b"{\\rtf1 x}",
+    "broken.pages": b"nothing",
+    "empty.txt": b"",
+    "letter.docx": b"PK",
+}
+
+
+@pytest.mark.parametrize("shards", [(), ("--shards", "2")])
+def test_a_list_names_every_file_that_is_left_out(
+    tmp_path: Path, shards: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    corpus = folder_of(tmp_path, BAD_FILES)
+    reasons = damaged(corpus)
+    listed = tmp_path / "left.jsonl"
+    assert built(tmp_path, corpus, *shards, "--skip_bad_rows", "--report", str(listed))[0] == 0
+    rows = [json.loads(line) for line in listed.read_text().splitlines()]
+    found = {row["where"] or "broken.pages": row["reason"] for row in rows}  # a shard's file is named by its document
+    assert found.keys() == reasons.keys()
+    assert all(reason in found[name] for name, reason in reasons.items())
+    assert capsys.readouterr().out.splitlines()[-1].startswith(f"{listed}: lists {len(reasons)} rows, files")
+
+
+@pytest.mark.parametrize("name", ["nul.txt", "binary.txt", "manual.txt", "broken.pages"])
+def test_a_bad_file_is_named_and_stops_a_build_unless_it_may_be_left_out(
+    tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    corpus = folder_of(tmp_path, {"good.txt": BAD_FILES["good.txt"], name: BAD_FILES[name]})
+    assert built(tmp_path, corpus)[0] == 1
+    error = capsys.readouterr().err
+    assert f"{corpus}/{name}: " in error and "line" not in error and "--skip_bad_rows" in error
+    assert built(tmp_path, corpus, "--skip_bad_rows")[0] == 0
+    assert f"skipped 1 ({name}: " in capsys.readouterr().out
+
+
+def test_one_bad_file_of_several_is_left_out_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    corpus = folder_of(
+        tmp_path, {"a.csv": b"id,text\n1,two years\n", "b.xlsx": b"PK\x03\x04bad", "c.gz": b"\x1f\x8bno"}
+    )
+    paths = [str(corpus / name) for name in ("b.xlsx", "a.csv", "c.gz")]
+    assert index(["build", "--corpus", *paths, "--output", str(tmp_path / "i")]) == 1
+    assert "b.xlsx" in capsys.readouterr().err
+    assert index(["build", "--corpus", *paths, "--output", str(tmp_path / "i"), "--skip_bad_rows"]) == 0
+    assert "kept 1; skipped 2" in capsys.readouterr().out

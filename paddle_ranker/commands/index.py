@@ -569,7 +569,7 @@ def _schema(options: BuildOptions) -> tuple[Schema, int]:
                 examples.setdefault(TEXT, row.text)
             yield row
 
-    inferred = infer_schema(seen(), declared, notes.append, rows.columns.get("title"))
+    inferred = infer_schema(seen(), declared, notes.append, rows.columns.get("title"), rows.doubted)
     used = [
         field if field.format else field.in_format(rows.spellings.get(field.name))
         for field in inferred.fields

@@ -22,7 +22,7 @@ from datetime import datetime
 from functools import cache, partial
 from typing import NamedTuple, Optional, Union
 
-from paddle_ranker.errors import listed
+from paddle_ranker.errors import brief, listed
 
 Cell = Union[bool, int, float, str, list[str]]
 Read = Callable[[str], Cell]  # raises ValueError for a cell of another spelling
@@ -33,7 +33,8 @@ _CURRENCIES = (
 )
 _UNITS = f"(?:{_CURRENCIES}|%|kg|g|km|m|cm|mm|ml|l|GB|MB|KB|TB)?"
 _NUMBER = re.compile(rf"(?P<before>{_UNITS}) ?(?P<sign>[-+]?)(?P<digits>\d[\d.,' ]*?) ?(?P<after>{_UNITS})")
-_PLAIN = re.compile(r"[-+]?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][-+]?\d+)?")
+_PLAIN = re.compile(r"\s*[-+]?(?:0|[1-9]\d*|(?=\.\d))(?:\.\d*)?(?:[eE][-+]?\d+)?\s*", re.ASCII)
+_TELEPHONE = re.compile(r"\s*\+\d{8}")  # a plus before so many digits begins no number
 _ISO = re.compile(r"\d{4}-\d\d(-\d\d([T ].*)?)?")
 _UNMISTAKABLE = {"date": _ISO, "boolean": re.compile("true|false", re.IGNORECASE)}
 _TYPOGRAPHY = str.maketrans("\u2212’", "-'")
@@ -49,6 +50,8 @@ _TRUTHS = (
     ("yes", "no"), ("y", "n"), ("ja", "nein"), ("ja", "nee"), ("wahr", "falsch"), ("oui", "non"), ("vrai", "faux"),
     ("sí", "no"), ("si", "no"), ("sim", "não"), ("да", "нет"), ("是", "否"), ("はい", "いいえ"), ("tak", "nie"),
 )  # fmt: skip
+_TRUTH_WORDS = frozenset(("true", "false", *(word for pair in _TRUTHS for word in pair)))
+TYPE_NAMES = {"number": "numbers", "date": "dates", "boolean": "truth values"}
 _AMBIGUOUS = ("%d/%m/%Y", "%m/%d/%Y"), ("%d-%m-%Y", "%m-%d-%Y")  # the first of each has the day first
 _DATES = (
     "%d.%m.%Y", "%d.%m.%y", *_AMBIGUOUS[0], *_AMBIGUOUS[1], "%Y/%m/%d", "%Y.%m.%d", "%Y年%m月%d日", "%d %b %Y",
@@ -60,7 +63,13 @@ LIST = "list"  # type of a spelling whose values are lists
 _LONGEST_ITEM, _LONGEST = 40, 100  # characters of an item of a list, and of any other value
 _MANY_ITEMS = 1.2  # values are lists if they have at least this many items on average
 _ENDS = (".", "!", "?", "。", "！", "？")
-_SHOWN = 3  # values that are no numbers, in a message
+# Values that a person takes for dates, in any order
+_DATE_LIKE = re.compile(
+    r"(?P<one>\d{1,4})(?P<mark>[-./])(?P<two>\d{1,2})(?P=mark)\d{1,4}(?:[T ,].{1,20})?"
+    r"|\d{1,2}\.?[ -][^\W\d_]{3,9}\.?[ -]\d{2,4}(?:[ ,].{1,20})?|[^\W\d_]{3,9}\.? \d{1,2}, \d{4}(?:[ ,].{1,20})?"
+    r"|\d{4}年\d{1,2}月(?:\d{1,2}日)?.{,20}|\d{4}-\d\d"
+)
+_SHOWN = 3  # values of a form, in a message
 _MOST_ITEMS = 1 << 16  # distinct items of a list that are counted
 _MARKUP = re.compile(
     r"</(?:p|div|span|section|article|h[1-6]|ul|ol|li|table|td|tr|a|b|i|u|em|strong|blockquote|pre|code)>"
@@ -94,29 +103,51 @@ class ValueSpelling(NamedTuple):
         return cell if unmistakable is not None and unmistakable.fullmatch(cell.strip()) else self.read(cell)
 
 
+def is_plain_number(text: str) -> bool:
+    """Return whether a text is a number as JSON has them, also with a plus; codes such as `007` are not."""
+    return _PLAIN.fullmatch(text) is not None and _TELEPHONE.match(text) is None
+
+
+class _Look:
+    """Values of a column that look like those of a type.
+
+    count: how many there are
+    forms: by form, such as `0.0.0` of a date: the first value, and the number of its row
+    """
+
+    def __init__(self) -> None:
+        self.count, self.forms = 0, dict[str, tuple[str, int]]()
+
+    def add(self, cell: str, form: str, row: int) -> None:
+        self.count += 1
+        if len(self.forms) < _SHOWN:
+            self.forms.setdefault(form, (cell, row))
+
+    def __str__(self) -> str:
+        return listed(f"{brief(cell)} (line {row:,})" if row else brief(cell) for cell, row in self.forms.values())
+
+
 class Spellings:
     """Spellings of numbers, dates and lists that fit all values of a column; `add` is called with each value."""
 
     def __init__(self) -> None:
         self.count = 0
         self._needs_none, self._has_point = True, False
-        self.numbers, self.others = 0, dict[str, None]()  # how many values are numbers; the first that are none
+        self._looks = {kind: _Look() for kind in (*TYPE_NAMES, "")}  # by the type that values look like; "": none
         self._left = dict(_SPELLINGS)
         self._units: set[tuple[str, str]] = set()
         self._items = {separator: Counter[str]() for separator in _SEPARATORS}
 
-    def add(self, cell: str) -> None:
-        """Drop the spellings that do not fit `cell`, a further value of the column."""
+    def add(self, cell: str, row: int = 0) -> None:
+        """Drop the spellings that do not fit `cell`, a further value of the column; `row` is its row's number."""
         cell = cell.strip()
         if is_no_value(cell):
             return
         self.count += 1
         match = _NUMBER.fullmatch(_plain(cell))
-        if match is not None and _is_number(cell):
-            self.numbers += 1
-        elif len(self.others) < _SHOWN:
-            self.others[cell] = None
-        self._needs_none &= bool(_PLAIN.fullmatch(cell) or _ISO.fullmatch(cell))
+        kind, form = _look_of(cell, match)
+        self._looks[kind].add(cell, form, row)
+        self._needs_none &= bool(is_plain_number(cell) or _ISO.fullmatch(cell))
         self._has_point |= "." in cell
         if len(cell) > _LONGEST and not cell.startswith(("[", "{")):
             self._left.clear()
@@ -177,6 +208,23 @@ class Spellings:
                     return formats
         return ()
 
+    def looks_like(self) -> str:
+        """Return the type, number or date, that most values look like; "" if they look like none of both."""
+        return next((kind for kind in ("number", "date") if 2 * self._looks[kind].count > self.count), "")
+
+    def doubt(self) -> str:
+        """Return why the values stay texts although most look like those of a type; "" if they do not."""
+        if not self.count or self._needs_none:
+            return ""
+        kind = max(TYPE_NAMES, key=lambda name: self._looks[name].count)
+        look, others = self._looks[kind], self.count - self._looks[kind].count
+        if 2 * look.count <= self.count:
+            return ""
+        if not others:
+            return f"its {TYPE_NAMES[kind]} are written in several ways, such as {look}"
+        different = next(other for name, other in self._looks.items() if name != kind and other.count)
+        return f"{others:,} of {self.count:,} values are no {TYPE_NAMES[kind]}, such as {different}"
+
     @property
     def has_doubtful_points(self) -> bool:
         """Whether the values are plain numbers with points, all of which could separate thousands, as in `1.299`."""
@@ -189,7 +237,7 @@ def _read_number(decimal: str, cell: str) -> Union[int, float]:
         raise ValueError("no number")
     whole, mark, rest = match["digits"].strip().partition(decimal)
     first, *groups = re.split(rf"[{re.escape(_MARKS[decimal])}' ]", whole)
-    is_code = len(whole) > 1 and whole[0] == "0"
+    is_code = (len(whole) > 1 and whole[0] == "0") or _TELEPHONE.match(cell) is not None
     marks = {*whole} - {*"0123456789"}
     if is_code or len(marks) > 1 or not first.isdigit() or (groups and len(first) > 3):
         raise ValueError("a code")
@@ -253,6 +301,23 @@ def is_no_value(cell: str) -> bool:
 
 def _plain(cell: str) -> str:
     return unicodedata.normalize("NFKC", cell.strip()).translate(_TYPOGRAPHY)
+
+
+def _look_of(cell: str, number: Optional[re.Match[str]]) -> tuple[str, str]:
+    """Return (type, form): the type of which a person takes a value to be, or "", and how it is written.
+
+    number: match of `_NUMBER` for the cell
+    """
+    if number is not None and _is_number(cell):
+        return "number", f"{number['before']}0{number['after']}"
+    if cell.lower() in _TRUTH_WORDS:
+        return "boolean", next(str(pair) for pair in (*_TRUTHS, ("true", "false")) if cell.lower() in pair)
+    date = _DATE_LIKE.fullmatch(cell) if len(cell) <= _LONGEST_ITEM else None
+    if date is None:
+        return "", cell
+    # Days and months have the same form, unless one of them is above 12.
+    order = "" if date["one"] is None else f"{len(date['one']) > 2}{date['one'] > '12'}{date['two'] > '12'}"
+    return "date", re.sub(r"\d+", "0", cell) + order
 
 
 def _is_number(cell: str) -> bool:

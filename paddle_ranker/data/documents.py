@@ -183,6 +183,12 @@ class DocumentFile:
         return {*table.columns, *roles}
 
     @property
+    def doubted(self) -> set[str]:
+        """Names of columns that stay texts although most values look like those of a type, which is said."""
+        tables = [table for _, table, _ in self._opened() if isinstance(table, _DocumentRows) and table.is_of_texts]
+        return {name for table in tables for name, facts in table.columns.items() if facts.spellings.doubt()}
+
+    @property
     def files_to_read(self) -> int:
         """Number of rows with a file in a field of `FileFields.read`."""
         tables = [table for _, table, _ in self._opened()] if self._files.read else []
@@ -422,6 +428,11 @@ class _DocumentRows:
             self._is_spreadsheet = any(isinstance(row, list) for row in sampled)
 
     @property
+    def is_of_texts(self) -> bool:
+        """Whether the cells are texts, whose spelling decides what they are: those of text files and spreadsheets."""
+        return self._dialect is not None or self._is_spreadsheet
+
+    @property
     def holds_lines(self) -> bool:
         """Whether the file holds lines of text in place of a table."""
         return self._encoding is not None and self._dialect is None
@@ -450,9 +461,9 @@ class _DocumentRows:
     def columns(self) -> dict[str, _ColumnFacts]:
         """Facts about each column by its name; the first access reads the whole file."""
         columns = dict[str, _ColumnFacts]()
-        for _, row in self.named_rows():
+        for number, row in self.named_rows():
             for name, value in row.items() if isinstance(row, dict) else ():
-                columns.setdefault(name, _ColumnFacts()).add(value)
+                columns.setdefault(name, _ColumnFacts()).add(value, number)
         comma = any(column.spellings.has_decimal_comma for column in columns.values())
         for column in columns.values():
             column.close(comma)
@@ -477,7 +488,7 @@ class _DocumentRows:
         declared: see `DocumentFile`; the values of declared fields are not converted here
         """
         id, title, text = map(roles.get, ROLES)
-        is_table, spellings = self._dialect is not None or self._is_spreadsheet, self._inferred(roles, declared)
+        is_table, spellings = self.is_of_texts, self._inferred(roles, declared)
         for number, row in self.named_rows():
             if isinstance(row, BadRow):
                 yield number, row
@@ -600,8 +611,8 @@ class _DocumentRows:
         return _Dialect(encoding, separator, quote, names, header, is_dump)
 
     def _inferred(self, roles: Mapping[str, str], declared: Declared) -> dict[str, ValueSpelling]:
-        """Return the inferred spellings of a text file's columns; id, title, text and declared fields are absent."""
-        columns = self.columns.items() if self._dialect is not None else ()
+        """Return the inferred spellings of a table's columns of texts, without id, title, text and declared fields."""
+        columns = self.columns.items() if self.is_of_texts else ()
         apart = {*roles.values(), *declared}
         return {name: facts.spelling for name, facts in columns if facts.spelling and name not in apart}
 
@@ -641,7 +652,7 @@ class _DocumentRows:
             note_once(f"{self.path}: {_field_option(name, spelling)}: {quoted(example)} is {value}")
         for name in [name for name, facts in columns.items() if facts.is_html]:
             note_once(f"{self.path}: {name}: HTML, its text is kept without tags")
-        for name, facts in columns.items() if self._dialect is not None else ():
+        for name, facts in columns.items() if self.is_of_texts else ():
             stays = f"{self.path}: {name} stays text"
             if name in spellings or name in declared or name in roles.values() or not facts.spellings.count:
                 continue
@@ -652,9 +663,8 @@ class _DocumentRows:
             elif values.has_doubtful_points:
                 option = _field_option(name, spelling_of("number", "1.234,5"))
                 note_once(f"{self.path}: {name}: points are before decimals; if they are between thousands, {option}")
-            elif values.count > values.numbers > values.count / 2:
-                others, example = values.count - values.numbers, listed(values.others)
-                note_once(f"{stays}: {others:,} of {values.count:,} values are no numbers, such as {example}")
+            elif reason := values.doubt():
+                note_once(f"{stays}: {reason}")
 
 
 def _field_option(name: str, spelling: ValueSpelling) -> str:
@@ -932,7 +942,7 @@ class _ColumnFacts:
         """Whether most values have tags of HTML."""
         return 2 * self._marked_up > self.count
 
-    def add(self, value: object) -> None:
+    def add(self, value: object, row: int) -> None:
         if value is None or (isinstance(value, str) and not value.strip()):
             return
         self.count += 1
@@ -940,7 +950,7 @@ class _ColumnFacts:
         self.are_objects &= isinstance(value, (dict, list))
         text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
         self.example = self.example or text
-        self.spellings.add(text)
+        self.spellings.add(text, row)
         self._characters += len(text)
         self.codes += _ID.fullmatch(text) is not None and not isinstance(value, (float, bool))
         self._marked_up += isinstance(value, str) and has_markup(value)
@@ -953,7 +963,7 @@ class _ColumnFacts:
         """Choose the spelling, and free the values; `decimal_comma` as in `Spellings.chosen`."""
         differ = 2 * len(self._values) > min(self.count, _SAMPLED)
         has_words = self._are_strings and differ and 2 * self._words > self.count
-        self.are_texts = has_words and self.spellings.chosen() is None
+        self.are_texts = has_words and self.spellings.chosen() is None and not self.spellings.doubt()
         self.spelling = self.spellings.chosen(decimal_comma)
         self._values.clear()
         self.spellings.close()

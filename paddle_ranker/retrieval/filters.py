@@ -103,10 +103,10 @@ class Condition:
         for value in self.values:
             if not TYPES[typed.type].intervals(value, self.operator):
                 problem = f"which {self.operator} {quoted(value)} cannot compare; {typed._advice(value)}"
-            elif typed.type == "keyword" and self.operator in ORDERED and _is_number(value):
+            elif typed.type == "keyword" and self.operator in ORDERED and (kind := _ordered_kind(value)):
                 problem = (
                     f"which {self.operator} would compare letter by letter with {value}; build the index with --field "
-                    f"{self.field}:number, or quote the value"
+                    f"{self.field}:{kind}{', or quote the value' if kind == 'number' else ''}"
                 )
             else:
                 continue
@@ -182,8 +182,15 @@ def _require_comparable(field: str, name: str, value: object) -> None:
         raise FilterError(f"{field}: {name} compares with {quoted(value)}, expected {wanted}{hint}")
 
 
-def _is_number(value: Value) -> bool:
-    return isinstance(value, UntypedValue) and TYPES["number"].fits(value)
+def _ordered_kind(value: Value) -> str:
+    """Return the type, number or date, of a value whose order is not that of letters; "" for another value.
+
+    A number in quotes, as in JSON, is a text by intention; a date always is in quotes there.
+    """
+    spellings = Spellings()
+    spellings.add(str(value))
+    kind = "date" if TYPES["date"].fits(value) and not TYPES["number"].fits(value) else spellings.looks_like()
+    return kind if kind == "date" or isinstance(value, UntypedValue) else ""
 
 
 def _parts(text: str) -> list[str]:

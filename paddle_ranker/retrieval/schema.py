@@ -12,14 +12,14 @@ import json
 import re
 import struct
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, NamedTuple, Optional, Protocol, Union
 
 from paddle_ranker.array_types import Vectors
-from paddle_ranker.data.cell_formats import LIST, ValueSpelling, spelling_of
+from paddle_ranker.data.cell_formats import LIST, TYPE_NAMES, ValueSpelling, spelling_of
 from paddle_ranker.data.documents import TITLES, Declared, FileFields
 from paddle_ranker.data.file_readers import READERS, Reader, is_file_name
 from paddle_ranker.data.film import BEGINNINGS
@@ -44,6 +44,10 @@ _SUMMARISED = 4  # a field is a summary if `text` has at least this many times a
 MOST_FIELDS = 1000  # distinct fields of all documents: each field takes 4 bytes of every document
 _LONGEST_TITLE = 256  # characters; a longer title is not compared with queries
 _SHOWN = 8  # spellings of missing values that are shown
+# What programs add to a number; the zeros behind other decimals, as in 1.10, can tell versions and sections apart.
+_PADDING = re.compile(r"^[\s+]+|^\s*-(?=0(?:\.0*)?\s*$)|\.0*\s*$|\s+$")
+_SHOWN_OTHERS, _MOST_SPELLED = 3, 1 << 16  # values that do not fit, in a message; numbers whose spellings are compared
+_STAYS = {"keyword": "text", STORED: "as it is"}  # what a field of a type stays, in a message
 _LONG = 40  # texts of several words are searched if they have at least this many characters on average
 # Codes such as article numbers are searched, too: values without spaces, nearly all of which differ.
 _CODE, _FEWEST_CODES, _MOST_CODES, _DIFFERENT = re.compile(r"(?!.*://)\S{1,64}"), 20, 1 << 20, 0.9
@@ -665,6 +669,9 @@ def _text_of(document: Document, name: str) -> str:
 
 class _Row(Protocol):
     @property
+    def id(self) -> Optional[str]: ...
+
+    @property
     def text(self) -> str: ...
 
     @property
@@ -680,13 +687,20 @@ class _FieldFacts:
         self.are_texts, self.are_codes, self.has_lists = True, True, False
         self.hashes = set[int]()  # hashes of the first values, while all values may be codes
         self.no_values: dict[str, None] = {}  # spellings of missing values, such as N/A
+        self.fitting = Counter[str]()  # how many values fit a type
+        self.others = {
+            kind: dict[str, str]() for kind in TYPE_NAMES
+        }  # by type: the first that do not fit it, and where
+        self.spelled: dict[float, tuple[str, str]] = {}  # spellings of the first different numbers, and where
+        self.alike = ""  # two spellings of one number, and where
         self.keys: dict[str, None] = {}  # keys of the first object
 
-    def add(self, value: object) -> None:
+    def add(self, value: object, place: str) -> None:
+        """Count a value of the document that `place` names."""
         self.has_lists |= isinstance(value, list)
         for item in value if isinstance(value, list) else [value]:
             before = self.types.missing
-            self.types.add(item)
+            self._note_type(item, self.types.add(item), place)
             if isinstance(item, dict) and not self.keys:
                 self.keys = dict.fromkeys(map(str, item))
             self.are_texts &= isinstance(item, str)
@@ -699,6 +713,33 @@ class _FieldFacts:
                 if self.types.missing > before and len(self.no_values) < _SHOWN:
                     self.no_values[item] = None
 
+    def _note_type(self, item: object, fits: Sequence[str], place: str) -> None:
+        """Note which types a value fits, and whether another spelling of its number has been seen."""
+        if not fits or self.types.valued == 0:
+            return
+        for kind in TYPE_NAMES:
+            if kind in fits:
+                self.fitting[kind] += 1
+            elif len(self.others[kind]) < _SHOWN_OTHERS:
+                self.others[kind].setdefault(_shown(item), place)
+        if isinstance(item, str) and "number" in fits and not self.alike:
+            number, spelling = float(item), _PADDING.sub("", item)
+            if len(self.spelled) < _MOST_SPELLED or number in self.spelled:
+                first, at = self.spelled.setdefault(number, (spelling, place))
+                if first != spelling:
+                    self.alike = f"{first} ({at}) and {spelling} ({place})"
+
+    def doubt(self, kind: str) -> str:
+        """Return why a field is of type `kind` although most values fit another type; "" if they do not."""
+        if self.alike and kind not in TYPE_NAMES and self.fitting["number"] == self.types.valued:
+            return f"{self.alike} would be one number"
+        best = max(TYPE_NAMES, key=lambda name: self.fitting[name])
+        others = self.types.valued - self.fitting[best]
+        if kind in TYPE_NAMES or not others or 2 * self.fitting[best] <= self.types.valued:
+            return ""
+        where = listed(f"{brief(value)} ({place})" for value, place in self.others[best].items())
+        return f"{others:,} of {self.types.valued:,} values are no {TYPE_NAMES[best]}, such as {where}"
+
     def field(self, name: str, is_title: bool, text_length: float) -> Field:
         """Return the field that fits the values.
 
@@ -707,7 +748,7 @@ class _FieldFacts:
         kind, count = self.types.type, self.types.valued + self.types.missing
         if not count:
             return Field(name, STORED)
-        if kind in ("boolean", "number", "date"):
+        if kind in TYPE_NAMES and not (kind == "number" and self.alike):
             return Field(name, kind, list=self.has_lists)
         if self.are_texts and not self.has_lists:
             if is_title:
@@ -744,6 +785,7 @@ def infer_schema(
     declared: Sequence[Field] = (),
     note: Callable[[str], None] = lambda text: None,
     title: Optional[str] = None,
+    doubted: Container[str] = (),
 ) -> Schema:
     """Return a schema with the declared fields, and a field for each other name whose type fits its values.
 
@@ -752,8 +794,10 @@ def infer_schema(
     article numbers, is searched without corrections. In a field of numbers, dates or truth values, `N/A`, `NaN` and the
     like count as missing.
 
-    note: called with a message if some values of a field count as missing, and if a field has objects as values
+    note: called with a message if some values of a field count as missing, if most but not all values fit a type, and
+        if a field has objects as values
     title: a name for the title field that is preferred to `title` and `name`; None: no such name
+    doubted: names of fields about whose type the reader of the rows has said more
     """
     values: dict[str, _FieldFacts] = {}
     count = characters = 0
@@ -762,7 +806,7 @@ def infer_schema(
         characters += len(row.text)
         for name, value in row.fields.items():
             if value is not None and value != "":
-                values.setdefault(name, _FieldFacts()).add(value)
+                values.setdefault(name, _FieldFacts()).add(value, f"document {row.id or count}")
     names = {field.name for field in declared}
     has_title = any(field.title for field in declared)
     titles = [
@@ -781,6 +825,12 @@ def infer_schema(
             example = f"{field.name}_{next(iter(field_values.keys), 'part')}"
             note(f"{field.name}: holds objects, which are stored and found by no filter; give each part a field of its "
                  f"own, such as {example}")  # fmt: skip
+        if (
+            field_values is not None
+            and field.name not in names | {*doubted}
+            and (doubt := field_values.doubt(field.type))
+        ):
+            note(f"{field.name} stays {_STAYS.get(field.type, field.type)}: {doubt}")
         if field_values is not None and field_values.types.missing and field.type in ("boolean", "number", "date"):
             missing = field_values.types.missing
             count, stand = field_values.types.valued + missing, "stands" if missing == 1 else "stand"

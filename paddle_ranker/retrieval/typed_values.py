@@ -19,7 +19,7 @@ from functools import lru_cache
 from typing import NamedTuple, Optional, Union
 from unicodedata import normalize
 
-from paddle_ranker.data.cell_formats import is_no_value
+from paddle_ranker.data.cell_formats import is_no_value, is_plain_number
 from paddle_ranker.data.labels import number_of
 from paddle_ranker.lexical.analyser import analyser
 from paddle_ranker.storage.untrusted import Unchecked
@@ -44,7 +44,6 @@ _DATE = re.compile(
 )
 _LONGEST_DATE, _MOST_DIGITS = 64, 309  # characters; digits of the largest doubles
 _WHOLE = re.compile(r"[+-]?\d+")
-_PLAIN = re.compile(r"\s*-?(?:0|[1-9]\d*|(?=\.))(?:\.\d*)?(?:[eE][+-]?\d+)?\s*", re.ASCII)
 _EQUALITIES = ("=", "!=", "in")
 Number = Union[int, float]
 
@@ -386,17 +385,21 @@ class CommonTypes:
     missing: int = 0
     json: frozenset[str] = frozenset()
 
-    def add(self, value: object) -> None:
-        """Count a value (not a list)."""
+    def add(self, value: object) -> tuple[str, ...]:
+        """Count a value (not a list); return the types that it fits, () if it counts as missing."""
         if _is_missing(value):
             self.missing += 1
-            fits = ("boolean", "number", "date", "keyword") if isinstance(value, str) and value else self.names
-        else:
-            self.valued += 1
-            fits = _fitting(value)
-            self.json |= {_json_type(value)}
-        if fits is not self.names:
-            self.names = tuple(name for name in self.names if name in fits)
+            if isinstance(value, str) and value:
+                self._keep(("boolean", "number", "date", "keyword"))
+            return ()
+        self.valued += 1
+        self.json |= {_json_type(value)}
+        fits = _fitting(value)
+        self._keep(fits)
+        return fits
+
+    def _keep(self, fits: Sequence[str]) -> None:
+        self.names = tuple(name for name in self.names if name in fits)
 
     def merge(self, other: CommonTypes) -> None:
         """Count the values of another segment or shard, too."""
@@ -430,5 +433,5 @@ def _fitting(value: object) -> tuple[str, ...]:
         return ("keyword",)
     names = [name for name in ("boolean", "number", "date") if TYPES[name].fits(value)]
     if isinstance(value, str):
-        names = [*(name for name in names if name != "number" or _PLAIN.fullmatch(value)), "keyword"]
+        names = [*(name for name in names if name != "number" or is_plain_number(value)), "keyword"]
     return tuple(names)

@@ -409,6 +409,55 @@ def test_what_stays_as_it_is_is_said(tmp_path: Path, capsys: pytest.CaptureFixtu
         documents(path)
 
 
+@pytest.mark.parametrize(
+    ("cells", "said"),
+    [
+        (["1000", "+1000", ".5", "2000"], ""),
+        (
+            ["2024-12-01", "2024-12-02", "03.12.2024"],
+            "its dates are written in several ways, such as 2024-12-01 (line 2), 03.12.2024 (line 4)",
+        ),
+        (
+            ["13/02/2024", "02/13/2024"],
+            "its dates are written in several ways, such as 13/02/2024 (line 2), 02/13/2024",
+        ),
+        (
+            ["1 May 2024", "2024-05-01", "May 3, 2024"],
+            "its dates are written in several ways, such as 1 May 2024 (line 2)",
+        ),
+        (["2024-12-01", "soon", "2024-12-03"], "1 of 3 values are no dates, such as soon (line 3)"),
+        (["1,50 €", "auf Anfrage", "2,00 €"], "1 of 3 values are no numbers, such as auf Anfrage (line 3)"),
+        (["1,50 €", "$ 2.00"], "its numbers are written in several ways, such as 1,50 € (line 2), $ 2.00 (line 3)"),
+        (["yes", "no", "maybe"], "1 of 3 values are no truth values, such as maybe (line 4)"),
+        (
+            ["yes", "ja", "no", "nein"],
+            "its truth values are written in several ways, such as yes (line 2), ja (line 3)",
+        ),
+        (["1.2.3.4", "1.2.3.5"], ""),
+        (["red", "blue", "1"], ""),
+    ],
+)
+@pytest.mark.parametrize("file", ["a.csv", "a.xlsx"])
+def test_values_that_look_like_a_type_and_are_kept_as_texts_are_named(
+    cells: list[str], said: str, file: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows: list[list[object]] = [["id", "text", "x"], *([n, text(n + 1), cell] for n, cell in enumerate(cells))]
+    if file == "a.csv":
+        (tmp_path / file).write_bytes(written(rows))
+    else:
+        write_sheets(tmp_path / file, rows, [])
+    found = documents(tmp_path / file)
+    assert [row.fields["x"] for row in found] == cells
+    error = capsys.readouterr().err
+    assert said in error if said else "stays text" not in error
+
+
+def test_prices_with_a_comma_are_numbers_in_a_spreadsheet_too(tmp_path: Path) -> None:
+    rows: list[list[object]] = [["id", "text", "Preis"], *([n, text(n), f"{n},50 €"] for n in range(9))]
+    write_sheets(tmp_path / "a.xlsx", rows, [])
+    assert [row.fields["Preis"] for row in documents(tmp_path / "a.xlsx")] == [n + 0.5 for n in range(9)]
+
+
 @pytest.mark.parametrize("above", [[["Report of 2024"], []], [["Report of 2024", "", ""], ["by", "", ""]]])
 @pytest.mark.parametrize("file", ["a.csv", "a.xlsx"])
 def test_rows_above_a_header_are_left_out_and_counted(

@@ -155,6 +155,34 @@ def test_fields_are_inferred_by_all_their_values() -> None:
 
 
 @pytest.mark.parametrize(
+    ("values", "field", "note"),
+    [
+        (["1000", "2000", "+1000", "-3", " 5 ", ".5", "2e6"], "number", ""),
+        (["2020.0", "2020", "7.00", "+7"], "number", ""),  # as pandas writes them
+        (["1.10", "1.1", "2"], "keyword", "x stays text: 1.10 (document 1) and 1.1 (document 2) would be one number"),
+        (["1e3", "1000.0"], "keyword", "x stays text: 1e3 (document 1) and 1000 (document 2) would be one number"),
+        (["1.10", "1.2", "1.10"], "number", ""),
+        ([1.1, "1.10"], "number", ""),
+        (["007", "1"], "keyword", ""),
+        (["+4915123456789", "+4915123456780"], "keyword", ""),
+        (["1", "2", "many"], "keyword", "x stays text: 1 of 3 values are no numbers, such as many (document 3)"),
+        ([1, 2, "x"], "stored", "x stays as it is: 1 of 3 values are no numbers, such as x (document 3)"),
+        (["2024-01-02", "2024-02", "3.4.24"], "keyword", "1 of 3 values are no dates, such as 3.4.24 (document 3)"),
+        (["true", "false", "TRUE", "?"], "keyword", "1 of 4 values are no truth values, such as ? (document 4)"),
+        (["a", "b", "1"], "keyword", ""),
+        (["1", "2", "n/a"], "number", "x: 1 of 3 values stands for none (n/a)"),
+    ],
+)
+def test_the_type_of_a_field_is_that_which_reads_all_values_and_exceptions_are_named(
+    values: list[object], field: str, note: str
+) -> None:
+    notes: list[str] = []
+    (found,) = infer_schema((DocumentRow("t", None, {"x": value}) for value in values), note=notes.append).fields
+    assert str(found) == f"x:{field}"
+    assert [note in said for said in notes] == [True] * bool(note)
+
+
+@pytest.mark.parametrize(
     ("values", "field"),
     [
         ([f"{n:05}" for n in range(30)], "code:text:literal"),

@@ -18,7 +18,7 @@ import json
 import os
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional, Union, cast, overload
@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Optional, Union, cast, overload
 from paddle_ranker.data.labels import number_of
 from paddle_ranker.errors import UsageError, brief, listed, quoted
 from paddle_ranker.options import DocumentOptions, note, options_from
-from paddle_ranker.options.input_files import ShownFile, folder_of
+from paddle_ranker.options.input_files import ShownFile, copied_fifo, folder_of
 from paddle_ranker.retrieval.bounds import check_names, check_parameters
 from paddle_ranker.retrieval.content_files import kept_rows
 from paddle_ranker.retrieval.explanations import explained_results
@@ -408,10 +408,11 @@ def _score(hit: Result) -> float:
 def _as_file(rows: Rows) -> Iterator[str]:
     """Yield `rows` if it is a path; otherwise write the rows to a temporary file and yield its path.
 
-    Messages call the temporary file "rows".
+    Messages call the temporary file "rows". A pipe is copied to a temporary file, too.
     """
     if isinstance(rows, (str, Path)):
-        yield str(rows)
+        with ExitStack() as stack:
+            yield copied_fifo(str(rows), stack)
         return
     with written_rows(rows) as path:
         yield ShownFile(path, "rows")

@@ -11,7 +11,7 @@ import sys
 import traceback
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout
+from contextlib import ExitStack, contextmanager, nullcontext, redirect_stderr, redirect_stdout
 from contextvars import ContextVar
 from typing import Any, Callable, Optional, Protocol, TextIO, Union, cast
 
@@ -27,6 +27,7 @@ from paddle_ranker.errors import (
 from paddle_ranker.interrupts import STATUS, Interrupted, Interrupts, interrupt_line, is_first_process, resume_line
 from paddle_ranker.libraries import ensure_home, switch_off_telemetry
 from paddle_ranker.options.declare import require_inputs
+from paddle_ranker.options.input_files import reread_pipes
 from paddle_ranker.options.parser import OptionsT, parse_options
 from paddle_ranker.registry import load_named_plugins
 
@@ -55,14 +56,15 @@ def run_command(
     prog = prog or os.path.basename(sys.argv[0])
     switch_off_telemetry()
     ensure_home()
-    with Interrupts(prog).taken() as interrupts, reader_may_leave(out=not ends_with_reader):
+    with Interrupts(prog).taken() as interrupts, reader_may_leave(out=not ends_with_reader), ExitStack() as stack:
         debug = "--debug" in arguments
         try:
             load_named_plugins()
             options_type = options_class if isinstance(options_class, type) else options_class()
+            stack.enter_context(reread_pipes(arguments))
             options: Any = parse_options(options_type, arguments, prog, description)
             debug = options.debug
-            require_inputs(options)
+            require_inputs(options, stack)
             options.look_up()
             with _counting() as counted:
                 result = run(options)

@@ -7,6 +7,7 @@ import operator
 import os
 import typing
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cache
 from numbers import Integral, Real
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any, Callable, Optional, Union, cast
 
 from paddle_ranker.errors import UsageError, brief, quoted, spelling_hint
-from paddle_ranker.options.input_files import find_files, join_files, paths_of, require_file
+from paddle_ranker.options.input_files import copied_fifo, find_files, join_files, paths_of, require_file
 
 REQUIRED: Any = object()
 TAB = "tab"  # the default separator of a text file's columns
@@ -187,10 +188,17 @@ def input_files(options: Options) -> Iterator[tuple[dataclasses.Field[Any], str]
                 yield field, path
 
 
-def require_inputs(options: Options) -> None:
-    """Raise `DataError` if an input file does not exist; called before a model is loaded or a file is read."""
+def require_inputs(options: Options, stack: ExitStack) -> None:
+    """Raise `DataError` if an input file does not exist; called before a model is loaded or a file is read.
+
+    Named pipes are replaced by copies, which can be opened several times; `stack` deletes them.
+    """
     for _, path in input_files(options):
         require_file(path)
+    for field in {field.name: field for field, _ in input_files(options)}.values():
+        value = getattr(options, field.name)
+        copies = tuple(copied_fifo(path, stack) for path in (value if isinstance(value, tuple) else paths_of(value)))
+        object.__setattr__(options, field.name, copies if isinstance(value, tuple) else join_files(copies))
 
 
 def help_of(field: dataclasses.Field[Any]) -> str:

@@ -7,16 +7,23 @@ show this string; code that reads files calls `paths_of`.
 from __future__ import annotations
 
 import difflib
+import fcntl
 import glob
 import os
-from collections.abc import Iterable, Sequence
+import re
+import shutil
+import stat
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Union
+from typing import IO, Optional, Union
 
-from paddle_ranker.errors import DataError, UsageError
+from paddle_ranker.errors import DataError, UsageError, is_full
 
 _PATTERN = frozenset("*?[")
 _SHOWN = 3
+_DESCRIPTOR = re.compile(r"/proc/(?:self|\d+)/fd/(\d+)|/dev/fd/(\d+)|/dev/(stdin)")
 
 
 class SeveralFiles(str):
@@ -34,7 +41,7 @@ class SeveralFiles(str):
 
     def __str__(self) -> str:
         if len(self.paths) <= _SHOWN:
-            return os.pathsep.join(self.paths)
+            return os.pathsep.join(map(str, self.paths))
         return f"{self.paths[0]} and {len(self.paths) - 1} more"
 
     def __getnewargs__(self) -> tuple[tuple[str, ...]]:  # type: ignore[override]
@@ -58,9 +65,12 @@ class ShownFile(str):
 def folder_of(path: Union[str, os.PathLike[str]]) -> Path:
     """Return the folder to which paths in the rows of `path` are relative.
 
-    This is the folder of the file, or of the first of several files. If `path` is a folder, it is `path` itself.
+    This is the folder of the file, or of the first of several files; of a pipe, the working folder. If `path` is a
+    folder, it is `path` itself.
     """
     first = paths_of(path)[0]
+    if _DESCRIPTOR.fullmatch(first):
+        return Path()
     # A `Path` of a `ShownFile` would be what messages call it.
     return Path(first if os.path.isdir(first) else os.path.dirname(first))
 
@@ -131,3 +141,60 @@ def _nearest(path: str) -> str:
         return f" (nor is there a folder {folder})"
     close = difflib.get_close_matches(name, os.listdir(folder), n=1)
     return f"; did you mean {os.path.join(os.path.dirname(path), close[0])}?" if close else "; check the path"
+
+
+@contextmanager
+def reread_pipes(arguments: Sequence[str]) -> Iterator[None]:
+    """Let the pipes among a command's arguments be opened any number of times in the block, as files can.
+
+    A pipe is an open file of this process: `<(cut -f2 pairs.tsv)`, which the shell calls `/dev/fd/63`, or `/dev/stdin`.
+    Its content is copied to a temporary file, which takes over the pipe's descriptor: Linux opens `/dev/fd/63` anew
+    from the start of that file. So commands need not know how often a file is opened. Raises `DataError` if several
+    processes would share a pipe.
+    """
+    with ExitStack() as stack:
+        for argument in arguments:
+            for path in argument.partition("=")[2].split(os.pathsep) + argument.split(os.pathsep):
+                descriptor = _pipe_descriptor(path)
+                if descriptor is not None:
+                    with os.fdopen(os.dup(descriptor), "rb") as pipe, _copied(pipe, path, stack).open("rb") as copy:
+                        os.dup2(copy.fileno(), descriptor)
+        yield
+
+
+def copied_fifo(path: str, stack: ExitStack) -> str:
+    """Return the path of a copy of a named pipe, which `stack` deletes; return the path of anything else unchanged."""
+    if not os.path.exists(path) or not stat.S_ISFIFO(os.stat(path).st_mode):
+        return path
+    with open(path, "rb") as pipe:
+        return ShownFile(str(_copied(pipe, path, stack)), path)
+
+
+def _pipe_descriptor(path: str) -> Optional[int]:
+    """Return the descriptor of a pipe, terminal or socket to read that `path` names, such as 63 of `/dev/fd/63`."""
+    match = _DESCRIPTOR.fullmatch(path)
+    descriptor = 0 if match is None or match[3] else int(match[1] or match[2])
+    try:
+        mode = os.fstat(descriptor).st_mode
+        is_written = fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE == os.O_WRONLY
+    except (OSError, OverflowError):
+        return None
+    is_stream = stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or os.isatty(descriptor)
+    return descriptor if match is not None and is_stream and not is_written else None
+
+
+def _copied(pipe: IO[bytes], path: str, stack: ExitStack) -> Path:
+    """Copy a pipe to a temporary file of the same name, which `stack` deletes."""
+    processes = int(os.environ.get("PADDLE_TRAINERS_NUM", "1"))
+    if processes > 1:
+        raise DataError(f"{path}: a pipe, which {processes} processes cannot all read; write it to a file")
+    folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="paddle_ranker_"))
+    copy = Path(folder, os.path.basename(path))
+    try:
+        with copy.open("wb") as stream:
+            shutil.copyfileobj(pipe, stream, 1 << 20)
+    except OSError as error:
+        if is_full(error):
+            error.filename = folder
+        raise
+    return copy

@@ -215,7 +215,7 @@ def _texts(files: Sequence[Path], skips: Skips) -> Iterator[str]:
 
     Raises `DataError` if a file has more unreadable than readable rows.
     """
-    from paddle_ranker.data.formats import EMPTY_LINE, BadRow, read_rows
+    from paddle_ranker.data.formats import BadRow, read_rows
 
     for path in files:
         before, read = skips.count, 0
@@ -224,7 +224,7 @@ def _texts(files: Sequence[Path], skips: Skips) -> Iterator[str]:
                 read += 1
                 cells = row.values() if isinstance(row, dict) else row
                 yield from (cell for cell in cells if isinstance(cell, str))
-            elif row != EMPTY_LINE:
+            else:
                 skips.add(str(path), number, row.reason)
         if skips.count - before > read:
             raise DataError(f"{path}: most rows of the corpus cannot be read: {skips.report()}")

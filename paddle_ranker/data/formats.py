@@ -14,7 +14,7 @@ import io
 import json
 import os
 import zlib
-from collections import deque
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -36,10 +36,17 @@ _LONGEST = 1 << 25  # maximum characters of a quoted cell; a longer cell lacks i
 _ZIP = b"PK\x03\x04"  # also the start of a spreadsheet
 _XLS = b"\xd0\xcf\x11\xe0"  # start of a spreadsheet of Excel before 2007
 _SHEETS = (".xlsx", ".xlsm", ".xlsb", ".ods", ".xls")
-UTF_16 = "utf-16"  # is decoded wherever a file is opened
+UTF_8, UTF_16 = "utf-8", "utf-16"  # the second is decoded wherever a file is opened
 ENCODINGS = {"cp1252": "Windows-1252", "gb18030": "GBK", "cp932": "Shift JIS", "big5": "Big5", "cp949": "EUC-KR",
              "cp1251": "Windows-1251", "cp1250": "Windows-1250", UTF_16: "UTF-16"}  # fmt: skip
-_ODD_LINES = 1000  # lines with other characters than ASCII by which an encoding is found
+# Letters beyond ASCII of the languages of two encodings whose bytes are letters in both; equal counts mean the first
+_ALPHABETS = {
+    "cp1252": ("àâçèéêëîïôùûüœæ", "äöüß", "áéíóúñü¿¡", "ãâáàçéêíóôõúü", "àèéìòóù", "åäöæøé", "éëïóöü"),
+    "cp1250": ("áčďéěíňóřšťúůýž", "áäčďéíĺľňóôŕšťúýž", "ąćęłńóśźż", "áéíóöőúüű", "čćđšž", "äăâîşţ"),
+}
+# Lines with other characters than ASCII by which an encoding is found, and maximum bytes that are read for them
+_ODD_LINES, _SAMPLE_BYTES = 1000, 1 << 23
+_MOST_FIT = 0.9  # minimum share of these lines that GBK can hold, if the others do not count
 _NAMED = {".parquet": "Parquet", ".gz": "gzip"}
 
 
@@ -77,50 +84,98 @@ def _is_utf8(start: bytes) -> bool:
 
 
 def lines_of(path: str, stream: IO[bytes]) -> Iterator[tuple[int, Union[str, BadRow]]]:
-    r"""Yield (number from 1, line without its line end); a line that is not UTF-8 becomes a `BadRow`.
+    r"""Yield (number from 1, line without its line end); a line that cannot be decoded becomes a `BadRow`.
 
     path: the file's path, for messages
 
-    Only `\n` ends a line: `str.splitlines` would also split at U+2028, U+0085 and vertical tabs, which occur in
+    The encoding is that of most lines with other characters than ASCII, see `encoding_of`; a note names it unless it is
+    UTF-8. Only `\n` ends a line: `str.splitlines` would also split at U+2028, U+0085 and vertical tabs, which occur in
     titles. Empty lines are bad rows, except at the end of the file. Raises `DataError` if the file is damaged, or if
     its lines end in `\r` alone.
     """
-    number, empty = 0, []
+    lines, number, encoding = _byte_lines(path, stream), 0, ""
     try:
-        for number, raw in enumerate(stream, start=1):
-            if number == 1 and raw.startswith(BOM):
-                raw = raw[len(BOM) :]
-            if number == 1 and not raw.endswith(b"\n") and b"\r" in raw.rstrip(b"\r"):
-                raise DataError(
-                    f"{path}: its lines end in carriage returns alone, as on old Macs; turn them into line feeds with "
-                    "tr '\\r' '\\n'"
-                )
-            raw = raw[:-1] if raw.endswith(b"\n") else raw
-            raw = raw[:-1] if raw.endswith(b"\r") else raw
-            if not raw:
-                empty.append(number)
+        for number, raw in lines:
+            if encoding or raw.isascii():
+                yield number, _decode(raw, encoding)
                 continue
-            for skipped in empty:
-                yield skipped, EMPTY_LINE
-            empty.clear()
-            yield number, _decode(raw)
+            sample = [(number, raw), *_sampled(lines)]
+            encoding = encoding_of(raw for _, raw in sample)
+            if encoding != UTF_8:
+                note_once(f"{path}: text in {ENCODINGS[encoding]}")
+            for number, raw in sample:
+                yield number, _decode(raw, encoding)
     except (EOFError, OSError, zlib.error) as error:
         raise DataError(
             f"{path}, after line {number}: damaged or cut short ({error}); make or download the file again"
         ) from error
 
 
-def _decode(raw: bytes) -> Union[str, BadRow]:
+def _sampled(lines: Iterator[tuple[int, bytes]]) -> Iterator[tuple[int, bytes]]:
+    """Yield as many lines as `encoding_of` needs."""
+    odd, size = 0, 0
+    while odd < _ODD_LINES and size < _SAMPLE_BYTES and (numbered := next(lines, None)) is not None:
+        odd, size = odd + (not numbered[1].isascii()), size + len(numbered[1])
+        yield numbered
+
+
+def _byte_lines(path: str, stream: IO[bytes]) -> Iterator[tuple[int, bytes]]:
+    """Yield (number, line without its line end) for each line, except empty lines at the end of the file."""
+    empty: list[int] = []
+    for number, raw in enumerate(stream, start=1):
+        if number == 1 and raw.startswith(BOM):
+            raw = raw[len(BOM) :]
+        if number == 1 and not raw.endswith(b"\n") and b"\r" in raw.rstrip(b"\r"):
+            raise DataError(
+                f"{path}: its lines end in carriage returns alone, as on old Macs; turn them into line feeds with "
+                "tr '\\r' '\\n'"
+            )
+        raw = raw[:-1] if raw.endswith(b"\n") else raw
+        raw = raw[:-1] if raw.endswith(b"\r") else raw
+        if not raw:
+            empty.append(number)
+            continue
+        for skipped in empty:
+            yield skipped, b""
+        empty.clear()
+        yield number, raw
+
+
+def _decode(raw: bytes, encoding: str) -> Union[str, BadRow]:
+    if not raw:
+        return EMPTY_LINE
     if b"\0" in raw:
         return BadRow("a NUL byte, expected text")
     try:
-        return raw.decode("utf-8")
+        return raw.decode(encoding or "ascii")
     except UnicodeDecodeError as error:
-        byte = raw[error.start : error.start + 1].hex()
-        return BadRow(
-            f"byte 0x{byte} at position {error.start + 1} is not UTF-8; "
-            "if the file is in GBK, convert it with iconv -f GB18030 -t UTF-8"
-        )
+        byte, name = raw[error.start : error.start + 1].hex(), ENCODINGS.get(encoding, "UTF-8")
+        return BadRow(f"byte 0x{byte} at position {error.start + 1} is not {name}, unlike most lines of the file")
+
+
+def encoding_of(lines: Iterable[bytes]) -> str:
+    """Detect the encoding of a text from its lines: UTF-8, unless most lines with non-ASCII bytes are no UTF-8."""
+    odd = [line for line in lines if not line.isascii()]
+    wrong = [line for line in odd if not _is_utf8(line + b"\n")]
+    if 2 * len(wrong) <= len(odd):
+        return UTF_8
+    import charset_normalizer
+
+    fit = [line for line in wrong if isinstance(_decode(line, "gb18030"), str)]  # a damaged line does not decide
+    text = b"\n".join(fit if len(fit) >= _MOST_FIT * len(wrong) else wrong)
+    best = charset_normalizer.from_bytes(
+        text, cp_isolation=[encoding for encoding in ENCODINGS if encoding != UTF_16]
+    ).best()
+    name = best.encoding if best is not None else "cp1252"
+    if name in _ALPHABETS:  # charset-normalizer takes French for Central European
+        return max(_ALPHABETS, key=lambda encoding: _covered(text.decode(encoding, "replace"), _ALPHABETS[encoding]))
+    return name
+
+
+def _covered(text: str, alphabets: Iterable[str]) -> int:
+    """Return how many of a text's non-ASCII letters an alphabet has: the one that has most."""
+    letters = Counter(letter for letter in text.lower() if not letter.isascii())
+    return max(sum(letters[letter] for letter in alphabet) for alphabet in alphabets)
 
 
 def separated_rows(
@@ -238,15 +293,22 @@ def read_rows(path: str, separator: str = TAB) -> Iterator[tuple[int, Row]]:
     """Yield (number, row) of a file, numbered from 1; in text files the numbers are line numbers.
 
     Magic numbers identify gzip and Parquet; the extension (`.jsonl`, `.ndjson`, `.json`) or a JSON object on the first
-    line identifies JSON lines. Other files are text with `separator` between columns. Raises `DataError` if the path is
-    missing or a folder, or the file is damaged or binary.
+    line identifies JSON lines. Other files are text with `separator` between columns. Blank lines are left out (as by
+    pandas), and a note counts them. Raises `DataError` if the path is missing or a folder, or the file is damaged or
+    binary.
     """
     with _open(path) as stream:
         file_format = _recognise(path, stream)
-        if separator != TAB and file_format is FORMATS[_TABS]:
-            yield from separated_rows(path, stream, separator)
-        else:
-            yield from file_format.read(path, stream)
+        is_separated = separator != TAB and file_format is FORMATS[_TABS]
+        rows = separated_rows(path, stream, separator) if is_separated else file_format.read(path, stream)
+        blank, first_blank = 0, 0
+        for number, row in rows:
+            if row == EMPTY_LINE or (isinstance(row, list) and len(row) == 1 and not row[0].strip(" ")):
+                blank, first_blank = blank + 1, first_blank or number
+            else:
+                yield number, row
+    if blank:
+        note_once(f"{path}: left out {blank:,} blank lines, the first of them line {first_blank:,}")
 
 
 def is_table_or_lines(path: str) -> bool:
@@ -256,28 +318,12 @@ def is_table_or_lines(path: str) -> bool:
 
 
 def found_encoding(path: str) -> str:
-    """Detect the encoding of a text file: UTF-8, unless most lines with non-ASCII bytes are in another encoding."""
-    import charset_normalizer
-
-    odd, wrong, others = deque[bytes](maxlen=_ODD_LINES), 0, 0
+    """Detect the encoding of a text file, as `lines_of` does."""
     with _open(path) as stream:
         if isinstance(stream.raw, _Transcoded):
             return UTF_16
-        for line in stream:
-            if not line.isascii() and (len(odd) < _ODD_LINES or not wrong):
-                others += 1
-                wrong += not _is_utf8(line)
-                odd.append(line)
-    if 2 * wrong <= others:
-        return "utf-8"
-    text = b"".join(line for line in odd if not _is_utf8(line))
-    best = charset_normalizer.from_bytes(
-        text, cp_isolation=[encoding for encoding in ENCODINGS if encoding != UTF_16]
-    ).best()
-    name = best.encoding if best is not None else "cp1252"
-    # Text that the Western and the Central European encoding decode alike counts as Western.
-    alike = name == "cp1250" and text.decode("cp1250", "replace") == text.decode("cp1252", "replace")
-    return "cp1252" if alike else name
+        odd = (line.rstrip(b"\r\n") for line in stream if not line.isascii())
+        return encoding_of(line for _, line in _sampled(enumerate(odd)))
 
 
 def line_count(path: str) -> Optional[int]:
@@ -348,7 +394,7 @@ class _Transcoded(io.RawIOBase):
 def open_text(path: str, encoding: str) -> Iterator[io.BufferedReader]:
     """Open a text file in `encoding`; the stream yields its text as UTF-8 bytes."""
     with _open(path) as stream:
-        yield stream if encoding in ("utf-8", UTF_16) else io.BufferedReader(_Transcoded(stream, encoding), 1 << 16)
+        yield stream if encoding in (UTF_8, UTF_16) else io.BufferedReader(_Transcoded(stream, encoding), 1 << 16)
 
 
 @contextmanager
@@ -392,9 +438,12 @@ def _json_rows(path: str, stream: io.BufferedReader) -> Iterator[tuple[int, Row]
         yield number, _json_cells(line)
 
 
-def _json_values(path: str, stream: IO[bytes]) -> Iterator[tuple[int, Row]]:
+def _json_values(path: str, stream: io.BufferedReader) -> Iterator[tuple[int, Row]]:
     decoder, text, number, size = json.JSONDecoder(), "", 0, _BLOCK
-    characters = io.TextIOWrapper(stream, "utf-8-sig", newline="")
+    encoding = _encoding_at(_peek(stream))
+    if encoding != UTF_8:
+        note_once(f"{path}: text in {ENCODINGS[encoding]}")
+    characters = io.TextIOWrapper(stream, "utf-8-sig" if encoding == UTF_8 else encoding, newline="")
     try:
         while block := characters.read(size):
             text = (text + block).lstrip(_BETWEEN if number else "[" + _BETWEEN)
@@ -421,13 +470,20 @@ def _json_values(path: str, stream: IO[bytes]) -> Iterator[tuple[int, Row]]:
 def _is_json(name: str, start: bytes) -> bool:
     if name.endswith(JSON_EXTENSIONS):
         return True
-    line = start.removeprefix(BOM)
-    return line.startswith(b"{") and isinstance(_json_cells(line.split(b"\n")[0].decode("utf-8", "replace")), dict)
+    line = start.removeprefix(BOM).split(b"\n")[0]
+    return line.startswith(b"{") and isinstance(_json_cells(line.decode(_encoding_at(line), "replace")), dict)
+
+
+def _encoding_at(start: bytes) -> str:
+    """Detect the encoding of a text from its first bytes, whose last character may be cut."""
+    return UTF_8 if _is_utf8(start) else encoding_of([start])
 
 
 def _json_cells(line: Union[str, BadRow]) -> Union[dict[str, Any], BadRow]:
     if isinstance(line, BadRow):
         return line
+    if line.isspace():
+        return EMPTY_LINE
     try:
         cells = json.loads(line)
     except (ValueError, RecursionError) as error:

@@ -105,7 +105,7 @@ def test_bad_rows(tmp_path: Path, row: str, problem: str, capsys: pytest.Capture
 @pytest.mark.unit
 def test_bytes_that_are_no_text(tmp_path: Path) -> None:
     path = tmp_path / "posts.csv"
-    path.write_bytes(HEADER.encode() + b'1,"a\n\xff",,2,b,,0\n1,c,,2,d,,1\n')
+    path.write_bytes(HEADER.encode() + b'1,"a\n\xff",,2,b,,0\n' + "1,é,,2,d,,1\n".encode())
     for skip in (False, True):  # the quote on line 3 decides where rows begin
         with pytest.raises(DataError, match="line 3: byte 0xff at position 1 is not UTF-8"):
             read_posts(path, skip_bad_rows=skip)

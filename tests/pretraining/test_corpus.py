@@ -61,7 +61,7 @@ def test_every_format_gives_the_same_texts(tmp_path: Path) -> None:
     [
         (b"", "holds no text; leave it out"),
         (b"\n \n\n", "holds no text"),
-        (b"good\n\xff\xfebad\n", "line 2: byte 0xff at position 1 is not UTF-8"),
+        ("gut für uns\n".encode() + b"\xff\xfebad\n", "line 2: byte 0xff at position 1 is not UTF-8"),
         (b"PK\x03\x04", "a zip archive"),
         (b"PAR1", "Parquet data, expected text"),
         (b"a\0b\n", "line 1: a NUL byte"),
@@ -77,9 +77,9 @@ def test_files_that_are_no_text_are_named(tmp_path: Path, content: bytes, messag
 
 def test_bad_lines_may_be_left_out_and_are_counted(tmp_path: Path) -> None:
     path = tmp_path / "bad.txt"
-    path.write_bytes(b"good\n\xffbad\nfine\n")
+    path.write_bytes("gut für\n".encode() + b"\xffbad\nfine\n")
     corpus = Corpus([str(path)], skip_bad_rows=True)
-    assert [text for _, text in corpus] == ["good", "fine"]
+    assert [text for _, text in corpus] == ["gut für", "fine"]
     assert corpus.report().startswith(f"2 documents; skipped 1 lines ({path}, line 2: byte 0xff")
     with pytest.raises(DataError, match="no such file"):
         list(Corpus([str(tmp_path / "absent.txt")]))

@@ -179,10 +179,9 @@ def test_published_scripts(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("corpus.csv").write_text("深度\t学习\n语言\n", encoding="utf-8")
-    bad = Path("bad.csv")
-    bad.write_text("深度\n\n语言\n", encoding="utf-8")
+    Path("bad.csv").write_text("深度\n\u3000\n语言\n", encoding="utf-8")
     assert feature_extract(["--model_dir", str(tower), "--corpus_file", "bad.csv"]) == 1
-    assert "bad.csv, line 2: an empty line" in capsys.readouterr().err
+    assert "bad.csv, line 2: the text is empty" in capsys.readouterr().err
     assert feature_extract(["--model_dir", str(tower), "--corpus_file", "corpus.csv"]) == 0
     model = Tower.open(tower)
     np.testing.assert_allclose(np.load("corpus_embedding.npy"), model.vectors(["深度\t学习", "语言"]), atol=1e-6)

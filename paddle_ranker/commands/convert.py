@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Optional
 
 from paddle_ranker import runtime
 from paddle_ranker.commands.info import describe_encoder
-from paddle_ranker.errors import CheckpointError, RankerError, UsageError
-from paddle_ranker.model.config import ENCODER_PREFIX
+from paddle_ranker.errors import CheckpointError, RankerError, UsageError, listed
+from paddle_ranker.model.config import ENCODER_PREFIX, Qwen3Config
 from paddle_ranker.model.load_options import HeadOptions
 from paddle_ranker.model.model_folder import MEMBER, TRAINED_TOWER, identify
 from paddle_ranker.model.model_kind import TRAINED
@@ -67,6 +67,11 @@ class ConvertOptions(HeadOptions):
         help="with --to paddle or tower: lowercase texts before they are split into word pieces; for models such as "
         "m3e-small, whose vocabulary has only small letters although the tokenizer keeps capitals",
     )
+    special_tokens_in_texts: bool = option(
+        False,
+        help="with --to paddle or tower: give special tokens that stand in texts, such as [SEP] or a model's own [TITLE], "
+        "their ids, as transformers does; for models whose texts are made of them. Not for texts of strangers",
+    )
     drop_match_embeddings: bool = option(
         False, help="with --to hf: drop match embeddings, which transformers does not support; this changes the scores"
     )
@@ -75,8 +80,9 @@ class ConvertOptions(HeadOptions):
         super().__post_init__()
         if self.drop_match_embeddings and self.to != "hf":
             raise UsageError("--drop_match_embeddings belongs to --to hf: drop it, or add that")
-        if self.lowercase and self.to not in ("paddle", "tower"):
-            raise UsageError("--lowercase belongs to --to paddle or tower: drop it, or add that")
+        for name in ("lowercase", "special_tokens_in_texts"):
+            if getattr(self, name) and self.to not in ("paddle", "tower"):
+                raise UsageError(f"--{name} belongs to --to paddle or tower: drop it, or add that")
         if self.positive_label is not None and self.to != "paddle":
             raise UsageError("--positive_label belongs to --to paddle: drop it, or add that")
         if self.query_prompt is not None and self.to == "hf":
@@ -119,7 +125,7 @@ def convert(options: ConvertOptions) -> list[str]:
             lines = _to_sentences(source, temporary, options)
         else:
             lines = _to_hf(source, temporary, options)
-        lines += _capitals(source, temporary, options) if model.reads == TEXT else []
+        lines += _texts(source, temporary, options) if model.reads == TEXT else []
     return [line.replace("TARGET", str(target)) for line in lines]
 
 
@@ -132,7 +138,7 @@ def _convert_files(source: Path, temporary: Path, options: ConvertOptions, reads
     """
     from paddle_ranker.model.hugging_face.published_towers import write_published
 
-    for name in ("pooling", "query_prompt", "text_prompt", "positive_label", "lowercase"):
+    for name in ("pooling", "query_prompt", "text_prompt", "positive_label", "lowercase", "special_tokens_in_texts"):
         if getattr(options, name):
             raise UsageError(f"--{name}: {options.source} reads {reads}s; leave it out")
     if options.to in ("paddle", "tower"):
@@ -156,24 +162,32 @@ def _source_named(temporary: Path, source: Path) -> Iterator[None]:
         raise CheckpointError(str(error).replace(str(temporary), str(source))) from error
 
 
-def _capitals(source: Path, temporary: Path, options: ConvertOptions) -> list[str]:
-    """If `options.lowercase` is set, make the new folder's tokenizer lowercase texts; return lines for the report.
+def _texts(source: Path, temporary: Path, options: ConvertOptions) -> list[str]:
+    """Make the new folder's tokenizer read texts as the options ask; return lines for the report.
 
-    If it is not set, and the tokenizer maps words with capital letters to [UNK], the line is a warning.
+    If `lowercase` is not set, and the tokenizer maps words with capital letters to [UNK], a line is a warning.
     """
     from paddle_ranker.encoding.pair_encoder import LOST_CAPITALS, PairEncoder
     from paddle_ranker.encoding.tokenizers.tokenizer_folder import read_tokenizer
 
     if options.to not in ("paddle", "tower"):
         return []
-    files = read_tokenizer(temporary)
-    if not options.lowercase:
-        lost = PairEncoder(files, _ANY_LENGTH).loses_capitals
-        return [LOST_CAPITALS.replace("MODEL", str(source))] if lost else []
+    lines = []
     for folder in (temporary, temporary / QUERY_FOLDER):
-        if folder.is_dir():
-            read_tokenizer(folder).in_small_letters().write(folder)
-    return ["capital letters are made small"]
+        if not folder.is_dir():
+            continue
+        files = read_tokenizer(folder)
+        if options.lowercase:
+            files = files.in_small_letters()
+            lines.append("capital letters are made small")
+        elif PairEncoder(files, _ANY_LENGTH).loses_capitals:
+            lines.append(LOST_CAPITALS.replace("MODEL", str(source)))
+        if options.special_tokens_in_texts:
+            files = files.with_special_tokens_in_texts()
+            lines.append(f"special tokens in texts get their ids: {listed(files.markers)}")
+        if options.lowercase or options.special_tokens_in_texts:
+            files.write(folder)
+    return [*dict.fromkeys(lines)]
 
 
 def _to_paddle(source: Path, temporary: Path, options: ConvertOptions) -> list[str]:
@@ -202,7 +216,9 @@ def _to_paddle(source: Path, temporary: Path, options: ConvertOptions) -> list[s
     family = family_of(model.config.model_type)
     family.bring_tokenizer(folder, temporary)
     length = min(stated_length(folder), model.config.longest_pair)
-    pair_encoder = pair_encoder_of(read_tokenizer(temporary), model.config, length)
+    hub_prompt = reranker.info.query_prompt if reranker is not None else ""
+    query_prompt = options.query_prompt if options.query_prompt is not None else hub_prompt
+    pair_encoder = pair_encoder_of(read_tokenizer(temporary), model.config, length, query_prompt)
     if reranker is None or not reranker.has_head:
         named.update(for_label({}, model.arrays, model.head, options.positive_label, folder / model.file))
     try:
@@ -215,11 +231,9 @@ def _to_paddle(source: Path, temporary: Path, options: ConvertOptions) -> list[s
         # A ranker of ours that was converted to transformers gets its former info back.
         info = RankerInfo.read(folder) or RankerInfo("cross_encoder", length, match_embeddings=False)
         if hub_info is not None:
-            info = dataclasses.replace(
-                info, query_prompt=hub_info.query_prompt, pooling=hub_info.pooling, steps=hub_info.steps
-            )
-        if options.query_prompt is not None:
-            info = dataclasses.replace(info, query_prompt=options.query_prompt)
+            info = dataclasses.replace(info, query_prompt=query_prompt, pooling=hub_info.pooling, steps=hub_info.steps)
+        elif options.query_prompt is not None:
+            info = dataclasses.replace(info, query_prompt=query_prompt)
         training = info.training or {"converted from": source.resolve().name}
         info = dataclasses.replace(info, max_seq_length=length, match_embeddings=False, training=training)
         save_ranker(temporary, network, pair_encoder, info)
@@ -253,6 +267,7 @@ def _to_hf(source: Path, temporary: Path, options: ConvertOptions) -> list[str]:
     from paddle_ranker.encoding.tokenizers.tokenizer_folder import read_tokenizer
     from paddle_ranker.model.encoder_loading import ranker_of
     from paddle_ranker.model.families import pair_encoder_of, read_config
+    from paddle_ranker.model.hugging_face.chat import write_template
     from paddle_ranker.model.hugging_face.folder import find_encoder, parameters_to_write, write_model
     from paddle_ranker.model.hugging_face.sentences import write_prompt
     from paddle_ranker.model.hugging_face.tokenizer import write_tokenizer
@@ -296,15 +311,21 @@ def _to_hf(source: Path, temporary: Path, options: ConvertOptions) -> list[str]:
     state = {name: tensor.numpy() for name, tensor in network.state_dict().items()}
     written = {name: state[name] for name in state if name.rpartition(".")[0] not in new_parts}
     architecture = write_model(temporary, {**written, **masked_lm}, config)
-    with_types = config.type_vocab_size > 1
-    write_tokenizer(read_tokenizer(source), temporary, length, with_types=with_types, fills_masks=bool(masked_lm))
+    with_types, prompt = config.type_vocab_size > 1, info.query_prompt if info else ""
+    reads_markers = bool(masked_lm) or config.reads_markers
+    write_tokenizer(
+        read_tokenizer(source), temporary, length, with_types=with_types, reads_markers=reads_markers, prompts=[prompt]
+    )
+    in_chat = has_head and isinstance(config, Qwen3Config) and bool(config.instruction)
+    if isinstance(config, Qwen3Config) and in_chat:
+        write_template(temporary, prompt or config.instruction)
+    if has_head and (in_chat or prompt):
+        write_prompt(temporary, prompt, length, in_chat)
     changed = has_match and bool(named["match_embeddings.weight"].any())
     if has_head and info:  # Keep the ranker's kind and results, so that it can be converted back.
         training = {**info.training, "folded into the head": str(calibration)} if calibration else info.training
         results = {} if changed else info.results
         was = dataclasses.replace(info, results=results, training=training, calibration=None)
-        if info.query_prompt:
-            write_prompt(temporary, info.query_prompt, length)
         (temporary / INFO_FILE).write_text(was.to_json(), encoding="utf-8")
     lines = [f"TARGET: for transformers' {architecture}, {describe_encoder(config)}"]
     if calibration:
@@ -327,7 +348,9 @@ def _tower(source: Path, options: ConvertOptions) -> tuple[TowerModel, dict[str,
             (model.info.text_prompt, options.text_prompt),
         )
     )
-    model = dataclasses.replace(model, info=dataclasses.replace(model.info, query_prompt=query, text_prompt=text))
+    rows = dataclasses.replace(texts_of(model.row_encoder), query_prompt=query, text_prompt=text)  # if there is room
+    info = dataclasses.replace(model.info, query_prompt=query, text_prompt=text)
+    model = dataclasses.replace(model, info=info, row_encoder=rows)
     state = model.network.own_state()
     if model.info.pooling != "pooler":  # it may be random, and must not look trained
         state = {name: value for name, value in state.items() if not name.startswith(f"{ENCODER_PREFIX}pooler.")}
@@ -384,7 +407,10 @@ def _to_sentences(source: Path, temporary: Path, options: ConvertOptions) -> lis
     with tempfile.TemporaryDirectory() as folder:
         model.row_encoder.save(folder)
         with_types = config.type_vocab_size > 1
-        write_tokenizer(read_tokenizer(Path(folder)), temporary, info.max_seq_length, with_types=with_types)
+        write_tokenizer(
+            read_tokenizer(Path(folder)), temporary, info.max_seq_length, with_types=with_types,
+            reads_markers=config.reads_markers, prompts=[info.query_prompt, info.text_prompt],
+        )  # fmt: skip
     # The library has no pooler: it is a dense layer over the first token's state.
     layers = [(f"{ENCODER_PREFIX}pooler.dense", True)] if info.pooling == "pooler" else []
     layers += [("output_layer", info.output_tanh)] if info.output_layer else []

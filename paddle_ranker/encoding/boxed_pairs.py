@@ -56,9 +56,16 @@ class BoxedPairEncoder(PairEncoder):
         return replace(pairs, places=boxes.reshape(-1), place_size=self.place_size)
 
     def _alone(
-        self, texts: Sequence[str], before: Ids, after: Ids, most: int, check: Optional[LengthCheck] = None
+        self,
+        texts: Sequence[str],
+        before: Ids,
+        after: Ids,
+        most: int,
+        check: Optional[LengthCheck] = None,
+        prompt: str = "",
     ) -> EncodedTexts:
-        encoded = super()._alone(texts, before, after, most, check)
+        encoded = super()._alone(texts, before, after, most, check, prompt)
+        texts = [prompt + text for text in texts] if prompt else texts
         boxes = np.zeros((len(encoded.ids), self.place_size), np.int16)
         for row, text in enumerate(texts):
             start, end = int(encoded.offsets[row]), int(encoded.offsets[row + 1]) - len(after)

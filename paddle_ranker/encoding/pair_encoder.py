@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-import re
 import threading
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from string import ascii_lowercase, ascii_uppercase
 from typing import Callable, Optional, Union
@@ -26,7 +27,7 @@ from paddle_ranker.encoding.columns import (
     offsets_of,
     ragged_positions,
 )
-from paddle_ranker.encoding.tokenizers.interface import Ids, ModelTokenizer, Spelling
+from paddle_ranker.encoding.tokenizers.interface import Ids, ModelTokenizer, Spelling, Tokenizes
 from paddle_ranker.encoding.tokenizers.tokenizer_folder import read_tokenizer
 from paddle_ranker.errors import CheckpointError, InputError, UsageError, quoted, refuse_text, require_pairs
 from paddle_ranker.options import note_at_end
@@ -47,7 +48,8 @@ _LEAST_ROOM = 8  # a prompt must leave an eighth of the tokens to the text after
 class PairEncoder:
     """Encoder of pairs by a model's tokenizer and its template, such as `[CLS] query [SEP] title [SEP]`.
 
-    Special tokens in a text are encoded as plain text. A pair longer than `max_seq_length` is truncated: its longer
+    Special tokens in a text are encoded as plain text, unless the tokenizer has `special_tokens_in_texts`; those in a
+    prompt get their ids. A pair longer than `max_seq_length` is truncated: its longer
     side loses tokens at the end (at the start if the tokenizer truncates on the left), and no side becomes empty.
     `truncated` counts such pairs; a command reports the number when it ends. Thread-safe.
 
@@ -57,6 +59,8 @@ class PairEncoder:
         vocab_size: largest id + 1.
         template: special tokens around the texts.
         pad_id: id of the padding token.
+        special_tokens_in_texts: whether special tokens in texts get their ids.
+        markers: ids of special tokens, by token.
         cls_id, sep_id, unk_id, mask_id: ids of special tokens; raise `CheckpointError` if the vocabulary lacks them.
         backend: code that turns texts into ids: "builtin" or "tokenizers".
         truncated: number of truncated pairs and texts.
@@ -73,8 +77,9 @@ class PairEncoder:
         self.vocab_size = files.vocab_size
         self.truncated, self._cut = 0, "pairs"
         self._files = files
-        self._tokenizer = files.tokenizer()
+        self._tokenizer: Tokenizes = files.tokenizer()
         self.backend = files.backend
+        self.markers, self.special_tokens_in_texts = files.markers, files.special_tokens_in_texts
         self._truncated_lock = threading.Lock()
         self.pad_id = self._special_id("pad_token")
         self._require_room_for_pairs()
@@ -139,7 +144,7 @@ class PairEncoder:
             pair holds a copy of its query: a long query with many titles takes much memory
         """
         require_pairs(queries, titles)
-        template, queries = self.template, self._prompted(queries)
+        template = self.template
         budget = self.max_seq_length - template.pair_tokens
         most = budget + 1 if truncate and not template.keeps_end else None
         flat, text_lengths, first, second = self._tokenized(queries, titles, most)
@@ -165,6 +170,8 @@ class PairEncoder:
             source = text_starts[text] + (text_lengths[text] - count if template.keeps_end else 0)
             ids[ragged_positions(place, count)] = flat[ragged_positions(source, count)]
         pairs = EncodedPairs(ids, offsets, (second_starts - starts).astype(np.int32), self.pad_id)
+        if self.query_prompt:
+            queries = [self.query_prompt + query for query in queries]
         return self._with_places(pairs, queries, titles)
 
     def _with_places(self, pairs: EncodedPairs, queries: Sequence[str], titles: Sequence[str]) -> EncodedPairs:
@@ -178,39 +185,48 @@ class PairEncoder:
         """Return `text` as an example title, to compare two models; it has random places if the model reads places."""
         return text
 
-    def _prompted(self, queries: Sequence[str]) -> Sequence[str]:
-        return [self.query_prompt + query for query in queries] if self.query_prompt else queries
-
     def _tokenized(
         self, queries: Sequence[str], titles: Sequence[str], most: Optional[int]
     ) -> tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-        """Tokenize each distinct text of some pairs once.
+        """Tokenize each distinct text of some pairs once, queries after the prompt.
 
         most: how many ids are needed per text, see `Tokenizes.encode`
 
         Returns (ids, lengths, queries, titles). `ids` concatenates the ids of the distinct texts, and `lengths` has the
         number of ids of each. `queries` and `titles` have, for each pair, the index of its text in `lengths`.
         """
-        index_of: dict[str, int] = {}
+        index_of: dict[tuple[str, str], int] = {}
         places = np.fromiter(
-            (index_of.setdefault(text, len(index_of)) for texts in (queries, titles) for text in texts),
+            (
+                index_of.setdefault((prompt, text), len(index_of))
+                for prompt, texts in ((self.query_prompt, queries), ("", titles))
+                for text in texts
+            ),
             dtype=np.int64,
             count=2 * len(queries),
         )
-        flat, text_lengths = self._tokenizer.encode(list(index_of), most)
+        parts = [
+            self._after(prompt).encode([text for _, text in group], most)
+            for prompt, group in groupby(index_of, key=itemgetter(0))
+        ]
+        flat = np.concatenate([np.empty(0, np.int32), *(ids for ids, _ in parts)])
+        text_lengths = np.concatenate([np.empty(0, np.int64), *(lengths for _, lengths in parts)])
         return flat, text_lengths, places[: len(queries)], places[len(queries) :]
 
-    def encode_single(self, texts: Sequence[str], check: Optional[LengthCheck] = None) -> EncodedTexts:
-        """Encode texts as `[CLS] text [SEP]`, truncated to `max_seq_length`; `truncated` counts truncated texts."""
+    def encode_single(
+        self, texts: Sequence[str], check: Optional[LengthCheck] = None, prompt: str = ""
+    ) -> EncodedTexts:
+        """Encode texts as `[CLS] prompt text [SEP]`, truncated to `max_seq_length`; `truncated` counts truncated ones.
+        """
         refuse_text(texts, "texts")
         template = self.template
-        return self._alone(texts, template.text_before, template.text_after, self.max_seq_length, check)
+        return self._alone(texts, template.text_before, template.text_after, self.max_seq_length, check, prompt)
 
     def encode_queries(self, queries: Sequence[str]) -> EncodedTexts:
         """Encode queries like the start of a pair, `[CLS] query [SEP]`, truncated to the longest query of a pair."""
         refuse_text(queries, "queries")
         template, most = self.template, self.max_seq_length - len(self.template.after) - 1
-        return self._alone(self._prompted(queries), template.before, template.between, most)
+        return self._alone(queries, template.before, template.between, most, prompt=self.query_prompt)
 
     def encode_titles(self, titles: Sequence[str]) -> EncodedTexts:
         """Encode titles like the end of a pair, `title [SEP]`, truncated to the longest title of a pair."""
@@ -220,16 +236,22 @@ class PairEncoder:
         return self._alone(titles, (), template.after, most)
 
     def _alone(
-        self, texts: Sequence[str], before: Ids, after: Ids, most: int, check: Optional[LengthCheck] = None
+        self,
+        texts: Sequence[str],
+        before: Ids,
+        after: Ids,
+        most: int,
+        check: Optional[LengthCheck] = None,
+        prompt: str = "",
     ) -> EncodedTexts:
-        """Encode texts between special tokens.
+        """Encode texts, after a prompt, between special tokens.
 
         before, after: ids of the special tokens
         most: maximum tokens of a text, special tokens included
         check: see `LengthCheck`
         """
         special, keeps_end = len(before) + len(after), self.template.keeps_end
-        flat, text_lengths = self._tokenizer.encode(texts, None if keeps_end else most - special + 1)
+        flat, text_lengths = self._after(prompt).encode(texts, None if keeps_end else most - special + 1)
         if check is not None:
             check(text_lengths + special, most)
         kept = np.minimum(text_lengths, most - special)
@@ -269,10 +291,10 @@ class PairEncoder:
             return all(is_unknown[:26]) and not any(is_unknown[26:])
         return False
 
-    def encode_texts(self, texts: Sequence[str]) -> list[NDArray[np.int32]]:
-        """Return the ids of each text, [length] int32, not truncated and without special tokens."""
+    def encode_texts(self, texts: Sequence[str], prompt: str = "") -> list[NDArray[np.int32]]:
+        """Return the ids of each text after a prompt, [length] int32, not truncated and without a template."""
         refuse_text(texts, "texts")
-        flat, lengths = self._tokenizer.encode(texts)
+        flat, lengths = self._after(prompt).encode(texts)
         offsets = offsets_of(lengths).tolist()
         return [flat[start:end] for start, end in zip(offsets, offsets[1:])]
 
@@ -281,7 +303,7 @@ class PairEncoder:
 
         name: name of the prompt for the message
         """
-        taken = self.count_tokens(prompt) if prompt else 0
+        taken = self.count_tokens("", prompt) if prompt else 0
         least = max(1, most // _LEAST_ROOM)
         if taken and most - taken < least:
             raise CheckpointError(
@@ -298,22 +320,26 @@ class PairEncoder:
         self.query_prompt = prompt
         return self
 
-    def characters_of(self, text: str, tokens: int) -> int:
-        """Return how many characters of a text, from its start, encode to at most `tokens` tokens."""
+    def characters_of(self, text: str, tokens: int, prompt: str = "") -> int:
+        """Return how many characters of a text, from its start, encode after a prompt to at most `tokens` tokens."""
         end = 4 * tokens
-        while end < len(text) and self.count_tokens(text[:end]) <= tokens:
+        while end < len(text) and self.count_tokens(text[:end], prompt) <= tokens:
             end *= 2
-        if end >= len(text) and self.count_tokens(text) <= tokens:
+        if end >= len(text) and self.count_tokens(text, prompt) <= tokens:
             return len(text)
         low, high = 0, min(end, len(text))  # `low` characters fit, `high` do not
         while high - low > 1:
             middle = (low + high) // 2
-            low, high = (middle, high) if self.count_tokens(text[:middle]) <= tokens else (low, middle)
+            low, high = (middle, high) if self.count_tokens(text[:middle], prompt) <= tokens else (low, middle)
         return low
 
-    def count_tokens(self, text: str) -> int:
-        """Return the number of tokens of a text, without special tokens."""
-        return int(self._tokenizer.encode([text])[1][0])
+    def count_tokens(self, text: str, prompt: str = "") -> int:
+        """Return the number of tokens of a text after a prompt, without those of a template."""
+        return int(self._after(prompt).encode([text])[1][0])
+
+    def _after(self, prompt: str) -> Tokenizes:
+        """Return the encoder of texts after a prompt."""
+        return self._tokenizer.after(prompt) if prompt else self._tokenizer
 
     def token_ends(self, texts: Sequence[str]) -> list[NDArray[np.int64]]:
         """Return the end of each token of each text, in code points, `[tokens]`, without special tokens."""
@@ -323,7 +349,7 @@ class PairEncoder:
     def room_beside(self, query: str) -> int:
         """Return the number of tokens to which a title beside `query` is truncated."""
         budget = self.max_seq_length - self.template.pair_tokens
-        return max(budget - self.count_tokens(self.query_prompt + query), budget // 2)
+        return max(budget - self.count_tokens(query, self.query_prompt), budget // 2)
 
     def save(self, folder: Union[str, os.PathLike[str]]) -> None:
         """Write the tokenizer files into `folder`, created if missing; `from_folder` and PaddleNLP read them."""
@@ -350,42 +376,41 @@ class PairEncoder:
                 self.truncated, self._cut = self.truncated + count, what
 
 
-_INSTRUCTION = "Given a web search query, retrieve relevant passages that answer the query"  # Qwen3-Reranker's
+INSTRUCTION = "Given a web search query, retrieve relevant passages that answer the query"  # Qwen3-Reranker's
 _JUDGE = (
     "<|im_start|>system\nJudge whether the Document meets the requirements based on the Query and the Instruct "
     'provided. Note that the answer can only be "yes" or "no".<|im_end|>\n<|im_start|>user\n<Instruct>: '
 )
 _ANSWER = "<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
-_CHAT_TOKENS = re.compile(r"(<\|im_start\|>|<\|im_end\|>|</?think>)")
-CHAT_PARTS = ("Judge whether the Document meets the requirements", "<Instruct>:", "<Query>:", "<Document>:", "<think>")
+
+
+def chat_of(instruction: str, query: str, document: str) -> str:
+    """Return the chat of Qwen3-Reranker that asks whether a document meets an instruction."""
+    return f"{_JUDGE}{instruction}\n<Query>: {query}\n<Document>: {document}{_ANSWER}"
 
 
 class InstructedPairEncoder(PairEncoder):
     """Encoder of pairs in the chat of Qwen3-Reranker, which asks whether a document meets an instruction.
 
-    The instruction replaces the query prompt. The chat without query and title is the template, so truncation does not
+    instruction: the instruction, unless the query prompt replaces it
+
+    The chat without query and title is the template, so truncation does not
     shorten it. The template is divided where Qwen's tokenizer separates words: before a space, and after a line's end.
     Single texts keep the tokenizer's template.
     """
 
-    def __init__(self, files: ModelTokenizer, max_seq_length: int) -> None:
+    def __init__(self, files: ModelTokenizer, max_seq_length: int, instruction: str = INSTRUCTION) -> None:
         super().__init__(files, max_seq_length)
         self._alone_template = self.template
-        self.with_query_prompt(_INSTRUCTION)
+        self.with_query_prompt(instruction)
 
     def with_query_prompt(self, prompt: str) -> PairEncoder:
         """Set the instruction, unless `prompt` is "", and return this encoder."""
         if prompt:
-            before, between, after = map(self._chat_ids, (f"{_JUDGE}{prompt}\n<Query>:", "<Document>:", _ANSWER))
+            chat = (f"{_JUDGE}{prompt}\n<Query>:", "<Document>:", _ANSWER)
+            before, between, after = (tuple(self.encode_texts([""], part)[0].tolist()) for part in chat)
             self.template = replace(self._alone_template, before=before, between=between, after=after)
         return self
-
-    def _chat_ids(self, text: str) -> Ids:
-        ids: list[int] = []
-        for part in _CHAT_TOKENS.split(text):
-            special = self._files.id_of(part) if _CHAT_TOKENS.fullmatch(part) else None
-            ids += [special] if special is not None else self._tokenizer.encode([part])[0].tolist()
-        return tuple(ids)
 
     def encode(
         self,

@@ -103,7 +103,7 @@ class PicturePairEncoder(PairEncoder):
         Raises `DataError` for a title without a picture.
         """
         require_pairs(queries, titles)
-        texts = self._alone(self._prompted(queries), *self._query_template, self._longest_query, check)
+        texts = self._alone(queries, *self._query_template, self._longest_query, check, self.query_prompt)
         patches = {title: self._patches(title) for title in dict.fromkeys(titles)}
         of_pairs = [patches[title] for title in titles]
         counts = np.array([1 + len(pair) for pair in of_pairs], np.int64)

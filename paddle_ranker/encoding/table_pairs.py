@@ -123,7 +123,7 @@ class TablePairEncoder(PairEncoder):
             raise UsageError("tables are not cut into windows: use --windows none")
         require_pairs(queries, titles)
         tables = {title: self._table(title) for title in dict.fromkeys(titles)}
-        questions = {query: self._ids([self.query_prompt + query])[0] for query in dict.fromkeys(queries)}
+        questions = {query: self._ids([query], self.query_prompt)[0] for query in dict.fromkeys(queries)}
         room = self.max_seq_length - self.template.pair_tokens
         lengths = np.array([len(questions[q]) + len(tables[t].ids) for q, t in zip(queries, titles)], np.int64)
         if check is not None:
@@ -148,17 +148,23 @@ class TablePairEncoder(PairEncoder):
         return EncodedPairs(joined, offsets, np.array(starts, np.int32), self.pad_id, flat, self.place_size)
 
     def _alone(
-        self, texts: Sequence[str], before: Ids, after: Ids, most: int, check: Optional[LengthCheck] = None
+        self,
+        texts: Sequence[str],
+        before: Ids,
+        after: Ids,
+        most: int,
+        check: Optional[LengthCheck] = None,
+        prompt: str = "",
     ) -> EncodedTexts:
         """Raise `UsageError`: a table is read beside a question."""
         raise UsageError("TAPAS reads a table beside a question, and makes no vectors of texts: take another tower")
 
-    def _ids(self, texts: Sequence[str]) -> list[NDArray[np.int32]]:
-        flat, lengths = self._tokenizer.encode(texts)
+    def _ids(self, texts: Sequence[str], prompt: str = "") -> list[NDArray[np.int32]]:
+        flat, lengths = self._after(prompt).encode(texts)
         ends = offsets_of(lengths)
         empty = np.array([self._empty], np.int32)
         spans = zip(texts, ends, ends[1:])
-        return [empty if text and _has_no_words(text) else flat[start:end] for text, start, end in spans]
+        return [empty if text and _has_no_words(prompt + text) else flat[start:end] for text, start, end in spans]
 
     def _table(self, title: str) -> _TokenTable:
         header, rows, _, column_numbers = self.read(title)

@@ -7,6 +7,7 @@ import math
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Optional
 
+from paddle_ranker.encoding.pair_encoder import INSTRUCTION
 from paddle_ranker.errors import CheckpointError, listed, quoted
 from paddle_ranker.storage.declared import LONGEST, MOST, Between, Count, Length, OneOf, Positive, require_declared
 from paddle_ranker.storage.untrusted import UncheckedObject
@@ -37,11 +38,13 @@ class EncoderConfig:
     has_tanh_pooler: whether the encoder's pooler is a linear layer and tanh
     heads_share_width: whether a head's size is the width of a state divided by the number of heads
     shares_queries: whether the network computes the query once for all pairs of a batch that begin with it
+    reads_markers: whether the texts that transformers gives the model hold special tokens: a chat, an empty cell
     """
 
     has_tanh_pooler: ClassVar[bool] = True
     heads_share_width: ClassVar[bool] = True
     shares_queries: ClassVar[bool] = False
+    reads_markers: ClassVar[bool] = False
     vocab_size: Positive
     hidden_size: Positive = 768
     num_hidden_layers: Positive = 12
@@ -203,6 +206,8 @@ class Qwen3Config(EncoderConfig):
     num_key_value_heads: number of heads of keys and values; each serves an equal number of query heads
     head_dim: size of a head, independent of the width of the states
     attention_bias: whether the projections of the attention have a bias
+    instruction: instruction of the chat of Qwen3-Reranker into which pairs are put; "": a title follows its query
+        without a chat
     """
 
     type_vocab_size: Count = 0
@@ -215,9 +220,11 @@ class Qwen3Config(EncoderConfig):
     head_dim: Positive = 128
     rope_theta: Annotated[float, Between(1, 1e12)] = 10000.0
     attention_bias: bool = False
+    instruction: str = INSTRUCTION
     has_tanh_pooler: ClassVar[bool] = False
     heads_share_width: ClassVar[bool] = False
     shares_queries: ClassVar[bool] = True
+    reads_markers: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -297,6 +304,7 @@ class TapasConfig(EncoderConfig):
         of the last one
     """
 
+    reads_markers: ClassVar[bool] = True
     max_position_embeddings: Positive = 1024
     type_vocab_size: Count = 3
     type_vocab_sizes: Annotated[tuple[Positive, ...], Between(7, 7)] = (3, 256, 256, 2, 256, 256, 10)

@@ -632,6 +632,13 @@ _add(
 )
 
 
+def _of_chats(files: ModelTokenizer, max_seq_length: int, config: EncoderConfig) -> PairEncoder:
+    assert isinstance(config, Qwen3Config)
+    if not config.instruction:
+        return PairEncoder(files, max_seq_length)
+    return InstructedPairEncoder(files, max_seq_length, config.instruction)
+
+
 def _check_qwen3(settings: ForeignConfig, values: Values) -> None:
     rotary = settings.inner("rope_parameters")  # since transformers 5
     rotary.require("rope_type", "default", remedy=PLAIN)
@@ -681,7 +688,7 @@ _add(
             "initializer_range": 0.02,
             "rms_norm_eps": 1e-6,
             "pad_token_id": None,
-            **_added(Qwen3Config),
+            **{name: default for name, default in _added(Qwen3Config).items() if name != "instruction"},
         },
         _check_qwen3,
         ours={"rms_norm_eps": "layer_norm_eps", "attention_dropout": "attention_probs_dropout_prob"},
@@ -690,7 +697,7 @@ _add(
     ),
     _network("networks.qwen3", "Qwen3Encoder"),
     Qwen3Config,
-    lambda files, max_seq_length, config: InstructedPairEncoder(files, max_seq_length),
+    _of_chats,
 )
 
 

@@ -86,7 +86,7 @@ class SimilarityHead(FeatureHead):
         for parameter in self.tower.parameters():
             parameter.stop_gradient = True
         template, encode = pairs.template, tower.texts
-        prompts = encode.tokens.encode_texts([encode.query_prompt, encode.text_prompt])
+        prompts = [encode.tokens.encode_texts([""], prompt)[0] for prompt in (encode.query_prompt, encode.text_prompt)]
         before = [(*template.text_before, *prompt.tolist()) for prompt in prompts]
         self._query = _Alone(before[0], template.text_after, len(template.before), len(template.between))
         self._title = _Alone(before[1], template.text_after, 0, len(template.after))

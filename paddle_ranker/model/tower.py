@@ -140,24 +140,20 @@ class TextEncoder:
     def encode(self, texts: Sequence[str], check: Optional[LengthCheck] = None) -> EncodedTexts:
         """Encode texts other than queries, after `text_prompt`; `check` may refuse them by their token counts."""
         refuse_text(texts, "texts")
-        if self.text_prompt:
-            texts = [self.text_prompt + text for text in texts]
-        return self.tokens.encode_single(texts, check)
+        return self.tokens.encode_single(texts, check, self.text_prompt)
 
     def encode_queries(self, queries: Sequence[str], check: Optional[LengthCheck] = None) -> EncodedTexts:
         """Encode queries, after `query_prompt`; `check` as in `encode`."""
         refuse_text(queries, "queries")
-        if self.query_prompt:
-            queries = [self.query_prompt + query for query in queries]
-        return self.tokens.encode_single(queries, check)
+        return self.tokens.encode_single(queries, check, self.query_prompt)
 
     def query_read(self, query: str) -> Optional[int]:
         """Return how many code points of a query are read, from its start; None if all are."""
-        most, text = self.max_length - self.tokens.template.text_tokens, self.query_prompt + query
-        if len(text) <= most // TOKENS_OF_CHARACTER:
+        most = self.max_length - self.tokens.template.text_tokens
+        if len(self.query_prompt) + len(query) <= most // TOKENS_OF_CHARACTER:
             return None
-        end = self.tokens.characters_of(text, most)
-        return None if end >= len(text) else max(0, end - len(self.query_prompt))
+        end = self.tokens.characters_of(query, most, self.query_prompt)
+        return None if end >= len(query) else end
 
     @property
     def max_length(self) -> int:
@@ -172,7 +168,7 @@ class TextEncoder:
     @property
     def room(self) -> int:
         """Maximum length of a text in tokens, without special tokens and `text_prompt`."""
-        taken = self.tokens.template.text_tokens + self.tokens.count_tokens(self.text_prompt)
+        taken = self.tokens.template.text_tokens + self.tokens.count_tokens("", self.text_prompt)
         return self.tokens.max_seq_length - taken
 
     def save(self, folder: Union[str, os.PathLike[str]]) -> None:

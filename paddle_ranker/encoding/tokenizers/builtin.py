@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from types import MappingProxyType
 from typing import Optional
 
 import numpy as np
+from numpy.typing import NDArray
 
-from paddle_ranker.encoding.tokenizers.interface import FlatIds, Lengths
+from paddle_ranker.encoding.tokenizers.interface import FlatIds, Lengths, Tokenizes
 from paddle_ranker.encoding.tokenizers.text_rules import CJK_RANGES, TextRules, WordSplitter
 from paddle_ranker.unicode.characters import in_brackets
 
@@ -16,6 +18,13 @@ _ID_BYTES = np.dtype(np.int32).itemsize
 _ALONE = in_brackets(CJK_RANGES)
 _WORD = re.compile(rf"\s*(?:[{_ALONE}]|[^\s{_ALONE}]+)")  # its tokens do not depend on other words
 _SOME_WORDS = 64  # words looked up at a time if not all are needed
+NO_TOKEN = re.compile(r"((?!))")  # matches nothing
+
+
+def pattern_of(tokens: Collection[str]) -> re.Pattern[str]:
+    """Return the pattern of the special tokens in a text: the first token, and of several there the longest."""
+    longest_first = sorted(filter(None, tokens), key=len, reverse=True)
+    return re.compile(f"({'|'.join(map(re.escape, longest_first))})") if longest_first else NO_TOKEN
 
 
 class _WordCache(dict[str, bytes]):
@@ -43,22 +52,50 @@ class Tokenizer:
     rules: rules for splitting texts into words
     token_to_id: ids by token
     unk_id: id of unknown words
+    markers: ids of special tokens, which prompts may hold
+    in_texts: special tokens that texts may hold, too
     """
 
-    def __init__(self, rules: TextRules, token_to_id: Mapping[str, int], unk_id: int) -> None:
+    def __init__(
+        self,
+        rules: TextRules,
+        token_to_id: Mapping[str, int],
+        unk_id: int,
+        markers: Mapping[str, int] = MappingProxyType({}),
+        in_texts: Collection[str] = (),
+    ) -> None:
         self._normalize = WordSplitter(rules).normalize
         self._ids_of_word = _WordCache(WordPiece(token_to_id, unk_id)).__getitem__
+        self._markers = {token: np.array(number, np.int32).tobytes() for token, number in markers.items()}
+        self._in_prompts, self._in_texts = pattern_of(markers), pattern_of(in_texts)
+
+    def after(self, prompt: str) -> TokenizerAfterPrompt:
+        *marked, rest = self._in_prompts.split(prompt)
+        return TokenizerAfterPrompt(self, np.frombuffer(self._marked(marked), np.int32), rest)
 
     def encode(self, texts: Sequence[str], most: Optional[int] = None) -> FlatIds:
+        rows = self._rows(texts, most)
+        lengths = np.fromiter(map(len, rows), dtype=np.int64, count=len(rows)) // _ID_BYTES
+        return np.frombuffer(b"".join(rows), dtype=np.int32), lengths
+
+    def _marked(self, parts: Sequence[str]) -> bytes:
+        """Return the ids, as bytes of int32, of a text that is split at its special tokens, which are among `parts`."""
+        return b"".join(
+            self._markers[part] if number % 2 else b"".join(map(self._ids_of_word, self._normalize(part).split()))
+            for number, part in enumerate(parts)
+        )
+
+    def _rows(self, texts: Sequence[str], most: Optional[int]) -> list[bytes]:
+        """Return the ids of each text as bytes of int32."""
+        if self._in_texts is not NO_TOKEN:
+            return [self._marked(self._in_texts.split(text)) for text in texts]
         normalize, ids_of_word = self._normalize, self._ids_of_word
-        rows = [
+        return [
             b"".join(map(ids_of_word, words))
             if most is None or len(words) <= _SOME_WORDS
             else self._first_ids(words, most * _ID_BYTES)
             for words in (normalize(text).split() for text in texts)
         ]
-        lengths = np.fromiter(map(len, rows), dtype=np.int64, count=len(rows)) // _ID_BYTES
-        return np.frombuffer(b"".join(rows), dtype=np.int32), lengths
 
     def ends(self, texts: Sequence[str]) -> list[Lengths]:
         """Return the end of each token; see `Tokenizes.ends`. A word is divided evenly among its tokens."""
@@ -82,6 +119,30 @@ class Tokenizer:
             if len(ids) >= size:
                 break
         return ids
+
+
+class TokenizerAfterPrompt:
+    """Encoder of texts after a prompt.
+
+    before: ids of the prompt up to its last special token, after which words do not depend on them, `[tokens] int32`
+    rest: the rest of the prompt
+    """
+
+    def __init__(self, tokenizer: Tokenizer, before: NDArray[np.int32], rest: str) -> None:
+        self._tokenizer, self._before, self._rest = tokenizer, before, rest
+
+    def after(self, prompt: str) -> Tokenizes:
+        return self._tokenizer.after(prompt)
+
+    def encode(self, texts: Sequence[str], most: Optional[int] = None) -> FlatIds:
+        flat, lengths = self._tokenizer.encode([self._rest + text for text in texts] if self._rest else texts, most)
+        if len(self._before):
+            places = np.repeat(np.cumsum(lengths) - lengths, len(self._before))
+            flat = np.insert(flat, places, np.tile(self._before, len(lengths)))
+        return flat, lengths + len(self._before)
+
+    def ends(self, texts: Sequence[str]) -> list[Lengths]:
+        return self._tokenizer.ends(texts)
 
 
 MAX_WORD_CHARACTERS = 100

@@ -26,6 +26,14 @@ class Tokenizes(Protocol):
         """
         ...
 
+    def after(self, prompt: str) -> Tokenizes:
+        """Return an encoder of texts that follow a prompt; its ids begin with those of the prompt.
+
+        The prompt is the model owner's: special tokens in it get their ids. Those in texts are plain text, unless the
+        files have `special_tokens_in_texts`.
+        """
+        ...
+
     def ends(self, texts: Sequence[str]) -> list[Lengths]:
         """Return the end of each token of each text, in code points, `[tokens] int64`, ascending."""
         ...
@@ -55,6 +63,8 @@ class ModelTokenizer(Protocol):
         may_fall_short: whether the vocabulary may have far fewer tokens than the model has embeddings. If False, a
             vocabulary with fewer tokens is treated as damaged.
         backend: "builtin" or "tokenizers", the code that turns texts into ids.
+        special_tokens_in_texts: whether special tokens in texts get their ids, except the padding token.
+        markers: ids of the tokens that the files declare as special, by token.
     """
 
     @property
@@ -68,6 +78,12 @@ class ModelTokenizer(Protocol):
 
     @property
     def backend(self) -> str: ...
+
+    @property
+    def special_tokens_in_texts(self) -> bool: ...
+
+    @property
+    def markers(self) -> dict[str, int]: ...
 
     @property
     def token_to_id(self) -> dict[str, int]:
@@ -96,6 +112,10 @@ class ModelTokenizer(Protocol):
 
     def in_small_letters(self) -> ModelTokenizer:
         """Return a copy that lowercases texts before it splits them."""
+        ...
+
+    def with_special_tokens_in_texts(self) -> ModelTokenizer:
+        """Return a copy that gives special tokens in texts their ids."""
         ...
 
     def write(self, folder: Path) -> None:

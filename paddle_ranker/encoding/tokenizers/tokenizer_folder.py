@@ -5,9 +5,11 @@ PaddleNLP reads the written files as an equal tokenizer.
 
 from __future__ import annotations
 
+import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import groupby
@@ -15,8 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Optional
 
 import numpy as np
+from numpy.typing import NDArray
 
-from paddle_ranker.encoding.tokenizers.builtin import CONTINUATION, Tokenizer
+from paddle_ranker.encoding.tokenizers.builtin import CONTINUATION, NO_TOKEN, Tokenizer, pattern_of
 from paddle_ranker.encoding.tokenizers.interface import (
     FlatIds,
     Lengths,
@@ -40,6 +43,8 @@ CONFIG_FILE = "tokenizer_config.json"
 SPECIAL_TOKENS_FILE = "special_tokens_map.json"
 ADDED_TOKENS_FILE = "added_tokens.json"
 _LINES = "vocab_lines"  # a setting of this toolkit in CONFIG_FILE, which reveals a vocabulary that was cut short
+IN_TEXTS = "special_tokens_in_texts"  # another setting: special tokens in texts get their ids; by default false
+ADDITIONAL, _EXTRA = "additional_special_tokens", "extra_special_tokens"  # names before and since transformers 5
 WORD_RULES, BERT_RULES = "word_rules", "bert"  # another setting: split words by BERT's rules; otherwise by PaddleNLP's
 _MOST_TOKENS = 4_000_000  # several times the largest known vocabulary
 ROLES = {  # roles of special tokens, with their default tokens
@@ -118,8 +123,22 @@ class TokenizerFiles:
         keeps_end = self.config.get("truncation_side") == "left"
         return replace(bert_template(cls, sep), longer_keeps_more=self.rules.of_bert, keeps_end=keeps_end)
 
+    @property
+    def special_tokens_in_texts(self) -> bool:
+        return self.config.get(IN_TEXTS) is True
+
+    @property
+    def markers(self) -> dict[str, int]:
+        declared = (*self.special_tokens.values(), *declared_tokens(self.config, Path(CONFIG_FILE)))
+        return {token: self.token_to_id[token] for token in declared if token in self.token_to_id}
+
+    def with_special_tokens_in_texts(self) -> TokenizerFiles:
+        return replace(self, config={**self.config, IN_TEXTS: True})
+
     def tokenizer(self) -> Tokenizer:
-        return Tokenizer(self.rules, self.token_to_id, self.token_to_id[self.special_tokens["unk_token"]])
+        markers, unknown = self.markers, self.token_to_id[self.special_tokens["unk_token"]]
+        in_texts = set(markers) - {self.special_tokens["pad_token"]} if self.special_tokens_in_texts else ()
+        return Tokenizer(self.rules, self.token_to_id, unknown, markers, in_texts)
 
     def words(self) -> Sequence[str]:
         """Return the texts of ordinary tokens, without `##`."""
@@ -186,6 +205,17 @@ def token_text(value: Any, role: str, folder: Path) -> str:
     return text
 
 
+def declared_tokens(settings: UncheckedObject, path: Path) -> list[str]:
+    """Return the special tokens without a role in a settings file; raises `CheckpointError` for other entries."""
+    found: list[str] = []
+    for name in (ADDITIONAL, _EXTRA):
+        tokens = settings.get(name) or ()
+        if not isinstance(tokens, (list, tuple, dict)):
+            raise CheckpointError(f"{path}: {name} is {quoted(tokens)}, expected a list of tokens; copy it again")
+        found += (token_text(token, name, path) for token in (tokens.values() if isinstance(tokens, dict) else tokens))
+    return found
+
+
 def _boolean(config: dict[str, Any], name: str, folder: Path) -> bool:
     value = config.get(name, True)
     if not isinstance(value, bool):
@@ -198,6 +228,8 @@ def _refuse_what_is_not_done(config: dict[str, Any], vocab_size: int, folder: Pa
         raise CheckpointError(
             f"{folder / CONFIG_FILE}: {WORD_RULES} is {quoted(config[WORD_RULES])}: update the toolkit"
         )
+    if config.get(IN_TEXTS) not in (None, True, False):
+        raise CheckpointError(f"{folder / CONFIG_FILE}: {IN_TEXTS} is {quoted(config[IN_TEXTS])}, not true or false")
     if config.get("do_basic_tokenize") is False:
         raise CheckpointError(
             f"{folder / CONFIG_FILE}: do_basic_tokenize false is not supported; set it to true where the model was "
@@ -296,6 +328,23 @@ class LibraryFiles:
         return loaded
 
     @property
+    def special_tokens_in_texts(self) -> bool:
+        return self.settings.get(IN_TEXTS) is True
+
+    @cached_property
+    def markers(self) -> dict[str, int]:
+        declared = self.library.get_added_tokens_decoder().values()
+        found = [token.content for token in declared if token.special]
+        found += declared_tokens(self.settings, Path(CONFIG_FILE))
+        ids = {token: self.id_of(token) for token in (*found, *self.special_tokens.values())}
+        return {token: number for token, number in ids.items() if token and number is not None}
+
+    def with_special_tokens_in_texts(self) -> LibraryFiles:
+        settings = {**self.settings, IN_TEXTS: True}
+        content = json.dumps(settings, ensure_ascii=False, indent=2).encode("utf-8")
+        return replace(self, files={**self.files, CONFIG_FILE: content}, settings=settings)
+
+    @property
     def library(self) -> Library:
         """Tokenizer of the library, without truncation and padding; special tokens in texts are plain text."""
         return self._opened[0]
@@ -364,7 +413,35 @@ class LibraryFiles:
 
     def tokenizer(self) -> LibraryTokenizer:
         unknown = self.library.token_to_id(self.special_tokens.get("unk_token", ""))
-        return LibraryTokenizer(self.library, [number for number in self._special_ids if number != unknown], unknown)
+        special = [number for number in self._special_ids if number != unknown]
+        in_prompts = pattern_of(self.markers)
+        in_texts = self.special_tokens_in_texts
+        return LibraryTokenizer(self.library, special, unknown, in_prompts, lambda: self._marked, in_texts)
+
+    @cached_property
+    def _marked(self) -> MarkedLibrary:
+        """Return a copy of the library's tokenizer that has a second token for each special token."""
+        from tokenizers import AddedToken
+        from tokenizers import Tokenizer as Library
+
+        library, count = Library.from_buffer(self.files[TOKENIZER_FILE]), self.vocab_size
+        library.no_truncation()
+        library.no_padding()
+        library.encode_special_tokens = True  # the second tokens are no special ones
+        flags = {token.content: token for token in library.get_added_tokens_decoder().values()}
+        gaps = count - library.get_vocab_size()  # new tokens would get the ids of others
+        library.add_tokens([AddedToken(f"{_MARK}-{number}{_MARK}", normalized=False) for number in range(gaps)])
+        seconds = {token: f"{_MARK}{number}{_MARK}" for number, token in enumerate(self.markers)}
+        library.add_tokens([
+            AddedToken(second, normalized=False, **{name: getattr(flags[token], name) for name in _FLAGS}
+                       if token in flags else {})
+            for token, second in seconds.items()
+        ])  # fmt: skip
+        ids = np.arange(library.get_vocab_size(), dtype=np.int32)
+        for token, second in seconds.items():
+            ids[library.token_to_id(second)] = self.markers[token]
+        padding = self.special_tokens["pad_token"]
+        return MarkedLibrary(library, seconds, pattern_of(set(seconds) - {padding}), ids)
 
     def _texts(self) -> list[str]:
         """Return the text of each token: "" for special tokens, escaped bytes for partial characters.
@@ -407,30 +484,95 @@ class LibraryFiles:
             (folder / name).write_bytes(content)
 
 
+_MARK = "\ufdd0"  # a noncharacter: no text needs it, and no tokenizer has it
+_FLAGS = ("single_word", "lstrip", "rstrip")  # of a token that was added to a vocabulary
+
+
+@dataclass(frozen=True)
+class MarkedLibrary:
+    """Tokenizer of the library for texts of which some special tokens count, and others are plain text.
+
+    seconds: second tokens by special token; in a text, a special token counts if it is replaced by its second
+    in_texts: pattern of the special tokens that may count in texts
+    ids: the id of a token, by its id in `library`, `[tokens] int32`; a second token has that of its special token
+    """
+
+    library: Library
+    seconds: dict[str, str]
+    in_texts: re.Pattern[str]
+    ids: NDArray[np.int32]
+
+    def replaced(self, text: str, pattern: re.Pattern[str]) -> str:
+        """Return a text with the second tokens of its special tokens."""
+        return pattern.sub(lambda found: self.seconds[found[0]], text.replace(_MARK, _UNDECODABLE))
+
+
 class LibraryTokenizer:
     """Encoder of texts with `tokenizers`, which releases the GIL.
 
     special: ids that must not occur in texts. Unigram ignores `encode_special_tokens` and gives these ids to special
         tokens in texts
     unknown: id that replaces the ids in `special`, or None to keep them
+    in_prompts: pattern of the special tokens that count in prompts
+    marked: returns the tokenizer for prompts and texts with special tokens
+    in_texts: whether special tokens in texts get their ids
     """
 
-    def __init__(self, library: Library, special: Sequence[int] = (), unknown: Optional[int] = None):
+    def __init__(
+        self,
+        library: Library,
+        special: Sequence[int],
+        unknown: Optional[int],
+        in_prompts: re.Pattern[str],
+        marked: Callable[[], MarkedLibrary],
+        in_texts: bool = False,
+    ):
         self._library, self._special, self._unknown = library, np.array(special, np.int32), unknown
+        self._in_prompts, self._make_marked, self._marks_texts, self._prompt = in_prompts, marked, in_texts, ""
+
+    def after(self, prompt: str) -> LibraryTokenizer:
+        prompted = copy(self)
+        prompted._prompt = _without_surrogates(prompt)
+        return prompted
 
     def encode(self, texts: Sequence[str], most: Optional[int] = None) -> FlatIds:
-        rows = [
-            e.ids for e in self._library.encode_batch_fast([*map(_without_surrogates, texts)], add_special_tokens=False)
-        ]
+        library, marked, texts = self._library, None, [*map(_without_surrogates, texts)]
+        prompt = self._prompt
+        if self._marks_texts or self._in_prompts.search(prompt):
+            marked = self._make_marked()
+            library = marked.library
+            prompt = marked.replaced(prompt, self._in_prompts)
+            in_texts = marked.in_texts if self._marks_texts else NO_TOKEN
+            texts = [marked.replaced(text, in_texts) for text in texts]
+        if prompt:
+            texts = [prompt + text for text in texts]
+        rows = [e.ids for e in library.encode_batch_fast(texts, add_special_tokens=False)]
         lengths = np.fromiter(map(len, rows), dtype=np.int64, count=len(rows))
         flat = np.fromiter((number for row in rows for number in row), np.int32, count=int(lengths.sum()))
         if self._unknown is not None:
             flat[np.isin(flat, self._special)] = self._unknown
-        return flat, lengths
+        return flat if marked is None else marked.ids[flat], lengths
 
     def ends(self, texts: Sequence[str]) -> list[Lengths]:
-        encodings = self._library.encode_batch([*map(_without_surrogates, texts)], add_special_tokens=False)
+        texts = [*map(_without_surrogates, texts)]
+        if self._marks_texts:
+            return [self._ends_of_marked(text) for text in texts]
+        encodings = self._library.encode_batch(texts, add_special_tokens=False)
         return [np.maximum.accumulate([0, *(end for _, end in encoding.offsets)])[1:] for encoding in encodings]
+
+    def _ends_of_marked(self, text: str) -> Lengths:
+        """Return the ends of the tokens of a text with special tokens, in its own code points."""
+        marked = self._make_marked()
+        text = text.replace(_MARK, _UNDECODABLE)
+        ends: list[int] = [0]  # by the end of a code point in the replaced text
+        for number, part in enumerate(marked.in_texts.split(text)):
+            if number % 2:
+                ends += [ends[-1]] * (len(marked.seconds[part]) - 1) + [ends[-1] + len(part)]
+            else:
+                ends += range(ends[-1] + 1, ends[-1] + len(part) + 1)
+        encoding = marked.library.encode(marked.replaced(text, marked.in_texts), add_special_tokens=False)
+        found = np.array(ends, np.int64)[[0, *(end for _, end in encoding.offsets)]]
+        return np.maximum.accumulate(found)[1:]
 
 
 def _without_surrogates(text: str) -> str:

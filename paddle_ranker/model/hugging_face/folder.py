@@ -11,9 +11,9 @@ from typing import Optional
 import numpy as np
 
 from paddle_ranker.array_types import Array
-from paddle_ranker.encoding.pair_encoder import CHAT_PARTS, PairEncoder
+from paddle_ranker.encoding.pair_encoder import INSTRUCTION, PairEncoder
 from paddle_ranker.encoding.tokenizers.interface import ModelTokenizer
-from paddle_ranker.encoding.tokenizers.tokenizer_folder import CONFIG_FILE, read_settings, read_tokenizer
+from paddle_ranker.encoding.tokenizers.tokenizer_folder import read_tokenizer
 from paddle_ranker.errors import CheckpointError, UsageError, listed, quoted
 from paddle_ranker.model.config import DebertaConfig, EncoderConfig, TapasConfig
 from paddle_ranker.model.families import (
@@ -34,8 +34,10 @@ from paddle_ranker.model.hugging_face.architectures import (
     to_ours,
     to_theirs,
 )
+from paddle_ranker.model.hugging_face.chat import TEMPLATE_FILE, stated_instruction
 from paddle_ranker.model.hugging_face.library_tokenizer import (
     CROSS_ENCODER,
+    LENGTH_FILE,
     MODULES_FILE,
     gives_types,
     is_reranker,
@@ -54,7 +56,7 @@ from paddle_ranker.model.parameters import PARAMETERS_FILE, count
 from paddle_ranker.options import note_once
 from paddle_ranker.storage.atomic import write_json
 from paddle_ranker.storage.foreign_config import ForeignConfig
-from paddle_ranker.storage.untrusted import UncheckedObject, read_file, read_json
+from paddle_ranker.storage.untrusted import UncheckedObject, read_json
 
 GENERATES, _RETRIEVES = "ForCausalLM", "ForImageAndTextRetrieval"
 _MOST_CLASSES = 1000  # maximum number of classes that get made-up names if a configuration only counts them
@@ -207,7 +209,7 @@ def _with_answers(folder: Path, arrays: dict[str, Array], names: Names) -> dict[
 
     arrays: the parameters under transformers' names
 
-    Raises `CheckpointError` if the vocabulary lacks an answer, or if the chat template is not that of Qwen3-Reranker.
+    Raises `CheckpointError` if the vocabulary lacks an answer.
     """
     words = next(array for name, array in arrays.items() if name.endswith(names.words))
     head = arrays.get("lm_head.weight", words)
@@ -220,28 +222,46 @@ def _with_answers(folder: Path, arrays: dict[str, Array], names: Names) -> dict[
 
 
 LOGIT_SCORE = "LogitScore"  # step of sentence-transformers that states a language model's answers
-_CHAT_FILE, _SCORE = "chat_template.jinja", "score"
+_SCORE = "score"
+
+
+def _logit_score(folder: Path) -> Optional[str]:
+    """Return the name of the folder of the step that states the answers; None without such a step."""
+    path = folder / MODULES_FILE
+    steps = [step for step in (read_json(path) if path.is_file() else []) if isinstance(step, dict)]
+    place = next((step.get("path") for step in steps if str(step.get("type")).endswith(f".{LOGIT_SCORE}")), None)
+    return place if isinstance(place, str) and Path(place).name == place else None
+
+
+def _instruction(settings: ForeignConfig) -> str:
+    """Return the instruction of a decoder's chat of pairs, "" if a title follows its query without a chat.
+
+    Raises `CheckpointError` if pairs are put into another chat than that of Qwen3-Reranker.
+    """
+    folder = settings.path.parent
+    if answers_pairs(settings):
+        return stated_instruction(folder, needs_one=_logit_score(folder) is not None) or INSTRUCTION
+    if not architecture_of(settings).endswith(CLASSIFIES):
+        return INSTRUCTION
+    kinds = ForeignConfig.read(folder / LENGTH_FILE).get("modality_config") if (folder / MODULES_FILE).is_file() else {}
+    needs_chat = isinstance(kinds, dict) and "message" in kinds
+    instruction = stated_instruction(folder, needs_chat) if needs_chat or not kinds else None
+    if instruction is None:
+        note_once(
+            f"note: {folder}: no chat template puts its pairs into the chat of Qwen3-Reranker: a title follows its "
+            f"query; a model that was trained in that chat needs its {TEMPLATE_FILE}"
+        )
+    return instruction or ""
 
 
 def answer_ids(folder: Path) -> tuple[int, Optional[int]]:
     """Return the ids of the answers "yes" and "no" (None if only "yes" counts).
 
     The ids come from sentence-transformers' settings, or else from the tokenizer. Raises `CheckpointError` if the
-    tokenizer lacks an answer, or if the chat template is not that of Qwen3-Reranker.
+    tokenizer lacks an answer.
     """
-    path = folder / MODULES_FILE
-    steps = [step for step in (read_json(path) if path.is_file() else []) if isinstance(step, dict)]
-    place = next((step.get("path") for step in steps if str(step.get("type")).endswith(f".{LOGIT_SCORE}")), None)
-    if isinstance(place, str) and Path(place).name == place:
-        chat = str(read_settings(folder / CONFIG_FILE).get("chat_template", ""))
-        if (folder / _CHAT_FILE).is_file():  # takes precedence in transformers
-            chat = read_file(folder / _CHAT_FILE).decode("utf-8", "replace")
-        lacking = [part for part in CHAT_PARTS if part not in chat]
-        if lacking:
-            raise CheckpointError(
-                f"{folder / _CHAT_FILE}: has no {quoted(lacking[0])}: pairs are put into the chat of Qwen3-Reranker "
-                "here, and this model was trained with another; take one of Qwen/Qwen3-Reranker's"
-            )
+    place = _logit_score(folder)
+    if place is not None:
         settings = ForeignConfig.read(folder / place / "config.json", ("module_input_name",))
         yes, no = settings.get("true_token_id"), settings.get("false_token_id")
         settings.log_unknown()
@@ -476,6 +496,8 @@ def _described(settings: ForeignConfig) -> tuple[EncoderConfig, Names]:
         )
     values = architecture.read(settings)
     values["model_type"] = model_type
+    if architecture.answers:
+        values["instruction"] = _instruction(settings)
     path = settings.path
     unstated = "pad_token_id" not in values
     padding = library_padding(path.parent) if model_type in _WORD_PIECES or unstated else None

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Optional
@@ -19,12 +19,14 @@ from paddle_ranker.encoding.tokenizers.text_rules import TextRules
 from paddle_ranker.encoding.tokenizers.tokenizer_folder import (
     ADDED_TOKENS_FILE,
     CONFIG_FILE,
+    IN_TEXTS,
     MOST_BYTES,
     ROLES,
     SPECIAL_TOKENS_FILE,
     TOKENIZER_FILE,
     VOCABULARY_FILE,
     LibraryFiles,
+    declared_tokens,
     read_settings,
     token_text,
 )
@@ -102,6 +104,7 @@ class TokenizerDescription:
     settings: contents of `tokenizer_config.json`
     special: special tokens by role ("pad_token"), from `special_tokens_map.json` and the settings; BERT's by default
     added: tokens added to the vocabulary, by id, in the format of `tokenizer.json`
+    declared: special tokens without a role
     """
 
     folder: Path
@@ -109,6 +112,7 @@ class TokenizerDescription:
     settings: ForeignConfig
     special: dict[str, str]
     added: dict[int, UncheckedObject]
+    declared: list[str]
 
     @classmethod
     def read(cls, folder: Path) -> TokenizerDescription:
@@ -134,7 +138,10 @@ class TokenizerDescription:
         for source in (special_map, settings):
             special.update((role, token_text(source.get(role), role, folder)) for role in ROLES if role in source)
         special_map.log_unknown()
-        return cls(folder, name, settings, special, _added_tokens(folder, settings, special.values()))
+        settings.require(IN_TEXTS, True, False, remedy="set it to true or false")
+        files = (read_settings(folder / SPECIAL_TOKENS_FILE), read_settings(folder / CONFIG_FILE))
+        declared = [token for file in files for token in declared_tokens(file, folder)]
+        return cls(folder, name, settings, special, _added_tokens(folder, settings, special.values()), declared)
 
     @property
     def is_paddles(self) -> bool:
@@ -275,7 +282,8 @@ def text_settings(folder: Path) -> tuple[Optional[int], bool]:
         if inner.unknown:
             raise settings.error(f"{inner.unknown[0]} is stated, which is not done here; {remedy}")
     for name in settings.get("modality_config", {"text": {}}):
-        if name != "text" and (name, settings.get("transformer_task")) != ("message", "text-generation"):
+        chats = ("text-generation", "sequence-classification")
+        if name != "text" and (name != "message" or settings.get("transformer_task") not in chats):
             raise settings.error(f"modality_config has {quoted(name)}, only 'text' is done here; {remedy}")
     length, lowers = settings.get("max_seq_length"), bool(settings.get("do_lower_case"))
     settings.log_unknown()
@@ -349,9 +357,12 @@ def _bring_word_pieces(tokenizer: TokenizerDescription, vocabulary: bytes, rules
     """Write `vocab.txt` and its settings, or `tokenizer.json` if the tokenizer has added tokens or MPNet's template."""
     if text_settings(tokenizer.folder)[1] and not rules.do_lower_case:
         rules = dataclasses.replace(rules, do_lower_case=True, strip_accents=rules.strips_accents)
-    files = write_word_pieces(target, vocabulary, rules, tokenizer.special, _side(tokenizer))
+    declared = (token["content"] for token in tokenizer.added.values() if token.get("special"))
+    markers = sorted({*tokenizer.declared, *declared}.difference(tokenizer.special.values()))
+    in_texts = tokenizer.settings.get(IN_TEXTS) is True
+    files = write_word_pieces(target, vocabulary, rules, tokenizer.special, _side(tokenizer), markers, in_texts)
     more = [(number, token) for number, token in sorted(tokenizer.added.items())
-            if number >= files.vocab_size or not token.get("special")]  # fmt: skip
+            if number >= files.vocab_size or not _is_plain_marker(token)]  # fmt: skip
     if tokenizer.name != _MPNET and not more:
         return
     from tokenizers import processors
@@ -366,6 +377,12 @@ def _bring_word_pieces(tokenizer: TokenizerDescription, vocabulary: bytes, rules
     library.save(str(target / TOKENIZER_FILE))
     (target / VOCABULARY_FILE).unlink()
     LibraryFiles.read(target)
+
+
+def _is_plain_marker(token: UncheckedObject) -> bool:
+    """Return whether an added token is a special one that the built-in tokenizer finds in prompts as the library."""
+    has_spaces = any(map(str.isspace, token["content"]))
+    return bool(token.get("special")) and not (has_spaces or token.get("single_word") or token.get("normalized"))
 
 
 def _bring_library(tokenizer: TokenizerDescription, target: Path) -> None:
@@ -432,16 +449,19 @@ def _added_tokens(folder: Path, settings: ForeignConfig, special: Iterable[str])
         raise CheckpointError(f"{folder}: its added tokens are damaged ({error}); copy it again") from error
 
 
-def _add_tokens(library: Tokenizer, tokens: Iterable[tuple[int, UncheckedObject]], folder: Path) -> None:
+def _add_tokens(library: Tokenizer, tokens: Sequence[tuple[int, UncheckedObject]], folder: Path) -> None:
     """Add tokens, (id, entry), to a tokenizer, which then splits texts at these tokens first.
 
     Raises `CheckpointError` if an id would change.
     """
     from tokenizers import AddedToken
 
-    for number, token in tokens:
+    entries = []
+    for _, token in tokens:
         flags = {name: bool(token[name]) for name in ("single_word", "lstrip", "rstrip", "normalized") if name in token}
-        library.add_tokens([AddedToken(token["content"], special=bool(token.get("special")), **flags)])
+        entries.append(AddedToken(token["content"], special=bool(token.get("special")), **flags))
+    library.add_tokens(entries)  # at once: each call takes time for all tokens that were added before
+    for number, token in tokens:
         token_id = library.token_to_id(token["content"])
         if token_id != number:
             raise CheckpointError(

@@ -328,12 +328,16 @@ def write_sentences(
     )
 
 
-def write_prompt(folder: Path, query_prompt: str, max_seq_length: int) -> None:
-    """Write the settings that make a transformers folder a `CrossEncoder` with a prompt before queries."""
+def write_prompt(folder: Path, query_prompt: str, max_seq_length: int, in_chat: bool) -> None:
+    """Write the settings that make a transformers folder a `CrossEncoder` with a prompt before queries.
+
+    in_chat: whether pairs are put into the folder's chat template, whose instruction is the prompt
+    """
     step = {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"}
     task = {"transformer_task": "sequence-classification", "module_output_name": "scores"}
-    text = {"modality_config": {"text": {"method": "forward", "method_output_name": "logits"}}}
-    prompts = {"prompts": {"query": query_prompt}, "default_prompt_name": "query"}
+    call = {"method": "forward", "method_output_name": "logits"}
+    text = {"modality_config": {"text": call, **({"message": {**call, "format": "flat"}} if in_chat else {})}}
+    prompts = {"prompts": {"query": query_prompt}, "default_prompt_name": "query"} if query_prompt else {}
     write_json(folder / MODULES_FILE, [step])
     write_json(folder / LENGTH_FILE, {**task, **text, "max_seq_length": max_seq_length})
     write_json(folder / MODEL_FILE, {"model_type": CROSS_ENCODER, **prompts})

@@ -7,7 +7,7 @@ files, `tokenizer.json`, or both. A written `tokenizer.json` gives transformers 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Optional
@@ -16,8 +16,10 @@ from paddle_ranker.encoding.tokenizers.builtin import CONTINUATION, MAX_WORD_CHA
 from paddle_ranker.encoding.tokenizers.interface import ModelTokenizer
 from paddle_ranker.encoding.tokenizers.text_rules import CJK_RANGES, SYMBOLS_BY_NAME, TextRules
 from paddle_ranker.encoding.tokenizers.tokenizer_folder import (
+    ADDITIONAL,
     BERT_RULES,
     CONFIG_FILE,
+    IN_TEXTS,
     TOKENIZER_FILE,
     VOCABULARY_FILE,
     WORD_RULES,
@@ -45,12 +47,20 @@ _Range = tuple[int, int]  # first and last code point
 
 
 def write_word_pieces(
-    folder: Path, vocabulary: bytes, rules: TextRules, special: dict[str, str], side: str
+    folder: Path,
+    vocabulary: bytes,
+    rules: TextRules,
+    special: dict[str, str],
+    side: str,
+    markers: Sequence[str] = (),
+    in_texts: bool = False,
 ) -> TokenizerFiles:
     """Write `vocab.txt` and its settings into an existing folder, and return the contents of both files.
 
     special: tokens by role
     side: the side at which long texts are truncated, "left" or "right"
+    markers: further special tokens
+    in_texts: whether special tokens in texts get their ids
     """
     (folder / VOCABULARY_FILE).write_bytes(vocabulary)
     settings = {
@@ -61,6 +71,8 @@ def write_word_pieces(
         **({WORD_RULES: BERT_RULES} if rules.of_bert else {}),
         "tokenizer_class": "BertTokenizer",  # PaddleNLP knows no BertTokenizerFast
         "truncation_side": side,
+        **({ADDITIONAL: [*markers]} if markers else {}),
+        **({IN_TEXTS: True} if in_texts else {}),
     }
     (folder / CONFIG_FILE).write_text(json.dumps(settings, ensure_ascii=False), encoding="utf-8")
     files = TokenizerFiles.read(folder)
@@ -70,27 +82,37 @@ def write_word_pieces(
 
 # Settings of transformers' PreTrainedTokenizerFast and its base classes, apart from those that `tokenizer.json` holds.
 _KEYS = """
-added_tokens_decoder additional_special_tokens bos_token eos_token unk_token sep_token pad_token cls_token mask_token
+added_tokens_decoder additional_special_tokens special_tokens_in_texts bos_token eos_token unk_token sep_token pad_token cls_token mask_token
 model_max_length padding_side truncation_side clean_up_tokenization_spaces
 """
 _KNOWN_KEYS = frozenset(_KEYS.split())
 
 
 def write_tokenizer(
-    files: ModelTokenizer, target: Path, max_length: int, *, with_types: bool = True, fills_masks: bool = False
+    files: ModelTokenizer,
+    target: Path,
+    max_length: int,
+    *,
+    with_types: bool = True,
+    reads_markers: bool = False,
+    prompts: Iterable[str] = (),
 ) -> None:
     """Write a tokenizer for transformers: `tokenizer.json` and the files beside it.
 
     max_length: maximum tokens of a pair or text, also for sentence-transformers
     with_types: whether the encoder has a token type for the second text of a pair
-    fills_masks: whether the model is a masked language model, whose texts hold [MASK]. In texts of other models special
-        tokens are plain text
+    reads_markers: whether transformers' users give the model texts with special tokens: a masked language model's
+        [MASK], a chat, the empty cells of a table. In texts of other models special tokens are plain text, unless the
+        files have `special_tokens_in_texts` or a prompt has a special token
+    prompts: the model's prompts
     """
+    in_prompts = any(token in prompt for prompt in prompts for token in files.markers)
+    reads_markers = reads_markers or files.special_tokens_in_texts or in_prompts
     inputs = ["input_ids", *(["token_type_ids"] if with_types else []), "attention_mask"]
     if not isinstance(files, TokenizerFiles):  # already in that format
         files.write(target)
         kept = {key: value for key, value in read_settings(target / CONFIG_FILE).items() if key in _KNOWN_KEYS}
-        _write_settings(target, {**kept, "model_max_length": max_length}, inputs, fills_masks)
+        _write_settings(target, {**kept, "model_max_length": max_length}, inputs, reads_markers)
         return
     # transformers would add a special token that the vocabulary lacks, with an id that has no embedding.
     special = {role: token for role, token in files.special_tokens.items() if token in files.token_to_id}
@@ -101,19 +123,20 @@ def write_tokenizer(
         **special,
         "model_max_length": max_length,
         "truncation_side": "left" if files.template().keeps_end else "right",
+        **{name: files.config[name] for name in (ADDITIONAL, IN_TEXTS) if files.config.get(name)},
     }
-    _write_settings(target, settings, inputs, fills_masks)
+    _write_settings(target, settings, inputs, reads_markers)
 
 
-def _write_settings(target: Path, settings: UncheckedObject, inputs: list[str], fills_masks: bool) -> None:
+def _write_settings(target: Path, settings: UncheckedObject, inputs: list[str], reads_markers: bool) -> None:
     """Write a `tokenizer_config.json` with which transformers loads `tokenizer.json` unchanged.
 
     settings: further entries of `tokenizer_config.json`
     inputs: names of the model's inputs
-    fills_masks: as in `write_tokenizer`
+    reads_markers: as in `write_tokenizer`
     """
     as_it_is = {"tokenizer_class": "PreTrainedTokenizerFast", "model_input_names": inputs}
-    contents = {**settings, **as_it_is, **({} if fills_masks else {"split_special_tokens": True})}
+    contents = {**settings, **as_it_is, **({} if reads_markers else {"split_special_tokens": True})}
     write_json(target / CONFIG_FILE, contents)
 
 
@@ -156,8 +179,7 @@ def library_tokenizer(files: TokenizerFiles) -> Unchecked:
         special_tokens=[(token, files.token_to_id[token]) for token in (cls, sep)],
     )
     tokenizer.decoder = decoders.WordPiece(prefix=CONTINUATION)
-    tokens = [token for token in dict.fromkeys(special.values()) if token in files.token_to_id]
-    tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in tokens])
+    tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in files.markers])
     return tokenizer
 
 

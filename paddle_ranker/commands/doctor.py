@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Optional
 
 from paddle_ranker.commands import command_registry
-from paddle_ranker.commands.info import Fact, facts_of, markers_fact
+from paddle_ranker.commands.info import Fact, facts_of
 from paddle_ranker.errors import PADDLE_INDEX, CheckpointError, RankerError, UsageError, in_checkout, one_line, quoted
 from paddle_ranker.model.role_names import TRAINED_MODEL
 from paddle_ranker.options import Options, json_text, main_of, option
@@ -453,7 +453,6 @@ def _encoder_facts(encoder: object) -> Iterator[Fact]:
                 f"{member.vocab_size:,} ids, {'WordPiece' if member.backend == 'builtin' else member.backend}",
             )
             yield f"a {'text' if member is tower else 'pair'}", f"{shown}, at most {member.max_seq_length:,} tokens"
-            yield markers_fact(member)
             if member.loses_capitals:
                 yield "capitals", LOST_CAPITALS
 

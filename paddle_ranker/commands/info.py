@@ -8,11 +8,12 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional
 
-from paddle_ranker.errors import listed
+from paddle_ranker.errors import CheckpointError, listed
 from paddle_ranker.options import Options, main_of, option
 
 if TYPE_CHECKING:
@@ -66,6 +67,18 @@ def facts_of(model: FolderType) -> Iterator[Fact]:
         yield "max_seq_length", str(min(stated_length(model.folder), config.longest_pair))
     elif model.form and (plain_config := read_config(model.folder)) is not None:
         yield _encoder_fact(plain_config)
+    yield from _markers(model.folder)
+
+
+def _markers(folder: Path) -> Iterator[Fact]:
+    """Yield how special tokens in texts are read, if the model's folder has a tokenizer."""
+    from paddle_ranker.model.hugging_face.folder import folder_tokenizer
+
+    with suppress(CheckpointError):
+        files = folder_tokenizer(folder)
+        option = "paddle-ranker convert MODEL NEW --special_tokens_in_texts gives them their ids"
+        how = "get their ids:" if files.special_tokens_in_texts else f"are plain text ({option}):"
+        yield "special tokens in texts", f"{how} {listed(files.markers)}"
 
 
 def _head(labels: Sequence[str]) -> str:

@@ -15,11 +15,13 @@ _LARGEST_BATCH = 8
 _LONGEST, _MOST_TOKENS = 1024, 4096  # words of a title; padded tokens of a batch of several pairs
 
 
-def sample_batches(encoder: PairRowEncoder) -> Iterator[Arrays]:
-    """Yield padded batches of 1 to 8 pairs of many lengths, made of words from the ranker's vocabulary.
+def sample_batches(encoder: PairRowEncoder, alone: bool = False) -> Iterator[Arrays]:
+    """Yield padded batches of 1 to 8 pairs of many lengths, made of words from the model's vocabulary.
 
     Titles share words with their queries, so that match levels and lexical features are not all zero. Titles have up to
     `max_seq_length` words, but at most 1,024, since the memory of attention grows with the square of the length.
+
+    alone: whether titles are encoded without queries, as towers read them
     """
     random = np.random.default_rng(0)
     words = np.array(encoder.members[0].words())
@@ -30,7 +32,7 @@ def sample_batches(encoder: PairRowEncoder) -> Iterator[Arrays]:
         shared = query[: random.integers(0, len(query) + 1)]
         queries.append(" ".join(query))
         titles.append(encoder.members[0].sample(" ".join([*random.choice(words, length), *shared]), random))
-    pairs = _encoded(encoder, queries, titles)
+    pairs = _encoded(encoder, queries, titles, alone)
     start = 0
     while start < len(pairs):
         rows = np.arange(start, min(len(pairs), start + int(random.integers(1, _LARGEST_BATCH + 1))))
@@ -50,9 +52,12 @@ def timing_batches(encoder: PairRowEncoder, shapes: Sequence[tuple[int, int]]) -
         yield pairs.pad(np.arange(rows))
 
 
-def _encoded(encoder: PairRowEncoder, queries: Sequence[str], titles: Sequence[str]) -> Columns:
+def _encoded(encoder: PairRowEncoder, queries: Sequence[str], titles: Sequence[str], alone: bool = False) -> Columns:
     """Encode random pairs; `encoder.truncated` does not count them, since it is about users' pairs."""
     truncated = encoder.truncated
-    pairs = encoder.encode(queries, titles)
+    if alone:
+        pairs: Columns = encoder.members[0].encode_single(titles)
+    else:
+        pairs = encoder.encode(queries, titles)
     encoder.truncated = truncated
     return pairs

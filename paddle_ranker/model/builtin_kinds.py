@@ -227,7 +227,7 @@ class TowerKind(ModelKind[TowerInfo, RowsOfTower]):
         return load_tower(source, options)
 
     def sample_inputs(self, encoder: RowsOfTower, info: TowerInfo) -> Iterator[Arrays]:
-        return sample_batches(encoder.tokens) if isinstance(encoder, TextEncoder) else encoder.samples()
+        return sample_batches(encoder.tokens, alone=True) if isinstance(encoder, TextEncoder) else encoder.samples()
 
     def write_descriptions(self, folder: Path, model: TrainedModel[TowerInfo, RowsOfTower]) -> None:
         from paddle_ranker.model.tower_network import TowerModel

@@ -557,14 +557,29 @@ reference_compile repad_logits_with_grad layer_norm_eps position_embedding_type
 """
 
 
+_OF_SCALING = """
+factor original_max_position_embeddings partial_rotary_factor attention_factor beta_fast beta_slow short_factor
+long_factor low_freq_factor high_freq_factor mscale mscale_all_dim truncate
+"""  # keys of rotary positions that are scaled
+
+
+def _theta(rotary: ForeignConfig, default: object) -> object:
+    """Return the base of rotary positions; raises `CheckpointError` unless they are plain.
+
+    rotary: `rope_parameters` of transformers 5, or `rope_scaling` of older files; the type had another key before 4.43
+    default: the base, if it is stated elsewhere
+    """
+    rotary.require("rope_type" if "rope_type" in rotary else "type", "default", remedy=PLAIN)
+    rotary.ignore(("type", *_OF_SCALING.split()))
+    return rotary.get("rope_theta", default)
+
+
 def _check_modern(settings: ForeignConfig, values: Values) -> None:
     size, heads = values["hidden_size"], values["num_attention_heads"]
     settings.require("head_dim", _share(size, heads), remedy=PLAIN)
-    rotary = settings.inner("rope_parameters")  # since transformers 5
+    rotary, scaling = settings.inner("rope_parameters"), settings.inner("rope_scaling")
     for kind, ours in _THETAS.items():
-        of_kind = rotary.inner(kind)
-        of_kind.require("rope_type", "default", remedy=PLAIN)
-        values[ours] = of_kind.get("rope_theta", values[ours])
+        values[ours] = _theta(scaling, _theta(rotary.inner(kind), values[ours]))
     if "layer_types" in settings:
         kinds = settings.get("layer_types")
         if not isinstance(kinds, list):
@@ -626,6 +641,7 @@ _add(
             "attention_dropout": "attention_probs_dropout_prob",
         },
         without_effect=frozenset(_MODERN_IDLE.split()),
+        checked=frozenset({"rope_scaling"}),
     ),
     _network("networks.modernbert", "ModernBertEncoder"),
     ModernBertConfig,
@@ -640,9 +656,10 @@ def _of_chats(files: ModelTokenizer, max_seq_length: int, config: EncoderConfig)
 
 
 def _check_qwen3(settings: ForeignConfig, values: Values) -> None:
-    rotary = settings.inner("rope_parameters")  # since transformers 5
-    rotary.require("rope_type", "default", remedy=PLAIN)
-    values["rope_theta"] = rotary.get("rope_theta", values["rope_theta"])
+    name = "rope_scaling" if settings.get("rope_scaling") else "rope_parameters"
+    values["rope_theta"] = _theta(settings.inner(name), values["rope_theta"])
+    if settings.states_null("num_key_value_heads"):  # not the default of the missing key
+        values["num_key_value_heads"] = values["num_attention_heads"]
     settings.require("use_sliding_window", False, remedy=PLAIN)
     settings.require("is_causal", True, remedy=PLAIN)  # False: tokens also attend to those after them
     kinds = settings.get("layer_types", [])
@@ -693,6 +710,7 @@ _add(
         _check_qwen3,
         ours={"rms_norm_eps": "layer_norm_eps", "attention_dropout": "attention_probs_dropout_prob"},
         without_effect=frozenset({"sliding_window", "max_window_layers", "layer_norm_eps"}),
+        checked=frozenset({"is_causal", "rope_scaling"}),
         answers=True,
     ),
     _network("networks.qwen3", "Qwen3Encoder"),

@@ -68,6 +68,10 @@ class ForeignConfig:
         value = self._values.get(name)
         return default if value is None else value
 
+    def states_null(self, name: str) -> bool:
+        """Return whether a key is there with the value null, which in some classes is no missing key."""
+        return name in self._values and self._values[name] is None
+
     def __getitem__(self, name: str) -> Unchecked:
         self._used.add(name)
         return self._values[name]

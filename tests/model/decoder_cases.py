@@ -27,6 +27,14 @@ PREFIX = (
     f'Note that the answer can only be "yes" or "no".{STOP}\n{START}user\n'
 )
 SUFFIX = f"{STOP}\n{START}assistant\n<think>\n\n</think>\n\n"
+QUERY, DOCUMENT = (f'messages | selectattr("role", "eq", "{role}") | map(attribute="content") | first' for role in (
+    "query", "document"))  # fmt: skip
+# The template of Qwen/Qwen3-Reranker's; Jinja removes the last line's end.
+CHAT = (
+    '{%- set asked = messages | selectattr("role", "eq", "system") | map(attribute="content") | first '
+    f'| default("{INSTRUCTION}") -%}}\n'
+    f"{PREFIX}<Instruct>: {{{{ asked }}}}\n<Query>: {{{{ {QUERY} }}}}\n<Document>: {{{{ {DOCUMENT} }}}}{SUFFIX}\n"
+)
 TEXTS = ["yes", "", "What is the capital of China? 北京", "a  b\n\nc", "long " * 80, "<think> 12 no"]
 PAIRS = [
     ("yes or no?", "The answer is no."),
@@ -154,6 +162,7 @@ def write_folder(folder: Path, case: str) -> Path:
     if case == "classifier":
         write_tokenizer(folder, False)
         config["pad_token_id"] = json.loads((folder / "tokenizer.json").read_text())["added_tokens"][0]["id"]
+        (folder / "chat_template.jinja").write_text(CHAT, encoding="utf-8")
     (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
     save_file(weights(shapes(config, case)), folder / "model.safetensors", {"format": "pt"})
     write_tokenizer(folder, case == "embedding")

@@ -18,7 +18,7 @@ from paddle_ranker import Ranker, train
 from paddle_ranker.__main__ import main
 from paddle_ranker.commands.convert import ConvertOptions, convert
 from paddle_ranker.encoding import samples
-from paddle_ranker.encoding.pair_encoder import CHAT_PARTS
+from paddle_ranker.encoding.pair_encoder import chat_of
 from paddle_ranker.errors import CheckpointError, UsageError
 from paddle_ranker.export import onnx
 from paddle_ranker.export.static_graph import export_model
@@ -32,7 +32,7 @@ from paddle_ranker.model.ranker_folder import RankerModel, load_single
 from paddle_ranker.model.tower_network import load_tower
 from paddle_ranker.scoring.cascade import Cascade
 from paddle_ranker.scoring.loading import open_model
-from tests.model.decoder_cases import LONGEST, PAIRS, TEXTS, expected, write_folder
+from tests.model.decoder_cases import CHAT, LONGEST, PAIRS, TEXTS, expected, write_folder
 from tests.tiny import change_json, write_encoder
 
 HAS_ONNX = not paddle.__version__.startswith("2.")
@@ -219,7 +219,7 @@ def as_cross_encoder(folder: Path, chat: str, **answers: Any) -> Path:
 
 def test_a_cross_encoder_states_answers_and_instruction(tmp_path: Path) -> None:
     plain = opened(write_folder(tmp_path / "plain", "reranker"))
-    chat = " ".join(CHAT_PARTS)
+    chat = CHAT
     folder = as_cross_encoder(write_folder(tmp_path / "own", "reranker"), chat, true_token_id=258, false_token_id=257)
     model = opened(folder)
     assert identify(folder).kind is KINDS["cross_encoder"]
@@ -239,7 +239,7 @@ def test_convert_sets_the_instruction_of_a_ranker(tmp_path: Path) -> None:
     assert not main(["convert", str(folder), str(target), "--query_prompt", "Find the law"])
     asked = opened(target).row_encoder.encode(["q"], ["t"])
     stated = as_cross_encoder(
-        write_folder(tmp_path / "own", "reranker"), " ".join(CHAT_PARTS), true_token_id=1, false_token_id=2
+        write_folder(tmp_path / "own", "reranker"), CHAT, true_token_id=1, false_token_id=2
     )
     np.testing.assert_array_equal(asked[0], opened(stated).row_encoder.encode(["q"], ["t"])[0])
     assert main(["convert", str(target), str(tmp_path / "back"), "--to", "hf", "--query_prompt", "Find"]) == 2
@@ -251,7 +251,7 @@ def test_another_chat_or_a_vocabulary_without_answers_is_refused(tmp_path: Path)
     with pytest.raises(CheckpointError, match="pairs are put into the chat of Qwen3-Reranker"):
         opened(folder)
     for answers in ({"true_token_id": 300}, {"true_token_id": "yes"}, {}):
-        (folder / "chat_template.jinja").write_text(" ".join(CHAT_PARTS), encoding="utf-8")
+        (folder / "chat_template.jinja").write_text(CHAT, encoding="utf-8")
         (folder / "1_LogitScore" / "config.json").write_text(json.dumps(answers), encoding="utf-8")
         with pytest.raises(CheckpointError, match=r"not in its vocabulary|expected ids of tokens"):
             opened(folder)
@@ -369,7 +369,7 @@ def write_training(folder: Path) -> Path:
 
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_adapters_of_a_ranker_learn_and_are_merged(tmp_path: Path, checkpointing: bool) -> None:
-    chat = " ".join(CHAT_PARTS)
+    chat = CHAT
     folder = as_cross_encoder(write_folder(tmp_path / "hf", "reranker"), chat, true_token_id=257, false_token_id=258)
     data, output = str(write_training(tmp_path)), tmp_path / "trained"
     result = train(

@@ -98,6 +98,7 @@ class Architecture:
         values; raises `CheckpointError` for unsupported values
     ours: names of fields of `EncoderConfig` that transformers names otherwise, by transformers' keys
     without_effect: keys that never change results, in addition to `WITHOUT_EFFECT`
+    checked: keys that `check` reads, of those that other families refuse
     answers: whether its language models are rankers, which answer "yes" or "no" to a pair
     """
 
@@ -106,12 +107,13 @@ class Architecture:
     check: Check
     ours: Mapping[str, str] = field(default_factory=dict)
     without_effect: frozenset[str] = frozenset()
+    checked: frozenset[str] = frozenset()
     answers: bool = False
 
     def read(self, config: ForeignConfig) -> Values:
         """Return the values under the names of `EncoderConfig`; raises `CheckpointError` for unsupported values."""
         for name, (done, remedy) in _REFUSED.items():
-            if not (name == "is_causal" and self.answers):  # decoders check it themselves
+            if name not in self.checked:
                 config.require(name, *done, remedy=remedy)
         values = {self.ours.get(name, name): config.get(name, default) for name, default in self.fields.items()}
         for name in self.fields:

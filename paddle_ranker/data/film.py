@@ -6,7 +6,6 @@ frames.read(Path("film.mp4"), 12.0)  # [height, width, 3] uint8: the frame at se
 
 from __future__ import annotations
 
-import io
 import re
 import threading
 from collections.abc import Iterator
@@ -18,8 +17,10 @@ import numpy as np
 
 from paddle_ranker.array_types import Array
 from paddle_ranker.data.file_readers import FIRST_SECOND, LAST_SECOND, MOST_PIECES, READERS, Part, Unread
+from paddle_ranker.data.media import library, opened_media
+from paddle_ranker.data.metering import DECODED, step
 from paddle_ranker.data.pictures import ImageLimits
-from paddle_ranker.errors import DataError, brief, package_for
+from paddle_ranker.errors import DataError, brief
 
 # First bytes of films, as regular expressions, with the suffix of each format
 BEGINNINGS = (
@@ -31,8 +32,14 @@ BEGINNINGS = (
 )
 _VERSION = 1  # raised when the same film would give other parts
 _KINDS = "MP4, MOV, WebM, MKV or AVI"
+_PACKAGE = "'paddle-ranker[film]'"
 _MOST_PIXELS = ImageLimits.max_pixels  # most pixels of a frame
+_LEAST_PIXELS = 1 << 21  # pixels that a frame may have if the first has fewer: some films change their size
+_PADDING = 128  # pixels by which a codec's frames may be wider and higher than what is shown
+_HELD_FRAMES = 10  # frames to which later ones may refer, and those that are decoded
+_RGB_BYTES = 6  # per pixel of a frame in RGB: as decoded, and upright
 _SAMPLED = 16  # frames of a film that is an example
+_MOST_DECODED = 1 << 32  # pixels of all frames that are decoded of an example, some seconds of work
 _LEAST = 0.04  # seconds of a film whose only frame states no duration
 _MISSING = 1.0  # seconds by which a film is shorter than its header states, from which on its end is missing
 
@@ -49,11 +56,12 @@ def read(path: Path) -> Iterator[Union[Part, Unread]]:
         last, end, problem = 0.0, 0.0, ""
         try:
             for packet in film.demux():
+                step()
                 if packet.size and packet.pts is not None:
                     second = float((packet.pts + (packet.duration or 0)) * packet.time_base) - begin
                     end = max(end, second)
                     last = max(last, second, _LEAST) if packet.stream is video else last
-        except _library().FFmpegError as error:
+        except library(_PACKAGE).FFmpegError as error:
             problem = f"damaged ({brief(str(error))})"
     if not last:
         raise DataError(problem or "has no frames")
@@ -62,20 +70,23 @@ def read(path: Path) -> Iterator[Union[Part, Unread]]:
     if problem or end < duration - _MISSING:
         missing = problem or f"missing, or damaged: its header states {duration:,.2f} seconds"
         yield Unread("", f"from second {end:,.2f} on it is {missing}")
-    if last > MOST_PIECES * (step := READERS["film"].piece):
-        yield Unread("", f"a frame each {last / MOST_PIECES:,.1f} seconds has a vector, not each {step:g}")
+    if last > MOST_PIECES * (piece := READERS["film"].piece):
+        yield Unread("", f"a frame each {last / MOST_PIECES:,.1f} seconds has a vector, not each {piece:g}")
 
 
 def version() -> str:
     """Return a text that changes whenever `read` may yield other parts (`Reader.version`)."""
-    return f"{_VERSION}, av {_library().__version__}"
+    return f"{_VERSION}, av {library(_PACKAGE).__version__}"
 
 
 class FrameReader:
-    """Reader of films' frames, fast if the frames of a film are read in the order of time. Thread-safe."""
+    """Reader of films' frames, fast if the frames of a film are read in the order of time. Thread-safe.
 
-    def __init__(self) -> None:
-        self._lock, self._second = threading.Lock(), 0.0
+    most_pixels: maximum pixels of all frames that are decoded; None: no maximum
+    """
+
+    def __init__(self, most_pixels: Optional[int] = None) -> None:
+        self._lock, self._second, self._pixels_left = threading.Lock(), 0.0, most_pixels
         self._source: Union[Path, bytes] = b""
         self._frames: Iterator[tuple[float, Any]] = iter(())
         self._shown: Optional[Any] = None  # the frame that is seen at `_second`
@@ -86,7 +97,8 @@ class FrameReader:
 
         source: path, or the bytes of a file
 
-        Raises `DataError` if no frame can be decoded, or if the frame is larger than a picture may be.
+        Raises `DataError` if no frame can be decoded, or if the frame is larger than a picture may be, or if frames up
+        to `second` have more pixels than are left of `most_pixels`.
         """
         with self._lock:
             if source != self._source or second < self._second or self._shown is None:
@@ -98,8 +110,7 @@ class FrameReader:
                 self._shown, self._next = self._next[1], next(self._frames, None)
             if self._shown is None:
                 raise DataError("has no frames that can be decoded")
-            pixels: Array = self._shown.to_ndarray(format="rgb24")
-            return np.rot90(pixels, round(self._shown.rotation / 90))
+            return _upright(self._shown)
 
     def _decoded(self, source: Union[Path, bytes]) -> Iterator[tuple[float, Any]]:
         """Yield (second, frame) in the order of time, beginning at or before the last key frame before `_second`."""
@@ -110,8 +121,9 @@ class FrameReader:
                 time = next((moment for moment in times if moment is not None), None)
                 return 0.0 if time is None else float(time * timed.time_base) - begin
 
-            with suppress(_library().FFmpegError):  # `read` has said that the end is missing
+            with suppress(film_error := library(_PACKAGE).FFmpegError):  # `read` has said that the end is missing
                 for packet in film.demux(stream):
+                    step()
                     if packet.is_keyframe and packet.size and seen(packet, packet.pts, packet.dts) <= self._second:
                         if held:
                             stream.codec_context.flush_buffers()
@@ -120,10 +132,31 @@ class FrameReader:
                     if packet.size and seen(packet, packet.dts, packet.pts) <= self._second:
                         continue  # a later key frame may make the held packets needless
                     for held_packet in held:
-                        with suppress(_library().FFmpegError):  # a damaged frame
+                        step()
+                        with suppress(film_error):  # a damaged frame
                             for frame in held_packet.decode():
+                                self._count(frame.width * frame.height)
                                 yield seen(frame, frame.pts, frame.dts), frame
                     held = []
+
+    def _count(self, pixels: int) -> None:
+        if self._pixels_left is not None:
+            self._pixels_left -= pixels
+            if self._pixels_left < 0:
+                problem = "takes too long to decode: its frames are large, and its key frames far apart"
+                raise DataError(f"{problem}; make it smaller, or cut it: ffmpeg -i IN.mp4 -t 60 -vf scale=-2:480 OUT.mp4")
+
+
+def _upright(frame: Any) -> Array:
+    """Return a frame's pixels `[height, width, 3] uint8`, turned and mirrored by its display matrix as players do."""
+    pixels: Array = frame.to_ndarray(format="rgb24")
+    stored = frame.side_data.get("DISPLAYMATRIX")
+    if stored is None:
+        return pixels
+    a, b, _, c, d, *_ = np.frombuffer(bytes(stored), np.int32).tolist()  # x' = a x + c y; y' = b x + d y
+    if max(abs(b), abs(c)) > max(abs(a), abs(d)):
+        pixels, (a, d) = pixels.transpose(1, 0, 2), (c, b)
+    return pixels[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
 
 
 def is_film(data: bytes) -> bool:
@@ -132,44 +165,56 @@ def is_film(data: bytes) -> bool:
 
 
 def sampled_frames(film: bytes) -> Iterator[Array]:
-    """Yield frames of a film at equal distances in time; raises as `FrameReader.read` does.
+    """Yield frames of a film at equal distances in time; the memory that decoding takes is reserved until the end.
 
     film: the bytes of a file
+
+    Raises as `FrameReader.read` does, and `DataError` if decoding takes more memory or time than an example may.
     """
-    with _opened(film) as (opened, _):
-        seconds = (opened.duration or 0) / 1e6
-    frames = FrameReader()
-    for second in np.unique(np.linspace(0, seconds, _SAMPLED, endpoint=False)):
-        yield frames.read(film, float(second))
+    with _opened(film) as (opened, stream):
+        seconds, size = (opened.duration or 0) / 1e6, _decoded_bytes(stream.codec_context)
+        shape = f"{stream.codec_context.width:,} x {stream.codec_context.height:,}"
+    if size > DECODED.most:
+        raise DataError(f"has {shape} pixels, which take {size:,} bytes to decode, above {DECODED.most:,}; make it smaller")
+    with DECODED.reserve(size):
+        frames = FrameReader(_MOST_DECODED)
+        for second in np.unique(np.linspace(0, seconds, _SAMPLED, endpoint=False)):
+            yield frames.read(film, float(second))
+        del frames
+
+
+def _decoded_bytes(codec: Any) -> int:
+    """Return how many bytes of memory a film's decoder and a frame in RGB may take."""
+    pixels = max(_LEAST_PIXELS, (codec.width + _PADDING) * (codec.height + _PADDING))
+    depth = 4.0 if codec.format is None else sum(_bytes_a_pixel(part, codec.format) for part in codec.format.components)
+    return int(pixels * (_HELD_FRAMES * depth + _RGB_BYTES))
+
+
+def _bytes_a_pixel(part: Any, format: Any) -> float:
+    width, height = (format.chroma_width(1024), format.chroma_height(1024)) if part.is_chroma else (1024, 1024)
+    return (1 if part.bits <= 8 else 2) * width * height / 1024**2
 
 
 @contextmanager
 def _opened(source: Union[Path, bytes]) -> Iterator[tuple[Any, Any]]:
     """Open a film; yield its PyAV container and its stream of frames. Raises `DataError` if it cannot be read."""
-    av = _library()
-    with io.BytesIO(source) if isinstance(source, bytes) else source.open("rb") as file:
-        try:  # the list excludes formats that open further files and addresses, such as playlists
-            film = av.open(file, options={"format_whitelist": "mov,matroska,avi"})
-        except av.FFmpegError as error:
-            problem = f"is no film in {_KINDS}, or is damaged or cut short"
-            raise DataError(f"{problem} ({brief(error.strerror)})") from None
-        with film:
-            covers = av.stream.Disposition.attached_pic  # of a recording
-            stream = next((video for video in film.streams.video if not video.disposition & covers), None)
-            if stream is None:
-                raise DataError("has no moving pictures; a sound can be given in a field of recordings")
-            if stream.codec_context is None:
-                raise DataError("is in a codec that is not read here; convert it, as ffmpeg does")
-            width, height = stream.codec_context.width, stream.codec_context.height
-            if width * height > _MOST_PIXELS:
-                limit = f"more than the limit of {_MOST_PIXELS:,}"
-                raise DataError(f"has {width:,} x {height:,} pixels, {limit}; make it smaller")
-            stream.codec_context.options = {"max_pixels": str(_MOST_PIXELS)}  # frames may have other sizes
+    problem = f"is no film in {_KINDS}, or is damaged or cut short"
+    with opened_media(source, "mov,matroska,avi", problem, _PACKAGE) as film:
+        covers = library(_PACKAGE).stream.Disposition.attached_pic  # of a recording
+        stream = next((video for video in film.streams.video if not video.disposition & covers), None)
+        if stream is None:
+            raise DataError("has no moving pictures; a sound can be given in a field of recordings")
+        codec = stream.codec_context
+        if codec is None:
+            raise DataError("is in a codec that is not read here; convert it, as ffmpeg does")
+        if codec.width * codec.height > _MOST_PIXELS:
+            limit = f"more than the limit of {_MOST_PIXELS:,}"
+            raise DataError(f"has {codec.width:,} x {codec.height:,} pixels, {limit}; make it smaller")
+        # Frames may have other sizes. Those of an example must fit into the memory that is reserved for it.
+        declared = max(_LEAST_PIXELS, (codec.width + _PADDING) * (codec.height + _PADDING))
+        codec.options = {"max_pixels": str(declared if isinstance(source, bytes) else _MOST_PIXELS)}
+        if isinstance(source, bytes):
+            codec.thread_count = 1
+        else:
             stream.thread_type = "AUTO"
-            yield film, stream
-
-
-def _library() -> Any:
-    with package_for("reading films", "'paddle-ranker[film]'"):
-        import av
-    return av
+        yield film, stream

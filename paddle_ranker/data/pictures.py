@@ -1,24 +1,23 @@
 """Read pictures of any common kind; refuse damaged and huge files, and other data.
 
-pixels = read_picture("photo.jpg")  # [height, width, 3] uint8
+with opened_picture("photo.jpg") as image:  # in RGB
+    ...
 """
 
 from __future__ import annotations
 
 import io
 import re
-import threading
-import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional, Union
 
 import numpy as np
 from PIL import Image
 
-from paddle_ranker.array_types import Array
+from paddle_ranker.data.metering import DECODED, CallerLeft, DecodedBytes, SteppingFile, pause
 from paddle_ranker.errors import RankerError, UsageError
 
 # Formats that start other programs (EPS) and rare formats are left out: each is code that processes foreign bytes.
@@ -28,6 +27,11 @@ _MOST_PIXELS = 178_956_970  # maximum number of pixels in Pillow
 # bytes and the image. TIFF: a strip and the image, with up to 16 bits per sample. JPEG: see `_held_bytes`.
 _BYTES_A_PIXEL = {"PNG": 4, "GIF": 4, "BMP": 8, "TIFF": 12, "WEBP": 16}
 _RGB_BYTES = 8  # per pixel of a whole picture in RGB and on white
+_LONGEST_SIDE = 65_535  # pixels; a row costs as much as some hundred pixels, and no format but PNG and TIFF has more
+_MOST_SCANNED = 1 << 30  # pixels of all scans of a JPEG: each scan of a progressive JPEG goes over all pixels
+_JPEGS = ("JPEG", "MPO")
+_SCAN = b"\xff\xda"  # compressed data have no such bytes
+_LONG_PIXELS = 1 << 21  # pixels from which decoding, which cannot be stopped between steps, takes longer than a turn
 _WHITE = (255, 255, 255)
 _PNG_END = b"\0\0\0\0IEND\xaeB`\x82"  # the last chunk, with its length and its checksum
 # Bytes that end a whole file, within its last `_TAIL` bytes. Compressed data of a JPEG never have them.
@@ -68,50 +72,18 @@ class ImageTooLargeError(ImageError):
     """An image is larger than the limits."""
 
 
-class DecodedBytes:
-    """Limit on the memory of images that are being decoded; shared by all threads.
-
-    most: the limit in bytes
-    """
-
-    def __init__(self, most: int = 512 * 1024 * 1024):
-        self.most = most
-        self._held = 0
-        self._turn, self._freed = threading.Lock(), threading.Condition()
-
-    @contextmanager
-    def reserve(self, size: int) -> Iterator[None]:
-        """Reserve `size` bytes during the block; wait until there is room, in the order of calls.
-
-        size: at most `most`; more would never have room
-        """
-        # One thread waits for bytes, the others for their turn, so that small images do not overtake a large one.
-        with self._turn, self._freed:
-            self._freed.wait_for(lambda: self._held + size <= self.most)
-            self._held += size
-        try:
-            yield
-        except BaseException as error:
-            traceback.clear_frames(error.__traceback__)  # the traceback's frames hold the image
-            raise
-        finally:
-            with self._freed:
-                self._held -= size
-                self._freed.notify()
-
-
 @dataclass(frozen=True)
 class ImageLimits:
     """Limits of images.
 
     max_bytes: maximum size of a file in bytes
     max_pixels: maximum pixels, as a file's header states them
-    decoded: limit on the memory of all images that are decoded at a time; several `ImageLimits` may share it
+    decoded: limit on the memory of all files that are decoded at a time; defaults to the limit that all contents share
     """
 
     max_bytes: int = 20_000_000
     max_pixels: int = 40_000_000
-    decoded: DecodedBytes = field(default_factory=DecodedBytes)
+    decoded: DecodedBytes = DECODED
 
     def __post_init__(self) -> None:
         if self.max_bytes < 1 or not 1 <= self.max_pixels <= _MOST_PIXELS:
@@ -125,8 +97,9 @@ _DEFAULT_LIMITS = ImageLimits()
 Source = Union[str, Path, bytes]
 
 
-def read_picture(source: Source, limits: ImageLimits = _DEFAULT_LIMITS) -> Array:
-    """Read a picture from its path, or from its file's bytes; return RGB pixels, `[height, width, 3] uint8`.
+@contextmanager
+def opened_picture(source: Source, limits: ImageLimits = _DEFAULT_LIMITS) -> Iterator[Image.Image]:
+    """Yield a picture, from its path or from its file's bytes, in RGB; its memory is reserved until the block ends.
 
     EXIF's orientation is applied, and transparency becomes white. Of an animation only the first frame is read. 16-bit
     pixels keep their upper 8 bits; Pillow's own conversion to RGB would make them white.
@@ -134,7 +107,7 @@ def read_picture(source: Source, limits: ImageLimits = _DEFAULT_LIMITS) -> Array
     Raises `ImageError` as `decoded` and `rgb` do.
     """
     with decoded(source, limits) as (image, name):
-        return np.array(upright(rgb(image, name), image))
+        yield upright(rgb(image, name), image)
 
 
 def frame_count(path: Path) -> int:
@@ -159,7 +132,8 @@ def require_picture(path: Union[str, Path], limits: ImageLimits = _DEFAULT_LIMIT
         raise _too_many_pixels(str(path), width, height, limits)
     end = _ENDS.get(str(kind))
     if end is None or end not in _last_bytes(Path(path)):
-        read_picture(path, limits)
+        with opened_picture(path, limits):
+            pass
 
 
 def _last_bytes(path: Path) -> bytes:
@@ -186,11 +160,25 @@ def decoded(
     data = source if isinstance(source, bytes) else read_image(source, limits)
     if len(data) > limits.max_bytes:
         raise _too_many_bytes(name, len(data), limits)
-    with limits.decoded.reserve(_checked(name, data, size, limits)), _opened(name, data, limits) as image:
+    held, _ = _checked(name, data, size, limits)
+    with limits.decoded.reserve(held), _opened(name, data, limits) as image:
         _draft(image, size)
-        with _parsing(name, limits):
-            image.load()
-        yield image, name
+        with pause() if image.width * image.height > _LONG_PIXELS else nullcontext():
+            with _parsing(name, limits):
+                image.load()
+            yield image, name
+
+
+def picture_format(data: bytes, limits: ImageLimits = _DEFAULT_LIMITS) -> str:
+    """Return Pillow's name of the format of a picture; check its header and its end without decoding it.
+
+    data: the bytes of a file
+
+    Raises `ImageError` as `decoded` does, but finds less damage.
+    """
+    if len(data) > limits.max_bytes:
+        raise _too_many_bytes("the image", len(data), limits)
+    return _checked("the image", data, None, limits)[1]
 
 
 @contextmanager
@@ -202,6 +190,8 @@ def _parsing(name: str, limits: ImageLimits, data: bytes = b"") -> Iterator[None
     """
     try:
         yield
+    except CallerLeft:
+        raise
     except Image.UnidentifiedImageError:
         raise ImageError(f"{name}: {_unknown(data)}") from None
     except Image.DecompressionBombError:
@@ -224,7 +214,7 @@ def _unknown(data: bytes) -> str:
 
 def _opened(name: str, data: bytes, limits: ImageLimits) -> Image.Image:
     with _parsing(name, limits, data):
-        return Image.open(io.BytesIO(data), formats=_FORMATS)
+        return Image.open(SteppingFile(data), formats=_FORMATS)
 
 
 def read_image(path: Union[str, Path], limits: ImageLimits = _DEFAULT_LIMITS) -> bytes:
@@ -261,8 +251,8 @@ def _too_many_bytes(name: str, size: int, limits: ImageLimits) -> ImageError:
     return ImageTooLargeError(f"{name}: {size:,} bytes, more than the limit of {limits.max_bytes:,}; make it smaller")
 
 
-def _checked(name: str, data: bytes, size: Optional[int], limits: ImageLimits) -> int:
-    """Check an image's header against the limits; return how many bytes of memory decoding takes.
+def _checked(name: str, data: bytes, size: Optional[int], limits: ImageLimits) -> tuple[int, str]:
+    """Check an image's header against the limits; return how many bytes of memory decoding takes, and the format.
 
     size: as in `decoded`
 
@@ -272,6 +262,12 @@ def _checked(name: str, data: bytes, size: Optional[int], limits: ImageLimits) -
         (width, height), most = image.size, limits.decoded.most
         if width * height > limits.max_pixels:
             raise _too_many_pixels(name, width, height, limits)
+        if max(width, height) > _LONGEST_SIDE:
+            longest = f"a side above {_LONGEST_SIDE:,} pixels"
+            raise ImageTooLargeError(f"{name}: {width:,} x {height:,} pixels, {longest}; cut it into pictures")
+        if image.format in _JPEGS and data.count(_SCAN) * width * height > _MOST_SCANNED:
+            scans = f"{data.count(_SCAN):,} scans of {width:,} x {height:,} pixels"
+            raise ImageTooLargeError(f"{name}: {scans}, more than are decoded; save it again, as a JPEG without scans")
         held = _held_bytes(image, size) + (_RGB_BYTES * width * height if size is None else 0)
         if held > most:
             raise ImageTooLargeError(
@@ -282,7 +278,7 @@ def _checked(name: str, data: bytes, size: Optional[int], limits: ImageLimits) -
             image.verify()  # Only PNG has checksums, which decoding would not verify.
         if image.format == "PNG" and _PNG_END not in data:
             raise ImageError(f"{name}: damaged or cut short (it has no end); get it again")
-    return held
+        return held, str(image.format)
 
 
 def _held_bytes(image: Image.Image, size: Optional[int]) -> int:

@@ -10,6 +10,7 @@ import os
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Optional, Union
@@ -19,7 +20,8 @@ from numpy.typing import DTypeLike
 from PIL import Image
 
 from paddle_ranker.array_types import Array, Arrays, Integers
-from paddle_ranker.data.pictures import ImageError, ImageLimits, Source, read_picture
+from paddle_ranker.data.metering import CALLER
+from paddle_ranker.data.pictures import ImageError, ImageLimits, Source, opened_picture
 from paddle_ranker.encoding.columns import Columns, Indices
 from paddle_ranker.errors import RankerError, quoted
 from paddle_ranker.runtime import usable_cores
@@ -225,8 +227,10 @@ class PictureEncoder:
         Raises `ImageError` for the first picture that is damaged, too large or no picture, with its path or index.
         """
         pixels = np.empty((len(pictures), 3, self.height, self.width), np.uint8)
-        with ThreadPoolExecutor(usable_cores()) as pool:
-            for number, picture in enumerate(pool.map(self._encoded, range(len(pictures)), pictures)):
+        is_alone = len(pictures) == 1 or CALLER.get() is not None  # a caller has a turn for a single thread
+        with nullcontext() if is_alone else ThreadPoolExecutor(usable_cores()) as pool:
+            encoded = (map if pool is None else pool.map)(self._encoded, range(len(pictures)), pictures)
+            for number, picture in enumerate(encoded):
                 pixels[number] = picture
         return EncodedPictures(pixels)
 
@@ -252,14 +256,17 @@ class PictureEncoder:
         if not isinstance(picture, np.ndarray):
             picture = picture if isinstance(picture, bytes) else self.folder / picture
             try:
-                picture = read_picture(picture, self.limits)
+                with opened_picture(picture, self.limits) as image:
+                    return self._scaled(image)
             except ImageError as error:
                 raise error if not isinstance(picture, bytes) else error.at(f"picture {number}") from None
         return self.scaled(picture)
 
     def scaled(self, picture: Array) -> Array:
         """Return the pixels, [3, height, width] uint8, of a picture in RGB, [height, width, 3] uint8."""
-        image = Image.fromarray(picture)
+        return self._scaled(Image.fromarray(picture))
+
+    def _scaled(self, image: Image.Image) -> Array:
         size = self.size
         if isinstance(size, int):
             short, long = sorted(image.size)

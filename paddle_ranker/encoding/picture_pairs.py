@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from paddle_ranker.array_types import Array
-from paddle_ranker.data.pictures import ImageError, read_picture
+from paddle_ranker.data.pictures import ImageError, Source, opened_picture
 from paddle_ranker.encoding.columns import EncodedPairs, offsets_of, ragged_positions
 from paddle_ranker.encoding.pair_encoder import LengthCheck, PairEncoder
 from paddle_ranker.encoding.tokenizers.interface import ModelTokenizer
@@ -81,7 +81,7 @@ class PicturePairEncoder(PairEncoder):
 
     def title(self, data: bytes) -> PictureTitle:
         """Return a picture as a title: decode and scale the bytes of its file; raises `ImageError` for other data."""
-        return PictureTitle(self._scaled(read_picture(data)))
+        return PictureTitle(self._read(data))
 
     def sample(self, text: str, random: np.random.Generator) -> str:
         """Return a picture of random pixels as a title, for comparisons of models; `text` is not used."""
@@ -122,14 +122,14 @@ class PicturePairEncoder(PairEncoder):
         try:
             if isinstance(title, PictureTitle):
                 source = title.picture
-                pixels = source if isinstance(source, np.ndarray) else read_picture(source)
+                is_read = isinstance(source, np.ndarray)
+                pixels = self._scaled(Image.fromarray(source)) if is_read else self._read(source)
             elif self.folder is not None:
-                pixels = read_picture(self._path(title, self.folder))
+                pixels = self._read(self._path(title, self.folder))
             else:
                 raise DataError(f"{quoted(title)} is a text, and this ranker reads pictures: give the bytes of a file")
         except ImageError as error:
             raise DataError(error.message) from error
-        pixels = self._scaled(pixels)
         side = self._patch
         rows, columns = pixels.shape[0] // side, pixels.shape[1] // side
         blocks = pixels.reshape(rows, side, columns, side, 3).transpose(0, 2, 4, 1, 3).reshape(rows * columns, -1)
@@ -145,12 +145,17 @@ class PicturePairEncoder(PairEncoder):
             raise DataError(f"{quoted(title)} lies outside {folder}: copy the file there")
         return path
 
-    def _scaled(self, pixels: Array) -> Array:
+    def _read(self, source: Source) -> Array:
+        """Decode and scale a picture; its memory is reserved until it is scaled."""
+        with opened_picture(source) as image:
+            return self._scaled(image)
+
+    def _scaled(self, image: Image.Image) -> Array:
         """Scale a picture to whole patches, as transformers' processor of ViLT does."""
-        height, width = pixels.shape[:2]
+        height, width = image.height, image.width
         scale = self._shortest / min(height, width)
         sides = [self._shortest, scale * width] if height < width else [scale * height, self._shortest]
         if max(sides) > int(_LONGER * self._shortest):
             sides = [int(_LONGER * self._shortest) / max(sides) * side for side in sides]
         height, width = (max(1, int(side + 0.5) // self._patch) * self._patch for side in sides)
-        return np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling(self._resample)))
+        return np.asarray(image.resize((width, height), Image.Resampling(self._resample)))

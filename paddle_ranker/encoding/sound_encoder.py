@@ -6,7 +6,7 @@ columns = encoder.encode(["prompt.wav", wav_bytes])
 
 from __future__ import annotations
 
-import io
+import math
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -126,30 +126,38 @@ class SoundEncoder:
     encode_queries = encode
 
     def pieces(
-        self, sound: Union[Source, Array], name: str = "the sound", *, takes_incomplete: bool = False
+        self,
+        sound: Union[Source, Array],
+        name: str = "the sound",
+        *,
+        takes_incomplete: bool = False,
+        most_seconds: float = math.inf,
     ) -> Iterator[EncodedSounds]:
         """Yield a sound in pieces of half a minute, the last of which may be shorter.
 
         name: name of the sound for messages
-        takes_incomplete: whether to accept a file whose end is missing or damaged, and yield its intact beginning
+        takes_incomplete: whether to accept a file whose end is missing or damaged, and yield what can be read
+        most_seconds: maximum length
 
-        Raises `DataError` if the sound is damaged or no sound.
+        Raises `DataError` if the sound is damaged, too long, or no sound.
         """
         size, held = _LONGEST * self.rate, np.empty(0, np.float32)
-        for block in self._blocks(sound, name, takes_incomplete):
+        for block in self._blocks(sound, name, takes_incomplete, most_seconds):
             held = np.concatenate([held, block])
             while len(held) > size:
                 yield self._encoded(held[:size])
                 held = held[size:]
         yield self._encoded(held)
 
-    def _blocks(self, sound: Union[Source, Array], name: str, takes_incomplete: bool) -> Iterator[Array]:
+    def _blocks(
+        self, sound: Union[Source, Array], name: str, takes_incomplete: bool, most_seconds: float
+    ) -> Iterator[Array]:
         if isinstance(sound, np.ndarray):
             yield sound.astype(np.float32, copy=False)
             return
-        source = io.BytesIO(sound) if isinstance(sound, bytes) else self.folder / sound
+        source = sound if isinstance(sound, bytes) else self.folder / sound
         try:
-            yield from read_recording(source, self.rate)
+            yield from read_recording(source, self.rate, most_seconds)
         except DataError as error:
             if not (takes_incomplete and isinstance(error, IncompleteRecordingError)):
                 raise DataError(f"{name}: {error}") from error

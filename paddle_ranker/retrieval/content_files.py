@@ -154,10 +154,12 @@ class StagedFiles(ContentFiles, Closable):
                 raise DataError(f"document {quoted(row.id or row.text)}: {problem} ({brief(str(error))})") from error
         for field in schema.files:
             if (value := row.fields.get(field.name)) is not None:
+                values = value if isinstance(value, list) else [value]
                 try:
-                    values = value if isinstance(value, list) else [value]
                     names = [self._keep(field, item, reads) for item in values]
                 except (OSError, ValueError, CheckpointError) as error:
+                    if isinstance(error, OSError) and error.filename not in map(str, values):
+                        raise  # the folder's, such as a full disk: the document is right
                     shown = value if isinstance(value, Path) else quoted(value)
                     problem = f"{field.name} is {shown}, expected {FIELD_TYPES[field.type].what}"
                     raise DataError(
@@ -182,6 +184,7 @@ class StagedFiles(ContentFiles, Closable):
         if not isinstance(value, bytes):
             raise ValueError("give its bytes, its Path or a data: URL")
         suffix = kind.suffix_of(value[:FIRST_BYTES] if kind.reader else value)
+        kind.check(value)
         name = f"{hashlib.sha256(value).hexdigest()}.{suffix}"
         self._stage(name, value)
         return name

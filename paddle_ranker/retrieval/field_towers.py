@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Optional, Union
 
@@ -12,26 +13,36 @@ from paddle_ranker.array_types import Array, Vectors
 from paddle_ranker.data.audio import StretchReader
 from paddle_ranker.data.file_readers import FilePiece
 from paddle_ranker.data.film import FrameReader, is_film, sampled_frames
-from paddle_ranker.data.pictures import read_picture
+from paddle_ranker.data.pictures import ImageError, decoded, opened_picture, picture_format
 from paddle_ranker.errors import UsageError
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.tower import PICTURE, SOUND, TEXT
 from paddle_ranker.retrieval.text_vectors import Tower, mean_vector
 from paddle_ranker.retrieval.turns import check
 
+_LONGEST_EXAMPLE = 600.0  # seconds of a sound that is searched by
 _SUFFIXES = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp", "GIF": "gif", "BMP": "bmp", "TIFF": "tif"}
 
 
 def suffix_of(data: bytes) -> str:
-    """Decode a picture and return its format's suffix.
+    """Return the suffix of a picture's format by its header, without decoding the picture.
 
-    Raises `ValueError` if `data` is no picture, or one that is damaged or too large.
+    Raises `ValueError` if `data` is no picture, or one that is cut short or too large.
     """
-    from paddle_ranker.data.pictures import ImageError, decoded
+    with _refused():
+        return _SUFFIXES[picture_format(data)]
 
+
+def check_picture(data: bytes) -> None:
+    """Decode a picture; raises `ValueError` if it is damaged."""
+    with _refused(), decoded(data):
+        pass
+
+
+@contextmanager
+def _refused() -> Iterator[None]:
     try:
-        with decoded(data) as (image, _):
-            return _SUFFIXES[str(image.format)]
+        yield
     except ImageError as error:
         raise ValueError(error.message.removeprefix("the image: ")) from error
 
@@ -63,7 +74,8 @@ class FileTower:
         if self._stretches is None:
             return self._tower.encode_pictures([file for file in files if isinstance(file, bytes)])
         sounds = [self._stretches.read(*file) if isinstance(file, FilePiece) else file for file in files]
-        return self._tower.encode_sounds(sounds, takes_incomplete=True)  # the reader counts the end that is missing
+        # The reader counts the end that is missing. A whole file is an example.
+        return self._tower.encode_sounds(sounds, takes_incomplete=True, most_seconds=_LONGEST_EXAMPLE)
 
     def query_vectors(self, queries: Sequence[str]) -> Vectors:
         """Return the vectors of texts, `[n, size]`; raises `UsageError` if the tower reads no texts."""
@@ -107,4 +119,5 @@ class FilmTower(FileTower):
         elif is_film(file):
             yield from sampled_frames(file)
         else:
-            yield read_picture(file)
+            with opened_picture(file) as image:
+                yield np.asarray(image)

@@ -129,6 +129,12 @@ def _picture_suffix(data: bytes) -> str:
     return suffix_of(data)
 
 
+def _check_picture(data: bytes) -> None:
+    from paddle_ranker.retrieval.field_towers import check_picture
+
+    check_picture(data)
+
+
 def _frames_not_read(path: Path) -> str:
     from paddle_ranker.data.pictures import frame_count
 
@@ -138,6 +144,10 @@ def _frames_not_read(path: Path) -> str:
 
 def _nothing(path: Path) -> str:
     return ""
+
+
+def _not_checked(data: bytes) -> None:
+    pass
 
 
 def _no_file(data: bytes) -> str:
@@ -156,7 +166,8 @@ class FieldType(NamedTuple):
     For types whose values are files:
     media_types: media types by the suffix of the files' names
     suffix_of: called with a file's bytes, or with its first `FIRST_BYTES` if the type has a reader; returns the suffix;
-        raises `ValueError` for a file of another type
+        raises `ValueError` for a file of another type; decodes nothing
+    check: called with the bytes of a file that is added; raises `ValueError` if the file is damaged
     sample: bytes of a file, to try a tower that reads no texts
     reader: name in `READERS` of the reader of the files' words; "" if words are not read
     examples: further types of files that may be examples of a search in a field of this type
@@ -169,6 +180,7 @@ class FieldType(NamedTuple):
     is_searched: bool = False
     media_types: Mapping[str, str] = {}
     suffix_of: Callable[[bytes], str] = _no_file
+    check: Callable[[bytes], None] = _not_checked
     open_tower: Optional[OpenTower] = None
     sample: bytes = b""
     reader: str = ""
@@ -185,6 +197,7 @@ def file_type(
     reader: str = "",
     examples: tuple[str, ...] = (),
     not_read: Callable[[Path], str] = _nothing,
+    check: Callable[[bytes], None] = _not_checked,
 ) -> FieldType:
     """Return a `FieldType` whose values are files."""
 
@@ -196,6 +209,7 @@ def file_type(
         what,
         media_types=media_types,
         suffix_of=suffix_of,
+        check=check,
         open_tower=open_tower,
         sample=sample,
         reader=reader,
@@ -248,6 +262,7 @@ FIELD_TYPES.add(
         _open_picture_tower,
         _A_PIXEL,
         not_read=_frames_not_read,
+        check=_check_picture,
     ),
 )
 FIELD_TYPES.add(

@@ -8,6 +8,7 @@ numbers, cosines = nearest(vectors, tower.query_vectors(["query"]), 10)
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Optional, Union
@@ -26,6 +27,7 @@ from paddle_ranker.model.model_folder import ANY_TOWER, identify
 from paddle_ranker.model.pretrained import resolve_model
 from paddle_ranker.model.tower import PICTURE, QUERY_FOLDER, SOUND, VECTOR, RowsOfTower, TextEncoder, TowerInfo
 from paddle_ranker.retrieval.exact_search import nearest as nearest
+from paddle_ranker.retrieval.turns import checked
 from paddle_ranker.scoring.engines.engine import Engine
 from paddle_ranker.scoring.loading import open_model
 from paddle_ranker.scoring.scorer import BatchRunner
@@ -142,23 +144,27 @@ class Tower:
         assert isinstance(tower.encoder, PictureEncoder)
         return tower.compute(tower.encoder.encode_each(frames))
 
-    def encode_sounds(self, sounds: Sequence[Union[Source, Array]], takes_incomplete: bool = False) -> Vectors:
+    def encode_sounds(
+        self,
+        sounds: Sequence[Union[Source, Array]],
+        takes_incomplete: bool = False,
+        most_seconds: float = math.inf,
+    ) -> Vectors:
         """Return the vectors of sounds, `[n, size]`, for searches by a sound or among sounds.
 
         sounds: paths, files' bytes, or samples `[samples]` at the tower's rate. A sound of more than half a minute is
             read in pieces; its vector is the mean of the pieces' vectors, scaled to their mean length
         takes_incomplete: whether to accept a file whose end is missing, and read the part that is there
+        most_seconds: maximum length of a sound
 
-        Raises `DataError` for data that is no sound, `UsageError` if the tower reads no sounds.
+        Raises `DataError` for data that is no sound, or for a longer one, `UsageError` if the tower reads no sounds.
         """
         tower, vectors = self._reading(SOUND), list[Vectors]()
         assert isinstance(tower.encoder, SoundEncoder)
         for number, sound in enumerate(sounds):
             name = str(sound) if isinstance(sound, (str, Path)) else f"sound {number}"
-            pieces = [
-                (tower.compute(piece), piece.lengths)
-                for piece in tower.encoder.pieces(sound, name, takes_incomplete=takes_incomplete)
-            ]
+            read = tower.encoder.pieces(sound, name, takes_incomplete=takes_incomplete, most_seconds=most_seconds)
+            pieces = [(tower.compute(piece), piece.lengths) for piece in checked(read)]
             vectors.append(mean_vector(*(np.concatenate(parts) for parts in zip(*pieces))))
         return np.concatenate(vectors) if vectors else tower.compute(tower.encoder.encode([]))
 

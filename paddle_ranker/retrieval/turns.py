@@ -22,6 +22,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Generic, Optional, Protocol, TypeVar
 
+from paddle_ranker.data.metering import CALLER, CallerLeft, DecodingCaller
 from paddle_ranker.runtime import usable_cores
 
 R = TypeVar("R")
@@ -61,7 +62,7 @@ class Lock(Protocol):
     def release(self) -> None: ...
 
 
-class Abandoned(Exception):
+class Abandoned(CallerLeft):
     """Error: the caller has left, so work for the caller ends."""
 
 
@@ -120,12 +121,13 @@ class Caller:
         """
         turn = _Turn(self, turns or TURNS)
         self.wakes.add(turn.ready)
-        before = _current.set(turn)
+        before, before_decoding = _current.set(turn), CALLER.set(DecodingCaller(check, idle))
         try:
             turn.take()
             return work()
         finally:
             turn.give()
+            CALLER.reset(before_decoding)
             _current.reset(before)
             self.wakes.discard(turn.ready)
 

@@ -200,7 +200,7 @@ def test_images_that_are_decoded_at_a_time_share_their_memory() -> None:
     waiting = threading.Thread(target=lambda: found.append(load_image(data, 8, limits)), daemon=True)
     with limits.decoded.reserve(1):
         waiting.start()
-        until(limits.decoded._turn.locked)
+        until(lambda: bool(limits.decoded._waiting))
         assert not found
     waiting.join(SECONDS)
     assert len(found) == 1 and not limits.decoded._held

@@ -615,7 +615,7 @@ def _finished_index(options: BuildOptions) -> Optional[Collection]:
 
 def _require_same(collection: Collection, options: BuildOptions) -> None:
     """Raise `RankerError` if the user set an option that differs from the settings of an existing index."""
-    from paddle_ranker.retrieval.towers import require_tower
+    from paddle_ranker.retrieval.towers import require_tower, tower_digest
 
     info = collection.info
     has_words = info.words.tokenizer if info.words else _NO_WORDS
@@ -638,7 +638,7 @@ def _require_same(collection: Collection, options: BuildOptions) -> None:
     for name in ("template", "passage_tokens", "passage_overlap"):
         if wanted := getattr(options, name):
             differences[name] = (str(wanted), str(getattr(info.schema, name) or "none"))
-    given_towers = {name: content_digest(Path(folder)) for name, folder in options.field_towers.items()}
+    given_towers = {name: tower_digest(folder) for name, folder in options.field_towers.items()}
     own_towers = {vector.name: vector.tower.digest for vector in info.more_vectors if vector.tower is not None}
     differences["field_tower"] = (str(given_towers or own_towers), str(own_towers))
     if options.store_states is not None and info.states is not None:

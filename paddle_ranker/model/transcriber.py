@@ -1,7 +1,7 @@
 """Transcribe speech by models of wav2vec 2.0 and HuBERT with a head that finds at most one letter in each frame.
 
 transcriber = Transcriber.open(Path("wav2vec2-base-960h"))
-list(transcriber.words(samples))    # [(" HELLO", 0.74, 1.08), (" WORLD", 1.2, 1.64)]
+list(transcriber.words(samples))    # [SpokenWord(" HELLO", 0.74, 1.08), SpokenWord(" WORLD", 1.2, 1.64)]
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import paddle
 
 from paddle_ranker.array_types import Array, Integers
 from paddle_ranker.data.audio import RATE
+from paddle_ranker.data.speech import SpokenWord
 from paddle_ranker.encoding.sound_encoder import LENGTHS, SAMPLES, SoundEncoder
 from paddle_ranker.errors import CheckpointError, quoted
 from paddle_ranker.model.encoder_loading import unfilled
@@ -156,11 +157,13 @@ class Transcriber:
         counts = [self._rows.frames(int(size)) for size in inputs[LENGTHS]]
         return [logits[:count] for logits, count in zip(outputs, counts)]
 
-    def words(self, samples: Array) -> Iterator[tuple[str, float, float]]:
-        """Yield (word, begin, end) for each spoken word, with times in seconds; see `SpeechModel.words`."""
+    language = ""  # a vocabulary of letters names no language
+
+    def words(self, samples: Array) -> Iterator[SpokenWord]:
+        """Yield each spoken word; see `SpeechModel.words`."""
         step = self._rows.step / RATE
         for word, first, last in self._letters.words(self._frames(samples)):
-            yield word, first * step, last * step
+            yield SpokenWord(word, first * step, last * step)
 
     def _frames(self, samples: Array) -> Iterator[int]:
         """Yield the id of each frame's letter; a long recording is read in pieces that overlap."""

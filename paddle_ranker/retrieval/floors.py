@@ -30,23 +30,23 @@ _GROWTH = 2  # floors are measured again when the index has this many times the 
 def need_measuring(info: IndexInfo) -> bool:
     """Return whether floors are missing, or were measured before the index doubled.
 
-    Returns False for few documents, and for an index without towers.
+    Returns False for few documents, and for an index without towers that read texts.
     """
-    if info.count < FEWEST or not _fields_with_towers(info):
+    if info.count < FEWEST or not _measured_fields(info):
         return False
     return info.floors is None or info.count >= _GROWTH * info.floors.documents
 
 
-def _fields_with_towers(info: IndexInfo) -> list[str]:
-    return [name for name, field in info.vector_fields.items() if field.tower is not None]
+def _measured_fields(info: IndexInfo) -> list[str]:
+    return [name for name, field in info.vector_fields.items() if field.tower is not None and field.reads_texts]
 
 
 def measure_floors(index: LocalSnapshot) -> Floors:
-    """Search for synthetic queries, and return the floors of the vector fields that have a tower."""
+    """Search for synthetic queries, and return the floors of the vector fields whose towers read texts."""
     schema = index.info.schema
     texts = [schema.model_text(document) for document, _ in index.sample(_QUERIES * _PIECES[1], _SEED)]
     queries, floors = unrelated_queries(texts, _QUERIES, _SEED), dict[str, float]()
-    fields = _fields_with_towers(index.info)
+    fields = _measured_fields(index.info)
     progress: Progress[None] = Progress(desc="floors", unit="query", total=len(queries) * len(fields))
     for name in fields:
         vectors, best = index.tower(name).query_vectors(queries), list[float]()

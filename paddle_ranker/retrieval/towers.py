@@ -58,7 +58,7 @@ def copy_tower(source: Union[str, Path], index: Path, name: str = TOWER_FOLDER) 
         shutil.copytree(folder, target, dirs_exist_ok=True)
         if settings is not None:
             settings.write(target)
-    return Copied(TowerCopy(name, content_digest(folder)), size)
+    return Copied(TowerCopy(name, tower_digest(source)), size)
 
 
 def copy_field_tower(field: Field, source: Union[str, Path], index: Path) -> Copied:
@@ -69,7 +69,7 @@ def copy_field_tower(field: Field, source: Union[str, Path], index: Path) -> Cop
     folder = f"{TOWER_FOLDER}-{field.name}"
     if kind.is_searched:
         return copy_tower(source, index, folder)
-    model = resolve_model(str(source))
+    model = _folder_of(source)
     tower, reads_texts = kind.open_tower(model, ON_CPU, 1), True
     try:
         size = tower.query_vectors(["."]).shape[1]
@@ -78,7 +78,12 @@ def copy_field_tower(field: Field, source: Union[str, Path], index: Path) -> Cop
     make_folder(index)
     with new_folder(index / folder, replace=True) as target:
         shutil.copytree(model, target, dirs_exist_ok=True)
-    return Copied(TowerCopy(folder, content_digest(model)), size, reads_texts)
+    return Copied(TowerCopy(folder, tower_digest(source)), size, reads_texts)
+
+
+def tower_digest(source: Union[str, Path]) -> str:
+    """Return the digest of the files that an index copies from a tower: of a hub's model, of its converted copy."""
+    return content_digest(_folder_of(source))
 
 
 def note_export(source: str, device: str, then: str) -> None:
@@ -118,7 +123,7 @@ def require_tower(collection: Collection, tower: Optional[str]) -> None:
     """Raise `UsageError` unless `tower` is None or names the index's own tower."""
     if tower is None:
         return
-    tower_copy, digest = collection.info.tower, content_digest(_folder_of(tower))
+    tower_copy, digest = collection.info.tower, tower_digest(tower)
     if tower_copy is None or tower_copy.digest != digest:
         built = (
             "has no tower of its own" if tower_copy is None else f"was built with another tower ({tower_copy.digest})"

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Union
+from typing import Optional, Union
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ from paddle_ranker.commands.index import main as index
 from paddle_ranker.data import speech
 from paddle_ranker.data.audio import RATE, IncompleteRecordingError, read_recording
 from paddle_ranker.data.file_readers import READERS, Part, Unread
-from paddle_ranker.data.speech import RecordingPiece, cut_at_pauses, transcript
+from paddle_ranker.data.speech import RecordingPiece, SpokenWord, cut_at_pauses, transcript
 from paddle_ranker.errors import CheckpointError, DependencyError
 from paddle_ranker.notebook import Index
 
@@ -75,17 +75,20 @@ def test_the_end_that_a_damaged_recording_lacks_is_unread() -> None:
     assert rest == Unread("10", "from second 10.00 on it is missing")
 
 
-PROMPT = [(" Press", 0.5, 0.9), (" one,", 0.9, 1.25), (" please.", 1.3, 2.0), (" Goodbye.", 4.0, 4.5)]
-CHINESE = [("你好", 0.0, 1.0), ("世界。", 1.0, 2.0), ("再见", 5.0, 6.0)]
+PROMPT = [
+    SpokenWord(*word)
+    for word in ((" Press", 0.5, 0.9), (" one,", 0.9, 1.25), (" please.", 1.3, 2.0), (" Goodbye.", 4.0, 4.5))
+]
+CHINESE = [SpokenWord(*word) for word in (("你好", 0.0, 1.0), ("世界。", 1.0, 2.0), ("再见", 5.0, 6.0))]
 
 
 @pytest.mark.parametrize("words, text", [(PROMPT, "Press one, please.\nGoodbye."), (CHINESE, "你好世界。\n再见")])
-def test_places_are_the_seconds_of_words(words: list[tuple[str, float, float]], text: str) -> None:
+def test_places_are_the_seconds_of_words(words: list[SpokenWord], text: str) -> None:
     assert transcript([], 10.0) == ("", [])
     joined, places = transcript(words, 10.0)
     spans = [(joined[int(start) : int(end)], first - 10, last - 10) for start, end, first, last in places]
-    assert joined == text and [span[0] for span in spans] == [word.strip() for word, _, _ in words]
-    np.testing.assert_allclose([span[1:] for span in spans], [seconds for _, *seconds in words])
+    assert joined == text and [span[0] for span in spans] == [word.text.strip() for word in words]
+    np.testing.assert_allclose([span[1:] for span in spans], [(word.begin, word.end) for word in words])
 
 
 def write(path: Path, samples: Vectors) -> Path:
@@ -96,8 +99,8 @@ def write(path: Path, samples: Vectors) -> Path:
 
 def test_a_recording_has_a_part_a_piece(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Model:
-        def words(self, samples: Vectors) -> list[tuple[str, float, float]]:
-            return [(" Hello.", 0.0, 0.5)] if samples.max() > 0.1 else []
+        def words(self, samples: Vectors) -> list[SpokenWord]:
+            return [SpokenWord(" Hello.", 0.0, 0.5)] if samples.max() > 0.1 else []
 
     monkeypatch.setattr(speech, "_model", Model)
     long = noise(600)
@@ -122,6 +125,22 @@ def test_a_recording_has_a_part_a_piece(tmp_path: Path, monkeypatch: pytest.Monk
         part("", "Hello.", 0.0, 1.5),
         Unread("2", "from second 1.50 on it is missing: 48,000 of 64,000 bytes are there"),
     ]
+
+
+@pytest.mark.parametrize("sure, note", [(0.9, ""), (None, ""), (0.5, "mean confidence 0.50, below 0.65; English only")])
+def test_words_that_may_be_invented_are_noted(
+    sure: Optional[float], note: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Model:
+        language = "English only"
+
+        def words(self, samples: Vectors) -> list[SpokenWord]:
+            return [SpokenWord(" Dial", 0.0, 0.5, sure), SpokenWord(" one", 0.5, 1.0, sure)]
+
+    monkeypatch.setattr(speech, "_model", Model)
+    part, *notes = READERS["speech"].read(write(tmp_path / "speech.wav", noise(2)))
+    assert isinstance(part, Part) and part.text == "Dial one"
+    assert [note.reason for note in notes] == ([f"its words may be invented: {note}"] if note else [])
 
 
 def test_what_is_missing_is_named_with_the_line_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:

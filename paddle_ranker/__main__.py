@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import Optional
 
-from paddle_ranker.interrupts import SCRIPT, STATUS, Interrupts, interrupt_line
+from paddle_ranker.interrupts import SCRIPT, Interrupts, interrupt_line, is_server, take_signals_of_server
 from paddle_ranker.version import __version__
 
 USAGE = """\
@@ -19,13 +19,16 @@ VERSION = f"paddle-ranker {__version__}"
 def main(argv: Optional[Sequence[str]] = None) -> int:
     """Run the command that `argv` (default: the process's own arguments) names; return its exit status."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    with Interrupts().taken():
+    of_server = is_server(arguments)
+    with Interrupts(of_server=of_server).taken() as interrupts:
         try:
+            if of_server:
+                take_signals_of_server()
             return _run(arguments)
         except KeyboardInterrupt as interrupt:
             name = sys.argv[0] if sys.argv[0].startswith(f"{SCRIPT} ") else SCRIPT
             print(interrupt_line(name, str(interrupt)), file=sys.stderr)
-            return STATUS
+            return interrupts.status
 
 
 def _run(arguments: list[str]) -> int:

@@ -25,6 +25,28 @@ class Interrupted(KeyboardInterrupt):
     """A training was interrupted, and has saved the state from which `--resume` continues."""
 
 
+_SERVERS = ("serve", "search-serve")  # commands that run until a signal stops them
+_ENDING = (signal.SIGTERM, signal.SIGQUIT)
+_WITHOUT_EFFECT = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM)
+
+
+def is_server(arguments: Sequence[str]) -> bool:
+    """Return whether a command line starts a server."""
+    return bool(arguments) and arguments[0] in _SERVERS
+
+
+def take_signals_of_server() -> None:
+    """Let the signals that a server gets from its surroundings not kill it while it starts.
+
+    Log rotation sends SIGHUP or SIGUSR1, containers SIGQUIT. A reload that is asked for before the models are loaded
+    needs no more than the loading.
+    """
+    if threading.current_thread() is threading.main_thread():
+        for number in _WITHOUT_EFFECT:
+            signal.signal(number, signal.SIG_IGN)
+        signal.signal(signal.SIGQUIT, signal.getsignal(signal.SIGTERM))
+
+
 class Interrupts:
     """A handler for the signals that end a command: within `taken`, SIGINT and SIGTERM raise `KeyboardInterrupt`.
 
@@ -32,14 +54,16 @@ class Interrupts:
     would turn the `KeyboardInterrupt` into an `ImportError`, and Paddle would report damaged files.
 
     prog: the command's name in that line
+    of_server: whether the command is a server, which SIGTERM ends as it should
 
     Attributes:
         received: whether a signal has raised `KeyboardInterrupt`.
+        status: exit status of the command after the last signal.
     """
 
-    def __init__(self, prog: str = SCRIPT) -> None:
-        self.received = False
-        self._prog = prog
+    def __init__(self, prog: str = SCRIPT, *, of_server: bool = False) -> None:
+        self.received, self.status = False, STATUS
+        self._prog, self._of_server = prog, of_server
 
     @contextmanager
     def taken(self) -> Iterator[Interrupts]:
@@ -49,13 +73,14 @@ class Interrupts:
 
     def __call__(self, signum: int, frame: Optional[FrameType]) -> None:
         """Raise `KeyboardInterrupt`; during the initialisation of a compiled module, report the signal and exit."""
-        where = "SIGTERM" if signum == signal.SIGTERM else ""
+        where = signal.Signals(signum).name if signum in _ENDING else ""
+        self.status = 0 if self._of_server and where else STATUS
         if _is_in_compiled(frame):
             with suppress(OSError):  # `print` would raise if the signal came in the middle of another `print`
                 os.write(2, f"{interrupt_line(self._prog, where)}\n".encode())
-            os._exit(STATUS)
+            os._exit(self.status)
         self.received = True
-        if signum == signal.SIGTERM:
+        if signum in _ENDING:
             signal.signal(signum, signal.SIG_IGN)  # a launcher's second SIGTERM would stop a clean-up
         raise KeyboardInterrupt(where)
 

@@ -25,8 +25,7 @@ _LEAST_RATE, _MOST_RATE = 1_000, 768_000  # of recordings; resampling 1 sample a
 _FORMATS = "wav,flac,ogg,mp3"
 # Codecs of these formats. WAV and OGG may hold any codec, and each is code that processes foreign bytes.
 _CODECS = frozenset(
-    """pcm_u8 pcm_s16le pcm_s24le pcm_s32le pcm_f32le pcm_f64le pcm_alaw pcm_mulaw adpcm_ima_wav adpcm_ms adpcm_g726
-    gsm_ms flac vorbis opus speex mp3 mp3float""".split()
+    ["pcm_u8", "pcm_s16le", "pcm_s24le", "pcm_s32le", "pcm_f32le", "pcm_f64le", "pcm_alaw", "pcm_mulaw", "adpcm_ima_wav", "adpcm_ms", "adpcm_g726", "gsm_ms", "flac", "vorbis", "opus", "speex", "mp3", "mp3float"]
 )
 _READS = "WAV, FLAC, OGG or MP3"
 _PACKAGE = "'paddle-ranker[sound]'"
@@ -116,7 +115,7 @@ class _Decoder:
             begin = expected if frame.pts is None else float(frame.pts * frame.time_base)
             if begin < 0:
                 samples = samples[round(-begin * kind[0]) :]  # what a codec needs to begin
-            if _GAP < begin - expected and self.seconds:
+            if begin - expected > _GAP and self.seconds:
                 if self.damaged is None:
                     self.damaged, self.problem = self.seconds, f"damaged for {begin - expected:,.2f} seconds"
                 gap = np.zeros((round(min(begin - expected, _LONGEST_GAP) * kind[0]), kind[1]), np.float32)

@@ -144,7 +144,9 @@ class FrameReader:
             self._pixels_left -= pixels
             if self._pixels_left < 0:
                 problem = "takes too long to decode: its frames are large, and its key frames far apart"
-                raise DataError(f"{problem}; make it smaller, or cut it: ffmpeg -i IN.mp4 -t 60 -vf scale=-2:480 OUT.mp4")
+                raise DataError(
+                    f"{problem}; make it smaller, or cut it: ffmpeg -i IN.mp4 -t 60 -vf scale=-2:480 OUT.mp4"
+                )
 
 
 def _upright(frame: Any) -> Array:
@@ -175,7 +177,9 @@ def sampled_frames(film: bytes) -> Iterator[Array]:
         seconds, size = (opened.duration or 0) / 1e6, _decoded_bytes(stream.codec_context)
         shape = f"{stream.codec_context.width:,} x {stream.codec_context.height:,}"
     if size > DECODED.most:
-        raise DataError(f"has {shape} pixels, which take {size:,} bytes to decode, above {DECODED.most:,}; make it smaller")
+        raise DataError(
+            f"has {shape} pixels, which take {size:,} bytes to decode, above {DECODED.most:,}; make it smaller"
+        )
     with DECODED.reserve(size):
         frames = FrameReader(_MOST_DECODED)
         for second in np.unique(np.linspace(0, seconds, _SAMPLED, endpoint=False)):

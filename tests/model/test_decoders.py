@@ -18,7 +18,6 @@ from paddle_ranker import Ranker, train
 from paddle_ranker.__main__ import main
 from paddle_ranker.commands.convert import ConvertOptions, convert
 from paddle_ranker.encoding import samples
-from paddle_ranker.encoding.pair_encoder import chat_of
 from paddle_ranker.errors import CheckpointError, UsageError
 from paddle_ranker.export import onnx
 from paddle_ranker.export.static_graph import export_model
@@ -238,9 +237,7 @@ def test_convert_sets_the_instruction_of_a_ranker(tmp_path: Path) -> None:
     folder, target = write_folder(tmp_path / "hf", "classifier"), tmp_path / "ours"
     assert not main(["convert", str(folder), str(target), "--query_prompt", "Find the law"])
     asked = opened(target).row_encoder.encode(["q"], ["t"])
-    stated = as_cross_encoder(
-        write_folder(tmp_path / "own", "reranker"), CHAT, true_token_id=1, false_token_id=2
-    )
+    stated = as_cross_encoder(write_folder(tmp_path / "own", "reranker"), CHAT, true_token_id=1, false_token_id=2)
     np.testing.assert_array_equal(asked[0], opened(stated).row_encoder.encode(["q"], ["t"])[0])
     assert main(["convert", str(target), str(tmp_path / "back"), "--to", "hf", "--query_prompt", "Find"]) == 2
 

@@ -33,7 +33,7 @@ def test_a_reload_that_hangs_ends_and_the_next_one_works(monkeypatch: pytest.Mon
 
     slot = MagicMock(folder="index", has_queue=False, load=load, switch=lambda model: None, model=None)
     slot.limits.deadline_seconds = 1.0
-    metrics, log = SimpleNamespace(reload=lambda ok: None), SimpleNamespace(write=lambda *given, **named: None)
+    metrics, log = MagicMock(), SimpleNamespace(write=lambda *given, **named: None)
 
     async def twice() -> Any:
         reloader = Reloader(Slots({"index": cast(Any, slot)}), cast(Any, metrics), cast(Any, log), lambda models: None)

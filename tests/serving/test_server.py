@@ -408,24 +408,102 @@ def test_freed_memory_goes_back_to_the_system_again_and_again_in_a_thread(monkey
     assert threading.main_thread() not in threads
 
 
+class _Workers:
+    """A supervisor of two workers that tests play: `links` are their ends, `sent` the signals that they got."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch):
+        self.sent: list[tuple[int, int]] = []
+        monkeypatch.setattr(os, "kill", lambda pid, number: self.sent.append((pid, number)))
+        self.supervisor, self.links = _Supervisor(ServeConfig(workers=2), [], MagicMock()), []
+        for slot, pid in zip(self.supervisor._slots, (11, 12)):
+            slot.pid = pid
+            slot.link, theirs = socket.socketpair()
+            slot.link.setblocking(False)
+            self.links.append(theirs)
+
+    def say(self, number: int, **message: object) -> None:
+        self.links[number].sendall(json.dumps(message).encode() + b"\n")
+        self.supervisor._receive(self.supervisor._slots[number])
+        self.supervisor._agree()
+
+    def heard(self, number: int) -> list[Any]:
+        return [json.loads(line) for line in self.links[number].recv(10_000).splitlines()]
+
+    def reloads(self) -> list[int]:
+        """Return the workers that were told to reload since the last call."""
+        told, self.sent = [pid for pid, number in self.sent if number == signal.SIGHUP], []
+        return told
+
+    def end(self) -> None:
+        for slot, link in zip(self.supervisor._slots, self.links):
+            slot.end()
+            link.close()
+        os.close(self.supervisor._wake)
+        os.close(self.supervisor._wake_end)
+
+
+@pytest.fixture
+def workers(monkeypatch: pytest.MonkeyPatch) -> Iterator[_Workers]:
+    made = _Workers(monkeypatch)
+    yield made
+    made.end()
+
+
 @pytest.mark.unit
-def test_a_worker_that_was_not_ready_for_a_signal_gets_it_later(monkeypatch: pytest.MonkeyPatch) -> None:
-    sent = []
-    monkeypatch.setattr(os, "kill", lambda pid, number: sent.append((pid, number)))
-    anything: Any = MagicMock()
-    supervisor = _Supervisor(ServeConfig(workers=2), [], anything)
-    for slot, pid in zip(supervisor._slots, (11, 12)):
-        slot.pid = pid
-    os.write(supervisor._ready_end, b"11\n")
-    supervisor._receive()
-    supervisor._received.append(signal.SIGHUP)
-    supervisor._pass_on_signals()
-    assert sent == [(11, signal.SIGHUP)]
-    os.write(supervisor._ready_end, b"12\n")
-    supervisor._receive()
-    assert sent == [(11, signal.SIGHUP), (12, signal.SIGHUP)]
-    for name in ("_life", "_life_end", "_ready_pipe", "_ready_end", "_wake", "_wake_end"):
-        os.close(getattr(supervisor, name))
+def test_a_worker_that_was_not_ready_for_a_signal_gets_it_later(workers: _Workers) -> None:
+    workers.say(0, digest="a")
+    workers.supervisor._received.append(signal.SIGHUP)
+    workers.supervisor._pass_on_signals()
+    assert workers.reloads() == [11]
+    workers.say(1, digest="a")
+    assert workers.reloads() == [12]
+
+
+@pytest.mark.unit
+def test_workers_agree_on_one_digest_and_report_what_a_reload_came_to(workers: _Workers) -> None:
+    workers.say(0, digest="a")
+    workers.say(1, digest="a")
+    assert not workers.reloads() and workers.heard(0) == workers.heard(1) == [{"all_ready": True}]
+    workers.say(1, reload=True)
+    assert workers.reloads() == [11, 12]
+    workers.say(0, digest="b")
+    workers.say(1, failed="no memory")  # it goes on with what it had
+    assert workers.heard(1) == [{"outcomes": [{"digest": "b"}, {"failed": "no memory"}]}]
+    assert workers.reloads() == [11, 12]  # since they differ
+    workers.say(0, digest="b")
+    workers.say(1, digest="b")
+    assert not workers.reloads()
+    workers.supervisor._slots[0].digest = None  # its successor loads what is at the path now
+    workers.say(0, digest="c")
+    assert workers.reloads() == [11, 12]
+
+
+@pytest.mark.unit
+def test_a_worker_that_gives_no_sign_of_life_is_killed(workers: _Workers) -> None:
+    workers.say(0)
+    workers.supervisor._kill_silent()
+    assert not workers.sent
+    workers.supervisor._slots[0].heard -= 1000
+    workers.supervisor._kill_silent()
+    assert workers.sent == [(11, signal.SIGKILL)]
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM])
+def test_signals_during_the_start_end_nothing(model: Path, tmp_path: Path, number: signal.Signals) -> None:
+    command = [sys.executable, "-m", "paddle_ranker", "serve", "--model", str(model), "--port", "0"]
+    with started(command, tmp_path / "run") as server:
+        status = Path(f"/proc/{server.process.pid}/status")
+        ignored = sum(1 << one - 1 for one in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM))
+
+        def are_ignored() -> bool:
+            (mask,) = re.findall(r"SigIgn:\s*(\w+)", status.read_text(encoding="utf-8"))
+            return int(mask, 16) & ignored == ignored
+
+        until(are_ignored)  # within the first tenth of a second, before anything large is imported
+        server.process.send_signal(number)
+        server.until(lambda: "serving" in server.output)
+        server.process.send_signal(signal.SIGQUIT)
+        assert server.process.wait(SECONDS) == 0
 
 
 @pytest.mark.unit

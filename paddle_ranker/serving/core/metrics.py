@@ -92,6 +92,14 @@ class Metrics:
             "search_stage_seconds", "Seconds of a search's stages", ["stage"], buckets=_SECONDS, registry=registry
         )
         self._empty = Counter("search_without_results", "Searches that found no document", registry=registry)
+        self._models = Gauge(
+            "ranker_model_info",
+            "Processes that serve the model of this digest",
+            ["slot", "digest"],
+            multiprocess_mode="livesum",
+            registry=registry,
+        )
+        self._digests: dict[str, str] = {}
         self._gauges: dict[str, Gauge] = {}
         self._children: dict[tuple[str, str], tuple[Counter, Histogram]] = {}
         self._batches: dict[str, BatchMetrics] = {}
@@ -138,6 +146,14 @@ class Metrics:
 
     def reload(self, succeeded: bool) -> None:
         self._reloads.labels("ok" if succeeded else "failed").inc()
+
+    def models(self, digests: Mapping[str, str]) -> None:
+        """Record which models this process serves: the digest by the slot's name."""
+        for name, digest in self._digests.items():
+            self._models.labels(name, digest).set(0)
+        self._digests = dict(digests)
+        for name, digest in digests.items():
+            self._models.labels(name, digest).set(1)
 
     def connections(self, count: int) -> None:
         """Set the number of open connections of this process."""

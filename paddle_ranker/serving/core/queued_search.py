@@ -184,11 +184,13 @@ class QueuedSearch:
         self._compared: tuple[object, ...] = ()  # the ranker and the index of `_drift_check`
 
     def versions(self, index: ServedIndex) -> dict[str, object]:
-        """Return the name and version of the index, and the folder names of the tower and the ranker; JSON-ready."""
+        """Return name and version of the index, and names and digests of the tower and the ranker; JSON-ready."""
+        models = {"tower": self.tower, "ranker": self.ranker}
+        served = {name: None if slot is None else slot.ready() for name, slot in models.items()}
         return {
             "index": {"name": index.name, "version": index.info.generation},
-            "tower": None if self.tower is None else self.tower.ready().folder.name,
-            "ranker": None if self.ranker is None else self.ranker.ready().folder.name,
+            **{name: None if model is None else model.folder.name for name, model in served.items()},
+            "digests": {name: model.digest for name, model in served.items() if model is not None},
         }
 
     def ranker_facts(self) -> dict[str, object]:

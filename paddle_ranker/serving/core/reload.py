@@ -33,6 +33,7 @@ class Reloader:
         slots: slots of the server.
         fit: called in the thread with the new models of all slots before the switch, see `slot_kinds.fit_models`.
         on_loaded: called without arguments in the event loop after every load, successful or not.
+        on_outcome: called in the event loop after every reload, with None, or with the reason why it failed.
     """
 
     def __init__(
@@ -42,10 +43,11 @@ class Reloader:
         log: JsonLog,
         fit: Callable[[Sequence[Served]], None],
         on_loaded: Callable[[], None] = lambda: None,
+        on_outcome: Callable[[Optional[str]], None] = lambda problem: None,
     ):
         self._all, self._slots, self._metrics, self._log = slots, [*slots.values()], metrics, log
         self._observers = [metrics.batches(name) if slot.has_queue else None for name, slot in slots.items()]
-        self._fit, self._on_loaded = fit, on_loaded
+        self._fit, self._on_loaded, self._on_outcome = fit, on_loaded, on_outcome
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="load")
         self._running: list[Callable[[], bool]] = []  # several if a load hangs
         self._loading = self._is_wanted = False
@@ -123,12 +125,14 @@ class Reloader:
         if reason is not None:
             self._metrics.reload(False)
             self._log.write("reload", status="failed", model=folders, reason=reason)
+            self._on_outcome(reason)
             raise Fault(NOT_SWITCHED, f"the old model goes on: {reason}")
         lineup = self._all.lineup
         previous = self._switch(models)
         self._metrics.reload(True)
         seconds = round(time.monotonic() - began, 3)
-        self._log.write("reload", status="switched", model=folders, seconds=seconds)
+        self._log.write("reload", status="switched", model=folders, seconds=seconds, digest=self._all.lineup.digest)
+        self._on_outcome(None)
         unloading = asyncio.ensure_future(self._unload(lineup, previous))
         self._unloading.add(unloading)
         unloading.add_done_callback(self._unloading.discard)
@@ -141,6 +145,7 @@ class Reloader:
 
     def _switch(self, models: Sequence[Optional[Served]]) -> list[Served]:
         previous = [slot.switch(model) for slot, model in zip(self._slots, models)]
+        self._metrics.models({name: slot.model.digest for name, slot in self._all.items() if slot.model is not None})
         return [model for model in previous if model is not None]
 
     async def _load(self, load: Callable[[], T]) -> T:

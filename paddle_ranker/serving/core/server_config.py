@@ -69,6 +69,19 @@ class ServeConfig(Limits, HeadOptions, EngineOptions):
         0, help="microseconds that a request waits for others while the engine is idle", minimum=0, maximum=10_000_000
     )
     max_seq_length: Optional[int] = redeclare(CheckpointOptions, "max_seq_length")
+    stop_after_seconds: float = option(
+        0.0,
+        help="seconds for which a server that is told to stop stays open, while /ready is 503: longer than a proxy "
+        "takes to notice that (default: 0)",
+        minimum=0,
+        maximum=3600,
+    )
+    keep_alive_seconds: float = option(
+        75.0,
+        help="seconds after which an idle connection is closed: longer than in proxies, which must be the first",
+        above=0,
+        maximum=86400,
+    )
     drain_seconds: float = option(30.0, help="seconds for requests in flight when the server stops", minimum=0)
     pipeline_service: str = option("ernie", help="service name of the pipeline's gateway, POST /ernie/prediction")
     pipeline_method: str = option("prediction", help="method name of the pipeline's gateway")

@@ -33,6 +33,7 @@ Reload = Callable[[], Awaitable[dict[str, Any]]]
 class Controls:
     """Callbacks into the process for the admin routes. All are called without arguments.
 
+    starting: returns whether other workers have not loaded their models yet, at the server's start
     reload: reloads the models and returns the outcome. Raises `Fault` if the new models were not accepted. None: this
         process cannot reload
     stopping: returns whether the server is stopping and accepts no more requests
@@ -41,6 +42,7 @@ class Controls:
     """
 
     reload: Optional[Reload] = None
+    starting: Callable[[], bool] = lambda: False
     stopping: Callable[[], bool] = lambda: False
     connections: Callable[[], int] = lambda: 0
     protocols: Sequence[str] = ()
@@ -89,6 +91,8 @@ class AdminRoutes:
     async def ready(self, request: Request) -> Response:
         if self._controls.stopping():
             raise Fault(UNAVAILABLE, "the server is stopping", retry_after=1.0)
+        if self._controls.starting():
+            raise Fault(UNAVAILABLE, "other workers are loading their models", retry_after=1.0)
         return _json({"status": "ready", "model": " and ".join(slot.name for slot in self._slots.values())})
 
     async def metrics(self, request: Request) -> Response:
@@ -125,8 +129,7 @@ class AdminRoutes:
         """Reload the models. A server without an API key refuses, since any caller could cause this work."""
         if self._config.api_key is None or self._controls.reload is None:
             raise Fault(NOT_FOUND, f"needs an API key: start the server with {API_KEY_VARIABLE} set, or send it SIGHUP")
-        outcome = await self._controls.reload()
-        return _json(outcome, 202 if outcome["status"] == "passed on" else 200)
+        return _json(await self._controls.reload())
 
 
 def noting_gauges(slots: Slots, metrics: Metrics, connections: int) -> Callable[[], None]:
@@ -161,7 +164,7 @@ def describe(slots: Slots, config: ServeConfig, protocols: Sequence[str]) -> dic
     The ranker's values are at the top level, as in Text Embeddings Inference. Another model's values are under the name
     of its slot. If it is the only model, its values are also at the top level.
     """
-    shown: dict[str, Any] = {"version": __version__}
+    shown: dict[str, Any] = {"version": __version__, "digest": slots.lineup.digest}
     limits = config.values()
     for name, kind in SLOTS.items():
         limits.update((limit, getattr(kind.options_of(config), limit)) for limit in kind.limits)

@@ -33,7 +33,7 @@ from paddle_ranker.serving.http.exchange import SHARE
 from paddle_ranker.serving.http.openapi import MODELS_PATH
 from paddle_ranker.serving.http.page import PAGE_PATHS, is_page
 
-_ID_HEADER, _CACHING = b"x-request-id", (b"cache-control", b"no-store")
+_ID_HEADER, _CACHING, _CLOSING = b"x-request-id", (b"cache-control", b"no-store"), (b"connection", b"close")
 _SINGLE = (b"host", b"authorization", b"x-api-key", b"content-type", b"content-encoding", b"origin", b"sec-fetch-site")
 OPEN_PATHS = frozenset({"/live", "/ready", "/health", "/metrics", "/openapi.json"})  # need no key
 ADMIN_PATHS = OPEN_PATHS | {"/info", MODELS_PATH, "/admin/reload"}
@@ -47,8 +47,8 @@ _LOG = logging.getLogger(__name__)
 class _Exchange:
     """A request and its answer: wraps the application's `receive` and `send`, and records the progress of both."""
 
-    def __init__(self, receive: Receive, send: Send, state: dict[str, Any], is_read: bool):
-        self._receive, self._send, self.state, self.is_read = receive, send, state, is_read
+    def __init__(self, receive: Receive, send: Send, state: dict[str, Any], is_read: bool, closes: Callable[[], bool]):
+        self._receive, self._send, self.state, self.is_read, self._closes = receive, send, state, is_read, closes
         self._task = asyncio.current_task()
         self._watching: Optional[asyncio.Task[None]] = None
         self.began = time.perf_counter()
@@ -66,6 +66,8 @@ class _Exchange:
             headers = [*message.get("headers", ()), (_ID_HEADER, self.state["request_id"].encode("latin-1"))]
             if _CACHING[0] not in [name for name, _ in headers]:
                 headers.append(_CACHING)
+            if self._closes() and _CLOSING not in headers:
+                headers.append(_CLOSING)
             message["headers"] = headers
             self._start = message  # sent with the first bytes, before which the application may still fail
             return
@@ -118,6 +120,7 @@ class Middleware:
         slots: the server's slots, of whose lineup each request has a lease; None: requests take no lease.
         log: log of requests; None: requests are not logged.
         budget: budget of the bytes of all requests and answers; default: no limit.
+        stopping: returns whether the server stops, so that each answer closes its connection.
     """
 
     def __init__(
@@ -129,7 +132,9 @@ class Middleware:
         slots: Optional[Slots] = None,
         log: Optional[JsonLog] = None,
         budget: Optional[ByteBudget] = None,
+        stopping: Callable[[], bool] = lambda: False,
     ):
+        self._stopping = stopping
         self._app, self._metrics = app, metrics
         self._lease: Callable[[], AbstractContextManager[object]] = nullcontext if slots is None else slots.lease
         self._budget = budget or ByteBudget()
@@ -154,8 +159,11 @@ class Middleware:
         state: dict[str, Any] = scope.setdefault("state", {})
         request_id = shown.get(_ID_HEADER, b"").decode("latin-1")
         state["request_id"] = request_id if _SOUND_ID.match(request_id) else next(self._own_ids)
+        traceparent = shown.get(b"traceparent", b"").decode("latin-1")
+        state["traceparent"] = traceparent if _SOUND_ID.match(traceparent) else None
         scope["app"] = self  # makes Starlette's routes raise `HTTPException` instead of answering with plain text
-        exchange = _Exchange(receive, send, state, is_read=scope["method"] == "GET")  # nothing reads the body of a GET
+        # Nothing reads the body of a GET.
+        exchange = _Exchange(receive, send, state, is_read=scope["method"] == "GET", closes=self._stopping)
         fault: Optional[Fault] = None
         headers: dict[str, str] = {}
         self._exchanges.add(exchange)
@@ -224,6 +232,9 @@ class Middleware:
                 "request",
                 request_id=state["request_id"],
                 protocol=protocol,
+                method=scope["method"],
+                client=(scope.get("client") or [None])[0],
+                traceparent=state.get("traceparent"),
                 # Other paths may contain texts of users.
                 path=scope["path"] if scope["path"] in self._protocols else None,
                 status=status,

@@ -18,7 +18,6 @@ HEADER_FIELDS = 100  # most fields of a head or of trailers: each takes some 200
 _HEAD_SLICE, _BODY_SLICE = 8 * 1024, 64 * 1024  # bytes that the parser gets at a time
 _INVALID = "this is not a valid HTTP request"
 _TOO_MUCH = f"a head, or what stands around a body, has at most {HEAD_BYTES // 1024} KiB and {HEADER_FIELDS} fields"
-_KEEP_ALIVE_SECONDS = 75  # longer than in proxies, which must be the first to close an idle connection
 
 
 class HttpConnection(HttpToolsProtocol):
@@ -208,7 +207,9 @@ class HttpConnection(HttpToolsProtocol):
 class HttpServer(ProtocolHandler):
     """Handler of HTTP/1.1 connections: passes accepted sockets to uvicorn."""
 
-    def __init__(self, app: ASGIApp, connections: Connections, drain_seconds: float = 30.0):
+    def __init__(
+        self, app: ASGIApp, connections: Connections, drain_seconds: float = 30.0, keep_alive_seconds: float = 75.0
+    ):
         config = uvicorn.Config(
             app,
             http="httptools",
@@ -219,7 +220,7 @@ class HttpServer(ProtocolHandler):
             access_log=False,
             server_header=False,
             proxy_headers=False,
-            timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+            timeout_keep_alive=keep_alive_seconds,  # type: ignore[arg-type]  # passed to call_later
             timeout_graceful_shutdown=max(1, round(drain_seconds)),
         )
         config.load()

@@ -190,7 +190,8 @@ async def _start_baidu_std(context: ServerContext) -> ProtocolHandler:
 async def _start_http(context: ServerContext) -> ProtocolHandler:
     from paddle_ranker.serving.process.http_server import HttpServer
 
-    return await HttpServer(context.app, context.connections, context.config.drain_seconds).start()
+    config = context.config
+    return await HttpServer(context.app, context.connections, config.drain_seconds, config.keep_alive_seconds).start()
 
 
 class _Pipe(asyncio.Protocol):

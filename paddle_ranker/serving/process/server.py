@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import errno
 import importlib.util
+import os
 import resource
 import socket
 import sys
@@ -15,6 +16,7 @@ from paddle_ranker.errors import DependencyError, RankerError
 from paddle_ranker.registry import load_named_plugins
 from paddle_ranker.serving.core.index_options import INDEX
 from paddle_ranker.serving.core.limits import API_KEY_VARIABLE
+from paddle_ranker.serving.core.metrics import MULTIPROCESS_VARIABLE
 from paddle_ranker.serving.core.server_config import ServeConfig
 from paddle_ranker.serving.core.slot_kinds import served_by
 from paddle_ranker.serving.process.protocols import BACKLOG, PROTOCOLS
@@ -34,6 +36,7 @@ def run(config: ServeConfig) -> int:
     require_packages()
     load_named_plugins()  # not every caller has loaded them
     served_by(config)
+    os.environ.pop(MULTIPROCESS_VARIABLE, None)  # another program's, such as the gunicorn that started this process
     allow_open_files(4 * config.connections + 256)
     sockets = listen(config)
     try:
@@ -73,7 +76,9 @@ def listen(config: ServeConfig) -> list[socket.socket]:
     sockets: list[socket.socket] = []
     for port in (*config.ports, *(() if config.http_port is None else (config.http_port,))):
         try:
-            addresses = socket.getaddrinfo(config.host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+            addresses = socket.getaddrinfo(
+                config.host.strip("[]"), port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            )
             family, kind, protocol, _, address = addresses[0]
             listener = socket.socket(family, kind, protocol)
             sockets.append(listener)
@@ -103,6 +108,15 @@ def announce(config: ServeConfig, sockets: list[socket.socket]) -> None:
     print(f"serving {served} on {' and '.join(places[:count])} ({titles}){alone}", flush=True)
     if INDEX in kinds:
         print(f"search page: {places[0]}/", flush=True)
+    notify_system()
+
+
+def notify_system() -> None:
+    """Tell systemd that the server is ready, if systemd has started it with `Type=notify`."""
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if address:
+        with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notified:
+            notified.sendto(b"READY=1", f"\0{address[1:]}" if address.startswith("@") else address)
 
 
 def _url(address: tuple[str, int]) -> str:

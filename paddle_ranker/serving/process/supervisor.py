@@ -1,11 +1,26 @@
 """Run several processes on one port: each has its own model, and the system gives each connection to one process.
 
-This process imports no engine, so that it can fork a new worker at any time: it waits, replaces workers that have died,
-and passes signals on.
+This process imports no engine, so that it can fork a new worker at any time: it waits, replaces workers that have died
+or hang, and passes signals on. It is linked with each worker by a pair of sockets, on which lines of JSON pass:
+
+| from a worker | meaning |
+| --- | --- |
+| `{}` | the event loop runs; sent every two seconds |
+| `{"digest": "..."}` | its models are loaded, or loaded anew; the digest says which they are |
+| `{"failed": "..."}` | a reload failed for this reason |
+| `{"reload": true}` | a caller asks for a reload by all workers |
+
+| to a worker | meaning |
+| --- | --- |
+| `{"all_ready": true}` | all workers were ready once |
+| `{"outcomes": [...]}` | the digest or the reason of each worker, after the reload that it asked for |
+
+Workers must agree: if their digests differ after a start or a reload, all of them reload.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import select
 import signal
@@ -18,7 +33,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Callable, NoReturn, Union
+from typing import Any, Callable, NoReturn, Optional, Union
 
 from paddle_ranker.errors import RankerError
 from paddle_ranker.runtime import PROCESS_VARIABLE
@@ -29,7 +44,9 @@ _SOON = 10.0  # seconds; a worker that dies within them is restarted with a grow
 _FIRST_DELAY, _LONGEST_DELAY = 0.5, 30.0
 _WAIT = 0.5
 _GRACE = 10.0  # seconds that a worker may take to end after those for requests in flight
-_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+_SILENT = 20.0  # seconds without a sign of life after which a worker is killed
+_ROUNDS = 3  # reloads in a row, at most, until the workers agree
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP)
 
 
 @dataclass
@@ -42,6 +59,12 @@ class _Slot:
     due: time at which its next process is to start
     failures: how often in a row its process ended soon after its start, or before it was ready
     is_stale: whether a reload was requested before its process was ready
+    link: the supervisor's end of the pair of sockets
+    unread: bytes of an incomplete line from the worker
+    heard: time of the last sign of life; 0 before the first
+    digest: digest of the worker's models; None until they are loaded
+    outcome: what became of the present reload, `{"digest": ...}` or `{"failed": ...}`; None until it ends
+    asks: whether the worker waits for the outcomes of a reload
     """
 
     number: int
@@ -50,6 +73,34 @@ class _Slot:
     due: float = 0.0
     failures: int = 0
     is_stale: bool = False
+    link: Optional[socket.socket] = None
+    unread: bytes = b""
+    heard: float = 0.0
+    digest: Optional[str] = None
+    outcome: Optional[dict[str, Any]] = None
+    asks: bool = False
+
+    def send(self, message: dict[str, Any]) -> None:
+        """Send a message to the worker, which may have ended."""
+        if self.link is not None:
+            with suppress(OSError):
+                self.link.sendall(json.dumps(message).encode() + b"\n")
+
+    def received(self) -> list[dict[str, Any]]:
+        """Return the complete messages that the worker has sent."""
+        if self.link is None:
+            return []
+        with suppress(OSError):
+            self.unread += self.link.recv(1 << 16)
+        *lines, self.unread = self.unread.split(b"\n")
+        return [json.loads(line) for line in lines]
+
+    def end(self) -> None:
+        """Forget the worker's process, which has ended."""
+        if self.link is not None:
+            self.link.close()
+        self.pid, self.link, self.unread, self.heard = 0, None, b"", 0.0
+        self.digest, self.outcome, self.asks = None, None, False
 
 
 def supervise(config: ServeConfig, sockets: Sequence[socket.socket], announce: Callable[[], None]) -> int:
@@ -72,17 +123,15 @@ class _Supervisor:
     def __init__(self, config: ServeConfig, sockets: Sequence[socket.socket], announce: Callable[[], None]):
         self._config, self._sockets, self._announce = config, sockets, announce
         self._slots = [_Slot(number) for number in range(config.workers)]
-        self._ready: set[int] = set()  # pids
         self._announced = False
+        self._is_reloading, self._rounds = False, 0
         self._stopping = 0  # number of signals to stop so far
         self._stop_by = float("inf")  # time at which remaining workers are killed
-        self._life, self._life_end = os.pipe()  # the pipe ends with this process
-        self._ready_pipe, self._ready_end = os.pipe()  # workers write their pid when they are ready
         self._wake, self._wake_end = os.pipe()
         self._received: list[int] = []
 
     def run(self) -> int:
-        for descriptor in (self._wake, self._wake_end, self._ready_pipe):
+        for descriptor in (self._wake, self._wake_end):
             os.set_blocking(descriptor, False)
         previous = {number: signal.signal(number, self._note) for number in (*_SIGNALS, signal.SIGCHLD)}
         waker = signal.set_wakeup_fd(self._wake_end, warn_on_full_buffer=False)
@@ -98,15 +147,9 @@ class _Supervisor:
                     with suppress(ProcessLookupError):
                         os.kill(slot.pid, signal.SIGKILL)
                     os.waitpid(slot.pid, 0)
-            for descriptor in (
-                self._life,
-                self._life_end,
-                self._ready_pipe,
-                self._ready_end,
-                self._wake,
-                self._wake_end,
-            ):
-                os.close(descriptor)
+                slot.end()
+            os.close(self._wake)
+            os.close(self._wake_end)
 
     def _note(self, number: int, frame: object) -> None:
         self._received.append(number)
@@ -124,27 +167,45 @@ class _Supervisor:
             for slot in self._slots:
                 if not slot.pid and not self._stopping and slot.due <= now:
                     self._start(slot)
-            select.select([self._wake, self._ready_pipe], [], [], _WAIT)
+            links = {slot.link: slot for slot in self._slots if slot.link is not None}
+            heard, _, _ = select.select([self._wake, *links], [], [], _WAIT)
             with suppress(BlockingIOError):
                 os.read(self._wake, 4096)
-            self._receive()
+            for link in heard:
+                if link in links:
+                    self._receive(links[link])
+            self._kill_silent()
+            self._agree()
 
     def _pass_on_signals(self) -> None:
         while self._received:
             number = self._received.pop(0)
             if number == signal.SIGCHLD:
                 continue
-            if number != signal.SIGHUP:
-                self._stopping += 1
-                self._stop_by = time.monotonic() + self._config.drain_seconds + _GRACE
+            if number == signal.SIGHUP:
+                self._rounds = 0
+                self._reload()
+                continue
+            self._stopping += 1
+            leaving = self._config.stop_after_seconds
+            self._stop_by = time.monotonic() + leaving + self._config.drain_seconds + _GRACE
+            for listener in self._sockets:  # else the port would stay open when the workers have closed it
+                listener.close()
             for slot in self._slots:
-                slot.is_stale |= number == signal.SIGHUP and slot.pid not in self._ready
-                if slot.pid and (number != signal.SIGHUP or slot.pid in self._ready):
-                    # A terminal's Ctrl-C has reached the workers already: a second signal would end them at once.
+                if slot.pid:
                     with suppress(ProcessLookupError):
-                        os.kill(slot.pid, signal.SIGTERM if number == signal.SIGINT else number)
+                        os.kill(slot.pid, signal.SIGTERM)
             if self._stopping > 1:
                 os._exit(128 + number)
+
+    def _reload(self) -> None:
+        """Make all workers reload. A worker that still loads its models reloads them afterwards."""
+        self._is_reloading = True
+        for slot in self._slots:
+            slot.outcome, slot.is_stale = None, slot.digest is None
+            if slot.pid and slot.digest is not None:
+                with suppress(ProcessLookupError):
+                    os.kill(slot.pid, signal.SIGHUP)
 
     def _start(self, slot: _Slot) -> None:
         sys.stdout.flush()
@@ -154,18 +215,23 @@ class _Supervisor:
         os.makedirs(os.environ[MULTIPROCESS_VARIABLE], mode=0o700, exist_ok=True)
         # Signals to the worker wait until it has replaced the handlers that it inherits from this process.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+        ours, theirs = socket.socketpair()
         try:
             pid = os.fork()
             if pid == 0:
                 os.environ[PROCESS_VARIABLE] = str(slot.number)
-                self._run_worker(first, before)
+                ours.close()
+                self._run_worker(theirs, first, before)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        slot.pid, slot.started, slot.is_stale = pid, time.monotonic(), False
+        theirs.close()
+        ours.setblocking(False)
+        slot.pid, slot.link, slot.started, slot.is_stale = pid, ours, time.monotonic(), False
 
-    def _run_worker(self, first: bool, mask: set[Union[int, signal.Signals]]) -> NoReturn:
+    def _run_worker(self, link: socket.socket, first: bool, mask: set[Union[int, signal.Signals]]) -> NoReturn:
         """Run a worker in this process, which was forked for it. End the process afterwards.
 
+        link: the worker's end of the pair of sockets
         first: whether this is the server's start, at which a failure ends the server
         mask: signals that were blocked before the fork
         """
@@ -175,21 +241,15 @@ class _Supervisor:
             for number in (*_SIGNALS, signal.SIGCHLD):
                 signal.signal(number, signal.SIG_DFL)
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-            for descriptor in (self._life_end, self._ready_pipe, self._wake, self._wake_end):
-                os.close(descriptor)
+            os.close(self._wake)
+            os.close(self._wake_end)
+            for slot in self._slots:  # a link ends with the supervisor's process
+                if slot.link is not None:
+                    slot.link.close()
             os.setpgid(0, 0)  # a terminal's Ctrl-C is for the supervisor, which passes it on
             from paddle_ranker.serving.process.worker import Worker
 
-            supervisor = os.getppid()
-            worker = Worker(
-                self._config,
-                self._sockets,
-                early=first,
-                on_ready=lambda: _send_ready(self._ready_end),
-                pass_on_reload=lambda: os.kill(supervisor, signal.SIGHUP),
-                parent=self._life,
-            )
-            status = worker.run()
+            status = Worker(self._config, self._sockets, early=first, supervisor=link).run()
         except (RankerError, OSError) as error:
             print(f"worker {os.getpid()}: {error}", file=sys.stderr)
         except BaseException:
@@ -200,18 +260,53 @@ class _Supervisor:
                 sys.stderr.flush()
             os._exit(status)
 
-    def _receive(self) -> None:
-        """Read from the pipe which workers are ready. Once all workers are ready, announce the server."""
-        with suppress(BlockingIOError):
-            for word in os.read(self._ready_pipe, 4096).split():
-                self._ready.add(int(word))
-            for slot in self._slots:
-                if slot.is_stale and slot.pid in self._ready:  # its files may have been replaced since it read them
-                    slot.is_stale = False
+    def _receive(self, slot: _Slot) -> None:
+        """Read a worker's messages. Once all workers are ready, announce the server."""
+        for message in slot.received():
+            slot.heard = time.monotonic()
+            if "reload" in message:
+                slot.asks, self._rounds = True, 0
+                self._reload()
+            elif message:
+                is_first = slot.digest is None
+                slot.digest = message.get("digest", slot.digest)
+                slot.outcome = message
+                if is_first and self._announced:
+                    slot.send({"all_ready": True})
+                if slot.is_stale:  # its files may have been replaced since it read them
+                    slot.is_stale, slot.outcome = False, None
                     os.kill(slot.pid, signal.SIGHUP)
-        if not self._announced and all(slot.pid in self._ready for slot in self._slots):
+        if not self._announced and all(slot.digest is not None for slot in self._slots):
             self._announced = True
+            for slot in self._slots:
+                slot.send({"all_ready": True})
             self._announce()
+
+    def _kill_silent(self) -> None:
+        """Kill workers whose event loop has stopped. Workers that have not begun their event loop are left alone."""
+        for slot in self._slots:
+            if slot.pid and slot.heard and time.monotonic() - slot.heard > _SILENT:
+                print(f"worker {slot.pid} hangs and is killed", file=sys.stderr, flush=True)
+                slot.heard = 0.0
+                os.kill(slot.pid, signal.SIGKILL)
+
+    def _agree(self) -> None:
+        """When a reload has ended in all workers, report it; make all reload if their models differ."""
+        running = [slot for slot in self._slots if slot.pid]
+        if self._stopping or not self._announced or any(slot.digest is None for slot in running):
+            return
+        if self._is_reloading and any(slot.outcome is None for slot in running):
+            return
+        if self._is_reloading:
+            self._is_reloading = False
+            for slot in self._slots:
+                if slot.asks:
+                    slot.asks = False
+                    slot.send({"outcomes": [other.outcome for other in running]})
+        if len({slot.digest for slot in running}) > 1 and self._rounds < _ROUNDS:
+            self._rounds += 1
+            print("the workers serve different models: all of them reload", file=sys.stderr, flush=True)
+            self._reload()
 
     def _reap(self) -> None:
         """Find workers whose processes have ended, and set when each is started again."""
@@ -221,9 +316,8 @@ class _Supervisor:
             pid, status = os.waitpid(slot.pid, os.WNOHANG)
             if not pid:
                 continue
-            was_ready, now = pid in self._ready, time.monotonic()
-            self._ready.discard(pid)
-            slot.pid = 0
+            was_ready, now = slot.digest is not None, time.monotonic()
+            slot.end()
             _remove_gauges(pid)
             if self._stopping:
                 continue
@@ -239,10 +333,6 @@ class _Supervisor:
                 else f"with status {os.WEXITSTATUS(status)}"
             )
             print(f"worker {pid} ended {how}; another one starts in {delay:g} seconds", file=sys.stderr, flush=True)
-
-
-def _send_ready(descriptor: int) -> None:
-    os.write(descriptor, f"{os.getpid()}\n".encode())
 
 
 def _remove_gauges(pid: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import importlib
+import json
 import os
 import signal
 import socket
@@ -29,7 +30,7 @@ from paddle_ranker.serving.core.faults import NOT_FOUND, Fault
 from paddle_ranker.serving.core.logs import JsonLog, routed_logging
 from paddle_ranker.serving.core.metrics import Metrics
 from paddle_ranker.serving.core.ranker_slot import RankerSlot
-from paddle_ranker.serving.core.reload import Reloader
+from paddle_ranker.serving.core.reload import NOT_SWITCHED, Reloader
 from paddle_ranker.serving.core.server_config import RANKER_SLOT, ServeConfig
 from paddle_ranker.serving.core.services import Models
 from paddle_ranker.serving.core.slot_kinds import SLOTS, fit_models, served_by
@@ -49,6 +50,7 @@ from paddle_ranker.serving.process.protocols import (
     ServerContext,
 )
 
+BEAT = 2.0  # seconds between two signs of life for the supervisor
 _TRIM_SECONDS = 30.0  # between two times that freed memory is returned to the system
 _GAUGE_SECONDS = 1.0  # between two updates of a worker's gauges, if there are several workers
 
@@ -82,6 +84,7 @@ def make_app(
         slots=slots,
         log=log if config.log_requests else None,
         budget=budget,
+        stopping=(controls or Controls()).stopping,
     )
 
 
@@ -133,8 +136,8 @@ class Worker:
     Args:
         early: whether to accept connections before the models are loaded; requests are answered with 503 until then.
         on_ready: called once, as soon as the models are loaded and connections are accepted.
-        pass_on_reload: called to make the supervisor reload all workers; None if this is the only worker.
-        parent: a pipe from the supervisor; when it ends, the worker ends too.
+        supervisor: the link with the supervisor, see `supervisor`; when it ends, the worker ends too. None if this is
+            the only worker.
     """
 
     def __init__(
@@ -144,19 +147,21 @@ class Worker:
         *,
         early: bool = True,
         on_ready: Callable[[], None] = lambda: None,
-        pass_on_reload: Optional[Callable[[], None]] = None,
-        parent: Optional[int] = None,
+        supervisor: Optional[socket.socket] = None,
     ):
         self._config, self._sockets = config, sockets
         self._early, self._on_ready = early, on_ready
-        self._pass_on_reload, self._parent = pass_on_reload, parent
+        self._supervisor, self._unread = supervisor, b""
+        self._is_waiting = supervisor is not None and early  # for the other workers, at the server's start
+        self._outcomes: Optional[asyncio.Future[list[dict[str, str]]]] = None
         self._log = JsonLog(with_texts=config.log_texts)
         self._metrics = Metrics()
         self._kinds = served_by(config)
         self._slots = Slots({name: kind.make(config) for name, kind in self._kinds.items()})
         fit = partial(fit_models, config)
         # Packages that an engine imports may replace the signal handlers, which are then set again.
-        self._reloader = Reloader(self._slots, self._metrics, self._log, fit, self._handle_signals)
+        self._reloader = Reloader(self._slots, self._metrics, self._log, fit, self._handle_signals, self._report)
+        self._is_orphan = False  # whether the supervisor has ended
         self._acceptors: list[Acceptor] = []
         self._handlers: list[tuple[bytes, ProtocolHandler]] = []
 
@@ -185,7 +190,8 @@ class Worker:
         log = self._log if config.log_requests else None
         controls = Controls(
             reload=self._reload,
-            stopping=lambda: self._connections.stopping,
+            starting=lambda: self._is_waiting,
+            stopping=self._stop.is_set,
             connections=lambda: len(self._connections),
             protocols=list(PROTOCOLS),
         )
@@ -195,6 +201,8 @@ class Worker:
         watching = [asyncio.ensure_future(return_freed_memory())]
         if config.workers > 1:
             watching.append(asyncio.ensure_future(self._keep_gauges()))
+        if self._supervisor is not None:
+            watching.append(asyncio.ensure_future(self._beat()))
         try:
             for protocol in PROTOCOLS.values():
                 self._handlers.append((protocol.begins, await protocol.start(context)))
@@ -206,7 +214,9 @@ class Worker:
                 if not self._early:
                     self._listen()
                 self._on_ready()
+                self._report(None)
                 await self._stop.wait()
+                await self._leave()
         finally:
             await self._end()
             for task in watching:
@@ -220,6 +230,18 @@ class Worker:
         while True:
             await asyncio.to_thread(noting_gauges(self._slots, self._metrics, len(self._connections)))
             await asyncio.sleep(_GAUGE_SECONDS)
+
+    async def _beat(self) -> None:
+        """Send the supervisor a sign of life at regular intervals."""
+        while True:
+            self._send({})
+            await asyncio.sleep(BEAT)
+
+    async def _leave(self) -> None:
+        """Stay open for `stop_after_seconds`, in which proxies find out that this server is not ready any more."""
+        end = time.monotonic() + self._config.stop_after_seconds
+        while time.monotonic() < end and not self._is_orphan:
+            await asyncio.sleep(0.05)
 
     async def _load(self) -> bool:
         """Load the models. Return False if the server is stopped meanwhile."""
@@ -258,11 +280,11 @@ class Worker:
 
     def _handle_signals(self) -> None:
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
             loop.add_signal_handler(number, partial(self._on_stop, number))
         loop.add_signal_handler(signal.SIGHUP, self._reloader.reload_soon)
-        if self._parent is not None:
-            loop.add_reader(self._parent, self._on_parent_end)
+        if self._supervisor is not None and not self._is_orphan:
+            loop.add_reader(self._supervisor, self._on_message)
 
     def _on_stop(self, number: int) -> None:
         if self._stop.is_set():  # a second time
@@ -270,13 +292,38 @@ class Worker:
         self._log.write("stop", message="no further requests are accepted; those in flight are answered")
         self._stop.set()
 
-    def _on_parent_end(self) -> None:
-        assert self._parent is not None
-        asyncio.get_running_loop().remove_reader(self._parent)
-        self._stop.set()
+    def _send(self, message: dict[str, object]) -> None:
+        """Send the supervisor a message; it may have ended."""
+        if self._supervisor is not None:
+            with suppress(OSError):
+                self._supervisor.sendall(json.dumps(message).encode() + b"\n")
+
+    def _report(self, problem: Optional[str]) -> None:
+        """Tell the supervisor which models are served now, or why a reload failed."""
+        self._send({"digest": self._slots.lineup.digest} if problem is None else {"failed": problem})
+
+    def _on_message(self) -> None:
+        assert self._supervisor is not None
+        data = self._supervisor.recv(1 << 16)
+        if not data:
+            asyncio.get_running_loop().remove_reader(self._supervisor)
+            self._is_orphan = True
+            self._stop.set()
+        *lines, self._unread = (self._unread + data).split(b"\n")
+        for message in map(json.loads, lines):
+            if "all_ready" in message:
+                self._is_waiting = False
+            if "outcomes" in message and self._outcomes is not None and not self._outcomes.done():
+                self._outcomes.set_result(message["outcomes"])
 
     async def _reload(self) -> dict[str, Any]:
-        if self._pass_on_reload is not None:
-            self._pass_on_reload()
-            return {"status": "passed on", "message": "every worker loads the model; the log says what came of it"}
-        return await self._reloader.reload()
+        """Reload the models of all workers. Raises `Fault` if one of them was not accepted by a worker."""
+        if self._supervisor is None:
+            return await self._reloader.reload()
+        if self._outcomes is None or self._outcomes.done():
+            self._outcomes = asyncio.get_running_loop().create_future()
+            self._send({"reload": True})
+        outcomes = await asyncio.shield(self._outcomes)
+        if failed := [outcome["failed"] for outcome in outcomes if "failed" in outcome]:
+            raise Fault(NOT_SWITCHED, f"{len(failed)} of {len(outcomes)} workers go on as they were: {failed[0]}")
+        return {"status": "switched", "model": " and ".join(slot.name for slot in self._slots.values())}

@@ -67,12 +67,13 @@ BF16_CAPABILITY = 8.0
 TWO_BUILDS = ("paddlepaddle", "onnxruntime")  # NAME, and NAME-gpu, whose files are partly the same
 _PADDLE = """
 import json, paddle
+from paddle_ranker.commands.doctor import train_a_step
 from paddle_ranker.runtime import available_devices
 core, cuda = paddle.base.core, paddle.version.cuda()
 onednn = getattr(core, "is_compiled_with_onednn", None) or core.is_compiled_with_mkldnn
 cuda = "" if cuda in ("False", False, None) else cuda
 devices = f"{', '.join(available_devices())} ({f'CUDA {cuda}' if cuda else 'CPU'} build)"
-print(json.dumps({"devices": devices, "onednn": bool(onednn()), "cuda": cuda}))
+print(json.dumps({"devices": devices, "onednn": bool(onednn()), "cuda": cuda, "training": train_a_step()}))
 """
 
 
@@ -193,6 +194,37 @@ def probe_package(package: Package, imports: bool = True) -> tuple[Finding, str]
     if "libcuda.so" in detail:
         remedy = "install NVIDIA's driver; docker run needs --gpus all"
     return Finding(group, package.name, status, detail.strip(), remedy, essential), result
+
+
+def train_a_step() -> str:
+    """Train a tiny network for one step, as trainings do; return the error in one line, or "" if the step succeeds."""
+    try:
+        import paddle
+        from paddle import nn
+
+        from paddle_ranker.model.dropout import Dropout, Masks
+        from paddle_ranker.training.trainer import squared_norm
+
+        masks = Masks()
+        masks.restart()
+        network = nn.Sequential(nn.Linear(4, 4), Dropout(0.5, masks), nn.Linear(4, 1))
+        optimizer = paddle.optimizer.AdamW(1e-3, parameters=network.parameters())
+        network(paddle.ones([2, 4])).square().mean().backward()
+        squared_norm([parameter.grad for parameter in network.parameters()]).item()
+        optimizer.step()
+    except Exception as error:  # whatever another version of a library raises
+        return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+    return ""
+
+
+def _training(facts: dict[str, str]) -> Finding:
+    """Return the finding about the step of `train_a_step`; `facts`: what Paddle's probe printed, {} if it failed."""
+    if not facts:
+        return Finding("machine", "training", "missing", "unknown without Paddle")
+    if not facts["training"]:
+        return Finding("machine", "training", "ok", "a step of a tiny network succeeds", essential=True)
+    remedy = f"the versions of the project's tests: {in_checkout('bash scripts/setup.sh')}"
+    return Finding("machine", "training", "broken", f"a step of a tiny network: {facts['training']}", remedy, True)
 
 
 def install_line(package: Package) -> str:
@@ -342,6 +374,7 @@ def examine(imports: bool = True) -> list[Finding]:
         Finding("machine", "cores", "ok", f"{usable_cores()} of {os.cpu_count()} usable by this process"),
         Finding("machine", "memory", "ok", _memory()),
         Finding("machine", "devices", "ok" if facts else "missing", facts.get("devices", "unknown without Paddle")),
+        _training(facts),
         *about_gpus[:1],
         _math_library(cpuinfo),
         Finding("fast paths", "fast tokenizer", "on", "built in"),

@@ -216,6 +216,25 @@ def test_a_broken_package_is_one_line(code: str, detail: str) -> None:
     assert finding.remedy.endswith("-m pip install pytest")
 
 
+def test_a_training_that_fails_is_no_ready_installation(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert doctor.train_a_step() == ""
+    refused = "only 0-dimensional arrays can be converted to Python scalars"
+
+    def randint(*_: object) -> None:
+        raise TypeError(refused)
+
+    monkeypatch.setattr(paddle, "randint", randint)
+    facts = {"devices": "cpu", "cuda": "", "training": doctor.train_a_step()}
+    assert facts["training"] == f"TypeError: {refused}"
+    finding = doctor.Finding("packages", "paddlepaddle", "ok", "3.3.1", "", True)
+    monkeypatch.setattr(doctor, "probe_package", lambda package, imports: (finding, json.dumps(facts)))
+    assert doctor.main([]) == 1
+    printed = capsys.readouterr().out
+    assert f"broken: a step of a tiny network: TypeError: {refused}" in printed and "not ready: training;" in printed
+
+
 def test_the_doctors_versions_are_those_of_the_requirements() -> None:
     for stack, (core, paddlenlp) in doctor.STACKS.items():
         lines = (REPOSITORY / "requirements" / f"{stack}.in").read_text(encoding="utf-8").splitlines()

@@ -72,7 +72,7 @@ def best_first(probabilities: list[float]) -> list[int]:
     return sorted(range(len(probabilities)), key=lambda i: -probabilities[i])
 
 
-@pytest.mark.parametrize("path", ["/rerank", "/v1/rerank", "/v2/rerank"])
+@pytest.mark.parametrize("path", ["/rerank", "/v1/rerank", "/v2/rerank", "/rerank/", "/v1//rerank", "//v2/rerank//"])
 def test_documents_come_back_best_first(site: Site, probabilities: list[float], path: str) -> None:
     answer = site.post(path, {"model": "any", "query": QUERY, "documents": TITLES}).json()
     assert [result["index"] for result in answer["results"]] == best_first(probabilities)
@@ -402,7 +402,7 @@ def test_reloading_needs_a_key(site: Site, model: ServedRanker) -> None:
         ("POST", "/live", 405, {"GET", "HEAD"}),
         ("GET", "/admin/reload", 405, {"POST"}),
         ("GET", "/GeneralModelService/inference", 405, {"POST"}),
-        ("POST", "/rerank/", 404, None),
+        ("POST", "/docs/", 404, None),
         ("GET", "/v1/nothing", 404, None),
     ],
 )

@@ -40,6 +40,7 @@ ADMIN_PATHS = OPEN_PATHS | {"/info", MODELS_PATH, "/admin/reload"}
 CLIENT_LEFT = 499  # nginx's status for a client that has left, in the log
 _SLICE = 64 * 1024  # bytes of an answer that are sent at a time
 _LOOK_SECONDS = 0.25  # after this time, a request's caller is watched, in case it leaves
+_SLASHES = re.compile("/{2,}")
 _SOUND_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}\Z")
 _LOG = logging.getLogger(__name__)
 
@@ -114,6 +115,9 @@ class Middleware:
     milliseconds by stage, which the metrics count, too; `is_empty`, whether a search has no results; `outcome`, the
     name of a fault's kind, if the handler itself answers with a fault.
 
+    A path with doubled slashes, or one at its end, is the path without them where only that one exists: clients join a
+    base address and a path in both ways. Paths with ids (`/v1/documents/{id}`) are left as they are.
+
     Args:
         config: has the host names that requests may address, and the key that callers must send, except to `OPEN_PATHS`
             and for the page's files.
@@ -155,6 +159,12 @@ class Middleware:
         """Answer one request. ASGI scopes other than HTTP are ignored."""
         if scope["type"] != "http":
             return
+        if scope["path"] not in self._protocols:
+            single = _SLASHES.sub("/", scope["path"])
+            plain = single.rstrip("/")
+            is_known = plain in self._protocols and plain not in PAGE_PATHS
+            if is_known and not single.startswith(tuple(self._beginnings)):  # an empty id is no request for all
+                scope["path"] = plain
         shown: dict[bytes, bytes] = dict(scope["headers"])
         state: dict[str, Any] = scope.setdefault("state", {})
         request_id = shown.get(_ID_HEADER, b"").decode("latin-1")

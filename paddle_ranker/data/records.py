@@ -53,6 +53,7 @@ from paddle_ranker.options.input_files import paths_of
 
 # Columns of the places of a text's spans, `[[start, end, x0, y0, x1, y1], ...]`, as lists of JSON or as its text.
 PLACES = {"title": "places", "neg_title": "neg_places", "text": "places"}
+_LARGEST_SCORE = 1e18  # losses square scores, in float32
 NUMBERS = ("label", "recall_score", "teacher_score", "neg_teacher_score", "position")
 
 
@@ -518,6 +519,8 @@ class RecordFile(Generic[T]):
                 raise _BadRowError(str(problem)) from None
         if column == "position" and not (number >= 1 and number.is_integer()):
             raise _BadRowError(f"position {quoted(value)} is not a whole number from 1 up")
+        if column.endswith("_score") and abs(number) > _LARGEST_SCORE:
+            raise _BadRowError(f"{column} {quoted(value)} is out of range: at most {_LARGEST_SCORE:g} in size")
         return number
 
     def _label_cell(self, row: Row, layout: Optional[_Layout]) -> Any:

@@ -12,12 +12,13 @@ They do what the commands `index`, `search`, `evaluate-recall` and `evaluate` do
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import html
 import json
 import os
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -173,6 +174,11 @@ class Index(Closable):
         self._options, self._batch_size = LoadOptions(device=device), batch_size
         self._collection = open_index(folder)
         self._rankers: dict[str, Ranker] = {}
+
+    def __reduce__(self) -> tuple[Callable[[], Index], tuple[()]]:
+        """Pickle the folder and the options, with which the index is opened anew as it is then."""
+        device = self._options.device
+        return functools.partial(Index, self.folder.absolute(), device=device, batch_size=self._batch_size), ()
 
     @classmethod
     def build(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import subprocess
 import sys
 from datetime import date
@@ -102,3 +103,15 @@ def test_the_package_lists_what_it_is_for_and_searches_without_paddle(tmp_path: 
         "assert len(index.search('text')) == 1 and 'paddle' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", program, str(tmp_path / "index")], check=True, capture_output=True)
+
+
+def test_an_index_is_pickled_as_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Index.build(["red shoes", "a blue car"], "index")
+    with Index("index", device="cpu", batch_size=3) as index:
+        pickled, found = pickle.dumps(index), [hit.id for hit in index.search("shoes")]
+    monkeypatch.chdir("/")
+    with pickle.loads(pickled) as again:  # noqa: S301
+        assert [hit.id for hit in again.search("shoes")] == found != []
+        assert (again._options.device, again._batch_size) == ("cpu", 3)
+    assert len(pickled) < 1000

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import functools
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Optional, Union
@@ -69,6 +70,7 @@ class Ranker:
             if value is not None:
                 require_count(value, name, least)
         self.loaded, self.batch_size = loaded, batch_size
+        self._opening: Optional[functools.partial[Ranker]] = None
         self.info: RankerInfo = loaded.info
         self.row_encoder = loaded.row_encoder
         template = loaded.row_encoder.members[0].template
@@ -118,7 +120,20 @@ class Ranker:
             if name not in names:
                 raise UsageError(f"Ranker.load has no {name}{spelling_hint(name, names)}: there are {', '.join(names)}")
         loaded = open_model(source, RANKER, LoadOptions(**how))
-        return cls(loaded, batch_size, windows=windows, window_overlap=window_overlap, window_top_k=window_top_k)
+        options = {"windows": windows, "window_overlap": window_overlap, "window_top_k": window_top_k}
+        ranker = cls(loaded, batch_size, windows=windows, window_overlap=window_overlap, window_top_k=window_top_k)
+        place = Path(source).resolve() if Path(source).exists() else source
+        ranker._opening = functools.partial(cls.load, place, batch_size=batch_size, **options, **how)
+        return ranker
+
+    def __reduce__(self) -> tuple[Callable[[], Ranker], tuple[()]]:
+        """Pickle the folder and the options of `load`, which opens the ranker anew; parameters are not copied.
+
+        Raises `TypeError` for a ranker that `load` did not open.
+        """
+        if self._opening is None:
+            raise TypeError("this ranker was not opened by Ranker.load: save it to a folder, and load it from there")
+        return self._opening, ()
 
     def score(self, queries: Iterable[str], titles: Iterable[str], *, logits: bool = False) -> Array:
         """Return the probability of each pair (queries[i], titles[i]), or with `logits` its logit, `[n]` float64.

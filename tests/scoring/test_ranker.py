@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import re
 from pathlib import Path
 from typing import Any
@@ -208,3 +209,17 @@ def test_scoring_leaves_training_mode_as_it_was_and_knows_no_dropout() -> None:
 def test_chunks() -> None:
     assert list(chunks(range(5), 2)) == [[0, 1], [2, 3], [4]]
     assert list(chunks([], 2)) == []
+
+
+def test_a_ranker_is_pickled_as_its_folder_and_options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_ranker(tmp_path / "ranker")
+    monkeypatch.chdir(tmp_path)
+    ranker = Ranker.load("ranker", batch_size=3, windows="max", max_seq_length=20, device="cpu")
+    pickled = pickle.dumps(ranker)
+    monkeypatch.chdir("/")
+    again = pickle.loads(pickled)  # noqa: S301
+    np.testing.assert_array_equal(again.score(QUERIES, TITLES), ranker.score(QUERIES, TITLES))
+    assert (again.batch_size, again.row_encoder.max_seq_length) == (3, 20) and again.windows is not None
+    assert len(pickled) < 1000
+    with pytest.raises(TypeError, match=r"was not opened by Ranker\.load"):
+        pickle.dumps(Ranker(ranker.loaded))

@@ -120,7 +120,7 @@ def install(extras: list[str], folder: Path) -> Path:
     target = folder / "environment"
     # A Debian Python has no ensurepip: this pip installs into the other environment.
     run(sys.executable, "-m", "venv", "--without-pip", target, folder=folder)
-    pip += ["--python", target / "bin" / "python"]
+    pip += ["--python", str(target / "bin" / "python")]
     run(*pip, "install", f"{wheel}[{','.join(extras)}]", ONNX, folder=folder)
     print(*run(*pip, "list", "--format", "freeze", folder=folder).split(), flush=True)
     return target / "bin"

@@ -120,10 +120,10 @@ class Ranker:
             if name not in names:
                 raise UsageError(f"Ranker.load has no {name}{spelling_hint(name, names)}: there are {', '.join(names)}")
         loaded = open_model(source, RANKER, LoadOptions(**how))
-        options = {"windows": windows, "window_overlap": window_overlap, "window_top_k": window_top_k}
         ranker = cls(loaded, batch_size, windows=windows, window_overlap=window_overlap, window_top_k=window_top_k)
         place = Path(source).resolve() if Path(source).exists() else source
-        ranker._opening = functools.partial(cls.load, place, batch_size=batch_size, **options, **how)
+        how.update(windows=windows, window_overlap=window_overlap, window_top_k=window_top_k)
+        ranker._opening = functools.partial(cls.load, place, batch_size=batch_size, **how)
         return ranker
 
     def __reduce__(self) -> tuple[Callable[[], Ranker], tuple[()]]:

@@ -68,7 +68,8 @@ class Reader(NamedTuple):
     piece: for places in seconds: length in seconds of the pieces of a part that get separate vectors. Pieces are
         longer if a part would have more than `MOST_PIECES`
     has_words: whether parts have words; a part without words is then reported
-    seconds: maximum processor time between two parts, and for each 8 KiB of the file
+    seconds: maximum processor time between two parts, beside 4 seconds for each MiB of the file; and for each 8 KiB of
+        the file, if its parts are many
     memory: maximum bytes that reading takes, beside what the process held before
     """
 
@@ -78,7 +79,7 @@ class Reader(NamedTuple):
     fields: Mapping[str, str] = {}
     piece: float = 10
     has_words: bool = True
-    seconds: float = 60
+    seconds: float = 30
     memory: int = 2 << 30
 
 

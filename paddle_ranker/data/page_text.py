@@ -41,7 +41,7 @@ _WIDE = 3  # minimum space between two columns, in widths of a letter
 # Spaces in sizes of a letter: between words; between words where the file has a space, too; between words of scripts
 # without spaces; by which a letter may overlap the letters before; between runs of a line that the file states apart;
 # between two drawings of one letter.
-_SPACE, _SEEN_SPACE, _WIDE_SPACE, _FAR, _CLOSE, _SAME = 0.15, 0.1, 0.5, 0.5, 0.6, 0.12
+_SPACE, _SEEN_SPACE, _WIDE_SPACE, _FAR, _CLOSE, _SAME = 0.15, 0.1, 0.5, 0.5, 0.8, 0.12
 _ABOVE, _BELOW = 0.75, 0.2  # height of a letter above and below its baseline, in sizes
 _MIXED = 3  # a line in which letters of neither direction are more by this factor is mixed
 _SHUFFLED = 0.25  # minimum share of lines before which the file states a lower line, in a file without order
@@ -355,9 +355,12 @@ def _between(before: PageLine, line: PageLine, near: Sequence[PageLine]) -> Opti
 
 def _are_beside(line: PageLine, other: PageLine) -> bool:
     """Return whether `other` is to the right of `line` in the same row."""
-    (_, top, right, bottom), (left, other_top, _, other_bottom) = line.box, other.box
-    shared = min(bottom, other_bottom) - max(top, other_top)
-    return left >= right and 2 * shared > min(bottom - top, other_bottom - other_top)
+    return other.box[0] >= line.box[2] and _share_row(line, other)
+
+
+def _share_row(line: PageLine, other: PageLine) -> bool:
+    (_, top, _, bottom), (_, other_top, _, other_bottom) = line.box, other.box
+    return 2 * (min(bottom, other_bottom) - max(top, other_top)) > min(bottom - top, other_bottom - other_top)
 
 
 def _downwards(lines: Sequence[PageLine]) -> Sequence[PageLine]:
@@ -365,6 +368,14 @@ def _downwards(lines: Sequence[PageLine]) -> Sequence[PageLine]:
 
     Lines side by side keep the order of the file, unless it often goes upwards.
     """
+    rows = list[
+        list[PageLine]
+    ]()  # PDFium gives the parts of a row from left to right, in whatever direction it is read
+    for line in lines:
+        if not rows or not _share_row(rows[-1][-1], line):
+            rows.append([])
+        rows[-1].append(line)
+    lines = [line for row in rows for line in sorted(row, key=lambda line: line.box[0])]
     boxes = np.array([line.box for line in lines]).reshape(-1, 4)
     middles, heights = boxes[:, [1, 3]].mean(1), boxes[:, 3] - boxes[:, 1]
     widths = boxes[:, 2] - boxes[:, 0]

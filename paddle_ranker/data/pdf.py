@@ -518,7 +518,7 @@ def _glyphs(raw: Any, page: Any, text_page: Any, count: int) -> Iterator[_Glyph]
     high, follows_space, last, address = 0, False, None, 0
 
     def frame_of(key: tuple[float, ...]) -> tuple[_Frame, float, Optional[tuple[float, float]]]:
-        """Return the frame of a matrix, the size of its letters, and for a slanted frame sums of its sides."""
+        """Return the frame of a matrix, the size of its letters, and the direction of their line if it is slanted."""
         a, b, c, d, font_size = key
         along, up = ((end[0] - zero[0], end[1] - zero[1]) for end in (place(a, b), place(c, d)))
         if font_size < 0:
@@ -531,9 +531,9 @@ def _glyphs(raw: Any, page: Any, text_page: Any, count: int) -> Iterator[_Glyph]
         down = (-axis[1] + 0.0, axis[0])
         if down[0] * up[0] + down[1] * up[1] > 0:
             down = (-down[0] + 0.0, -down[1] + 0.0)
-        length, height = math.hypot(*along) or 1.0, math.hypot(*up) or 1.0
-        sums = ((abs(along[0]) + abs(along[1])) / length, (abs(up[0]) + abs(up[1])) / height)
-        return _Frame(axis, down, size), height * abs(font_size), sums if is_slanted else None
+        length, height = math.hypot(*along) or 1.0, math.hypot(*up)
+        unit = (along[0] / length, along[1] / length)
+        return _Frame(axis, down, size), height * abs(font_size), unit if is_slanted else None
 
     for index in range(count):
         code = raw.FPDFText_GetUnicode(text_page, index)
@@ -557,18 +557,16 @@ def _glyphs(raw: Any, page: Any, text_page: Any, count: int) -> Iterator[_Glyph]
         key = (matrix.a, matrix.b, matrix.c, matrix.d, raw.FPDFText_GetFontSize(text_page, index))
         if key not in frames:
             frames[key] = frame_of(key)
-        frame, letter_size, sums = frames[key]
+        frame, letter_size, along = frames[key]
         ends = place(rectangle.left, rectangle.bottom), place(rectangle.right, rectangle.top)
         box = around([(*min(ends), *max(ends)), *((*end, *end) for end in ends)])
-        width = None
-        if sums is not None:
-            both = box[2] - box[0] + box[3] - box[1]
-            width = max(0.0, (both - 1.15 * letter_size * sums[1]) / sums[0])
         if text.isspace():
             follows_space = True
             continue
         item = raw.FPDFText_GetTextObject(text_page, index)
-        glyph = _Glyph(text, frame, box, place(x.value, y.value), letter_size, follows_space, width)
+        origin = place(x.value, y.value)
+        width = None if along is None else _width(box, origin, along, frame.down)
+        glyph = _Glyph(text, frame, box, origin, letter_size, follows_space, width)
         # PDFium states each letter of a ligature with a piece of its box.
         if last is not None and (last.origin, address) == (glyph.origin, _address(item)) and last.text.isalpha():
             last = last._replace(text=last.text + text, box=around([last.box, box]))
@@ -578,6 +576,26 @@ def _glyphs(raw: Any, page: Any, text_page: Any, count: int) -> Iterator[_Glyph]
         last, address, follows_space = glyph, _address(item), False
     if last is not None:
         yield last
+
+
+def _width(box: Box, origin: tuple[float, float], along: tuple[float, float], down: tuple[float, float]) -> float:
+    """Return the width of a letter in a slanted line.
+
+    box: upright box around the letter, from its descent to its ascent
+    along: direction of the line
+    """
+    # Of the side of the box from which the line comes, a part of the letter's height is known: along one axis its
+    # height above the origin, along the other its depth below. The opposite side has the other part, and the width.
+    parts, far = dict[bool, float](), list[tuple[float, float, float, bool]]()
+    for axis, (first, last) in enumerate(((box[0], box[2]), (box[1], box[3]))):
+        step, side = along[axis], abs(along[1 - axis])
+        sides = (origin[axis] - first, last - origin[axis])
+        before, after = sides if step > 0 else sides[::-1]
+        is_depth = step * down[axis] > 0
+        parts[not is_depth] = max(0.0, before)
+        far.append((abs(step), after, side, is_depth))
+    step, after, side, is_depth = max(far)
+    return max(0.0, (after - parts.get(is_depth, 0.0) * side / step) / step)
 
 
 def _address(item: Any) -> int:

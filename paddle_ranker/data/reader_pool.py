@@ -43,7 +43,8 @@ from paddle_ranker.storage.untrusted import Unchecked, open_file
 
 _FORMAT = 1  # version of the files' form in the cache
 _MOST_LINE = 1 << 28  # bytes of a part in the cache
-_BYTES = 1 << 13  # of a file that may take as long to read as a part
+_PART_BYTES = 1 << 13  # bytes of a file that may take as long to read as a part
+_SECOND_BYTES = 1 << 18  # bytes that may take a second more
 _ERRORS = {error.__name__: error for error in (DataError, DependencyError)}
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 _CHILD = "from paddle_ranker.data.reader_pool import answer_requests; answer_requests()"
@@ -252,9 +253,10 @@ def _keep(path: Path, reader: str, kept: str) -> None:
     """Read a file with a reader and write its parts to `kept`, a file of the cache, atomically."""
     make_folder(Path(kept).parent)
     used = READERS[reader]
-    total = used.seconds * (1 + path.stat().st_size / _BYTES)
+    size = path.stat().st_size
+    seconds, total = used.seconds + size / _SECOND_BYTES, used.seconds * (1 + size / _PART_BYTES)
     with (
-        _limited(used.memory, used.seconds, total) as begin_part,
+        _limited(used.memory, seconds, total) as begin_part,
         new_file(Path(kept), "wb") as raw,
         gzip.open(raw, "wt", 1, encoding="utf-8", errors="surrogatepass") as stream,
     ):

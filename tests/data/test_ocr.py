@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 from pathlib import Path
+from typing import Optional
 
+import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 
@@ -36,6 +40,52 @@ def test_the_pages_of_a_tiff_are_parts(tmp_path: Path) -> None:
         ("1", "first page", {"page": 1}),
         ("2", "second page", {"page": 2}),
     ]
+
+
+@pytest.mark.parametrize("turns", range(4))
+def test_a_turned_page_is_read_in_order_and_boxes_are_on_their_words(tmp_path: Path, turns: int) -> None:
+    lines = ["The boiler must be", "serviced once a year", "by an engineer"]
+    picture(*lines).save(tmp_path / "a.png")
+    with Image.open(tmp_path / "a.png") as image:
+        Image.fromarray(np.rot90(np.asarray(image), turns)).save(tmp_path / "b.png")
+    for name, quarter_turns in (("a.png", 0), ("b.png", turns)):
+        (part,) = READERS["ocr"].read(tmp_path / name)
+        assert isinstance(part, Part) and part.text.split() == " ".join(lines).split()
+        boxes = list[tuple[float, ...]]()
+        for _, _, left, top, right, bottom in part.places:
+            for _ in range(-quarter_turns % 4):  # turned back to the left
+                left, top, right, bottom = top, 1 - right, bottom, 1 - left
+            boxes.append((left, top, right, bottom))
+        if name == "a.png":
+            expected = boxes
+        assert np.abs(np.array(boxes) - np.array(expected)).max() < 0.04
+
+
+def _japanese() -> Optional[str]:
+    found = (
+        shutil.which("fc-match")
+        and subprocess.run(
+            ["fc-match", "-f", "%{file}", ":lang=ja"], capture_output=True, text=True, check=False
+        ).stdout
+    )
+    return found if found and "CJK" in found else None
+
+
+@pytest.mark.skipif(_japanese() is None, reason="a font of Japanese")
+@pytest.mark.parametrize("turns", range(4))
+def test_columns_of_japanese_go_from_right_to_left(tmp_path: Path, turns: int) -> None:
+    columns = ["吾輩は猫である名前はまだ無い", "どこで生れたか頓と見当がつかぬ", "何でも薄暗いじめじめした所で"]
+    image, font = Image.new("RGB", (600, 800), "white"), ImageFont.truetype(str(_japanese()), 40)
+    for number, column in enumerate(columns):
+        for row, letter in enumerate(column):
+            ImageDraw.Draw(image).text((460 - 80 * number, 60 + 46 * row), letter, "black", font)
+    Image.fromarray(np.rot90(np.asarray(image), turns)).save(tmp_path / "a.png")
+    (part,) = READERS["ocr"].read(tmp_path / "a.png")
+    assert isinstance(part, Part) and "".join(part.text.split()) == "".join(columns)
+    left, top, right, bottom = part.places[0][2:]
+    for _ in range(-turns % 4):
+        left, top, right, bottom = top, 1 - right, bottom, 1 - left
+    assert left < 480 / 600 < right and top < 85 / 800 < bottom
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 5000), (3000, 10), (300, 300)], ids=str)

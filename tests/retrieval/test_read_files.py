@@ -378,6 +378,53 @@ def test_a_page_that_kills_or_holds_what_draws_it_ends_no_server(
         site.close()
 
 
+SECONDS = """
+from paddle_ranker.data.file_readers import READERS
+
+reader = READERS["pdf"]
+READERS.remove("pdf")
+READERS.add("pdf", reader._replace(seconds=2.0, memory=1 << 28))
+"""
+
+
+def form(content: str, names: str = "") -> str:
+    return (
+        f"<< /Subtype /Form /BBox [0 0 600 800] /Resources << /Font << /F 3 0 R >> /XObject << {names} >> >> "
+        f"/Length {len(content)} >>\nstream\n{content}\nendstream"
+    )
+
+
+@ONCE
+def test_pdfs_that_cost_more_than_their_size_are_refused_and_a_build_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("pypdfium2", reason="pip install 'paddle-ranker[pdf]'")
+    from tests.data.test_pdf import pdf_of, shown
+
+    corpus, text = folder_of(tmp_path, {"a.txt": b"nothing"}), shown((60, 700, "text"))
+    nested = [form("/N Do " * 10, f"/N {5 + level} 0 R") for level in range(11)] + [form(text)]
+    bombs = {
+        "itself.pdf": (["/P Do"], (form("/P Do " * 100, "/P 4 0 R"),)),
+        "nested.pdf": (["/P Do"], tuple(nested)),
+        "shared.pdf": ([text] + ["/P Do"] * 50, tuple(nested)),
+    }
+    for name, (contents_of_pages, objects) in bombs.items():
+        pdf_of(corpus / name, *contents_of_pages, objects=objects)
+        assert (corpus / name).stat().st_size < 20_000
+    pdf_of(corpus / "good.pdf", shown((60, 700, "Good words")))
+    (tmp_path / "made").mkdir()
+    (tmp_path / "made" / "sitecustomize.py").write_text(SECONDS)
+    monkeypatch.syspath_prepend(str(tmp_path / "made"))
+    began = time.monotonic()
+    status, _ = built(tmp_path, corpus, "--skip_bad_rows")
+    said = capsys.readouterr()
+    assert status == 0 and "2 new" in said.out, said
+    limits = said.out.count("takes too much processor time") + said.out.count("too little memory or time")
+    assert "skipped 3 (" in said.out and limits == 3, said.out
+    assert all(name in said.out for name in bombs), said.out
+    assert time.monotonic() - began < 60
+
+
 @ONCE
 def test_pages_that_take_long_hold_only_their_own_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("pypdfium2", reason="pip install 'paddle-ranker[pdf]'")

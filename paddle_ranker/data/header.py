@@ -11,9 +11,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import median
 from typing import Optional
 
+from paddle_ranker.data.labels import looks_numeric
 from paddle_ranker.errors import DataError, listed
+from paddle_ranker.unicode.characters import HAN, SYLLABLES, UNSPACED_SCRIPTS, in_brackets
 
 Names = tuple[str, ...]
 
@@ -74,15 +77,22 @@ _OTHERS = (
     "作者", "关键词", "摘要", "语言", "序号",
 )  # fmt: skip
 _LISTED = frozenset([*_OTHERS, *DOCUMENT_ID, *HEADING, *(name for names in COLUMN_NAMES.values() for name in names)])
-_NAME = re.compile(r"[^\W\d][\w .:/()-]{0,39}")  # possible name of a column that is not listed
+_NAME = re.compile(r"[^\W\d][\w .:/()+-]{0,39}")  # possible name of a column that is not listed
 _IDENTIFIER = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)+")  # an identifier of a program, unlike text
-_ABBREVIATED = re.compile(r"[a-z]{1,4}[ _-]?\d?")
+_ABBREVIATED = re.compile(r"[a-z]{1,4}[ _-]?[\d+-]?")
 _ENDINGS = [name for name in (*QUERY, *TITLE, *NEGATIVE, *LABEL) if not name.isascii() or len(name) > 2]
 _NAMED = re.compile(
     f"^[^ _]{{1,3}}({'|'.join(ending for ending in _ENDINGS if not ending.isascii())})$"
     f"|^([^ _-]+[ _-]){{1,2}}({'|'.join(ending for ending in _ENDINGS if ending.isascii())})$"
 )
 _LONGEST_NAME, _SHORTEST_TEXT = 24, 8  # characters; other scripts than Latin have longer words
+_UNSPACED = in_brackets((*HAN, *SYLLABLES, *UNSPACED_SCRIPTS))
+_WORDS = re.compile(f"[{_UNSPACED}]+|(?:(?![{_UNSPACED}])[^\\W_])+")
+_OF_UNSPACED = re.compile(f"[{_UNSPACED}]")
+_UNSPACED_WIDTH = 2.5  # letters of a Latin text for each character of a Chinese text that says the same
+_WIDEST_NAME, _NAME_WORDS = 30, 3  # width and words of the longest name of a column that is judged by its form
+_FEWEST_ROWS = 3  # minimum rows below a header that is judged by its form
+_FAR_SHORTER = 0.5  # maximum width of a header, as a share of the median of the rows below
 _SHOWN = 4  # maximum names of a column in a message, the first excluded
 
 
@@ -194,10 +204,61 @@ def is_doubtful(cells: Sequence[str], others: Sequence[Sequence[str]]) -> bool:
     """Return whether `cells`, a first row without known column names, may still be a header.
 
     It may be a header if all its cells look like names, which are short (q, s1, src) or end in a column's name
-    (用户问题, user question), and if each row below it, in `others`, has a text and does not look like names.
+    (用户问题, user question), and if each row below it, in `others`, has a text and does not look like names. It may
+    also be one by its form alone, see `_stands_apart`.
     """
     are_texts = all(any(map(_is_text, row)) and not _may_name(row) for row in others)
-    return len(cells) > 1 and bool(others) and are_texts and _may_name(cells)
+    looks_named = len(cells) > 1 and bool(others) and are_texts and _may_name(cells)
+    return looks_named or _stands_apart(cells, [row for row in others if len(row) == len(cells)])
+
+
+def _stands_apart(cells: Sequence[str], others: Sequence[Sequence[str]]) -> bool:
+    """Return whether a first row differs from the rows below it in all ways in which a header differs from data.
+
+    Its cells are a few words each, and the query's are not repeated, while most rows below repeat words of the query.
+    Its words do not occur in the rows below. It is narrower than each row below, and far narrower than most; or it is
+    in another script (with or without spaces between words) than all cells below. A row of data in random order is the
+    narrowest of n + 1 rows with probability 1 / (n + 1), and is seldom unlike its neighbours in the other ways, too.
+    """
+    texts = [place for place in range(len(cells)) if not all(looks_numeric(row[place]) for row in others)]
+    if len(texts) < 2 or len(others) < _FEWEST_ROWS:
+        return False
+    first, rows = [cells[place] for place in texts], [[row[place] for place in texts] for row in others]
+    names = list(map(_words, first))
+    if not all(map(_is_short_name, first)) or _repeats_words(names) or not all(names):
+        return False
+    words = [list(map(_words, row)) for row in rows]
+    repeating, known = sum(map(_repeats_words, words)), set[str]().union(*(cell for row in words for cell in row))
+    if 2 * repeating < len(rows) or not known.isdisjoint(set[str]().union(*names)):
+        return False
+    widths, width = [sum(map(_width, row)) for row in rows], sum(map(_width, first))
+    is_narrow = width < min(widths) and width < _FAR_SHORTER * median(widths)
+    script, *scripts = [{bool(_OF_UNSPACED.search(cell)) for cell in row} for row in [first, *rows]]
+    is_of_other_script = len(script) == 1 and script.isdisjoint(set[bool]().union(*scripts))
+    return is_narrow or is_of_other_script
+
+
+def _words(cell: str) -> set[str]:
+    """Return a text's words: in scripts without spaces, each two adjacent characters."""
+    words = set[str]()
+    for word in _WORDS.findall(cell.lower()):
+        is_unspaced = len(word) > 1 and _OF_UNSPACED.match(word)
+        words.update((word[place : place + 2] for place in range(len(word) - 1)) if is_unspaced else [word])
+    return words
+
+
+def _repeats_words(cells: Sequence[set[str]]) -> bool:
+    """Return whether a cell repeats words of the first cell, which holds the query."""
+    return not cells[0].isdisjoint(set[str]().union(*cells[1:]))
+
+
+def _width(cell: str) -> float:
+    return len(cell) + (_UNSPACED_WIDTH - 1) * len(_OF_UNSPACED.findall(cell))
+
+
+def _is_short_name(cell: str) -> bool:
+    name = cell.strip()
+    return bool(_NAME.fullmatch(name)) and _width(name) <= _WIDEST_NAME and len(name.split()) <= _NAME_WORDS
 
 
 def _is_text(cell: str) -> bool:

@@ -35,6 +35,7 @@ from paddle_ranker.data.header import (
     TableRole,
     is_doubtful,
     names_columns,
+    plain_name,
     read_header,
 )
 from paddle_ranker.data.labels import (
@@ -343,6 +344,9 @@ class RecordFile(Generic[T]):
         if not isinstance(row, list):
             return None
         role, hint = role_of(self.kind, len(row)), looks_like(row, self.kind)
+        layout = next((layout for layout in self.kind.layouts if len(layout) == len(row)), ())
+        if self._given_header and layout and not role.find(row).places:  # unknown names: the columns are by position
+            return Header(tuple(map(plain_name, row)), {column: place for place, column in enumerate(layout)})
         header = read_header(row, role, self.path, self._given_header, hint, has_option=self._has_option)
         self.is_named = header is not None
         return header
@@ -352,12 +356,23 @@ class RecordFile(Generic[T]):
 
         others: the rows below the first
         """
-        if isinstance(row, list) and self._given_header is None and is_doubtful(row, others):
-            data = "type --header false" if self._has_option else "put a line of the columns' names above it"
-            raise DataError(
-                f"{self.path}, line 1: {listed(row)} may name the columns, or be data: if they name columns, call "
-                f"these {', '.join(self.kind.layouts[0])}; if it is data, {data}"
-            )
+        if not isinstance(row, list) or self._given_header is not None:
+            return
+        alike = [other for other in others if len(other) == len(row)]
+        layout = next((layout for layout in self.kind.layouts if len(layout) == len(row)), ())
+        numbers = [place for place, column in enumerate(layout) if column in NUMBERS]
+        if not layout or not alike or not all(looks_numeric(other[place]) for other in alike for place in numbers):
+            return  # another error describes such rows
+        if any(row[place].strip() and not looks_numeric(row[place]) for place in numbers):
+            if self.skip_bad_rows:
+                return  # a bad row, whether it is data or names columns
+        elif not is_doubtful(row, alike):
+            return
+        columns, data = ", ".join(layout), "it is data"
+        how = f"type --header true if it names them, which are read as {columns}, or --header false if {data}"
+        if not self._has_option:
+            how = f"put a line of these names above it if {data}: {columns}; call them so if it names them"
+        raise DoubtfulHeaderError(f"{self.path}, line 1: {listed(row)} may name the columns, or be data: {how}")
 
     def _add_columns(self, header: Header) -> None:
         self.columns.update((*header.places, *(name for name in header.names if name in COLUMN_NAMES)))
@@ -552,6 +567,10 @@ class RecordFile(Generic[T]):
         )
 
 
+class DoubtfulHeaderError(DataError):
+    """First row that may be a header or data, which the user has to say."""
+
+
 class _BadRowError(Exception):
     """Reason why a row is not a record."""
 
@@ -680,7 +699,8 @@ def open_as_one_of(path: str, kinds: Sequence[type[Record]], rules: Optional[Row
             for _ in islice(rows, FIRST_ROWS - 1 if source.skip_bad_rows else 0):
                 pass  # to count good and bad rows
         except DataError as error:
-            if source.is_named:  # the names of columns decide the role, so the row is bad
+            # The names of columns decide the role, so the row is bad; or the rows below the first decide it.
+            if source.is_named or isinstance(error, DoubtfulHeaderError):
                 raise
             problem = error
             continue

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import random
 from decimal import Decimal
-from itertools import chain, permutations
+from itertools import chain, permutations, product
 from pathlib import Path
 from typing import Any, Optional
 
@@ -13,7 +14,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from paddle_ranker.data.formats import write_rows
-from paddle_ranker.data.header import COLUMN_NAMES, read_header
+from paddle_ranker.data.header import COLUMN_NAMES, is_doubtful, read_header
 from paddle_ranker.data.records import (
     KINDS,
     LabeledPair,
@@ -198,8 +199,11 @@ def test_the_option_decides(tmp_path: Path) -> None:
     assert read_records(path, Pair, RowOptions(header=False)) == [Pair("query", "passage"), Pair("a", "b")]
     odd = file(tmp_path, "query\ttitle\t2024!\na\tb\tc\n")
     assert read_records(odd, Pair, RowOptions(header=True)) == [Pair("a", "b")]
-    with pytest.raises(DataError, match="the header has a, b, but pairs to score need query"):
-        read_records(file(tmp_path, "a\tb\nc\td\n"), Pair, RowOptions(header=True))
+    assert read_records(file(tmp_path, "a\tb\nc\td\n"), Pair, RowOptions(header=True)) == [
+        Pair("c", "d")
+    ]  # by position
+    with pytest.raises(DataError, match="the header has a, b, c, d, but pairs to score need query"):
+        read_records(file(tmp_path, "a\tb\tc\td\n1\t2\t3\t4\n"), Pair, RowOptions(header=True))
     write_rows(str(tmp_path / "a.parquet"), ("query", "title", "label"), [("q", "t", Decimal("1"))], header=True)
     assert read_records(tmp_path / "a.parquet", LabeledPair) == [LabeledPair("q", "t", 1.0)]
 
@@ -268,3 +272,70 @@ def test_texts_by_id_have_the_same_headers(tmp_path: Path, content: str, texts: 
     assert read_queries(path) == texts
     if "a" in texts:
         assert read_texts(path, {"a"}) == texts
+
+
+UNKNOWN_NAMES = (
+    "left\tright", "input\toutput", "查询语句\t文章标题", "keyword\tproduct", "first\tsecond", "原句\t目标句",
+    "关键字\t网页", "utterance\treply", "claim\tevidence", "用户输入\t推荐内容", "FAQ问题\t标准答案", "lhs\trhs",
+)  # fmt: skip
+UNKNOWN_TRIPLES = (
+    "q\td+\td-",
+    "left\tright\twrong",
+    "查询语句\t文章标题\t错误标题",
+    "原句\t相似句\t不相似句",
+    "ask\tyes\tno",
+)
+ENGLISH = [f"{color} {thing}\t{color.title()} {thing} with {extra}, size {size}"
+           for size, (color, thing, extra) in enumerate(product(("red", "blue", "oak"), ("chair", "lamp", "mouse"),
+                                                                ("a case", "two spare parts")))]  # fmt: skip
+CHINESE = [f"{what}怎么{how}\t{what}{how}的详细步骤与注意事项"
+           for what, how in product(("水稻", "小麦", "电脑"), ("种植", "保存", "运输"))]  # fmt: skip
+
+
+def refuses(path: Path, kind: type[Record]) -> bool:
+    try:
+        read_records(path, kind, LabelOptions())
+    except DataError as error:
+        assert "--header true" in str(error) and "--header false" in str(error)
+        return True
+    return False
+
+
+@pytest.mark.parametrize("rows", [ENGLISH, CHINESE], ids=["English", "Chinese"])
+@pytest.mark.parametrize("names", [*UNKNOWN_NAMES, *UNKNOWN_TRIPLES])
+def test_a_header_of_unknown_names_is_asked_about(tmp_path: Path, rows: list[str], names: str) -> None:
+    kind = Triple if names.count("\t") == 2 else Pair
+    others = (
+        [f"{row}\t{rows[place - 1].split(chr(9))[1]}" for place, row in enumerate(rows)] if kind is Triple else rows
+    )
+    for content in (others, others[:3], others[::-1]):
+        path = file(tmp_path, "\n".join([names, *content]))
+        assert refuses(path, kind)
+        assert len(read_records(path, kind, RowOptions(header=True))) == len(content)
+        assert len(read_records(path, kind, RowOptions(header=False))) == len(content) + 1
+        assert not refuses(file(tmp_path, "\n".join(content)), kind)
+        labelled = file(tmp_path, "\n".join([f"{names}\tmark", *(f"{row}\t1" for row in content)]))
+        assert kind is Triple or refuses(labelled, LabeledPair)
+    assert not refuses(file(tmp_path, names), kind)  # with a single row there is nothing to compare it with
+
+
+@pytest.mark.real_data
+@pytest.mark.parametrize("name", ["qbqtc/train.tsv", "kuake_qtr/train.tsv", "simclue/train_pairwise.tsv"])
+def test_headers_of_unknown_names_are_found_above_real_rows_and_rows_are_none(real_data: Path, name: str) -> None:
+    """Detect 9 of 10 headers, and doubt at most 1 of 100 first rows: of each place in the file, and shuffled."""
+    lines = (real_data / name).read_text(encoding="utf-8").splitlines()[1:]
+    width = 3 if "simclue" in name else 2
+    rows = [line.split("\t")[:width] for line in lines]
+    headers = [names.split("\t") for names in (UNKNOWN_TRIPLES if width == 3 else UNKNOWN_NAMES)]
+    draw = random.Random(0)
+    for count in (5, 20):
+        starts = [draw.randrange(len(rows) - count) for _ in range(1500)]
+        samples = [rows[start : start + count + 1] for start in starts]
+        samples += [draw.sample(rows, count + 1) for _ in range(1500)]
+        doubted = sum(is_doubtful(first, others) for first, *others in samples)
+        found = sum(is_doubtful(header, others) for _, *others in samples[::50] for header in headers)
+        tried = len(samples[::50]) * len(headers)
+        print(
+            f"{name}, {count} rows: {doubted / len(samples):.2%} of rows doubted, {found / tried:.1%} of headers found"
+        )
+        assert doubted <= 0.01 * len(samples) and found >= 0.9 * tried

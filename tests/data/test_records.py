@@ -449,11 +449,15 @@ TEXT_ROWS = "how do rice diseases spread\trice blast and its spread\n水稻病�
 )
 def test_a_first_row_that_may_be_a_header_is_asked_about(tmp_path: Path, header: str) -> None:
     path = file(tmp_path, f"{header}\n{TEXT_ROWS}")
-    with pytest.raises(DataError, match=r"line 1: .* may name the columns, or be data: .* call these query, title"):
+    with pytest.raises(
+        DataError, match=r"line 1: .* may name the columns, or be data: put a line of these names above"
+    ):
         list(RecordFile(path, Pair))
-    with pytest.raises(DataError, match="if it is data, type --header false"):
+    with pytest.raises(DataError, match=r"--header true if it names them, .* query, title, or --header false if"):
         list(RecordFile(path, Pair, RowOptions()))
     assert len(list(RecordFile(path, Pair, RowOptions(header=False)))) == 3
+    if header != "sent1\tref":  # the first is a known name, and the second is to be named, too
+        assert len(list(RecordFile(path, Pair, RowOptions(header=True)))) == 2
     path.write_text(f"{header.upper()}\t1\n{TEXT_ROWS.replace(chr(10), chr(9) + '0' + chr(10))}", encoding="utf-8")
     assert len(list(RecordFile(path, LabeledPair, RowOptions()))) == 3  # a label is no name
 

@@ -17,11 +17,12 @@ from paddle_ranker.encoding.column_store import MAX_BYTES, PairCollector
 from paddle_ranker.encoding.pair_encoder import PairEncoder
 from paddle_ranker.errors import DataError
 from paddle_ranker.evaluation.evaluation_set import require_both_classes
+from paddle_ranker.metrics.calibration import AUTO
 from paddle_ranker.metrics.ranking import RELEVANT
 from paddle_ranker.options.input_files import folder_of
 from paddle_ranker.storage.arrays import gather
 from paddle_ranker.storage.prefetch import chunks
-from paddle_ranker.training.examples import EncodedExamples, teacher_column
+from paddle_ranker.training.examples import EncodedExamples, teacher_column, teacher_logits
 from paddle_ranker.training.losses.expression import LossExpression
 
 
@@ -34,10 +35,12 @@ def encode_labels(
     group_by: Optional[str] = None,
     with_positions: bool = False,
     loss: Optional[LossExpression] = None,
+    teacher_scores: str = AUTO,
 ) -> EncodedExamples:
     """Encode all labelled pairs of `source`, a list or a file that is read in chunks.
 
-    With `group_by`, "query" or "title", the pairs with the same query or title share a batch.
+    With `group_by`, "query" or "title", the pairs with the same query or title share a batch. `teacher_scores` is the
+    kind of the teacher's scores, see `teacher_logits`.
     Pairs beyond `max_bytes` of memory go to unnamed temporary files in `folder` (None: the system's temporary folder).
     Raises `DataError` for a bad row of a file; for a missing teacher's score that the `loss` needs; with
     `with_positions`, for a missing position; and, if the loss needs labels, if all pairs are relevant or none is
@@ -62,10 +65,11 @@ def encode_labels(
         rows += len(part)
         collector.append(pair_encoder.encode(queries, [pair.title for pair in part]), **columns)
     pairs, kept = collector.finish()
+    teacher = teacher_logits(name, gather(kept["teacher"], np.arange(rows)), teacher_scores) if by_teacher else None
     if (loss is None or loss.needs_labels) and not _are_shares(kept["labels"]):
         require_both_classes(name, kept["labels"], "training")
     return EncodedExamples(
-        pairs, kept["labels"], kept.get("queries"), kept.get("teacher"), highest, positions=kept.get("positions")
+        pairs, kept["labels"], kept.get("queries"), teacher, highest, positions=kept.get("positions")
     )
 
 

@@ -95,6 +95,7 @@ def train(options: TrainCeOptions, on_evaluation: Optional[OnEvaluation] = None)
         group_by=_group_by(options, model.row_encoder),
         with_positions=options.position_tower,
         loss=options.expression,
+        teacher_scores=options.teacher_scores,
     )
     uncompared = left_out(options.train_set, data, options.expression)
     if start.run.processes.is_first:

@@ -12,9 +12,11 @@ from paddle_ranker.data.records import RecordFile, Triple
 from paddle_ranker.encoding.column_store import MAX_BYTES, PairCollector
 from paddle_ranker.encoding.columns import EncodedPairs
 from paddle_ranker.encoding.pair_encoder import PairEncoder
+from paddle_ranker.metrics.calibration import AUTO
 from paddle_ranker.options.input_files import folder_of
+from paddle_ranker.storage.arrays import gather
 from paddle_ranker.storage.prefetch import chunks
-from paddle_ranker.training.examples import EncodedExamples, teacher_column
+from paddle_ranker.training.examples import EncodedExamples, teacher_column, teacher_logits
 from paddle_ranker.training.losses.expression import LossExpression
 
 
@@ -31,10 +33,12 @@ def encode_triples(
     max_bytes: int = MAX_BYTES,
     *,
     loss: Optional[LossExpression] = None,
+    teacher_scores: str = AUTO,
 ) -> EncodedExamples:
     """Encode all triples of `source`, a list or a file that is read in chunks.
 
-    Of triple i, (query, title) becomes pair 2i, and (query, neg_title) pair 2i + 1.
+    Of triple i, (query, title) becomes pair 2i, and (query, neg_title) pair 2i + 1. `teacher_scores` is the kind of the
+    teacher's scores, see `teacher_logits`.
 
     Pairs beyond `max_bytes` of memory go to unnamed temporary files in `folder` (None: the system's temporary folder).
     Raises `DataError` for a bad row of a file, and if a teacher's score that the `loss` needs is missing.
@@ -57,4 +61,7 @@ def encode_triples(
         rows += len(part)
         collector.append(pair_encoder.encode(queries, titles), **columns)
     pairs, columns = collector.finish()
-    return EncodedExamples(pairs, teacher=columns.get("teacher"), rows_each=2)
+    teacher = columns.get("teacher")
+    if teacher is not None:
+        teacher = teacher_logits(name, gather(teacher, np.arange(2 * rows)), teacher_scores)
+    return EncodedExamples(pairs, teacher=teacher, rows_each=2)

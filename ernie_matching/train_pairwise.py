@@ -50,7 +50,14 @@ def train(options: TrainPairwiseOptions, on_evaluation: Optional[OnEvaluation] =
     evaluation = open_evaluation(start, options.test_file, options)
     source = RecordFile(options.train_file, Triple, options)
     memory, expression = options.data_memory_mb << 20, options.expression
-    triples = encode_triples(source, model.row_encoder, Path(options.save_dir), memory, loss=expression)
+    triples = encode_triples(
+        source,
+        model.row_encoder,
+        Path(options.save_dir),
+        memory,
+        loss=expression,
+        teacher_scores=options.teacher_scores,
+    )
     if start.run.processes.is_first:
         print(f"{options.train_file}: {source.report()} triples; {options.test_file}: {evaluation.report} pairs")
 

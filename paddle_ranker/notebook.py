@@ -50,6 +50,7 @@ if TYPE_CHECKING:
 
 Rows = Any  # a data frame, or an iterable of mappings, texts or `Document`s; see `Index.build`
 Judgments = Mapping[str, Union[Mapping[str, float], Iterable[str]]]
+_TEXTS = ("id", "title", "text", "query")  # columns that hold texts, never files
 _SHOWN = 160  # characters of a text in a table of hits
 
 
@@ -210,7 +211,7 @@ class Index(Closable):
         columns = {f"{role}_column": name for role, name in (("id", id), ("title", title), ("text", text)) if name}
         if tower is not None:
             options["tower"] = str(tower)
-        with _as_file(rows) as corpus:
+        with _as_file(rows, [id, title, text]) as corpus:
             build(options_from(BuildOptions, corpus=corpus, output=str(folder), device=device, **columns, **options))
         return cls(folder, device=device)
 
@@ -411,22 +412,31 @@ def _score(hit: Result) -> float:
 
 
 @contextmanager
-def _as_file(rows: Rows) -> Iterator[str]:
+def _as_file(rows: Rows, texts: Sequence[Optional[str]] = ()) -> Iterator[str]:
     """Yield `rows` if it is a path; otherwise write the rows to a temporary file and yield its path.
 
     Messages call the temporary file "rows". A pipe is copied to a temporary file, too.
+
+    texts: further columns that hold texts, see `written_rows`
     """
     if isinstance(rows, (str, Path)):
         with ExitStack() as stack:
             yield copied_fifo(str(rows), stack)
         return
-    with written_rows(rows) as path:
+    with written_rows(rows, texts) as path:
         yield ShownFile(path, "rows")
 
 
 @contextmanager
-def written_rows(rows: Rows) -> Iterator[str]:
-    """Write rows to a temporary file of JSON lines, yield the file's path, and delete the file after the block."""
+def written_rows(rows: Rows, texts: Sequence[Optional[str]] = ()) -> Iterator[str]:
+    """Write rows to a temporary file of JSON lines, yield the file's path, and delete the file after the block.
+
+    texts: names of columns that hold texts, besides id, title, text and query
+
+    Raises `UsageError` if `rows` is no series of rows, and for a row that is none or has bytes as a text.
+    """
+    if rows is None or isinstance(rows, (Mapping, bytes)) or not isinstance(rows, Iterable):
+        raise UsageError(f"rows: {quoted(rows)}: expected several rows, as in [{{'id': '1', 'text': 'a text'}}]")
     if any(name is not None for name in getattr(getattr(rows, "index", None), "names", ())):
         rows = rows.reset_index()  # a named index of pandas is a column, such as the id
     for method in ("to_dicts", "to_dict"):  # polars, pandas
@@ -450,19 +460,23 @@ def written_rows(rows: Rows) -> Iterator[str]:
             return copy.relative_to(folder).as_posix()
 
         with path.open("w", encoding="utf-8", errors="surrogatepass") as stream:
-            for row in cast("Iterable[Any]", rows):
-                stream.write(json.dumps(_mapping(row), ensure_ascii=False, default=plain_or_copied) + "\n")
+            for number, row in enumerate(cast("Iterable[Any]", rows), start=1):
+                values = _mapping(row, number)
+                for name in (*_TEXTS, *texts):
+                    if name is not None and isinstance(values.get(name), (bytes, bytearray, memoryview)):
+                        raise UsageError(f"rows, row {number:,}: its {name} is bytes, expected text: decode it")
+                stream.write(json.dumps(values, ensure_ascii=False, default=plain_or_copied) + "\n")
         yield str(path)
 
 
-def _mapping(row: Any) -> Mapping[str, Any]:
+def _mapping(row: Any, number: int) -> Mapping[str, Any]:
     if isinstance(row, str):
         return {"text": row}
     if isinstance(row, Mapping):
         return {str(name): value for name, value in row.items()}
     if all(hasattr(row, name) for name in ("id", "text", "fields")):
         return {"id": row.id, "text": row.text, **row.fields}
-    raise UsageError(f"rows: {quoted(row)}: expected a data frame, mappings, texts or Documents")
+    raise UsageError(f"rows, row {number:,}: {quoted(row)}: expected a data frame, mappings, texts or Documents")
 
 
 def _plain(value: Any) -> Any:

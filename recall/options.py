@@ -201,6 +201,8 @@ class TaughtTowerOptions(TeacherOptions, TowerTrainingOptions):
 
     MAY_CHANGE: ClassVar[frozenset[str]] = TowerTrainingOptions.MAY_CHANGE | TeacherOptions.OF_ASKING | {"teacher"}
 
+    OF_FILES: ClassVar[frozenset[str]] = frozenset({"teacher_scores"})
+
     teacher: Optional[str] = option(
         None, help="folder of a trained ranker, which scores the pairs without a teacher's score in the file"
     )

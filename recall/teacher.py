@@ -9,6 +9,7 @@ import numpy as np
 
 from paddle_ranker.distributed import ProcessGroup
 from paddle_ranker.scoring.scoring_options import ScoringOptions
+from paddle_ranker.training.examples import teacher_logits
 from paddle_ranker.training.run import TrainingRun
 from paddle_ranker.training.teachers import Teacher, Teachers
 from recall.data import TextPairs
@@ -40,6 +41,12 @@ def with_teacher(pairs: TextPairs, options: TaughtTowerOptions, run: TrainingRun
     if run.processes.is_first:
         run.processes.wait()
     return taught
+
+
+def with_file_logits(pairs: TextPairs, options: TaughtTowerOptions) -> TextPairs:
+    """Return the pairs with the file's scores of a teacher as logits."""
+    logits = teacher_logits(options.train_set_file, np.array([*pairs.teacher.values()]), options.teacher_scores)
+    return replace(pairs, teacher=dict(zip(pairs.teacher, logits.tolist())))
 
 
 def _taught(pairs: TextPairs, teacher: Teacher, processes: Optional[ProcessGroup] = None) -> TextPairs:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Optional
 
 from paddle_ranker import runtime
 from paddle_ranker.errors import UsageError
-from paddle_ranker.options import option, redeclare
+from paddle_ranker.options import option, redeclare, refuse_given
 from paddle_ranker.training.training_options import training_main
 from recall.loss import TowerLoss, parse_tower_loss, tower_loss_help
 from recall.options import TaughtTowerOptions, TowerTrainingOptions
@@ -53,6 +53,8 @@ class TrainBatchNegOptions(TaughtTowerOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if not self.terms.of_teacher:
+            refuse_given(self, ["teacher_scores"], f"is about a teacher, from which --loss {self.loss} does not learn")
         if (self.teacher or self.teacher_url) and not self.terms.of_teacher:
             raise UsageError(f"--loss {self.loss} learns from no teacher: add one, as in --loss in_batch+margin_mse")
 
@@ -69,7 +71,7 @@ def train(options: TrainBatchNegOptions, on_evaluation: Optional[OnEvaluation] =
     from recall.data import PictureCheck, encode_pairs, open_rows
     from recall.frozen_pictures import freeze_pictures
     from recall.model import InBatchExamples, LossSettings
-    from recall.teacher import with_teacher
+    from recall.teacher import with_file_logits, with_teacher
     from recall.training import learn_words, open_evaluation, start_tower_training, train_tower
 
     start = start_tower_training(options, lexical_size=options.lexical_size)
@@ -85,6 +87,8 @@ def train(options: TrainBatchNegOptions, on_evaluation: Optional[OnEvaluation] =
         pairs = freeze_pictures(start, pairs, options)
     if LEXICAL in start.part_factors:
         learn_words(start, pairs.titles)
+    if options.terms.of_teacher:
+        pairs = with_file_logits(pairs, options)
     pairs = with_teacher(pairs, options, run)
     if evaluation is not None:
         evaluation.compare(pairs)

@@ -92,8 +92,25 @@ def test_texts_and_documents_are_rows_too(tmp_path: Path) -> None:
     assert [hit.text for hit in texts.search("水稻")] == ["水稻病害诊断"]
     documents = Index.build([Document("x", "水稻病害", {"year": 2020})], tmp_path / "documents")
     assert documents.search("水稻", where="year=2020")[0].id == "x"
-    with pytest.raises(UsageError, match="expected a data frame, mappings, texts or Documents"):
-        Index.build([7], tmp_path / "none")
+    for rows, message in (
+        ([7], "rows, row 1: 7: expected a data frame, mappings, texts or Documents"),
+        (["a", None], "rows, row 2: None: expected a data frame"),
+        (None, "expected several rows"),
+        ({"id": "1", "text": "a"}, "expected several rows"),
+        (b"a text", "expected several rows"),
+        ([{"id": b"1", "text": "a"}], "row 1: its id is bytes, expected text"),
+        ([{"id": "1", "text": b"a"}], "row 1: its text is bytes"),
+        ([{"id": "1", "title": b"t", "text": "a"}], "row 1: its title is bytes"),
+        ([Document("x", b"a", {})], "row 1: its text is bytes"),  # type: ignore[arg-type]
+    ):
+        with pytest.raises(UsageError, match=message):
+            Index.build(rows, tmp_path / "none")
+        for change in (texts.add, texts.sync):
+            with pytest.raises(UsageError, match=message):
+                change(rows)
+    assert not (tmp_path / "none").exists() and len(texts) == 2
+    with pytest.raises(UsageError, match="row 1: its name is bytes"):
+        Index.build([{"sku": "1", "name": b"t", "text": "a"}], tmp_path / "none", title="name")
 
 
 def test_the_package_lists_what_it_is_for_and_searches_without_paddle(tmp_path: Path) -> None:

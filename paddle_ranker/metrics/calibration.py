@@ -46,6 +46,11 @@ class ListScores(NamedTuple):
         return cls(round(float(tenth), 4), round(float(logits.std()), 4))
 
 
+AUTO, LOGITS = "auto", "logits"
+SCORE_KINDS = (AUTO, LOGITS, "probabilities")  # of a teacher
+LEAST_PROBABILITY = 2.0**-24  # probabilities are clipped to this distance from 0 and 1, which is a logit of 16.6
+
+
 @dataclass(frozen=True)
 class SearchScores:
     """Scores of a ranker in searches of the index for which it was calibrated; stored with the calibration.
@@ -152,6 +157,17 @@ def sigmoid(logits: ArrayLike) -> Floats:
     SciPy's `expit` returns the same, but its module takes longer to load than a small ranker.
     """
     return np.asarray(np.exp(-np.logaddexp(0.0, -np.asarray(logits, np.float64))))
+
+
+def are_probabilities(scores: Floats) -> bool:
+    """Return whether scores of unknown kind count as probabilities: all of them are within 0 and 1."""
+    return bool(((scores >= 0) & (scores <= 1)).all())
+
+
+def logits_of(probabilities: Floats) -> Floats:
+    """Return log(p / (1 - p)), float64; probabilities next to 0 and 1 become -16.6 and 16.6."""
+    clipped = np.clip(np.asarray(probabilities, np.float64), LEAST_PROBABILITY, 1 - LEAST_PROBABILITY)
+    return np.asarray(np.log(clipped) - np.log1p(-clipped), np.float64)
 
 
 def fit(method: str, labels: Floats, logits: Floats) -> Calibration:

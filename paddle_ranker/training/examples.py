@@ -14,6 +14,8 @@ from paddle_ranker.array_types import Integers, Numbers
 from paddle_ranker.encoding.batching import Groups
 from paddle_ranker.encoding.columns import EncodedPairs
 from paddle_ranker.errors import DataError
+from paddle_ranker.metrics.calibration import AUTO, LOGITS, are_probabilities, logits_of
+from paddle_ranker.options import note_once
 from paddle_ranker.storage.arrays import gather
 from paddle_ranker.training.losses.expression import RankingLoss
 from paddle_ranker.training.task import Means
@@ -116,10 +118,29 @@ class RankingExamples(ABC):
         return self._loss(logits, self.pair_labels(rows), queries, teacher)
 
 
+def teacher_logits(name: str, scores: Numbers, kind: str = AUTO) -> NDArray[np.float32]:
+    """Return a teacher's scores, `[n]`, as logits; a note says if they are probabilities.
+
+    name: name of the file, for the note
+    kind: one of `SCORE_KINDS`; auto: scores that are all within 0 and 1 are probabilities, as `distill` takes them
+
+    Raises `DataError` if scores that are said to be probabilities are none.
+    """
+    numbers = np.asarray(scores, np.float64)
+    fits = are_probabilities(numbers)
+    if kind == LOGITS or not len(numbers) or (kind == AUTO and not fits):
+        return np.asarray(scores, np.float32)
+    if not fits:
+        raise DataError(f"{name}: the teacher's scores are not all within 0 and 1, as probabilities are")
+    if kind == AUTO:
+        note_once(f"{name}: the teacher's scores are within 0 and 1: probabilities (--teacher_scores says otherwise)")
+    return logits_of(numbers).astype(np.float32)
+
+
 def teacher_column(
     name: str, losses: Sequence[str], scores: Sequence[Optional[float]], first: int = 0, column: str = "teacher_score"
 ) -> NDArray[np.float32]:
-    """Convert a teacher's logits, a column of training data, to `[m]` float32.
+    """Convert a teacher's scores, a column of training data, to `[m]` float32.
 
     name: name of the file, for errors
     losses: names of the losses that need the logits, for errors

@@ -7,10 +7,11 @@ from typing import Callable, ClassVar, Optional, TypeVar
 
 from paddle_ranker import runtime
 from paddle_ranker.errors import UsageError, spelling_hint
+from paddle_ranker.metrics.calibration import AUTO, SCORE_KINDS
 from paddle_ranker.metrics.measures import MEASURES, training_measures
 from paddle_ranker.model.load_options import HeadOptions
 from paddle_ranker.model.pretrained import find_model
-from paddle_ranker.options import DeviceOptions, LabelOptions, main_of, option
+from paddle_ranker.options import DeviceOptions, LabelOptions, main_of, option, refuse_given
 from paddle_ranker.training.losses.expression import LossExpression, parse_loss
 from paddle_ranker.training.losses.loss_registry import loss_help, margin_help
 
@@ -148,6 +149,11 @@ class RankerTrainingOptions(HeadOptions, LabelOptions, AdapterOptions):
 
     loss: str = option("bce", help=loss_help)
     margin: Optional[float] = option(None, help=margin_help, minimum=0)
+    teacher_scores: str = option(
+        AUTO,
+        help="kind of the teacher's scores in the file; auto: probabilities if all are within 0 and 1, else logits",
+        choices=SCORE_KINDS,
+    )
     model_name_or_path: str = option(
         "ernie-3.0-medium-zh",
         help="model to start from: a folder, or a name on the Hugging Face hub or in PaddleNLP",
@@ -194,6 +200,8 @@ class RankerTrainingOptions(HeadOptions, LabelOptions, AdapterOptions):
                 f"--metric {self.metric}: choose from {', '.join(names)}{spelling_hint(self.metric, names)}"
             )
         self.expression.margins(self.margin)
+        if not self.expression.of_teacher:
+            refuse_given(self, ["teacher_scores"], f"is about a teacher, from which --loss {self.loss} does not learn")
 
     def look_up(self) -> None:
         """If no run is resumed, find the model to start from, and fetch it if it is missing."""

@@ -128,6 +128,21 @@ def test_a_teachers_scores_reach_the_loss_by_row(pair_encoder: PairEncoder) -> N
     assert encode_labels(taught, pair_encoder).teacher is None  # dropped if no loss needs it
 
 
+def test_scores_within_0_and_1_are_a_teachers_probabilities(pair_encoder: PairEncoder) -> None:
+    loss, numbers = parse_loss("teacher_mse"), np.linspace(0.1, 1.0, len(ROWS))
+    taught = [dataclasses.replace(row, teacher_score=float(score)) for row, score in zip(ROWS, numbers)]
+    logits = np.log(numbers[:-1] / (1 - numbers[:-1]))
+    for kind in ("auto", "probabilities"):
+        found = encode_labels(taught, pair_encoder, loss=loss, teacher_scores=kind).teacher
+        np.testing.assert_allclose(found, [*logits, np.log(2.0**24 - 1)], rtol=1e-5)
+    as_they_are = encode_labels(taught, pair_encoder, loss=loss, teacher_scores="logits").teacher
+    np.testing.assert_allclose(as_they_are, numbers, rtol=1e-6)
+    taught[0] = dataclasses.replace(taught[0], teacher_score=-0.1)
+    assert encode_labels(taught, pair_encoder, loss=loss).teacher[0] == np.float32(-0.1)
+    with pytest.raises(DataError, match="not all within 0 and 1, as probabilities are"):
+        encode_labels(taught, pair_encoder, loss=loss, teacher_scores="probabilities")
+
+
 def test_a_teacher_is_in_every_record_and_alone_needs_no_two_classes(pair_encoder: PairEncoder) -> None:
     rows = [dataclasses.replace(ROWS[0], teacher_score=1.0), ROWS[1]]
     with pytest.raises(DataError, match=r"record 2 has no teacher_score, which --loss teacher_mse\+margin_mse"):

@@ -29,7 +29,7 @@ from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt,
 
 from paddle_ranker.array_types import Floats
 from paddle_ranker.errors import DataError, RankerError, UsageError, brief, listed, refuse_text
-from paddle_ranker.metrics.calibration import sigmoid
+from paddle_ranker.metrics.calibration import LEAST_PROBABILITY, are_probabilities, logits_of, sigmoid
 from paddle_ranker.progress import Progress
 from paddle_ranker.serving.clients.client_errors import OverloadedError, RefusedError, ServerError, retry_wait
 from paddle_ranker.serving.clients.teacher_options import AUTO, TeacherOptions
@@ -41,7 +41,6 @@ from paddle_ranker.storage.atomic import cache_folder, make_folder
 from paddle_ranker.version import __version__
 
 Pair = tuple[str, str]
-_LEAST_PROBABILITY = 2.0**-24  # probabilities are clipped to this distance from 0 and 1, which is a logit of 16.6
 _MOST_COST = 10**12  # the highest cost that an answer may state
 _SHOWN_CHARACTERS = 300  # characters of a server's message that an error shows
 _ANSWER_BYTES, _ANSWER_RATIO = 1 << 20, 8  # most bytes of an answer, plus this many for each byte of the request
@@ -294,7 +293,7 @@ class HttpTeacher:
     def _as_logits(self, scores: Floats) -> Floats:
         is_probability = (scores >= 0) & (scores <= 1)
         if self._are_logits is None and len(scores):
-            self._are_logits = not is_probability.all()
+            self._are_logits = not are_probabilities(scores)
             what = "are not all within 0 to 1: logits" if self._are_logits else "are within 0 to 1: probabilities"
             self._report(f"the scores {what} (--teacher_scores says otherwise)")
         if self._are_logits:
@@ -304,9 +303,8 @@ class HttpTeacher:
                 f"{self._where}: the score {scores[~is_probability][0]:g} is no probability, as those before it seemed "
                 "to be: run again with --teacher_scores logits, which asks for nothing again"
             )
-        clipped = np.clip(scores, _LEAST_PROBABILITY, 1 - _LEAST_PROBABILITY)
-        self._clipped += int(np.count_nonzero(clipped != scores))
-        return np.asarray(np.log(clipped) - np.log1p(-clipped), np.float64)
+        self._clipped += int(((scores < LEAST_PROBABILITY) | (scores > 1 - LEAST_PROBABILITY)).sum())
+        return logits_of(scores)
 
 
 class AnswerCache:

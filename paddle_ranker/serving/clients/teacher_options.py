@@ -9,14 +9,13 @@ from typing import ClassVar, Optional
 from urllib.parse import parse_qsl, urlsplit
 
 from paddle_ranker.errors import UsageError, brief
+from paddle_ranker.metrics.calibration import AUTO, SCORE_KINDS
 from paddle_ranker.options import Options, option, refuse_given
 from paddle_ranker.options.declare import fields_of
 from paddle_ranker.serving.http.rerank_formats import RERANK_PROTOCOLS
 
-AUTO = "auto"
 KEY_VARIABLE = "PADDLE_RANKER_TEACHER_KEY"
 _SECRET = re.compile("key|token|secret|password|signature", re.I)
-SCORES = (AUTO, "logits", "probabilities")
 
 
 @dataclass(frozen=True)
@@ -27,6 +26,8 @@ class TeacherOptions(Options):
         "teacher_key_variable", "teacher_batch", "teacher_concurrency", "teacher_timeout", "teacher_retries",
         "teacher_deadline", "teacher_answers",
     })  # fmt: skip
+
+    OF_FILES: ClassVar[frozenset[str]] = frozenset()  # options that are about scores in the command's files, too
 
     teacher_url: Optional[str] = option(
         None, help="URL of a reranker, http://127.0.0.1:8600/rerank, in place of a model folder"
@@ -39,7 +40,7 @@ class TeacherOptions(Options):
     teacher_model: Optional[str] = option(None, help="the model's name in the requests")
     teacher_scores: str = option(
         AUTO, help="kind of the answers' scores; auto: logits if they were asked for, or if some are not within 0 to 1",
-        choices=SCORES,
+        choices=SCORE_KINDS,
     )  # fmt: skip
     teacher_key_variable: Optional[str] = option(
         None, help=f"the environment variable that holds the API key (default: {KEY_VARIABLE}, if it is set)"
@@ -60,7 +61,8 @@ class TeacherOptions(Options):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.teacher_url is None:
-            of_http = (field.name for field in fields_of(TeacherOptions) if field.name.startswith("teacher_"))
+            names = (field.name for field in fields_of(TeacherOptions) if field.name.startswith("teacher_"))
+            of_http = (name for name in names if name not in self.OF_FILES)
             refuse_given(self, of_http, "is about a teacher over HTTP: add --teacher_url")
             return
         _check_url(self.teacher_url)

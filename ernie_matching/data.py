@@ -61,7 +61,6 @@ def encode_triples(
         rows += len(part)
         collector.append(pair_encoder.encode(queries, titles), **columns)
     pairs, columns = collector.finish()
-    teacher = columns.get("teacher")
-    if teacher is not None:
-        teacher = teacher_logits(name, gather(teacher, np.arange(2 * rows)), teacher_scores)
-    return EncodedExamples(pairs, teacher=teacher, rows_each=2)
+    scores = columns.get("teacher")
+    logits = None if scores is None else teacher_logits(name, gather(scores, np.arange(2 * rows)), teacher_scores)
+    return EncodedExamples(pairs, teacher=logits, rows_each=2)

@@ -18,8 +18,10 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Callable
-from datetime import datetime
+from datetime import date, datetime
+from datetime import time as time_of_day
 from functools import cache, partial
+from operator import methodcaller
 from typing import NamedTuple, Optional, Union
 
 from paddle_ranker.errors import brief, listed
@@ -147,7 +149,7 @@ class Spellings:
         match = _NUMBER.fullmatch(_plain(cell))
         kind, form = _look_of(cell, match)
         self._looks[kind].add(cell, form, row)
-        self._needs_none &= bool(is_plain_number(cell) or _ISO.fullmatch(cell))
+        self._needs_none &= is_plain_number(cell) or any(map(methodcaller("fullmatch", cell), _UNMISTAKABLE.values()))
         self._has_point |= "." in cell
         if len(cell) > _LONGEST and not cell.startswith(("[", "{")):
             self._left.clear()
@@ -294,6 +296,26 @@ def has_markup(cell: str) -> bool:
     return _MARKUP.search(cell) is not None
 
 
+def cell_text(value: object) -> str:
+    """Return the text of a cell's value: numbers as in JSON, dates as in ISO 8601, "" for None."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, datetime) and value.time() == time_of_day(0):
+        value = value.date()
+    if isinstance(value, (list, dict)):
+        return json.dumps(value, ensure_ascii=False, default=str)
+    return value.isoformat() if isinstance(value, (date, time_of_day)) else shown_value(value)
+
+
+def shown_value(value: object) -> str:
+    """Return a value as text; a whole number without decimals."""
+    if isinstance(value, float):
+        return str(int(value)) if value.is_integer() else repr(value)
+    return str(value)
+
+
 def is_no_value(cell: str) -> bool:
     """Return whether a cell stands for a missing value, such as `N/A`."""
     return len(cell) < 32 and cell.strip().lower() in NO_VALUES
@@ -309,7 +331,7 @@ def _look_of(cell: str, number: Optional[re.Match[str]]) -> tuple[str, str]:
     number: match of `_NUMBER` for the cell
     """
     if number is not None and _is_number(cell):
-        return "number", f"{number['before']}0{number['after']}"
+        return "number", re.sub(r"\d+", "0", f"{number['before']}{number['digits'].strip()}{number['after']}")
     if cell.lower() in _TRUTH_WORDS:
         return "boolean", next(str(pair) for pair in (*_TRUTHS, ("true", "false")) if cell.lower() in pair)
     date = _DATE_LIKE.fullmatch(cell) if len(cell) <= _LONGEST_ITEM else None

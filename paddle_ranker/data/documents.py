@@ -14,7 +14,7 @@ import os
 import re
 import shlex
 from collections import Counter
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from functools import cached_property, lru_cache
 from itertools import islice
 from pathlib import Path
@@ -27,7 +27,6 @@ from paddle_ranker.data.formats import (
     ENCODINGS,
     FORMATS,
     BadRow,
-    Row,
     found_encoding,
     is_table_or_lines,
     lines_of,
@@ -40,6 +39,7 @@ from paddle_ranker.data.html_text import text_of_html
 from paddle_ranker.data.labels import number_of
 from paddle_ranker.data.records import DocumentRow, is_finite, is_storable, without_nan
 from paddle_ranker.data.skips import NOT_READ, LeftOut, LeftOutItem, Skips
+from paddle_ranker.data.spreadsheets import ZIP, Sheet, is_spreadsheet, sheets_of
 from paddle_ranker.errors import DataError, UsageError, brief, listed, one_line, quoted, spelling_hint
 from paddle_ranker.options import TAB, DocumentOptions, note_once
 from paddle_ranker.options.input_files import folder_of, paths_of, require_file
@@ -76,7 +76,7 @@ _NO_TEXTS = (
     (re.compile(rb"\s*(\{\\rtf|%!PS)"), "a formatted text", ".txt when it is converted to plain text"),
 )
 INNER = ("fields", "metadata")  # objects whose members are fields
-NO_COLUMN = "none"
+NO_COLUMN, ALL_SHEETS = "none", "all"
 _BY_VALUES: Mapping[str, str] = {}
 Declared = Mapping[str, Optional[ValueSpelling]]  # by a field's name: the spelling of its texts, None to keep them
 _INFERRED: Declared = {}
@@ -303,7 +303,9 @@ class DocumentFile:
             _refuse_columns(path, self._rules)
             return _FileRows(path, self._files, self.path), {role: role for role in ROLES}
         stat, rules = os.stat(path) if os.path.exists(path) else None, self._rules
-        table = _open_table(path, stat and (stat.st_size, stat.st_mtime_ns), rules.separator, rules.header)
+        table = _open_table(
+            path, stat and (stat.st_size, stat.st_mtime_ns), rules.separator, rules.header, rules.sheet or ""
+        )
         chosen = {role: name for role in ROLES if (name := getattr(rules, f"{role}_column")) is not None}
         expected = {role: name for role, name in self._columns.items() if name in table.columns}
         free = {name: facts for name, facts in table.columns.items() if name not in self._files.read}
@@ -367,7 +369,6 @@ class _Dialect(NamedTuple):
     separator: character between cells
     quote: character around cells; "" for none
     names: names of the columns
-    has_header: whether the first row has the names
     is_dump: whether the file is a database dump, with `\N` for a missing value and a backslash before n, t and r
     """
 
@@ -375,7 +376,6 @@ class _Dialect(NamedTuple):
     separator: str
     quote: str
     names: tuple[str, ...]
-    has_header: bool
     is_dump: bool
 
 
@@ -385,68 +385,160 @@ def _open_table(
     version: object,
     separator: str,
     header: Optional[bool],
+    sheet: str,
 ) -> _DocumentRows:
     """Return the table of a file, cached by the file's `version`: its size and time of change.
 
-    separator, header: as in `_DocumentRows`
+    separator, header, sheet: as in `_DocumentRows`
     """
-    return _DocumentRows(path, separator, header)
+    return _DocumentRows(path, separator, header, sheet)
 
 
-def named_rows(path: str) -> Iterator[tuple[int, Union[dict[str, Any], BadRow]]]:
-    """Yield (number, row) for each row of a file that holds a table: a dict from column names to cells, or a `BadRow`.
+class TableInFile(NamedTuple):
+    """Table of a file that is no spreadsheet.
+
+    title: texts above the header, such as the title of a report
+    rows: called without arguments, yields (number, row) for each row: a dict from column names to cells, or a `BadRow`
+    """
+
+    title: str
+    rows: Callable[[], Iterator[tuple[int, Union[dict[str, Any], BadRow]]]]
+
+
+def table_in(path: str) -> TableInFile:
+    """Return the table of a file that is no spreadsheet.
 
     The first row names the columns unless it is clearly a row of data. If rows differ in length, the separator is the
     most frequent of comma, semicolon, bar and tab in the first row. The dict of a short row lacks the last columns.
     """
     try:
-        table = _DocumentRows(path, TAB, None)
+        table = _DocumentRows(path, TAB, None, "")
     except DataError:
-        table = _DocumentRows(path, TAB, True)
-    if not table.holds_lines or not (yield from table.ragged_rows()):
-        yield from table.named_rows()
+        table = _DocumentRows(path, TAB, True, "")
+    if table.holds_lines and table.is_ragged:
+        return TableInFile("", table.ragged_rows)
+    return TableInFile(table.title, table.named_rows)
+
+
+class TableHead(NamedTuple):
+    """TableHead of a table: the rows above its header, and its header.
+
+    above: number of rows above the header, such as a report's title
+    lines: number of rows of the header: 2 if the first names groups of columns, 0 if there is no header
+    """
+
+    above: int
+    lines: int
+
+    def names(self, rows: Sequence[Sequence[str]]) -> list[str]:
+        """Return the names of the columns; those of a group are preceded by its name."""
+        if self.lines < 2:
+            return [*rows[self.above]] if self.lines else []
+        groups, names = _spread(rows[self.above]), rows[self.above + 1]
+        return [name if group in ("", name) else f"{group} {name}" for group, name in zip(groups, names)]
+
+
+def head_of(rows: Sequence[Sequence[str]]) -> TableHead:
+    """Find the header of a table that has one, in its first rows.
+
+    A row above the header has at most half of the columns that the table's rows fill, or one text in several columns,
+    as merged cells have. A header of two rows has names of several columns in the first, and names of each in the
+    second, below which there are numbers.
+    """
+    filled = [[place for place, cell in enumerate(row) if cell.strip()] for row in rows]
+    texts = [len({row[place] for place in places}) for row, places in zip(rows, filled)]
+    of_table = [places for places, count in zip(filled, texts) if count > 1]
+    if 2 * len(of_table) <= len(rows):
+        return TableHead(0, 1)
+    counts = Counter(place for places in of_table for place in places)
+    used = {place for place, count in counts.items() if 10 * count > len(of_table)}
+    above = 0
+    for place, places in enumerate(filled[:_MOST_ABOVE]):
+        if texts[place] > 1 and 2 * len(used.intersection(places)) > len(used):
+            above = place
+            break
+    # A group's name alone in its row does not stand where a title does.
+    if above and min(filled[above - 1], default=0) > min(used) and _has_groups(rows[above - 1 :], used):
+        above -= 1
+    return TableHead(above, 2 if _has_groups(rows[above:], used) else 1)
+
+
+def _has_groups(rows: Sequence[Sequence[str]], used: Container[int]) -> bool:
+    """Return whether the first of `rows` names groups of the columns `used`, and the second the columns."""
+    if len(rows) < 4 or len(rows[0]) != len(rows[1]):
+        return False
+    groups, names = _spread(rows[0]), rows[1]
+    if not any(group and group == groups[place - 1] for place, group in enumerate(groups) if place):
+        return False
+    joined = [(group, name) for place, (group, name) in enumerate(zip(groups, names)) if place in used]
+    is_named = all(name.strip() and number_of(name) is None for _, name in joined)
+    has_numbers = any(
+        all(number_of(row[place]) is not None for row in rows[2:12] if place < len(row) and row[place].strip())
+        for place in range(len(names))
+        if any(place < len(row) and row[place].strip() for row in rows[2:12])
+    )
+    return is_named and len({*joined}) == len(joined) and has_numbers
+
+
+def _spread(groups: Sequence[str]) -> list[str]:
+    """Return names of groups, each also in the empty cells behind it."""
+    spread, last = list[str](), ""
+    for group in groups:
+        last = group.strip() or last
+        spread.append(last)
+    return spread
+
+
+def text_above(rows: Sequence[Sequence[str]]) -> str:
+    """Return the texts of the rows above a header, of which merged cells have the same."""
+    return " ".join(dict.fromkeys(cell.strip() for row in rows for cell in row if cell.strip()))
 
 
 class _DocumentRows:
     """The rows of a file, and facts about its columns.
 
     separator: separator of a text file; a tab means that it is detected
-    header: whether the first row of a text file names the columns; None means that this is detected
+    header: whether the first row of a table names the columns; None means that this is detected in text files, and that
+        those of spreadsheets have names
+    sheet: name of the sheet of a spreadsheet that is read, or `all`; "" means the first
     """
 
-    def __init__(self, path: str, separator: str, header: Optional[bool]) -> None:
+    def __init__(self, path: str, separator: str, header: Optional[bool], sheet: str) -> None:
         """Find out how the file holds a table; raises `DataError` as `_detect` does."""
         self.path = path
-        self._encoding = found_encoding(path) if is_table_or_lines(path) else None
-        self._preamble, self._is_spreadsheet = 0, False  # the first is the number of rows above the header
-        if self._encoding is not None:
-            self._dialect = self._detect(self._encoding, separator, header)
-        else:
-            self._dialect = None
-            sampled = [row for _, row in islice(read_rows(path), _SAMPLE_ROWS)]
-            self._preamble = rows_above_header([row for row in sampled if isinstance(row, list)])
-            self._is_spreadsheet = any(isinstance(row, list) for row in sampled)
+        self._sheets = _sheets_in(path, sheet)
+        is_text = not self._sheets and is_table_or_lines(path)
+        self._encoding = found_encoding(path) if is_text else None
+        self._head, self.title = TableHead(0, 1), ""
+        self._dialect = None if self._encoding is None else self._detect(self._encoding, separator, header)
+        self._has_header = header is not False
 
     @property
     def is_of_texts(self) -> bool:
         """Whether the cells are texts, whose spelling decides what they are: those of text files and spreadsheets."""
-        return self._dialect is not None or self._is_spreadsheet
+        return self._dialect is not None or bool(self._sheets)
 
     @property
     def holds_lines(self) -> bool:
         """Whether the file holds lines of text in place of a table."""
         return self._encoding is not None and self._dialect is None
 
-    def ragged_rows(self) -> Generator[tuple[int, Union[dict[str, Any], BadRow]], None, bool]:
-        """Yield (number, row) for each row below the first, which names the columns; rows may have fewer cells.
+    @property
+    def is_ragged(self) -> bool:
+        """Whether a file that holds lines has columns, in rows of different lengths."""
+        return self._ragged_separator != ""
 
-        Returns False, and yields nothing, if the file has no columns.
-        """
+    @cached_property
+    def _ragged_separator(self) -> str:
         with open_text(self.path, str(self._encoding)) as stream:
             line = stream.readline().decode("utf-8", "replace")
         separator = max(",;|\t", key=line.count)
+        return separator if separator in line else ""
+
+    def ragged_rows(self) -> Iterator[tuple[int, Union[dict[str, Any], BadRow]]]:
+        """Yield (number, row) for each row below the first, which names the columns; rows may have fewer cells."""
         names = tuple[str, ...]()
-        for number, row in self._separated(str(self._encoding), separator, '"') if separator in line else ():
+        for number, row in self._separated(str(self._encoding), self._ragged_separator, '"'):
             if isinstance(row, BadRow):
                 yield number, row
             elif not names:
@@ -455,7 +547,6 @@ class _DocumentRows:
                 yield number, BadRow(f"{len(row)} columns, expected {len(names)}")
             else:
                 yield number, dict(zip(names, row))
-        return bool(names)
 
     @cached_property
     def columns(self) -> dict[str, _ColumnFacts]:
@@ -521,11 +612,33 @@ class _DocumentRows:
                     if line != EMPTY_LINE:
                         yield number, line if isinstance(line, BadRow) else {"text": line}
             return
-        names, has_header = None, True
-        if self._dialect is not None:
-            names, has_header = self._dialect.names, self._dialect.has_header
+        if self._sheets:
+            yield from self._rows_of_sheets()
+        elif self._dialect is not None:
+            cells = islice(self._cells(self._dialect), self._head.above + self._head.lines, None)
+            yield from _named(self._dialect.names, cells)
+        else:
+            yield from self._objects()
+
+    def _rows_of_sheets(self) -> Iterator[tuple[int, Union[dict[str, Any], BadRow]]]:
+        for sheet in self._sheets:
+            rows, not_read = sheet.read()
+            cells = [row for _, row in rows]
+            head = head_of(cells[:_SAMPLE_ROWS]) if self._has_header else TableHead(0, 0)
+            if not_read:
+                note_once(f"{self.path}: {not_read}")
+            if not rows:
+                continue
+            if head.above:
+                note_once(f"{self.path}: {_left_above(head)}: {brief(text_above(cells[: head.above]))}")
+            names = _column_names(head.names(cells)) if head.lines else _numbered(max(map(len, cells)))
+            for number, row in _named(names, iter(rows[head.above + head.lines :])):
+                is_one = len(self._sheets) == 1 or not isinstance(row, dict)
+                yield number, row if is_one else {**row, "sheet": row.get("sheet", sheet.name)}
+
+    def _objects(self) -> Iterator[tuple[int, Union[dict[str, Any], BadRow]]]:
         id: Any = None  # id of the next row, if an action before it states one
-        for place, (number, row) in enumerate(islice(self._cells(), self._preamble, None)):
+        for number, row in read_rows(self.path):
             if isinstance(row, BadRow):
                 yield number, row
             elif isinstance(row, dict):
@@ -535,21 +648,10 @@ class _DocumentRows:
                 for document in _unwrapped(row):
                     yield number, document if id is None else {"_id": id, **document}
                 id = None
-            elif place == 0 and has_header:
-                names = names or _column_names(row)
-            elif names is not None:
-                if len(row) < len(names) or any(row[len(names) :]):
-                    yield number, BadRow(f"{len(row)} columns, expected {len(names)}")
-                else:
-                    yield number, dict(zip(names, row))
 
-    def _cells(self) -> Iterator[tuple[int, Row]]:
-        if self._dialect is None:
-            yield from read_rows(self.path)
-            return
-        encoding, separator, quote = self._dialect[:3]
-        for number, row in self._separated(encoding, separator, quote):
-            yield number, [*map(_undumped, row)] if self._dialect.is_dump and not isinstance(row, BadRow) else row
+    def _cells(self, dialect: _Dialect) -> Iterator[tuple[int, Union[list[str], BadRow]]]:
+        for number, row in self._separated(dialect.encoding, dialect.separator, dialect.quote):
+            yield number, [*map(_undumped, row)] if dialect.is_dump and not isinstance(row, BadRow) else row
 
     def _separated(self, encoding: str, separator: str, quote: str) -> Iterator[tuple[int, Union[list[str], BadRow]]]:
         """Yield (number, cells) for each row of a text file, or (number, `BadRow`).
@@ -587,8 +689,8 @@ class _DocumentRows:
             separator, quote = dialect
         sampled = islice(self._separated(encoding, separator, quote), _SAMPLE_ROWS)
         rows = [row for _, row in sampled if not isinstance(row, BadRow)]
-        preamble = 0 if header is False else rows_above_header(rows)
-        rows = rows[preamble:]
+        head = TableHead(0, 0) if header is False else head_of(rows)
+        above, rows = rows[: head.above], rows[head.above :]
         widths = Counter(map(len, rows))
         width, count = widths.most_common(1)[0] if widths else (1, 0)
         is_named = bool(rows) and names_columns(rows[0])
@@ -596,19 +698,20 @@ class _DocumentRows:
             return None
         if header is None:
             votes = _header_votes(rows[0], [row for row in rows[1:] if len(row) == width])
-            if not is_named and votes == 0 and len(rows) > 1:
+            if not is_named and votes == 0 and len(rows) > 1 and head.lines < 2:
                 raise DataError(
                     f"{self.path}, line 1: {brief(listed(rows[0]))} may name the columns, or be a document: type "
                     "--header true or --header false"
                 )
-            header = is_named or votes > 0
+            header = is_named or votes > 0 or head.lines > 1
         if not (header or width > 2 or separator == "\t" or self.path.lower().endswith(_TABLES)):
             return None  # two halves of a sentence
-        self._preamble = preamble
+        self._head = head if header else TableHead(head.above, 0)
+        self.title = text_above(above)
         is_dump = not quote and any(cell == _NO_VALUE for row in rows for cell in row)
         separator = _NONE if width == 1 else separator
-        names = _column_names(rows[0]) if header else tuple(f"column_{place + 1}" for place in range(width))
-        return _Dialect(encoding, separator, quote, names, header, is_dump)
+        names = _column_names(head._replace(above=0).names(rows)) if header else _numbered(width)
+        return _Dialect(encoding, separator, quote, names, is_dump)
 
     def _inferred(self, roles: Mapping[str, str], declared: Declared) -> dict[str, ValueSpelling]:
         """Return the inferred spellings of a table's columns of texts, without id, title, text and declared fields."""
@@ -637,10 +740,9 @@ class _DocumentRows:
             separator = self._dialect.separator
             columns_are = f"columns separated by {_SEPARATORS.get(separator, separator)}"
             notes.append("a table of one column" if separator == _NONE else f"a table, {columns_are}")
-        if self._preamble:
-            rows = "row" if self._preamble == 1 else "rows"
-            notes.append(f"{self._preamble} {rows} above the header left out (--header false for documents)")
-        if self._dialect is not None and not self._dialect.has_header:
+        if self._head.above:
+            notes.append(f"{_left_above(self._head)}: {brief(self.title)}")
+        if self._dialect is not None and not self._head.lines:
             notes.append("the first row is a document (--header true if it names columns)")
         if self._dialect is not None or roles != {role: role for role in roles}:
             notes.append(" ".join(f"--{role}_column {shlex.quote(roles.get(role, NO_COLUMN))}" for role in ROLES))
@@ -817,6 +919,7 @@ def _refuse_columns(path: str, rules: DocumentOptions) -> None:
     """Raise `UsageError` if the rules set options of tables, since the files of `path` are contents."""
     for name, value in (
         ("header", rules.header),
+        ("sheet", rules.sheet),
         *((f"{role}_column", getattr(rules, f"{role}_column")) for role in ROLES),
     ):
         if value is not None:
@@ -839,18 +942,53 @@ def _sniffed(sample: str) -> Optional[tuple[str, str]]:
     return dialect.delimiter, '"' if is_quoted else dialect.quotechar or ""
 
 
-def rows_above_header(rows: Sequence[Sequence[str]]) -> int:
-    """Count the rows above the header, such as a report's title.
+def _named(
+    names: Sequence[str], rows: Iterator[tuple[int, Union[list[str], BadRow]]]
+) -> Iterator[tuple[int, Union[dict[str, Any], BadRow]]]:
+    """Yield (number, row) for rows of cells: dicts by the names of the columns, or a `BadRow` for another width."""
+    for number, row in rows:
+        if isinstance(row, BadRow):
+            yield number, row
+        elif len(row) < len(names) or any(row[len(names) :]):
+            yield number, BadRow(f"{len(row)} columns, expected {len(names)}")
+        else:
+            yield number, dict(zip(names, row))
 
-    A row above the header has at most half of its cells filled; the header has all cells filled.
+
+def _numbered(width: int) -> tuple[str, ...]:
+    """Return names for columns without names."""
+    return tuple(f"column_{place + 1}" for place in range(width))
+
+
+def _left_above(head: TableHead) -> str:
+    return (
+        f"{head.above} {'row' if head.above == 1 else 'rows'} above the header left out (--header false for documents)"
+    )
+
+
+def _sheets_in(path: str, chosen: str) -> list[Sheet]:
+    """Return the sheets of a spreadsheet that are read: `chosen` by name, `all`, or the first that has rows.
+
+    Returns [] for a file that is no spreadsheet.
     """
-    widths = Counter(map(len, rows))
-    width, count = widths.most_common(1)[0] if widths else (1, 0)
-    for place, row in enumerate(rows[:_MOST_ABOVE] if 2 * count > len(rows) else ()):
-        filled = sum(bool(str(cell).strip()) for cell in row)
-        if 2 * filled > width or (filled > 1 and len(row) == width):
-            return place if filled == len(row) == width else 0
-    return 0
+    with open_text(path, "utf-8") as stream:
+        if not is_spreadsheet(path.lower().removesuffix(".gz"), stream.peek(len(ZIP))):
+            if chosen:
+                raise UsageError(f"--sheet {quoted(chosen)}: is about spreadsheets, and {path} is none; leave it out")
+            return []
+        sheets = sheets_of(path, stream)
+    names = [sheet.name for sheet in sheets]
+    if chosen == ALL_SHEETS and chosen not in names:
+        return sheets
+    if chosen:
+        if chosen not in names:
+            hint = spelling_hint(chosen, names)
+            raise UsageError(f"--sheet {quoted(chosen)}: {path} has the sheets {listed(names)}{hint}")
+        return [sheet for sheet in sheets if sheet.name == chosen]
+    if len(names) > 1:
+        others = listed(names[1:])
+        note_once(f"{path}: its first sheet is read, {quoted(names[0])}; not read: {others} (--sheet NAME, or all)")
+    return sheets[:1]
 
 
 def _header_votes(first: Sequence[str], others: Sequence[Sequence[str]]) -> int:

@@ -18,9 +18,10 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import date, datetime, time
 from typing import IO, Any, Optional, Union, cast
 
+from paddle_ranker.data.cell_formats import shown_value
+from paddle_ranker.data.spreadsheets import EXTENSIONS, ZIP, is_spreadsheet, sheets_of
 from paddle_ranker.errors import DataError, listed, package_for, quoted
 from paddle_ranker.options import TAB, note_once
 from paddle_ranker.options.input_files import require_file
@@ -33,9 +34,6 @@ _CONTROL = frozenset(range(32)) - frozenset(b"\t\n\v\f\r\x1b") | {127}
 _MOST_CONTROL = 0.05  # maximum share of control bytes in a text; random bytes have a tenth
 _ENOUGH = 64  # minimum bytes for judging the share
 _LONGEST = 1 << 25  # maximum characters of a quoted cell; a longer cell lacks its closing quote
-_ZIP = b"PK\x03\x04"  # also the start of a spreadsheet
-_XLS = b"\xd0\xcf\x11\xe0"  # start of a spreadsheet of Excel before 2007
-_SHEETS = (".xlsx", ".xlsm", ".xlsb", ".ods", ".xls")
 UTF_8, UTF_16 = "utf-8", "utf-16"  # the second is decoded wherever a file is opened
 ENCODINGS = {"cp1252": "Windows-1252", "gb18030": "GBK", "cp932": "Shift JIS", "big5": "Big5", "cp949": "EUC-KR",
              "cp1251": "Windows-1251", "cp1250": "Windows-1250", UTF_16: "UTF-16"}  # fmt: skip
@@ -364,7 +362,7 @@ def _recognise(path: str, stream: io.BufferedReader, *, any_encoding: bool = Fal
     """
     start, name = _peek(stream), path.lower().removesuffix(".gz")
     file_format = _first(name, lambda file_format: file_format.is_in(name, start))
-    if file_format is FORMATS[_TABS] and start.startswith(_ZIP):
+    if file_format is FORMATS[_TABS] and start.startswith(ZIP):
         raise DataError(f"{path}: a zip archive, expected a file of rows; unpack it")
     if file_format is FORMATS[_TABS]:
         is_gzip = isinstance(stream.raw, gzip.GzipFile)  # `start` is the unpacked content
@@ -512,52 +510,15 @@ def _parquet_rows(path: str, stream: io.BufferedReader) -> Iterator[tuple[int, R
         raise DataError(f"{path}: damaged Parquet data ({summary}); make or download the file again") from error
 
 
-def sheets_of(path: str, stream: IO[bytes]) -> Iterator[tuple[str, Iterator[tuple[int, list[str]]]]]:
-    """Yield (name, rows) for each sheet of a spreadsheet. `rows` yields (row number from 1, texts of the cells).
-
-    Rows without text are left out. The text of a merged cell stands in each cell that was merged.
-    """
-    with package_for(f"{path}: reading spreadsheets", "'paddle-ranker[excel]'"):
-        import python_calamine
-    try:
-        book = python_calamine.load_workbook(io.BytesIO(stream.read()))
-    except (python_calamine.CalamineError, EOFError, OSError, zlib.error) as error:
-        raise DataError(f"{path}: a damaged spreadsheet ({error}); save it again") from error
-
-    def rows_of(name: str) -> Iterator[tuple[int, list[str]]]:
-        try:
-            sheet = book.get_sheet_by_name(name)
-            rows = [[*map(cell_text, row)] for row in sheet.to_python(skip_empty_area=False)]
-            merged = sheet.merged_cell_ranges or ()
-        except python_calamine.CalamineError as error:
-            raise DataError(f"{path}: a damaged sheet, {quoted(name)} ({error}); save it again") from error
-        for (top, left), (bottom, right) in merged:
-            for row in rows[top : bottom + 1]:
-                row[left : right + 1] = [rows[top][left]] * len(row[left : right + 1])
-        yield from ((number, cells) for number, cells in enumerate(rows, start=1) if any(cells))
-
-    yield from ((name, rows_of(name)) for name in book.sheet_names)
-
-
 def _sheet_rows(path: str, stream: io.BufferedReader) -> Iterator[tuple[int, Row]]:
     """Yield (number, cells as text) for each row of a spreadsheet's first sheet."""
-    (name, rows), *others = sheets_of(path, stream)
+    first, *others = sheets_of(path, stream)
     if others:
-        note_once(f"{path}: its first sheet is read, {quoted(name)}; not read: {listed(other for other, _ in others)}")
+        note_once(f"{path}: its first sheet is read, {quoted(first.name)}; not read: {listed(o.name for o in others)}")
+    rows, not_read = first.read()
+    if not_read:
+        note_once(f"{path}: {not_read}")
     yield from rows
-
-
-def cell_text(value: Any) -> str:
-    """Return the text of a cell's value: numbers as in JSON, dates as in ISO 8601, "" for None."""
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, datetime) and value.time() == time(0):
-        value = value.date()
-    if isinstance(value, (list, dict)):
-        return json.dumps(value, ensure_ascii=False, default=str)
-    return value.isoformat() if isinstance(value, (date, time)) else _cell(value)
 
 
 def _no_sheet(stream: IO[bytes], columns: tuple[str, ...], rows: Iterable[tuple[Any, ...]], header: bool) -> None:
@@ -597,17 +558,11 @@ def _write_tabs(stream: IO[bytes], columns: tuple[str, ...], rows: Iterable[tupl
     if header:
         stream.write("\t".join(columns).encode("utf-8") + b"\n")
     for row in rows:
-        cells = [_cell(value) for value in row]
+        cells = [shown_value(value) for value in row]
         line = "\t".join(cells)
         if line.count("\t") != len(cells) - 1 or "\n" in line or "\r" in line:
             raise DataError(f"{quoted(line)}: a tab or a line end inside a field; write .jsonl or .parquet instead")
         stream.write(line.encode("utf-8") + b"\n")
-
-
-def _cell(value: Any) -> str:
-    if isinstance(value, float):
-        return str(int(value)) if value.is_integer() else repr(value)
-    return str(value)
 
 
 def _write_parquet(stream: IO[bytes], columns: tuple[str, ...], rows: Iterable[tuple[Any, ...]], header: bool) -> None:
@@ -626,10 +581,10 @@ def _write_parquet(stream: IO[bytes], columns: tuple[str, ...], rows: Iterable[t
 FORMATS.add(
     "spreadsheet",
     FileFormat(
-        lambda name, start: start.startswith((_ZIP, _XLS)) and name.endswith(_SHEETS),
+        is_spreadsheet,
         _sheet_rows,
         _no_sheet,
-        _SHEETS,
+        EXTENSIONS,
         is_text=False,
     ),
 )

@@ -6,18 +6,19 @@ CSV and other text, Parquet and JSON lines are streamed; spreadsheets and HTML a
 from __future__ import annotations
 
 import re
-import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Union
 
-from paddle_ranker.data.documents import named_rows, rows_above_header
+from paddle_ranker.data.cell_formats import cell_text
+from paddle_ranker.data.documents import head_of, table_in, text_above
 from paddle_ranker.data.file_readers import Part, Unread
-from paddle_ranker.data.formats import BadRow, cell_text, found_encoding, sheets_of
+from paddle_ranker.data.formats import BadRow, found_encoding
 from paddle_ranker.data.html_text import is_declared, page_of
 from paddle_ranker.data.labels import number_of
 from paddle_ranker.data.placed_text import SpanPlace
+from paddle_ranker.data.spreadsheets import is_spreadsheet, sheets_of
 from paddle_ranker.errors import DataError
 from paddle_ranker.options import note
 
@@ -28,7 +29,6 @@ _MOST, _MOST_HEADER = 1200, 400
 _VALUES, _MOST_VALUES = 30, 4000  # different texts of a column in a summary, and characters of all of them
 _MANY = 1000  # tables with more parts are noted
 _BETWEEN = " | "
-_MOST_UNPACKED = 1 << 30  # bytes of a spreadsheet
 _MOST_HTML = 1 << 26  # bytes
 _PAGE = re.compile(rb"(?:\xef\xbb\xbf|\xff\xfe|\xfe\xff)?\s*<[a-z!?]", re.IGNORECASE)  # start of HTML
 
@@ -61,7 +61,10 @@ def read(path: Path) -> Iterator[Union[Part, Unread]]:
     if _PAGE.match(start) or _PAGE.match(start.replace(b"\0", b"")):  # also in UTF-16
         yield from _parts_of_page(path)
         return
-    tables = [*(_sheets(path) if start.startswith(b"PK\x03\x04") else _rows_of(path))]
+    if is_spreadsheet(path.name.lower(), start):
+        yield from _parts_of_sheets(path)
+        return
+    tables = [*_rows_of(path)]
     for table in tables:
         yield from _parts(table)
     if not tables:
@@ -74,37 +77,39 @@ def version() -> str:
 
 
 def _rows_of(path: Path) -> Iterator[_FileTable]:
+    table = table_in(str(path))
     columns = dict[str, None]()
-    for _, row in named_rows(str(path)):
+    for _, row in table.rows():
         columns.update(dict.fromkeys(row) if isinstance(row, dict) else {})
     if not columns:
         return
 
     def rows() -> Iterator[Row]:
-        for number, row in named_rows(str(path)):
+        for number, row in table.rows():
             if isinstance(row, BadRow):
                 yield BadRow(f"line {number}: {row.reason}")
             else:
                 yield [cell_text(row.get(name)) for name in columns]
 
-    yield _FileTable("", "", [*columns], rows)
+    yield _FileTable("", table.title, [*columns], rows)
 
 
-def _sheets(path: Path) -> Iterator[_FileTable]:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            size = sum(entry.file_size for entry in archive.infolist())
-    except zipfile.BadZipFile as error:
-        raise DataError(f"{path}: a damaged spreadsheet ({error}); save it again") from error
-    if size > _MOST_UNPACKED:
-        raise DataError(f"{path}: {size:,} bytes unpacked, more than the limit of {_MOST_UNPACKED:,}; save it as CSV")
+def _parts_of_sheets(path: Path) -> Iterator[Union[Part, Unread]]:
     with open(path, "rb") as stream:
-        sheets = [(name, [cells for _, cells in rows]) for name, rows in sheets_of(str(path), stream)]
-    sheets = [(name, rows) for name, rows in sheets if rows]
-    for name, rows in sheets:
-        above = rows_above_header(rows)
-        title = " ".join([name, *(cell for row in rows[:above] for cell in row if cell)])
-        yield _FileTable(name if len(sheets) > 1 else "", title, rows[above], partial(iter, rows[above + 1 :]))
+        sheets = [(sheet.name, *sheet.read()) for sheet in sheets_of(str(path), stream)]
+    filled = [name for name, rows, _ in sheets if rows]
+    for name, rows, not_read in sheets:
+        if rows:
+            cells = [row for _, row in rows]
+            head = head_of(cells)
+            body = cells[head.above + head.lines :]
+            title = " ".join(filter(None, (name, text_above(cells[: head.above]))))
+            table = _FileTable(name if len(filled) > 1 else "", title, head.names(cells), partial(iter, body))
+            yield from _parts(table)
+        if not_read:
+            yield Unread(name if len(sheets) > 1 else "", not_read)
+    if not filled:
+        yield Unread("", "no rows")
 
 
 def _parts_of_page(path: Path) -> Iterator[Union[Part, Unread]]:

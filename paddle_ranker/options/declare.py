@@ -276,6 +276,7 @@ class DocumentOptions(RowOptions):
     text_column: Optional[str] = option(
         None, help="column of the texts; none: a document's title is its text (default: as for ids)"
     )
+    sheet: Optional[str] = option(None, help="sheet of a spreadsheet, by name, or all (default: the first)")
 
 
 def require_ray_device(device: str) -> None:

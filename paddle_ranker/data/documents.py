@@ -633,8 +633,9 @@ class _DocumentRows:
                 note_once(f"{self.path}: {_left_above(head)}: {brief(text_above(cells[: head.above]))}")
             names = _column_names(head.names(cells)) if head.lines else _numbered(max(map(len, cells)))
             for number, row in _named(names, iter(rows[head.above + head.lines :])):
-                is_one = len(self._sheets) == 1 or not isinstance(row, dict)
-                yield number, row if is_one else {**row, "sheet": row.get("sheet", sheet.name)}
+                if isinstance(row, dict) and len(self._sheets) > 1:
+                    row.setdefault("sheet", sheet.name)
+                yield number, row
 
     def _objects(self) -> Iterator[tuple[int, Union[dict[str, Any], BadRow]]]:
         id: Any = None  # id of the next row, if an action before it states one

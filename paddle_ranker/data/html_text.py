@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 _HEAD = 4096  # bytes in which a page declares its charset
 _DECLARED = re.compile(r"""charset\s*=\s*["']?\s*([^\s"';>]+)""", re.IGNORECASE)
 _XML = re.compile(rb"""<\?xml[^>]*?encoding\s*=\s*["']([\w.:-]+)["']""")
+# Charsets that the web means more broadly than Python's codecs of their names do
+_BROADER = {"shift_jis": "cp932", "euc-kr": "cp949", "gbk": "gb18030"}
 # Elements that no reader sees, or whose text a browser shows only in place of something else
 _HIDDEN = frozenset(
     ("script", "style", "template", "noscript", "head", "iframe", "noframes", "noembed", "object", "audio", "video",
@@ -99,6 +101,8 @@ def page_of(data: bytes, encoding: str = "") -> HtmlPage:
 def decoded(data: bytes, encoding: str = "") -> str:
     """Decode a page by its byte-order mark, else by the charset that it declares, else by `encoding` or UTF-8."""
     declared = None if _is_utf_16(data) else declared_encoding(data)
+    if declared is not None and declared.name in _BROADER:
+        return data.decode(_BROADER[declared.name], "replace")
     return webencodings.decode(data, declared or encoding or "utf-8", "replace")[0]
 
 
@@ -338,7 +342,7 @@ class _PageReader:
         self._title, self._outside, self._spread = _Lines(), _Lines(), _Spread(most)
         self._tables, self._open = list[_OpenTable](), list[_OpenTable]()
         self._heading: Optional[_Lines] = None
-        self._last_heading, self._in_title = "", False
+        self._open_headings, self._last_heading, self._in_title = 0, "", False
 
     def take(self, event: _Event) -> None:
         """Read the next event."""
@@ -376,7 +380,8 @@ class _PageReader:
                 table.cell = _Lines()
         elif tag in _HEADINGS and table is None:
             self._outside.take(event)
-            self._heading = _Lines()
+            self._heading = self._heading or _Lines()
+            self._open_headings += 1
 
     def _end(self, tag: str) -> None:
         table = self._open[-1] if self._open else None
@@ -391,10 +396,12 @@ class _PageReader:
             table.end_cell()
         elif tag == "tr" and table is not None:
             table.end_row()
-        elif tag in _HEADINGS and self._heading is not None:
-            self._last_heading, self._heading = self._heading.text, None
-            self._outside.take(_End("p"))
-            self._outside.take(self._last_heading)
+        elif tag in _HEADINGS and self._heading is not None and table is None:
+            self._open_headings -= 1
+            if not self._open_headings:
+                self._last_heading, self._heading = self._heading.text, None
+                self._outside.take(_End("p"))
+                self._outside.take(self._last_heading)
 
     def page(self) -> HtmlPage:
         """Return what was read."""

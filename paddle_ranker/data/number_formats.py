@@ -103,8 +103,9 @@ def _time(days: float, tokens: list[_Token]) -> str:
         seconds = exact
     elif not elapsed:
         hours %= 24
-    has_half = any(token.kind == "half" for token in tokens)
-    half, hours = ("AM" if hours < 12 else "PM"), (hours % 12 or 12 if has_half else hours)
+    half = "AM" if hours < 12 else "PM"
+    if any(token.kind == "half" for token in tokens):
+        hours = hours % 12 or Decimal(12)
     values, parts = {"h": hours, "m": minutes, "s": seconds}, list[str]()
     for kind, text in tokens:
         if kind in values:

@@ -18,7 +18,7 @@ from datetime import timedelta
 from functools import partial
 from itertools import accumulate
 from pathlib import PurePosixPath
-from typing import IO, Any, NamedTuple
+from typing import IO, Any, NamedTuple, Optional
 from xml.parsers import expat
 
 from paddle_ranker.data.cell_formats import cell_text
@@ -268,7 +268,8 @@ class _ExcelSheet(_XmlParser):
         super().__init__()
         self._formats, self._area = formats, _Area()
         self._row = self._column = -1
-        self._kind, self._format, self._formula, self._value = "", "", None, ""
+        self._kind, self._format, self._value = "", "", ""
+        self._formula: Optional[str] = None
         self.shown, self.formulas = dict[Place, str](), list[tuple[Place, str]]()
 
     def begin(self, tag: str, attributes: dict[str, str]) -> None:

@@ -840,11 +840,8 @@ def infer_schema(
             example = f"{field.name}_{next(iter(field_values.keys), 'part')}"
             note(f"{field.name}: holds objects, which are stored and found by no filter; give each part a field of its "
                  f"own, such as {example}")  # fmt: skip
-        if (
-            field_values is not None
-            and field.name not in names | {*doubted}
-            and (doubt := field_values.doubt(field.type))
-        ):
+        is_inferred = field.name not in names and field.name not in doubted
+        if field_values is not None and is_inferred and (doubt := field_values.doubt(field.type)):
             note(f"{field.name} stays {_STAYS.get(field.type, field.type)}: {doubt}")
         if field_values is not None and field_values.types.missing and field.type in ("boolean", "number", "date"):
             missing = field_values.types.missing

@@ -7,7 +7,7 @@ import time
 import pytest
 import webencodings
 
-from paddle_ranker.data.html_text import HtmlPage, decoded, page_of, text_of_html
+from paddle_ranker.data.html_text import HtmlPage, HtmlTable, decoded, page_of, text_of_html
 from paddle_ranker.errors import DataError
 
 pytestmark = pytest.mark.unit
@@ -35,6 +35,7 @@ def page(html: str) -> HtmlPage:
         ("<!-- <p>no --><p>yes<!-- <!-- --> on", ["yes on"]),
         ("a<unknown>b</unknown>c <p", ["abc"]),
         ("<textarea>a <b> b</textarea>", ["a <b> b"]),
+        ("<h2>a<i>b</i></h2>c<h3>d", ["ab", "c", "d"]),
     ],
 )
 def test_blocks_are_lines_and_what_is_not_shown_is_left_out(html: str, lines: list[str]) -> None:
@@ -62,11 +63,18 @@ def test_a_table_has_the_cells_that_a_browser_shows(html: str, rows: list[list[s
     assert page(f"<table>{html}</table>").tables[0].rows == rows
 
 
+def test_headings_within_headings_lose_no_text() -> None:
+    assert page("<h2>a<p>b</p>c<h3>d").lines == ["a b c", "d"]
+    assert page("<h2>a<b>b<h3>c").lines == ["ab c"]
+    nested = page("<h2>a<div>b<h3>c</h3></div>d</h2>e<h2>f<table><tr><td>g<h3>h</h3></table>i")
+    assert nested.lines == ["e", "f i"] and nested.tables == [HtmlTable("a b c d", [["g h"]])]
+
+
 def test_text_outside_of_tables_and_headings_that_are_their_titles() -> None:
     html = "<title> Shop\n1 </title><h1>Hello</h1><p>Open now.<h2>Prices</h2><table><tr><td>Tea</table><p>Bye"
-    assert page(html) == HtmlPage("Shop 1", ["Hello", "Open now.", "Bye"], [("Prices", [["Tea"]])], False)
+    assert page(html) == HtmlPage("Shop 1", ["Hello", "Open now.", "Bye"], [HtmlTable("Prices", [["Tea"]])], False)
     captioned = page("<h2>x</h2><table><caption>Staff <b>of</b> May</caption><tr><td>Ada</table>")
-    assert captioned.tables == [("Staff of May", [["Ada"]])]
+    assert captioned.tables == [HtmlTable("Staff of May", [["Ada"]])]
 
 
 def test_every_charset_label_of_the_web_is_honoured() -> None:
@@ -103,6 +111,7 @@ def test_every_charset_label_of_the_web_is_honoured() -> None:
         (b"<meta charset=iso-8859-1><p>\x80", "€"),
         ("<meta charset=shift_jis><p>髙①".encode("cp932"), "髙①"),
         ("<meta charset=gb2312><p>朱镕基".encode("gbk"), "朱镕基"),
+        ("<meta charset=ks_c_5601-1987><p>똠방".encode("cp949"), "똠방"),
         ("<p>é".encode(), "é"),
     ],
 )

@@ -314,8 +314,9 @@ def _to_hf(source: Path, temporary: Path, options: ConvertOptions) -> list[str]:
     with_types, prompt = config.type_vocab_size > 1, info.query_prompt if info else ""
     reads_markers = bool(masked_lm) or config.reads_markers
     write_tokenizer(
-        read_tokenizer(source), temporary, length, with_types=with_types, reads_markers=reads_markers, prompts=[prompt]
-    )
+        read_tokenizer(source), temporary, length, with_types=with_types, reads_markers=reads_markers, prompts=[prompt],
+        class_name=config.tokenizer_class,
+    )  # fmt: skip
     in_chat = has_head and isinstance(config, Qwen3Config) and bool(config.instruction)
     if isinstance(config, Qwen3Config) and in_chat:
         write_template(temporary, prompt or config.instruction)

@@ -39,12 +39,14 @@ class EncoderConfig:
     heads_share_width: whether a head's size is the width of a state divided by the number of heads
     shares_queries: whether the network computes the query once for all pairs of a batch that begin with it
     reads_markers: whether the texts that transformers gives the model hold special tokens: a chat, an empty cell
+    tokenizer_class: transformers' class with which its users make the model's inputs
     """
 
     has_tanh_pooler: ClassVar[bool] = True
     heads_share_width: ClassVar[bool] = True
     shares_queries: ClassVar[bool] = False
     reads_markers: ClassVar[bool] = False
+    tokenizer_class: ClassVar[str] = "PreTrainedTokenizerFast"
     vocab_size: Positive
     hidden_size: Positive = 768
     num_hidden_layers: Positive = 12
@@ -305,6 +307,7 @@ class TapasConfig(EncoderConfig):
     """
 
     reads_markers: ClassVar[bool] = True
+    tokenizer_class: ClassVar[str] = "TapasTokenizer"
     max_position_embeddings: Positive = 1024
     type_vocab_size: Count = 3
     type_vocab_sizes: Annotated[tuple[Positive, ...], Between(7, 7)] = (3, 256, 256, 2, 256, 256, 10)

@@ -313,10 +313,11 @@ class LibraryFiles:
         loaded = cls(files, special, settings if CONFIG_FILE in files else {})
         try:
             library = loaded.library
-        except DependencyError:
+            library.encode("a", "b")
+        except (DependencyError, KeyboardInterrupt, SystemExit):
             raise
-        except Exception as error:  # the library raises nothing more special
-            raise CheckpointError(f"{path}: the tokenizers library cannot read it ({brief(str(error))})") from None
+        except BaseException as error:  # the library raises nothing more special, and panics, which are no exceptions
+            raise CheckpointError(f"{path}: the tokenizers library cannot use it ({brief(str(error))})") from None
         for role, tokens in _USUAL.items():
             present = [
                 token for token in (special.get(role), *tokens) if token and library.token_to_id(token) is not None

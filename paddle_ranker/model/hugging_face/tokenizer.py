@@ -86,6 +86,7 @@ added_tokens_decoder additional_special_tokens special_tokens_in_texts bos_token
 model_max_length padding_side truncation_side clean_up_tokenization_spaces
 """
 _KNOWN_KEYS = frozenset(_KEYS.split())
+_AS_IT_IS = "PreTrainedTokenizerFast"  # the class that uses `tokenizer.json` unchanged
 
 
 def write_tokenizer(
@@ -96,6 +97,7 @@ def write_tokenizer(
     with_types: bool = True,
     reads_markers: bool = False,
     prompts: Iterable[str] = (),
+    class_name: str = _AS_IT_IS,
 ) -> None:
     """Write a tokenizer for transformers: `tokenizer.json` and the files beside it.
 
@@ -105,6 +107,7 @@ def write_tokenizer(
         [MASK], a chat, the empty cells of a table. In texts of other models special tokens are plain text, unless the
         files have `special_tokens_in_texts` or a prompt has a special token
     prompts: the model's prompts
+    class_name: transformers' class; other classes than the default make a WordPiece tokenizer by its rules
     """
     in_prompts = any(token in prompt for prompt in prompts for token in files.markers)
     reads_markers = reads_markers or files.special_tokens_in_texts or in_prompts
@@ -112,7 +115,7 @@ def write_tokenizer(
     if not isinstance(files, TokenizerFiles):  # already in that format
         files.write(target)
         kept = {key: value for key, value in read_settings(target / CONFIG_FILE).items() if key in _KNOWN_KEYS}
-        _write_settings(target, {**kept, "model_max_length": max_length}, inputs, reads_markers)
+        _write_settings(target, {**kept, "model_max_length": max_length}, inputs, reads_markers, class_name)
         return
     # transformers would add a special token that the vocabulary lacks, with an id that has no embedding.
     special = {role: token for role, token in files.special_tokens.items() if token in files.token_to_id}
@@ -125,17 +128,19 @@ def write_tokenizer(
         "truncation_side": "left" if files.template().keeps_end else "right",
         **{name: files.config[name] for name in (ADDITIONAL, IN_TEXTS) if files.config.get(name)},
     }
-    _write_settings(target, settings, inputs, reads_markers)
+    if class_name != _AS_IT_IS:
+        settings.update({name: getattr(files.rules, name) for name in _RULES.values()})
+    _write_settings(target, settings, inputs, reads_markers, class_name)
 
 
-def _write_settings(target: Path, settings: UncheckedObject, inputs: list[str], reads_markers: bool) -> None:
-    """Write a `tokenizer_config.json` with which transformers loads `tokenizer.json` unchanged.
+def _write_settings(target: Path, settings: UncheckedObject, inputs: list[str], reads_markers: bool, class_name: str) -> None:
+    """Write a `tokenizer_config.json`; by default transformers loads `tokenizer.json` unchanged with it.
 
     settings: further entries of `tokenizer_config.json`
     inputs: names of the model's inputs
-    reads_markers: as in `write_tokenizer`
+    reads_markers, class_name: as in `write_tokenizer`
     """
-    as_it_is = {"tokenizer_class": "PreTrainedTokenizerFast", "model_input_names": inputs}
+    as_it_is = {"tokenizer_class": class_name, "model_input_names": inputs}
     contents = {**settings, **as_it_is, **({} if reads_markers else {"split_special_tokens": True})}
     write_json(target / CONFIG_FILE, contents)
 

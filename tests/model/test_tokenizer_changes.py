@@ -1,0 +1,80 @@
+"""Each setting of a foreign tokenizer is read as transformers reads it, or refused by name."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from paddle_ranker.encoding.pair_encoder import PairEncoder
+from paddle_ranker.errors import RankerError
+from paddle_ranker.model.families import brought_tokenizer, family_of
+from paddle_ranker.model.hugging_face.library_tokenizer import gives_types
+from paddle_ranker.storage.foreign_config import ForeignConfig
+from tests.checkout import ONCE
+from tests.encoding import id_cases
+from tests.model.tokenizer_changes import (
+    FILE,
+    KINDS,
+    LENGTH,
+    TEXTS,
+    changed,
+    changes,
+    digest,
+    rows_of,
+    types_of,
+    write_folder,
+)
+
+pytestmark = pytest.mark.parity
+ANSWERS = json.loads(FILE.read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tokenizers")
+    id_cases.unpack(folder)
+    return folder
+
+
+def found(folder: Path, model_type: str) -> str:
+    """Return the digest of our ids and types."""
+    encoder = PairEncoder(brought_tokenizer(folder, family_of(model_type)), LENGTH)
+    texts, pairs = encoder.encode_single(TEXTS), encoder.encode(*rows_of(TEXTS))
+    types = gives_types(folder)
+    rows = [(texts[row].tolist(), [0] * len(texts[row])) for row in range(len(texts))]
+    starts = pairs.second_starts.tolist()
+    rows += [(pairs[row].tolist(), types_of(pairs[row], starts[row], types)) for row in range(len(pairs))]
+    return digest(rows)
+
+
+@ONCE
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_setting_of_a_tokenizer_is_read_as_transformers_reads_it_or_refused(
+    tmp_path: Path, folders: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model_type, said = KINDS[kind][1], ANSWERS[kind]
+    unknown: list[str] = []
+    monkeypatch.setattr(ForeignConfig, "log_unknown", lambda stated: unknown.extend(stated.unknown))
+    plain = write_folder(tmp_path / "plain", kind, folders)
+    assert found(plain, model_type) == said["plain"]
+    wrong = []
+    cases = changes(plain, said["keys"])
+    assert len(cases) == len(said["changed"])
+    for number, (change, answer) in enumerate(zip(cases, said["changed"])):
+        folder = changed(write_folder(tmp_path / str(number), kind, folders), change)
+        is_error = answer is not None and len(answer) != len(said["plain"])
+        unknown.clear()
+        try:
+            ids = found(folder, model_type)
+        except RankerError as error:
+            names = [str(key) for key in change[1] if isinstance(key, str)]
+            if not is_error and not any(name in str(error) for name in names):
+                wrong.append((*change, f"refused: {error}"))
+            continue
+        if not is_error and ids != (answer or said["plain"]):
+            wrong.append((*change, "moves there" if answer else "moves here"))
+        if change[1][0] in unknown and answer is None and change[1][0] in said["keys"]:
+            wrong.append((*change, "unknown"))
+    assert not wrong, "\n".join(f"{len(wrong)}:" if n == 0 else str(line)[:300] for n, line in enumerate([0, *wrong]))

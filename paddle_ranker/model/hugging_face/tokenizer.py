@@ -194,7 +194,7 @@ def vocabulary_of_json(described: UncheckedObject, path: Path) -> list[str]:
     prefix, longest = model.get("continuing_subword_prefix", CONTINUATION), model.get("max_input_chars_per_word", 100)
     if prefix != CONTINUATION or longest != MAX_WORD_CHARACTERS:
         raise CheckpointError(
-            f"{path}: its WordPiece marks pieces by {quoted(prefix)} and gives up on words over {longest} characters; "
+            f"{path}: its WordPiece has continuing_subword_prefix {quoted(prefix)} and max_input_chars_per_word {longest}; "
             f"only {quoted(CONTINUATION)} and {MAX_WORD_CHARACTERS} are done here"
         )
     by_id: dict[int, str] = {}

@@ -69,8 +69,8 @@ class ConvertOptions(HeadOptions):
     )
     special_tokens_in_texts: bool = option(
         False,
-        help="with --to paddle or tower: give special tokens that stand in texts, such as [SEP] or a model's own [TITLE], "
-        "their ids, as transformers does; for models whose texts are made of them. Not for texts of strangers",
+        help="with --to paddle or tower: give special tokens that stand in texts, such as [SEP] or a model's own "
+        "[TITLE], their ids, as transformers does; for models whose texts are made of them, not for texts of strangers",
     )
     drop_match_embeddings: bool = option(
         False, help="with --to hf: drop match embeddings, which transformers does not support; this changes the scores"
@@ -349,7 +349,7 @@ def _tower(source: Path, options: ConvertOptions) -> tuple[TowerModel, dict[str,
             (model.info.text_prompt, options.text_prompt),
         )
     )
-    rows = dataclasses.replace(texts_of(model.row_encoder), query_prompt=query, text_prompt=text)  # if there is room
+    rows = dataclasses.replace(model.texts, query_prompt=query, text_prompt=text)  # if there is room
     info = dataclasses.replace(model.info, query_prompt=query, text_prompt=text)
     model = dataclasses.replace(model, info=info, row_encoder=rows)
     state = model.network.own_state()

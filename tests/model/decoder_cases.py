@@ -83,6 +83,7 @@ CASES: dict[str, dict[str, Any]] = {
         "num_key_value_heads": 6,
     },
 }
+CASES["plain"] = CASES["classifier"]  # without a chat template: a title follows its query
 
 
 def shapes(config: dict[str, Any], case: str) -> dict[str, list[int]]:
@@ -113,7 +114,7 @@ def shapes(config: dict[str, Any], case: str) -> dict[str, list[int]]:
     found = {f"model.{name}": shape for name, shape in found.items()}
     if case == "untied":
         found["lm_head.weight"] = [config["vocab_size"], width]
-    if case == "classifier":
+    if "num_labels" in CASES[case]:
         found["score.weight"] = [1, width]
     return found
 
@@ -159,9 +160,10 @@ def write_folder(folder: Path, case: str) -> Path:
     """Write a case's folder of transformers."""
     folder.mkdir(parents=True, exist_ok=True)
     config = {**_SHAPE, **CASES[case]}
-    if case == "classifier":
+    if "num_labels" in CASES[case]:
         write_tokenizer(folder, False)
         config["pad_token_id"] = json.loads((folder / "tokenizer.json").read_text())["added_tokens"][0]["id"]
+    if case == "classifier":
         (folder / "chat_template.jinja").write_text(CHAT, encoding="utf-8")
     (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
     save_file(weights(shapes(config, case)), folder / "model.safetensors", {"format": "pt"})
@@ -199,7 +201,7 @@ def main() -> None:
     for case in CASES:
         with tempfile.TemporaryDirectory() as name:
             folder = write_folder(Path(name) / case, case)
-            answers[case] = _vectors(folder) if case == "embedding" else _logits(folder, case == "classifier")
+            answers[case] = _vectors(folder) if case == "embedding" else _logits(folder, case)
     FILE.write_text(json.dumps(answers, sort_keys=True) + "\n", encoding="utf-8")
 
 
@@ -217,11 +219,12 @@ def _vectors(folder: Path) -> dict[str, Any]:
     return {"ids": ids, "vectors": np.round(vectors.double().numpy(), 8).tolist()}
 
 
-def _logits(folder: Path, is_classifier: bool) -> dict[str, Any]:
+def _logits(folder: Path, case: str) -> dict[str, Any]:
     import torch
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
+    is_classifier = "num_labels" in CASES[case]
     kind = AutoModelForSequenceClassification if is_classifier else AutoModelForCausalLM
     model = kind.from_pretrained(folder, dtype=torch.float32).eval()
     before, after = (tokenizer.encode(text, add_special_tokens=False) for text in (PREFIX, SUFFIX))
@@ -229,6 +232,8 @@ def _logits(folder: Path, is_classifier: bool) -> dict[str, Any]:
     room = LONGEST - len(before) - len(after)
     rows = tokenizer(pairs, padding=False, truncation="longest_first", max_length=room)["input_ids"]
     rows = [[*before, *row, *after] for row in rows]
+    if case == "plain":
+        rows = tokenizer(*map(list, zip(*PAIRS)), truncation=True, max_length=LONGEST)["input_ids"]
     batch = tokenizer.pad({"input_ids": rows}, padding=True, return_tensors="pt")
     logits = model(**batch).logits
     if is_classifier:

@@ -23,6 +23,7 @@ from paddle_ranker.export import onnx
 from paddle_ranker.export.static_graph import export_model
 from paddle_ranker.model.builtin_kinds import KINDS
 from paddle_ranker.model.load_options import LoadOptions
+from paddle_ranker.model.hugging_face import chat
 from paddle_ranker.model.lora import add_adapters
 from paddle_ranker.model.model_folder import TOWER, identify
 from paddle_ranker.model.networks import qwen3
@@ -31,14 +32,14 @@ from paddle_ranker.model.ranker_folder import RankerModel, load_single
 from paddle_ranker.model.tower_network import load_tower
 from paddle_ranker.scoring.cascade import Cascade
 from paddle_ranker.scoring.loading import open_model
-from tests.model.decoder_cases import CHAT, LONGEST, PAIRS, TEXTS, expected, write_folder
+from tests.model.decoder_cases import CHAT, INSTRUCTION, LONGEST, PAIRS, TEXTS, expected, write_folder
 from tests.tiny import change_json, write_encoder
 
 HAS_ONNX = not paddle.__version__.startswith("2.")
 pytestmark = pytest.mark.parity
 
 EXPECTED = expected()
-RANKERS = ("reranker", "untied", "classifier")
+RANKERS = ("reranker", "untied", "classifier", "plain")
 OPTIONS = LoadOptions(max_seq_length=LONGEST)
 QUERIES, TITLES = ([pair[side] for pair in PAIRS] for side in (0, 1))
 
@@ -218,8 +219,8 @@ def as_cross_encoder(folder: Path, chat: str, **answers: Any) -> Path:
 
 def test_a_cross_encoder_states_answers_and_instruction(tmp_path: Path) -> None:
     plain = opened(write_folder(tmp_path / "plain", "reranker"))
-    chat = CHAT
-    folder = as_cross_encoder(write_folder(tmp_path / "own", "reranker"), chat, true_token_id=258, false_token_id=257)
+
+    folder = as_cross_encoder(write_folder(tmp_path / "own", "reranker"), CHAT, true_token_id=258, false_token_id=257)
     model = opened(folder)
     assert identify(folder).kind is KINDS["cross_encoder"]
     asked = model.row_encoder.encode(["q"], ["t"])
@@ -228,7 +229,7 @@ def test_a_cross_encoder_states_answers_and_instruction(tmp_path: Path) -> None:
     assert "<Instruct>: Find the law\n<Query>: q\n<Document>: t" in text
     # The answers are exchanged, so the logits change their signs.
     np.testing.assert_allclose(outputs(model.network, usual, [0]), -outputs(plain.network, usual, [0]), atol=1e-5)
-    one = as_cross_encoder(write_folder(tmp_path / "one", "reranker"), chat, true_token_id=257)
+    one = as_cross_encoder(write_folder(tmp_path / "one", "reranker"), CHAT, true_token_id=257)
     words = load_file(one / "model.safetensors")["model.embed_tokens.weight"]
     np.testing.assert_array_equal(opened(one).network.head.weight.numpy()[:, 0], words[257])
 
@@ -242,13 +243,73 @@ def test_convert_sets_the_instruction_of_a_ranker(tmp_path: Path) -> None:
     assert main(["convert", str(target), str(tmp_path / "back"), "--to", "hf", "--query_prompt", "Find"]) == 2
 
 
-def test_another_chat_or_a_vocabulary_without_answers_is_refused(tmp_path: Path) -> None:
-    chat = "{{ messages[0].content }}"
-    folder = as_cross_encoder(write_folder(tmp_path / "chat", "reranker"), chat, true_token_id=1, false_token_id=2)
-    with pytest.raises(CheckpointError, match="pairs are put into the chat of Qwen3-Reranker"):
+OTHER_CHATS = {
+    "a part": "{{ messages[0].content }}",
+    "parts": "Judge whether the Document meets the requirements <Instruct>: <Query>: <Document>: <think>",
+    "system": CHAT.replace("Judge whether", "Tell whether"),
+    "end": CHAT.replace("<think>", "<think>\n"),
+    "trimmed": CHAT.replace("| first }}", "| first | trim }}"),
+    "escaped": CHAT.replace("| first }}", "| first | e }}"),
+    "cut": CHAT.replace("| first }}", "| first | truncate(80) }}"),
+    "of some": CHAT + '{% if (messages | last).content | length > 99 %}!{% endif %}',
+    "without": CHAT.replace("{{ asked }}", "Find"),
+    "raises": "{{ raise_exception('no') }}",
+    "damaged": "{% if %}",
+    "endless": "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
+    "large": "{{ 'x' * 9999999999 }}",
+}
+
+
+@pytest.mark.parametrize("name", OTHER_CHATS)
+def test_a_template_that_makes_another_chat_is_refused(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chat, "_SECONDS", 3)
+    folder, template = write_folder(tmp_path / "chat", "reranker"), OTHER_CHATS[name]
+    as_cross_encoder(folder, template, true_token_id=1, false_token_id=2)
+    with pytest.raises(CheckpointError, match=r"pairs are put into the chat of Qwen3-Reranker"):
         opened(folder)
+
+
+def test_the_instruction_of_a_template_is_that_of_pairs(tmp_path: Path) -> None:
+    """For which none is given, wherever the template stands; without its own chat, a model is a plain classifier."""
+    wanted = opened(write_folder(tmp_path / "usual", "classifier")).row_encoder.encode(["q"], ["t"])[0].tolist()
+    own = opened(write_folder(tmp_path / "usual", "classifier")).row_encoder.with_query_prompt("Find the law")
+    stated = CHAT.replace(INSTRUCTION, "Find the law")
+    folder = write_folder(tmp_path / "hf", "classifier")
+    for template, ids in ((stated, own.encode(["q"], ["t"])[0].tolist()), (CHAT, wanted)):
+        (folder / "chat_template.jinja").write_text(template, encoding="utf-8")
+        assert opened(folder).row_encoder.encode(["q"], ["t"])[0].tolist() == ids
+        (folder / "chat_template.jinja").unlink()
+        for kept in (template, [{"name": "tools", "template": ""}, {"name": "default", "template": template}]):
+            change_json(folder / "tokenizer_config.json", chat_template=kept)
+            assert opened(folder).row_encoder.encode(["q"], ["t"])[0].tolist() == ids
+    change_json(folder / "tokenizer_config.json", chat_template="{{ messages[0].content }}")  # of another use
+    assert opened(folder).row_encoder.encode(["yes"], ["no"])[0].tolist() == [257, 258]
+
+
+def test_a_short_tower_is_exported(tmp_path: Path) -> None:
+    """Its length need not hold the chat of pairs, which it never reads."""
+    tower = load_tower(write_folder(tmp_path / "hf", "embedding"), LoadOptions(max_seq_length=120))
+    export_model(tower, tmp_path / "exported")
+    found = open_model(tmp_path / "exported", TOWER).engine.run(tower.row_encoder.encode(TEXTS[:2]).pad([0, 1]))
+    wanted = outputs(tower.network, tower.row_encoder.encode(TEXTS[:2]), [0, 1])
+    np.testing.assert_allclose(found["vector"], wanted, atol=1e-5)
+
+
+@pytest.mark.parametrize("to", ["tower", "sentence-transformers"])
+def test_a_prompt_longer_than_the_model_reads_is_refused_before_a_folder_is_written(tmp_path: Path, to: str) -> None:
+    folder = write_folder(tmp_path / "hf", "embedding")
+    for option in ("--text_prompt", "--query_prompt"):
+        assert main(["convert", str(folder), str(tmp_path / "new"), "--to", to, option, "find " * 900]) == 1
+    reranker = write_folder(tmp_path / "reranker", "plain")
+    assert main(["convert", str(reranker), str(tmp_path / "new"), "--query_prompt", "find " * 900]) == 1
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_vocabulary_without_answers_is_refused(tmp_path: Path) -> None:
+    folder = as_cross_encoder(write_folder(tmp_path / "chat", "reranker"), CHAT)
     for answers in ({"true_token_id": 300}, {"true_token_id": "yes"}, {}):
-        (folder / "chat_template.jinja").write_text(CHAT, encoding="utf-8")
         (folder / "1_LogitScore" / "config.json").write_text(json.dumps(answers), encoding="utf-8")
         with pytest.raises(CheckpointError, match=r"not in its vocabulary|expected ids of tokens"):
             opened(folder)
@@ -267,6 +328,8 @@ def test_another_chat_or_a_vocabulary_without_answers_is_refused(tmp_path: Path)
         {"rope_scaling": {"rope_type": "yarn", "factor": 4.0}},
         {"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e6}},
         {"use_sliding_window": True},
+        {"rope_scaling": {"type": "linear", "factor": 2.0}},
+        {"rope_parameters": {"type": "linear", "factor": 2.0}},
         {"is_causal": False},
         {"layer_types": ["full_attention", "sliding_attention", "full_attention"]},
         {"num_key_value_heads": 4},
@@ -366,8 +429,8 @@ def write_training(folder: Path) -> Path:
 
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_adapters_of_a_ranker_learn_and_are_merged(tmp_path: Path, checkpointing: bool) -> None:
-    chat = CHAT
-    folder = as_cross_encoder(write_folder(tmp_path / "hf", "reranker"), chat, true_token_id=257, false_token_id=258)
+
+    folder = as_cross_encoder(write_folder(tmp_path / "hf", "reranker"), CHAT, true_token_id=257, false_token_id=258)
     data, output = str(write_training(tmp_path)), tmp_path / "trained"
     result = train(
         "ce", model_name_or_path=str(folder), train_set=data, test_file=data, save_dir=str(output), epochs=4,

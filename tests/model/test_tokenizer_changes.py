@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import pytest
 
+from paddle_ranker.encoding.columns import EncodedTexts
 from paddle_ranker.encoding.pair_encoder import PairEncoder
-from paddle_ranker.errors import RankerError
+from paddle_ranker.encoding.tokenizers.tokenizer_folder import read_tokenizer
+from paddle_ranker.errors import CheckpointError, RankerError
 from paddle_ranker.model.families import brought_tokenizer, family_of
 from paddle_ranker.model.hugging_face.library_tokenizer import gives_types
 from paddle_ranker.storage.foreign_config import ForeignConfig
@@ -16,6 +19,7 @@ from tests.checkout import ONCE
 from tests.encoding import id_cases
 from tests.model.tokenizer_changes import (
     ABSENT,
+    CONFIG,
     FILE,
     KINDS,
     LENGTH,
@@ -24,6 +28,7 @@ from tests.model.tokenizer_changes import (
     changed,
     changes,
     digest,
+    marked_folder,
     rows_of,
     types_of,
     write_folder,
@@ -88,3 +93,45 @@ def test_every_setting_of_a_tokenizer_is_read_as_transformers_reads_it_or_refuse
         if change[1][0] in unknown and answer is None and change[1][0] in said["keys"]:
             wrong.append((*change, "unknown"))
     assert not wrong, "\n".join(f"{len(wrong)}:" if n == 0 else str(line)[:300] for n, line in enumerate([0, *wrong]))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_special_tokens_count_in_prompts_and_in_texts_where_their_owner_asks(
+    tmp_path: Path, folders: Path, kind: str
+) -> None:
+    said = ANSWERS[kind]["marked"]
+    folder, prompts, texts = marked_folder(tmp_path / "hf", kind, folders)
+    files = brought_tokenizer(folder, family_of(KINDS[kind][1]))
+    encoder = PairEncoder(files, LENGTH)
+    wrong = [prompt for prompt in prompts if ids_of(encoder.encode_single(TEXTS, prompt=prompt)) != said[prompt]]
+    assert wrong == []
+    plain = encoder.encode_single(texts)
+    assert not {*files.markers.values()}.intersection(*(row[1:-1] for row in plain)) and ids_of(plain) != said[""]
+    asked = files.with_special_tokens_in_texts()
+    asked.write(tmp_path)
+    for again in (asked, read_tokenizer(tmp_path)):
+        assert again.special_tokens_in_texts and ids_of(PairEncoder(again, LENGTH).encode_single(texts)) == said[""]
+    ends = PairEncoder(asked, LENGTH).token_ends(texts)
+    counts = map(len, PairEncoder(asked, LENGTH).encode_texts(texts))
+    assert [*map(len, ends)] == [*counts] and all(end[-1] == len(text) for end, text in zip(ends, texts))
+
+
+def ids_of(texts: EncodedTexts) -> str:
+    return digest([(texts[row].tolist(), []) for row in range(len(texts))])
+
+
+def test_more_added_tokens_than_embeddings_cost_no_more_than_reading_them(tmp_path: Path, folders: Path) -> None:
+    for kind, file in (("bert", CONFIG), ("electra", LIBRARY), ("xlm-roberta", CONFIG), ("xlm-roberta", LIBRARY)):
+        folder = write_folder(tmp_path / f"{kind}-{file}", kind, folders)
+        values = json.loads((folder / file).read_text(encoding="utf-8"))
+        token = {"special": False, "single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
+        tokens = {4096 + n: {"content": f"<n{n}>", **token} for n in range(60_000)}
+        if file == CONFIG:
+            values["added_tokens_decoder"] = tokens
+        else:
+            values["added_tokens"] += [{"id": number, **entry} for number, entry in tokens.items()]
+        (folder / file).write_text(json.dumps(values), encoding="utf-8")
+        began = time.perf_counter()
+        with pytest.raises(CheckpointError, match=r"ids up to 64,095, and the model has 4,096"):
+            brought_tokenizer(folder, family_of(KINDS[kind][1]))
+        assert time.perf_counter() - began < 5

@@ -161,7 +161,7 @@ def changes(folder: Path, keys: dict[str, Any]) -> list[Change]:
         (CONFIG, ["extra_special_tokens"], {"title_token": mask}),
     ]
     flags = {"content": word, "lstrip": False, "rstrip": False, "single_word": False, "normalized": False}
-    number = _id_of(folder, word)
+    number = _vocabulary(folder).get(word)
     if number is not None:
         entries = [{**flags, "special": False}]
         entries += [{**entries[0], flag: True} for flag in ("lstrip", "rstrip", "single_word", "normalized")]
@@ -170,14 +170,15 @@ def changes(folder: Path, keys: dict[str, Any]) -> list[Change]:
     return found
 
 
-def _id_of(folder: Path, word: str) -> Any:
-    vocabulary = _read(folder / LIBRARY).get("model", {}).get("vocab", {})
-    if isinstance(vocabulary, dict) and vocabulary:
-        return vocabulary.get(word)
-    if (folder / "vocab.txt").is_file():
-        lines = (folder / "vocab.txt").read_text(encoding="utf-8").split("\n")
-        return lines.index(word) if word in lines else None
-    return None
+def _vocabulary(folder: Path) -> dict[str, int]:
+    """Return the ids of a folder's tokens; {} of a SentencePiece model."""
+    vocabulary = _read(folder / LIBRARY).get("model", {}).get("vocab") or _read(folder / "vocab.json")
+    if isinstance(vocabulary, list):
+        vocabulary = {token: number for number, (token, _) in enumerate(vocabulary)}
+    if not vocabulary and (folder / "vocab.txt").is_file():
+        lines = (folder / "vocab.txt").read_text(encoding="utf-8").splitlines()
+        vocabulary = {token: number for number, token in enumerate(lines)}
+    return dict(vocabulary)
 
 
 def _is_role(name: str) -> bool:
@@ -232,6 +233,36 @@ def _leaves(value: Any, path: list[Any]) -> Iterator[tuple[list[Any], Any]]:
         yield from ((path, other) for other in choices if other != value)
         if not choices and path[-1] != "type":
             yield path, "_" if len(value) == 1 else ""
+
+
+def marked_folder(target: Path, kind: str, folders: Path) -> tuple[Path, list[str], list[str]]:
+    """Write the folder of a kind with a special token of its own; return prompts and texts with special tokens, too."""
+    folder = write_folder(target, kind, folders)
+    settings, words = _read(folder / CONFIG), _vocabulary(folder)
+    own = min((word for word in words if word.isascii() and word.isalpha() and len(word) > 3 and word not in str(TEXTS)), default="")
+    tokens = sorted({token for name, token in settings.items() if _is_role(name) and name != "pad_token" and token})
+    if own:
+        entry = {"content": own, "lstrip": False, "rstrip": False, "single_word": False, "normalized": False}
+        entries = {str(token["id"]): {key: token[key] for key in token if key != "id"} for token in
+                   _read(folder / LIBRARY).get("added_tokens", [])}  # fmt: skip
+        _write(folder / CONFIG, {**settings, "added_tokens_decoder": {**entries, str(words[own]): {**entry, "special": True}}})
+        tokens.append(own)
+    prompts = [form.format(token) for token in tokens for form in ("{} ", "find{}", "{}: ", "a {} b {} ")]
+    texts = [form.format(token) for token in tokens for form in ("a{}b {} c", " {}", "{}{} hello", "title{}text")]
+    return folder, prompts, texts
+
+
+def marked_answers(target: Path, kind: str, folders: Path) -> dict[str, str]:
+    """Return the digests of transformers' ids of texts after each prompt, and of texts with special tokens, at ""."""
+    from transformers import AutoTokenizer
+
+    folder, prompts, texts = marked_folder(target, kind, folders)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+
+    def ids(given: list[str]) -> str:
+        return digest([(row, []) for row in tokenizer(given, truncation=True, max_length=LENGTH)["input_ids"]])
+
+    return {"": ids(texts), **{prompt: ids([prompt + text for text in TEXTS]) for prompt in prompts}}
 
 
 def rows_of(texts: list[str]) -> tuple[list[str], list[str]]:
@@ -301,7 +332,8 @@ def main() -> None:
                 except BaseException as error:  # also a panic of `tokenizers`
                     answer = type(error).__name__
                 found.append(None if answer == wanted else answer)
-            answers[kind] = {"keys": keys, "plain": wanted, "changed": found}
+            marked = marked_answers(folders / f"{number}-marked", kind, folders / "cases")
+            answers[kind] = {"keys": keys, "plain": wanted, "changed": found, "marked": marked}
             print(kind, len(found), sum(answer is not None for answer in found), flush=True)
     FILE.write_text(json.dumps(answers, sort_keys=True, default=str) + "\n", encoding="utf-8")
 

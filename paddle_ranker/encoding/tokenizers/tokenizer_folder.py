@@ -419,7 +419,10 @@ class LibraryFiles:
     def template(self) -> PairTemplate:
         """Return the special tokens that the library's post-processor adds to a pair and to a single text."""
         before, between, after = _around(self.library.encode("a", "b"), 2)
-        text_before, text_after = _around(self.library.encode("a"), 1)
+        alone, plain = self.library.encode("a"), self.library.encode("a", add_special_tokens=False)
+        text_before, text_after = _around(alone, 1)
+        if alone.ids[len(text_before) : len(alone.ids) - len(text_after)] != plain.ids:
+            raise CheckpointError(f"{TOKENIZER_FILE}: its post_processor has no place for a text; copy it again")
         return PairTemplate(before, between, after, text_before, text_after, True, self._opened[1] == "left")
 
     def tokenizer(self) -> LibraryTokenizer:

@@ -64,8 +64,8 @@ def stated_instruction(folder: Path, needs_one: bool) -> Optional[str]:
     """
     template = _template(folder)
     other = (
-        f"{folder / TEMPLATE_FILE}: pairs are put into the chat of Qwen3-Reranker here, and this model was trained with "
-        "another; take one of Qwen/Qwen3-Reranker's"
+        f"{folder / TEMPLATE_FILE}: pairs are put into the chat of Qwen3-Reranker here, and this model was trained "
+        "with another; take one of Qwen/Qwen3-Reranker's"
     )
     if template is None:
         if needs_one:

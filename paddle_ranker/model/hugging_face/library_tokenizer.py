@@ -360,7 +360,7 @@ def _word_pieces(tokenizer: TokenizerDescription) -> Optional[tuple[bytes, TextR
     if not _is_word_pieces(described):
         if described and tokenizer.goes_by_settings and tokenizer.settings.get("tokenizer_class") is not None:
             raise CheckpointError(
-                f"{path}: its model is no WordPiece, and tokenizer_class is {tokenizer.name}, whose words are split into "
+                f"{path}: its model is no WordPiece, and tokenizer_class is {tokenizer.name}, which splits words into "
                 "such pieces; save the tokenizer again"
             )
         return None
@@ -454,7 +454,8 @@ def _require_agreement(tokenizer: TokenizerDescription, files: LibraryFiles) -> 
     roles = [*zip(_ENDS[tokenizer.name], (template.text_before, template.text_after))]
     roles += [("unk_token", (unknown,))] if isinstance(unknown, int) else []
     for role, ids in roles:
-        token = tokenizer.stated.get(role)
+        usual = "<unk>" if (tokenizer.name, role) == ("BigBirdTokenizer", "unk_token") else None
+        token = tokenizer.stated.get(role, usual)
         if token is not None and (files.id_of(token),) != ids:
             raise CheckpointError(f"{tokenizer.folder / CONFIG_FILE}: {role} is {quoted(token)}; {remedy}")
 

@@ -66,6 +66,40 @@ def changed_config(config: dict[str, Any], key: str, value: Any) -> dict[str, An
     return kept if value == ABSENT else {**kept, key: value}
 
 
+_ROTARY: list[Any] = [
+    {"rope_type": "default"}, {"type": "default"}, {"rope_type": "default", "rope_theta": 100.0}, {"rope_theta": 100.0},
+    {"type": "linear", "factor": 2.0}, {"rope_type": "linear", "factor": 2.0}, {"rope_type": "default", "factor": 2.0},
+    {"rope_type": "dynamic", "factor": 2.0}, {},
+]  # fmt: skip
+
+
+def generated(config: dict[str, Any]) -> list[list[Any]]:
+    """Return a change of each key of the library's configuration class to other values of its type; null, too."""
+    from transformers import CONFIG_MAPPING
+
+    kind = CONFIG_MAPPING[config["model_type"]]
+    hints = {name: str(hint) for base in kind.__mro__ for name, hint in vars(base).get("__annotations__", {}).items()}
+    found: list[list[Any]] = []
+    for name, value in sorted({**kind().to_dict(), **config}.items()):
+        if name.startswith(("_", "transformers")) or name == "model_type":
+            continue
+        if name.startswith("rope_"):
+            kinds = [{part: one} for part in ("full_attention", "sliding_attention") for one in _ROTARY]
+            for key in ("rope_parameters", "rope_scaling"):
+                found += [[key, other, None] for other in (*_ROTARY, *kinds)]
+        elif isinstance(value, bool):
+            found.append([name, not value, None])
+        elif isinstance(value, (int, float)):
+            found.append([name, value + 1 if isinstance(value, int) else value + 0.25, None])
+        elif isinstance(value, list) and value:
+            found += [[name, value[::-1], None], [name, value[:-1], None]]
+        if "None" in hints.get(name, "None"):
+            found.append([name, None, None])
+        if name in config:
+            found.append([name, ABSENT, None])
+    return found
+
+
 def weights(shapes: dict[str, list[int]]) -> dict[str, np.ndarray]:
     """Return random weights by name; norms are near 1, and of wide matrices the numbers are smaller."""
     found = {}
@@ -109,8 +143,11 @@ def main() -> None:
             answers[name]["logits"] = _logits(case["config"], case["shapes"], inputs)
         file.write_text(json.dumps(answers, sort_keys=True) + "\n", encoding="utf-8")
     answers = json.loads(CONFIGS_FILE.read_text(encoding="utf-8"))
-    for name, answer in answers.items():
+    for name in sorted({*answers, *(name for name in expected() if "," not in name)}):
         config, shapes = changed_case(name)
+        answer = answers.setdefault(name, {"keys": [], "changes": []})
+        known = [change[:2] for change in answer["changes"]]
+        answer["changes"] += [change for change in generated(config) if change[:2] not in known]
         plain = answer["logits"] = np.round(_logits(config, shapes, short_inputs), 7).tolist()
         for change in answer["changes"]:
             try:

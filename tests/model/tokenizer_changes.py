@@ -247,8 +247,8 @@ def marked_folder(target: Path, kind: str, folders: Path) -> tuple[Path, list[st
                    _read(folder / LIBRARY).get("added_tokens", [])}  # fmt: skip
         _write(folder / CONFIG, {**settings, "added_tokens_decoder": {**entries, str(words[own]): {**entry, "special": True}}})
         tokens.append(own)
-    prompts = [form.format(token) for token in tokens for form in ("{} ", "find{}", "{}: ", "a {} b {} ")]
-    texts = [form.format(token) for token in tokens for form in ("a{}b {} c", " {}", "{}{} hello", "title{}text")]
+    prompts = [form.replace("T", token) for token in tokens for form in ("T ", "findT", "T: ", "a T b T ")]
+    texts = [form.replace("T", token) for token in tokens for form in ("aTb T c", " T", "TT hello", "titleTtext")]
     return folder, prompts, texts
 
 

@@ -216,7 +216,7 @@ class PairEncoder:
     def encode_single(
         self, texts: Sequence[str], check: Optional[LengthCheck] = None, prompt: str = ""
     ) -> EncodedTexts:
-        """Encode texts as `[CLS] prompt text [SEP]`, truncated to `max_seq_length`; `truncated` counts truncated ones."""
+        """Encode texts as `[CLS] prompt text [SEP]`, cut to `max_seq_length`; `truncated` counts those that are cut."""
         refuse_text(texts, "texts")
         template = self.template
         return self._alone(texts, template.text_before, template.text_after, self.max_seq_length, check, prompt)

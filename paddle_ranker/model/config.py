@@ -433,7 +433,9 @@ def require_tokenizer_fits(vocab_size: int, pad_id: int, config: EncoderConfig, 
             "vocab.txt was cut short, or is another model's; copy it again"
         )
     if pad_id != config.pad_token_id:
-        raise CheckpointError(f"the vocabulary's [PAD] is id {pad_id}, the model's {config.pad_token_id}")
+        raise CheckpointError(
+            f"the vocabulary's [PAD] is id {pad_id}, the model's {config.pad_token_id} (pad_token_id)"
+        )
 
 
 @dataclass(frozen=True)

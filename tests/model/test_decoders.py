@@ -22,8 +22,8 @@ from paddle_ranker.errors import CheckpointError, UsageError
 from paddle_ranker.export import onnx
 from paddle_ranker.export.static_graph import export_model
 from paddle_ranker.model.builtin_kinds import KINDS
-from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.hugging_face import chat
+from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.lora import add_adapters
 from paddle_ranker.model.model_folder import TOWER, identify
 from paddle_ranker.model.networks import qwen3
@@ -251,7 +251,7 @@ OTHER_CHATS = {
     "trimmed": CHAT.replace("| first }}", "| first | trim }}"),
     "escaped": CHAT.replace("| first }}", "| first | e }}"),
     "cut": CHAT.replace("| first }}", "| first | truncate(80) }}"),
-    "of some": CHAT + '{% if (messages | last).content | length > 99 %}!{% endif %}',
+    "of some": CHAT + "{% if (messages | last).content | length > 99 %}!{% endif %}",
     "without": CHAT.replace("{{ asked }}", "Find"),
     "raises": "{{ raise_exception('no') }}",
     "damaged": "{% if %}",

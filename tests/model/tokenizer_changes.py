@@ -239,13 +239,22 @@ def marked_folder(target: Path, kind: str, folders: Path) -> tuple[Path, list[st
     """Write the folder of a kind with a special token of its own; return prompts and texts with special tokens, too."""
     folder = write_folder(target, kind, folders)
     settings, words = _read(folder / CONFIG), _vocabulary(folder)
-    own = min((word for word in words if word.isascii() and word.isalpha() and len(word) > 3 and word not in str(TEXTS)), default="")
-    tokens = sorted({token for name, token in settings.items() if _is_role(name) and name != "pad_token" and token})
+    own = min(
+        (word for word in words if word.isascii() and word.isalpha() and len(word) > 3 and word not in str(TEXTS)),
+        default="",
+    )
+    added = [token["content"] for token in _read(folder / LIBRARY).get("added_tokens", []) if token["special"]]
+    found = {*added, *(token for name, token in settings.items() if _is_role(name) and token)}
+    found = found or ({"</s>", "<mask>"} if kind in ("mpnet", "sentencepiece") else {"[SEP]", "[MASK]"})
+    tokens = sorted(found.difference({"[PAD]", "<pad>", decoder_cases.END}))
     if own:
         entry = {"content": own, "lstrip": False, "rstrip": False, "single_word": False, "normalized": False}
         entries = {str(token["id"]): {key: token[key] for key in token if key != "id"} for token in
                    _read(folder / LIBRARY).get("added_tokens", [])}  # fmt: skip
-        _write(folder / CONFIG, {**settings, "added_tokens_decoder": {**entries, str(words[own]): {**entry, "special": True}}})
+        _write(
+            folder / CONFIG,
+            {**settings, "added_tokens_decoder": {**entries, str(words[own]): {**entry, "special": True}}},
+        )
         tokens.append(own)
     prompts = [form.replace("T", token) for token in tokens for form in ("T ", "findT", "T: ", "a T b T ")]
     texts = [form.replace("T", token) for token in tokens for form in ("aTb T c", " T", "TT hello", "titleTtext")]

@@ -45,6 +45,7 @@ ADDED_TOKENS_FILE = "added_tokens.json"
 _LINES = "vocab_lines"  # a setting of this toolkit in CONFIG_FILE, which reveals a vocabulary that was cut short
 IN_TEXTS = "special_tokens_in_texts"  # another setting: special tokens in texts get their ids; by default false
 ADDITIONAL, _EXTRA = "additional_special_tokens", "extra_special_tokens"  # names before and since transformers 5
+_ADDED = "added_tokens_decoder"  # tokens that were added to the vocabulary, by id
 WORD_RULES, BERT_RULES = "word_rules", "bert"  # another setting: split words by BERT's rules; otherwise by PaddleNLP's
 _MOST_TOKENS = 4_000_000  # several times the largest known vocabulary
 ROLES = {  # roles of special tokens, with their default tokens
@@ -198,7 +199,7 @@ def role_sources(settings: UncheckedObject, special_map: UncheckedObject) -> tup
 
     settings, special_map: contents of `CONFIG_FILE` and `SPECIAL_TOKENS_FILE`
     """
-    return (special_map, settings) if "added_tokens_decoder" in settings else (settings, special_map)
+    return (special_map, settings) if _ADDED in settings else (settings, special_map)
 
 
 def token_text(value: Any, role: str, folder: Path) -> str:
@@ -221,7 +222,9 @@ def declared_tokens(settings: UncheckedObject, path: Path) -> list[str]:
         if not isinstance(tokens, (list, tuple, dict)):
             raise CheckpointError(f"{path}: {name} is {quoted(tokens)}, expected a list of tokens; copy it again")
         found += (token_text(token, name, path) for token in (tokens.values() if isinstance(tokens, dict) else tokens))
-    return found
+    added = settings.get(_ADDED) or {}
+    entries = added.values() if isinstance(added, dict) else ()
+    return found + [str(token.get("content")) for token in entries if isinstance(token, dict) and token.get("special")]
 
 
 def _boolean(config: dict[str, Any], name: str, folder: Path) -> bool:
@@ -253,7 +256,7 @@ def _refuse_what_is_not_done(config: dict[str, Any], vocab_size: int, folder: Pa
 
 
 def _ids_of_added_tokens(config: dict[str, Any]) -> dict[str, Any]:
-    added = config.get("added_tokens_decoder") or {}
+    added = config.get(_ADDED) or {}
     return {str(token): int(token_id) for token_id, token in added.items() if str(token_id).isdecimal()}
 
 
@@ -442,13 +445,15 @@ class LibraryFiles:
         library.no_truncation()
         library.no_padding()
         library.encode_special_tokens = True  # the second tokens are no special ones
-        flags = {token.content: token for token in library.get_added_tokens_decoder().values()}
+        flags = {token.content: {name: getattr(token, name) for name in _FLAGS} for token in
+                 library.get_added_tokens_decoder().values()}  # fmt: skip
+        for entry in (self.settings.get(_ADDED) or {}).values():  # takes precedence in transformers
+            flags[entry["content"]] = {name: bool(entry.get(name)) for name in _FLAGS}
         gaps = count - library.get_vocab_size()  # new tokens would get the ids of others
         library.add_tokens([AddedToken(f"{_MARK}-{number}{_MARK}", normalized=False) for number in range(gaps)])
         seconds = {token: f"{_MARK}{number}{_MARK}" for number, token in enumerate(self.markers)}
         library.add_tokens([
-            AddedToken(second, normalized=False, **{name: getattr(flags[token], name) for name in _FLAGS}
-                       if token in flags else {})
+            AddedToken(second, normalized=False, **flags.get(token, {}))
             for token, second in seconds.items()
         ])  # fmt: skip
         ids = np.arange(library.get_vocab_size(), dtype=np.int32)

@@ -82,7 +82,8 @@ def write_word_pieces(
 
 # Settings of transformers' PreTrainedTokenizerFast and its base classes, apart from those that `tokenizer.json` holds.
 _KEYS = """
-added_tokens_decoder additional_special_tokens special_tokens_in_texts bos_token eos_token unk_token sep_token pad_token cls_token mask_token
+added_tokens_decoder additional_special_tokens extra_special_tokens special_tokens_in_texts
+bos_token eos_token unk_token sep_token pad_token cls_token mask_token
 model_max_length padding_side truncation_side clean_up_tokenization_spaces
 """
 _KNOWN_KEYS = frozenset(_KEYS.split())
@@ -133,7 +134,9 @@ def write_tokenizer(
     _write_settings(target, settings, inputs, reads_markers, class_name)
 
 
-def _write_settings(target: Path, settings: UncheckedObject, inputs: list[str], reads_markers: bool, class_name: str) -> None:
+def _write_settings(
+    target: Path, settings: UncheckedObject, inputs: list[str], reads_markers: bool, class_name: str
+) -> None:
     """Write a `tokenizer_config.json`; by default transformers loads `tokenizer.json` unchanged with it.
 
     settings: further entries of `tokenizer_config.json`
@@ -194,8 +197,8 @@ def vocabulary_of_json(described: UncheckedObject, path: Path) -> list[str]:
     prefix, longest = model.get("continuing_subword_prefix", CONTINUATION), model.get("max_input_chars_per_word", 100)
     if prefix != CONTINUATION or longest != MAX_WORD_CHARACTERS:
         raise CheckpointError(
-            f"{path}: its WordPiece has continuing_subword_prefix {quoted(prefix)} and max_input_chars_per_word {longest}; "
-            f"only {quoted(CONTINUATION)} and {MAX_WORD_CHARACTERS} are done here"
+            f"{path}: its WordPiece has continuing_subword_prefix {quoted(prefix)} and max_input_chars_per_word "
+            f"{longest}; only {quoted(CONTINUATION)} and {MAX_WORD_CHARACTERS} are done here"
         )
     by_id: dict[int, str] = {}
     ids = model.get("vocab")

@@ -27,8 +27,8 @@ from tests.model import decoder_cases
 FILE = Path(__file__).with_suffix(".json")
 LENGTH = 24
 TEXTS = [
-    "Über die naïve Cafés", "  two  spaces\tand\nlines ", "人人生而自由，在尊严和权利上", "don't HELLO hello foo_bar(x) 3.14",
-    "", "All human beings are born free and equal in dignity and rights. " * 3, "١٢٣ ½ ﬁ e\u0301", "dignity",
+    "Über die naïve Cafés", "  two  spaces\tand\nlines ", "人人生而自由，在尊严和权利上",
+    "don't HELLO hello foo_bar(x) 3.14", "", "All human beings are born free and equal in dignity and rights. " * 3, "١٢٣ ½ ﬁ e\u0301", "dignity",
 ]  # fmt: skip
 CONFIG, SPECIAL, ADDED, LIBRARY = (
     "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "tokenizer.json"
@@ -315,7 +315,8 @@ def _keys_of(folder: Path) -> dict[str, Any]:
     found.update({name: getattr(tokenizer, name, None) for name in tokenizer.init_kwargs if name not in found})
     shared = ("padding_side", "truncation_side", "model_input_names", "split_special_tokens", "add_prefix_space",
               "clean_up_tokenization_spaces", "add_bos_token", "add_eos_token", "legacy", "do_lower_case",
-              "strip_accents", "tokenize_chinese_chars", "backend", "pad_to_multiple_of", "model_max_length")  # fmt: skip
+              "strip_accents", "tokenize_chinese_chars", "backend", "pad_to_multiple_of",
+              "model_max_length")  # fmt: skip
     found.update({name: getattr(tokenizer, name, None) for name in shared if name not in found})
     kept = (str, int, float, bool, list, type(None))
     found = {name: value if isinstance(value, kept) else str(value) for name, value in found.items()}

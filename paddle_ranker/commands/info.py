@@ -78,7 +78,8 @@ def _markers(folder: Path) -> Iterator[Fact]:
         files = folder_tokenizer(folder)
         option = "paddle-ranker convert MODEL NEW --special_tokens_in_texts gives them their ids"
         how = "get their ids:" if files.special_tokens_in_texts else f"are plain text ({option}):"
-        yield "special tokens in texts", f"{how} {listed(files.markers)}"
+        common = {files.special_tokens.get(role) for role in ("pad_token", "unk_token")}
+        yield "special tokens in texts", f"{how} {listed(token for token in files.markers if token not in common)}"
 
 
 def _head(labels: Sequence[str]) -> str:

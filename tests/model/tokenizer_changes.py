@@ -25,10 +25,11 @@ from tests.encoding import id_cases
 from tests.model import decoder_cases
 
 FILE = Path(__file__).with_suffix(".json")
-LENGTH = 24
+LENGTH, MADE = 24, "__init__"
 TEXTS = [
     "Über die naïve Cafés", "  two  spaces\tand\nlines ", "人人生而自由，在尊严和权利上",
-    "don't HELLO hello foo_bar(x) 3.14", "", "All human beings are born free and equal in dignity and rights. " * 3, "١٢٣ ½ ﬁ e\u0301", "dignity",
+    "don't HELLO hello foo_bar(x) 3.14", "",
+    "All human beings are born free and equal in dignity and rights. " * 3, "١٢٣ ½ ﬁ e\u0301", "dignity",
 ]  # fmt: skip
 CONFIG, SPECIAL, ADDED, LIBRARY = (
     "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "tokenizer.json"
@@ -308,7 +309,7 @@ def _keys_of(folder: Path) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for kind in reversed(type(tokenizer).__mro__):
         if issubclass(kind, PreTrainedTokenizerBase):
-            for name, parameter in inspect.signature(kind.__init__).parameters.items():
+            for name, parameter in inspect.signature(getattr(kind, MADE)).parameters.items():
                 if parameter.kind is parameter.POSITIONAL_OR_KEYWORD and name not in ("self", "vocab", "merges"):
                     default = parameter.default
                     found[name] = None if default is inspect.Parameter.empty else default

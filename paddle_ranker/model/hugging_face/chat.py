@@ -14,7 +14,7 @@ from typing import Optional
 
 from paddle_ranker.encoding.pair_encoder import INSTRUCTION, chat_of
 from paddle_ranker.encoding.tokenizers.tokenizer_folder import CONFIG_FILE, read_settings, token_text
-from paddle_ranker.errors import CheckpointError, brief, one_line
+from paddle_ranker.errors import CheckpointError, brief
 from paddle_ranker.storage.untrusted import Unchecked, read_file
 
 TEMPLATE_FILE = "chat_template.jinja"
@@ -119,7 +119,7 @@ def _rendered(template: str, chats: list[list[_Message]], folder: Path) -> list[
         raise CheckpointError(f"its template does not end within {_SECONDS} seconds") from None
     if done.returncode:
         lines = done.stderr.strip().splitlines()
-        raise CheckpointError(f"its template fails: {brief(one_line(lines[-1] if lines else done.returncode))}")
+        raise CheckpointError(f"its template fails: {brief(lines[-1] if lines else str(done.returncode))}")
     found: list[str] = json.loads(done.stdout)
     return found
 

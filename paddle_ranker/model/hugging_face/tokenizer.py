@@ -197,8 +197,8 @@ def vocabulary_of_json(described: UncheckedObject, path: Path) -> list[str]:
     prefix, longest = model.get("continuing_subword_prefix", CONTINUATION), model.get("max_input_chars_per_word", 100)
     if prefix != CONTINUATION or longest != MAX_WORD_CHARACTERS:
         raise CheckpointError(
-            f"{path}: its WordPiece has continuing_subword_prefix {quoted(prefix)} and max_input_chars_per_word "
-            f"{longest}; only {quoted(CONTINUATION)} and {MAX_WORD_CHARACTERS} are done here"
+            f"{path}: its WordPiece has continuing_subword_prefix {quoted(prefix)}, and max_input_chars_per_word gives "
+            f"up on words over {longest} characters; only {quoted(CONTINUATION)} and {MAX_WORD_CHARACTERS} are done here"
         )
     by_id: dict[int, str] = {}
     ids = model.get("vocab")

@@ -471,7 +471,8 @@ def _steps(part: Unchecked) -> list[UncheckedObject]:
 def _bring_library(tokenizer: TokenizerDescription, target: Path) -> None:
     """Copy `tokenizer.json`, or make it from a SentencePiece model or from `vocab.json` and `merges.txt`."""
     source = tokenizer.folder
-    if tokenizer.goes_by_settings and has_no_library_file(source):
+    is_named = tokenizer.settings.get("tokenizer_class") is not None
+    if is_named and tokenizer.goes_by_settings and has_no_library_file(source):
         raise CheckpointError(
             f"{source}: its tokenizer_class is {tokenizer.name}, and there is no {VOCABULARY_FILE} and no "
             f"{TOKENIZER_FILE}; copy the folder again"

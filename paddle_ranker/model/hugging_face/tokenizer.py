@@ -198,7 +198,7 @@ def vocabulary_of_json(described: UncheckedObject, path: Path) -> list[str]:
     if prefix != CONTINUATION or longest != MAX_WORD_CHARACTERS:
         raise CheckpointError(
             f"{path}: its WordPiece has continuing_subword_prefix {quoted(prefix)}, and max_input_chars_per_word gives "
-            f"up on words over {longest} characters; only {quoted(CONTINUATION)} and {MAX_WORD_CHARACTERS} are done here"
+            f"up on words over {longest} characters; {quoted(CONTINUATION)} and {MAX_WORD_CHARACTERS} are done here"
         )
     by_id: dict[int, str] = {}
     ids = model.get("vocab")

@@ -330,7 +330,7 @@ class LibraryFiles:
         except (DependencyError, KeyboardInterrupt, SystemExit):
             raise
         except BaseException as error:  # the library raises nothing more special, and panics, which are no exceptions
-            raise CheckpointError(f"{path}: the tokenizers library cannot use it ({brief(str(error))})") from None
+            raise CheckpointError(f"{path}: the tokenizers library cannot read it ({brief(str(error))})") from None
         for role, tokens in _USUAL.items():
             present = [
                 token for token in (special.get(role), *tokens) if token and library.token_to_id(token) is not None

@@ -106,8 +106,8 @@ def test_special_tokens_count_in_prompts_and_in_texts_where_their_owner_asks(
     wrong = [prompt for prompt in prompts if ids_of(encoder.encode_single(TEXTS, prompt=prompt)) != said[prompt]]
     assert wrong == []
     plain = encoder.encode_single(texts)
-    ends = {*encoder.template.text_before, *encoder.template.text_after}
-    assert ids_of(plain) != said[""] and all(not ends.intersection(plain[row][1:-1]) for row in range(len(plain)))
+    special = {*encoder.template.text_before, *encoder.template.text_after}
+    assert ids_of(plain) != said[""] and all(not special.intersection(plain[row][1:-1]) for row in range(len(plain)))
     asked = files.with_special_tokens_in_texts()
     asked.write(tmp_path)
     for again in (asked, read_tokenizer(tmp_path)):

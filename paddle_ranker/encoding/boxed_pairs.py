@@ -18,6 +18,8 @@ from paddle_ranker.errors import DataError, quoted
 SIDE = 1000  # largest coordinate of a box in the networks
 _Boxes = NDArray[np.int16]
 
+_FAR = 0.5  # share of the page by which a box may reach outside; a box that reaches farther has other units
+
 
 class BoxedPairEncoder(PairEncoder):
     """Encoder of pairs whose texts may be `PlacedText`s with boxes, `(start, end, x0, y0, x1, y1)`.
@@ -49,7 +51,7 @@ class BoxedPairEncoder(PairEncoder):
         before, between, after = map(len, (self.template.before, self.template.between, self.template.after))
         for row, (query, title) in enumerate(zip(queries, titles)):
             start, end, second = int(pairs.offsets[row]), int(pairs.offsets[row + 1]), int(pairs.second_starts[row])
-            if isinstance(query, PlacedText) or isinstance(title, PlacedText):
+            if _has_places(query) or _has_places(title):
                 boxes[end - after : end] = boxes[start + second - between : start + second] = self._separator
             self._put(boxes[start + before : start + second - between], query)
             self._put(boxes[start + second : end - after], title)
@@ -69,7 +71,7 @@ class BoxedPairEncoder(PairEncoder):
         boxes = np.zeros((len(encoded.ids), self.place_size), np.int16)
         for row, text in enumerate(texts):
             start, end = int(encoded.offsets[row]), int(encoded.offsets[row + 1]) - len(after)
-            if isinstance(text, PlacedText):
+            if _has_places(text):
                 boxes[end : end + len(after)] = self._separator
             self._put(boxes[start + len(before) : end], text)
         return replace(encoded, places=boxes.reshape(-1), place_size=self.place_size)
@@ -83,17 +85,31 @@ class BoxedPairEncoder(PairEncoder):
         last = last[-len(target) :] if self.template.keeps_end else last[: len(target)]
         owner = np.searchsorted(spans[:, 0], last, side="right") - 1
         is_placed = (owner >= 0) & (last < spans[np.maximum(owner, 0), 1])
-        target[is_placed] = self._boxes(text)[owner[is_placed]]
+        boxes, clipped = self._boxes(text)
+        if clipped:
+            with self._truncated_lock:
+                self.clipped += clipped
+        target[is_placed] = boxes[owner[is_placed]]
 
-    def _boxes(self, text: PlacedText) -> _Boxes:
-        """Return the boxes of a text's spans, `[spans, 4]`, from 0 to `SIDE`; count the boxes that are clipped."""
-        if any(len(place) != 2 + self.place_size for place in text.places):
-            raise DataError(f"the text {quoted(text)}: a place is not [start, end, x0, y0, x1, y1]; correct it")
+    def check_places(self, title: PlacedText) -> int:
+        """Return how many boxes are clipped; raises `DataError` if the places are no boxes, or no fractions."""
+        return self._boxes(title)[1]
+
+    def _boxes(self, text: PlacedText) -> tuple[_Boxes, int]:
+        """Return (the boxes of a text's spans, `[spans, 4]`, from 0 to `SIDE`; how many of them are clipped)."""
+        for place in text.places:
+            if len(place) != 2 + self.place_size:
+                form = "expected [start, end, x0, y0, x1, y1]"
+                raise DataError(f"the text {quoted(text)}: a place is {list(place)}, {form}; correct it")
+            if not -_FAR <= min(place[2:]) <= max(place[2:]) <= 1 + _FAR:
+                problem = "expected fractions of the page: divide by 1000, or by its width and height"
+                raise DataError(f"the text {quoted(text)}: a place is {list(place)}, {problem}")
         corners = np.array([place[2:] for place in text.places], np.float64)
         boxes = np.clip(np.rint(SIDE * corners), 0, SIDE)
         boxes[:, 2:] = np.maximum(boxes[:, 2:], boxes[:, :2])
         outside = ((corners < 0) | (corners > 1)).any(axis=1) | (corners[:, 2:] < corners[:, :2]).any(axis=1)
-        if outside.any():
-            with self._truncated_lock:
-                self.clipped += int(outside.sum())
-        return boxes.astype(np.int16)
+        return boxes.astype(np.int16), int(outside.sum())
+
+
+def _has_places(text: str) -> bool:
+    return isinstance(text, PlacedText) and bool(text.places)

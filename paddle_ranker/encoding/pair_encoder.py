@@ -16,6 +16,7 @@ from typing import Callable, Optional, Union
 import numpy as np
 from numpy.typing import NDArray
 
+from paddle_ranker.data.placed_text import PlacedText
 from paddle_ranker.encoding.columns import (
     TOKEN_TYPES,
     BlendedPairs,
@@ -173,6 +174,13 @@ class PairEncoder:
         if self.query_prompt:
             queries = [self.query_prompt + query for query in queries]
         return self._with_places(pairs, queries, titles)
+
+    def check_places(self, title: PlacedText) -> int:
+        """Return how many places of a title are changed to fit; raises `DataError` if they have another form.
+
+        A model that reads no places takes any.
+        """
+        return 0
 
     def _with_places(self, pairs: EncodedPairs, queries: Sequence[str], titles: Sequence[str]) -> EncodedPairs:
         """Return the pairs with the places of their tokens; unchanged if the model reads no places."""

@@ -19,6 +19,8 @@ from paddle_ranker.encoding.tokenizers.interface import Ids, ModelTokenizer
 from paddle_ranker.errors import DataError, UsageError, brief, quoted, require_pairs
 from paddle_ranker.options import note_once
 
+# Missing cells are empty, and take memory: a table may have so many, or so many for each cell that is there.
+_FEW_CELLS, _SPARSE = 1 << 16, 8
 CELLS = "cells"  # `places` of encoders whose titles are tables
 _EMPTY = "[EMPTY]"  # token of a cell without letters and digits
 _NO_WORDS = ("n/a", "?", "nan")
@@ -103,6 +105,11 @@ class TablePairEncoder(PairEncoder):
         """Return a title's table, of at most 255 columns; raises `DataError` if its places have another form."""
         header, rows, row_numbers, column_numbers = _read(title)
         return ReadTable(header[:_MOST], [row[:_MOST] for row in rows], row_numbers, column_numbers)
+
+    def check_places(self, title: PlacedText) -> int:
+        """Return 0; raises `DataError` if the places are no cells."""
+        self.read(title)
+        return 0
 
     def sample(self, text: str, random: np.random.Generator) -> str:
         """Return an example table with the words of `text`. Random numbers replace about half of the words."""
@@ -252,12 +259,17 @@ def _read(title: str) -> ReadTable:
     """Return a title's table; missing cells are empty. Raises `DataError` if the title has places of another form."""
     if not isinstance(title, PlacedText) or not title.places:
         return ReadTable([str(title)], [], [], [0])
-    if any(len(place) != 4 or any(type(number) is float and not number.is_integer() for number in place) or
-           place[2] < -1 or place[3] < 0 for place in title.places):  # fmt: skip
-        raise DataError(f"the text {quoted(str(title))}: a place is not [start, end, row, column]; correct it")
+    for cell in title.places:
+        are_whole = all(type(number) is int or float(number).is_integer() for number in cell)
+        if len(cell) != 4 or not are_whole or cell[2] < -1 or cell[3] < 0:
+            form = "expected [start, end, row, column], where row -1 is the header"
+            raise DataError(f"the text {quoted(str(title))}: a place is {list(cell)}, {form}; correct it")
     text, cells = str(title), [tuple(map(int, place)) for place in title.places]
     row_numbers = sorted({-1, *(row for _, _, row, _ in cells)})
     column_numbers = sorted({column for *_, column in cells})
+    if len(row_numbers) * len(column_numbers) > max(_FEW_CELLS, _SPARSE * len(cells)):
+        size = f"{len(row_numbers):,} rows and {len(column_numbers):,} columns with {len(cells):,} cells"
+        raise DataError(f"the text {quoted(text)}: its places are {size}: leave out rows and columns, or add cells")
     place = {row: number for number, row in enumerate(row_numbers)}
     beside = {column: number for number, column in enumerate(column_numbers)}
     rows = [[""] * len(beside) for _ in place]

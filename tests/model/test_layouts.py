@@ -117,8 +117,22 @@ def serve(folder: Path, titles: list[str], wanted: np.ndarray) -> None:
         answer = site.post("/v1/rerank", {"query": "w3", "documents": documents}).json()
         found = {one["index"]: one["relevance_score"] for one in answer["results"]}
         np.testing.assert_allclose([found[place] for place in range(len(titles))], wanted, atol=1e-5)
-        refused = site.post("/v1/rerank", {"query": "w3", "documents": [{"text": "w1", "places": [[0, 9, 1]]}]})
-        assert refused.status_code == 422 and "documents[0].places" in refused.text
+        for place, problem in (
+            ([0, 9, 1], "is no list of places"),
+            ([0, 2, 0.1, 0.2, 0.3], "expected [start, end, x0, y0, x1, y1]"),
+            ([0, 2, 0.1], "expected [start, end, x0, y0, x1, y1]"),
+            ([0, 2, 3, 4], "expected [start, end, x0, y0, x1, y1]"),
+            ([0, 2, 100, 200, 300, 400], "divide by 1000"),
+            ([0, 2, 0.1, 0.2, 0.3, 1.6], "divide by 1000"),
+        ):
+            given = ["w1", {"text": "w1", "places": [place]}]
+            refused = site.post("/v1/rerank", {"query": "w3", "documents": given})
+            assert refused.status_code == 422 and "documents[1].places" in refused.text and problem in refused.text
+        given = [{"text": "w1", "places": [[0, 2, -0.1, 0.2, 1.2, 0.3]]}, {"text": "w1", "places": []}, "w1"]
+        answer = site.post("/v1/rerank", {"query": "w3", "documents": given}).json()
+        assert answer["meta"]["clipped_boxes"] == 1
+        scores = {one["index"]: one["relevance_score"] for one in answer["results"]}
+        assert scores[1] == scores[2] != scores[0]
     finally:
         close_slots(slots)
 

@@ -12,10 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from paddle_ranker.array_types import Array, Arrays
+from paddle_ranker.data.placed_text import PlacedText
 from paddle_ranker.encoding.columns import Columns
 from paddle_ranker.encoding.pair_encoder import PairEncoder, shortest
 from paddle_ranker.encoding.picture_pairs import PicturePairEncoder, PictureTitle
-from paddle_ranker.errors import CheckpointError
+from paddle_ranker.errors import CheckpointError, DataError
 from paddle_ranker.metrics.calibration import sigmoid
 from paddle_ranker.model.info import RankerInfo
 from paddle_ranker.model.load_options import LoadOptions
@@ -164,7 +165,20 @@ class RankerSlot(Slot[ServedRanker]):
         self._check_kinds(titles)
         texts = self.limits.scored_texts(queries, "query"), self.limits.scored_texts(titles, "title")
         end = self.deadline(deadline)
-        return _scores(served, await computed(served.batcher, len(titles), end, texts=texts, check=check_lengths))
+        try:
+            return _scores(served, await computed(served.batcher, len(titles), end, texts=texts, check=check_lengths))
+        except DataError as error:  # of a text's encoding, such as places in another form
+            raise Fault(UNPROCESSABLE, str(error), field="title") from error
+
+    def check_places(self, title: PlacedText, field: str) -> int:
+        """Return how many places of a title are changed to fit. Raises `Fault` if they have another form.
+
+        field: name of the places in errors
+        """
+        try:
+            return max(encoder.check_places(title) for encoder in self.encoders)
+        except DataError as error:
+            raise Fault(UNPROCESSABLE, str(error), field=field) from error
 
     def _check_kinds(self, titles: Sequence[str]) -> None:
         """Raise `Fault` for the first title that is not of the kind that the ranker reads: texts or pictures."""

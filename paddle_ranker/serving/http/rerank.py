@@ -47,6 +47,7 @@ from paddle_ranker.serving.http.rerank_formats import (
 )
 from paddle_ranker.serving.http.sent_pictures import Picture
 
+_BYTES_A_PLACE = 64  # that checking a place costs as much as reading
 _UNION_TAGS = ("str", "DocumentObject", "list[str]")
 _OF_COHERE_ALONE = "/v2/rerank"
 _TOKENS = ("truncate_prompt_tokens", "max_tokens_per_doc", "max_tokens_per_query")
@@ -90,6 +91,8 @@ class Reranker:
 
     async def _rank_documents(self, request: Request, rerank_request: RerankRequest) -> Response:
         titles = await self._titles(request, rerank_request.documents)
+        spans = sum(len(title.places) for title in titles if isinstance(title, PlacedText))
+        clipped = await run_in_thread(_BYTES_A_PLACE * spans, self._clipped, titles)
         wants_logits, top = rerank_request.wants_logits, rerank_request.value_of("top_n", "top_k")
         cuts = TruncationRequest(
             "documents",
@@ -116,6 +119,8 @@ class Reranker:
             "meta": {"api_version": {"version": "1" if path.startswith("/v1") else "2"}},
             "usage": {"prompt_tokens": scores.tokens, "total_tokens": scores.tokens},
         }
+        if clipped:
+            content["meta"]["clipped_boxes"] = clipped
         if path != _OF_COHERE_ALONE:  # Voyage's clients, which cannot be told apart, read these names
             content.update({"object": "list", "data": scored})
         has_more = rerank_request.return_documents and any(
@@ -124,6 +129,11 @@ class Reranker:
         returned = MUCH_BYTES + 1 if has_more else sum(map(len, titles)) if rerank_request.return_documents else 0
         encoded = await run_in_thread(returned, to_json, content)
         return answer(request, encoded)
+
+    def _clipped(self, titles: Sequence[str]) -> int:
+        """Return how many boxes reach outside their pages; raises `Fault` for places of another form."""
+        placed = [(number, title) for number, title in enumerate(titles) if isinstance(title, PlacedText)]
+        return sum(self._service.check_places(title, f"documents[{number}].places") for number, title in placed)
 
     async def _titles(self, request: Request, documents: Sequence[Union[str, DocumentObject]]) -> list[str]:
         """Return the texts of a request's documents. Pictures are decoded to `PictureTitle`s."""
@@ -244,7 +254,7 @@ class Reranker:
 def _title(document: Union[str, DocumentObject], number: int) -> str:
     if isinstance(document, DocumentObject) and not {"text", "image"} & document.model_fields_set:
         raise Fault(UNPROCESSABLE, "has no text and no image", field=f"documents[{number}].text")
-    if isinstance(document, str) or document.places is None:
+    if isinstance(document, str) or not document.places:
         return document if isinstance(document, str) else document.text
     try:
         return PlacedText(document.text, document.places)

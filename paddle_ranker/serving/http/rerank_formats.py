@@ -61,7 +61,9 @@ class DocumentObject(BaseModel):
         None, description="a picture in place of the text, as a data: URL or in base64, for a ranker that reads them"
     )
     places: Optional[list[list[Union[int, float]]]] = Field(
-        None, description="spans of the text with their boxes on a page, `[start, end, x0, y0, x1, y1]`, as fractions"
+        None,
+        description="spans of the text with boxes, `[start, end, x0, y0, x1, y1]` as fractions of the page, or cells, "
+        "`[start, end, row, column]`; an empty list is none",
     )
 
 
@@ -194,7 +196,7 @@ class Ranked(TypedDict):
     id: str
     model: str
     results: Annotated[list[RankedResult], Field(description="best first")]
-    meta: dict[str, Any]
+    meta: Annotated[dict[str, Any], Field(description="version; clipped_boxes: boxes that reached outside their pages")]
     usage: Usage
     object: NotRequired[Literal["list"]]
     data: NotRequired[

@@ -25,7 +25,26 @@ _LEAST_RATE, _MOST_RATE = 1_000, 768_000  # of recordings; resampling 1 sample a
 _FORMATS = "wav,flac,ogg,mp3"
 # Codecs of these formats. WAV and OGG may hold any codec, and each is code that processes foreign bytes.
 _CODECS = frozenset(
-    ["pcm_u8", "pcm_s16le", "pcm_s24le", "pcm_s32le", "pcm_f32le", "pcm_f64le", "pcm_alaw", "pcm_mulaw", "adpcm_ima_wav", "adpcm_ms", "adpcm_g726", "gsm_ms", "flac", "vorbis", "opus", "speex", "mp3", "mp3float"]
+    [
+        "pcm_u8",
+        "pcm_s16le",
+        "pcm_s24le",
+        "pcm_s32le",
+        "pcm_f32le",
+        "pcm_f64le",
+        "pcm_alaw",
+        "pcm_mulaw",
+        "adpcm_ima_wav",
+        "adpcm_ms",
+        "adpcm_g726",
+        "gsm_ms",
+        "flac",
+        "vorbis",
+        "opus",
+        "speex",
+        "mp3",
+        "mp3float",
+    ]
 )
 _READS = "WAV, FLAC, OGG or MP3"
 _PACKAGE = "'paddle-ranker[sound]'"

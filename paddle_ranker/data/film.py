@@ -6,10 +6,14 @@ frames.read(Path("film.mp4"), 12.0)  # [height, width, 3] uint8: the frame at se
 
 from __future__ import annotations
 
+import queue
 import re
+import resource
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Optional, Union
 
@@ -18,9 +22,11 @@ import numpy as np
 from paddle_ranker.array_types import Array
 from paddle_ranker.data.file_readers import FIRST_SECOND, LAST_SECOND, MOST_PIECES, READERS, Part, Unread
 from paddle_ranker.data.media import library, opened_media
-from paddle_ranker.data.metering import DECODED, step
+from paddle_ranker.data.metering import DECODED, pause, step
 from paddle_ranker.data.pictures import ImageLimits
+from paddle_ranker.data.reader_pool import ChildProcess
 from paddle_ranker.errors import DataError, brief
+from paddle_ranker.runtime import usable_cores
 
 # First bytes of films, as regular expressions, with the suffix of each format
 BEGINNINGS = (
@@ -39,7 +45,11 @@ _PADDING = 128  # pixels by which a codec's frames may be wider and higher than 
 _HELD_FRAMES = 10  # frames to which later ones may refer, and those that are decoded
 _RGB_BYTES = 6  # per pixel of a frame in RGB: as decoded, and upright
 _SAMPLED = 16  # frames of a film that is an example
-_MOST_DECODED = 1 << 32  # pixels of all frames that are decoded of an example, some seconds of work
+_PROBE_SECONDS, _PROBE_BYTES = 5.0, 1 << 30  # after which reading an example's packets is ended
+_MOST_FRAMES = 1 << 22  # of a track, as stated
+_MOST_TABLES = 1 << 27  # bytes of the tables of an example's packets
+_POLL_SECONDS = 0.1  # after which a wait for a process looks whether the caller still waits
+_MOST_DECODED = 1 << 33  # pixels of all frames that are decoded of an example, some seconds of work
 _LEAST = 0.04  # seconds of a film whose only frame states no duration
 _MISSING = 1.0  # seconds by which a film is shorter than its header states, from which on its end is missing
 
@@ -173,6 +183,7 @@ def sampled_frames(film: bytes) -> Iterator[Array]:
 
     Raises as `FrameReader.read` does, and `DataError` if decoding takes more memory or time than an example may.
     """
+    _try_tables(film)
     with _opened(film) as (opened, stream):
         seconds, size = (opened.duration or 0) / 1e6, _decoded_bytes(stream.codec_context)
         shape = f"{stream.codec_context.width:,} x {stream.codec_context.height:,}"
@@ -185,6 +196,60 @@ def sampled_frames(film: bytes) -> Iterator[Array]:
         for second in np.unique(np.linspace(0, seconds, _SAMPLED, endpoint=False)):
             yield frames.read(film, float(second))
         del frames
+
+
+def _try_tables(film: bytes) -> None:
+    """Read a film's packets in a process with limits of time and memory; raises `DataError` if it needs more.
+
+    Tables of a few bytes may state any number of frames, and ffmpeg cannot be stopped while it reads them.
+    """
+    children = _children()
+    child = None
+    while child is None:
+        step()
+        with suppress(queue.Empty), pause():
+            child = children.get(timeout=_POLL_SECONDS)
+    try:
+        with pause(), tempfile.NamedTemporaryFile(suffix=".film") as file:
+            file.write(film)
+            file.flush()
+            child.ask("packets", Path(file.name), seconds=_PROBE_SECONDS)
+    finally:
+        children.put(child)
+
+
+@lru_cache(maxsize=1)
+def _children() -> queue.Queue[ChildProcess]:
+    children: queue.Queue[ChildProcess] = queue.Queue()
+    for _ in range(usable_cores()):
+        children.put(ChildProcess())
+    return children
+
+
+def read_packets(path: Path) -> None:
+    """Read a film's packets, in a process of its own; raises `DataError` if that takes too much memory."""
+    limits, before = resource.getrlimit(resource.RLIMIT_AS), _memory("VmSize")
+    resource.setrlimit(resource.RLIMIT_AS, (before + _PROBE_BYTES, limits[1]))
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # lets the peak begin anew
+    before = _memory("VmRSS")
+    try:
+        with _opened(path) as (film, stream), suppress(library(_PACKAGE).FFmpegError):
+            most = _MOST_TABLES + _decoded_bytes(stream.codec_context)
+            coded = [one for one in film.streams if one.codec_context and not one.codec_context.name.startswith("pcm")]
+            if (count := max(one.frames for one in coded)) > _MOST_FRAMES:
+                raise DataError(f"states {count:,} frames, more than {_MOST_FRAMES:,}: cut it")
+            for _ in film.demux():
+                pass
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, limits)
+    if (taken := _memory("VmHWM") - before) > most:  # ffmpeg goes on after memory was refused
+        raise DataError(f"takes {taken:,} bytes of memory to read, above {most:,}: its tables state too many frames")
+
+
+def _memory(name: str) -> int:
+    """Return a size of this process in bytes, by its name in Linux's `/proc/self/status`."""
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    return 1024 * int(status.partition(f"{name}:")[2].split(maxsplit=1)[0])
 
 
 def _decoded_bytes(codec: Any) -> int:

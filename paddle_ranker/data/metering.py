@@ -43,7 +43,7 @@ CALLER: ContextVar[Optional[DecodingCaller]] = ContextVar("decoding_caller", def
 
 
 def step() -> None:
-    """Raise `CallerLeft` if the caller of this decoding has left; let other work go first. Does nothing without a caller."""
+    """Raise `CallerLeft` if the caller of this decoding has left; let other work go first. Without a caller, return."""
     caller = CALLER.get()
     if caller is not None:
         caller.check()

@@ -311,4 +311,11 @@ def _draw(path: Path, page: int, dpi: int, pixels: int) -> str:
     return base64.b64encode(stream.getvalue()).decode()
 
 
-_TASKS: dict[str, Callable[..., Unchecked]] = {"read": _keep, "draw": _draw}
+def _read_packets(path: Path) -> None:
+    """Read a film's packets; see `film.read_packets`."""
+    from paddle_ranker.data.film import read_packets
+
+    read_packets(path)
+
+
+_TASKS: dict[str, Callable[..., Unchecked]] = {"read": _keep, "draw": _draw, "packets": _read_packets}

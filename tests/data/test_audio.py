@@ -158,3 +158,22 @@ def test_stretches_are_those_of_the_whole_recording(tmp_path: Path, monkeypatch:
         assert len(opened) == openings
     np.testing.assert_array_equal(reader.read(cut, 2.5, 4), whole[int(2.5 * RATE) : 3 * RATE])
     assert len(reader.read(cut, 3.5, 4)) == 0
+
+
+@pytest.mark.parametrize("format, subtype", [("OGG", "VORBIS"), ("OGG", "OPUS"), ("MP3", None)])
+def test_joined_files_are_read_to_their_end(format: str, subtype: Optional[str]) -> None:
+    part = encode(tone(RATE), format=format, subtype=subtype)
+    assert len(read_all(part + part)) / RATE == pytest.approx(2 * SECONDS, abs=0.15)
+
+
+def test_a_flac_of_unknown_length_is_read_to_its_end() -> None:
+    data = bytearray(encode(tone(RATE), format="FLAC"))
+    data[21], data[22:26] = data[21] & 0xF0, bytes(4)
+    np.testing.assert_allclose(read_all(bytes(data)), tone(RATE), atol=1e-4)
+
+
+@pytest.mark.parametrize("rate", [16_000, 44_100])
+def test_channels_that_cancel_each_other_out_are_heard(rate: int) -> None:
+    samples = tone(rate)
+    mixed = read_all(encode(np.stack([0.9 * samples, -samples], 1), rate, subtype="FLOAT"))[RATE // 2 : -RATE // 2]
+    assert np.sqrt(np.square(mixed).mean()) == pytest.approx(0.5 / np.sqrt(2), rel=0.01)

@@ -184,3 +184,24 @@ def test_frames_of_a_film_in_memory_are_equally_far_apart() -> None:
     assert len(found) == 16
     for number, colour in enumerate((RED, GREEN, BLUE, GREY)):
         assert all(np.abs(one.astype(int) - colour).max() < 25 for one in found[4 * number : 4 * number + 4])
+
+
+@pytest.mark.parametrize(
+    "matrix, expected",
+    [((1, 0, 0, 1), [[1, 2], [3, 4]]), ((-1, 0, 0, 1), [[2, 1], [4, 3]]), ((1, 0, 0, -1), [[3, 4], [1, 2]]),
+     ((-1, 0, 0, -1), [[4, 3], [2, 1]]), ((0, 1, -1, 0), [[3, 1], [4, 2]]), ((0, -1, 1, 0), [[2, 4], [1, 3]]),
+     ((0, 1, 1, 0), [[1, 3], [2, 4]]), ((0, -1, -1, 0), [[4, 2], [3, 1]])],
+)  # fmt: skip
+def test_frames_are_turned_and_mirrored_by_their_matrix(
+    matrix: tuple[int, int, int, int], expected: list[list[int]]
+) -> None:
+    a, b, c, d = (65536 * number for number in matrix)
+    stored = np.array([a, b, 0, c, d, 0, 0, 0, 1 << 30], np.int32).tobytes()
+
+    class Frame:
+        side_data = {"DISPLAYMATRIX": stored}
+
+        def to_ndarray(self, format: str) -> Any:
+            return np.repeat(np.array([[1, 2], [3, 4]], np.uint8)[:, :, None], 3, axis=2)
+
+    assert film._upright(Frame())[:, :, 0].tolist() == expected

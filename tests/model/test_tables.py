@@ -221,7 +221,14 @@ def test_a_ranker_of_tables_is_trained_quantized_and_served(
         scores = {one["index"]: one["relevance_score"] for one in answer["results"]}
         np.testing.assert_allclose([scores[place] for place in range(2)], wanted, atol=1e-5)
         sparse = [[0, 1, number, number] for number in range(1000)]
-        for places in ([[0, 1, 0]], [[0, 1, 0.1, 0.1, 0.2, 0.2]], [[0, 1, -2, 0]], [[0, 1, 0, -1]], [[0, 1, 0.5, 1]], sparse):
+        for places in (
+            [[0, 1, 0]],
+            [[0, 1, 0.1, 0.1, 0.2, 0.2]],
+            [[0, 1, -2, 0]],
+            [[0, 1, 0, -1]],
+            [[0, 1, 0.5, 1]],
+            sparse,
+        ):
             refused = site.ask("POST", "/v1/rerank", {"query": "a", "documents": [{"text": "ab", "places": places}]})
             assert refused.status_code == 422 and "documents[0].places" in refused.text, refused.text
         hits = site.search("city points", top_k=20)["hits"]

@@ -92,7 +92,9 @@ KINDS = {
     "table": Kind(lambda number: f"name,price\nlamp{number},{number}\n".encode(), "csv"),
     "pdf": Kind(pdf, "pdf"),
 }
-CASES = [(name, with_tower) for name, kind in KINDS.items() for with_tower in (False, True) if kind.tower or not with_tower]
+CASES = [
+    (name, with_tower) for name, kind in KINDS.items() for with_tower in (False, True) if kind.tower or not with_tower
+]
 
 
 @pytest.mark.parametrize("name, with_tower", [case for case in CASES if case[1] or " of " not in case[0]])

@@ -7,6 +7,7 @@ for samples in read_recording(Path("talk.mp3")):  # [samples] float32
 from __future__ import annotations
 
 import math
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
@@ -24,28 +25,11 @@ RATE = 16_000  # samples a second that networks of speech take
 _LEAST_RATE, _MOST_RATE = 1_000, 768_000  # of recordings; resampling 1 sample a second would make 16,000 of each
 _FORMATS = "wav,flac,ogg,mp3"
 # Codecs of these formats. WAV and OGG may hold any codec, and each is code that processes foreign bytes.
-_CODECS = frozenset(
-    [
-        "pcm_u8",
-        "pcm_s16le",
-        "pcm_s24le",
-        "pcm_s32le",
-        "pcm_f32le",
-        "pcm_f64le",
-        "pcm_alaw",
-        "pcm_mulaw",
-        "adpcm_ima_wav",
-        "adpcm_ms",
-        "adpcm_g726",
-        "gsm_ms",
-        "flac",
-        "vorbis",
-        "opus",
-        "speex",
-        "mp3",
-        "mp3float",
-    ]
-)
+_NAMES = """
+pcm_u8 pcm_s16le pcm_s24le pcm_s32le pcm_f32le pcm_f64le pcm_alaw pcm_mulaw adpcm_ima_wav adpcm_ms adpcm_g726 gsm_ms
+flac vorbis opus speex mp3 mp3float
+"""
+_CODECS = frozenset(_NAMES.split())
 _READS = "WAV, FLAC, OGG or MP3"
 _PACKAGE = "'paddle-ranker[sound]'"
 _BLOCK = 1 << 17  # samples of all channels that are mixed at a time
@@ -80,8 +64,8 @@ def read_recording(source: MediaSource, rate: int = RATE, most_seconds: float = 
         stream = next(iter(container.streams.audio), None)
         if stream is None or stream.codec_context is None or stream.codec_context.name not in _CODECS:
             raise DataError(f"is a recording in a codec that is not read here: convert it to {_READS}, as ffmpeg does")
-        missing, stated = _missing_end(container.format.name, source), (container.duration or 0) / 1e6
-        if stated > most_seconds and _states_length(container.format.name, source):
+        missing, stated = _missing_end(container.format.name, source), _stated_seconds(container, stream, source)
+        if stated > most_seconds:
             raise DataError(_too_long(most_seconds, stated))
         decoder, mixer = _Decoder(container, stream), _Mixer(rate)
         for samples, samples_rate in decoder.blocks():
@@ -92,7 +76,7 @@ def read_recording(source: MediaSource, rate: int = RATE, most_seconds: float = 
     read, problem = decoder.seconds, decoder.problem or missing
     if not read:
         raise DataError(problem or "has no samples")
-    if not problem and read < stated - _SHORT and _states_length(container.format.name, source):
+    if not problem and read < stated - _SHORT:
         problem = f"missing, or damaged: its header states {stated:,.2f} seconds"
     if problem:
         raise IncompleteRecordingError(f"from second {decoder.damaged or read:,.2f} on it is {problem}")
@@ -259,15 +243,17 @@ def _missing_end(format: str, source: MediaSource) -> str:
     return ""
 
 
-def _states_length(format: str, source: MediaSource) -> bool:
-    """Return whether a file's length is stated in it; ffmpeg else estimates that of an MP3 file by its first frames."""
-    if format != "mp3":
-        return True
+def _stated_seconds(container: Any, stream: Any, source: MediaSource) -> float:
+    """Return the length that a file states; 0 if it states none. ffmpeg estimates that of an MP3 file by its size."""
+    if container.format.name != "mp3":
+        return float(container.duration or 0) / 1e6
     head, _ = _ends_of(source, _HEAD, 0)
     if head.startswith(b"ID3"):  # sizes have 7 bits in each byte
         tag = sum((byte & 127) << 7 * place for place, byte in enumerate(reversed(head[6:10])))
         head, _ = _ends_of(source, _HEAD, 0, 10 + tag)
-    return any(name in head for name in (b"Xing", b"Info", b"VBRI"))
+    found = re.search(rb"(?:Xing|Info)\0\0\0[\x01-\x0f](.{4})", head, re.S)
+    rate = stream.codec_context.sample_rate
+    return 0.0 if found is None else int.from_bytes(found[1], "big") * (1152 if rate >= 32_000 else 576) / rate
 
 
 def _ends_of(source: MediaSource, first: int, last: int, begin: int = 0) -> tuple[bytes, int]:

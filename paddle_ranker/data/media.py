@@ -24,7 +24,7 @@ def opened_media(source: MediaSource, formats: str, problem: str, package: str) 
     """
     av = library(package)
     if isinstance(source, Path):
-        with source.open("rb") as file, opened_media(file, formats, problem, package) as container:
+        with source.open("rb") as opened, opened_media(opened, formats, problem, package) as container:
             yield container
         return
     file = SteppingFile(source) if isinstance(source, bytes) else source

@@ -30,6 +30,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Optional, Union
@@ -313,9 +314,7 @@ def _draw(path: Path, page: int, dpi: int, pixels: int) -> str:
 
 def _read_packets(path: Path) -> None:
     """Read a film's packets; see `film.read_packets`."""
-    from paddle_ranker.data.film import read_packets
-
-    read_packets(path)
+    import_module("paddle_ranker.data.film").read_packets(path)
 
 
 _TASKS: dict[str, Callable[..., Unchecked]] = {"read": _keep, "draw": _draw, "packets": _read_packets}

@@ -122,8 +122,10 @@ class PicturePairEncoder(PairEncoder):
         try:
             if isinstance(title, PictureTitle):
                 source = title.picture
-                is_read = isinstance(source, np.ndarray)
-                pixels = self._scaled(Image.fromarray(source)) if is_read else self._read(source)
+                if isinstance(source, np.ndarray):
+                    pixels = self._scaled(Image.fromarray(source))
+                else:
+                    pixels = self._read(source)
             elif self.folder is not None:
                 pixels = self._read(self._path(title, self.folder))
             else:

@@ -163,7 +163,7 @@ def test_stretches_are_those_of_the_whole_recording(tmp_path: Path, monkeypatch:
 @pytest.mark.parametrize("format, subtype", [("OGG", "VORBIS"), ("OGG", "OPUS"), ("MP3", None)])
 def test_joined_files_are_read_to_their_end(format: str, subtype: Optional[str]) -> None:
     part = encode(tone(RATE), format=format, subtype=subtype)
-    assert len(read_all(part + part)) / RATE == pytest.approx(2 * SECONDS, abs=0.15)
+    assert len(read_all(part + part)) / RATE == pytest.approx(2 * SECONDS, abs=0.2)  # with the encoder's delay
 
 
 def test_a_flac_of_unknown_length_is_read_to_its_end() -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import errno
 import io
 import json
+import os
 import struct
 import zlib
 from pathlib import Path
@@ -18,9 +20,11 @@ from paddle_ranker import Index
 from paddle_ranker.commands.evaluate_recall import EvaluateRecallOptions, evaluate
 from paddle_ranker.commands.index import main as index
 from paddle_ranker.commands.search import main as search
-from paddle_ranker.errors import UsageError
+from paddle_ranker.errors import DataError, UsageError
 from paddle_ranker.evaluation.comparison import Measured
 from paddle_ranker.retrieval.candidate_indexes import Document
+from paddle_ranker.retrieval.content_files import StagedFiles
+from paddle_ranker.retrieval.schema import Field, Schema
 from paddle_ranker.retrieval.search import SearchSettings
 from paddle_ranker.retrieval.search_engine import SearchEngine
 from paddle_ranker.retrieval.text_vectors import Tower, normalised
@@ -244,3 +248,16 @@ def test_titles_lower_no_ndcg_of_pictures_unless_all_are_wrong_and_no_weights_le
     # "better": pictures alone are, beyond the interval of the paired difference.
     assert (equal["photo"].verdict == "better") == (kind == "wrong")
     assert learned["photo"].verdict != "better"
+
+
+def test_a_full_disk_is_no_error_of_the_document(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    schema = Schema((Field("photo", "picture"),))
+    with StagedFiles(tmp_path) as files:
+        monkeypatch.setattr(os, "fsync", full)
+        with pytest.raises(OSError, match="No space left"):  # a server answers 503, and not 422
+            files.keep(Document("a", "a", {"photo": picture((1, 2, 3))}), schema)
+        with pytest.raises(DataError, match="expected a picture"):
+            files.keep(Document("a", "a", {"photo": tmp_path / "missing.png"}), schema)

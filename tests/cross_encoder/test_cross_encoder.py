@@ -134,11 +134,14 @@ def test_scores_within_0_and_1_are_a_teachers_probabilities(pair_encoder: PairEn
     logits = np.log(numbers[:-1] / (1 - numbers[:-1]))
     for kind in ("auto", "probabilities"):
         found = encode_labels(taught, pair_encoder, loss=loss, teacher_scores=kind).teacher
+        assert found is not None
         np.testing.assert_allclose(found, [*logits, np.log(2.0**24 - 1)], rtol=1e-5)
     as_they_are = encode_labels(taught, pair_encoder, loss=loss, teacher_scores="logits").teacher
+    assert as_they_are is not None
     np.testing.assert_allclose(as_they_are, numbers, rtol=1e-6)
     taught[0] = dataclasses.replace(taught[0], teacher_score=-0.1)
-    assert encode_labels(taught, pair_encoder, loss=loss).teacher[0] == np.float32(-0.1)
+    one_negative = encode_labels(taught, pair_encoder, loss=loss).teacher
+    assert one_negative is not None and one_negative[0] == np.float32(-0.1)
     with pytest.raises(DataError, match="not all within 0 and 1, as probabilities are"):
         encode_labels(taught, pair_encoder, loss=loss, teacher_scores="probabilities")
 

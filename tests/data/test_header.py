@@ -7,7 +7,7 @@ import random
 from decimal import Decimal
 from itertools import chain, permutations, product
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Optional, Union
 
 import pytest
 from hypothesis import assume, given, settings
@@ -292,7 +292,7 @@ CHINESE = [f"{what}怎么{how}\t{what}{how}的详细步骤与注意事项"
            for what, how in product(("水稻", "小麦", "电脑"), ("种植", "保存", "运输"))]  # fmt: skip
 
 
-def refuses(path: Path, kind: type[Record]) -> bool:
+def refuses(path: Union[str, Path], kind: type[Record]) -> bool:
     try:
         read_records(path, kind, LabelOptions())
     except DataError as error:

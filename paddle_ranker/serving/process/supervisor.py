@@ -167,13 +167,12 @@ class _Supervisor:
             for slot in self._slots:
                 if not slot.pid and not self._stopping and slot.due <= now:
                     self._start(slot)
-            links = {slot.link: slot for slot in self._slots if slot.link is not None}
+            links = {slot.link.fileno(): slot for slot in self._slots if slot.link is not None}
             heard, _, _ = select.select([self._wake, *links], [], [], _WAIT)
             with suppress(BlockingIOError):
                 os.read(self._wake, 4096)
-            for link in heard:
-                if link in links:
-                    self._receive(links[link])
+            for descriptor in set(heard) & links.keys():
+                self._receive(links[descriptor])
             self._kill_silent()
             self._agree()
 

@@ -33,6 +33,7 @@ _NO_SPACE = re.compile(f"[{_ALONE}{in_brackets(UNSPACED_SCRIPTS)}\u3001-\u301f\u
 _HYPHEN = re.compile(f"[^\\W\\d{_ALONE}][-\u2010\u00ad]$")
 _FEWEST, _NARROWEST = 3, 0.15  # minimum rows of a page in two columns; minimum share of the page's width of each
 _SPACING, _SIZES = 0.8, 1.3  # between lines of a paragraph: maximum space in line heights, maximum ratio of heights
+_GAPS = 64  # gaps between columns whose middle may be that of the page's columns
 _DOTS = 3  # a word of more dots is a leader, as in a table of contents; an ellipsis has three
 _LEADER = re.compile(rf"(\.{{{_DOTS + 1},}})")
 _DIGITS = 4  # decimal places of a box
@@ -45,7 +46,7 @@ _SPACE, _SEEN_SPACE, _WIDE_SPACE, _FAR, _CLOSE, _SAME = 0.15, 0.1, 0.5, 0.5, 0.8
 _ABOVE, _BELOW = 0.75, 0.2  # height of a letter above and below its baseline, in sizes
 _MIXED = 3  # a line in which letters of neither direction are more by this factor is mixed
 _SHUFFLED = 0.25  # minimum share of lines before which the file states a lower line, in a file without order
-_MOST_LINES = 8192  # lines of a page whose order is repaired; more are sorted from top to bottom
+_MOST_LINES = 4096  # lines of a page whose order is repaired; more are sorted from top to bottom
 _RIGHT_TO_LEFT, _NUMBERS = {"R", "AL"}, {"EN", "AN"}
 _WITHIN_NUMBERS = {"CS", "ES", "ET"}
 _MIRRORED = str.maketrans("()[]{}<>«»", ")(][}{><»«")
@@ -263,15 +264,15 @@ def _logical(pieces: list[tuple[str, Optional[Box]]], is_leftwards: bool) -> lis
     strong = [kind if kind in "LRD" else "" for kind in kinds]
     before, after = _nearest(strong), _nearest(strong[::-1])[::-1]
     levels = list[int]()
-    for kind, left, right in zip(strong, before, after):
+    for kind, previous, next_ in zip(strong, before, after):
+        sides = (previous, next_)
         if is_leftwards:
-            is_latin = kind == "L" or (kind == "D" and left in ("L", "D")) or (not kind and left == right == "L")
-            levels.append(2 if is_latin or kind == "D" else 1)
+            levels.append(2 if kind in ("L", "D") or (not kind and sides == ("L", "L")) else 1)
         elif kind == "D":
-            levels.append(2 if left == right == "R" else 0)
+            levels.append(2 if sides == ("R", "R") else 0)
         else:
-            levels.append(1 if kind == "R" or (not kind and "R" in (left, right) and "L" not in (left, right)
-                                               and left and right) else 0)  # fmt: skip
+            is_between = not kind and all(sides) and "R" in sides and "L" not in sides
+            levels.append(1 if kind == "R" or is_between else 0)
     ordered = [(text.translate(_MIRRORED) if level == 1 else text, box) for (text, box), level in zip(pieces, levels)]
     for level in (2, 1):
         start = 0
@@ -381,12 +382,12 @@ def _downwards(lines: Sequence[PageLine]) -> Sequence[PageLine]:
     widths = boxes[:, 2] - boxes[:, 0]
 
     def below(number: int) -> Array:
-        shared = np.minimum(boxes[:, 2], boxes[number, 2]) - np.maximum(boxes[:, 0], boxes[number, 0])
-        overlaps = shared > 0.1 * np.minimum(widths, widths[number])
+        overlaps = _shared(boxes, boxes[number]) > 0.1 * np.minimum(widths, widths[number])
         return overlaps & (middles - middles[number] > 0.4 * np.minimum(heights, heights[number]))
 
-    steps = [below(number + 1)[number] for number in range(min(len(lines), _MOST_LINES) - 1)]
-    if sum(steps) > _SHUFFLED * len(steps) or len(lines) > _MOST_LINES:
+    steps = middles[:-1] - middles[1:] > 0.4 * np.minimum(heights[:-1], heights[1:])
+    steps &= _shared(boxes[:-1], boxes[1:]) > 0.1 * np.minimum(widths[:-1], widths[1:])
+    if len(lines) > _MOST_LINES or steps.sum() > _SHUFFLED * len(steps):
         return _by_rows(lines)
     waits = sum((below(number) for number in range(len(lines))), np.zeros(len(lines), np.int64))
     ready = [number for number in range(len(lines)) if not waits[number]]
@@ -399,6 +400,11 @@ def _downwards(lines: Sequence[PageLine]) -> Sequence[PageLine]:
         for other in then[waits[then] == 0].tolist():
             heapq.heappush(ready, other)
     return ordered
+
+
+def _shared(boxes: Array, others: Array) -> Array:
+    """Return the widths that boxes share with other boxes."""
+    return np.minimum(boxes[..., 2], others[..., 2]) - np.maximum(boxes[..., 0], others[..., 0])
 
 
 def _by_rows(lines: Sequence[PageLine]) -> list[PageLine]:
@@ -422,7 +428,8 @@ def _in_reading_order(lines: Sequence[PageLine]) -> Sequence[PageLine]:
     if len(pairs) < _FEWEST or median(widths) < _NARROWEST:
         return lines
     gaps = [(line.box[2], other.box[0]) for line, other in pairs]
-    middle = max(((left + right) / 2 for left, right in gaps), key=lambda x: sum(a < x < b for a, b in gaps))
+    some = gaps[:: 1 + len(gaps) // _GAPS]
+    middle = max(((left + right) / 2 for left, right in some), key=lambda x: sum(a < x < b for a, b in gaps))
     ordered, left, right = list[PageLine](), list[PageLine](), list[PageLine]()
     for line in [*lines, None]:
         if line is None or line.box[0] < middle < line.box[2]:

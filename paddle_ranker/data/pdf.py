@@ -405,9 +405,9 @@ def _together(stated: Mapping[_Frame, Sequence[Line]], scanned: Sequence[Part]) 
         text, places = page_text(frames[frame])
         texts.append((text, [(start, end, *frame.shown(tuple(box))) for start, end, *box in places]))  # type: ignore[arg-type]
     whole, all_places = "", list[SpanPlace]()
-    for text, places in texts:
+    for text, placed in texts:
         whole += "\n" * bool(whole)
-        all_places += [(start + len(whole), end + len(whole), *box) for start, end, *box in places]
+        all_places += [(start + len(whole), end + len(whole), *box) for start, end, *box in placed]
         whole += text
     return whole, all_places, unread
 
@@ -420,11 +420,11 @@ def _uncovered(part: Part, known: Array) -> Iterator[PageLine]:
         within = [place for place in places if start <= place[0] and place[1] <= end]
         if text and not any(_is_covered(box, known) for _, _, *box in within):
             boxes = [tuple(box) for _, _, *box in within] or [(0.0, 0.0, 1.0, 1.0)]
-            words = [(begin - start, stop - start, *box) for begin, stop, *box in within]
+            words: list[Any] = [(begin - start, stop - start, *box) for begin, stop, *box in within]
             yield PageLine(text, words or [(0, len(text), *boxes[0])], around(boxes))  # type: ignore[arg-type]
             start = end + 1
             continue
-        kept, last, words = "", -1, list[Any]()
+        kept, last, words = "", -1, []
         for number, (begin, stop, *box) in enumerate(within):
             if _is_covered(box, known):
                 continue

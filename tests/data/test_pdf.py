@@ -279,10 +279,10 @@ def test_words_are_whole_and_in_order_however_they_are_turned_and_drawn(tmp_path
         if [part.text.split() for part in parts] != [" ".join(read).split()]:
             wrong.append((angle, across, up, rotate, way, [part.text for part in parts]))
             continue
-        for word, (left, top, right, bottom) in boxes_of(parts[0]):
-            x, y = middles[word]
+        for shown, (left, top, right, bottom) in boxes_of(parts[0]):
+            x, y = middles[shown]
             if abs((left + right) / 2 - x) > 0.01 or abs((top + bottom) / 2 - y) > 0.01:
-                wrong.append((angle, across, up, rotate, way, word, (x, y), (left, top, right, bottom)))
+                wrong.append((angle, across, up, rotate, way, shown, (x, y), (left, top, right, bottom)))
     assert not wrong, wrong[:3]
 
 
@@ -397,9 +397,9 @@ def test_letters_without_meaning_are_read_by_ocr_or_named(
     assert np.ptp(ocr[0][-700:].astype(int)) == 0
     READERS.remove("ocr")
     READERS.add("ocr", Reader(lambda path: iter([Unread("", "no words")]), lambda: "2", "boxes"))
-    unread, part = READERS["pdf"].read(path)
+    unread, page = READERS["pdf"].read(path)
     assert unread == Unread("1", "letters in fonts that do not say which they are: 4")
-    assert isinstance(part, Part) and part.text.startswith("Ordinary words")
+    assert isinstance(page, Part) and page.text.startswith("Ordinary words")
 
 
 def test_an_outline_of_many_entries_is_read_in_time(tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ def options_classes() -> dict[str, set[Any]]:
 
 def file_options() -> Iterator[Any]:
     for name, classes in options_classes().items():
-        for options_class in classes:
+        for options_class in sorted(classes, key=lambda one: one.__qualname__):
             for field in fields_of(options_class):
                 if field.metadata["files"]:
                     yield pytest.param(field, annotations_of(options_class)[field.name], id=f"{name} {field.name}")

@@ -7,7 +7,7 @@ paddle-ranker encode --model tower --input texts.tsv --output vectors.npy --dtyp
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
@@ -28,6 +28,7 @@ from paddle_ranker.scoring.scoring_options import TowerOptions
 
 if TYPE_CHECKING:
     from paddle_ranker.retrieval.parallel_encoding import EncodePlan
+    from paddle_ranker.scale.identity import Identity
 
 
 @dataclass(frozen=True)
@@ -60,19 +61,20 @@ def encode(options: EncodeOptions, rows: Union[DocumentFile, RecordFile[Line], N
     """Encode the texts of rows (default: the documents of the file), and write the vectors; return their file."""
     if options.processes == 1 and options.ray is None:
         runtime.prepare_command(options.cpu_threads)
-    from paddle_ranker.model.pretrained import resolve_model
     from paddle_ranker.options import note
     from paddle_ranker.retrieval.parallel_encoding import EncodePlan, Encoding
     from paddle_ranker.retrieval.towers import MANY_TEXTS, note_export
     from paddle_ranker.retrieval.vector_files import VectorFile
+    from paddle_ranker.scale.identity import Identity, named, resolved, versions
     from paddle_ranker.storage.digest import content_digest
 
-    source = str(resolve_model(options.params_path))
+    source = resolved(options.params_path)
     how = LoadOptions.of(options)
     rows = rows or DocumentFile(options.input_file, options, joins_title=True)
+    tower, texts = content_digest(source), content_digest(options.input_file)
     identity = {
-        "the tower": content_digest(source),
-        "the texts": content_digest(options.input_file),
+        "the tower": tower,
+        "the texts": texts,
         "options": {
             name: getattr(options, name)
             for name in ("dtype", "queries", "batch_size", "max_seq_length", "pooling", "normalize", "engine",
@@ -84,7 +86,9 @@ def encode(options: EncodeOptions, rows: Union[DocumentFile, RecordFile[Line], N
         source, how, options.batch_size, options.queries, options.processes, folder_of(options.input_file)
     )
     if options.ray is not None:
-        return _encode_by_actors(options, plan, rows, identity)
+        job = Identity.of(identity, {options.input_file: texts}, {source: tower}, options.engine)
+        return _encode_by_actors(options, plan, rows, job)
+    identity.update(named(versions(options.engine)))
     with closing(VectorFile(options.output_file, options.dtype, identity, options.resume)) as file:
         if file.is_done:
             return file.path
@@ -109,7 +113,7 @@ def _encode_by_actors(
     options: EncodeOptions,
     plan: EncodePlan,
     rows: Union[DocumentFile, RecordFile[Line]],
-    identity: Mapping[str, object],
+    identity: Identity,
 ) -> Path:
     """Encode the rows by actors of a cluster, in parts beside the output file; then join the parts."""
     from paddle_ranker.retrieval.vector_files import VectorFile
@@ -118,7 +122,7 @@ def _encode_by_actors(
 
     parts = Parts(Path(f"{options.output_file}.parts"), identity)
     source = RowSource(rows, ("text",), in_texts=True)
-    with closing(VectorFile(options.output_file, options.dtype, identity)) as file:
+    with closing(VectorFile(options.output_file, options.dtype, identity.made_of)) as file:
         for vectors in encode(plan, source, parts, options):
             file.append(vectors)
         file.finish()

@@ -32,7 +32,7 @@ from paddle_ranker.data.beir import beir_corpus
 from paddle_ranker.data.documents import DocumentFile, holds_contents
 from paddle_ranker.data.formats import write_rows
 from paddle_ranker.data.records import DocumentRow, RecordFile, Text
-from paddle_ranker.errors import CheckpointError, RankerError, UsageError, listed, quoted, spelling_hint
+from paddle_ranker.errors import CheckpointError, DataError, RankerError, UsageError, listed, quoted, spelling_hint
 from paddle_ranker.lexical.analyser import FOLDS
 from paddle_ranker.lexical.tokens import STANDARD, TOKENIZERS
 from paddle_ranker.model.load_options import ON_CPU, LoadOptions
@@ -92,6 +92,7 @@ from paddle_ranker.retrieval.snapshot import LocalSnapshot
 from paddle_ranker.retrieval.typed_values import OBJECT
 from paddle_ranker.retrieval.vector_indexes import INDEXES
 from paddle_ranker.retrieval.vector_search import check_breadth, how_found, search_method, searched_exactly
+from paddle_ranker.scale.identity import named, versions
 from paddle_ranker.scoring.scoring_options import BatchOptions, EngineOptions
 from paddle_ranker.scoring.title_states import StatesInfo
 from paddle_ranker.storage.atomic import check_writable
@@ -281,6 +282,7 @@ class BuildOptions(CorpusOptions, RayOptions):
             **{name: str(value) for name, value in vars(self).items() if name not in left_out},
             "files": [[file.st_size, file.st_mtime_ns] for file in files],
             "towers": {name: content_digest(resolve_model(folder)) for name, folder in towers.items() if folder},
+            **named(versions(self.engine)),
         }
 
     def __post_init__(self) -> None:
@@ -504,6 +506,9 @@ def _build_shards(options: BuildOptions, count: int) -> None:
                     cut = shard_builds.cut(
                         target, info, counted, total, count, identity, lambda: (rows.report(), rows.left_out)
                     )
+            if options.identity != identity:
+                shard_builds.forget(folder)
+                raise DataError(f"{options.corpus}: it, or a tower, was replaced while it was read; run it again")
         info = shard_builds.begin_shards(folder, count)
         load = LoadOptions.of(options) if info.models else ON_CPU
         contents, skip = folder_of(options.documents_file), options.skip_bad_rows

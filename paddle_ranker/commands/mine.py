@@ -33,12 +33,12 @@ from paddle_ranker.progress import Progress
 from paddle_ranker.retrieval.candidate_indexes import CandidateIndex, Document, Hits, IndexOptions, TowerIndex
 from paddle_ranker.retrieval.search_defaults import MilvusOptions
 from paddle_ranker.retrieval.vector_indexes import INDEXES
+from paddle_ranker.scale.identity import resolved
 from paddle_ranker.scale.offline import identity_of, total
 from paddle_ranker.scale.parts import Parts, Source, Work
 from paddle_ranker.scale.parts import run as run_parts
 from paddle_ranker.scoring.scoring_options import OF_MODEL, ScoringOptions
 from paddle_ranker.storage.atomic import check_writable
-from paddle_ranker.storage.digest import content_digest
 from paddle_ranker.storage.streams import output_free_for
 from paddle_ranker.training.mining import (
     JUDGED_KINDS,
@@ -362,15 +362,18 @@ def _mine_by_actors(options: MineOptions, queries: int) -> tuple[int, Counter[st
     Returns the number of rows, the miners' counts, and for each ranker the number of truncated pairs, by kind of
     truncation. Raises `DataError` if there is no negative at all.
     """
-    rankers = split_paths(options.ranker) if options.ranker else []
-    contents = {"queries": options.queries, "corpus": options.corpus, "tower": options.tower}
+    rankers = [resolved(ranker) for ranker in split_paths(options.ranker)] if options.ranker else []
+    options = replace(
+        options,
+        ranker=join_files(rankers) if rankers else None,
+        tower=resolved(options.tower) if options.tower else None,
+        index=os.path.realpath(options.index) if options.index else None,
+    )
+    contents = {name: getattr(options, name) for name in ("queries", "corpus", "tower", "ranker")}
     # These files, one for each shard, name segments that never change.
     indexes = sorted(map(str, Path(options.index).rglob("index.json"))) if options.index else []
-    made_of = {
-        **identity_of(options, {**contents, "index": join_files(indexes) if indexes else options.index}),
-        "--ranker": [content_digest(ranker) for ranker in rankers],
-    }
-    parts = Parts(Path(f"{options.output_file}.parts"), made_of)
+    identity = identity_of(options, {**contents, "index": join_files(indexes) if indexes else options.index})
+    parts = Parts(Path(f"{options.output_file}.parts"), identity)
     threads = options.cpu_threads or 1
     work = _MineParts(replace(options, cpu_threads=threads))
     assert options.ray is not None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import operator
 import os
+import re
 import typing
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -15,7 +16,14 @@ from pathlib import Path
 from typing import Any, Callable, Optional, Union, cast
 
 from paddle_ranker.errors import UsageError, brief, quoted, spelling_hint
-from paddle_ranker.options.input_files import copied_fifo, find_files, join_files, paths_of, require_file
+from paddle_ranker.options.input_files import (
+    copied_fifo,
+    find_files,
+    join_files,
+    paths_of,
+    require_file,
+    require_no_pipe,
+)
 
 REQUIRED: Any = object()
 TAB = "tab"  # the default separator of a text file's columns
@@ -191,10 +199,13 @@ def input_files(options: Options) -> Iterator[tuple[dataclasses.Field[Any], str]
 def require_inputs(options: Options, stack: ExitStack) -> None:
     """Raise `DataError` if an input file does not exist; called before a model is loaded or a file is read.
 
-    Named pipes are replaced by copies, which can be opened several times; `stack` deletes them.
+    Named pipes are replaced by copies, which can be opened several times; `stack` deletes them. With `--ray`, pipes are
+    refused: other machines cannot read them, and a job that goes on later cannot read them again.
     """
-    for _, path in input_files(options):
+    for field, path in input_files(options):
         require_file(path)
+        if isinstance(options, RayOptions) and options.ray is not None:
+            require_no_pipe(path, shown_name(field))
     for field in {field.name: field for field, _ in input_files(options)}.values():
         value = getattr(options, field.name)
         copies = tuple(copied_fifo(path, stack) for path in (value if isinstance(value, tuple) else paths_of(value)))
@@ -309,6 +320,13 @@ class RayOptions(Options):
             raise UsageError(f"--actors {self.actors}: is about a cluster; add --ray, or leave it out")
         if self.ray is not None:
             require_ray_device(getattr(self, "device", AUTO_DEVICE))
+            for field in fields_of(type(self)):
+                value = getattr(self, field.name)
+                if field.name in ("output_file", "index") and re.match(r"[a-z][a-z0-9+.-]*://", value or ""):
+                    raise UsageError(
+                        f"{shown_name(field)} {value}: is no path; name a folder of a file system that all machines "
+                        "share, and copy the result"
+                    )
 
 
 @dataclass(frozen=True)

@@ -152,14 +152,23 @@ def reread_pipes(arguments: Sequence[str]) -> Iterator[None]:
     from the start of that file. So commands need not know how often a file is opened. Raises `DataError` if several
     processes would share a pipe.
     """
+    by_others = any(argument.partition("=")[0] == "--ray" for argument in arguments)
     with ExitStack() as stack:
         for argument in arguments:
             for path in argument.partition("=")[2].split(os.pathsep) + argument.split(os.pathsep):
                 descriptor = _pipe_descriptor(path)
                 if descriptor is not None:
+                    if by_others:
+                        require_no_pipe(path, "--ray")
                     with os.fdopen(os.dup(descriptor), "rb") as pipe, _copied(pipe, path, stack).open("rb") as copy:
                         os.dup2(copy.fileno(), descriptor)
         yield
+
+
+def require_no_pipe(path: str, option: str) -> None:
+    """Raise `UsageError`, which names `option`, if `path` is a pipe, which other machines cannot read."""
+    if _pipe_descriptor(path) is not None or (os.path.exists(path) and stat.S_ISFIFO(os.stat(path).st_mode)):
+        raise UsageError(f"{option}: {path} is a pipe, which the machines of a cluster cannot read; write it to a file")
 
 
 def copied_fifo(path: str, stack: ExitStack) -> str:

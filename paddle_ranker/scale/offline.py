@@ -28,15 +28,15 @@ from paddle_ranker.data.formats import line_count
 from paddle_ranker.data.records import Pair, RecordFile
 from paddle_ranker.errors import RankerError
 from paddle_ranker.model.load_options import LoadOptions
-from paddle_ranker.model.pretrained import resolve_model
 from paddle_ranker.options import RayOptions, note, note_counts
 from paddle_ranker.options.declare import fields_of, shown_name
 from paddle_ranker.options.input_files import paths_of
 from paddle_ranker.retrieval.shard_builds import ShardWork, count_done, is_begun
 from paddle_ranker.scale.cluster import connected, gpus_for, hide_other_gpus, require_ray
-from paddle_ranker.scale.parts import Done, Parts, Source, Work, run
+from paddle_ranker.scale.identity import Identity, require_versions, resolved, versions
+from paddle_ranker.scale.parts import MOST_DEATHS, Done, Parts, Source, Work, run
 from paddle_ranker.scoring.scoring_options import PrintingOptions
-from paddle_ranker.storage.digest import content_digest
+from paddle_ranker.storage.digest import content_digest, json_digest
 from paddle_ranker.storage.untrusted import Unchecked
 
 if TYPE_CHECKING:
@@ -46,7 +46,6 @@ if TYPE_CHECKING:
     from paddle_ranker.retrieval.parallel_encoding import EncodePlan
 
 _LOOK_SECONDS = 1.0
-_MOST_DEATHS = 10  # a shard is given up if more processes that build it, or their machines, die
 
 
 class RowSource(Source):
@@ -126,12 +125,10 @@ def predict(options: PrintingOptions, names: tuple[str, str]) -> list[Done]:
     from paddle_ranker.scoring.files import CutOff
 
     assert options.ray is not None and options.output_file is not None
-    model = resolve_model(options.params_path)
-    made_of: dict[str, Union[str, Path, None]] = {
-        "params_path": model.parent if model.is_file() else model,
-        "input_file": options.input_file,
-    }
-    parts = Parts(Path(options.output_file), identity_of(options, made_of))
+    options = replace(options, params_path=resolved(options.params_path))
+    model = options.params_path if os.path.isdir(options.params_path) else os.path.dirname(options.params_path)
+    contents = {"params_path": model, "input_file": options.input_file}
+    parts = Parts(Path(options.output_file), identity_of(options, contents, read=("input_file",)))
     ranked = None if options.topk is None else parts
     if ranked is not None:
         ranked.begin()
@@ -155,7 +152,8 @@ def predict(options: PrintingOptions, names: tuple[str, str]) -> list[Done]:
     CutOff.note(options.min_probability, seen, left_out)
     if ranked is None:
         return done
-    ranked.write(0, ".jsonl" if options.format == "json" else ".txt", *_ranked_lines(options, parts, done, names), {})
+    extension, lines = ".jsonl" if options.format == "json" else ".txt", _ranked_lines(options, parts, done, names)
+    ranked.write(0, json_digest([part.source for part in done]), extension, *lines, {})
     shutil.rmtree(parts.folder)
     return ranked.finish(1)
 
@@ -191,19 +189,24 @@ def _written(lines: Sequence[str]) -> tuple[bytes, int]:
     return "".join(f"{line}\n" for line in lines).encode(), len(lines)
 
 
-def identity_of(options: RayOptions, contents: Mapping[str, Union[str, Path, None]]) -> dict[str, object]:
-    """Return everything that a command's results depend on: digests of the files that it reads, and other options.
+def identity_of(options: RayOptions, contents: Mapping[str, Optional[str]], read: Sequence[str] = ()) -> Identity:
+    """Return all that a command's results depend on: digests of models and files, other options, and versions.
 
-    contents: for each option that names a file, the path whose contents are digested, by name of the option's field
+    contents: for each option that names a file or a model, the path whose contents are digested, by the field's name
+    read: the options of `contents` whose files the reading task reads; actors open the others
     """
     without_effect = ("ray", "actors", "debug", "resume", "output_file")
-    return {
-        shown_name(field): content_digest(contents[field.name] or "")
-        if contents.get(field.name)
-        else getattr(options, field.name)
+    digests = {name: content_digest(path) for name, path in contents.items() if path}
+    facts = {
+        shown_name(field): digests.get(field.name, getattr(options, field.name))
         for field in fields_of(type(options))
         if field.name not in without_effect
     }
+    by_path = [
+        {contents[name] or "": digest for name, digest in digests.items() if (name in read) is wanted}
+        for wanted in (True, False)
+    ]
+    return Identity.of(facts, by_path[0], by_path[1], getattr(options, "engine", None))
 
 
 def total(done: Sequence[Done]) -> Counter[str]:
@@ -304,22 +307,31 @@ def build_shards(work: ShardWork, count: int, options: RayOptions, threads: int,
     work = replace(work, load=replace(work.load, threads=threads))
     ray = require_ray()
     with connected(options.ray):
-        build = ray.remote(num_cpus=threads, num_gpus=gpus_for(work.load), max_retries=_MOST_DEATHS)(_build_shard)
-        waiting, under_way = [*range(count)], list[Unchecked]()
+        build = ray.remote(num_cpus=threads, num_gpus=gpus_for(work.load), max_retries=MOST_DEATHS - 1)(_build_shard)
+        waiting, under_way, shards = [*range(count)], list[Unchecked](), dict[Unchecked, int]()
+        here = versions(work.load.engine)
         while waiting or under_way:
             while waiting and len(under_way) < (options.actors or count):
-                under_way.append(build.remote(work, waiting.pop(0), threads))
+                number = waiting.pop(0)
+                under_way.append(build.remote(work, number, threads, here))
+                shards[under_way[-1]] = number
             done, under_way = ray.wait(under_way, timeout=_LOOK_SECONDS)
             try:
                 ray.get(done)
             except ray.exceptions.RayTaskError as error:
                 raise error.cause from error
             except ray.exceptions.RayError as error:
-                raise RankerError(f"{work.folder}: not all shards are built; run it again ({error})") from error
+                how = f"has ended its process {MOST_DEATHS} times"
+                if not isinstance(error, (ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError)):
+                    how = f"is not built ({error})"
+                raise RankerError(
+                    f"{work.folder}: shard {shards[done[0]]:,} {how}: one of its documents may do so, or there is too "
+                    "little memory: take fewer --actors, and run it again"
+                ) from error
             progress.update(count_done(work.folder) - progress.n)
 
 
-def _build_shard(work: ShardWork, number: int, threads: int) -> None:
+def _build_shard(work: ShardWork, number: int, threads: int, expected: Mapping[str, str]) -> None:
     if not is_begun(work.folder):
         raise RankerError(
             f"{work.folder}: {socket.gethostname()} sees no such build there; name an --output on a file system that "
@@ -327,4 +339,5 @@ def _build_shard(work: ShardWork, number: int, threads: int) -> None:
         )
     hide_other_gpus()
     runtime.prepare_command(threads)
+    require_versions(expected)
     work.build_counted(number)

@@ -3,7 +3,7 @@
 Ray Data streams the parts: one task reads the files, in order; each actor holds a model and computes one part at a
 time; memory does not grow with the files. Each part becomes a file of the output folder, renamed once complete, with
 its facts beside it: if an actor, a machine or the command is killed, no complete part is computed again. A manifest is
-written when all parts are complete.
+written when all parts are complete. All parts have one `Identity`, which each process compares with what it has.
 
     run(source, work, Parts(Path("scored"), identity), "local", actors=2)
 """
@@ -27,14 +27,18 @@ from typing import Any, Optional
 from paddle_ranker import runtime
 from paddle_ranker.errors import CheckpointError, DataError, RankerError, UsageError, listed
 from paddle_ranker.model.load_options import ON_CPU, LoadOptions
+from paddle_ranker.options import note, note_once
 from paddle_ranker.progress import Progress
 from paddle_ranker.registry import VARIABLE, load_named_plugins
 from paddle_ranker.runtime import usable_cores
 from paddle_ranker.scale.cluster import connected, gpus_for, hide_other_gpus, require_ray
+from paddle_ranker.scale.identity import Identity
 from paddle_ranker.storage.atomic import make_folder, new_file, remove_unfinished
+from paddle_ranker.storage.digest import file_sha256, json_digest
 from paddle_ranker.storage.untrusted import read_json
 
 MANIFEST, _BEGUN = "manifest.json", "begun.json"
+MOST_DEATHS = 3  # a part is given up if so many processes that compute it, or their machines, end
 _END = -1  # part number of the last row, which holds the reader's notes
 
 
@@ -47,6 +51,8 @@ class Done:
     rows: number of rows in the file
     bytes, sha256: size of the file, and its digest in hexadecimal digits
     counts: counts by name, which are summed over all parts and reported at the end
+    made_of: digest of the identity of the job that wrote the file
+    source: digest of the rows from which the file was computed
     """
 
     number: int
@@ -55,20 +61,26 @@ class Done:
     bytes: int
     sha256: str
     counts: Mapping[str, int]
+    made_of: str
+    source: str
 
 
 class Parts:
     """The parts of an output, each a file in a folder.
 
     folder: the output folder, which is created if missing; it may hold only parts of one identity
-    identity: all that the parts depend on, JSON-ready
+    identity: all that the parts depend on
     """
 
-    def __init__(self, folder: Path, identity: Mapping[str, object]):
-        self.folder, self.identity = make_folder(folder.absolute()), dict(json.loads(json.dumps(identity)))
+    def __init__(self, folder: Path, identity: Identity):
+        self.folder, self.identity = make_folder(folder.absolute()), identity
+        self._made_of = dict(json.loads(json.dumps(identity.made_of)))
 
     def begin(self) -> dict[int, Done]:
         """Begin or continue the work in the folder. Return the facts of finished parts by index.
+
+        A part whose file is missing, or has not the bytes that were written, is not finished, also in a finished work;
+        a note names it. Counts of ended processes begin anew.
 
         Raises `RankerError` if the folder holds parts of another identity, or other files.
         """
@@ -76,9 +88,9 @@ class Parts:
         for name in (MANIFEST, _BEGUN):
             if (self.folder / name).exists():
                 other = read_json(self.folder / name)
-                if not isinstance(other, dict) or other.get("made_of") != self.identity:
+                if not isinstance(other, dict) or other.get("made_of") != self._made_of:
                     made_of = dict(other.get("made_of", {})) if isinstance(other, dict) else {}
-                    changed = [key for key, value in self.identity.items() if made_of.get(key) != value]
+                    changed = [key for key, value in self._made_of.items() if made_of.get(key) != value]
                     raise RankerError(
                         f"{self.folder}: holds parts of other work, by {listed(changed)}; name another folder, or "
                         "delete it"
@@ -86,8 +98,18 @@ class Parts:
         if self.manifest is None and not (self.folder / _BEGUN).exists():
             if any(self.folder.iterdir()):
                 raise RankerError(f"{self.folder}: has other files; name a new folder")
-            self._write(_BEGUN, {"made_of": self.identity})
-        return {part.number: part for part in self._there() if self._is_whole(part)}
+            self._write(_BEGUN, {"made_of": self._made_of})
+        self._forget_starts()
+        there = [*self._there()]
+        whole = {part.number: part for part in there if self._is_whole(part)}
+        if damaged := [part.name for part in there if part.number not in whole]:
+            note(f"{self.folder}: missing or damaged, and computed again: {listed(damaged)}")
+            if self.manifest is not None:
+                self._write(_BEGUN, {"made_of": self._made_of})
+                for part in whole.values():
+                    self._write_facts(part)
+                (self.folder / MANIFEST).unlink()
+        return whole
 
     @property
     def manifest(self) -> Optional[list[Done]]:
@@ -105,33 +127,60 @@ class Parts:
                 "that all machines share"
             )
 
-    def read(self, number: int) -> Optional[Done]:
-        """Return the facts of part `number`, or None if its file is missing or does not match the facts."""
+    def read(self, number: int, source: str) -> Optional[Done]:
+        """Return the facts of part `number`, or None if its file is missing, damaged, or computed from other rows.
+
+        source: digest of the part's rows
+        """
         path = self._facts(number)
         done = Done(**read_json(path)) if path.exists() else None
-        return done if done is not None and self._is_whole(done) else None
+        return done if done is not None and done.source == source and self._is_whole(done) else None
 
-    def write(self, number: int, extension: str, content: bytes, rows: int, counts: Mapping[str, int]) -> Done:
-        """Write the file of part `number` and its facts to the disk. Return the facts."""
+    def start(self, number: int) -> int:
+        """Count that a process begins part `number`. Return how many began it before: they have ended without it."""
+        with open(self._starts(number), "ab") as stream:
+            before = stream.tell()
+            stream.write(b".")
+        return before
+
+    def write(
+        self, number: int, source: str, extension: str, content: bytes, rows: int, counts: Mapping[str, int]
+    ) -> Done:
+        """Write the file of part `number` and its facts to the disk. Return the facts.
+
+        source: digest of the part's rows
+        """
         sha256, name = hashlib.sha256(content).hexdigest(), f"part-{number:06}{extension}"
-        done = Done(number, name, rows, len(content), sha256, dict(counts))
+        done = Done(number, name, rows, len(content), sha256, dict(counts), self.identity.digest, source)
         with new_file(self.folder / done.name, "wb") as stream:
             stream.write(content)
-        with new_file(self._facts(number)) as stream:
-            json.dump(asdict(done), stream)
+        self._write_facts(done)
+        self._starts(number).unlink(missing_ok=True)
         return done
 
     def finish(self, count: int) -> list[Done]:
         """Write the manifest of `count` parts and delete the files with each part's facts. Return the facts in order.
 
-        Raises `CheckpointError` if a part is missing.
+        Parts beyond `count` are of rows that the input has no longer; they are deleted. Raises `CheckpointError` if a
+        part is missing or damaged, or was written by a job of another identity.
         """
         parts = sorted(self._there(), key=lambda part: part.number)
+        for part in parts[count:]:
+            (self.folder / part.name).unlink(missing_ok=True)
+            self._facts(part.number).unlink(missing_ok=True)
+        parts = parts[:count]
+        for part in parts:
+            if part.made_of != self.identity.digest:
+                raise CheckpointError(
+                    f"{self.folder / part.name}: is of another job, with another model, input, option or version; run "
+                    "the command again, and no other into this folder"
+                )
         if [part.number for part in parts] != [*range(count)] or not all(map(self._is_whole, parts)):
-            raise CheckpointError(f"{self.folder}: a part is missing; run the command again")
-        self._write(MANIFEST, {"made_of": self.identity, "parts": [*map(asdict, parts)]})
+            raise CheckpointError(f"{self.folder}: a part is missing or damaged; run the command again")
+        self._write(MANIFEST, {"made_of": self._made_of, "parts": [*map(asdict, parts)]})
         for part in parts:
             self._facts(part.number).unlink(missing_ok=True)
+        self._forget_starts()
         (self.folder / _BEGUN).unlink(missing_ok=True)
         return parts
 
@@ -145,10 +194,21 @@ class Parts:
 
     def _is_whole(self, done: Done) -> bool:
         path = self.folder / done.name
-        return path.is_file() and path.stat().st_size == done.bytes
+        return done.made_of == self.identity.digest and path.is_file() and file_sha256(path) == done.sha256
 
     def _facts(self, number: int) -> Path:
         return self.folder / f"part-{number:06}.facts.json"
+
+    def _starts(self, number: int) -> Path:
+        return self.folder / f"part-{number:06}.starts"
+
+    def _forget_starts(self) -> None:
+        for path in self.folder.glob("part-*.starts"):
+            path.unlink(missing_ok=True)
+
+    def _write_facts(self, done: Done) -> None:
+        with new_file(self._facts(done.number)) as stream:
+            json.dump(asdict(done), stream)
 
     def _write(self, name: str, value: object) -> None:
         with new_file(self.folder / name) as stream:
@@ -220,35 +280,58 @@ class _Actor:
     """
 
     def __init__(self, work: Work, parts: Parts, threads: int, place: _Place):
-        self._work, self._parts, self._threads, self._is_open = work, parts, threads, False
-        self._place = place
+        self._work, self._parts, self._threads, self._place = work, parts, threads, place
+        self._is_prepared = self._is_open = False
 
     def __call__(self, batch: Any) -> Any:
         import pyarrow
 
-        (number,), (rows,) = batch["number"].to_pylist(), batch["rows"].to_pylist()
-        answer = {"number": number, "facts": rows}
-        if number != _END:
-            answer["facts"] = json.dumps(_outcome(self._part, number, json.loads(rows)))
+        (row,) = batch.to_pylist()
+        answer = {"number": row["number"], "facts": row["rows"]}
+        if row["number"] != _END:
+            answer["facts"] = json.dumps(_outcome(self._part, **{**row, "rows": json.loads(row["rows"])}))
         return pyarrow.Table.from_pylist([answer])
 
-    def _part(self, number: int, rows: Sequence[Any]) -> dict[str, Any]:
-        if not self._is_open:
+    def _part(self, number: int, first: int, source: str, rows: Sequence[Any]) -> dict[str, Any]:
+        """Compute and write a part, unless it is there.
+
+        first: number of rows before the part
+        source: digest of its rows
+        """
+        parts = self._parts
+        if not self._is_prepared:
             self._place.enter()
             hide_other_gpus()
             runtime.prepare_command(self._threads)
-            self._parts.require_shared()
-            self._work.open()
-            self._is_open = True
-        done = self._parts.read(number)  # an actor may have died after writing the part
-        if done is None:
+            parts.require_shared()
+            parts.identity.require_versions()
+            self._is_prepared = True
+        if parts.read(number, source) is None:  # otherwise an actor has died after writing the part
+            if (deaths := parts.start(number)) >= MOST_DEATHS:
+                raise RankerError(
+                    f"part {number:,} (rows {first + 1:,} to {first + len(rows):,}) has ended its process {deaths} "
+                    "times: one of its rows may do so, or there is too little memory: take fewer --actors"
+                )
+            if not self._is_open:
+                self._open()
             content, count, counts = self._work.compute(rows)
-            done = self._parts.write(number, self._work.extension, content, count, counts)
+            parts.write(number, source, self._work.extension, content, count, counts)
         return {"rows": len(rows)}
 
+    def _open(self) -> None:
+        """Open the models. Raise `RankerError` if they are not those of the command.
 
-def _outcome(work: Any, *arguments: object) -> dict[str, Any]:
-    """Call `work(*arguments)`. Return its dict, with the text that it wrote to standard error as `notes`.
+        What was opened is compared afterwards, since it may be replaced in between.
+        """
+        try:
+            self._work.open()
+        finally:  # an error because of another model is that of the comparison
+            self._parts.identity.require(self._parts.identity.opened)
+        self._is_open = True
+
+
+def _outcome(work: Any, **arguments: object) -> dict[str, Any]:
+    """Call `work(**arguments)`. Return its dict, with the text that it wrote to standard error as `notes`.
 
     If the call raises `RankerError` or `OSError`, the dict has instead the error's text (`error`) and the name of its
     class (`kind`), so that the process that runs the command can raise it.
@@ -256,39 +339,48 @@ def _outcome(work: Any, *arguments: object) -> dict[str, Any]:
     notes, outcome = io.StringIO(), dict[str, Any]()
     with redirect_stderr(notes), redirect_stdout(io.StringIO()):
         try:
-            outcome = work(*arguments)
+            outcome = work(**arguments)
         except (RankerError, OSError) as error:
             outcome = {"error": str(error), "kind": type(error).__name__}
     return {**outcome, "notes": notes.getvalue()}
 
 
-def _read(source: Source, finished: frozenset[int], place: _Place) -> Iterator[Any]:
-    """Yield a one-row table for each part whose index is not in `finished`, then a table with all notes of reading.
+def _read(source: Source, finished: Mapping[int, str], place: _Place, identity: Identity) -> Iterator[Any]:
+    """Yield a one-row table for each part that is not finished, then a table with all notes of reading.
 
+    finished: for each finished part, by its index, the digest of its rows; with other rows, it is computed again
     place: the command's folder and plugins
+    identity: of the job; what is read is compared with it before and after
     """
     import pyarrow
 
-    def table(number: int, rows: str) -> Any:
-        return pyarrow.table({"number": [number], "rows": pyarrow.array([rows], pyarrow.large_string())})
+    def table(number: int, first: int, source: str, rows: str) -> Any:
+        text = pyarrow.array([rows], pyarrow.large_string())
+        return pyarrow.table({"number": [number], "first": [first], "source": [source], "rows": text})
 
-    waiting, number, notes = iter(source.parts()), 0, ""
+    waiting, number, first, notes = iter(source.parts()), 0, 0, ""
 
     def following() -> dict[str, Any]:
         if not number:
             place.enter()
-        return {"part": next(waiting, None)}
+            identity.require(identity.read)
+        part = next(waiting, None)
+        if part is None:
+            identity.require(identity.read)
+        return {"part": part}
 
     while True:
         outcome = _outcome(following)
         notes += outcome.pop("notes")
-        if outcome.get("part") is None:
+        part = outcome.get("part")
+        if part is None:
             break
-        if number not in finished:
-            yield table(number, json.dumps(outcome["part"]))
-        number += 1
+        rows = json.dumps(part)
+        if finished.get(number) != (digest := json_digest(rows)):
+            yield table(number, first, digest, rows)
+        number, first = number + 1, first + len(part)
     report = "" if "error" in outcome else source.report()
-    yield table(_END, json.dumps({**outcome, "parts": number, "notes": notes, "report": report}))
+    yield table(_END, first, "", json.dumps({**outcome, "parts": number, "notes": notes, "report": report}))
 
 
 def run(
@@ -312,8 +404,6 @@ def run(
 
     Raises the errors of `source` and `work`, and `RankerError` if the output folder holds parts of another identity.
     """
-    from paddle_ranker.options import note, note_once
-
     finished = parts.begin()
     if (manifest := parts.manifest) is not None:
         note(f"{parts.folder}: is done already")
@@ -325,7 +415,9 @@ def run(
     cores = max(usable_cores(), (actors or 1) * threads)  # with too few cores, a local cluster would wait for ever
     with connected(address, cores), Progress(desc=label, unit=work.unit, total=source.count()) as progress:
         progress.update(sum(part.rows for part in finished.values()))
-        for row in _dataset(source, work, parts, frozenset(finished), actors, threads, load).iter_rows():
+        for row in _dataset(
+            source, work, parts, {part.number: part.source for part in finished.values()}, actors, threads, load
+        ).iter_rows():
             facts = json.loads(row["facts"])
             for line in filter(None, facts["notes"].split("\n")):
                 note_once(line)
@@ -345,7 +437,7 @@ def _dataset(
     source: Source,
     work: Work,
     parts: Parts,
-    finished: frozenset[int],
+    finished: Mapping[int, str],
     actors: Optional[int],
     threads: int,
     load: LoadOptions,
@@ -362,7 +454,7 @@ def _dataset(
 
         def get_read_tasks(self, parallelism: int, *_: object, **__: object) -> list[Any]:
             unknown = BlockMetadata(num_rows=None, size_bytes=None, input_files=None, exec_stats=None)
-            return [data.ReadTask(lambda: _read(source, finished, place), unknown)]
+            return [data.ReadTask(lambda: _read(source, finished, place, parts.identity), unknown)]
 
         def estimate_inmemory_data_size(self) -> Optional[int]:
             return None

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
+import socket
 import sys
 import threading
 import time
@@ -17,12 +19,18 @@ import numpy as np
 import pytest
 
 from benchmarks.scale import descendants, kills
+from paddle_ranker import version
 from paddle_ranker.__main__ import main
-from paddle_ranker.data.records import Pair, read_records, write_records
+from paddle_ranker.data.records import Pair, RecordFile, read_records, write_records
+from paddle_ranker.errors import CheckpointError, RankerError
+from paddle_ranker.options import RowOptions
 from paddle_ranker.retrieval.candidate_indexes import Document
 from paddle_ranker.retrieval.text_vectors import Tower
-from paddle_ranker.scale.offline import EncodeTexts
+from paddle_ranker.scale.identity import Identity
+from paddle_ranker.scale.offline import EncodeTexts, RowSource
+from paddle_ranker.scale.parts import Parts, Work, run
 from paddle_ranker.scoring.ranker import Ranker
+from paddle_ranker.storage.atomic import point
 from paddle_ranker.storage.untrusted import Unchecked
 from tests.conftest import REPOSITORY
 from tests.robustness.doc_blocks import blocks, commands
@@ -93,7 +101,7 @@ def test_parts_of_predict_are_what_one_machine_prints(call: Any, options: str, t
     printed, notes, status = call(*predict)
     assert status == 0 and printed
     _, actors_notes, status = call(*predict, "--ray", "local", "--output", str(tmp_path / "out"))
-    assert status == 0
+    assert status == 0, actors_notes
     assert joined(tmp_path / "out").decode() == printed
     for note in ("skipped", "were cut", "windows", "min_probability"):
         assert [line for line in notes.splitlines() if note in line] == [
@@ -152,6 +160,187 @@ def test_an_output_folder_holds_one_work(call: Any, tmp_path: Path) -> None:
     (tmp_path / "notes" / "mine.txt").touch()
     assert "other files" in call(*predict[:-1], str(tmp_path / "notes"))[1]
     assert manifest(tmp_path / "out") == before
+
+
+@pytest.fixture
+def predict(folder: Path, call: Any, tmp_path: Path) -> Any:
+    """Return a function that predicts two parts into `out` with a model and an input of their own, by one actor."""
+    shutil.copytree(folder / "ranker", tmp_path / "first")
+    (tmp_path / "best").symlink_to(tmp_path / "first")
+    shutil.copy(folder / "pairs.parquet", tmp_path / "pairs.parquet")
+
+    def run(*options: str) -> tuple[str, str, int]:
+        line = ["--model", str(tmp_path / "best"), "--input", str(tmp_path / "pairs.parquet")]
+        output = ["--output", str(tmp_path / "out"), "--ray", "local", "--actors", "1"]
+        found: tuple[str, str, int] = call("predict", *line, *output, *options)
+        return found
+
+    return run
+
+
+@pytest.mark.parametrize("damage", ["deleted", "zeroed"])
+@pytest.mark.parametrize("is_finished", [True, False])
+def test_a_damaged_part_is_computed_again(predict: Any, damage: str, is_finished: bool, tmp_path: Path) -> None:
+    assert predict()[2] == 0
+    output, good = tmp_path / "out", joined(tmp_path / "out")
+    parts = manifest(output)
+    if not is_finished:  # as a killed command leaves it
+        for part in parts["parts"]:
+            (output / f"{part['name'][:11]}.facts.json").write_text(json.dumps(part), encoding="utf-8")
+        (output / "begun.json").write_text(json.dumps({"made_of": parts["made_of"]}), encoding="utf-8")
+        (output / "manifest.json").unlink()
+    other, part = (output / one["name"] for one in parts["parts"])
+    before = other.stat().st_ino
+    if damage == "deleted":
+        part.unlink()
+    else:
+        with part.open("r+b") as stream:
+            stream.write(bytes(3900))
+    _, errors, status = predict()
+    assert status == 0 and "computed again: part-000001.txt" in errors
+    assert joined(output) == good and other.stat().st_ino == before
+    assert manifest(output) == parts and sorted(path.name for path in output.iterdir()) == [
+        "manifest.json",
+        "part-000000.txt",
+        "part-000001.txt",
+    ]
+    assert "done already" in predict()[1]
+
+
+def swap(name: str, folder: Path) -> None:
+    """Replace what the tests' link, model or input names, as others would while a job runs."""
+    if name == "best":
+        write_ranker(folder / "second", seed=2)
+        point(folder / "best", folder / "second")
+    elif name == "first":
+        write_ranker(folder / "second", seed=2)
+        (folder / "first").rename(folder / "moved")
+        (folder / "second").rename(folder / "first")
+    else:
+        shutil.copy(folder / name, folder / "other.parquet")
+        pairs = [*read_records(folder / name, Pair)]
+        write_records(folder / "other.parquet", [pairs[-1], *pairs[1:]])
+        (folder / "other.parquet").rename(folder / name)
+
+
+@pytest.mark.parametrize("swapped", ["best", "first", "pairs.parquet"])
+def test_what_is_swapped_once_a_job_has_begun_is_not_mixed_in(
+    predict: Any, swapped: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert predict()[2] == 0
+    good = joined(tmp_path / "out")
+    shutil.rmtree(tmp_path / "out")
+    begin = Parts.begin
+
+    def begin_and_swap(parts: Parts) -> Any:
+        found = begin(parts)
+        swap(swapped, tmp_path)
+        return found
+
+    monkeypatch.setattr(Parts, "begin", begin_and_swap)
+    _, errors, status = predict()
+    if swapped == "best":  # the model of the moved link was resolved before
+        assert status == 0 and joined(tmp_path / "out") == good
+        return
+    assert status == 1 and not (tmp_path / "out" / "manifest.json").exists()
+    assert f"{swapped}: on {socket.gethostname()} it is not, or no longer, what it was" in errors
+
+
+def test_parts_of_rows_that_were_replaced_meanwhile_are_computed_again(predict: Any, tmp_path: Path) -> None:
+    """An input that was replaced while it was read, and put back, leaves parts of other rows behind."""
+    assert predict()[2] == 0
+    output, good = tmp_path / "out", joined(tmp_path / "out")
+    parts = manifest(output)
+    for part in parts["parts"]:
+        facts = {**part, "source": "of other rows"} if part["number"] else part
+        (output / f"{part['name'][:11]}.facts.json").write_text(json.dumps(facts), encoding="utf-8")
+    last = {**parts["parts"][1], "number": 2, "name": "part-000002.txt"}
+    shutil.copy(output / "part-000001.txt", output / last["name"])
+    (output / "part-000002.facts.json").write_text(json.dumps(last), encoding="utf-8")
+    (output / "begun.json").write_text(json.dumps({"made_of": parts["made_of"]}), encoding="utf-8")
+    (output / "manifest.json").unlink()
+    before = (output / "part-000001.txt").stat().st_ino
+    assert predict()[2] == 0
+    assert joined(output) == good and (output / "part-000001.txt").stat().st_ino != before
+    assert not (output / "part-000002.txt").exists()
+
+
+def test_parts_of_two_jobs_are_no_output(tmp_path: Path) -> None:
+    jobs = [Parts(tmp_path / "out", Identity.of({"--model": digest}, {}, {}, None)) for digest in "ab"]
+    assert jobs[0].begin() == {}
+    for number, job in enumerate(jobs):
+        job.write(number, "rows", ".txt", b"line\n", 1, {})
+    with pytest.raises(CheckpointError, match=r"part-000001\.txt: is of another job"):
+        jobs[0].finish(2)
+    assert [*jobs[0].begin()] == [0]
+
+
+@pytest.mark.parametrize("command", ["predict", "encode", "mine", "index"])
+def test_another_version_on_a_machine_is_refused_by_name(
+    call: Any, command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = {
+        "predict": "predict --model ranker --input a.tsv",
+        "encode": "encode --model tower --input texts.txt",
+        "mine": "mine --queries known.tsv --corpus texts.txt",
+        "index": "index build --corpus texts.txt --shards 2",
+    }
+    there = version.__version__
+    monkeypatch.setattr(version, "__version__", "9.9.9")  # of the command, not of the cluster's processes
+    _, errors, status = call(*lines[command].split(), "--output", str(tmp_path / "out"), "--ray", "local")
+    assert status == 1
+    assert f"{socket.gethostname()} has paddle_ranker {there}, the command's machine 9.9.9" in errors
+
+
+def test_a_job_is_not_continued_with_another_version(predict: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert predict()[2] == 0
+    monkeypatch.setattr(version, "__version__", "9.9.9")
+    assert "holds parts of other work, by the version of paddle_ranker" in predict()[1]
+
+
+def test_a_row_that_ends_its_process_ends_the_job(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pairs = [*read_records(folder / "pairs.parquet", Pair)]
+    write_records(tmp_path / "pairs.parquet", [*pairs[:-1], Pair("poison", "poison")])
+    ends = tmp_path / "ends"
+
+    class Poisoned(Work):
+        extension = ".txt"
+
+        def open(self) -> None:
+            pass
+
+        def compute(self, rows: Any) -> tuple[bytes, int, dict[str, int]]:
+            if ["poison"] in rows:
+                with ends.open("a") as stream:
+                    stream.write(".")
+                os.kill(os.getpid(), signal.SIGKILL)
+            return b"line\n" * len(rows), len(rows), {}
+
+    source = RowSource(RecordFile(str(tmp_path / "pairs.parquet"), Pair, RowOptions()), ("query",))
+    parts = Parts(tmp_path / "out", Identity.of({}, {}, {}, None))
+    with pytest.raises(RankerError, match=r"part 1 \(rows 8,193 to 9,000\) has ended its process 3 times"):
+        run(source, Poisoned(), parts, "local", actors=1)
+    assert ends.read_text() == "..."
+    assert [*parts.begin()] == [0]  # what was whole stays
+
+
+@pytest.mark.parametrize("command", ["predict --model ranker", "encode --model tower", "mine --corpus a.tsv --queries"])
+def test_pipes_and_addresses_are_refused_unread(call: Any, command: str, tmp_path: Path) -> None:
+    words = command.split() if "--queries" in command else [*command.split(), "--input"]
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)  # opening it would wait for a writer
+    reader, writer = os.pipe()
+    os.write(writer, b"a\tb\n")
+    for pipe in (str(fifo), f"/dev/fd/{reader}"):
+        _, errors, status = call(*words, pipe, "--output", str(tmp_path / "out"), "--ray", "local")
+        assert status == 2 and f"{pipe} is a pipe" in errors
+    assert os.read(reader, 9) == b"a\tb\n"
+    os.close(writer)
+    os.close(reader)
+    _, errors, status = call(*words, "a.tsv", "--output", "s3://bucket/out", "--ray", "local")
+    assert status == 2 and "--output s3://bucket/out: is no path" in errors and not Path("s3:").exists()
 
 
 @pytest.mark.slow

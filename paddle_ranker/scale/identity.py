@@ -1,0 +1,114 @@
+"""What the parts of one job depend on: the command states it once, and each process of the cluster compares.
+
+identity = Identity.of({"--model": digest}, read={"pairs.tsv": digest}, opened={"/models/7": digest}, engine=None)
+identity.require_versions()  # in an actor, before it opens the models
+identity.require(identity.opened)
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import socket
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from importlib import metadata
+from typing import Optional
+
+from paddle_ranker import version
+from paddle_ranker.errors import RankerError
+from paddle_ranker.model.pretrained import resolve_model
+from paddle_ranker.scoring.engines.engine_registry import AUTO, DYGRAPH, ENGINES, exported_engines
+from paddle_ranker.storage.digest import content_digest, json_digest
+
+# Distributions that provide a package; a machine with a GPU may have another one than the command's.
+_DISTRIBUTIONS = {
+    "paddle": ("paddlepaddle", "paddlepaddle-gpu"),
+    "onnxruntime": ("onnxruntime", "onnxruntime-gpu"),
+}
+
+
+@dataclass(frozen=True)
+class Identity:
+    """All that the parts of one job depend on, JSON-ready.
+
+    made_of: digests of models and files, options and versions; a job is continued only with equal ones
+    read: for each file (or files) that the reading task reads, the digest
+    opened: for each model or file that actors open, the digest; links are resolved, so that all open the same one
+    versions: versions of the packages that compute, by package name
+    """
+
+    made_of: Mapping[str, object]
+    read: Mapping[str, str]
+    opened: Mapping[str, str]
+    versions: Mapping[str, str]
+
+    @classmethod
+    def of(
+        cls, facts: Mapping[str, object], read: Mapping[str, str], opened: Mapping[str, str], engine: Optional[str]
+    ) -> Identity:
+        """Return the identity of a job of this process: `facts`, and the versions of what computes by `engine`."""
+        here = versions(engine)
+        return cls({**facts, **named(here)}, read, opened, here)
+
+    @property
+    def digest(self) -> str:
+        return json_digest(self.made_of)
+
+    def require_versions(self) -> None:
+        """Raise `RankerError`, which names this machine, if a package has another version than for the command."""
+        require_versions(self.versions)
+
+    def require(self, contents: Mapping[str, str]) -> None:
+        """Raise `RankerError`, which names this machine, if the content of a path has not the stated digest.
+
+        contents: `read` or `opened`
+        """
+        for path, digest in contents.items():
+            there = None
+            with suppress(RankerError, OSError):
+                there = content_digest(path)
+            if there != digest:
+                raise RankerError(
+                    f"{path}: on {socket.gethostname()} it is not, or no longer, what it was when the command began: "
+                    "put it back and run the command again, or name another --output"
+                )
+
+
+def versions(engine: Optional[str]) -> dict[str, str]:
+    """Return the versions here of what computes, by package name: "none" if a package is missing.
+
+    engine: as for option `--engine`
+    """
+    names = exported_engines() if engine == AUTO else [engine or DYGRAPH]
+    packages = sorted({"paddle", "numpy", "tokenizers", *(ENGINES[name].package or "paddle" for name in names)})
+    found = {"paddle_ranker": version.__version__, "python": platform.python_version()}
+    for package in packages:
+        found[package] = "none"
+        for distribution in _DISTRIBUTIONS.get(package, (package,)):
+            with suppress(metadata.PackageNotFoundError):
+                found[package] = metadata.version(distribution)
+    return found
+
+
+def named(found: Mapping[str, str]) -> dict[str, str]:
+    """Return versions by what messages call them."""
+    return {f"the version of {name}": value for name, value in found.items()}
+
+
+def require_versions(expected: Mapping[str, str]) -> None:
+    """Raise `RankerError`, which names this machine, if a package has another version here than in `expected`."""
+    here = versions(AUTO)
+    for name, value in expected.items():
+        if here.get(name) != value:
+            raise RankerError(
+                f"{socket.gethostname()} has {name} {here.get(name)}, the command's machine {value}: all machines "
+                "need the same versions"
+            )
+
+
+def resolved(model: str) -> str:
+    """Return the local path of a model, without links on the way to its folder: what all processes of a job open."""
+    path = resolve_model(model)
+    return os.path.join(os.path.realpath(path.parent), path.name) if path.is_file() else os.path.realpath(path)

@@ -124,8 +124,8 @@ def predict(options: PrintingOptions, names: tuple[str, str]) -> list[Done]:
     """
     from paddle_ranker.scoring.files import CutOff
 
-    assert options.ray is not None and options.output_file is not None
     options = replace(options, params_path=resolved(options.params_path))
+    assert options.ray is not None and options.output_file is not None
     model = options.params_path if os.path.isdir(options.params_path) else os.path.dirname(options.params_path)
     contents = {"params_path": model, "input_file": options.input_file}
     parts = Parts(Path(options.output_file), identity_of(options, contents, read=("input_file",)))

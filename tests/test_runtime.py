@@ -212,7 +212,7 @@ def test_a_seed_fixes_all_three_generators() -> None:
     import paddle
 
     def draw() -> tuple[float, float, float]:
-        return random.random(), float(np.random.random()), float(paddle.rand([1]))
+        return random.random(), float(np.random.random()), float(paddle.rand([1]).numpy()[0])
 
     runtime.set_seed(7)
     first, second = draw(), draw()

@@ -349,9 +349,10 @@ def _tower(source: Path, options: ConvertOptions) -> tuple[TowerModel, dict[str,
             (model.info.text_prompt, options.text_prompt),
         )
     )
-    rows = dataclasses.replace(model.texts, query_prompt=query, text_prompt=text)  # if there is room
-    info = dataclasses.replace(model.info, query_prompt=query, text_prompt=text)
-    model = dataclasses.replace(model, info=info, row_encoder=rows)
+    if (query, text) != (model.info.query_prompt, model.info.text_prompt):
+        rows = dataclasses.replace(model.texts, query_prompt=query, text_prompt=text)  # if there is room
+        info = dataclasses.replace(model.info, query_prompt=query, text_prompt=text)
+        model = dataclasses.replace(model, info=info, row_encoder=rows)
     state = model.network.own_state()
     if model.info.pooling != "pooler":  # it may be random, and must not look trained
         state = {name: value for name, value in state.items() if not name.startswith(f"{ENCODER_PREFIX}pooler.")}

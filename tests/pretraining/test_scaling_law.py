@@ -286,8 +286,8 @@ def test_options_that_cannot_work(changes: dict[str, Any], words: str) -> None:
 @unit
 @pytest.mark.parametrize("share", [0.05, 0.15, 0.4, 0.5])
 def test_as_many_documents_are_held_out_as_asked_for(share: float, tmp_path: Path) -> None:
-    lines = [f"document {number}" for number in range(200)]
-    (tmp_path / "text.txt").write_bytes("\n".join(lines).encode() + b"\n\xff\xfe\xff\n")
+    lines = [f"文档 {number}" for number in range(200)]
+    (tmp_path / "text.txt").write_bytes("\n".join(lines).encode() + b"\n\xff\n")
     ladder._hold_out(Corpus([str(tmp_path / "text.txt")], skip_bad_rows=True), share, tmp_path / "out")
     kept, held = ((tmp_path / "out" / name).read_text("utf-8").splitlines() for name in ("train.txt", "eval.txt"))
     assert abs(len(held) - 200 * share) <= 1 and sorted(kept + held) == sorted(lines)

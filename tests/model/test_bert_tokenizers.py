@@ -86,8 +86,6 @@ def test_pairs_of_a_tokenizer_that_gives_no_types(folder: Path, tmp_path: Path) 
 @pytest.mark.parametrize(
     ("settings", "with_types"),
     [
-        ({"tokenizer_class": "BertTokenizer"}, True),
-        ({"tokenizer_class": "BertTokenizer", "model_input_names": ["input_ids", "attention_mask"]}, False),
         ({"tokenizer_class": "RobertaTokenizer", "model_input_names": ["input_ids", "token_type_ids"]}, True),
         ({"tokenizer_class": "RobertaTokenizer"}, False),
         ({"tokenizer_class": "TokenizersBackend"}, False),

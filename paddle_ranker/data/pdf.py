@@ -434,7 +434,7 @@ def _uncovered(part: Part, known: Array) -> Iterator[PageLine]:
             words.append((len(kept), len(kept) + len(word), *box))
             kept, last = kept + word, number
         if words:
-            yield PageLine(kept, words, around([tuple(box) for _, _, *box in words]))  # type: ignore[misc]
+            yield PageLine(kept, words, around([tuple(box) for _, _, *box in words]))
         start = end + 1
 
 

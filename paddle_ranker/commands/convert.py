@@ -315,7 +315,7 @@ def _to_hf(source: Path, temporary: Path, options: ConvertOptions) -> list[str]:
     reads_markers = bool(masked_lm) or config.reads_markers
     write_tokenizer(
         read_tokenizer(source), temporary, length, with_types=with_types, reads_markers=reads_markers, prompts=[prompt],
-        class_name=config.tokenizer_class,
+        class_name=config.tokenizer_class, more=config.tokenizer_settings,
     )  # fmt: skip
     in_chat = has_head and isinstance(config, Qwen3Config) and bool(config.instruction)
     if isinstance(config, Qwen3Config) and in_chat:

@@ -181,7 +181,10 @@ def vilt_of(config: EncoderConfig, side: int, patch: int) -> EncoderConfig:
     from paddle_ranker.model.config import ViltConfig
 
     shared = {field.name: getattr(config, field.name) for field in fields(config)}
-    sizes = {"image_size": side, "shortest_edge": side, "patch_size": patch, "max_position_embeddings": _TEXT_LENGTH}
+    sizes = {
+        "image_size": side, "shortest_edge": side, "patch_size": patch, "size_divisor": patch,
+        "max_position_embeddings": _TEXT_LENGTH,
+    }  # fmt: skip
     # From BERT's range of 0.02, a small network hardly learns pictures.
     specific = {**sizes, "initializer_range": config.hidden_size**-0.5, "model_type": "vilt", "normalize_before": True}
     return ViltConfig(**{**shared, **specific})

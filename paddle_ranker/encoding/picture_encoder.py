@@ -200,18 +200,18 @@ class PictureEncoder:
             raise settings.error(f"image_processor_type is {quoted(name)}; {', '.join(_CLASSES)} are done here")
         defaults = _CLASSES[classes[0] if classes else "CLIP"]
         is_square = settings.get("default_to_square", (classes or ["CLIP"])[0] == "ViT")
-        size = _size(settings, "size", defaults["size"], is_square) if settings.get("do_resize", True) else None
-        crops = bool(settings.get("do_center_crop", defaults["do_center_crop"]))
+        size = _size(settings, "size", defaults["size"], is_square) if settings.flag("do_resize", True) else None
+        crops = settings.flag("do_center_crop", defaults["do_center_crop"])
         crop = _size(settings, "crop_size", {"height": 224, "width": 224}, True) if crops else size
         if not isinstance(crop, tuple):
             raise settings.error("neither size nor crop_size says the height and the width of the pixels")
         resample = settings.get("resample", defaults["resample"])
         if resample not in _RESAMPLES:
             raise settings.error(f"resample is {quoted(resample)}; one of {_RESAMPLES} is done here")
-        factor = float(settings.get("rescale_factor", 1 / 255)) if settings.get("do_rescale", True) else 1.0
+        factor = float(settings.get("rescale_factor", 1 / 255)) if settings.flag("do_rescale", True) else 1.0
         moments = tuple(_channels(settings, key, default) for key, default in
                         zip(("image_mean", "image_std"), defaults["moments"]))  # fmt: skip
-        mean, std = moments if settings.get("do_normalize", True) else ((0.0,) * 3, (1.0,) * 3)
+        mean, std = moments if settings.flag("do_normalize", True) else ((0.0,) * 3, (1.0,) * 3)
         for key in ("do_pad", "do_thumbnail", "do_align_long_axis", "do_reduce_labels", "do_flip_channel_order"):
             settings.require(key, False, remedy="take a model whose pictures are only scaled and cropped")
         settings.ignore(["crop_size", "size", "crop_pct", "pad_size", "rescale_factor", "image_mean", "image_std"])

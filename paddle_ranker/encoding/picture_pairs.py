@@ -59,6 +59,7 @@ class PicturePairEncoder(PairEncoder):
         max_seq_length: maximum length of a query, with its special tokens.
         shortest: shorter side in pixels to which pictures are scaled.
         patch: side of a patch in pixels.
+        divisor: multiple of `patch` of which the sides of scaled pictures are multiples.
         resample: Pillow's filter, as in `PictureEncoder`.
 
     Attributes:
@@ -67,8 +68,11 @@ class PicturePairEncoder(PairEncoder):
 
     places = PICTURES
 
-    def __init__(self, files: ModelTokenizer, max_seq_length: int, shortest: int, patch: int, resample: int) -> None:
+    def __init__(
+        self, files: ModelTokenizer, max_seq_length: int, shortest: int, patch: int, divisor: int, resample: int
+    ) -> None:
         self._longest_query, self._shortest, self._patch, self._resample = max_seq_length, shortest, patch, resample
+        self._divisor = divisor
         self.place_size = _GRID + 3 * patch * patch
         most_patches = (shortest // patch) * (int(_LONGER * shortest) // patch)
         super().__init__(files, max_seq_length + 1 + most_patches)
@@ -153,11 +157,11 @@ class PicturePairEncoder(PairEncoder):
             return self._scaled(image)
 
     def _scaled(self, image: Image.Image) -> Array:
-        """Scale a picture to whole patches, as transformers' processor of ViLT does."""
+        """Scale a picture to multiples of the divisor, as transformers' processor of ViLT does."""
         height, width = image.height, image.width
         scale = self._shortest / min(height, width)
         sides = [self._shortest, scale * width] if height < width else [scale * height, self._shortest]
         if max(sides) > int(_LONGER * self._shortest):
             sides = [int(_LONGER * self._shortest) / max(sides) * side for side in sides]
-        height, width = (max(1, int(side + 0.5) // self._patch) * self._patch for side in sides)
+        height, width = (max(1, int(side + 0.5) // self._divisor) * self._divisor for side in sides)
         return np.asarray(image.resize((width, height), Image.Resampling(self._resample)))

@@ -24,8 +24,19 @@ _FEW_CELLS, _SPARSE = 1 << 16, 8
 CELLS = "cells"  # `places` of encoders whose titles are tables
 _EMPTY = "[EMPTY]"  # token of a cell without letters and digits
 _NO_WORDS = ("n/a", "?", "nan")
-_MOST = 255  # maximum number of rows, columns and ranks that have embeddings
 _NAMED = 3  # maximum tables with left-out rows that a note names
+
+
+class TableLimits(NamedTuple):
+    """Maximum number of a table's columns and rows below the header, and of ranks and inverse ranks in a column."""
+
+    columns: int = 255
+    rows: int = 255
+    rank: int = 255
+    inverse_rank: int = 255
+
+
+_LIMITS = TableLimits()
 
 
 class ReadTable(NamedTuple):
@@ -72,15 +83,21 @@ class TablePairEncoder(PairEncoder):
     places, place_size = CELLS, 7
 
     def __init__(
-        self, files: ModelTokenizer, max_seq_length: int, restarts: bool = True, operations: Sequence[str] = ()
+        self,
+        files: ModelTokenizer,
+        max_seq_length: int,
+        restarts: bool = True,
+        operations: Sequence[str] = (),
+        limits: TableLimits = _LIMITS,
     ) -> None:
         """Create the encoder; `files` and `max_seq_length` are as in `PairEncoder`.
 
         restarts: whether positions restart in each cell
         operations: names of the operations that the ranker chooses from, such as SUM
+        limits: further columns and rows are left out, larger ranks become the largest
         """
         super().__init__(files, max_seq_length)
-        self._restarts, self.operations = restarts, operations
+        self._restarts, self.operations, self._limits = restarts, operations, limits
         self.template = replace(self.template, after=())
         self.cut_tables = self.left_out = self.left_out_columns = self._named = 0
         vocabulary = files.token_to_id
@@ -94,7 +111,7 @@ class TablePairEncoder(PairEncoder):
             **super().counts(),
             "tables had cells cut to fit": self.cut_tables,
             "rows of tables did not fit and were left out": self.left_out,
-            f"columns of tables after the first {_MOST} were left out": self.left_out_columns,
+            f"columns of tables after the first {self._limits.columns} were left out": self.left_out_columns,
         }
 
     def room_beside(self, query: str) -> int:
@@ -102,9 +119,10 @@ class TablePairEncoder(PairEncoder):
         return sys.maxsize
 
     def read(self, title: str) -> ReadTable:
-        """Return a title's table, of at most 255 columns; raises `DataError` if its places have another form."""
+        """Return a title's table up to the last column read; raises `DataError` if its places have another form."""
         header, rows, row_numbers, column_numbers = _read(title)
-        return ReadTable(header[:_MOST], [row[:_MOST] for row in rows], row_numbers, column_numbers)
+        most = self._limits.columns
+        return ReadTable(header[:most], [row[:most] for row in rows], row_numbers, column_numbers)
 
     def check_places(self, title: PlacedText) -> int:
         """Return 0; raises `DataError` if the places are no cells."""
@@ -177,7 +195,7 @@ class TablePairEncoder(PairEncoder):
         header, rows, _, column_numbers = self.read(title)
         with self._truncated_lock:
             self.left_out_columns += len(column_numbers) - len(header)
-        ids = self._ids([cell for row in (header, *rows[:_MOST]) for cell in row])
+        ids = self._ids([cell for row in (header, *rows[: self._limits.rows]) for cell in row])
         lengths = np.array([len(cell_ids) for cell_ids in ids], np.int64)
         width, flat = len(header), np.concatenate([np.empty(0, np.int32), *ids])
         number = np.repeat(np.arange(len(ids)), lengths)
@@ -193,7 +211,7 @@ class TablePairEncoder(PairEncoder):
         room: maximum tokens to keep
         title: the table as text, for the note about rows that are left out
         """
-        rows, longest = min(len(table.rows), _MOST), int(table.begins.max(initial=-1)) + 1
+        rows, longest = min(len(table.rows), self._limits.rows), int(table.begins.max(initial=-1)) + 1
         while True:
             within = table.cells[:, 1] <= rows
             costs = np.cumsum(np.bincount(table.begins[within] + 1, minlength=longest + 1)[: longest + 1])
@@ -228,7 +246,8 @@ class TablePairEncoder(PairEncoder):
                 numbers[column + 1, row + 1, 2] = relation
         places = np.zeros((len(table.ids), self.place_size), np.int16)
         places[:, :2] = table.cells
-        places[:, 3:6] = np.minimum(numbers[table.cells[:, 0], table.cells[:, 1]], _MOST)
+        numbers[:, :, :2] = np.minimum(numbers[:, :, :2], self._limits[2:])
+        places[:, 3:6] = numbers[table.cells[:, 0], table.cells[:, 1]]
         changes = np.flatnonzero((np.diff(table.cells, axis=0) != 0).any(axis=1)) + 1
         first = np.zeros(len(table.ids), np.int64)
         first[changes] = changes

@@ -124,6 +124,11 @@ class EncoderConfig:
         return {}
 
     @property
+    def tokenizer_settings(self) -> UncheckedObject:
+        """Return what transformers' `tokenizer_config.json` says of this kind of model alone."""
+        return {}
+
+    @property
     def first_position(self) -> int:
         """Position of the first token: 0; in families such as RoBERTa, the padding id plus 1."""
         return self.pad_token_id + 1 if self.model_type in _ROBERTAS else 0
@@ -304,6 +309,8 @@ class TapasConfig(EncoderConfig):
         true, it always does
     max_num_rows, max_num_columns: maximum number of a table's rows (columns); all further rows (columns) count as part
         of the last one
+    max_row_id, max_column_id: numbers below which those of a table's rows and columns are, the rest is not read; 0: as
+        many as have embeddings
     """
 
     reads_markers: ClassVar[bool] = True
@@ -319,6 +326,21 @@ class TapasConfig(EncoderConfig):
     average_logits_per_cell: bool = False
     max_num_rows: Positive = 64
     max_num_columns: Positive = 32
+    max_row_id: Count = 0
+    max_column_id: Count = 0
+
+    @property
+    def table_limits(self) -> tuple[int, int, int, int]:
+        """Maximum number of columns, rows below the header, ranks and inverse ranks, as in `TableLimits`."""
+        _, columns, rows, _, rank, inverse, _ = self.type_vocab_sizes
+        columns, rows = min(columns, self.max_column_id or columns), min(rows, self.max_row_id or rows)
+        return columns - 1, rows - 1, rank - 1, inverse - 1
+
+    @property
+    def tokenizer_settings(self) -> UncheckedObject:
+        """Return the limits of rows and columns, which transformers else takes from the maximum length."""
+        columns, rows, *_ = self.table_limits
+        return {"max_row_id": rows + 1, "max_column_id": columns + 1}
 
     @property
     def place_limits(self) -> tuple[int, ...]:
@@ -327,7 +349,7 @@ class TapasConfig(EncoderConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        least = (2, 256, 256, 1, 256, 256, 8)
+        least = (2, 2, 2, 1, 2, 2, 8)
         if any(size < needed for size, needed in zip(self.type_vocab_sizes, least)):
             sizes = listed(self.type_vocab_sizes)
             raise CheckpointError(f"type_vocab_sizes are {sizes}, expected at least {listed(least)}")
@@ -445,6 +467,7 @@ class ViltConfig(EncoderConfig):
     image_size: side in pixels of the square picture whose patches have learned positions
     patch_size: side of a patch in pixels
     shortest_edge: shorter side in pixels to which pictures are scaled
+    size_divisor: number of pixels, a multiple of `patch_size`, of which the sides of scaled pictures are multiples
     resample: Pillow's number of the filter that scales pictures
     """
 
@@ -454,6 +477,7 @@ class ViltConfig(EncoderConfig):
     patch_size: Annotated[int, Between(1, 64)] = 32
     modality_type_vocab_size: Annotated[int, Between(2, 16)] = 2
     shortest_edge: Length = 384
+    size_divisor: Length = 32
     resample: Annotated[int, Between(0, 5)] = 3
 
     @property
@@ -473,7 +497,7 @@ class ViltConfig(EncoderConfig):
         moments = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3, "rescale_factor": 1 / 255}
         return {"preprocessor_config.json": {
             "image_processor_type": "ViltImageProcessor", "do_resize": True, "do_rescale": True, "do_normalize": True,
-            "do_pad": True, "size": {"shortest_edge": self.shortest_edge}, "size_divisor": self.patch_size,
+            "do_pad": True, "size": {"shortest_edge": self.shortest_edge}, "size_divisor": self.size_divisor,
             "resample": self.resample, **moments,
         }}  # fmt: skip
 

@@ -18,7 +18,7 @@ from paddle_ranker.array_types import Array
 from paddle_ranker.encoding.boxed_pairs import SIDE, BoxedPairEncoder
 from paddle_ranker.encoding.pair_encoder import InstructedPairEncoder, PairEncoder
 from paddle_ranker.encoding.picture_pairs import PicturePairEncoder
-from paddle_ranker.encoding.table_pairs import TablePairEncoder
+from paddle_ranker.encoding.table_pairs import TableLimits, TablePairEncoder
 from paddle_ranker.encoding.tokenizers.interface import ModelTokenizer
 from paddle_ranker.encoding.tokenizers.tokenizer_folder import read_tokenizer
 from paddle_ranker.errors import CheckpointError, quoted
@@ -46,7 +46,7 @@ from paddle_ranker.model.hugging_face.architectures import PLAIN, Architecture, 
 from paddle_ranker.model.hugging_face.tapas_heads import CELL_HEADS, TAPAS_ANSWERS
 from paddle_ranker.registry import Registry
 from paddle_ranker.storage.atomic import write_json
-from paddle_ranker.storage.foreign_config import ForeignConfig
+from paddle_ranker.storage.foreign_config import ForeignConfig, read_preprocessor
 from paddle_ranker.storage.untrusted import UncheckedObject, read_json
 
 if TYPE_CHECKING:
@@ -319,6 +319,12 @@ def _check_tapas(settings: ForeignConfig, values: Values) -> None:
     sizes = values["type_vocab_sizes"]
     if isinstance(sizes, list):
         values["type_vocab_size"] = sizes[0] if sizes else 0
+    tokenizer = ForeignConfig.read(settings.path.with_name("tokenizer_config.json"))
+    for name in _IDS_OF_CELLS:
+        number = tokenizer.get(name, tokenizer.get("model_max_length", 512))  # as in TapasTokenizer
+        if not isinstance(number, (int, float)) or number < 2:
+            raise tokenizer.error(f"{name} is {quoted(number)}, expected a number of at least 2, or none at all")
+        values[name] = int(number) if number < _MANY_CELLS else 0
 
 
 _OF_ANSWERS_LOSS = """
@@ -327,12 +333,16 @@ use_normalized_answer_loss huber_loss_delta aggregation_temperature use_gumbel_f
 average_approximation_function cell_selection_preference answer_loss_cutoff softmax_temperature
 init_cell_selection_weights_to_zero disable_per_token_loss no_aggregation_label_index
 """
-_NAMED_OTHERWISE = ("names_cells", "operations")  # fields that transformers states under other keys
+_MANY_CELLS = 1 << 15  # no table of embeddings has as many rows
+_IDS_OF_CELLS = ("max_row_id", "max_column_id")
+# Fields that transformers states under other keys, or in other files.
+_NAMED_OTHERWISE = ("names_cells", "operations", *_IDS_OF_CELLS)
 
 
 def _of_tables(files: ModelTokenizer, max_seq_length: int, config: EncoderConfig) -> PairEncoder:
     assert isinstance(config, TapasConfig)
-    return TablePairEncoder(files, max_seq_length, config.reset_position_index_per_cell, config.operations)
+    restarts, limits = config.reset_position_index_per_cell, TableLimits(*config.table_limits)
+    return TablePairEncoder(files, max_seq_length, restarts, config.operations, limits)
 
 
 _PLACES_OF_CELLS = {
@@ -719,31 +729,56 @@ _add(
 )
 
 
+# Keys of a picture's processor that never change the pixels of ViLT. Padding has no effect: pictures are read alone.
+_OF_PIXELS = """
+image_processor_type feature_extractor_type processor_class data_format input_data_format return_tensors device
+disable_grouping do_convert_rgb _valid_processor_keys auto_map image_seq_length do_center_crop crop_size pad_size do_pad
+"""
+_VILT_IDLE = frozenset(_OF_PIXELS.split())
+
+
 def _check_vilt(settings: ForeignConfig, values: Values) -> None:
     settings.require("num_channels", 3, remedy="take a model of pictures in RGB")
     settings.require("qkv_bias", True, remedy="take a model whose attention has biases")
     settings.require("max_image_length", -1, remedy="take a model that reads all patches")
     remedy = "take a model whose pictures are scaled as ViLT's are"
-    scaling = ForeignConfig.read(settings.path.with_name("preprocessor_config.json"))
-    if "size" not in scaling:
-        raise scaling.error("is missing, or says no size; it says how pictures are scaled: copy it again")
+    scaling = read_preprocessor(settings.path.parent, "image_processor", "how pictures are scaled", _VILT_IDLE)
+    name = str(scaling.get("image_processor_type", scaling.get("feature_extractor_type", "ViltImageProcessor")))
+    if not name.startswith(("ViltImageProcessor", "ViltFeatureExtractor")):
+        raise scaling.error(f"image_processor_type is {quoted(name)}; ViltImageProcessor is done here: {remedy}")
     for name, done in (
-        ("do_resize", (True,)), ("do_rescale", (True,)), ("do_normalize", (True,)), ("do_pad", (True,)),
-        ("size_divisor", (values["patch_size"],)), ("rescale_factor", (1 / 255,)),
-        ("image_mean", ([0.5] * 3, 0.5)), ("image_std", ([0.5] * 3, 0.5)),
+        ("do_resize", (True,)), ("do_rescale", (True,)), ("do_normalize", (True,)),
+        ("rescale_factor", (1 / 255,)), ("default_to_square", (False,)), ("image_mean", ([0.5] * 3, 0.5)),
+        ("image_std", ([0.5] * 3, 0.5)),
     ):  # fmt: skip
         scaling.require(name, *done, remedy=remedy)
+        if scaling.states_null(name) and name != "default_to_square":  # null is no default: it turns steps off
+            raise scaling.error(f"{scaling.place}{name} is null; only {quoted(done[0])} is done here: {remedy}")
+    divisor, patch = scaling.get("size_divisor", 32), values["patch_size"]  # 32 as in ViltImageProcessor
+    if type(divisor) is not int or type(patch) is not int or divisor < 1 or patch < 1 or divisor % patch:
+        raise scaling.error(
+            f"{scaling.place}size_divisor is {quoted(divisor)}, expected a multiple of the patch_size {quoted(patch)} "
+            f"in config.json: {remedy}"
+        )
+    values["size_divisor"] = divisor
     values["resample"] = scaling.get("resample", 3)
-    size = scaling.get("size")
-    values["shortest_edge"] = size.get("shortest_edge") if isinstance(size, dict) else size
-    if values["shortest_edge"] is None:
-        raise scaling.error(f"size is {quoted(size)}, expected its shortest_edge: {remedy}")
+    size = scaling.get("size", {"shortest_edge": 384})
+    side = size.get("shortest_edge") if isinstance(size, dict) else size
+    if type(side) is not int or side < divisor:
+        raise scaling.error(
+            f"{scaling.place}size is {quoted(size)}, expected its shortest_edge, at least the size_divisor {divisor}: "
+            f"{remedy}"
+        )
+    values["shortest_edge"] = side
+    if scaling.unknown:
+        raise scaling.error(f"{', '.join(scaling.unknown)}: unknown here, and may change the pixels; remove it if not")
 
 
 def _of_pictures(files: ModelTokenizer, max_seq_length: int, config: EncoderConfig) -> PairEncoder:
     assert isinstance(config, ViltConfig)
     longest = min(max_seq_length, config.max_position_embeddings)
-    return PicturePairEncoder(files, longest, config.shortest_edge, config.patch_size, config.resample)
+    sides = config.shortest_edge, config.patch_size, config.size_divisor
+    return PicturePairEncoder(files, longest, *sides, config.resample)
 
 
 _VILT_TEXT = "embeddings.text_embeddings"

@@ -19,13 +19,13 @@ PREPROCESSOR_FILE, _PROCESSOR_FILE = "preprocessor_config.json", "processor_conf
 
 
 def read_preprocessor(folder: Path, part: str, purpose: str, without_effect: Collection[str] = ()) -> ForeignConfig:
-    """Read a folder's `preprocessor_config.json`, or else the object `part` of its `processor_config.json`.
+    """Read the object `part` of a folder's `processor_config.json`, or else its `preprocessor_config.json`.
 
     purpose: content of the settings, such as "how pictures are scaled", for the error if both files are missing
     """
-    if (folder / PREPROCESSOR_FILE).is_file():
-        return ForeignConfig.read(folder / PREPROCESSOR_FILE, without_effect)
     whole = ForeignConfig.read(folder / _PROCESSOR_FILE)
+    if part not in whole and (folder / PREPROCESSOR_FILE).is_file():
+        return ForeignConfig.read(folder / PREPROCESSOR_FILE, without_effect)
     if part not in whole:
         raise whole.error(f"is missing, and {PREPROCESSOR_FILE}, which say {purpose}; copy it again")
     return whole.inner(part, without_effect)
@@ -71,6 +71,10 @@ class ForeignConfig:
     def states_null(self, name: str) -> bool:
         """Return whether a key is there with the value null, which in some classes is no missing key."""
         return name in self._values and self._values[name] is None
+
+    def flag(self, name: str, default: bool) -> bool:
+        """Return a boolean setting of a class in which null is false; the key then counts as used."""
+        return bool(self.get(name, default and not self.states_null(name)))
 
     def __getitem__(self, name: str) -> Unchecked:
         self._used.add(name)

@@ -129,6 +129,11 @@ PIXEL_SETTINGS: list[dict[str, Any]] = [
     {"image_processor_type": "CLIPImageProcessor", "do_resize": False, "crop_size": {"height": 33, "width": 32}},
     {"image_processor_type": "ChineseCLIPImageProcessor", "size": {"height": 50, "width": 60}, "resample": 5,
      "crop_size": {"height": 33, "width": 61}, "image_mean": [0.1, 0.2, 0.3], "image_std": [0.5, 0.6, 0.7]},
+    {"image_processor_type": "CLIPImageProcessor", "size": [36, 40], "crop_size": [31, 35], "do_pad": None},
+    {"image_processor_type": "CLIPImageProcessor", "size": {"height": 36, "width": 40}, "do_center_crop": None},
+    {"image_processor_type": "CLIPImageProcessor", "size": 50, "crop_size": 32, "do_resize": None},
+    {"image_processor_type": "ViTImageProcessor", "size": [20, 30], "crop_size": None, "do_convert_rgb": True},
+    {"image_processor_type": "SiglipImageProcessor", "size": [33, 20], "default_to_square": None},
 ]  # fmt: skip
 _ODD = [
     *SIZES, (224, 224), (17, 1), (30, 30), (2, 3), (3000, 10), (31, 47), (223, 225), (640, 480), (1200, 900), (7, 100),

@@ -48,16 +48,33 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "cells": {"select_one_column": False, "average_logits_per_cell": True, "temperature": 0.05},
 }
 
+# Settings of tokenizer_config.json that limit tables, and sizes of the tables of embeddings.
+LIMITS: list[tuple[dict[str, Any], list[int]]] = [
+    ({"max_row_id": 4}, CONFIG["type_vocab_sizes"]),
+    ({"max_row_id": 2, "max_column_id": 4}, CONFIG["type_vocab_sizes"]),
+    ({"model_max_length": 6}, CONFIG["type_vocab_sizes"]),
+    ({"model_max_length": 3, "max_row_id": 1000, "max_column_id": 9}, CONFIG["type_vocab_sizes"]),
+    ({"max_row_id": None, "min_question_length": 0, "empty_token": "[EMPTY]"}, [4, 300, 320, 3, 310, 305, 12]),
+    ({}, [2, 10, 70, 1, 70, 70, 8]),
+]
+LIMITED, LONG = 40, 512  # number of tables for each, and maximum length in tokens
 
-def shapes(operations: Optional[int] = None) -> dict[str, list[int]]:
+
+def limited_cases() -> list[tuple[str, list[list[str]]]]:
+    """Return questions and tables for `LIMITS`; the last table is long."""
+    return [*cases()[:LIMITED], ("total points", [["year"], *([str(row)] for row in range(1990, 2270))])]
+
+
+def shapes(operations: Optional[int] = None, sizes: Optional[list[int]] = None) -> dict[str, list[int]]:
     """Return the names and shapes of a network's parameters in transformers.
 
+    sizes: sizes of the tables of embeddings of a token's place; None: the usual ones
     operations: number of operations of a network that names cells; None: a classifier
     """
     size, inner = CONFIG["hidden_size"], CONFIG["intermediate_size"]
     found = {"embeddings.word_embeddings.weight": [len(VOCABULARY), size]}
     found["embeddings.position_embeddings.weight"] = [512, size]
-    for number, rows in enumerate(CONFIG["type_vocab_sizes"]):
+    for number, rows in enumerate(sizes or CONFIG["type_vocab_sizes"]):
         found[f"embeddings.token_type_embeddings_{number}.weight"] = [rows, size]
     layers = [f"encoder.layer.{number}." for number in range(2)]
     linear = {f"{layer}attention.self.{name}": (size, size) for layer in layers for name in ("query", "key", "value")}
@@ -149,6 +166,43 @@ def write_folder(folder: Path, network: Optional[str] = None) -> Path:
     return folder
 
 
+def write_limited(folder: Path, number: int) -> Path:
+    """Write the folder of the limits `LIMITS[number]`."""
+    from safetensors.numpy import save_file
+
+    settings, sizes = LIMITS[number]
+    write_folder(folder)
+    (folder / "config.json").write_text(json.dumps({**CONFIG, "type_vocab_sizes": sizes}), encoding="utf-8")
+    (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "TapasTokenizer", **settings}))
+    arrays = {name: np.asarray(array) for name, array in weights(shapes(None, sizes)).items()}
+    save_file(arrays, folder / "model.safetensors", {"format": "pt"})
+    return folder
+
+
+def _limited(number: int) -> list[Optional[float]]:
+    """Return transformers' logits of the limited tables; None where it raises an error."""
+    import pandas
+    import torch
+    from transformers import TapasForSequenceClassification, TapasTokenizer
+
+    with tempfile.TemporaryDirectory() as name:
+        folder = write_limited(Path(name), number)
+        tokenizer = TapasTokenizer.from_pretrained(folder)
+        model = TapasForSequenceClassification.from_pretrained(folder).eval()
+    found = list[Optional[float]]()
+    for question, (header, *rows) in limited_cases():
+        full = [[*row, *[""] * (len(header) - len(row))] for row in rows]
+        table = pandas.DataFrame(full, columns=header, dtype=object)
+        try:
+            said = tokenizer(table, question, truncation="drop_rows_to_fit", max_length=LONG, return_tensors="pt")
+            with torch.no_grad():
+                logits = model(**said).logits
+            found.append(round(float(logits[0, 1] - logits[0, 0]), 6))
+        except (ValueError, IndexError):
+            found.append(None)
+    return found
+
+
 def main() -> None:
     """Write the answers of the library."""
     import pandas
@@ -202,7 +256,9 @@ def main() -> None:
         with torch.no_grad():
             found = model(input_ids=torch.tensor(ids[None]), token_type_ids=torch.tensor(types[None])).logits
         logits.append(round(float(found[0, 1] - found[0, 0]), 6))
-    FILE.write_text(json.dumps({"checksums": sums, "logits": logits}) + "\n", encoding="utf-8")
+    limited = [_limited(number) for number in range(len(LIMITS))]
+    content = {"checksums": sums, "logits": logits, "limited": limited}
+    FILE.write_text(json.dumps(content) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

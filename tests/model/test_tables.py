@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from pathlib import Path
 from typing import Any, Optional
 from unittest import mock
@@ -17,13 +18,26 @@ from paddle_ranker.__main__ import main
 from paddle_ranker.commands.convert import ConvertOptions, convert
 from paddle_ranker.data.placed_text import PlacedText
 from paddle_ranker.encoding.table_pairs import TablePairEncoder, table_text
-from paddle_ranker.errors import DataError, UsageError
+from paddle_ranker.errors import CheckpointError, DataError, UsageError
 from paddle_ranker.export.static_graph import export_model
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.model_folder import RANKER, load_model
 from paddle_ranker.model.ranker_folder import load_single
 from paddle_ranker.notebook import Index
-from tests.model.table_cases import ANSWERED, ANSWERS, FILE, LENGTH, NETWORKS, cases, checksum, write_folder
+from tests.model.table_cases import (
+    ANSWERED,
+    ANSWERS,
+    FILE,
+    LENGTH,
+    LIMITS,
+    LONG,
+    NETWORKS,
+    cases,
+    checksum,
+    limited_cases,
+    write_folder,
+    write_limited,
+)
 from tests.model.test_families import HAS_ONNX
 from tests.serving.test_search import Site
 
@@ -52,6 +66,35 @@ def test_ids_types_and_logits_of_500_tables_are_those_of_transformers(folder: Pa
         arrays = pairs.pad(range(start, start + 50))
         logits += model.network(*map(paddle.to_tensor, (arrays["input_ids"], arrays["token_type_ids"]))).tolist()
     np.testing.assert_allclose(logits, EXPECTED["logits"], atol=1e-5)
+
+
+@pytest.mark.parametrize("number", range(len(LIMITS)))
+def test_the_limits_of_tables_are_those_of_transformers(number: int, tmp_path: Path) -> None:
+    """Logits, also of the model converted there and back; transformers refuses some tables."""
+    folder, ours, back = write_limited(tmp_path / "hf", number), tmp_path / "ours", tmp_path / "back"
+    convert(ConvertOptions(source=str(folder), target=str(ours)))
+    convert(ConvertOptions(source=str(ours), target=str(back), to="hf"))
+    wanted = np.array(EXPECTED["limited"][number], float)
+    is_said = ~np.isnan(wanted)
+    assert is_said.sum() > 3
+    questions, tables = zip(*((question, table_text(rows)) for question, rows in limited_cases()))
+    for source in (folder, ours, back):
+        ranker = Ranker.load(source, max_seq_length=LONG)
+        found = np.array(ranker.score(questions, tables, logits=True))
+        np.testing.assert_allclose(found[is_said], wanted[is_said], atol=2e-5)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("min_question_length", 3), ("empty_token", "[MASK]"), ("max_row_id", 1), ("max_column_id", "9"),
+     ("max_question_length", 9)],
+)  # fmt: skip
+def test_other_settings_of_tables_are_refused_by_name(folder: Path, tmp_path: Path, key: str, value: object) -> None:
+    shutil.copytree(folder, tmp_path / "hf")
+    settings = {"tokenizer_class": "TapasTokenizer", key: value}
+    (tmp_path / "hf" / "tokenizer_config.json").write_text(json.dumps(settings))
+    with pytest.raises(CheckpointError, match=f"{key} is"):
+        load_single(tmp_path / "hf")
 
 
 def test_what_does_not_fit_is_counted_and_named(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:

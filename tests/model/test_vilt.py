@@ -26,7 +26,7 @@ from paddle_ranker.scoring.loading import open_model
 from paddle_ranker.scoring.scorer import Scorer
 from tests.conftest import load_script
 from tests.model.test_families import HAS_ONNX
-from tests.model.vilt_cases import FILE, SCALING, TEXTS, titles, write
+from tests.model.vilt_cases import FILE, PROCESSORS, SCALING, TEXTS, titles, write, write_processor
 from tests.tiny import change_json
 
 pytestmark = pytest.mark.parity
@@ -77,6 +77,19 @@ def test_logits_are_those_of_transformers_in_any_batch_and_way(vilt: Path, tmp_p
     assert SCALING.items() <= scaling.items()
 
 
+@pytest.mark.parametrize("number", range(len(PROCESSORS)))
+def test_legal_processors_scale_as_in_transformers(vilt: Path, tmp_path: Path, number: int) -> None:
+    """Logits, also of the model converted there and back."""
+    write_processor(vilt, number)
+    assert convert([str(vilt), str(tmp_path / "ours")]) == 0
+    assert convert([str(tmp_path / "ours"), str(tmp_path / "back"), "--to", "hf"]) == 0
+    expected = np.array(EXPECTED["processors"][number][: len(PICTURES)], float)
+    is_said = ~np.isnan(expected)
+    assert is_said.any()
+    for folder in (vilt, tmp_path / "ours", tmp_path / "back"):
+        np.testing.assert_allclose(logits(folder)[is_said, 0], expected[is_said], rtol=1e-5, atol=1e-5)
+
+
 def test_a_picture_s_file_is_read_and_a_text_is_refused(vilt: Path, tmp_path: Path) -> None:
     scorer, stream = opened(vilt), io.BytesIO()
     Image.fromarray(PICTURES[0]).save(stream, "PNG")
@@ -107,6 +120,11 @@ def test_a_query_longer_than_it_reads_is_counted(vilt: Path) -> None:
     ("file", "key", "value", "problem"),
     [
         ("preprocessor_config.json", "size_divisor", 4, "size_divisor is 4"),
+        ("preprocessor_config.json", "size_divisor", 32, "size is"),
+        ("preprocessor_config.json", "do_rescale", None, "do_rescale is null"),
+        ("preprocessor_config.json", "default_to_square", True, "default_to_square is True"),
+        ("preprocessor_config.json", "image_processor_type", "ViTImageProcessor", "image_processor_type is"),
+        ("preprocessor_config.json", "do_sharpen", True, "do_sharpen: unknown"),
         ("preprocessor_config.json", "image_mean", [0.4, 0.5, 0.5], "image_mean is"),
         ("preprocessor_config.json", "do_resize", False, "do_resize is False"),
         ("preprocessor_config.json", "size", {"longest_edge": 9}, "shortest_edge"),

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
 import numpy as np
 from PIL import Image
@@ -31,6 +31,17 @@ SCALING: dict[str, Any] = {
     "image_processor_type": "ViltImageProcessor", "size": {"shortest_edge": 24}, "size_divisor": 8, "resample": 2,
     "image_mean": [0.5] * 3, "image_std": [0.5] * 3, "do_pad": True,
 }  # fmt: skip
+_NULLS = dict.fromkeys(("do_center_crop", "do_pad", "do_convert_rgb", "crop_size", "pad_size", "default_to_square"))
+# Legal processors: the file's name, and the processor's settings. Keys left out have the class's defaults.
+PROCESSORS: list[tuple[str, dict[str, Any]]] = [
+    ("preprocessor_config.json", {"image_processor_type": "ViltImageProcessor", "size": {"shortest_edge": 40}}),
+    ("preprocessor_config.json", {"feature_extractor_type": "ViltFeatureExtractor", "size": 64, "resample": 2}),
+    ("preprocessor_config.json", {**SCALING, "size_divisor": 16, "image_mean": 0.5}),
+    ("processor_config.json", {"processor_class": "ViltProcessor", "image_processor": SCALING}),
+    ("processor_config.json", {"image_processor": {**SCALING, "size_divisor": 24, "size": {"shortest_edge": 33}}}),
+    ("preprocessor_config.json", {**SCALING, "size": {"shortest_edge": 48}, **_NULLS}),
+    ("preprocessor_config.json", {**SCALING, "size": {"shortest_edge": 40, "longest_edge": 50}, "do_pad": False}),
+]
 
 
 def titles() -> list[np.ndarray]:
@@ -48,6 +59,39 @@ def write(folder: Path, shapes: dict[str, list[int]]) -> None:
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, *(f"##{letter}" for letter in letters), *"红,!"]
     (folder / "vocab.txt").write_text("\n".join(words) + "\n", encoding="utf-8")
     (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "BertTokenizer"}))
+
+
+def write_processor(folder: Path, number: int) -> None:
+    """Write the processor `PROCESSORS[number]` into a folder in place of its own."""
+    name, settings = PROCESSORS[number]
+    (folder / "preprocessor_config.json").unlink()
+    (folder / name).write_text(json.dumps(settings))
+
+
+def _said_with(number: int, shapes: dict[str, list[int]]) -> list[Optional[float]]:
+    """Return transformers' logits of `TEXTS[0]` and each picture with the processor `PROCESSORS[number]`.
+
+    None stands for a picture that transformers would make 0 pixels high or wide.
+    """
+    import torch
+    from transformers import AutoImageProcessor, AutoTokenizer, ViltForImageAndTextRetrieval
+
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        write(folder, shapes)
+        write_processor(folder, number)
+        model = ViltForImageAndTextRetrieval.from_pretrained(folder).eval()
+        processor, tokenizer = AutoImageProcessor.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+        tokens = tokenizer(TEXTS[:1], truncation=True, max_length=16, return_tensors="pt")
+        found = list[Optional[float]]()
+        for picture in titles():
+            try:
+                with torch.no_grad():
+                    pixels = processor(Image.fromarray(picture), return_tensors="pt")
+                    found.append(model(**tokens, **pixels).logits.item())
+            except ValueError:
+                found.append(None)
+        return found
 
 
 def main() -> None:
@@ -73,7 +117,9 @@ def main() -> None:
                     tokens = tokenizer([text], truncation=True, max_length=16, return_tensors="pt")
                     each.append(model(**tokens, **pixels).logits.item())
                 logits.append(each)
-    FILE.write_text(json.dumps({"shapes": shapes, "logits": logits}, separators=(",", ":")) + "\n", encoding="utf-8")
+    others = [_said_with(number, shapes) for number in range(len(PROCESSORS))]
+    content = {"shapes": shapes, "logits": logits, "processors": others}
+    FILE.write_text(json.dumps(content, separators=(",", ":")) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -75,7 +75,7 @@ _WITHOUT_EFFECT = (
     "add_bos_token", "add_eos_token", "additional_special_tokens", "auto_map", "backend", "bos_token",
     "chat_template", "clean_up_tokenization_spaces", "do_lowercase", "empty_token", "eos_token", "errors",
     "extra_special_tokens", "from_slow", "full_tokenizer_file", "init_inputs", "is_local", "keep_accents", "legacy",
-    "local_files_only", "max_column_id", "max_length", "max_row_id", "merges_file", "min_question_length",
+    "local_files_only", "max_column_id", "max_length", "max_row_id", "merges_file",
     "model_specific_special_tokens", "name_or_path", "never_split", "pad_to_multiple_of", "pad_token_type_id",
     "padding_side", "processor_class", "sp_model_kwargs", "special_tokens_map_file", "split_special_tokens", "stride",
     "tokenizer_file", "trim_offsets", "truncation_strategy", "unk_id", "update_answer_coordinates", "use_fast",
@@ -88,6 +88,7 @@ _ELSEWHERE = (
 )  # fmt: skip
 # Other values, such as MeCab, are unsupported.
 _JAPANESE = {"word_tokenizer_type": "basic", "subword_tokenizer_type": "wordpiece"}
+EMPTY_CELL = "[EMPTY]"  # token of a cell without letters and digits, in a table
 _OF_TABLES = {"cell_trim_length": -1, "strip_column_names": False}
 # Keys of tokenizer.json that the library reads, or that never change ids.
 _JSON_KEYS = ("version", "padding", "pre_tokenizer", "post_processor", "decoder", "model", "normalizer", "added_tokens")
@@ -135,6 +136,11 @@ class TokenizerDescription:
         for key in ("do_basic_tokenize", "do_subword_tokenize"):
             settings.require(key, True, remedy="take a model whose texts are split into words and their pieces")
         settings.require("max_question_length", remedy="remove it: long questions are cut to the pair's length")
+        settings.require("min_question_length", 0, 1, remedy="remove it: short questions are read too")
+        if name == "TapasTokenizer":
+            token = settings.get("empty_token", EMPTY_CELL)
+            if token_text(token, "empty_token", folder) != EMPTY_CELL:
+                raise settings.error(f"empty_token is {quoted(token)}; only {EMPTY_CELL} is done here")
         for key, value in _OF_TABLES.items():
             settings.require(key, value, remedy=f"set it to {value}, as published tokenizers of tables have it")
         special_map = ForeignConfig.read(folder / SPECIAL_TOKENS_FILE, _WITHOUT_EFFECT)

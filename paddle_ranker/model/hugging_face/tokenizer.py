@@ -99,6 +99,7 @@ def write_tokenizer(
     reads_markers: bool = False,
     prompts: Iterable[str] = (),
     class_name: str = _AS_IT_IS,
+    more: Optional[UncheckedObject] = None,
 ) -> None:
     """Write a tokenizer for transformers: `tokenizer.json` and the files beside it.
 
@@ -109,6 +110,7 @@ def write_tokenizer(
         files have `special_tokens_in_texts` or a prompt has a special token
     prompts: the model's prompts
     class_name: transformers' class; other classes than the default make a WordPiece tokenizer by its rules
+    more: further entries of `tokenizer_config.json`
     """
     in_prompts = any(token in prompt for prompt in prompts for token in files.markers)
     reads_markers = reads_markers or files.special_tokens_in_texts or in_prompts
@@ -116,7 +118,8 @@ def write_tokenizer(
     if not isinstance(files, TokenizerFiles):  # already in that format
         files.write(target)
         kept = {key: value for key, value in read_settings(target / CONFIG_FILE).items() if key in _KNOWN_KEYS}
-        _write_settings(target, {**kept, "model_max_length": max_length}, inputs, reads_markers, class_name)
+        settings = {**kept, "model_max_length": max_length, **(more or {})}
+        _write_settings(target, settings, inputs, reads_markers, class_name)
         return
     # transformers would add a special token that the vocabulary lacks, with an id that has no embedding.
     special = {role: token for role, token in files.special_tokens.items() if token in files.token_to_id}
@@ -125,6 +128,7 @@ def write_tokenizer(
     library_tokenizer(files).save(str(target / TOKENIZER_FILE))
     settings = {
         **special,
+        **(more or {}),
         "model_max_length": max_length,
         "truncation_side": "left" if files.template().keeps_end else "right",
         **{name: files.config[name] for name in (ADDITIONAL, IN_TEXTS) if files.config.get(name)},

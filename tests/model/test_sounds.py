@@ -52,6 +52,16 @@ def test_vectors_are_those_of_transformers_alone_and_together(name: str, tmp_pat
     np.testing.assert_allclose(together, alone, rtol=1e-6, atol=1e-6)
 
 
+def test_the_counter_of_a_batch_norm_is_no_code_of_a_quantised_model(tmp_path: Path) -> None:
+    """PyTorch saves how many batches a batch norm has seen, as int64, beside its means."""
+    folder = published("hubert_batch_norm", tmp_path / "hubert")
+    arrays = load_file(folder / "model.safetensors")
+    name = next(key for key in arrays if key.endswith("running_mean")).replace("running_mean", "num_batches_tracked")
+    save_file({**arrays, name: np.array(7)}, folder / "model.safetensors", {"format": "pt"})
+    found = Tower.open(folder).encode_sounds(sounds())
+    np.testing.assert_allclose(found, means("hubert_batch_norm"), rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("name", ["wav2vec2", "wav2vec2_large", "hubert_batch_norm"])
 def test_older_names_of_the_weights_are_read(name: str, tmp_path: Path) -> None:
     folder = published(name, tmp_path / name)

@@ -44,6 +44,7 @@ _CODES = re.compile(
     r"\.(SCB|qweight|qzeros|scales|g_idx|absmax|quant_map|nested_absmax|nested_quant_map|weight_format|weight_packed"
     r"|(weight|input)_(scale|zero_point|scale_inv)|quant_state\..*)$"
 )
+_COUNTER = ".num_batches_tracked"  # of a batch norm's training, a whole number
 # The first file that exists is read.
 WEIGHT_FILES = (SAFETENSORS_FILE, SAFETENSORS_FILE + _INDEX, TORCH_FILE, TORCH_FILE + _INDEX)
 
@@ -97,7 +98,7 @@ def _require_plain(arrays: dict[str, Array], path: Path) -> None:
                 f"{path}: {name} is of an adapter (LoRA), which is not added to weights here: merge it into its model "
                 "(peft's merge_and_unload), and save that"
             )
-        if _CODES.search(name) or (array.dtype.kind != "f" and not name.endswith(BUFFERS)):
+        if _CODES.search(name) or (array.dtype.kind != "f" and not name.endswith((*BUFFERS, _COUNTER))):
             raise CheckpointError(
                 f"{path}: {name} ({array.dtype}) is of a quantised model: these are codes, not weights; save the model "
                 "as float32, float16 or bfloat16, or take its original"

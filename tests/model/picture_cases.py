@@ -140,6 +140,37 @@ _ODD = [
     (100, 7), (5000, 1),
 ]  # fmt: skip
 
+# A CLIP in a folder of sentence-transformers.
+SENTENCES = {"prompts": {"query": "a photo of ", "document": ""}, "truncate_dim": 7, "similarity_fn_name": "dot"}
+
+
+def write_steps(folder: Path, steps: list[tuple[str, str]]) -> None:
+    """Write sentence-transformers' list of steps: their classes and folders."""
+    modules = [
+        {"idx": number, "name": str(number), "path": path, "type": f"sentence_transformers.models.{name}"}
+        for number, (name, path) in enumerate(steps)
+    ]
+    (folder / "modules.json").write_text(json.dumps(modules))
+    for _, path in steps:
+        (folder / path).mkdir(exist_ok=True)
+
+
+def _of_sentences(shapes: dict[str, list[int]], normalizes: bool) -> dict[str, Any]:
+    """Return sentence-transformers 6.2.0's vectors with `SENTENCES`, of pictures and of `TEXTS` as queries."""
+    from sentence_transformers import SentenceTransformer
+
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        write(folder, "clip", shapes)
+        for file in ("preprocessor_config.json", "tokenizer_config.json"):
+            settings = json.loads((folder / file).read_text())
+            (folder / file).write_text(json.dumps({**settings, "processor_class": "CLIPProcessor"}))
+        write_steps(folder, [("CLIPModel", "")] + [("Normalize", "1_Normalize")] * normalizes)
+        (folder / "config_sentence_transformers.json").write_text(json.dumps(SENTENCES))
+        model = SentenceTransformer(str(folder), device="cpu")
+        images = [Image.fromarray(picture) for picture in pictures()]
+        return {"pictures": model.encode(images).tolist(), "texts": model.encode_query(TEXTS).tolist()}
+
 
 def odd_files() -> dict[str, bytes]:
     """Return files of pictures by name: of odd sizes, and in all modes, with alpha, turned, animated."""
@@ -233,6 +264,7 @@ def main() -> None:
             answers[name] = {
                 "shapes": shapes, "pictures": found[0].tolist(), "texts": found[1].tolist(),
             }  # fmt: skip
+    answers["sentences"] = [_of_sentences(answers["clip"]["shapes"], normalizes) for normalizes in (False, True)]
     FILE.write_text(json.dumps(answers, separators=(",", ":"), ensure_ascii=False) + "\n", encoding="utf-8")
 
 

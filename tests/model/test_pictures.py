@@ -14,10 +14,25 @@ from safetensors.numpy import load_file, save_file
 from paddle_ranker.commands.convert import main as convert
 from paddle_ranker.encoding.picture_encoder import PictureEncoder
 from paddle_ranker.errors import CheckpointError
+from paddle_ranker.model.hugging_face.library_tokenizer import MODEL_FILE
+from paddle_ranker.model.hugging_face.published_towers import as_towers
 from paddle_ranker.model.parameters import PARAMETERS_FILE, load_arrays, save_arrays
+from paddle_ranker.model.tower import TowerInfo
 from paddle_ranker.retrieval.text_vectors import Tower
 from paddle_ranker.storage.foreign_config import PREPROCESSOR_FILE
-from tests.model.picture_cases import CASES, FILE, PIXEL_SETTINGS, SIZES, TEXTS, crc, odd_files, pictures, write
+from tests.model.picture_cases import (
+    CASES,
+    FILE,
+    PIXEL_SETTINGS,
+    SENTENCES,
+    SIZES,
+    TEXTS,
+    crc,
+    odd_files,
+    pictures,
+    write,
+    write_steps,
+)
 
 PILLOW = int(PIL.__version__.partition(".")[0])
 pytestmark = pytest.mark.parity
@@ -117,15 +132,6 @@ def test_towers_that_transformers_has_no_place_for_are_refused(
         assert problem in capsys.readouterr().err
 
 
-def _held(folder: Path, steps: list[tuple[str, str]]) -> None:
-    """Write sentence-transformers' list of steps: their classes and folders."""
-    modules = [
-        {"idx": number, "name": str(number), "path": path, "type": f"sentence_transformers.models.{name}"}
-        for number, (name, path) in enumerate(steps)
-    ]
-    (folder / "modules.json").write_text(json.dumps(modules))
-
-
 @pytest.mark.parametrize("path", ["", "0_CLIPModel"])
 @pytest.mark.parametrize("normalizes", [False, True])
 def test_sentence_transformers_hold_a_clip_in_two_ways(path: str, normalizes: bool, tmp_path: Path) -> None:
@@ -134,12 +140,46 @@ def test_sentence_transformers_hold_a_clip_in_two_ways(path: str, normalizes: bo
     folder.mkdir()
     published("clip", folder / path)
     steps = [("CLIPModel" if path else "Transformer", path)] + [("Normalize", "1_Normalize")] * normalizes
-    _held(folder, steps)
+    write_steps(folder, steps)
     expected = whole / np.linalg.norm(whole, axis=1, keepdims=True) if normalizes else whole
     np.testing.assert_allclose(Tower.open(folder).encode_pictures(pictures()), expected, atol=1e-6)
-    _held(folder, [*steps, ("Pooling", "2_Pooling")])
+    write_steps(folder, [*steps, ("Pooling", "2_Pooling")])
     with pytest.raises(CheckpointError, match="Pooling"):
         Tower.open(folder)
+
+
+@pytest.mark.parametrize("normalizes", [False, True])
+@pytest.mark.parametrize("name", ["clip", "siglip", "vit"])
+def test_the_settings_of_sentence_transformers_are_honoured(name: str, normalizes: bool, tmp_path: Path) -> None:
+    """Vectors are cut and texts get a prompt as by the library; pictures have no prompt there."""
+    whole = Tower.open(published(name, tmp_path / "whole"))
+    folder = published(name, tmp_path / "held")
+    write_steps(folder, [("Transformer", "")] + [("Normalize", "1_Normalize")] * normalizes)
+    (folder / MODEL_FILE).write_text(json.dumps(SENTENCES))
+    held = Tower.open(folder)
+
+    def cut(vectors: np.ndarray) -> np.ndarray:
+        return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True) if normalizes else vectors)[:, :7]
+
+    np.testing.assert_allclose(held.encode_pictures(pictures()), cut(whole.encode_pictures(pictures())), atol=1e-6)
+    if name == "clip":
+        said = EXPECTED["sentences"][normalizes]
+        rows = [row for row, (width, height) in enumerate(SIZES) if PILLOW > 11 or width >= height]
+        found = held.encode_pictures(pictures())[rows]
+        np.testing.assert_allclose(found, np.array(said["pictures"])[rows], rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(held.query_vectors(TEXTS), said["texts"], rtol=1e-5, atol=1e-5)
+    info = TowerInfo.read(as_towers(folder))
+    assert info is not None and (info.similarity, info.size) == ("dot", 7)
+    if name != "vit":
+        prompted = whole.query_vectors([f"a photo of {text}" for text in TEXTS])
+        np.testing.assert_allclose(held.query_vectors(TEXTS), cut(prompted), atol=1e-6)
+    for other, problem in (
+        ({"similarity_fn_name": "euclidean"}, "compares vectors by"),
+        ({"prompts": 3}, "prompts is"),
+    ):
+        (folder / MODEL_FILE).write_text(json.dumps({**SENTENCES, **other}))
+        with pytest.raises(CheckpointError, match=problem):
+            Tower.open(folder)
 
 
 def test_a_vit_with_the_hubs_names_is_the_same(tmp_path: Path) -> None:

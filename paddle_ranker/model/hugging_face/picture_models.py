@@ -13,7 +13,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Optional
+from typing import TYPE_CHECKING, Optional
 
 import numpy as np
 
@@ -38,6 +38,9 @@ from paddle_ranker.model.parameters import PARAMETERS_FILE, load_arrays, save_ar
 from paddle_ranker.model.tower import INFO_FILE, PICTURE, QUERY_FOLDER, TowerInfo
 from paddle_ranker.storage.atomic import write_json
 from paddle_ranker.storage.foreign_config import ForeignConfig
+
+if TYPE_CHECKING:
+    from paddle_ranker.model.hugging_face.sentences import VectorSettings
 
 Named = dict[str, Array]
 CONFIG = "config.json"
@@ -133,11 +136,16 @@ def bring_towers(folder: Path, source: Path, target: Path) -> None:
             rows.max_length, _size(named, config), output_layer=f"{_OUTPUT}.weight" in named, normalize=normalize,
             reads=PICTURE, picture_size=(side, side), towers=1 if kind == _VIT else 2,
         )  # fmt: skip
-        _write(target, named, config, info)
+        stated = None
+        if (folder / MODULES_FILE).is_file():
+            from paddle_ranker.model.hugging_face.sentences import read_vectors
+
+            stated = read_vectors(folder, info.size)
+        _write(target, named, config, info, stated)
         rows.save(target)
         if kind != _VIT:
             (target / QUERY_FOLDER).mkdir()
-            _bring_texts(source, target / QUERY_FOLDER, settings, arrays, normalize)
+            _bring_texts(source, target / QUERY_FOLDER, settings, arrays, normalize, stated)
         settings.log_unknown()
     except CheckpointError as error:
         raise error if str(source) in str(error) else CheckpointError(f"{source / file}: {error}") from None
@@ -161,7 +169,26 @@ def _is_normalised(folder: Path) -> bool:
     return len(kinds) == 2
 
 
-def _write(folder: Path, named: Named, config: EncoderConfig, info: TowerInfo) -> None:
+def _write(
+    folder: Path, named: Named, config: EncoderConfig, info: TowerInfo, stated: Optional[VectorSettings]
+) -> None:
+    """Write a tower; its vectors are cut, compared and, of texts, prompted as sentence-transformers' files state."""
+    if stated is not None:
+        is_cut, of_texts = stated.size < info.size, info.reads != PICTURE
+        if is_cut and not info.normalize:
+            name, identity = f"{_OUTPUT}.weight", np.eye(info.size, dtype=np.float32)
+            named = {**named, name: named.get(name, identity)[:, : stated.size]}
+            named[f"{_OUTPUT}.bias"] = np.zeros(stated.size, np.float32)
+        info = dataclasses.replace(
+            info,
+            size=stated.size,
+            similarity=stated.similarity,
+            output_layer=f"{_OUTPUT}.weight" in named,
+            normalize=info.normalize and not is_cut,
+            cut_from=info.size if is_cut and info.normalize else 0,
+            query_prompt=stated.query_prompt if of_texts else "",
+            text_prompt=stated.text_prompt if of_texts else "",
+        )
     save_arrays(named, folder / PARAMETERS_FILE)
     write_config(folder, config)
     info.write(folder)
@@ -252,7 +279,9 @@ def _output(projection: Optional[Array]) -> Named:
     return {f"{_OUTPUT}.weight": projection.T, f"{_OUTPUT}.bias": np.zeros(projection.shape[0], np.float32)}
 
 
-def _bring_texts(source: Path, target: Path, whole: ForeignConfig, arrays: Named, normalize: bool) -> None:
+def _bring_texts(
+    source: Path, target: Path, whole: ForeignConfig, arrays: Named, normalize: bool, stated: Optional[VectorSettings]
+) -> None:
     kind = whole.get("model_type")
     settings = whole.inner("text_config", (*WITHOUT_EFFECT, *_IDLE))
     settings.ignore(["model_type"])
@@ -301,7 +330,7 @@ def _bring_texts(source: Path, target: Path, whole: ForeignConfig, arrays: Named
         config.longest_pair, _size(named, config), pooling=pooling, output_layer=f"{_OUTPUT}.weight" in named,
         normalize=normalize,
     )  # fmt: skip
-    _write(target, named, config, info)
+    _write(target, named, config, info, stated)
 
 
 # Model type of a published file, by the types of its tower of pictures and its tower of texts

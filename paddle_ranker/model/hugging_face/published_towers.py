@@ -17,7 +17,7 @@ from paddle_ranker.storage.digest import json_digest
 from paddle_ranker.storage.untrusted import read_json
 
 _CONFIG = "config.json"
-_FORMAT = 1  # version of the folders' form in the cache
+_FORMAT = 2  # version of the folders' form in the cache
 
 
 def as_towers(folder: Path) -> Path:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Optional
+from typing import NamedTuple, Optional
 
 import numpy as np
 
@@ -111,6 +111,15 @@ class Sentences:
     output_layer: Optional[Dense]
 
 
+class VectorSettings(NamedTuple):
+    """Settings of vectors: their size, how they are compared, and the prompts before queries and other texts."""
+
+    size: int
+    similarity: str
+    query_prompt: str
+    text_prompt: str
+
+
 @dataclass(frozen=True)
 class CrossEncoderSettings:
     """Settings of a `CrossEncoder`: a ranker's info, and the arrays of its head by name.
@@ -160,12 +169,9 @@ def read_sentences(folder: Path) -> Sentences:
     if len(dense) > 1:
         raise CheckpointError(f"{folder / MODULES_FILE}: has {len(dense)} dense layers in a row; one is done here")
     output = dense[0] if dense else None
-    similarity = settings.get("similarity_fn_name", "cosine")
-    if similarity not in SIMILARITIES:
-        raise settings.error(f"compares vectors by {quoted(similarity)}; {' and '.join(SIMILARITIES)} are done")
-    query, text = _prompts(settings)
-    full, cut = output.outputs if output else width, settings.get("truncate_dim")
-    size = cut if isinstance(cut, int) and 0 < cut < full else full
+    similarity, (query, text) = _similarity(settings), _prompts(settings)
+    full = output.outputs if output else width
+    size = _size_of(settings, full)
     is_scaled, is_cut = kinds[-1] == "Normalize", size < full
     if (query or text) and not includes_prompt:
         raise CheckpointError(f"{modules[1][1]}: leaves prompts out of the pooling (include_prompt), not done here")
@@ -186,6 +192,30 @@ def read_sentences(folder: Path) -> Sentences:
         towers=2 if (folder / QUERY_FOLDER / MODULES_FILE).is_file() else 1,
     )
     return Sentences(info, pooler, output)
+
+
+def read_vectors(folder: Path, full: int) -> VectorSettings:
+    """Read the settings of vectors; raises `CheckpointError` if the file is damaged, or a setting is unsupported.
+
+    full: size of the vectors before they are cut
+    """
+    settings = _settings(folder, SENTENCE_TRANSFORMER)
+    found = VectorSettings(_size_of(settings, full), _similarity(settings), *_prompts(settings))
+    settings.log_unknown()
+    return found
+
+
+def _similarity(settings: ForeignConfig) -> str:
+    similarity: str = settings.get("similarity_fn_name", "cosine")
+    if similarity not in SIMILARITIES:
+        raise settings.error(f"compares vectors by {quoted(similarity)}; {' and '.join(SIMILARITIES)} are done")
+    return similarity
+
+
+def _size_of(settings: ForeignConfig, full: int) -> int:
+    """Return the size to which `truncate_dim` cuts vectors of the size `full`."""
+    cut = settings.get("truncate_dim")
+    return cut if isinstance(cut, int) and 0 < cut < full else full
 
 
 def read_reranker(folder: Path) -> Optional[CrossEncoderSettings]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Optional
 from paddle_ranker import runtime
 from paddle_ranker.errors import UsageError
 from paddle_ranker.evaluation.measuring_options import BaselineOptions
-from paddle_ranker.metrics.measures import MEASURES
+from paddle_ranker.metrics.measures import FEWEST_PERMUTATIONS, MEASURES
 from paddle_ranker.options import json_text, main_of, note, option, refuse_given
 from paddle_ranker.options.input_files import require_file
 from paddle_ranker.scoring.scoring_options import OF_MODEL
@@ -49,7 +49,7 @@ class CompareOptions(BaselineOptions):
     measure: str = option(
         "ndcg@10", help="measure for the best system, for wins and losses, and for the pictures", choices=MEASURES
     )
-    permutations: int = option(10_000, help="number of draws of a randomisation test", minimum=100)
+    permutations: int = option(10_000, help="number of draws of a randomisation test", minimum=FEWEST_PERMUTATIONS)
     report: Optional[str] = option(None, help="write a report that opens offline: one .html file")
     plot: Optional[str] = option(None, help="write a plot of the intervals and differences: .png, .svg or .pdf")
     per_query: Optional[str] = option(None, help="write every query's win or loss: .tsv, .jsonl or .parquet")

@@ -86,7 +86,7 @@ def test_two_queries_by_hand(tmp_path: Path) -> None:
     assert found.counts == {"pairs": 4, "queries": 2, "queries_with_positive": 2}
     assert verdict(found, "second", "mrr@10").startswith("No difference between second and first is established")
     for name in found.measures:
-        assert bool(found.measured["second"][name].verdict) is gap_of(found, "second", name).excludes_zero()
+        assert found.measured["second"][name].verdict == ""
     (loss_or_tie, win) = query_differences(found, "second", "mrr@10")
     assert (loss_or_tie.outcome, win.outcome, win.difference, query_text(found, win.row)) == ("tie", "win", 0.5, "b")
     assert [title.text for title in best_titles(found, first, win.row, 5)] == ["x", "y"]
@@ -138,7 +138,7 @@ def test_one_query_has_values_and_no_intervals(tmp_path: Path) -> None:
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
-    status = compare.main(["--resamples", "200", "--permutations", "200", *map(str, arguments)])
+    status = compare.main(["--resamples", "200", "--permutations", "1000", *map(str, arguments)])
     printed = capsys.readouterr()
     return status, printed.out, printed.err
 

@@ -1,4 +1,4 @@
-"""`paddle-ranker improve`: a log or judgments in, one recommendation out, only where the interval excludes 0."""
+"""`paddle-ranker improve`: a log or judgments in, one recommendation out, only what is established to be better."""
 
 from __future__ import annotations
 

@@ -104,7 +104,7 @@ def test_kept_scores_are_the_rankers_and_compare_as_it_does(data: Path, tmp_path
     expected = Ranker.load(data / "pairwise").score(*pairs.texts(""), logits=True)
     np.testing.assert_allclose(kept, expected, atol=1e-6)
     systems = [data / "pairwise", data / "cross_encoder", f"kept={tmp_path / 'kept.jsonl'}"]
-    report = ["--report", tmp_path / "r.html", "--format", "json", "--permutations", 200]
+    report = ["--report", tmp_path / "r.html", "--format", "json", "--permutations", 1000]
     status, out, err = run(call, compare.main, *systems, "--test_file", data / "dev.tsv", *report)
     assert status == 0, err
     found = json.loads(out)["systems"]

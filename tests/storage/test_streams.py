@@ -188,7 +188,7 @@ def test_a_closed_pipe_ends_quietly_and_after_the_files(graded: Path, tmp_path: 
         for every, path in zip((7, 3), scores):
             path.write_text("score\n" + "".join(f"{n % every}\n" for n in range(400)), encoding="utf-8")
         files = ["--test_file", graded, "--report", tmp_path / "report.html", "--per_query", tmp_path / "q.tsv"]
-        few = ["--resamples", 100, "--permutations", 100, "--baselines", "false"]
+        few = ["--resamples", 100, "--permutations", 1000, "--baselines", "false"]
         environment = {**os.environ, "PYTHONUNBUFFERED": "1"}  # the first line that is printed fails
         done = command("compare", *scores, *files, *few, stdout=closed, env=environment)
         assert done.returncode == 0 and "Traceback" not in done.stderr

@@ -32,7 +32,7 @@ def systems_table(comparison: Comparison) -> list[str]:
     lines += [
         "",
         f"[ ]: 95% bootstrap intervals over queries. Differences to {comparison.reference} are paired {all_of}".rstrip()
-        + "; one is established if its interval excludes 0.",
+        + "; one is established if its interval excludes 0 and its randomisation test has p <= 0.05.",
     ]
     return lines
 
@@ -43,11 +43,22 @@ def _columns(text: str) -> int:
 
 
 def difference_text(measured: Measured) -> str:
-    """Return a difference with the counts of queries won and lost; "" for the reference."""
+    """Return a difference with the counts of queries won and lost; "" for the reference.
+
+    A difference whose interval alone excludes zero is shown with its p-value, which says why it is not established.
+    """
     if measured.difference is None:
         return ""
     counted = f"  wins {measured.wins}, losses {measured.losses}" if measured.wins is not None else ""
-    return f"{measured.difference:+.3f}{counted}"
+    return f"{measured.difference:+.3f}{_objection(measured)}{counted}"
+
+
+def _objection(measured: Measured) -> str:
+    """Return the p-value of a difference that is not established although its interval excludes zero; else ""."""
+    assert measured.difference is not None
+    if measured.verdict or not measured.difference.excludes_zero():
+        return ""
+    return f" (p {p_text(measured.corrected)})"
 
 
 def p_text(p_value: Optional[float]) -> str:
@@ -72,7 +83,7 @@ def verdict(comparison: Comparison, name: str, measure: str) -> str:
     assert measured.difference is not None
     gap = f"{MEASURES[measure].title} {measured.difference:+.3f}"
     if not measured.verdict:
-        return f"No difference between {name} and {reference} is established: {gap}."
+        return f"No difference between {name} and {reference} is established: {gap}{_objection(measured)}."
     return f"{name} is {'ahead of' if measured.verdict == 'better' else 'behind'} {reference}: {gap}."
 
 
@@ -98,7 +109,7 @@ def measured_json(measured: Measured) -> dict[str, Any]:
     values: dict[str, Any] = _interval_json(measured.interval)
     if measured.difference is not None:
         values["difference"] = _interval_json(measured.difference)
-        values.update(p_value=measured.p_value, corrected_p_value=measured.corrected)
+        values.update(p_value=measured.p_value, corrected_p_value=measured.corrected, verdict=measured.verdict)
     if measured.wins is not None:
         values.update(wins=measured.wins, losses=measured.losses)
     return values

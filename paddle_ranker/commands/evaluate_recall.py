@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from paddle_ranker.evaluation.retrieval import JudgedQueries, Searched
     from paddle_ranker.retrieval.fusion import Fusion, Signal
     from paddle_ranker.retrieval.search_engine import SearchEngine
+    from paddle_ranker.retrieval.weight_learning import JudgedList
 
 LEARNED, LEARNED_RANKED, LEARNED_FIELDS = "learned weights", "ranker + learned recall weight", "learned field weights"
 LEARNED_FEATURES = "learned features"
@@ -128,10 +129,11 @@ def evaluate(options: EvaluateRecallOptions) -> Comparison:
     if options.learn_weights is not None:
         try:
             fusion = searcher.settings.fusion
+            others = [fusion] * len(judged.queries)
             if can_learn(searcher):
-                fusion, lines = learn(options, searcher, judged, searched, runs, signals)
+                fusion, others, lines = learn(options, searcher, judged, searched, runs, signals)
             if has_features:
-                fusion = _with_features(options, searcher, judged, fusion, runs, lines)
+                fusion = _with_features(options, searcher, judged, fusion, others, runs, lines)
             fusion.write(options.learn_weights, {"queries": len(judged.queries)})
             lines.append(f"{options.learn_weights}: for --fusion; measured above with weights of other queries")
         except DataError as error:  # the measures are printed first
@@ -264,22 +266,38 @@ def learn(
     searched: Searched,
     runs: dict[str, Scores],
     signals: dict[str, Signal],
-) -> tuple[Fusion, list[str]]:
-    """Learn the weights of searchers, fields and signals; return a fusion with these weights, and lines for the report.
+) -> tuple[Fusion, list[Fusion], list[str]]:
+    """Learn the weights of searchers, fields and signals.
+
+    Returns a fusion with these weights; for each query a fusion with weights that were learned from other folds'
+    queries, without the last stage; and lines for the report.
 
     runs: dict to which runs are added in which each query is searched with weights learned from other queries
     """
+    import numpy as np
+
     from paddle_ranker.evaluation.retrieval import held_out_runs, search_judged
+    from paddle_ranker.metrics.logistic import folds_of
     from paddle_ranker.retrieval.fusion import TITLE, Fusion
-    from paddle_ranker.retrieval.weight_learning import learn_recall_weight, learn_title, learn_weights
+    from paddle_ranker.retrieval.weight_learning import (
+        Learned,
+        learn_recall_weight,
+        learn_title,
+        learn_weights,
+        weighted,
+        with_title,
+    )
 
     names, fusion, lines = engine.searchers, engine.settings.fusion, list[str]()
-    method, weights, recall_weight = fusion.method, {}, 0.0
+    method, recall_weight = "weighted" if len(names) > 1 else fusion.method, 0.0
     of_numbers = {name: signal for name, signal in signals.items() if signal.is_field}
     columns = {name: number for number, name in enumerate((*names, *of_numbers), start=2) if name in signals}
     configured = engine.collection.info.schema.weights_by(fusion.fields)
     counting: dict[str, Signal] = {}
-    title = fusion.title
+
+    def built(field_weights: tuple[float, ...]) -> dict[str, float]:
+        return {} if field_weights == engine.collection.info.schema.weights else _named(engine, field_weights)
+
     # `others` has, for each query, weights of fields that were learned from other folds.
     by_fields, others = configured, [configured] * len(judged.queries)
     if _has_fields(engine):
@@ -297,20 +315,38 @@ def learn(
         for query, field_weights in of_query.items()
         if of_fields
     }
+    alone = Learned(dict.fromkeys(names, 1.0), {}, [dict.fromkeys(names, 1.0)] * len(judged.queries))
+    learned = {
+        field_weights: learn_weights(searches.lists, names, options.folds) if len(names) > 1 else alone
+        for field_weights, searches in of_fields.items()
+    }
+
+    def title_of(lists: Sequence[JudgedList], weights: Mapping[str, float]) -> float:
+        scores = {candidates.query: weighted(candidates, weights) for candidates in lists}
+        return learn_title(lists, scores, options.folds)[0]
+
+    def lists_by(field_weights: tuple[float, ...]) -> tuple[Learned, list[JudgedList]]:
+        """Return the searchers' weights and lists of searches with the given weights of fields."""
+        return learned.get(field_weights, alone), of_fields.get(field_weights, searched).lists
+
+    held_out_fusions, held_out = list[Fusion](), dict[str, Mapping[str, float]]()
+    fold_of, titles = folds_of(len(judged.queries), options.folds), dict[int, float]()
+    for number, (query, fold, field_weights) in enumerate(zip(judged.queries, fold_of.tolist(), others)):
+        by_searchers, lists = lists_by(field_weights)
+        own = by_searchers.others[number]
+        if fold not in titles:
+            titles[fold] = title_of([lists[row] for row in np.flatnonzero(fold_of != fold).tolist()], own)
+        held_out[query] = with_title(lists[number], weighted(lists[number], own), titles[fold])
+        held_out_fusions.append(
+            Fusion(method, own if len(names) > 1 else {}, title=titles[fold], fields=built(field_weights))
+        )
+    by_searchers, lists = lists_by(by_fields)
+    weights, title = dict(by_searchers.weights) if len(names) > 1 else {}, title_of(lists, by_searchers.weights)
     if len(names) > 1:
-        learned = {
-            field_weights: learn_weights(searches.lists, names, options.folds)
-            for field_weights, searches in of_fields.items()
-        }
-        by_others = {query: learned[field_weights].held_out[query] for query, field_weights in of_query.items()}
-        title, held_out = learn_title(of_fields[by_fields].lists, by_others, options.folds)
         runs[LEARNED] = held_out_runs(held_out, fused, options.top_k)
-        method, weights, is_equal = "weighted", dict(learned[by_fields].weights), learned[by_fields].is_equal
         shown = ", ".join(f"{name} {weight:.3f}" for name, weight in weights.items())
-        lines.append(f"learned weights: {shown}{' (equal: the queries do not tell better ones)' if is_equal else ''}")
-    else:
-        alone = {ranks.query: dict(zip(ranks.ids, ranks.inputs[:, 0].tolist())) for ranks in searched.lists}
-        title, _ = learn_title(searched.lists, alone, options.folds)
+        is_equal = " (equal: the queries do not tell better ones)" if by_searchers.is_equal else ""
+        lines.append(f"learned weights: {shown}{is_equal}")
     if searched.ranked:
 
         def learned_without(left_out: str) -> tuple[Mapping[str, float], Scores]:
@@ -329,7 +365,8 @@ def learn(
             by_others = {
                 query: learned_by[field_weights].held_out.get(query, {}) for query, field_weights in of_query.items()
             }
-            own_title, held_out = learn_title(of_fields[by_fields].ranked, by_others, options.folds)
+            own_lists = [of_fields[own].ranked[row] for row, own in enumerate(others)]
+            own_title, held_out = learn_title(own_lists, by_others, options.folds)
             return {**learned_by[by_fields].weights, TITLE: own_title}, held_out_runs(held_out, fused, options.top_k)
 
         last, runs[LEARNED_RANKED] = learned_without("")
@@ -342,11 +379,9 @@ def learn(
             lines.append(f"learned signals: {shown} (the others' worth is not established)")
             for name in ("recall", *counting):
                 runs[f"{LEARNED_RANKED}, without {name}"] = learned_without(name)[1]
-    is_built = by_fields == engine.collection.info.schema.weights
-    fields = {} if is_built else _named(engine, by_fields)
     if title != 1:
         lines.append(f"learned weight of whole titles: {title:g}")
-    return Fusion(method, weights, recall_weight, title, fields, counting), lines
+    return Fusion(method, weights, recall_weight, title, built(by_fields), counting), held_out_fusions, lines
 
 
 def has_labels_for_features(judged: JudgedQueries) -> bool:
@@ -359,21 +394,41 @@ def _with_features(
     engine: SearchEngine,
     judged: JudgedQueries,
     fusion: Fusion,
+    others: Sequence[Fusion],
     runs: dict[str, Scores],
     lines: list[str],
 ) -> Fusion:
     """Learn weights of features; return the fusion with them if they make it significantly better, else unchanged.
 
+    others: for each query, a fusion with weights learned from other folds' queries. The lists of a fold, and those
+        from which its weights are learned, are drawn by its fusion, so that no query has a part in its own list
     runs: dict to which a run is added in which each query has weights of features learned from other queries
     lines: list to which a line for the report is added
     """
-    from paddle_ranker.evaluation.retrieval import compare_runs, feature_lists, held_out_runs
-    from paddle_ranker.retrieval.weight_learning import learn_features, scores_by_other_features
+    import numpy as np
 
-    lists, names = feature_lists(engine, judged, fusion)
+    from paddle_ranker.evaluation.retrieval import compare_runs, feature_lists, held_out_runs
+    from paddle_ranker.metrics.logistic import folds_of
+    from paddle_ranker.retrieval.weight_learning import learn_features, weighted
+
+    drawn = [(fusion, feature_lists(engine, judged, fusion))]
+
+    def lists_by(wanted: Fusion) -> list[JudgedList]:
+        for known, (lists, _) in drawn:
+            if known == wanted:
+                return lists
+        drawn.append((wanted, feature_lists(engine, judged, wanted)))
+        return drawn[-1][1][0]
+
+    lists, names = drawn[0][1]
+    fold_of = folds_of(len(judged.queries), options.folds)
+    scores: dict[str, Mapping[str, float]] = {query: {} for query in judged.queries}
+    for fold in range(int(fold_of.max()) + 1):
+        own = lists_by(others[int(np.flatnonzero(fold_of == fold)[0])])
+        held_out = {query for query, of_query in zip(judged.queries, fold_of) if of_query == fold}
+        weights = learn_features([candidates for candidates in own if candidates.query not in held_out], names)
+        scores.update((one.query, weighted(one, weights)) for one in own if one.query in held_out)
     without = next(name for name in (LEARNED, LEARNED_FIELDS, *runs) if name in runs)
-    held_out = scores_by_other_features(lists, names, options.folds)
-    scores = {query: held_out.get(query, {}) for query in judged.queries}
     runs[LEARNED_FEATURES] = held_out_runs(scores, runs[without], options.top_k)
     two = {name: runs[name] for name in (without, LEARNED_FEATURES)}
     compared = compare_runs(judged, two, options.top_k, resamples=options.resamples, seed=options.seed)

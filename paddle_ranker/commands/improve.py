@@ -197,7 +197,7 @@ def _learned_fusions(options: ImproveOptions, engine: SearchEngine, learning: Ju
             same = {name: getattr(options, name) for name in ("index", "by", "depth")}
             learn_options = EvaluateRecallOptions(**same, beir="", top_k=_DEPTH)
             searched = search_judged(engine, learning, _DEPTH)
-            fusion, _ = learn(learn_options, engine, learning, searched, dict(searched.runs), {})
+            fusion, _, _ = learn(learn_options, engine, learning, searched, dict(searched.runs), {})
             fusions[LEARNED] = fusion
         if has_labels_for_features(learning):
             features = learn_features(*feature_lists(engine, learning, fusion))

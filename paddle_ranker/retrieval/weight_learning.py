@@ -55,10 +55,12 @@ class Learned:
 
     weights: weight of each input, by name
     held_out: for each query, the scores of its documents by weights that were learned from other queries
+    others: for each list, these weights, by name of an input; empty if only their scores are known
     """
 
     weights: Mapping[str, float]
     held_out: Mapping[str, Mapping[str, float]]
+    others: Sequence[Mapping[str, float]] = ()
 
     @property
     def is_equal(self) -> bool:
@@ -79,10 +81,38 @@ def learn_weights(lists: Sequence[JudgedList], searchers: Sequence[str], folds: 
     """
     tried, losses = _losses(lists)
     fold_of = folds_of(len(lists), folds)
-    without = [_chosen(tried, losses[:, fold_of != fold]) for fold in range(fold_of.max() + 1)]
-    scored = [(candidates, candidates.inputs @ without[fold]) for candidates, fold in zip(lists, fold_of)]
-    held_out = {candidates.query: dict(zip(candidates.ids, scores.tolist())) for candidates, scores in scored}
-    return Learned(dict(zip(searchers, _chosen(tried, losses).tolist())), held_out)
+    without = [
+        dict(zip(searchers, _chosen(tried, losses[:, fold_of != fold]).tolist())) for fold in range(fold_of.max() + 1)
+    ]
+    others = [without[fold] for fold in fold_of.tolist()]
+    held_out = {candidates.query: weighted(candidates, weights) for candidates, weights in zip(lists, others)}
+    return Learned(dict(zip(searchers, _chosen(tried, losses).tolist())), held_out, others)
+
+
+def weighted(candidates: JudgedList, weights: Mapping[str, float]) -> dict[str, float]:
+    """Return the candidates' scores by id: the weighted sums of their inputs, in the order of `weights`."""
+    return dict(zip(candidates.ids, (candidates.inputs @ np.array([*weights.values()])).tolist()))
+
+
+def with_title(candidates: JudgedList, scores: Mapping[str, float], weight: float) -> dict[str, float]:
+    """Return scores by id, with a bonus for the documents whose whole title is the query, see `Fusion.title`.
+
+    Candidates without a score are left out.
+    """
+    return {id: float(values[0]) for id, values in _titled(candidates, scores, np.array([weight]))[0].items()}
+
+
+def _titled(
+    candidates: JudgedList, scores: Mapping[str, float], weights: Floats
+) -> tuple[dict[str, Floats], Floats, Floats]:
+    """Return scores with a title's bonus by each of the `weights`, by id; and as an array, `[scored, weights]`, with
+    the labels, `[scored]`.
+    """
+    rows = [row for row, id in enumerate(candidates.ids) if id in scores]
+    values = np.array([scores[candidates.ids[row]] for row in rows])
+    is_titled = np.zeros(len(values)) if candidates.titled is None else candidates.titled[rows]
+    all_of = values[:, None] + (values.max(initial=0.0) - values.min(initial=0.0)) * is_titled[:, None] * weights
+    return dict(zip((candidates.ids[row] for row in rows), all_of)), all_of, candidates.labels[rows]
 
 
 def learn_title(
@@ -100,12 +130,8 @@ def learn_title(
         return 1.0, scores
     tried, losses = dict[str, dict[str, Floats]](), np.zeros((len(_TITLES), len(lists)))
     for number, candidates in enumerate(lists):
-        rows = [row for row, id in enumerate(candidates.ids) if id in scores[candidates.query]]
-        values = np.array([scores[candidates.query][candidates.ids[row]] for row in rows])
-        titled = np.zeros(len(values)) if candidates.titled is None else candidates.titled[rows]
-        added = (values.max(initial=0.0) - values.min(initial=0.0)) * titled[:, None] * _TITLES
-        tried[candidates.query] = dict(zip((candidates.ids[row] for row in rows), values[:, None] + added))
-        losses[:, number] = _loss(candidates.labels[rows], values[:, None] + added)
+        tried[candidates.query], all_of, labels = _titled(candidates, scores[candidates.query], _TITLES)
+        losses[:, number] = _loss(labels, all_of)
     fold_of, distance = folds_of(len(lists), folds), 1.0 - _TITLES
     held_out = {}
     for fold in range(int(fold_of.max()) + 1):
@@ -185,20 +211,6 @@ def learn_features(lists: Sequence[JudgedList], names: Sequence[str]) -> dict[st
     start = np.zeros(len(names))
     weights = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": 500}).x
     return dict(zip(names, weights.tolist()))
-
-
-def scores_by_other_features(
-    lists: Sequence[JudgedList], names: Sequence[str], folds: int = 5
-) -> dict[str, dict[str, float]]:
-    """Return scores by query and id: each document is scored by weights of features learned from other queries."""
-    fold_of, scores = folds_of(len(lists), folds), dict[str, dict[str, float]]()
-    for fold in range(int(fold_of.max()) + 1):
-        is_held_out = fold_of == fold
-        others = [candidates for candidates, is_out in zip(lists, is_held_out) if not is_out]
-        weights = np.array([*learn_features(others, names).values()])
-        for candidates in (candidates for candidates, is_out in zip(lists, is_held_out) if is_out):
-            scores[candidates.query] = dict(zip(candidates.ids, (candidates.inputs @ weights).tolist()))
-    return scores
 
 
 def _feature_pairs(lists: Sequence[JudgedList]) -> tuple[Floats, Integers, Integers, Floats]:

@@ -15,6 +15,7 @@ from paddle_ranker.array_types import Vectors
 from paddle_ranker.commands import evaluate_recall, index
 from paddle_ranker.errors import DataError, UsageError
 from paddle_ranker.evaluation.retrieval import first_of, held_out_runs, lexical_runs, vector_run
+from paddle_ranker.retrieval import weight_learning
 from paddle_ranker.retrieval.candidate_indexes import Document
 from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.fusion import FORMAT, Fusion
@@ -68,7 +69,9 @@ def vectors(monkeypatch: pytest.MonkeyPatch) -> None:
     """Vectors of queries without a tower, which these tests need not train."""
     whole = SearchEngine.__init__
 
-    def made(self: SearchEngine, collection: Collection, settings: SearchSettings, _: object, ranker: object) -> None:
+    def made(
+        self: SearchEngine, collection: Collection, settings: SearchSettings, _: object = None, ranker: object = None
+    ) -> None:
         whole(self, collection, settings, vectors_of, ranker)  # type: ignore[arg-type]
 
     monkeypatch.setattr(SearchEngine, "__init__", made)
@@ -177,6 +180,42 @@ def test_the_learned_recall_weight_is_of_the_learned_fusion(
         labels = np.array([result.text == title for result in ranked_results], np.float64)
         lists.append(JudgedList(query, [result.id for result in ranked_results], inputs, labels))
     assert learned.recall_weight == pytest.approx(learn_recall_weight(lists).weights["recall"], rel=1e-3)
+
+
+def test_a_query_has_no_part_in_the_lists_and_weights_it_is_measured_with(
+    folder: Path, tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Other labels of a query change what other queries are searched with, and not its own results."""
+    monkeypatch.setattr(evaluate_recall, "FEWEST_LABELS", 10)
+    monkeypatch.setattr(weight_learning, "choose", lambda losses, distance: int(losses.mean(axis=1).argmin()))
+    queries, rows = folder / "queries.jsonl", (folder / "qrels.tsv").read_text("utf-8").splitlines()
+
+    def learned(qrels: Sequence[str], name: str) -> dict[str, dict[str, list[tuple[str, str]]]]:
+        """Return the learned runs' documents, in their order, by system and query."""
+        (tmp_path / f"{name}.tsv").write_text("\n".join(qrels) + "\n", encoding="utf-8")
+        given = ["--index", folder / "index", "--queries", queries, "--qrels", tmp_path / f"{name}.tsv"]
+        given += ["--baselines", "false", "--resamples", 100, "--top_k", 25, "--runs_folder", tmp_path / name]
+        status, _, problem = call(evaluate_recall.main, *given, "--learn_weights", tmp_path / f"{name}.json")
+        assert status == 0, problem
+        found: dict[str, dict[str, list[tuple[str, str]]]] = {}
+        for system in ("learned_weights", "learned_features"):
+            found[system] = {}
+            for line in (tmp_path / name / f"{system}.trec").read_text("utf-8").splitlines():
+                query, _, document, place, *_ = line.split()
+                found[system].setdefault(query, []).append((place, document))
+        return found
+
+    before, changed = learned(rows, "before"), {"learned_weights": 0, "learned_features": 0}
+    for query in ("q0", "q3", "q7", "q11"):
+        own = [number for number, row in enumerate(rows) if row.startswith(f"{query}\t")]
+        other = list(rows)  # its documents have each other's labels
+        for number, label in zip(own, reversed([rows[number].rsplit("\t", 1)[1] for number in own])):
+            other[number] = f"{rows[number].rsplit(chr(9), 1)[0]}\t{label}"
+        after = learned(other, query)
+        for system, of_queries in before.items():
+            assert after[system][query] == of_queries[query], system
+            changed[system] += sum(after[system][one] != results for one, results in of_queries.items())
+    assert min(changed.values()) > 0  # they have a part in others'
 
 
 def test_the_other_fusion_beside_is_the_one_of_that_name(folder: Path, tmp_path: Path, call: Call) -> None:

@@ -45,7 +45,8 @@ class Explanation:
         """Return a document's signals by name, JSON-ready; None if the list is sorted and words are not searched.
 
         A signal is a dict: its `value`, the summand that it `added` to a score, and in `to` the stage of that score.
-        The signal `words` also has `terms`; the signal `match` has added nothing.
+        The signal `words` also has `terms`, the best ones; and, if there are others, `more`, with their number and what
+        they added together. The signal `match` has added nothing.
 
         text: the beginning of the document's text, in which terms are looked for
         highlights: parts of `text` with words of the query
@@ -57,13 +58,13 @@ class Explanation:
             if terms is None:
                 return None
             # A sorted search has no scores, but words would have added these summands.
-            explained = _terms(terms, folded, self._stands_for)
-            return {WORDS: {"value": sum(terms.values()), "added": 0.0, "to": SORTED, "terms": explained}}
+            value = sum(terms.values())
+            return {WORDS: {"value": value, "added": 0.0, "to": SORTED, **_terms(terms, folded, self._stands_for)}}
         by_feature = search.by_feature.get(row)
         of_searchers = self._parts[row] if by_feature is None else by_feature.searchers
         signals = _signals(search, row, of_searchers, float(self._shares[row]))
         if terms is not None and WORDS in signals:
-            signals[WORDS]["terms"] = _terms(terms, folded, self._stands_for)
+            signals[WORDS].update(_terms(terms, folded, self._stands_for))
         if row in search.logits:
             signals["match"] = {"value": max((highlight.level for highlight in highlights), default=0), "to": RANKED}
         return signals
@@ -116,10 +117,13 @@ def _signals(search: Search, row: int, parts: Floats, share: float) -> dict[str,
     return signals
 
 
-def _terms(added: Mapping[str, float], folded: FoldedText, stands_for: Mapping[str, str]) -> list[dict[str, object]]:
-    best = sorted(added.items(), key=lambda item: -item[1])[:_MOST_TERMS]
-    return [
-        {"term": term, "added": value, "level": level_of(term), "at": occurrences_of(term, folded)}
-        | ({"for": stands_for[term]} if term in stands_for else {})
-        for term, value in best
-    ]
+def _terms(added: Mapping[str, float], folded: FoldedText, stands_for: Mapping[str, str]) -> dict[str, object]:
+    """Return the terms that added most, as `terms`; and the number and sum of all others, if any, as `more`."""
+    ordered = sorted(added.items(), key=lambda item: -item[1])
+    terms = []
+    for term, value in ordered[:_MOST_TERMS]:
+        at = occurrences_of(term, folded)
+        explained: dict[str, object] = {"term": term, "added": value, "level": level_of(term), "at": at}
+        terms.append(explained | ({"for": stands_for[term]} if term in stands_for else {}))
+    others = [value for _, value in ordered[_MOST_TERMS:]]
+    return {"terms": terms, **({"more": {"terms": len(others), "added": sum(others)}} if others else {})}

@@ -84,10 +84,10 @@ function reasonsOf(hit, answer) {
     const rank = hit.stages?.[name]?.rank;
     return make("li", {}, Number.isFinite(added) ? make("span", { class: "bar", "aria-hidden": "true" }, fill) : null, ...sentencesOf(hit, signal, answer).map((nodes) => make("p", {}, ...nodes)));
   });
-  const measured = signals.map(({ name, value, added, terms }) => {
+  const measured = signals.map(({ name, value, added, terms, more }) => {
     const rank = hit.stages?.[name]?.rank;
     const facts = [rank ? say("rank", { stage: nameOf(name), n: count(rank) }) : name !== "ranker" && name, say(name === "ranker" ? "logit" : "value", { n: score(value) }), Number.isFinite(added) && added !== value && say("added", { n: signed(added) })];
-    return make("div", {}, make("p", { class: "worth" }, facts.filter(Boolean).join(" · ")), name === "words" ? drawTerms(terms) : null);
+    return make("div", {}, make("p", { class: "worth" }, facts.filter(Boolean).join(" · ")), name === "words" ? drawTerms(terms, more) : null);
   });
   const missing = answer.feeds.filter((stage) => !rankIn(hit, stage)).map((stage) => {
     const [name, isWords] = [nameOf(stage), stage === "words" && !hit.highlights?.length];
@@ -126,11 +126,12 @@ function distinct(text, parts) {
   return [...new Set([...parts].sort((a, b) => (b.level ?? 1) - (a.level ?? 1)).map(({ start, end }) => joined(points.slice(start, end))))].filter(Boolean);
 }
 
-/** Draw the words that were found, what each added and where. */
-function drawTerms(terms) {
+/** Draw the words that were found, what each added and where, and how many others there are. */
+function drawTerms(terms, more) {
   if (!Array.isArray(terms) || !terms.length) return null;
+  const others = Math.max(terms.length - TERMS, 0) + (Number(more?.terms) || 0);
   return make("p", { class: "terms" }, ...terms.slice(0, TERMS).flatMap(({ term, added, at }) => {
     const places = (at ?? []).slice(0, 3).map(([start]) => count(start + 1)).join(document.documentElement.lang === "zh" ? "、" : ", ");
     return [make("span", {}, markTerm(term), " ", [Number.isFinite(added) && signed(added), places && say("at", { places })].filter(Boolean).join(", ")), " "];
-  }), terms.length > TERMS ? say("others", { n: count(terms.length - TERMS) }) : "");
+  }), others ? say("others", { n: count(others) }) : "");
 }

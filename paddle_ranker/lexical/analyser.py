@@ -10,6 +10,7 @@ No word is dropped: a word's idf determines its weight.
 from __future__ import annotations
 
 import re
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -173,6 +174,14 @@ def pieces(folded: str) -> Iterator[tuple[int, str, str]]:
         yield start, folded[start:end], shape[start:end]
 
 
+def _stems_of(folded: str, language: str) -> Iterator[tuple[str, int, int]]:
+    """Yield (stem, start, end) of each run of letters and each run of digits of a folded text's words."""
+    for at, text, shape in pieces(folded):
+        for match in _ATOMS.finditer(shape) if shape[0] not in "it" else ():
+            start, end = match.span()
+            yield stem(text[start:end], language), at + start, at + end
+
+
 def occurrences(text: str, part: str) -> Iterator[tuple[int, int]]:
     """Yield (start, end) of each occurrence of a part in a text; an empty part has none."""
     start = text.find(part) if part else -1
@@ -185,22 +194,48 @@ class Phrase:
     """Folded phrase.
 
     A text has the phrase if it has the phrase's characters in a row, apart from the width of spaces, with whole words
-    at both ends (see `is_whole`).
+    at both ends (see `is_whole`). With a language, a phrase that is one word of several parts (t-shirt) stands for all
+    that a search for the word finds as a whole: parts of the same stems in a row, joined by one sign or space, or by
+    nothing.
+
+    Args:
+        folded: the phrase, folded.
+        language: language of the stems; "": the phrase occurs only as it is written.
 
     Attributes:
         text: the phrase.
+        joined: token of the parts joined by nothing; "" if the phrase stands for itself alone.
     """
 
-    def __init__(self, folded: str):
+    def __init__(self, folded: str, language: str = ""):
         text = " ".join(folded.split())
         while text and class_of(text[0]) == "m":  # a mark without a character
             text = text[1:].lstrip()
         self.text, self._is_single = text, " " not in text
+        self.joined, self._language, self._stems = "", language, list[str]()
+        runs = list(pieces(text)) if language else []
+        if len(runs) == 1 and runs[0][1] == text and "w" in runs[0][2]:
+            self._stems = [stem for stem, _, _ in _stems_of(text, language)]
+        if len(self._stems) > 1:
+            tokens = word_of(text, runs[0][2], language).tokens
+            self.joined = max(tokens, key=lambda token: token.end - token.start).text
 
     def matches(self, folded: str) -> Iterator[bool]:
         """Yield, for each occurrence of the phrase in a folded text, whether it begins and ends with whole words."""
         text = folded if self._is_single else " ".join(folded.split())
-        return (is_whole(text, *span) for span in occurrences(text, self.text))
+        yield from (is_whole(text, *span) for span in occurrences(text, self.text))
+        if self.joined:
+            yield from self._in_a_row(folded)
+
+    def _in_a_row(self, folded: str) -> Iterator[bool]:
+        """Yield, for each part of a text, whether the phrase's parts begin there, by their stems."""
+        row = deque[tuple[str, int, int]](maxlen=len(self._stems))
+        for part in _stems_of(folded, self._language):
+            row.append(part)
+            parts = [*row]
+            yield [stem for stem, _, _ in parts] == self._stems and all(
+                after - end <= 1 for (_, _, end), (_, after, _) in zip(parts, parts[1:])
+            )
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from paddle_ranker.array_types import Booleans, Floats, Integers, Vectors
 from paddle_ranker.errors import CheckpointError, brief
-from paddle_ranker.lexical.analyser import PART, Analyser, Phrase, analyser
+from paddle_ranker.lexical.analyser import ENGLISH, PART, Analyser, Phrase, analyser
 from paddle_ranker.lexical.postings import text_hashes
-from paddle_ranker.lexical.tokens import STANDARD
+from paddle_ranker.lexical.tokens import STANDARD, Tokenizer
 from paddle_ranker.retrieval.candidate_indexes import INDEXES, CandidateIndex, Document, Hits, IndexOptions
 from paddle_ranker.retrieval.exact_search import VectorPart
 from paddle_ranker.retrieval.facets import FieldScale, Scale
@@ -437,7 +437,7 @@ class _Phrases:
 
     Args:
         exactly: whether a phrase of one word must occur as written. A `required_word` may always occur with the same
-            stem.
+            stem, or, if it has several parts (t-shirt), as a `Phrase` with a language.
     """
 
     def __init__(self, generation: Generation, phrases: Sequence[str], *, exactly: bool):
@@ -445,12 +445,16 @@ class _Phrases:
         tokenizers = schema.tokenizers(words.tokenizer if words is not None else STANDARD)
         self._parts, self._schema = generation.parts, schema
         self._folds = [tokenizer.fold if isinstance(tokenizer, Analyser) else fold for tokenizer in tokenizers]
+        folding = list(zip(self._folds, tokenizers))
         words_of_phrases = [*map(required_word, phrases)]
         written = [word or phrase for word, phrase in zip(words_of_phrases, phrases)]
-        self._phrases = [[Phrase(folded(phrase)) for folded in self._folds] for phrase in written]
+        by_stems = [not exactly or word is not None for word in words_of_phrases]
+        self._phrases = [
+            [Phrase(folded(phrase), _language_of(tokenize) if by_stem else "") for folded, tokenize in folding]
+            for phrase, by_stem in zip(written, by_stems)
+        ]
         self._have, self._may_have = list[list[Booleans]](), list[list[Booleans]]()  # for each phrase and part
-        for alike, required in zip(self._phrases, words_of_phrases):
-            by_stem = not exactly or required is not None
+        for alike, by_stem in zip(self._phrases, by_stems):
             have, may_have = ([np.zeros(len(part.segment), bool) for part in self._parts] for _ in range(2))
             by_tokenizer = dict(zip(tokenizers, alike))
             for tokenize, phrase in by_tokenizer.items():
@@ -460,6 +464,8 @@ class _Phrases:
                 else:
                     masks = generation.words.may_have(terms)
                 may_have = [may | mask for may, mask in zip(may_have, masks)]
+                if generation.words is not None and phrase.joined:
+                    have = [has | mask for has, mask in zip(have, generation.words.may_have([(phrase.joined,)]))]
                 if generation.words is None or len(terms) != 1:
                     continue
                 if terms[0] == (phrase.text,) and (len(by_tokenizer) == 1 or by_stem):
@@ -485,6 +491,11 @@ class _Phrases:
                         self._have[other][index][row] = any(any(checked(of_text)) for of_text in matches)
                         may_have[row] = False
         return [has & mask for has, mask in zip(self._have[number], among)]
+
+
+def _language_of(tokenize: Tokenizer) -> str:
+    """Return the language of an analyser's stems; "" for another tokenizer, which has none."""
+    return tokenize.language or ENGLISH if isinstance(tokenize, Analyser) else ""
 
 
 def _require_states(wanted: Optional[RankerStates], segment: Segment) -> None:

@@ -486,7 +486,8 @@ def test_phrases_are_found_where_their_text_stands(tmp_path: Path) -> None:
             assert (found is not None) == bool(wanted)
             left = generation.kept(ParsedQuery("", (), (phrase,)))[0]
             excluded = {id for id, has in zip(texts, left) if not has}
-            assert excluded >= wanted and (excluded == wanted or own.fold(phrase).strip().isalpha()), (options, phrase)
+            is_word = own.fold(phrase).strip().isalpha() or Phrase(own.fold(phrase), own.language or "english").joined
+            assert excluded >= wanted and (excluded == wanted or is_word), (options, phrase)
             phrases += 1
 
 
@@ -512,6 +513,39 @@ def test_a_name_inside_a_longer_one_is_found_and_excluded(tmp_path: Path, phrase
     for query, ids in ((f'word "{phrase}"', {"has"}), (f'word -"{phrase}"', {"other"})):
         (found,) = engine.run([query])
         assert {one.id for one in found.results()} == ids and not found.unfound, query
+
+
+@pytest.mark.parametrize(
+    ("word", "alike", "others"),
+    [
+        ("T-shirt", "T-shirts|a t-SHIRT|tshirt|Tshirts|T shirts|re-T-shirts|T-shirt-like", "shirts|t, a shirt|shirt t"),
+        ("T-shirts", "T-shirt|tshirt|T shirt", "shirt|a T"),
+        ("e-mail", "e-mails|email|emailed|E mail", "mail|mailing e"),
+        ("don't", "dont|Don't", "do|done"),
+        ("node.js", "node.js|nodejs|Node JS", "node|js|a js node"),
+        ("well-known", "well-known|wellknown|well known", "known well|known"),
+        ("state-of-the-art", "state-of-the-art|State of the Art|states-of-the-arts", "state of art|the art of state"),
+        ("C++", "c++|C++17", "c|C#"),
+        ("R&D", "R&D|r&d/marketing", "d|r"),
+        ("covid-19", "COVID-19|covid19|post-covid-19|Covid 19", "covid|covid 20"),
+        ("shirt", "shirts|T-shirts", "tshirt"),
+        ("水稻-rice", "水稻-rice", "水稻|rice"),
+    ],
+)
+def test_a_word_excludes_and_requires_what_a_search_for_it_finds(
+    word: str, alike: str, others: str, tmp_path: Path
+) -> None:
+    with_word, without = ([f"sale {text} sale" for text in texts.split("|")] for texts in (alike, others))
+    collection = make(tmp_path / "index", dict(enumerate_texts(with_word, "has") + enumerate_texts(without, "not")))
+    engine = SearchEngine(collection, SearchSettings())
+    for query, kind, texts in ((f"sale -{word}", "not", without), (f"sale +{word}", "has", with_word)):
+        (found,) = engine.run([query])
+        assert {one.id for one in found.results()} == {f"{kind}{n}" for n in range(len(texts))}, query
+    assert {one.id for one in engine.search(word)} >= {f"has{n}" for n in range(len(with_word))}
+
+
+def enumerate_texts(texts: list[str], kind: str) -> list[tuple[str, str]]:
+    return [(f"{kind}{number}", text) for number, text in enumerate(texts)]
 
 
 @pytest.mark.parametrize(

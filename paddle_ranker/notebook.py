@@ -209,10 +209,11 @@ class Index(Closable):
         from paddle_ranker.commands.index import BuildOptions, build
 
         columns = {f"{role}_column": name for role, name in (("id", id), ("title", title), ("text", text)) if name}
+        output = os.fspath(folder)  # refuses rows in its place by their type alone, not by all their text
         if tower is not None:
-            options["tower"] = str(tower)
+            options["tower"] = os.fspath(tower)
         with _as_file(rows, [id, title, text]) as corpus:
-            build(options_from(BuildOptions, corpus=corpus, output=str(folder), device=device, **columns, **options))
+            build(options_from(BuildOptions, corpus=corpus, output=output, device=device, **columns, **options))
         return cls(folder, device=device)
 
     def __len__(self) -> int:

@@ -111,6 +111,8 @@ def test_texts_and_documents_are_rows_too(tmp_path: Path) -> None:
     assert not (tmp_path / "none").exists() and len(texts) == 2
     with pytest.raises(UsageError, match="row 1: its name is bytes"):
         Index.build([{"sku": "1", "name": b"t", "text": "a"}], tmp_path / "none", title="name")
+    with pytest.raises(TypeError, match="not list"):  # the arguments' order mistaken
+        Index.build(tmp_path / "none", ["a text", "another"])  # type: ignore[arg-type]
 
 
 def test_the_package_lists_what_it_is_for_and_searches_without_paddle(tmp_path: Path) -> None:

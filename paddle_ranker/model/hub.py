@@ -33,16 +33,25 @@ from paddle_ranker.encoding.tokenizers.tokenizer_folder import (
 from paddle_ranker.errors import CheckpointError, RankerError, brief, package_for
 from paddle_ranker.libraries import ensure_home, switch_off_telemetry
 from paddle_ranker.model.families import known_to_transformers
+from paddle_ranker.model.hugging_face.chat import TEMPLATE_FILE
 from paddle_ranker.model.hugging_face.folder import find_encoder, read_encoder_config
 from paddle_ranker.model.hugging_face.library_tokenizer import MODULES_FILE, SENTENCEPIECE_FILES
 from paddle_ranker.model.hugging_face.sentences import SENTENCES_FILES, list_modules
-from paddle_ranker.model.hugging_face.weights import SAFETENSORS_FILE, WEIGHT_FILES, missing_shards
+from paddle_ranker.model.hugging_face.weights import (
+    ADAPTER_FILE,
+    OF_ADAPTER,
+    SAFETENSORS_FILE,
+    WEIGHT_FILES,
+    missing_shards,
+    require_no_adapter,
+)
 from paddle_ranker.model.info import INFO_FILE
 from paddle_ranker.model.parameters import PARAMETERS_FILE
 from paddle_ranker.model.tower import INFO_FILE as TOWER_FILE
 from paddle_ranker.model.tower import QUERY_FOLDER
 from paddle_ranker.options import note
 from paddle_ranker.storage.atomic import locked, new_file
+from paddle_ranker.storage.foreign_config import PREPROCESSOR_FILE, PROCESSOR_FILE
 
 PICKLES_VARIABLE = "PADDLE_RANKER_PICKLES"
 _MAIN = "main"
@@ -53,7 +62,7 @@ _MODEL_FILES = (".pdparams", ".pdmodel", ".pdiparams", ".json", ".onnx", ".safet
 _FILES = (*_MODEL_FILES, ".tsv", ".csv", ".jsonl", ".txt", ".trec", ".run", ".parquet", ".gz")
 _VOCABULARIES = (TOKENIZER_FILE, *SENTENCEPIECE_FILES, VOCABULARY_FILE, "vocab.json", "merges.txt")
 _SMALL_FILES = ("config.json", CONFIG_FILE, SPECIAL_TOKENS_FILE, ADDED_TOKENS_FILE, *SENTENCES_FILES, INFO_FILE,
-                TOWER_FILE, *_VOCABULARIES)  # fmt: skip
+                TOWER_FILE, *_VOCABULARIES, PREPROCESSOR_FILE, PROCESSOR_FILE, TEMPLATE_FILE)  # fmt: skip
 # Folders of a model's files in a repository: the root, steps of sentence-transformers, and the query tower.
 _PLACE = rf"(?:{QUERY_FOLDER}/)?(?:\d+_\w+/)?"
 _SMALL = re.compile(rf"{_PLACE}(?:{'|'.join(map(re.escape, _SMALL_FILES))})")
@@ -128,6 +137,9 @@ def _fetch(name: HubName) -> Path:
             name.repository, revision=name.revision, files_metadata=True, timeout=constants.HF_HUB_ETAG_TIMEOUT
         )
         commit, sizes = str(model.sha), {file.rfilename: file.size or 0 for file in model.siblings or []}
+    adapters = [file for file in sizes if re.fullmatch(_PLACE + re.escape(ADAPTER_FILE), file)]
+    if adapters:
+        raise CheckpointError(f"{where}: {adapters[0]} {OF_ADAPTER}")
     small, weights = list(filter(_SMALL.fullmatch, sizes)), list(filter(_WEIGHTS.fullmatch, sizes))
     folders = {os.path.dirname(file) for file in weights}
     pickles = [file for file in filter(_PICKLES.fullmatch, sizes) if os.path.dirname(file) not in folders]
@@ -153,8 +165,9 @@ def _fetch(name: HubName) -> Path:
     # Xet cannot resume a transfer, and contacts hosts other than the endpoint.
     constants.HF_HUB_DISABLE_XET = constants.HF_HUB_DISABLE_XET or "HF_HUB_DISABLE_XET" not in os.environ
     _download(name, commit, small)
-    if PARAMETERS_FILE not in weights:  # refuse an unsupported family before fetching its weights
-        read_encoder_config(folder / configurations[0])
+    encoder = (folder / configurations[0]).parent
+    if PARAMETERS_FILE not in weights and not _needed_of_contents(encoder):
+        read_encoder_config(encoder / "config.json")  # refuse an unsupported family before fetching its weights
     _download(name, commit, weights)
     if missing_file(folder):
         raise CheckpointError(f"{_not_here(HubName(name.repository, commit))}; run again, or give another model")
@@ -172,11 +185,12 @@ def missing_file(folder: Path) -> str:
         return "" if (folder / "config.json").is_file() else "config.json"
     encoder = find_encoder(folder)
     if encoder is None:
+        require_no_adapter(folder)
         return SAFETENSORS_FILE
     lacking = ["config.json"] if not (encoder / "config.json").is_file() else []
     lacking += missing_shards(encoder)
-    if not any((encoder / vocabulary).is_file() for vocabulary in _VOCABULARIES):
-        lacking.append(TOKENIZER_FILE)
+    for files in _needed_of_contents(encoder) or [_VOCABULARIES]:
+        lacking += [] if any((encoder / file).is_file() for file in files) else [files[0]]
     missing = [(encoder / file).relative_to(folder) for file in lacking]
     for kind, module in list_modules(folder):
         if kind != "Normalize" and not (module / "config.json").is_file():
@@ -187,6 +201,18 @@ def missing_file(folder: Path) -> str:
         lacks = missing_file(folder / QUERY_FOLDER)
         return f"{QUERY_FOLDER}/{lacks}" if lacks else ""
     return str(missing[0]) if missing else ""
+
+
+def _needed_of_contents(encoder: Path) -> list[tuple[str, ...]]:
+    """Return the files that a published model of pictures or sounds needs beside its weights; [] for other models.
+
+    One file of each tuple is enough.
+    """
+    from paddle_ranker.model.hugging_face.published_towers import is_published, reads_texts
+
+    if not is_published(encoder):
+        return []
+    return [(PREPROCESSOR_FILE, PROCESSOR_FILE), *([_VOCABULARIES] if reads_texts(encoder) else [])]
 
 
 def _download(name: HubName, commit: str, files: list[str]) -> None:

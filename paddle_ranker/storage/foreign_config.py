@@ -15,7 +15,7 @@ from paddle_ranker.errors import CheckpointError, listed, quoted
 from paddle_ranker.options import note_once
 from paddle_ranker.storage.untrusted import Unchecked, UncheckedObject, read_json
 
-PREPROCESSOR_FILE, _PROCESSOR_FILE = "preprocessor_config.json", "processor_config.json"
+PREPROCESSOR_FILE, PROCESSOR_FILE = "preprocessor_config.json", "processor_config.json"
 
 
 def read_preprocessor(folder: Path, part: str, purpose: str, without_effect: Collection[str] = ()) -> ForeignConfig:
@@ -23,7 +23,7 @@ def read_preprocessor(folder: Path, part: str, purpose: str, without_effect: Col
 
     purpose: content of the settings, such as "how pictures are scaled", for the error if both files are missing
     """
-    whole = ForeignConfig.read(folder / _PROCESSOR_FILE)
+    whole = ForeignConfig.read(folder / PROCESSOR_FILE)
     if part not in whole and (folder / PREPROCESSOR_FILE).is_file():
         return ForeignConfig.read(folder / PREPROCESSOR_FILE, without_effect)
     if part not in whole:

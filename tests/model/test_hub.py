@@ -20,6 +20,7 @@ from paddle_ranker.__main__ import main
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.model.hub import PICKLES_VARIABLE, HubName
 from paddle_ranker.model.load_options import LoadOptions
+from paddle_ranker.model.model_folder import load_encoder
 from paddle_ranker.model.pretrained import find_model, resolve_model
 from paddle_ranker.model.tower import TowerInfo
 from paddle_ranker.model.tower_network import read_tower, save_query_tower, save_tower, start_tower
@@ -27,6 +28,7 @@ from paddle_ranker.retrieval.text_vectors import Tower
 from paddle_ranker.serving.core.server_config import ServeConfig
 from paddle_ranker.serving.process import server
 from tests.hub_server import COMMIT, LARGE, Hub, hub_environment, hub_server
+from tests.model import picture_cases, sound_cases
 from tests.model.reranker_cases import write
 from tests.model.test_families import write_folder
 
@@ -125,6 +127,43 @@ def test_a_reranker_comes_with_its_steps(hub: Hub, tmp_path: Path) -> None:
     hub.folders[NAME] = write(tmp_path / "st", "first, two layers, norm, prompt")
     pairs = ["w1", "w2"], ["w1 w3", "w4"]
     np.testing.assert_array_equal(Ranker.load(NAME).score(*pairs), Ranker.load(tmp_path / "st").score(*pairs))
+
+
+@pytest.mark.parametrize("name", ["clip", "siglip", "vit", "wav2vec2", "hubert"])
+def test_models_of_pictures_and_sounds_come_with_their_processors(hub: Hub, tmp_path: Path, name: str) -> None:
+    cases = sound_cases if name in sound_cases.CASES else picture_cases
+    theirs = tmp_path / name
+    theirs.mkdir()
+    cases.write(theirs, name, json.loads(cases.FILE.read_text())[name]["shapes"])
+    if name in ("vit", "hubert"):  # which have no tokenizer
+        for file in ("tokenizer_config.json", "vocab.json"):
+            (theirs / file).unlink(missing_ok=True)
+    part = "feature_extractor" if cases is sound_cases else "image_processor"
+    if name in ("siglip", "hubert"):  # as transformers 5 saves processors
+        settings = json.loads((theirs / "preprocessor_config.json").read_text())
+        (theirs / "processor_config.json").write_text(json.dumps({part: settings}))
+        (theirs / "preprocessor_config.json").unlink()
+    hub.folders[NAME] = theirs
+    towers = [Tower.open(resolve_model(place)) for place in (NAME, str(theirs))]
+    given = sound_cases.sounds() if cases is sound_cases else picture_cases.pictures()
+    found, wanted = (tower.encode_sounds(given) if cases is sound_cases else tower.encode_pictures(given)
+                     for tower in towers)  # fmt: skip
+    np.testing.assert_array_equal(found, wanted)
+
+
+@pytest.mark.parametrize("inside", ["", "0_Transformer/"])
+def test_an_adapter_beside_the_weights_is_refused_from_the_hub_too(hub: Hub, tmp_path: Path, inside: str) -> None:
+    theirs = write_folder(tmp_path / "st" / inside if inside else tmp_path / "st", "xlm-roberta")
+    picture_cases.write_steps(tmp_path / "st", [("Transformer", inside.rstrip("/")), ("Pooling", "1_Pooling")])
+    (tmp_path / "st" / "1_Pooling" / "config.json").write_text(json.dumps({"pooling_mode": "mean"}))
+    hub.folders[NAME] = tmp_path / "st"
+    Tower.open(NAME)
+    (theirs / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA"}))
+    hub.commit = "adapter" + "0" * 33
+    for place in (f"{NAME}@{hub.commit}", str(tmp_path / "st")):
+        for load in (Tower.open, Ranker.load, load_encoder):
+            with pytest.raises(CheckpointError, match=r"is an adapter|an adapter .LoRA.*merge_and_unload"):
+                load(place)
 
 
 def test_a_model_of_vectors_comes_with_its_steps(

@@ -50,7 +50,13 @@ from paddle_ranker.model.hugging_face.tapas_heads import (
     with_cell_heads,
     without_cell_heads,
 )
-from paddle_ranker.model.hugging_face.weights import WEIGHT_FILES, read_weights, write_weights
+from paddle_ranker.model.hugging_face.weights import (
+    ADAPTER_FILE,
+    WEIGHT_FILES,
+    read_weights,
+    require_no_adapter,
+    write_weights,
+)
 from paddle_ranker.model.masked_lm import HEAD, is_whole_head
 from paddle_ranker.model.parameters import PARAMETERS_FILE, count
 from paddle_ranker.options import note_once
@@ -302,7 +308,6 @@ def for_label(
     return dict(named)
 
 
-ADAPTER_FILE = "adapter_config.json"  # of a LoRA adapter, which holds no model
 _CLASSES = (1, 2)  # numbers of classes of a ranker's head
 _TYPES = "embeddings.token_type_embeddings.weight"
 _WORD_PIECES = ("bert", "ernie")  # families with a WordPiece vocabulary
@@ -334,7 +339,7 @@ def find_encoder(folder: Path) -> Optional[Path]:
     """Return the folder with transformers' weights: `folder`, or that of its first sentence-transformers step.
 
     Returns None if there are no such weights, or `folder` has an adapter. Raises `CheckpointError` if `modules.json` is
-    damaged.
+    damaged, or the step has an adapter.
     """
     if (folder / ADAPTER_FILE).is_file():
         return None
@@ -346,6 +351,7 @@ def find_encoder(folder: Path) -> Optional[Path]:
             raise CheckpointError(f"{folder / 'modules.json'}: damaged ({type(error).__name__}: {error})") from error
         if isinstance(first, str) and Path(first).name == first:
             candidates.append(folder / first)
+    require_no_adapter(candidates[-1])
     return next((path for path in candidates if any((path / name).is_file() for name in WEIGHT_FILES)), None)
 
 

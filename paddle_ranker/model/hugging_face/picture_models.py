@@ -45,7 +45,8 @@ if TYPE_CHECKING:
 Named = dict[str, Array]
 CONFIG = "config.json"
 _CLIP, _CHINESE, _SIGLIP, _VIT = "clip", "chinese_clip", "siglip", "vit"
-MODEL_TYPES = (_CLIP, _CHINESE, _SIGLIP, _VIT)
+WITH_TEXTS = (_CLIP, _CHINESE, _SIGLIP)  # models that also have a tower of texts
+MODEL_TYPES = (*WITH_TEXTS, _VIT)
 _LINEAR = {
     "self_attn.q_proj": "self_attn.q_proj", "self_attn.k_proj": "self_attn.k_proj",
     "self_attn.v_proj": "self_attn.v_proj", "self_attn.out_proj": "self_attn.out_proj",

@@ -57,8 +57,17 @@ def _published(folder: Path) -> Optional[Path]:
     """
     if (folder / INFO_FILE).is_file():
         return None
-    types = (*picture_models.MODEL_TYPES, *sound_models.MODEL_TYPES)
-    return next((path for path in (folder, *_first_step(folder)) if _model_type(path) in types), None)
+    return next((path for path in (folder, *_first_step(folder)) if is_published(path)), None)
+
+
+def is_published(folder: Path) -> bool:
+    """Return whether a folder's `config.json` is that of a published model of pictures or sounds."""
+    return _model_type(folder) in (*picture_models.MODEL_TYPES, *sound_models.MODEL_TYPES)
+
+
+def reads_texts(folder: Path) -> bool:
+    """Return whether a published model also has a tower of texts, and so a tokenizer."""
+    return _model_type(folder) in picture_models.WITH_TEXTS
 
 
 def _model_type(folder: Path) -> object:

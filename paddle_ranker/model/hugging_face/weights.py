@@ -36,6 +36,7 @@ from paddle_ranker.storage.untrusted import (
 )
 
 SAFETENSORS_FILE = "model.safetensors"
+ADAPTER_FILE = "adapter_config.json"  # of peft's adapters (LoRA), which libraries add to the weights beside it
 TORCH_FILE = "pytorch_model.bin"
 _INDEX = ".index.json"
 _WRAPPERS = ("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")  # DDP's, torch.compile's, ...
@@ -45,6 +46,10 @@ _CODES = re.compile(
     r"|(weight|input)_(scale|zero_point|scale_inv)|quant_state\..*)$"
 )
 _COUNTER = ".num_batches_tracked"  # of a batch norm's training, a whole number
+OF_ADAPTER = (
+    "is an adapter (LoRA), which is not added to weights here: merge it into its model (peft's merge_and_unload), and "
+    "save that"
+)
 # The first file that exists is read.
 WEIGHT_FILES = (SAFETENSORS_FILE, SAFETENSORS_FILE + _INDEX, TORCH_FILE, TORCH_FILE + _INDEX)
 
@@ -66,8 +71,9 @@ _TYPES = {
 def read_weights(folder: Path) -> tuple[str, dict[str, Array]]:
     """Read the weights in transformers' names and layout; also return the name of the file.
 
-    Raises `CheckpointError` if there is no readable file, or a file is damaged or hostile.
+    Raises `CheckpointError` if there is no readable file, a file is damaged or hostile, or an adapter lies beside it.
     """
+    require_no_adapter(folder)
     for name in WEIGHT_FILES:
         path = folder / name
         if path.is_file():
@@ -77,6 +83,12 @@ def read_weights(folder: Path) -> tuple[str, dict[str, Array]]:
     others = sorted(path.name for path in folder.glob("*") if path.suffix in (".h5", ".msgpack", ".onnx", ".gguf"))
     unreadable = f"; {', '.join(others)} cannot be read here" if others else ""
     raise CheckpointError(f"{folder}: has no {SAFETENSORS_FILE} and no {TORCH_FILE}{unreadable}")
+
+
+def require_no_adapter(folder: Path) -> None:
+    """Raise `CheckpointError` if a folder of weights has an adapter, which other libraries add to them."""
+    if (folder / ADAPTER_FILE).is_file():
+        raise CheckpointError(f"{folder / ADAPTER_FILE}: {OF_ADAPTER}")
 
 
 def _unwrapped(arrays: dict[str, Array], path: Path) -> dict[str, Array]:
@@ -94,10 +106,7 @@ def _require_plain(arrays: dict[str, Array], path: Path) -> None:
     """Raise `CheckpointError` if the arrays are quantised weights, or those of an adapter."""
     for name, array in arrays.items():
         if _CHANGES.search(name):
-            raise CheckpointError(
-                f"{path}: {name} is of an adapter (LoRA), which is not added to weights here: merge it into its model "
-                "(peft's merge_and_unload), and save that"
-            )
+            raise CheckpointError(f"{path}: {name} {OF_ADAPTER}")
         if _CODES.search(name) or (array.dtype.kind != "f" and not name.endswith((*BUFFERS, _COUNTER))):
             raise CheckpointError(
                 f"{path}: {name} ({array.dtype}) is of a quantised model: these are codes, not weights; save the model "

@@ -28,7 +28,7 @@ _SHORT = 3  # most characters of a word that forms a pair with a neighbouring id
 _LONGEST_NAME = 24  # characters of a word with digits or signs that can complete a query
 WRITTEN = "\0="  # prefix of the term for a word as written, with its signs
 PART = "\0"  # prefix of terms for parts of words that are no tokens
-SINGLE, STOP = 0.8, 0.1  # weights of an ideograph beside ideographs, and of a stop word among words
+SINGLE, STOP = 0.8, 0.1  # weights of a unit beside units, such as an ideograph, and of a stop word among words
 # Weight of the token for a whole name (维生素A, PM2.5) if the query is only this name. With a smaller weight, a short
 # text with most of the parts would rank above a long text with the name.
 NAME, _NAME_UNITS = 5.0, 4
@@ -254,7 +254,8 @@ class Analyser:
     language: str = ""
 
     def __call__(self, text: str) -> list[str]:
-        """Return the tokens of a text: ideographs and their pairs; other words as stems, as written, and in parts.
+        """Return the tokens of a text: ideographs, Thai syllables and so on, and their pairs; words as stems, as
+        written, and in parts.
 
         Stop words of the language (English by default) are left out. A stop word is kept if it stands beside
         ideographs, if the text has no other words, or, in English, if it is in capitals.
@@ -274,8 +275,7 @@ class Analyser:
         for index, (kind, run, _, shape, language, pair) in enumerate(runs):
             if kind in "it":
                 units = _units(run, shape)
-                if kind == "i" or len(units) == 1:
-                    tokens += units
+                tokens += units
                 tokens += self._joined(runs[index], units) if jieba else map(add, units, units[1:])
             elif run not in stop_words or not _among_words(runs, index):
                 word = word_of(run, shape, language)
@@ -309,7 +309,7 @@ class Analyser:
                         groups[stem(text, run.language), PART + text, PART] = None
                 continue
             units = run.units()
-            if run.kind == "i" and (self.jieba or len(units) == 1):
+            if len(units) == 1 or (run.kind == "i" and self.jieba):
                 groups.update(((unit,), None) for unit in units)
             else:
                 groups.update(((joined,), None) for joined in map(add, units, units[1:]))
@@ -380,8 +380,8 @@ class Analyser:
     def weighed(self, query: str) -> Iterator[tuple[str, float]]:
         """Yield the tokens of a query with their weights, 1 by default.
 
-        An ideograph beside another ideograph gets a lower weight. So does a stop word among other words, in English
-        only if it is in small letters. If the query is a name, such as 维生素A or PM2.5, the token of the whole name
+        A unit beside another unit, as in Chinese or Thai, gets a lower weight. So does a stop word among other words,
+        in English only if it is in small letters. If the query is a name, such as 维生素A or PM2.5, the token of the whole name
         gets a higher weight.
         """
         runs = list(self.runs(self.fold(query)))
@@ -399,8 +399,7 @@ class Analyser:
                     yield run.word.written, _AS_WRITTEN if len(runs) == 1 else 1.0
                 continue
             units = run.units()
-            if run.kind == "i" or len(units) == 1:
-                yield from ((unit, SINGLE if len(units) > 1 else 1.0) for unit in units)
+            yield from ((unit, SINGLE if len(units) > 1 else 1.0) for unit in units)
             yield from ((joined, 1.0) for joined in self._joined(run, units))
 
 
@@ -484,14 +483,14 @@ def word_of(text: str, shape: str, language: str = ENGLISH) -> Word:
 def _word(text: str, shape: str, language: str) -> Word:
     parts = list(_PARTS.finditer(shape))
     tokens = tuple(_tokens_of(text, parts, language))
-    texts = tuple(token.text for token in tokens)
+    texts, known = tuple(token.text for token in tokens), {token.text for token in tokens}
     others: Iterable[str] = ()
     if _is_digest(text, parts) and len(text) > LONGEST:
         others = ("",)  # there may be thousands
     else:
-        others = (atom for atom in dict.fromkeys(_atoms(text, shape)) if stem(atom, language) not in texts)
+        others = (atom for atom in dict.fromkeys(_atoms(text, shape)) if stem(atom, language) not in known)
     first, last = text[: parts[0].end()], text[parts[-1].start() :]
-    has_signs = not set(shape) <= set("wm0") and text not in texts
+    has_signs = not set(shape) <= set("wm0") and text not in known
     written = WRITTEN + text if has_signs and len(text) <= LONGEST and not _is_digest(text, parts) else ""
     terms = (*(PART + atom for atom in others), *filter(None, [written]))
     return Word(tokens, texts, first, last, terms, written)

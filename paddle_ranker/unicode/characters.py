@@ -41,9 +41,11 @@ SYLLABLES = (
     *((0xA000, 0xA48C), (0x16FE0, 0x18D7F), (0x1B000, 0x1B2FF)),
 )
 _HANGUL = ((0xAC00, 0xD7AF),)  # written with spaces, but its words have endings, so each syllable is a unit
+# Scripts whose lines break between syllables or by a dictionary (UAX 14, classes SA and AK) and that are in use today:
+# Thai, Lao, Burmese, Khmer, Tai Le, Tai Lue, Tai Tham, Balinese, Javanese, Tai Viet, Ahom.
 UNSPACED_SCRIPTS = (
-    *((0x0E00, 0x0EFF), (0x1000, 0x109F), (0x1780, 0x17FF), (0x1950, 0x19DF), (0x1A20, 0x1AAF)),
-    *((0xA9E0, 0xA9FF), (0xAA60, 0xAADF)),
+    *((0x0E00, 0x0EFF), (0x1000, 0x109F), (0x1780, 0x17FF), (0x1950, 0x19DF), (0x1A20, 0x1AAF), (0x1B00, 0x1B7F)),
+    *((0xA980, 0xA9DF), (0xA9E0, 0xA9FF), (0xAA60, 0xAADF), (0x11700, 0x1174F)),
 )
 is_han = re.compile("[\u4e00-\u9fff]+").fullmatch  # whether all characters are in Unicode's basic block of Chinese
 

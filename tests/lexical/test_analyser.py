@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import random
 import sys
 import time
+from collections.abc import Callable
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import Optional
 
@@ -16,7 +19,7 @@ from hypothesis import strategies as st
 from paddle_ranker.commands import index, search
 from paddle_ranker.errors import DependencyError, UsageError
 from paddle_ranker.lexical import analyser as analysis
-from paddle_ranker.lexical.analyser import NAME, Analyser, _word, analyser, standard
+from paddle_ranker.lexical.analyser import NAME, SINGLE, Analyser, _word, analyser, standard
 from paddle_ranker.lexical.highlights import FoldedText, SharedWords, occurrences_of
 from paddle_ranker.lexical.passages import best_span
 from paddle_ranker.lexical.tokens import query_weights
@@ -328,3 +331,42 @@ def test_no_text_takes_long(text: str) -> None:
     standard(text)
     SharedWords(text).highlights(text)
     assert time.process_time() - began < 3 and _word.cache_info().currsize <= kept + 3
+
+
+def _several(kind: str, joiner: str) -> Callable[[int], str]:
+    """Return a function that makes a text of at most so many characters, of distinct parts."""
+    draw = random.Random(kind)
+    words = ("".join(draw.choice(kind) for _ in range(draw.randint(3, 7))) for _ in iter(int, 1))
+    parts = list(islice(words, 20_000))
+    return lambda size: joiner.join(parts)[:size]
+
+
+@pytest.mark.parametrize(
+    "text_of",
+    [
+        *(_several("abcdefghijklmnop", joiner) for joiner in ("_", "-", ".", "'", "/", "", " ", "中")),
+        *(_several(kind, "") for kind in ("กขคงจ้ิาเ", "हिंदीन्दक", "字词句篇", "a1b2c3", "0123456789", "é\u0301ö")),
+        *(_several("0123456789", joiner) for joiner in (",", "_", ".")),
+    ],
+)
+def test_time_is_linear(text_of: Callable[[int], str]) -> None:
+    def seconds(size: int) -> float:
+        start = time.thread_time()
+        standard.tokens(text_of(size), set(), [])
+        return time.thread_time() - start
+
+    for _ in range(5):  # other work on the machine may disturb a measurement
+        once, twice, four = (min(seconds(size) for _ in range(3)) for size in (15_000, 30_000, 60_000))
+        if twice <= 2.3 * once + 0.002 and four <= 2.3 * twice + 0.002:
+            return
+    pytest.fail(f"{once:.3f}, {twice:.3f}, {four:.3f} s for a text, twice and four times its length")
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [("วิธีจับงูในบ้าน", "งู"), ("ข้าวผัดปูราคาถูก", "ปู"), ("ရေသန့်ဘူး", "ရေ"), ("ງູໃຫຍ່ໃນສວນ", "ງູ"), ("លក់ដីធ្លី", "ដី"), ("ꦱꦏꦶꦁꦧꦸꦏꦸ", "ꦧꦸ")],
+)
+def test_units_of_scripts_without_spaces_are_tokens(text: str, word: str) -> None:
+    assert {*standard(word)} == {word} <= {*standard(text)}
+    assert [weight for token, weight in standard.weighed(text) if token == word] == [SINGLE]
+    assert [[*group] for group in standard.phrase_terms(word)] == [[word]]

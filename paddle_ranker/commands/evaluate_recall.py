@@ -39,7 +39,7 @@ _MEASURE = "ndcg@10"  # by which features must be better
 class EvaluateRecallOptions(SearchingOptions):
     test_file: Optional[str] = option(
         None,
-        help="pairs of a query and the text of a document that answers it, or labelled pairs",
+        help="pairs of a query and the id, title or text of a document that answers it, or such pairs with labels",
         name="test",
         files=True,
         either=True,
@@ -160,8 +160,8 @@ def _judged(options: EvaluateRecallOptions, engine: SearchEngine) -> JudgedQueri
     from paddle_ranker.evaluation.retrieval import read_judged, read_pairs
 
     if options.test_file is not None:
-        documents = ((document.id, document.text) for document in engine.collection.snapshot().documents())
-        return read_pairs(options.test_file, documents, options)
+        documents, schema = engine.collection.snapshot().documents(), engine.collection.info.schema
+        return read_pairs(options.test_file, documents, schema.title, options)
     if options.beir is not None:
         queries, qrels = beir_judgments(options.beir, options.split)
     else:

@@ -2,11 +2,12 @@
 
 paddle-ranker improve --index index --log log --output improved
 paddle-ranker improve --index index --log log --ranker ranker --fusion fusion.json --model MODEL --output improved
-paddle-ranker improve --index index --beir judged --output improved
+paddle-ranker improve --index index --judged judged.tsv --output improved
 """
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -23,7 +24,7 @@ from paddle_ranker.commands.evaluate_recall import (
 from paddle_ranker.commands.judgments import JudgmentsOptions, draw, read_log
 from paddle_ranker.commands.search import SearchingOptions, open_search_engine
 from paddle_ranker.errors import DataError, UsageError
-from paddle_ranker.options import main_of, note, option
+from paddle_ranker.options import given_of, main_of, note, option
 
 if TYPE_CHECKING:
     from paddle_ranker.data.trec import Scores
@@ -50,6 +51,12 @@ class ImproveOptions(SearchingOptions):
         None, help="a BEIR folder of judgments, with queries.jsonl and qrels/, in place of --log", either=True
     )
     split: str = option("test", help="which of a BEIR folder's qrels")
+    judged: Optional[str] = option(
+        None,
+        help="a table of judgments in place of --log: query, document (its id, title or text) and label",
+        files=True,
+        either=True,
+    )
     model: Optional[str] = option(
         None, help=f"encoder that a ranker begins with, from {_FOR_RANKER} labels on (default: no ranker is trained)"
     )
@@ -64,8 +71,15 @@ class ImproveOptions(SearchingOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if (self.log is None) == (self.beir is None):
-            raise UsageError("say what is known of the searches: --log, or --beir with judgments; one of both")
+        if sum(source is not None for source in (self.log, self.beir, self.judged)) != 1:
+            raise UsageError("say what is known of the searches: --log, --judged or --beir; one of them")
+        if given_of(self, ["split"]) and self.beir is None:
+            raise UsageError("--split is about --beir: add that, or leave it out")
+
+    @property
+    def source(self) -> str:
+        """The log or the judgments, for messages."""
+        return str(self.log or self.judged or self.beir)
 
 
 class TrainingPair(NamedTuple):
@@ -99,13 +113,14 @@ def improve(options: ImproveOptions) -> Optional[str]:
     make_folder(output.parent)
     searcher = open_search_engine(options)
     pairs = _pairs_of(options, searcher)
-    held_out, others = _split(pairs, _HELD_OUT, options.seed)
-    judged, learning = _judged(held_out, options), _judged(others, options)
-    if min(len(judged.queries), len(learning.queries)) < _FEWEST:
+    answered = len(_judged(pairs, options).queries)
+    if answered < 2 * _FEWEST:
         raise DataError(
-            f"{options.log or options.beir}: {len(learning.queries)} queries with an answer to learn from and "
-            f"{len(judged.queries)} held out, and {_FEWEST} of each are needed: use a longer log, or judge more"
+            f"{options.source}: {answered} queries have an answer, a document labelled 1 or more, and {2 * _FEWEST} "
+            f"are needed, {_FEWEST} to learn from and {_FEWEST} to compare with: judge more, or use a longer log"
         )
+    held_out, others = _split(pairs, max(_HELD_OUT, _FEWEST / answered), options.seed)
+    judged, learning = _judged(held_out, options), _judged(others, options)
     with new_folder(output) as folder:
         systems, lines = _learned_fusions(options, searcher, learning), list[str]()
         lines.append(f"{len(others):,} labels of {len(learning.queries):,} queries, {len(judged.queries):,} held out")
@@ -136,7 +151,7 @@ def improve(options: ImproveOptions) -> Optional[str]:
 
 
 def _pairs_of(options: ImproveOptions, engine: SearchEngine) -> list[TrainingPair]:
-    """Return the judged pairs of the log or of the BEIR folder whose documents are in the index."""
+    """Return the judged pairs of the log or of the judgments whose documents are in the index."""
     if options.log is not None:
         judgments = read_log(JudgmentsOptions(log=options.log, index=options.index, output_dir=""), engine.collection)
         return [
@@ -150,13 +165,18 @@ def _pairs_of(options: ImproveOptions, engine: SearchEngine) -> list[TrainingPai
             for judgment in judgments.judgments
         ]
     from paddle_ranker.data.beir import beir_judgments
-    from paddle_ranker.evaluation.retrieval import read_judged
+    from paddle_ranker.evaluation.retrieval import read_judged, read_pairs
     from paddle_ranker.retrieval.search import EstimatedTokens, Search, SearchSettings
 
-    assert options.beir is not None
-    queries, qrels = beir_judgments(options.beir, options.split)
-    judged = read_judged(qrels, queries, options, engine.collection)
     now, pairs = engine.collection.snapshot(), list[TrainingPair]()
+    if options.judged is not None:
+        judged = read_pairs(options.judged, now.documents(), now.info.schema.title, options)
+    else:
+        assert options.beir is not None
+        queries, qrels = beir_judgments(options.beir, options.split)
+        judged = read_judged(qrels, queries, options, engine.collection)
+    for line in judged.notes:
+        note(line)
     for query, labels in judged.qrels.items():
         text, documents = judged.queries[query], now.documents_of([*labels])
         search = Search(now, text, now.info.searchers, SearchSettings(literal=True))
@@ -166,21 +186,23 @@ def _pairs_of(options: ImproveOptions, engine: SearchEngine) -> list[TrainingPai
 
 
 def _split(pairs: list[TrainingPair], share: float, seed: int) -> tuple[list[TrainingPair], list[TrainingPair]]:
-    """Draw a share of the queries at random; return the pairs of these queries, and the pairs of all other queries."""
-    drawn, others = list[TrainingPair](), list[TrainingPair]()
-    for pair in pairs:
-        (drawn if draw(pair.query, seed) < share else others).append(pair)
-    return drawn, others
+    """Draw a share of the queries with an answer; return the pairs of these queries, and all other pairs."""
+    from paddle_ranker.metrics.ranking import RELEVANT
+
+    answered = {pair.query for pair in pairs if pair.whole_label >= RELEVANT}
+    drawn = {*sorted(answered, key=lambda query: draw(query, seed))[: math.ceil(share * len(answered))]}
+    return [pair for pair in pairs if pair.query in drawn], [pair for pair in pairs if pair.query not in drawn]
 
 
 def _judged(pairs: list[TrainingPair], options: ImproveOptions) -> JudgedQueries:
-    from paddle_ranker.evaluation.retrieval import RELEVANT, JudgedQueries
+    from paddle_ranker.evaluation.retrieval import JudgedQueries
+    from paddle_ranker.metrics.ranking import RELEVANT
 
     qrels: dict[str, dict[str, int]] = {}
     for pair in pairs:
         qrels.setdefault(pair.query, {})[pair.id] = pair.whole_label
     answered = {query: labels for query, labels in qrels.items() if max(labels.values()) >= RELEVANT}
-    return JudgedQueries(str(options.log or options.beir), {query: query for query in answered}, answered)
+    return JudgedQueries(options.source, {query: query for query in answered}, answered)
 
 
 def _learned_fusions(options: ImproveOptions, engine: SearchEngine, learning: JudgedQueries) -> dict[str, SearchEngine]:

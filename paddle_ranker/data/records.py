@@ -27,7 +27,9 @@ from paddle_ranker.data.formats import BadRow, Row, other_columns, read_rows, wr
 from paddle_ranker.data.header import (
     COLUMN_NAMES,
     DESCRIPTION,
+    DOCUMENT_ID,
     HEADING,
+    ID,
     QUERY,
     TEXT,
     TITLE,
@@ -64,10 +66,12 @@ class Record:
 
     role: name of the kind, for messages
     layouts: possible columns of a file without a header, one tuple for each number of columns
+    names_documents: whether the title may be a document's id
     """
 
     role: ClassVar[str]
     layouts: ClassVar[tuple[tuple[str, ...], ...]]
+    names_documents: ClassVar[bool] = False
 
 
 @dataclass(frozen=True)
@@ -111,6 +115,24 @@ class Pair(Record):
     query: str
     title: str
     recall_score: Optional[float] = None
+
+
+@dataclass(frozen=True)
+class JudgedDocument(LabeledPair):
+    """Query, a document of an index, named by its id, title or text, and the document's label."""
+
+    role = "judged documents"
+    layouts = (("query", "title", "label"),)
+    names_documents = True
+
+
+@dataclass(frozen=True)
+class AnswerDocument(Pair):
+    """Query and a document of an index, named by its id, title or text, that answers it."""
+
+    role = "queries and documents that answer them"
+    layouts = (("query", "title"),)
+    names_documents = True
 
 
 @dataclass(frozen=True)
@@ -161,6 +183,8 @@ def role_of(kind: type[Record], cells: int = 0) -> TableRole:
         names = {**names, "text": (*TEXT, *DESCRIPTION, *HEADING), "title": HEADING}
     elif issubclass(kind, Text):
         names["text"] = (*TEXT, *HEADING)
+    elif kind.names_documents:
+        names["title"] = (*DOCUMENT_ID, *TITLE, *ID)  # a bare id beside a title may number the rows
     if cells == 1 and kind.layouts[0] in _ALONE:
         names[kind.layouts[0][0]] += (*TEXT, *TITLE, *QUERY)
     return TableRole(kind.role, names, kind.layouts[0])
@@ -451,7 +475,7 @@ class RecordFile(Generic[T]):
         keys, cells: the object's keys, and its values by key
         """
         header = role_of(self.kind).find(keys)
-        if self.kind is LabeledPair and "label" not in header.places:
+        if issubclass(self.kind, LabeledPair) and "label" not in header.places:
             triple = role_of(Triple).find(keys)
             if isinstance(cells.get(keys[triple.places.get("neg_title", 0)]), list):
                 header = triple
@@ -463,8 +487,9 @@ class RecordFile(Generic[T]):
         return header
 
     def _of_columns(self, named: dict[str, Any]) -> T:
-        if isinstance(named.get("id"), int):
-            named["id"] = str(named["id"])
+        number = "title" if self.kind.names_documents else "id"
+        if type(named.get(number)) is int:
+            named[number] = str(named[number])
         for column, value in named.items():
             if isinstance(value, str) and not is_storable(value):  # JSON can escape what UTF-8 text cannot hold
                 raise _BadRowError(f"the {column} holds a NUL or half of a surrogate pair, expected text")
@@ -486,7 +511,7 @@ class RecordFile(Generic[T]):
                 for negative in negatives
             ]
             rows = [{"query": query, **positive, **other} for positive in positives for other in others]
-        elif self.kind is LabeledPair:
+        elif issubclass(self.kind, LabeledPair):
             labels = _as_list(named.get("label", [1.0] * len(positives) + [0.0] * len(negatives)))
             if len(labels) != len(positives) + len(negatives):
                 raise _BadRowError(f"{len(labels)} labels of {len(positives) + len(negatives)} titles")

@@ -8,7 +8,7 @@ from typing import Optional, Union, cast
 import numpy as np
 
 from paddle_ranker.array_types import Integers
-from paddle_ranker.data.records import LabeledPair, Pair, RecordFile, open_as_one_of
+from paddle_ranker.data.records import AnswerDocument, JudgedDocument, LabeledPair, Pair, RecordFile, open_as_one_of
 from paddle_ranker.errors import DataError, refuse_text
 from paddle_ranker.metrics.ranking import RELEVANT, UNRANKED, Ranking
 from paddle_ranker.options import RowOptions
@@ -18,13 +18,18 @@ JudgedPair = Union[LabeledPair, Pair]
 
 
 def open_pairs(path: str, rules: Optional[RowOptions] = None) -> RecordFile[JudgedPair]:
-    """Open a file of labelled pairs, or of pairs of a query and its answer; see `is_answer`."""
+    """Open a file of labelled pairs, or of pairs of a query and its answer; see `label_of`."""
     return cast(RecordFile[JudgedPair], open_as_one_of(path, (LabeledPair, Pair), rules))
 
 
-def is_answer(pair: JudgedPair) -> bool:
-    """Return whether the title answers the query: the pair has no label, or its label is at least 1."""
-    return getattr(pair, "label", RELEVANT) >= RELEVANT
+def open_judged(path: str, rules: Optional[RowOptions] = None) -> RecordFile[JudgedPair]:
+    """Open a file as `open_pairs` does, in which a title may be a document's id, title or text."""
+    return cast(RecordFile[JudgedPair], open_as_one_of(path, (JudgedDocument, AnswerDocument), rules))
+
+
+def label_of(pair: JudgedPair) -> int:
+    """Return a pair's label; 1 if it has none."""
+    return int(getattr(pair, "label", RELEVANT))
 
 
 def notes_on(source: RecordFile[JudgedPair], queries: Collection[str], answered: Collection[str]) -> list[str]:

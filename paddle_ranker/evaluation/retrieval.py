@@ -1,6 +1,6 @@
 """Measure searches of a collection: runs of several systems on the same queries, with baselines, and a picture.
 
-judged = read_pairs("dev.tsv", ids_of_texts)
+judged = read_pairs("dev.tsv", index.snapshot().documents(), "title")
 runs = {"hybrid": results, **lexical_runs(texts, judged.queries, 100)}
 comparison = compare_runs(judged, runs, 100)
 """
@@ -8,7 +8,7 @@ comparison = compare_runs(judged, runs, 100)
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Optional
 
@@ -19,7 +19,7 @@ from paddle_ranker.data.trec import Labels, Scores, in_order, read_qrels, read_t
 from paddle_ranker.errors import DataError, brief, quoted
 from paddle_ranker.evaluation.comparison import Comparison, System, compare_systems
 from paddle_ranker.evaluation.pairs import judged_runs
-from paddle_ranker.evaluation.recall import is_answer, notes_on, open_pairs
+from paddle_ranker.evaluation.recall import label_of, notes_on, open_judged
 from paddle_ranker.evaluation.report.text import systems_table
 from paddle_ranker.evaluation.systems import BM25_BIGRAMS, BM25_WORDS
 from paddle_ranker.lexical.tokens import STANDARD, have_spaces, letters
@@ -27,6 +27,7 @@ from paddle_ranker.metrics.measures import recall_curve
 from paddle_ranker.metrics.ranking import RELEVANT, Scored
 from paddle_ranker.options import RowOptions
 from paddle_ranker.progress import Progress
+from paddle_ranker.retrieval.candidate_indexes import Document
 from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.fusion import FUSIONS, Candidates, Fusion, Signal, by_score, numbers_of
 from paddle_ranker.retrieval.manifest import WORDS
@@ -137,40 +138,77 @@ def _reads_as(document: str, query: str) -> bool:
     return letters(document).endswith(letters(query)) if letters(query) else document.endswith(query)
 
 
-def read_pairs(path: str, documents: Iterable[tuple[str, str]], rules: Optional[RowOptions] = None) -> JudgedQueries:
-    """Read pairs (query, title): the document whose text is the title answers the query.
+def read_pairs(
+    path: str, documents: Iterable[Document], title: Optional[str] = None, rules: Optional[RowOptions] = None
+) -> JudgedQueries:
+    """Read pairs of a query and a document, which is named by its id, its title or its text, and perhaps its label.
 
-    documents: (id, text) of each document of the collection
+    documents: the documents of the collection
+    title: name of the field with a document's title
 
-    If several documents have the same text, they count as one answer, the first document. In labelled pairs, only
-    titles with a label of at least 1 are answers. Queries without an answer are left out, as in a training. Raises
-    `DataError` if no document has an answer's text (the message names the row), or if the file has no answers.
+    If several documents have the same text, they count as one answer, the first document. If a pair has several labels,
+    the highest counts. Queries without an answer are left out, as in a training. Raises `DataError` if no document is
+    called so (the message names the row), unless bad rows are skipped, or if the file has no answers.
     """
-    ids: dict[str, list[str]] = {}
-    for id, text in documents:
-        ids.setdefault(text, []).append(id)
-    source = open_pairs(path, rules)
-    answers: dict[str, dict[str, int]] = {}
-    copies: dict[str, str] = {}
-    queries = set()
-    for pair in source:
-        queries.add(pair.query)
-        if not is_answer(pair):
+    source = open_judged(path, rules)
+    rows = [(pair.query, pair.title, label_of(pair), source.line) for pair in source]
+    find, labels = _DocumentNames({name for _, name, _, _ in rows}, documents, title), dict[str, dict[str, int]]()
+    notes, counts = list[str](), Counter[str]()
+    for query, name, label, line in rows:
+        of_query = labels.setdefault(query, {})
+        try:
+            id = find(name)
+        except DataError as error:
+            if label >= RELEVANT and not source.skip_bad_rows:
+                raise DataError(f"{path}, line {line}: {error}") from None
+            counts[f"rows name no document of the collection, such as {quoted(name)}"] += 1
             continue
-        if pair.title not in ids:
-            raise DataError(
-                f"{path}, line {source.line}: the collection has no document {quoted(pair.title)}: add it, or give "
-                "--qrels with the documents' ids"
-            )
-        first, *others = ids[pair.title]
-        copies.update(dict.fromkeys(others, first))
-        answers.setdefault(pair.query, {})[first] = 1
-    notes = notes_on(source, queries, answers)
+        counts["rows repeat a pair with another label: the highest counts"] += of_query.get(id, label) != label
+        of_query[id] = max(label, of_query.get(id, label))
+    answers = {query: judged for query, judged in labels.items() if max(judged.values(), default=0) >= RELEVANT}
+    notes += notes_on(source, labels, answers)
+    notes += [f"{path}: {count:,} {what}" for what, count in counts.items() if count]
     width = len(str(len(answers)))
     names = {f"q{number:0{width}}": query for number, query in enumerate(answers, start=1)}
-    if copies:
-        notes.append(f"{path}: {len(copies):,} documents repeat the text of an answer: they count as that answer")
-    return JudgedQueries(path, names, {name: answers[query] for name, query in names.items()}, notes, copies=copies)
+    if find.copies:
+        notes.append(f"{path}: {len(find.copies):,} documents repeat the text of an answer: they count as that answer")
+    qrels = {name: answers[query] for name, query in names.items()}
+    return JudgedQueries(path, names, qrels, notes, copies=find.copies)
+
+
+class _DocumentNames:
+    """Finds documents by their ids, texts or titles.
+
+    Attributes:
+        copies: for the id of each document that repeats the text of a document that was found, that document's id.
+    """
+
+    def __init__(self, wanted: Container[str], documents: Iterable[Document], title: Optional[str]):
+        self._ids, self._texts, self._titles = set[str](), dict[str, list[str]](), dict[str, list[str]]()
+        self.copies = dict[str, str]()
+        for document in documents:
+            if document.id in wanted:
+                self._ids.add(document.id)
+            if document.text in wanted:
+                self._texts.setdefault(document.text, []).append(document.id)
+            heading = document.fields.get(title) if title is not None else None
+            if isinstance(heading, str) and heading in wanted:
+                self._titles.setdefault(heading, []).append(document.id)
+
+    def __call__(self, name: str) -> str:
+        """Return a document's id; raises `DataError` if no document, or several, have the name."""
+        if name in self._ids:
+            return name
+        if name in self._texts:
+            first, *others = self._texts[name]
+            self.copies.update(dict.fromkeys(others, first))
+            return first
+        ids = self._titles.get(name, [])
+        if len(ids) > 1:
+            raise DataError(f"{len(ids):,} documents have the title {quoted(name)}: give their ids, such as {ids[0]}")
+        if not ids:
+            raise DataError(f"no document of the collection has the id, title or text {quoted(name)}: add it")
+        return ids[0]
 
 
 def lexical_runs(documents: Mapping[str, str], queries: Mapping[str, str], top_k: int) -> dict[str, Scores]:

@@ -1,6 +1,6 @@
-"""The environment of third-party libraries in this process: telemetry is off, and HOME can be written to.
+"""The environment of third-party libraries in this process: telemetry is off; HOME and TMPDIR can be written to.
 
-Child processes inherit both settings, except the one for OpenVINO. Importing this module imports no library.
+Child processes inherit these settings, except the one for OpenVINO. Importing this module imports no library.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import os
 import stat
 import sys
 from contextlib import suppress
-from typing import Any, cast
+from typing import Any, Optional, cast
 
 # Switches of ONNX Runtime (from 1.29 on), several libraries (https://consoledonottrack.com), Hugging Face's, and Ray.
 _TELEMETRY = {
@@ -20,6 +20,9 @@ _TELEMETRY = {
 }
 # Caches that are read in the user's HOME even if it is read-only: variable, folder, required content of the folder.
 _CACHES = (("PADDLE_RANKER_CACHE", ".cache/paddle_ranker", ""), ("PPNLP_HOME", ".paddlenlp", "packages"))
+
+SHARED_MEMORY = "/dev/shm"
+_TEMPORARY = ("/tmp", "/var/tmp", "/usr/tmp", os.curdir)
 
 
 def switch_off_telemetry() -> None:
@@ -40,7 +43,12 @@ def ensure_home() -> None:
     In containers with `--user`, HOME is often unset, "/" or read-only. But some libraries make folders in HOME and can
     use no other place: Paddle when it exports a model, PaddleNLP and VisualDL when they are imported. A user always
     gets the same temporary folder, so that the next command finds the files that this command fetched.
+
+    If no temporary folder can be written to, TMPDIR becomes shared memory, which containers with a read-only file
+    system have: Paddle asks for a temporary folder when it is imported.
     """
+    if not any(map(_can_write, [*map(os.environ.get, ("TMPDIR", "TEMP", "TMP")), *_TEMPORARY])):  # as `tempfile` does
+        os.environ["TMPDIR"] = SHARED_MEMORY
     home = os.path.expanduser("~")  # expands to "~" for a user without HOME and without an entry in /etc/passwd
     if _is_writable(home):
         os.environ["HOME"] = home
@@ -56,7 +64,11 @@ def ensure_home() -> None:
 def _is_writable(home: str) -> bool:
     cache = os.path.join(home, ".cache")
     folders = [home, cache] if os.path.exists(cache) else [home]
-    return all(os.path.isdir(folder) and os.access(folder, os.W_OK | os.X_OK) for folder in folders)
+    return all(map(_can_write, folders))
+
+
+def _can_write(folder: Optional[str]) -> bool:
+    return folder is not None and os.path.isdir(folder) and os.access(folder, os.W_OK | os.X_OK)
 
 
 def _temporary_home() -> str:

@@ -8,7 +8,6 @@ import socket
 import threading
 from collections.abc import Coroutine
 from functools import partial
-from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Optional
 
@@ -108,10 +107,9 @@ class LiveService(LoopThread):
 
     async def start(self) -> None:
         self.service = FakeService(self._limits)
-        self._folder = TemporaryDirectory(prefix="paddle_ranker_")
-        path = f"{self._folder.name}/grpc"
-        self._grpc = await start_grpc(
-            self.service, f"unix:{path}", api_key=self._api_key, counting=self._counting("grpc")
+        self.is_ready = True
+        self._grpc, dial = await start_grpc(
+            self.service, api_key=self._api_key, counting=self._counting("grpc"), is_ready=lambda: self.is_ready
         )
         app = Middleware(
             Router(routes(self.service)), self.metrics, ServeConfig(api_key=self._api_key), budget=self.budget
@@ -126,7 +124,7 @@ class LiveService(LoopThread):
         )
         self._http = await HttpServer(app, self._connections, SECONDS).start()
         rpc = ProtocolHandler(baidu_std)
-        grpc = ProtocolHandler(partial(GrpcConnection, path, self._connections))
+        grpc = ProtocolHandler(partial(GrpcConnection, dial, self._connections))
         self._acceptors: list[Acceptor] = []
         self.grpc = self._listen([(b"", grpc)])
         self.baidu_std = self._listen([(b"", rpc)])
@@ -145,4 +143,3 @@ class LiveService(LoopThread):
         for acceptor in self._acceptors:
             acceptor.close()
         await asyncio.gather(self._http.stop(SECONDS), self._connections.drain(SECONDS), self._grpc.stop(1.0))
-        self._folder.cleanup()

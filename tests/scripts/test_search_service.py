@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import os
 import re
 import shlex
 import shutil
@@ -16,6 +17,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Optional, cast
 
+import grpc
 import pytest
 import yaml  # type: ignore[import-untyped]
 
@@ -28,7 +30,7 @@ from tests.conftest import REPOSITORY
 from tests.live_service import LiveService
 from tests.robustness.test_proxy import Proxy, free_ports
 from tests.scripts.test_deploy_files import COMPOSE, DROP_IN, UNIT, instructions
-from tests.started import SECONDS, Started, started, until
+from tests.started import SECONDS, Started, children, started, until
 from tests.tiny import write_ranker
 
 pytestmark = pytest.mark.server
@@ -103,6 +105,26 @@ def service(folder: Path, command: list[str]) -> Iterator[tuple[Started, int, Pa
     with started(line, folder / "run", **environment) as server:
         server.until(lambda: "serving " in server.output)
         yield server, port, state / "log"
+
+
+def test_a_server_with_two_workers_and_grpc_needs_no_temporary_folder(tmp_path: Path) -> None:
+    (tmp_path / "state").mkdir()
+    write_ranker(tmp_path / "model")
+    (port,) = free_ports(1)
+    serve = [sys.executable, "-m", "paddle_ranker", "serve", str(tmp_path / "model"), "--port", str(port)]
+    line = read_only([*serve, "--workers", "2"], tmp_path / "state")
+    nowhere = str(tmp_path / "none")
+    with started(line, tmp_path / "run", PYTHONPATH=str(REPOSITORY), TMPDIR=nowhere, HOME=nowhere) as server:
+        server.until(lambda: "serving " in server.output)
+        assert "warning" not in server.output  # both workers' metrics are in shared memory
+        assert ask(port, "/ready")[0] == 200
+        with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+            assert channel.unary_unary("/grpc.health.v1.Health/Check")(b"", timeout=SECONDS) == b"\x08\x01"
+        folders = {path for path in Path("/dev/shm").glob("paddle_ranker_*/*.db") if path.stat().st_uid == os.getuid()}
+        pids = {int(path.stem.rpartition("_")[2]) for path in folders}
+        assert children(server.process.pid) <= pids
+        server.process.kill()  # its workers end, and delete the folder
+        until(lambda: not any(path.exists() for path in folders if int(path.stem.rpartition("_")[2]) in pids))
 
 
 @pytest.mark.parametrize("command", [unit_command, container_command])

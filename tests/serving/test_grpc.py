@@ -12,13 +12,11 @@ import grpc
 import numpy as np
 import pytest
 
-from paddle_ranker.errors import RankerError
 from paddle_ranker.metrics.calibration import sigmoid
 from paddle_ranker.serving.core.limits import Limits
-from paddle_ranker.serving.paddle.grpc_services import start_grpc
-from paddle_ranker.serving.paddle.messages import GENERAL_SERVICE, messages
+from paddle_ranker.serving.paddle.messages import GENERAL_SERVICE, PIPELINE_SERVICE, messages
 from tests.conftest import REPOSITORY
-from tests.fake_service import FakeService, text_request
+from tests.fake_service import text_request
 from tests.live_service import SECONDS, LiveService
 from tests.started import until
 
@@ -92,19 +90,20 @@ def test_a_caller_who_leaves_frees_the_work(live: LiveService, channel: Any) -> 
     assert call(channel, request_bytes())
 
 
-def test_a_port_that_is_taken_is_said(live: LiveService) -> None:
-    with pytest.raises(RankerError, match=f"127.0.0.1:{live.grpc}: gRPC cannot listen there"):
-        live.run(start_grpc(FakeService(), f"127.0.0.1:{live.grpc}"))
-    with pytest.raises(RankerError, match="107 characters at most; set TMPDIR to a folder with a shorter name"):
-        live.run(start_grpc(FakeService(), f"unix:/{'long/' * 30}socket"))
+def test_health_is_readiness_and_needs_no_key(live: LiveService, channel: Any) -> None:
+    def asked(service: str) -> bytes:
+        # HealthCheckRequest and -Response have one field each, 1: a string, and an enum with SERVING = 1.
+        sent = b"" if not service else b"\x0a" + bytes([len(service)]) + service.encode()
+        answered: bytes = channel.unary_unary("/grpc.health.v1.Health/Check")(sent, timeout=SECONDS)
+        return answered
 
-
-def test_a_unix_socket(live: LiveService, tmp_path: Any) -> None:
-    address = f"unix:{tmp_path}/socket"
-    server = live.run(start_grpc(FakeService(), address))
-    with grpc.insecure_channel(address) as opened:
-        assert call(opened, request_bytes())
-    live.run(server.stop(0))
+    assert asked("") == asked(GENERAL_SERVICE) == asked(PIPELINE_SERVICE) == b"\x08\x01"
+    live.is_ready = False
+    assert asked("") == b"\x08\x02"
+    live.is_ready = True
+    with pytest.raises(grpc.RpcError) as caught:
+        asked("another.Service")
+    assert caught.value.code() is Code.NOT_FOUND
 
 
 VENDOR = """

@@ -86,6 +86,9 @@ class ProtocolHandler:
         """Return the `asyncio.Protocol` of a new connection."""
         return self._make()
 
+    async def check(self) -> None:
+        """Raise `Fault` if this protocol would answer no request. `/ready` calls this."""
+
     async def stop(self, seconds: float) -> None:
         """Stop the handler's servers and tasks. Requests in flight have `seconds` to finish."""
 

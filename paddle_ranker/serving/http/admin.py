@@ -29,6 +29,10 @@ _HOST = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
 Reload = Callable[[], Awaitable[dict[str, Any]]]
 
 
+async def _nothing_to_check() -> None:
+    """Do nothing."""
+
+
 @dataclass(frozen=True)
 class Controls:
     """Callbacks into the process for the admin routes. All are called without arguments.
@@ -37,6 +41,7 @@ class Controls:
     reload: reloads the models and returns the outcome. Raises `Fault` if the new models were not accepted. None: this
         process cannot reload
     stopping: returns whether the server is stopping and accepts no more requests
+    check: raises `Fault` if another protocol than HTTP would answer no request
     connections: returns the number of open connections
     protocols: names of the protocols of the server's port
     """
@@ -44,6 +49,7 @@ class Controls:
     reload: Optional[Reload] = None
     starting: Callable[[], bool] = lambda: False
     stopping: Callable[[], bool] = lambda: False
+    check: Callable[[], Awaitable[None]] = _nothing_to_check
     connections: Callable[[], int] = lambda: 0
     protocols: Sequence[str] = ()
 
@@ -93,6 +99,7 @@ class AdminRoutes:
             raise Fault(UNAVAILABLE, "the server is stopping", retry_after=1.0)
         if self._controls.starting():
             raise Fault(UNAVAILABLE, "other workers are loading their models", retry_after=1.0)
+        await self._controls.check()
         return _json({"status": "ready", "model": " and ".join(slot.name for slot in self._slots.values())})
 
     async def metrics(self, request: Request) -> Response:

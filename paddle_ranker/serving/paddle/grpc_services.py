@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import secrets
 import time
 from collections.abc import Awaitable
 from contextlib import nullcontext, suppress
+from functools import partial
 from typing import Any, Callable, NamedTuple, Optional
 
 import grpc
 import grpc.aio
+from google.protobuf.wrappers_pb2 import Int32Value, StringValue
 
-from paddle_ranker.errors import RankerError
 from paddle_ranker.serving.core.byte_budget import ByteBudget
 from paddle_ranker.serving.core.faults import INTERNAL, OVERLOADED, TOO_LARGE, Fault
 from paddle_ranker.serving.core.limits import require_key
@@ -22,7 +25,8 @@ from paddle_ranker.serving.paddle.messages import GENERAL_SERVICE, PIPELINE_SERV
 from paddle_ranker.serving.paddle.pipeline import TUTORIAL_NAMES, PipelineNames
 
 _LOG = logging.getLogger(__name__)
-_LONGEST_PATH = 107  # bytes of a Unix socket's path
+_HEALTH = "/grpc.health.v1.Health/Check"
+_SERVING, _NOT_SERVING = 1, 2  # of its enum ServingStatus
 _FRAMING_BYTES = 64 * 1024  # up to this excess, the services refuse a message, with a better error than grpcio's
 
 
@@ -40,49 +44,56 @@ class Method(NamedTuple):
     answer: Callable[..., Awaitable[Message]]
 
 
+# Connects an `asyncio.Protocol`, which it gets as a function that makes it, to a server.
+Dial = Callable[[Callable[[], asyncio.BaseProtocol]], Awaitable[Any]]
+
+
 async def start_grpc(
     models: Models,
-    address: str,
     *,
     api_key: Optional[str] = None,
     names: PipelineNames = TUTORIAL_NAMES,
     counting: Counting = nullcontext,
     budget: Optional[ByteBudget] = None,
-) -> grpc.aio.Server:
-    """Serve gRPC at `address`, `127.0.0.1:8601` or `unix:/path`, in this event loop. Return the server.
+    is_ready: Callable[[], bool] = lambda: True,
+) -> tuple[grpc.aio.Server, Dial]:
+    """Serve gRPC to this process, in this event loop. Return the server, and a function that connects to it.
+
+    Its address is not a file: programs that clear the temporary folder would make a socket there unreachable.
 
     api_key: key that callers must send in the metadata `authorization: Bearer KEY` or `x-api-key: KEY`
     counting: counts requests, including those that are refused before they are read
     budget: budget of the bytes that all requests hold; default: no limit
-
-    Raises `RankerError` if the server cannot listen at the address.
+    is_ready: answers `grpc.health.v1.Health/Check`, which needs no key
     """
     limits = models.ranker.limits
     options = [
         ("grpc.max_receive_message_length", limits.request_bytes + _FRAMING_BYTES),
         ("grpc.max_send_message_length", -1),
         ("grpc.max_concurrent_streams", limits.connections),
-        ("grpc.so_reuseport", 0),  # a port that is taken is an error
     ]
-    if not _unpacks_within_limits(grpc.__version__):
+    is_recent = _is_recent(grpc.__version__)
+    if not is_recent:
         options.append(("grpc.compression_enabled_algorithms_bitset", 1))  # off: 16 MiB may become 16 GiB
     server = grpc.aio.server(options=options)
-    server.add_generic_rpc_handlers((_Calls(models, api_key, names, counting, budget or ByteBudget()),))
-    try:
-        listens = bool(server.add_insecure_port(address))
-    except RuntimeError:
-        listens = False
-    if not listens:
-        why = "is the port taken? choose another"
-        if address.startswith("unix:"):
-            why = f"a socket's path has {_LONGEST_PATH} characters at most; set TMPDIR to a folder with a shorter name"
-        raise RankerError(f"{address}: gRPC cannot listen there; {why}")
+    server.add_generic_rpc_handlers((_Calls(models, api_key, names, counting, budget or ByteBudget(), is_ready),))
+    loop = asyncio.get_running_loop()
+    dial: Dial
+    if is_recent:
+        name = f"paddle_ranker_{secrets.token_hex(16)}"
+        server.add_insecure_port(f"unix-abstract:{name}")
+        dial = partial(loop.create_unix_connection, path=f"\0{name}")
+    else:
+        dial = partial(loop.create_connection, host="127.0.0.1", port=server.add_insecure_port("127.0.0.1:0"))
     await server.start()
-    return server
+    return server, dial
 
 
-def _unpacks_within_limits(version: str) -> bool:
-    """Return whether this grpcio stops decompressing a message that gets too large. Version 1.33 does not."""
+def _is_recent(version: str) -> bool:
+    """Return whether this grpcio has abstract sockets, and stops decompressing a message that gets too large.
+
+    Version 1.33 does neither.
+    """
     return tuple(map(int, version.split(".")[:2])) >= (1, 85)  # the oldest version that was tested
 
 
@@ -94,10 +105,16 @@ class _Calls(grpc.GenericRpcHandler):
     """Handler of all calls. A call without the right key is refused before its message is read."""
 
     def __init__(
-        self, models: Models, api_key: Optional[str], names: PipelineNames, counting: Counting, budget: ByteBudget
+        self,
+        models: Models,
+        api_key: Optional[str],
+        names: PipelineNames,
+        counting: Counting,
+        budget: ByteBudget,
+        is_ready: Callable[[], bool],
     ) -> None:
         self._models, self._limits = models, models.ranker.limits
-        self._api_key, self._names = api_key, names
+        self._api_key, self._names, self._is_ready = api_key, names, is_ready
         self._counting, self._budget = counting, budget
         self._active = 0
         request, pairs = messages().Request, messages().PipelineRequest
@@ -112,6 +129,13 @@ class _Calls(grpc.GenericRpcHandler):
 
     def service(self, handler_call_details: Any) -> Any:
         """Return the handler of a call, or None if no service has the method."""
+        if handler_call_details.method == _HEALTH:
+            return grpc.unary_unary_rpc_method_handler(
+                # These have the fields of HealthCheckRequest and HealthCheckResponse.
+                self._health,
+                StringValue.FromString,
+                Int32Value.SerializeToString,
+            )
         handler = self._handlers.get(handler_call_details.method)
         if handler is None:
             return None
@@ -133,6 +157,12 @@ class _Calls(grpc.GenericRpcHandler):
             return await pipeline.infer(request, self._models, self._names, **options)
         except Fault as fault:
             raise _PipelineFault(fault.kind, str(fault)) from fault.settled()
+
+    async def _health(self, request: StringValue, context: Any) -> Int32Value:
+        """Answer whether the server is ready, as /ready does. An empty name asks for all services."""
+        if request.value not in ("", GENERAL_SERVICE, PIPELINE_SERVICE):
+            await context.abort(grpc.StatusCode.NOT_FOUND, "no such service")
+        return Int32Value(value=_SERVING if self._is_ready() else _NOT_SERVING)
 
     def _handler(self, method: Method) -> Callable[[bytes, Any], Awaitable[bytes]]:
         """Return a coroutine function that answers the calls of a method. grpcio 1.33 accepts no `partial`."""

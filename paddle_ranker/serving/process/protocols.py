@@ -9,17 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import socket
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Callable, Optional
 
 from paddle_ranker.registry import Registry
 from paddle_ranker.serving.core.connections import Connections, PeerTimeout
 from paddle_ranker.serving.core.connections import ProtocolHandler as ProtocolHandler
+from paddle_ranker.serving.core.faults import UNAVAILABLE, Fault
 from paddle_ranker.serving.core.server_config import ServeConfig
 
 if TYPE_CHECKING:
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
     from paddle_ranker.serving.core.metrics import Metrics
     from paddle_ranker.serving.core.services import CountedRequest, Models
     from paddle_ranker.serving.core.slots import Slots
+    from paddle_ranker.serving.paddle.grpc_services import Dial
 
 BACKLOG = 2048  # maximum number of connections that wait to be accepted
 _SILENT_SECONDS = 10.0  # a connection is closed if its protocol is still unknown after this time
@@ -45,6 +45,7 @@ class ServerContext:
     models: the models for Paddle Serving's protocols
     app: the HTTP application
     log: log of requests; None: requests are not logged
+    is_ready: returns whether the server is ready for requests
     """
 
     config: ServeConfig
@@ -54,6 +55,7 @@ class ServerContext:
     metrics: Metrics
     app: ASGIApp
     log: Optional[JsonLog] = None
+    is_ready: Callable[[], bool] = lambda: True
 
     def counting(self, protocol: str) -> Callable[[], CountedRequest]:
         """Return a function that returns a new `CountedRequest` of `protocol`."""
@@ -219,11 +221,14 @@ class _Pipe(asyncio.Protocol):
 class GrpcConnection(_Pipe):
     """The client's end of a pipe to grpcio.
 
-    grpcio takes no accepted sockets, so it listens on a private Unix socket.
+    grpcio takes no accepted sockets, so it listens at a private address.
+
+    Args:
+        dial: connects to that address.
     """
 
-    def __init__(self, path: str, connections: Connections):
-        self._path, self._connections = path, connections
+    def __init__(self, dial: Dial, connections: Connections):
+        self._dial, self._connections = dial, connections
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
@@ -236,7 +241,7 @@ class GrpcConnection(_Pipe):
         server = _Pipe()
         server.other = self.transport
         try:
-            self.other, _ = await asyncio.get_running_loop().create_unix_connection(lambda: server, self._path)
+            self.other, _ = await self._dial(lambda: server)
         except OSError:
             self.abort()
         if self.transport.is_closing():
@@ -273,31 +278,35 @@ class GrpcConnection(_Pipe):
 
 
 class _GrpcHandler(ProtocolHandler):
-    def __init__(self, make: Callable[[], Any], server: Any, folder: TemporaryDirectory[str]):
+    def __init__(self, make: Callable[[], Any], server: Any, dial: Dial):
         super().__init__(make)
-        self._server, self._folder = server, folder
+        self._server, self._dial = server, dial
+
+    async def check(self) -> None:
+        try:
+            transport, _ = await self._dial(asyncio.Protocol)
+        except OSError as error:
+            raise Fault(UNAVAILABLE, f"gRPC does not answer ({error.strerror or error})") from error
+        transport.close()
 
     async def stop(self, seconds: float) -> None:
         await self._server.stop(seconds)
-        self._folder.cleanup()
 
 
 async def _start_grpc(context: ServerContext) -> ProtocolHandler:
     from paddle_ranker.serving.paddle.grpc_services import start_grpc
     from paddle_ranker.serving.paddle.pipeline import PipelineNames
 
-    folder = TemporaryDirectory(prefix="paddle_ranker_")
-    path = os.path.join(folder.name, "grpc")
     config = context.config
-    server = await start_grpc(
+    server, dial = await start_grpc(
         context.models,
-        f"unix:{path}",
         api_key=config.api_key,
         names=PipelineNames(config.pipeline_service, config.pipeline_method),
         counting=context.counting("grpc"),
         budget=context.connections.budget,
+        is_ready=context.is_ready,
     )
-    return _GrpcHandler(partial(GrpcConnection, path, context.connections), server, folder)
+    return _GrpcHandler(partial(GrpcConnection, dial, context.connections), server, dial)
 
 
 PROTOCOLS: Registry[PortProtocol] = Registry("protocol")

@@ -33,10 +33,11 @@ def run(config: ServeConfig) -> int:
     Raises `RankerError` if a port is taken, `DependencyError` if a package is missing, `CheckpointError` and the like
     if a model cannot be loaded.
     """
+    # Another program's, such as the gunicorn that started this process. Plugins may import what reads it.
+    os.environ.pop(MULTIPROCESS_VARIABLE, None)
     require_packages()
     load_named_plugins()  # not every caller has loaded them
     served_by(config)
-    os.environ.pop(MULTIPROCESS_VARIABLE, None)  # another program's, such as the gunicorn that started this process
     allow_open_files(4 * config.connections + 256)
     sockets = listen(config)
     try:

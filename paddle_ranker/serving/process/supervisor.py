@@ -29,13 +29,14 @@ import sys
 import time
 import traceback
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Callable, NoReturn, Optional, Union
 
 from paddle_ranker.errors import RankerError
+from paddle_ranker.libraries import SHARED_MEMORY
 from paddle_ranker.runtime import PROCESS_VARIABLE
 from paddle_ranker.serving.core.metrics import MULTIPROCESS_VARIABLE
 from paddle_ranker.serving.core.server_config import ServeConfig
@@ -111,12 +112,25 @@ def supervise(config: ServeConfig, sockets: Sequence[socket.socket], announce: C
 
     Raises `RankerError` if a worker fails at the first start, before it is ready. The reason is on standard error.
     """
-    with TemporaryDirectory(prefix="paddle_ranker_") as folder:
-        os.environ[MULTIPROCESS_VARIABLE] = folder
+    with _metrics_folder() as folder:
+        if folder:
+            os.environ[MULTIPROCESS_VARIABLE] = folder
         try:
             return _Supervisor(config, sockets, announce).run()
         finally:
-            del os.environ[MULTIPROCESS_VARIABLE]
+            os.environ.pop(MULTIPROCESS_VARIABLE, None)
+
+
+def _metrics_folder() -> AbstractContextManager[Optional[str]]:
+    """Return a new folder for the workers' metrics, deleted at the end; None if no folder can be written to.
+
+    Shared memory comes first: containers with a read-only file system have it, and nothing clears it of old files.
+    """
+    for parent in (SHARED_MEMORY, None):
+        with suppress(OSError):
+            return TemporaryDirectory(prefix="paddle_ranker_", dir=parent)
+    print("warning: no folder can be written to, so /metrics shows one worker at a time", file=sys.stderr)
+    return nullcontext()
 
 
 class _Supervisor:
@@ -210,8 +224,9 @@ class _Supervisor:
         sys.stdout.flush()
         sys.stderr.flush()
         first = not self._announced
-        # A program that clears old files from the temporary directory may have removed the folder.
-        os.makedirs(os.environ[MULTIPROCESS_VARIABLE], mode=0o700, exist_ok=True)
+        if MULTIPROCESS_VARIABLE in os.environ:
+            # A program that clears old files from the temporary directory may have removed the folder.
+            os.makedirs(os.environ[MULTIPROCESS_VARIABLE], mode=0o700, exist_ok=True)
         # Signals to the worker wait until it has replaced the handlers that it inherits from this process.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
         ours, theirs = socket.socketpair()
@@ -336,5 +351,6 @@ class _Supervisor:
 
 def _remove_gauges(pid: int) -> None:
     """Remove a dead worker's gauges from the metrics. Its counts stay."""
-    for path in Path(os.environ[MULTIPROCESS_VARIABLE]).glob(f"gauge_live*_{pid}.db"):
+    folder = os.environ.get(MULTIPROCESS_VARIABLE)
+    for path in Path(folder).glob(f"gauge_live*_{pid}.db") if folder else ():
         path.unlink(missing_ok=True)

@@ -7,6 +7,7 @@ import dataclasses
 import importlib
 import json
 import os
+import shutil
 import signal
 import socket
 import sys
@@ -28,7 +29,7 @@ from paddle_ranker.serving.core.byte_budget import ByteBudget
 from paddle_ranker.serving.core.connections import Connections
 from paddle_ranker.serving.core.faults import NOT_FOUND, Fault
 from paddle_ranker.serving.core.logs import JsonLog, routed_logging
-from paddle_ranker.serving.core.metrics import Metrics
+from paddle_ranker.serving.core.metrics import MULTIPROCESS_VARIABLE, Metrics
 from paddle_ranker.serving.core.ranker_slot import RankerSlot
 from paddle_ranker.serving.core.reload import NOT_SWITCHED, Reloader
 from paddle_ranker.serving.core.server_config import RANKER_SLOT, ServeConfig
@@ -179,6 +180,8 @@ class Worker:
                 asyncio.run(self._serve())
         finally:
             self._log.close()
+            if self._is_orphan and MULTIPROCESS_VARIABLE in os.environ:  # the supervisor would have deleted it
+                shutil.rmtree(os.environ[MULTIPROCESS_VARIABLE], ignore_errors=True)
         return 0
 
     async def _serve(self) -> None:
@@ -192,12 +195,13 @@ class Worker:
             reload=self._reload,
             starting=lambda: self._is_waiting,
             stopping=self._stop.is_set,
+            check=self._check,
             connections=lambda: len(self._connections),
             protocols=list(PROTOCOLS),
         )
         app = make_app(self._slots, config, self._metrics, log=log, controls=controls, budget=self._connections.budget)
         models = models_of(self._slots, config)
-        context = ServerContext(config, self._slots, self._connections, models, self._metrics, app, log)
+        context = ServerContext(config, self._slots, self._connections, models, self._metrics, app, log, self._is_ready)
         watching = [asyncio.ensure_future(return_freed_memory())]
         if config.workers > 1:
             watching.append(asyncio.ensure_future(self._keep_gauges()))
@@ -224,6 +228,16 @@ class Worker:
         if self._reloader.is_busy:
             self._log.close()
             os._exit(0)  # Python would wait at exit for the loading thread, which nothing can stop
+
+    def _is_ready(self) -> bool:
+        """Return whether /ready says so, too."""
+        is_loaded = all(slot.model is not None for slot in self._slots.values())
+        return is_loaded and not self._is_waiting and not self._stop.is_set()
+
+    async def _check(self) -> None:
+        """Raise `Fault` if one of the protocols would answer no request."""
+        for _, handler in self._handlers:
+            await handler.check()
 
     async def _keep_gauges(self) -> None:
         """Publish this worker's gauges at regular intervals, so that any worker can show them at `/metrics`."""

@@ -96,7 +96,7 @@ def candidates(page: Page) -> list[str]:
 
 def labelled_pairs(texts: dict[str, str], queries: dict[str, str], right: dict[str, str]) -> Iterator[LabeledPair]:
     """Yield the queries with their pages and others; `right` has each query's page, by their ids."""
-    words, ids = WordSearcher.of_texts(texts.values(), "stem"), [*texts]
+    words, ids = WordSearcher.of_texts(texts.values(), "standard"), [*texts]
     opening = {
         id: (found[1] if (found := _OPENING.search(text)) else text.partition("\n")[0]) for id, text in texts.items()
     }

@@ -49,8 +49,7 @@ class Postings:
     starts: `[terms + 1] int64`, start of each token's postings in `documents` and `codes`
     documents: `[postings] int32`, the documents that have the token, ascending
     codes: `[postings]`, for each entry of `documents`, the row of `pairs` with its frequencies and lengths
-    pairs: `[pairs, 2 * fields] int32`: for each field, the token's frequency, and the field's length in tokens; both
-        are 0 if the field lacks the token
+    pairs: `[pairs, 2 * fields] int32`: for each field, the token's frequency, and the field's length in tokens
     lengths: `[documents] int32`, number of tokens of each document; with several fields `[documents, fields]`
     spellings: `[bytes] uint8`, words as written, see `WordVocabulary`
     """
@@ -100,7 +99,7 @@ class Postings:
         for (field_keys, times), (_, _, length) in zip(occurrences, counted):
             occurs, all_times = np.searchsorted(keys, field_keys), np.zeros(len(keys), np.int64)
             all_times[occurs] = times
-            distinct, of_field = np.unique(all_times << 32 | length[documents] * (all_times > 0), return_inverse=True)
+            distinct, of_field = np.unique(all_times << 32 | length[documents], return_inverse=True)
             both, codes = np.unique(codes * len(distinct) + of_field, return_inverse=True)
             pairs = np.hstack([pairs[both // len(distinct)], _unpacked(distinct)[both % len(distinct)]])
         starts = np.zeros(len(order) + 1, np.int64)

@@ -39,7 +39,7 @@ from paddle_ranker.storage.untrusted import Unchecked
 from paddle_ranker.unicode.characters import UNIT, UNSPACED, fold, shape_of
 
 TEXT = "text"  # name of the field that every document has, and of its type
-TITLE_WEIGHT, MOST_WEIGHT = 3.0, 1000.0  # weight of titles and summaries; largest weight
+TITLE_WEIGHT, MOST_WEIGHT = 5.0, 1000.0  # weight of titles and summaries; largest weight
 _SUMMARISED = 4  # a field is a summary if `text` has at least this many times as many characters
 MOST_FIELDS = 1000  # distinct fields of all documents: each field takes 4 bytes of every document
 _LONGEST_TITLE = 256  # characters; a longer title is not compared with queries

@@ -168,16 +168,18 @@ class _Group:
 
     def __init__(self, documents: NDArray[np.int32]):
         self.documents, self.most = documents, 0.0
-        self._values: list[tuple[Floats, TermPostings]] = []
+        self._values: list[tuple[Floats, float, TermPostings]] = []
 
-    def append(self, table: Floats, postings: TermPostings, most: float) -> None:
+    def append(self, table: Floats, weight: float, postings: TermPostings, most: float) -> None:
         """Add a token.
 
-        table: the score that each code of `postings` adds
+        table: the score that each code of `postings` adds, not yet multiplied by `weight`
         postings: the token's postings
         most: the highest score that the token adds
         """
-        self._values.append((table, postings))
+        if len(table) <= len(postings.codes):  # tables of several fields may be far longer than a token's postings
+            table, weight = weight * table, 1.0
+        self._values.append((table, weight, postings))
         self.most += most
 
     def add_all(self, sums: Floats, kept: Optional[Booleans]) -> None:
@@ -186,8 +188,9 @@ class _Group:
         sums: sum of each document that `kept` allows, `[n]`, changed in place
         kept: mask over the group's documents; None: all
         """
-        for table, (_, codes) in self._values:  # mode "clip" checks no index, in a third of the time of `table[codes]`
-            sums += table.take(codes if kept is None else codes[kept], mode="clip")
+        for table, weight, (_, codes) in self._values:  # mode "clip" checks no index, in a third of `table[codes]`'s time
+            added = table.take(codes if kept is None else codes[kept], mode="clip")
+            sums += added if weight == 1.0 else weight * added
 
     def add_to(self, sums: Floats, documents: Integers) -> None:
         """Add the tokens' scores to sums of any documents; a document without the tokens keeps its sum.
@@ -197,17 +200,18 @@ class _Group:
         """
         at = self.documents.searchsorted(documents.astype(np.int32))
         is_other = self.documents.take(at, mode="clip") != documents
-        for table, (_, codes) in self._values:
+        for table, weight, (_, codes) in self._values:
             added = table.take(codes.take(at, mode="clip"), mode="clip")
             added[is_other] = 0.0
-            sums += added
+            sums += added if weight == 1.0 else weight * added
 
 
 class WordSearcher:
     """Search by BM25F (Robertson, Zaragoza and Taylor 2004) with Lucene's idf; with one field this is Okapi BM25.
 
-    A token's frequency in each field is divided by the field's normalised length and multiplied by the field's weight;
-    the sum over fields is saturated. Idf and mean lengths count the live documents of all parts. A score adds up a
+    A token's frequency in each field is multiplied by the field's weight; the sum over fields is divided by the
+    document's normalised length, to which the fields add with their weights, and saturated. Lucene's
+    `CombinedFieldQuery` counts alike. Idf and mean lengths count the live documents of all parts. A score adds up a
     query's tokens, the rarest first, in float64, so that it does not depend on how the collection is divided.
 
     Args:
@@ -238,12 +242,11 @@ class WordSearcher:
         self._parts, self._tokenizers, self._k1 = parts, list(dict.fromkeys(of_fields)), k1
         self.statistics = _statistics_of(parts, len(weights)) if statistics is None else statistics
         total = np.array(self.statistics.lengths, np.int64)
-        averages = np.where(total > 0, total / max(1, self.statistics.documents), 1.0)
+        averages = total / max(1, self.statistics.documents)
         self._tables = [self._saturated(_frequencies(part.postings, averages, b, weights)) for part in parts]
         # By tokenizer and part: weighted frequencies in the tokenizer's own fields.
         self._frequencies = [
-            [_frequencies(part.postings, averages, b, [w * (t is tokenizer) for w, t in zip(weights, of_fields)])
-             for part in parts]
+            [_frequencies(part.postings, averages, b, weights, [t is tokenizer for t in of_fields]) for part in parts]
             for tokenizer in self._tokenizers if len(self._tokenizers) > 1
         ]  # fmt: skip
         self._highest = [float(table.max(initial=0.0)) for table in self._tables]
@@ -670,7 +673,7 @@ class WordSearcher:
                 continue
             if not groups or not np.array_equal(groups[-1].documents, documents):
                 groups.append(_Group(documents))
-            groups[-1].append(term.weight * term.tables[number], term.postings[number], term.most[number])
+            groups[-1].append(term.tables[number], term.weight, term.postings[number], term.most[number])
         return groups
 
 
@@ -725,16 +728,26 @@ def _times_in(field: int, postings: Postings, term: TermPostings, rows: NDArray[
     return times
 
 
-def _frequencies(postings: Postings, averages: Floats, b: float, weights: Sequence[float]) -> Floats:
-    """Return BM25F's weighted frequencies, `[pairs]`: for each pair, the sum over fields of weight * count / norm.
+def _frequencies(
+    postings: Postings, averages: Floats, b: float, weights: Sequence[float], counted: Optional[Sequence[bool]] = None
+) -> Floats:
+    """Return BM25F's weighted frequencies, `[pairs]`: the sum over fields of weight * count, divided by the norm.
 
-    averages: mean length of each field, for `length_norm`
+    The norm is that of the whole document, whose length is the sum over fields of weight * length, as if each field
+    were repeated `weight` times. If each field had its own norm, one word of a short name would outweigh all words of
+    a text.
+
+    averages: mean length of each field
+    counted: which fields' counts are added; None: all fields
     """
-    frequencies = np.zeros(len(postings.pairs))
+    frequencies, lengths, average = np.zeros(len(postings.pairs)), np.zeros(len(postings.pairs)), 0.0
     for field, weight in enumerate(weights):  # a matrix product would add them in an order that depends on the part
-        counts, lengths = postings.pairs[:, 2 * field : 2 * field + 2].astype(np.float64).T
-        norms = length_norm(lengths, averages[field], b)
-        frequencies += weight * np.divide(counts, norms, out=np.zeros_like(counts), where=counts > 0)
+        if counted is None or counted[field]:
+            frequencies += weight * postings.pairs[:, 2 * field]
+        lengths += weight * postings.pairs[:, 2 * field + 1]
+        average += weight * float(averages[field])
+    occurs = frequencies > 0
+    frequencies[occurs] /= length_norm(lengths[occurs], average or 1.0, b)
     return frequencies
 
 

@@ -33,17 +33,17 @@ DOCUMENTS = [
 
 
 def bm25f(query: str, documents: list[Document], schema: Schema, k1: float = 1.2, b: float = 0.75) -> dict[str, float]:
-    """Return the scores of Robertson, Zaragoza and Taylor (2004) with Lucene's rarity."""
+    """Return the scores of Robertson, Zaragoza and Taylor (2004), each field repeated weight times, Lucene's rarity."""
     tokenize = tokenizer_named("bigram")
     texts = [[tokenize(" ".join(own)) for own in schema.searched(document)] for document in documents]
-    lengths = np.array([[len(tokens) for tokens in row] for row in texts], float)
+    lengths = np.array([[len(tokens) for tokens in row] for row in texts], float) @ np.array(schema.weights)
     scores = np.zeros(len(documents))
     for token in set(tokenize(query)):
         counts = np.array([[tokens.count(token) for tokens in row] for row in texts], float)
         held = int((counts.sum(axis=1) > 0).sum())
         if held:
             rarity = np.log(1 + (len(documents) - held + 0.5) / (held + 0.5))
-            frequency = counts / (1 - b + b * lengths / lengths.mean(axis=0)) @ np.array(schema.weights)
+            frequency = counts @ np.array(schema.weights) / (1 - b + b * lengths / lengths.mean())
             scores += rarity * frequency * (k1 + 1) / (frequency + k1)
     return {one.id: score for one, score in zip(documents, scores.tolist()) if score > 0}
 
@@ -86,6 +86,7 @@ def test_labels_and_units_stay_with_a_field() -> None:
 def test_a_word_is_the_token_that_each_field_has_for_it_and_saturates_once(tmp_path: Path) -> None:
     fields = ("title:text:weight=3:title:analyser=accents", "note:text:analyser=jieba")
     schema = Schema(tuple(map(Field.parse, fields)))
+    jieba = dict(zip((field.name for field in schema.words), schema.tokenizers("standard")))["note"]
     documents = [
         Document("folded", "un café noir", {"title": "Cafe"}),
         Document("text", "un café, deux cafés", {"title": "Thé"}),
@@ -98,11 +99,10 @@ def test_a_word_is_the_token_that_each_field_has_for_it_and_saturates_once(tmp_p
             collection.writer.add([document], merge=False)
         found = searched(collection, "Café")
         assert {*found} == {"folded", "text"}  # in a text without the option cafe is another word
-        lengths = {"folded": (1, 3), "text": (1, 4)}
+        lengths, mean = {"folded": 3 * 1 + 3, "text": 3 * 1 + 4}, 3 * 1 + 9 / 4 + len(jieba("老年人护理学")) / 4
         rarity = np.log(1 + (4 - 2 + 0.5) / (2 + 0.5))
         for id, counts in (("folded", (1, 1)), ("text", (0, 1))):
-            norms = [0.25 + 0.75 * length / mean for length, mean in zip(lengths[id], (1.0, 9 / 4))]
-            frequency = 3 * counts[0] / norms[0] + counts[1] / norms[1]
+            frequency = (3 * counts[0] + counts[1]) / (0.25 + 0.75 * lengths[id] / mean)
             assert found[id] == pytest.approx(rarity * frequency * 2.2 / (frequency + 1.2), abs=1e-9)
         assert {*searched(collection, "cafe")} == {"folded", "other"}
         assert collection.snapshot().explain_words("Café", ["folded"]) == {
@@ -149,7 +149,7 @@ def test_fields_are_inferred_by_all_their_values() -> None:
     ]  # fmt: skip
     found = {str(one) for one in infer_schema(rows, (Field("short", "stored"),)).fields}
     assert found == {
-        "name:text:weight=3:title", "about:text", "year:number", "day:date", "ok:boolean", "tags:keyword:list",
+        "name:text:weight=5:title", "about:text", "year:number", "day:date", "ok:boolean", "tags:keyword:list",
         "mixed:stored", "short:stored", "nested:stored",
     }  # fmt: skip
 
@@ -210,7 +210,7 @@ def test_a_field_of_different_codes_is_searched(values: list[object], field: str
             assert snapshot.matching(None).count(Filter.parse([f'code="{value}"'])) == values.count(value)
 
 
-@pytest.mark.parametrize(("characters", "weight"), [(0, 1.0), (160, 1.0), (240, 3.0), (900, 3.0)])
+@pytest.mark.parametrize(("characters", "weight"), [(0, 1.0), (160, 1.0), (240, 5.0), (900, 5.0)])
 def test_a_field_that_is_short_beside_the_texts_is_a_summary_and_weighs_as_a_title(
     characters: int, weight: float
 ) -> None:
@@ -261,7 +261,7 @@ def test_a_build_infers_shows_and_keeps_the_schema(tmp_path: Path, capsys: pytes
         "id\ttitle\ttext\tyear\n1\tgit\tversion control with vim\t2005\n2\tvim\teditor beside git git\t1991\n"
     )
     assert main(["build", "--corpus", str(corpus), "--output", str(index)]) == 0
-    assert "title:text:weight=3:title" in capsys.readouterr().out
+    assert "title:text:weight=5:title" in capsys.readouterr().out
     with Collection.open(index) as collection:
         assert [collection.snapshot().search("words", [name], 1)[0].ids for name in ("git", "vim")] == [["1"], ["2"]]
         assert collection.snapshot().document("1") == Document(

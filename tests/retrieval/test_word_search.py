@@ -105,9 +105,6 @@ def test_fields_without_a_word_add_nothing_at_the_ends_of_what_bm25_takes(k1: fl
         searcher = WordSearcher([WordPart(postings, None, 0)], str.split, k1, b, (1.0, 2.0))
         numbers, scores = searcher.search("a", 9)
     idf = math.log(1 + (4 - 2 + 0.5) / (2 + 0.5))
-    frequencies = [
-        1 / (1 - b + b * 2),
-        1 / (1 - b + b * 1) + 2 / (1 - b + b * 2),
-    ]  # lengths 2 and 1 of 1, 0 and 1 of 0.5
+    frequencies = [1 / (1 - b + b * 2 / 2), (1 + 2) / (1 - b + b * 3 / 2)]  # of weighted lengths 2, 3, 1 and 2
     wanted = [idf * one * (k1 + 1) / (one + k1) for one in frequencies]
     assert dict(zip(numbers.tolist(), scores.tolist())) == pytest.approx(dict(enumerate(wanted)))

@@ -151,12 +151,20 @@ def test_the_service_of_ray_is_a_configuration_of_serve(on_gpus: bool) -> None:
     from paddle_ranker.options import options_from
     from paddle_ranker.scale.ray_serve import application, deploy_options
 
-    service = objects("rayservice.yaml", on_gpus)[0]["spec"]
+    service, policy = (document["spec"] for document in objects("rayservice.yaml", on_gpus))
     (one,) = ServeDeploySchema(**yaml.safe_load(service["serveConfigV2"])).applications
     assert one.import_path == f"{application.__module__}:{application.__name__}"
     options = options_from(deploy_options(), **{name: one.args[name] for name in one.args if name != "needs_key"})
     (group,) = service["rayClusterConfig"]["workerGroupSpecs"]
     (container,) = group["template"]["spec"]["containers"]
+    cluster = service["rayClusterConfig"]
+    assert cluster["authOptions"] == {"mode": "token"}
+    for pods in (group, cluster["headGroupSpec"]):
+        assert pods["template"]["metadata"]["labels"] == policy["podSelector"]["matchLabels"]
+    others, operator, callers = policy["ingress"]
+    assert others == {"from": [{"podSelector": policy["podSelector"]}]}
+    assert [*operator] == ["from", "ports"] and "dashboard-host" not in cluster["headGroupSpec"]["rayStartParams"]
+    assert callers == {"ports": [{"port": yaml.safe_load(service["serveConfigV2"])["http_options"]["port"]}]}
     assert (options.device == "gpu") == ("nvidia.com/gpu" in container["resources"]["limits"]) == on_gpus
     assert f"ray=={service['rayClusterConfig']['rayVersion']} " in (REPOSITORY / "requirements/modern.txt").read_text()
 

@@ -15,7 +15,7 @@ from paddle_ranker.errors import RankerError, UsageError
 from paddle_ranker.export.parity import compare
 from paddle_ranker.export.serving_files import Variable, conf_names, variables_of, write_configs
 from paddle_ranker.export.static_model import StaticModel, write_serving_model
-from paddle_ranker.model.exported import ExportedFolder, open_exported
+from paddle_ranker.model.exported import ExportedFolder, descriptions_of, open_exported
 from paddle_ranker.model.info import INFO_FILE, RankerInfo
 from paddle_ranker.model.model_folder import MODEL, identify
 from paddle_ranker.model.model_kind import EXPORTED, ExportFacts, ModelInfo, with_export
@@ -57,10 +57,10 @@ def write_serving(
         facts = _facts(exported, program.suffix[1:], variables, difference)
         sizes = {path.name: path.stat().st_size for path in (program, parameters)}
         for folder, side, files in ((for_server, "server", sizes), (for_client, "client", {})):
-            write_configs(folder, side, *variables)
             _copy_descriptions(exported.folder, folder, members)
             described = facts.copy()
-            described["files"] = files
+            described["files"], described["descriptions"] = files, descriptions_of(folder, exported.prefix)
+            write_configs(folder, side, *variables)
             exported.kind.write_info(folder, with_export(_alone(exported.info), described))
     return open_exported(server, MODEL), client, difference
 

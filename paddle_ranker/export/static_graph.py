@@ -26,7 +26,7 @@ from paddle_ranker.export.parity import Parity, checks_of, compare, network_outp
 from paddle_ranker.export.static_model import StaticModel, name_outputs
 from paddle_ranker.model.bert import Encoder
 from paddle_ranker.model.builtin_kinds import KINDS
-from paddle_ranker.model.exported import GRAPH_FORMATS, ExportedFolder, open_exported, program_file
+from paddle_ranker.model.exported import GRAPH_FORMATS, ExportedFolder, descriptions_of, open_exported, program_file
 from paddle_ranker.model.model_folder import MODEL, identify
 from paddle_ranker.model.model_kind import (
     ExportFacts,
@@ -157,6 +157,7 @@ def _facts(folder: Path, prefix: str, signature: Signature, parities: dict[str, 
         "outputs": list(signature.output_names),
         "parity": {engine: parity.to_dict() for engine, parity in parities.items()},
         "files": {name: (folder / name).stat().st_size for name in names},
+        "descriptions": descriptions_of(folder, prefix),
     }
 
 

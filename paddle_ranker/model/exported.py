@@ -37,6 +37,7 @@ from paddle_ranker.model.model_kind import (
     Signature,
     with_export,
 )
+from paddle_ranker.storage.digest import content_digest
 from paddle_ranker.storage.untrusted import check_file, memory_bytes
 
 INPUTS, OUTPUTS = RANKER_SIGNATURE.input_names, RANKER_SIGNATURE.output_names
@@ -142,7 +143,7 @@ def open_exported(source: Path, role: Role[InfoT, EncoderT], prefix: Optional[st
     prefix: prefix of the files' names; None: the one in the info file
 
     Raises `CheckpointError` if there is no static model, if it cannot take the role, or if a file is missing or does
-    not have the size recorded by the export.
+    not have the size, or a file of the tokenizer not the content, that the export recorded.
     """
     folder_type = identify(Path(source))
     folder = folder_type.folder
@@ -152,6 +153,14 @@ def open_exported(source: Path, role: Role[InfoT, EncoderT], prefix: Optional[st
         raise CheckpointError(f"{folder}: there is no static model in it{_remedy(folder_type)}")
     kind, info = folder_type.kind_for(role), folder_type.info
     export = _checked_export(folder_type)
+    for name, digest in export.get("descriptions", {}).items():
+        path = folder / name
+        if not path.is_file():
+            raise CheckpointError(f"{path}: is missing; copy the folder again, or export it again")
+        if content_digest(path) != digest:
+            raise CheckpointError(
+                f"{path}: is not the file that was exported with the model; copy the folder again, or export it again"
+            )
     prefix = prefix or export["prefix"]
     if not (folder / f"{prefix}{STATIC_PARAMETERS}").is_file():
         raise CheckpointError(f"{folder}: there is no {prefix}{STATIC_PARAMETERS} in it{_remedy(folder_type)}")
@@ -177,6 +186,12 @@ def open_exported(source: Path, role: Role[InfoT, EncoderT], prefix: Optional[st
     except CheckpointError as error:
         raise CheckpointError(f"{exported.parameters}: {error}") from error
     return exported
+
+
+def descriptions_of(folder: Path, prefix: str) -> dict[str, str]:
+    """Return the digests of all files in a folder but those of the static model, by their paths in it."""
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and not path.name.startswith(f"{prefix}.")]
+    return {path.relative_to(folder).as_posix(): content_digest(path) for path in files}
 
 
 def program_file(folder: Path, prefix: str) -> Path:
@@ -231,7 +246,14 @@ def _checked_export(folder_type: FolderType) -> ExportFacts:
     signature = folder_type.kind.signature(info)
     # Names, not paths: a foreign folder must not reach outside itself.
     names = [export.get("prefix", "/"), *export.get("files", ["/"])]
-    sound = all(Path(name).name == name for name in names) and tuple(export.get("inputs", ())) == signature.input_names
+    inside = all(
+        not Path(name).is_absolute() and ".." not in Path(name).parts for name in export.get("descriptions", ())
+    )
+    sound = (
+        inside
+        and all(Path(name).name == name for name in names)
+        and tuple(export.get("inputs", ())) == signature.input_names
+    )
     if not sound or tuple(export.get("outputs", ())) not in (signature.output_names, signature.output_names[:1]):
         raise CheckpointError(f"{path}: damaged (export is {brief(str(export))}); export it again: {EXPORT} FOLDER")
     return export

@@ -40,6 +40,9 @@ def copy(output: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(output, tmp_path / "output"))
 
 
+WRITTEN_LAST = ("ranker.json", "README.md")  # with what the others hold
+
+
 def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
@@ -110,7 +113,22 @@ def test_damaged_folders_say_what_is_wrong(copy: Path, output: Path, tmp_path: P
     refused(copy, r"no inference.predict.json and no inference.predict.pdmodel")
     (copy / "away").rename(program)
     export = json.loads((copy / "ranker.json").read_text(encoding="utf-8"))["export"]
-    for damaged in ({**export, "files": {"../x": 1}}, {**export, "inputs": ["ids"]}, {**export, "prefix": 3}, None):
+    assert {*export["descriptions"]} == {path.name for path in copy.iterdir()} - {*export["files"], *WRITTEN_LAST}
+    for name in export["descriptions"]:
+        content = (copy / name).read_bytes()
+        # As many lines of as many bytes: the model's own checks, which are of ids, cannot tell.
+        (copy / name).write_bytes(b"\n".join(content.splitlines()[::-1]) + b"\n")
+        refused(copy, f"{name}: is not the file that was exported with the model")
+        (copy / name).unlink()
+        refused(copy, f"{name}: is missing")
+        (copy / name).write_bytes(content)
+    damages = {"files": {"../x": 1}}, {"descriptions": {"../x": "0"}}, {"descriptions": {"/etc/passwd": "0"}}
+    for damaged in (
+        *({**export, **damage} for damage in damages),
+        {**export, "inputs": ["ids"]},
+        {**export, "prefix": 3},
+        None,
+    ):
         change_json(copy / "ranker.json", export=damaged)
         refused(copy, "damaged" if damaged else "does not say what")
 

@@ -105,10 +105,12 @@ class Acceptor:
         self._start()
 
     def close(self) -> None:
-        """Accept no more connections, and close the socket."""
-        self._loop.remove_reader(self._listener)
+        """Accept the connections that wait in the system's queue, which it would reset, and close the socket."""
+        self._at_a_time = BACKLOG
+        self._accept()
         if self._pause is not None:
             self._pause.cancel()
+        self._loop.remove_reader(self._listener)
         self._listener.close()
 
     def _start(self) -> None:

@@ -40,7 +40,8 @@ from paddle_ranker.serving.core.tower_options import TOWER_SLOT
 from paddle_ranker.serving.core.tower_slot import TowerSlot
 from paddle_ranker.serving.http.admin import AdminRoutes, Controls, noting_gauges
 from paddle_ranker.serving.http.endpoints import ENDPOINTS, Endpoint
-from paddle_ranker.serving.http.middleware import Middleware
+from paddle_ranker.serving.http.middleware import ADMIN_PATHS, Middleware
+from paddle_ranker.serving.http.page import is_page
 from paddle_ranker.serving.paddle.http import routes as paddle_routes
 from paddle_ranker.serving.paddle.pipeline import PipelineNames
 from paddle_ranker.serving.process.protocols import (
@@ -52,6 +53,7 @@ from paddle_ranker.serving.process.protocols import (
 )
 
 BEAT = 2.0  # seconds between two signs of life for the supervisor
+_ARRIVAL_SECONDS = 0.2  # after the last connection is accepted, in which its request arrives
 _TRIM_SECONDS = 30.0  # between two times that freed memory is returned to the system
 _GAUGE_SECONDS = 1.0  # between two updates of a worker's gauges, if there are several workers
 
@@ -107,6 +109,22 @@ async def _not_found(scope: Scope, receive: Receive, send: Send) -> None:
     raise Fault(NOT_FOUND, f"{scope['method']} {quoted(scope['path'])} is nothing here; see /docs")
 
 
+def _waiting(app: ASGIApp, settled: asyncio.Event, seconds: float) -> ASGIApp:
+    """Return the application with requests for models waiting until the server has loaded them, or stops.
+
+    A proxy that does not ask `/ready`, such as nginx, sends requests once it can connect, and would pass a 503 on.
+    Bodies are not read meanwhile. After `seconds`, the request is refused as it would have been at once.
+    """
+
+    async def wait_and_answer(scope: Scope, receive: Receive, send: Send) -> None:
+        if not settled.is_set() and scope["type"] == "http" and scope["path"] not in ADMIN_PATHS and not is_page(scope):
+            with suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(settled.wait(), seconds)
+        await app(scope, receive, send)
+
+    return wait_and_answer
+
+
 async def return_freed_memory() -> None:
     """Return freed memory to the system at regular intervals.
 
@@ -135,7 +153,8 @@ class Worker:
     """A server on listening sockets, in one process.
 
     Args:
-        early: whether to accept connections before the models are loaded; requests are answered with 503 until then.
+        early: whether to accept connections before the models are loaded. Until then, `/ready` is 503, and HTTP
+            requests for the models wait until their default deadline.
         on_ready: called once, as soon as the models are loaded and connections are accepted.
         supervisor: the link with the supervisor, see `supervisor`; when it ends, the worker ends too. None if this is
             the only worker.
@@ -187,7 +206,7 @@ class Worker:
     async def _serve(self) -> None:
         config = self._config
         sys.setswitchinterval(SWITCH_SECONDS)
-        self._stop = asyncio.Event()
+        self._stop, self._settled = asyncio.Event(), asyncio.Event()
         self._handle_signals()
         self._connections = Connections(config.connections, ByteBudget(config.buffered))
         log = self._log if config.log_requests else None
@@ -200,6 +219,7 @@ class Worker:
             protocols=list(PROTOCOLS),
         )
         app = make_app(self._slots, config, self._metrics, log=log, controls=controls, budget=self._connections.budget)
+        app = _waiting(app, self._settled, config.deadline_seconds)
         models = models_of(self._slots, config)
         context = ServerContext(config, self._slots, self._connections, models, self._metrics, app, log, self._is_ready)
         watching = [asyncio.ensure_future(return_freed_memory())]
@@ -266,6 +286,7 @@ class Worker:
         await asyncio.wait({loading, stopping}, return_when=asyncio.FIRST_COMPLETED)
         stopping.cancel()
         reporting.cancel()
+        self._settled.set()
         if not loading.done():
             loading.cancel()
             return False
@@ -285,6 +306,7 @@ class Worker:
         await asyncio.sleep(0.01)  # clients that connected before the signal are still accepted
         for acceptor in self._acceptors:
             acceptor.close()
+        await asyncio.sleep(_ARRIVAL_SECONDS)
         seconds = self._config.drain_seconds
         ending: list[Any] = [handler.stop(seconds) for _, handler in self._handlers]
         aborted, *_ = await asyncio.gather(self._connections.drain(seconds), *ending)

@@ -783,8 +783,8 @@ def check(options: CheckOptions) -> None:
     with open_index(options.index, milvus_uri=options.milvus_uri) as collection:
         collection.require_address()
         check_breadth(collection.info.vectors, options.ef, options.nprobe)
+        files, size = collection.verify()
         now = collection.snapshot()
-        files, size = now.verify()
         for name in collection.info.models:
             for folder in collection.folders:
                 if not (model := folder / name).is_dir():

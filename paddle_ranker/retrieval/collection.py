@@ -29,7 +29,7 @@ import numpy as np
 from paddle_ranker.array_types import Booleans
 from paddle_ranker.data.documents import INNER, ROLES, DocumentFile
 from paddle_ranker.data.records import DocumentRow
-from paddle_ranker.errors import RankerError, UsageError, checked_items, listed, refuse_text
+from paddle_ranker.errors import CheckpointError, RankerError, UsageError, checked_items, listed, refuse_text
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.model_folder import TOWER, identify
 from paddle_ranker.options import DocumentOptions, note
@@ -158,6 +158,19 @@ class Collection(Closable):
             return self.index.stamp() == self._stamp
         except FileNotFoundError:
             return True
+
+    def verify(self) -> tuple[int, int]:
+        """Read all files of the newest generation; return their number, and their size in bytes.
+
+        If another process merges segments meanwhile and deletes their files, the generation that it has written is read
+        instead. Raises `CheckpointError` for a file that is missing or has changed.
+        """
+        while True:
+            try:
+                return self.snapshot().verify()
+            except (CheckpointError, FileNotFoundError):
+                if not self.refresh():
+                    raise
 
     def refresh(self) -> bool:
         """Open the newest generation if another process has written one since the last time; return True if so.

@@ -253,6 +253,23 @@ def test_a_segment_that_goes_while_those_after_it_are_merged_takes_no_other_alon
         assert list(index.snapshot().documents()) == [*few, *last] and index.snapshot().verify()
 
 
+def test_an_index_is_whole_for_who_reads_it_while_another_one_merges_it(tmp_path: Path) -> None:
+    with new_index(tmp_path / "index") as writing:
+        writing.writer.add(documents_of(range(100)), vectors_of)
+        for one in documents_of(range(100, 108)):
+            writing.writer.add([one], vectors_of, merge=False)
+        with Collection.open(tmp_path / "index") as reading:
+            before = reading.snapshot()
+            writing.writer.merge()
+            with pytest.raises(CheckpointError, match="missing"):
+                before.verify()
+            assert reading.verify() == writing.verify()
+            documents, *_ = (tmp_path / "index").glob("segment-*/documents.jsonl")
+            documents.write_bytes(bytes(documents.stat().st_size))
+            with pytest.raises(CheckpointError, match="not as it was written"):
+                reading.verify()
+
+
 @pytest.mark.parametrize("at_once", [100, 3])
 def test_documents_have_so_many_fields_together(tmp_path: Path, at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each field takes its bytes of every document, whether that has it or not."""

@@ -21,7 +21,6 @@ from paddle_ranker.retrieval.query_parsing import ParsedQuery
 from paddle_ranker.retrieval.schema import Schema
 from paddle_ranker.retrieval.searchable import LookupRequest, Searchable, ShardError, Snapshot, StaleSnapshot
 from paddle_ranker.retrieval.shards import open_index
-from paddle_ranker.retrieval.snapshot import LocalSnapshot
 from paddle_ranker.retrieval.synonyms import Synonyms
 from paddle_ranker.retrieval.turns import Reserve
 from paddle_ranker.retrieval.vector_search import check_breadth, search_method
@@ -142,9 +141,9 @@ class IndexSlot(Slot[ServedIndex]):
         """
         assert self.folder is not None
         options, collection = self.options, self.open()
+        if self.model is not None and isinstance(collection, Collection):
+            collection.verify()  # before the index takes the place of one that answers
         fusion, info, now = parse_fusion(options.fusion, options.weights), collection.info, collection.snapshot()
-        if self.model is not None and isinstance(now, LocalSnapshot):
-            now.verify()  # before the index takes the place of one that answers
         check_breadth(info.vectors, options.ef, options.nprobe)
         fusion.weights_of(info.searchers)
         info.schema.weights_by(fusion.fields)

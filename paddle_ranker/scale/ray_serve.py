@@ -19,26 +19,32 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Callable, Optional, cast
 
 from paddle_ranker import runtime
-from paddle_ranker.errors import UsageError, quoted
+from paddle_ranker.errors import RankerError, UsageError, quoted
 from paddle_ranker.model.load_options import LoadOptions
-from paddle_ranker.options import Options, given_of, option, options_from, require_ray_device
+from paddle_ranker.options import Options, given_of, note, option, options_from, require_ray_device
 from paddle_ranker.options.declare import fields_of, shown_name
 from paddle_ranker.registry import load_named_plugins
 from paddle_ranker.retrieval.shards import shard_folders
 from paddle_ranker.scale.cluster import gpus_for, hide_other_gpus, require_ray
 from paddle_ranker.serving.core.index_options import INDEX, IndexSlotOptions
 from paddle_ranker.serving.core.limits import API_KEY_VARIABLE
-from paddle_ranker.serving.core.server_config import ServeConfig
+from paddle_ranker.serving.core.server_config import RANKER_SLOT, ServeConfig
 from paddle_ranker.serving.core.slot_kinds import SLOTS, fit_models, serve_options, served_by, with_found_models
+from paddle_ranker.serving.core.tower_options import TOWER_SLOT
 
+if TYPE_CHECKING:
+    from paddle_ranker.retrieval.remote_calls import Call
+
+SERVER = "server"  # name of the deployment whose replicas have the models
 _CALLS = 8  # most calls of a replica to one shard at the same time
 _SHARD_SECONDS, _START_SECONDS = 5.0, 120.0  # time limits of a shard: for a call, and to start
+_PLACE_SECONDS = 10.0  # for which a trial of a new version waits for a core
 _AT_ONCE = 256  # most requests in a replica; those that wait for the engine share batches
 _WANTED = 16  # requests per replica that Serve aims at when it starts and ends replicas
-_NEEDS_KEY = "needs_key"  # whether replicas must find a key in their environment
+NEEDS_KEY = "needs_key"  # whether replicas must find a key in their environment
 _OF_SERVER = ("workers", "more_ports", "http_port")  # options of a server that replicas and Serve's proxy replace
 
 
@@ -87,7 +93,9 @@ def deploy_options(*more: type[Options]) -> type[Any]:
 
 
 def arguments_of(options: Any) -> dict[str, object]:
-    """Return the options that differ from their defaults, JSON-ready for `application`. Existing paths become absolute.
+    """Return the options that differ from their defaults, JSON-ready for `application`.
+
+    Existing paths become absolute, and links are resolved: a replica that starts later opens the same folders.
 
     Raises `UsageError` for options that a deployment cannot honour.
     """
@@ -105,17 +113,26 @@ def arguments_of(options: Any) -> dict[str, object]:
         name, value = field.name, getattr(options, field.name)
         if isinstance(value, Path) or name == "shards":
             paths = [value] if isinstance(value, Path) else [*value]
-            texts = [os.path.abspath(path) if os.path.exists(path) else str(path) for path in paths]
+            texts = [os.path.realpath(path) if os.path.exists(path) else str(path) for path in paths]
             arguments[name] = texts[0] if isinstance(value, Path) else texts
         else:
             arguments[name] = [*value] if isinstance(value, tuple) else value
     if options.api_key is not None:
-        arguments[_NEEDS_KEY] = True
+        arguments[NEEDS_KEY] = True
+    config = config_of(options)
+    for slot, kind in served_by(config).items():
+        folder = kind.folder(config)
+        if folder is None or slot not in (RANKER_SLOT, TOWER_SLOT):
+            continue
+        if os.path.realpath(folder) != os.path.abspath(folder):
+            # The name in answers is the link's, as on the plain server.
+            named = f"{slot}={config.name_of(slot, folder)}"
+            arguments["served_name"] = [*cast(Sequence[str], arguments.get("served_name", ())), named]
     return arguments
 
 
 def _options_of(args: Mapping[str, object]) -> Any:
-    return options_from(deploy_options(), **{name: value for name, value in args.items() if name != _NEEDS_KEY})
+    return options_from(deploy_options(), **{name: value for name, value in args.items() if name != NEEDS_KEY})
 
 
 def application(args: Mapping[str, object]) -> Any:
@@ -138,7 +155,7 @@ def application(args: Mapping[str, object]) -> Any:
     return (
         serve.deployment(serve.ingress()(_Replica))
         .options(
-            name="server",
+            name=SERVER,
             max_ongoing_requests=_AT_ONCE,
             max_queued_requests=options.connections,
             graceful_shutdown_timeout_s=options.drain_seconds,
@@ -176,11 +193,21 @@ def config_of(options: Any) -> ServeConfig:
     return with_found_models(dataclasses.replace(options, cpu_threads=options.cpu_threads or 1))
 
 
-class _Replica:
-    """A replica of the deployment: loads a server's models and builds its application."""
+class _Server:
+    """A server's models and application in a process of Ray. Make it in an event loop, and await `load`.
 
-    async def __init__(self, args: Mapping[str, object], *shards: Any):  # type: ignore[misc]  # as Serve allows
-        if args.get(_NEEDS_KEY) and API_KEY_VARIABLE not in os.environ:
+    Args:
+        args: as for `application`.
+        shards: connects to the shards, if there are any.
+
+    Attributes:
+        app: the application.
+
+    Raises the errors of the options.
+    """
+
+    def __init__(self, args: Mapping[str, object], shards: Callable[[], Sequence[Call]]):
+        if args.get(NEEDS_KEY) and API_KEY_VARIABLE not in os.environ:
             raise UsageError(
                 f"{socket.gethostname()}: {API_KEY_VARIABLE} is not set; set it where Ray is started, as it is where "
                 "this is deployed"
@@ -198,18 +225,17 @@ class _Replica:
         from paddle_ranker.serving.process.worker import SWITCH_SECONDS, make_app, return_freed_memory
 
         log, metrics = JsonLog(with_texts=config.log_texts), Metrics()
-        self._left = ExitStack()  # when the replica ends
+        self._left = ExitStack()  # when the process ends
         self._left.callback(log.close)
         self._left.enter_context(routed_logging(log))
         sys.setswitchinterval(SWITCH_SECONDS)
         self._left.callback(asyncio.ensure_future(return_freed_memory()).cancel)
         slots = self._slots = Slots({name: kind.make(config) for name, kind in served_by(config).items()})
-        if shards:
+        if options.shards:
             slots[INDEX] = _sharded_slot(config, shards, options.partial)
         self._reloader = Reloader(slots, metrics, log, partial(fit_models, config))
-        await self._reloader.load()
-        self._app = make_app(
-            self._slots,
+        self.app = make_app(
+            slots,
             config,
             metrics,
             log=log if config.log_requests else None,
@@ -217,17 +243,101 @@ class _Replica:
             budget=ByteBudget(config.buffered),
         )
 
-    def __serve_build_asgi_app__(self) -> Any:
-        return self._app
+    async def load(self) -> None:
+        """Load the models. Raises the errors of the models."""
+        await self._reloader.load()
 
-    def check_health(self) -> None:
-        """Raise `Fault` if a model is not loaded. Serve then replaces the replica."""
+    def require_ready(self) -> None:
+        """Raise `Fault` if a model is not loaded."""
         for slot in self._slots.values():
             slot.ready()
 
-    async def __del__(self) -> None:
+    async def close(self) -> None:
         await self._reloader.close(1.0)
         self._left.close()
+
+
+class _Replica:
+    """A replica of the deployment: loads a server's models and builds its application."""
+
+    async def __init__(self, args: Mapping[str, object], *shards: Any):  # type: ignore[misc]  # as Serve allows
+        self._args = args
+
+        def calls() -> Sequence[Call]:
+            for shard in shards:
+                shard.process_id.remote().result(timeout_s=_START_SECONDS)
+            return [_Transport(shard) for shard in shards]
+
+        self._server = _Server(args, calls)
+        await self._server.load()
+
+    def __serve_build_asgi_app__(self) -> Any:
+        return self._server.app
+
+    def arguments(self) -> Mapping[str, object]:
+        """Return the arguments of the application, by which the same version can be deployed again."""
+        return self._args
+
+    def check_health(self) -> None:
+        """Raise `Fault` if a model is not loaded. Serve then replaces the replica."""
+        self._server.require_ready()
+
+    async def __del__(self) -> None:
+        await self._server.close()
+
+
+class _Trial:
+    """An actor that opens the models and shards of a new version, as its replicas will."""
+
+    def is_placed(self) -> bool:
+        return True
+
+    async def problem(self, args: Mapping[str, object]) -> Optional[str]:
+        """Return why a replica would not start with the arguments `args`, or None."""
+        from paddle_ranker.retrieval.shard_service import ShardService
+
+        def calls() -> Sequence[Call]:
+            threads = ThreadPoolExecutor(1)
+            folders = [folder for path in _options_of(args).shards for folder in shard_folders(path)]
+            services = [ShardService(str(folder)) for folder in folders]
+            return [lambda name, *args, to=to: threads.submit(to.call, name, *args) for to in services]
+
+        try:
+            server = _Server(args, calls)
+            await server.load()
+            server.require_ready()
+        except (RankerError, OSError) as error:
+            return str(error)
+        except Exception as error:
+            return f"{type(error).__name__}: {error}"
+        return None
+
+
+def problem_of(args: Mapping[str, object]) -> Optional[str]:
+    """Open the models of a new version in a process with a replica's resources; return why that failed, or None.
+
+    If no machine has a core free, the process does without. If none has a GPU free, nothing is tried; a note says so.
+    """
+    ray = require_ray()
+    options = _options_of(args)
+    cores, gpus = threads_of(options), gpus_for(LoadOptions.of(config_of(options)))
+    machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    if not any(has.get("CPU", 0) >= cores and has.get("GPU", 0) >= gpus for has in machines):
+        most = max(int(has.get("CPU", 0)) for has in machines)
+        return f"no machine has {cores:,} cores{' and a GPU' * gpus} for a replica (the most cores: {most:,})"
+    for number, seconds in ((cores, _PLACE_SECONDS), (0, None)):
+        trial = ray.remote(num_cpus=number, num_gpus=gpus)(_Trial).remote()
+        try:
+            if ray.wait([trial.is_placed.remote()], timeout=seconds)[0]:
+                return cast(Optional[str], ray.get(trial.problem.remote(dict(args))))
+        except ray.exceptions.RayActorError as error:
+            return f"the process that opened the new models has ended ({error})"
+        finally:
+            ray.kill(trial)
+        if gpus:
+            break
+    note("note: all GPUs are in use, so that the new models are not tried before the replicas are replaced")
+    return None
 
 
 async def _refuse_reload() -> dict[str, object]:
@@ -279,11 +389,11 @@ class _Transport:
             raise
 
 
-def _sharded_slot(config: ServeConfig, shards: Sequence[Any], partial: bool) -> Any:
-    """Return the server's slot for an index whose shards are separate deployments.
+def _sharded_slot(config: ServeConfig, calls: Callable[[], Sequence[Call]], partial: bool) -> Any:
+    """Return the server's slot for an index whose shards are elsewhere.
 
     config: the server's options
-    shards: Serve's handles of the deployments, in the order of the shards
+    calls: returns the calls of the shards, in their order
     partial: whether a search goes on without shards that fail
     """
     from paddle_ranker.retrieval.remote import RemoteCollection
@@ -291,12 +401,10 @@ def _sharded_slot(config: ServeConfig, shards: Sequence[Any], partial: bool) -> 
     from paddle_ranker.serving.core.index_slot import IndexSlot
 
     class ShardedSlot(IndexSlot):
-        """A slot of an index whose shards are deployments."""
+        """A slot of an index whose shards are elsewhere."""
 
         def open(self) -> Searchable:
-            for shard in shards:
-                shard.process_id.remote().result(timeout_s=_START_SECONDS)
-            return RemoteCollection([_Transport(shard) for shard in shards], partial=partial, timeout=_SHARD_SECONDS)
+            return RemoteCollection(calls(), partial=partial, timeout=_SHARD_SECONDS)
 
     assert isinstance(config, IndexSlotOptions)
     return ShardedSlot(config, config)

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
+import socket
+import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +19,17 @@ import requests
 import yaml  # type: ignore[import-untyped]
 
 from paddle_ranker.commands import deploy
+from paddle_ranker.errors import RankerError
+from paddle_ranker.options import options_from
 from paddle_ranker.retrieval.candidate_indexes import Document
 from paddle_ranker.retrieval.shards import shard_name, write_shards
+from paddle_ranker.scale import releases
 from paddle_ranker.scale.cluster import connected
-from paddle_ranker.scale.ray_serve import application
-from tests.conftest import Call, commands_here
+from paddle_ranker.scale.ray_serve import application, arguments_of, config_of, deploy_options
+from paddle_ranker.serving.core.server_config import ServeConfig
+from tests.conftest import REPOSITORY, Call, commands_here
 from tests.serving_cases import SECONDS, OpenedSite, close_slots
-from tests.started import free_ports
+from tests.started import free_ports, is_open, post, started, until
 from tests.tiny import write_index, write_ranker, write_tower
 
 pytest.importorskip("ray")
@@ -125,10 +133,11 @@ def scores(answer: requests.Response) -> list[float]:
     return [round(one["relevance_score"], 6) for one in answer.json().get("results", [])]
 
 
-def test_a_new_version_loses_no_request(deployed: Deployed) -> None:
-    deployed.deploy("--model", deployed.folder / "ranker", "--replicas", 2)
+@contextmanager
+def asked(deployed: Deployed) -> Iterator[list[tuple[int, list[float]]]]:
+    """Ask for scores by four clients during the block; yield the list of the answers: status and scores."""
     body = {"query": "深度", "documents": ["深度学习", "语言"]}
-    first, stop, seen = scores(deployed.post("/rerank", body)), threading.Event(), list[Any]()
+    stop, seen = threading.Event(), list[tuple[int, list[float]]]()
 
     def ask() -> None:
         while not stop.is_set():
@@ -138,14 +147,120 @@ def test_a_new_version_loses_no_request(deployed: Deployed) -> None:
     clients = [threading.Thread(target=ask) for _ in range(4)]
     for one in clients:
         one.start()
-    deployed.deploy("--model", deployed.folder / "other", "--replicas", 2)
-    last = scores(deployed.post("/rerank", body))
+    until(lambda: len(seen) > 4)
+    yield seen
+    before = len(seen)
+    until(lambda: len(seen) > before + 4)
     stop.set()
     for one in clients:
         one.join()
-    assert first != last and len(seen) > 4
+
+
+def test_a_new_version_loses_no_request(deployed: Deployed) -> None:
+    deployed.deploy("--model", deployed.folder / "ranker", "--replicas", 2)
+    with asked(deployed) as seen:
+        deployed.deploy("--model", deployed.folder / "other", "--replicas", 2)
     assert {status for status, _ in seen} == {200}
-    assert all(results in (first, last) for _, results in seen)
+    first, last = seen[0][1], seen[-1][1]
+    assert first != last and all(results in (first, last) for _, results in seen)
+
+
+def test_a_new_version_that_is_broken_changes_nothing(
+    deployed: Deployed, tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether the models show it, or a replica does although the models could be opened."""
+    broken = shutil.copytree(deployed.folder / "other", tmp_path / "broken")
+    (broken / "vocab.txt").unlink()
+    with pytest.raises(RankerError) as reason:
+        OpenedSite(model=broken)
+    deployed.deploy("--model", deployed.folder / "ranker")
+    line = "ray", "--port", deployed.port, "--model", broken
+    for is_tried, what in ((True, "the version that runs goes on"), (False, "the version before is served again")):
+        if not is_tried:
+            monkeypatch.setattr(releases, "problem_of", lambda arguments: None)
+        with asked(deployed) as seen:
+            status, _, said = call(deploy.main, *line)
+        assert status == 1 and said.endswith(f"{broken}: not deployed: {reason.value}; {what}\n"), said
+        if is_tried:
+            assert {status for status, _ in seen} == {200}
+        assert deployed.post("/rerank", {"query": "深度", "documents": ["深度学习", "语言"]}).status_code == 200
+    status, out, _ = call(deploy.main, "ray", "--status")
+    assert status == 0 and out.splitlines()[:2] == [
+        "paddle-ranker: running, on /",
+        f"  --model {deployed.folder / 'ranker'}",
+    ]
+
+
+def test_a_new_version_that_no_machine_has_room_for_changes_nothing(deployed: Deployed, call: Call) -> None:
+    deployed.deploy("--model", deployed.folder / "ranker")
+    line = "ray", "--port", deployed.port, "--model", deployed.folder / "other", "--cpu_threads", 64
+    with asked(deployed) as seen:
+        status, _, said = call(deploy.main, *line)
+    assert status == 1 and "no machine has 64 cores for a replica (the most cores: 16)" in said, said
+    assert {status for status, _ in seen} == {200}
+
+
+def test_shards_that_are_broken_are_found_before_they_replace_others(
+    deployed: Deployed, tmp_path: Path, call: Call
+) -> None:
+    broken = shutil.copytree(deployed.folder / "shards", tmp_path / "shards")
+    deployed.deploy("--shards", deployed.folder / "shards")
+    (segment,) = (broken / shard_name(1)).glob("segment-*")
+    shutil.rmtree(segment)
+    status, _, said = call(deploy.main, "ray", "--port", deployed.port, "--shards", broken)
+    assert status == 1 and shard_name(1) in said and said.endswith("; the version that runs goes on\n"), said
+
+
+def test_a_key_that_is_missing_where_ray_runs_is_said(
+    deployed: Deployed, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deployed.deploy("--model", deployed.folder / "ranker")
+    monkeypatch.setenv("PADDLE_RANKER_API_KEY", "secret")  # as it was not when the cluster began
+    status, _, said = call(deploy.main, "ray", "--port", deployed.port, "--model", deployed.folder / "other")
+    assert status == 1 and f"{socket.gethostname()}: PADDLE_RANKER_API_KEY is not set" in said and "secret" not in said
+
+
+def test_a_first_version_that_is_broken_leaves_nothing(deployed: Deployed, tmp_path: Path, call: Call) -> None:
+    line = ["ray", "--name", "first", "--port", deployed.port, "--route_prefix", "/first", "--model"]
+    broken = shutil.copytree(deployed.folder / "other", tmp_path / "broken")
+    (broken / "vocab.txt").unlink()
+    status, _, said = call(deploy.main, *line, broken)
+    assert status == 1 and "vocab.txt" in said, said
+    status, _, said = call(deploy.main, "ray", "--name", "first", "--port", deployed.port, "--model", broken)
+    assert status == 1 and said.endswith(
+        ': not deployed: Prefix / is being used by application "paddle-ranker". Failed to deploy application "first".\n'
+    ), said
+    for option in ("--status", "--stop"):
+        status, _, said = call(deploy.main, "ray", "--name", "first", option)
+        assert status == 1 and "nothing is deployed under this name" in said
+    assert call(deploy.main, *line, deployed.folder / "other")[0] == 0
+    status, out, said = call(deploy.main, "ray", "--name", "first", "--stop")
+    assert (status, out, said) == (0, "first: ended\n", "")
+    assert call(deploy.main, "ray", "--name", "first", "--status")[0] == 1
+
+
+def test_a_service_of_one_machine_answers_what_it_has_begun_when_it_is_ended(
+    deployed: Deployed, tmp_path: Path
+) -> None:
+    (port,) = free_ports(1)
+    line = ["deploy", "ray", "--ray", "local", "--model", deployed.folder / "ranker", "--port", port]
+    command = [sys.executable, "-m", "paddle_ranker", *map(str, line), "--max_wait_us", "4000000"]
+    statuses = list[int]()
+    with started(command, tmp_path / "service", PYTHONPATH=str(REPOSITORY)) as service:
+        service.until(lambda: "serving " in service.output)
+
+        def ask() -> None:
+            statuses.append(post(port, "/rerank", {"query": "深度", "documents": ["学习", "语言"]})[0])
+
+        clients = [threading.Thread(target=ask) for _ in range(3)]
+        for one in clients:
+            one.start()
+        time.sleep(1.5)  # a request waits four seconds for others
+        service.process.send_signal(signal.SIGTERM)
+        for one in clients:
+            one.join()
+        assert statuses == [200, 200, 200]
+        assert service.process.wait(SECONDS) == 0
 
 
 def test_a_configuration_deploys_the_same(deployed: Deployed, tmp_path: Path, call: Call) -> None:
@@ -162,6 +277,20 @@ def test_a_configuration_deploys_the_same(deployed: Deployed, tmp_path: Path, ca
     serve.start(http_options=configuration["http_options"])
     serve.run(application(written["args"]), name="paddle-ranker")
     assert deployed.post("/rerank", {"query": "深度", "documents": ["学习"]}).status_code == 200
+    assert call(deploy.main, "ray", "--stop")[0] == 0
+    assert not is_open(deployed.port)  # Serve has ended with its last application
+    assert call(deploy.main, "ray", "--status")[0] == 1
+
+
+def test_a_replica_opens_what_a_link_named_when_it_was_deployed(tmp_path: Path) -> None:
+    """Also one that starts after the link was moved; answers have the name that they have on the plain server."""
+    ranker = write_ranker(tmp_path / "run" / "model_3")
+    link = tmp_path / "run" / "best"
+    link.symlink_to(ranker.name)
+    arguments = arguments_of(options_from(deploy_options(), model=link))
+    assert arguments == {"model": str(ranker), "served_name": ["ranker=run/best"]}
+    config = config_of(options_from(deploy_options(), **arguments))
+    assert config.name_of("ranker", ranker) == ServeConfig(model=link).name_of("ranker", link) == "run/best"
 
 
 @pytest.mark.parametrize(
@@ -174,6 +303,8 @@ def test_a_configuration_deploys_the_same(deployed: Deployed, tmp_path: Path, ca
         (["--model", "RANKER", "--partial", "true"], 2, "--shards"),
         (["--shards", "SHARD", "--index", "SHARD"], 2, "in place of --index"),
         (["--model", "RANKER", "--port", 1], 2, "listens"),
+        (["--status", "--model", "RANKER"], 2, "leave it out beside --status"),
+        (["--stop", "--ray", "local"], 2, "leave it out beside --stop"),
         (["--model", "./missing"], 2, "missing: there is no such folder"),
     ],
 )

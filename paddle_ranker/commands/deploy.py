@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Optional
 
 from paddle_ranker.errors import RankerError, UsageError
-from paddle_ranker.options import Options, main_of, note, option, refuse_given
+from paddle_ranker.options import ClusterOptions, main_of, note, option, refuse_given
 from paddle_ranker.options.declare import fields_of
 from paddle_ranker.runtime import usable_cores
 from paddle_ranker.scale.cluster import LOCAL, connected
@@ -28,12 +28,12 @@ _OPEN_PORTS = (
     "note: --host is that of requests alone; Ray itself listens on ports of all interfaces, which ask for its token: "
     "keep other machines out by a firewall"
 )
-_OF_RUNNING = ("target", "ray", "name", "debug")  # options that say what runs
+_OF_RUNNING = ("target", "ray", "ray_open", "name", "debug")  # options that say what runs
 IMPORT_PATH = "paddle_ranker.scale.ray_serve:application"
 
 
 @dataclass(frozen=True)
-class TargetOptions(Options):
+class TargetOptions(ClusterOptions):
     """Options that choose where models are deployed."""
 
     target: str = option(positional=True, help="what runs the replicas", choices=(_RAY,))
@@ -62,7 +62,7 @@ class TargetOptions(Options):
 def deploy(options: Any) -> Optional[int]:
     """Deploy models as an application of Ray Serve, or show or end one, or only write the configuration of one."""
     if options.status or options.stop:
-        with connected(options.ray):
+        with connected(options.ray, allow_open=options.ray_open):
             _quiet_serve()
             if options.stop:
                 delete(options.name)
@@ -78,7 +78,7 @@ def deploy(options: Any) -> Optional[int]:
         _write(options, arguments)
         return 0
     wanted = cores_of(options)
-    with connected(options.ray, max(wanted, usable_cores())):
+    with connected(options.ray, max(wanted, usable_cores()), allow_open=options.ray_open):
         import ray
 
         serve = _quiet_serve()

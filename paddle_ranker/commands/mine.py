@@ -380,7 +380,7 @@ def _mine_by_actors(options: MineOptions, queries: int) -> tuple[int, Counter[st
     has_model = any((options.ranker, options.tower, options.index))
     done = run_parts(
         _QueryNumbers(queries), work, parts, options.ray,
-        actors=options.actors, threads=threads, label="mine",
+        allow_open=options.ray_open, actors=options.actors, threads=threads, label="mine",
         load=LoadOptions.of(options) if has_model else ON_CPU,
     )  # fmt: skip
     counts, truncations = Counter[str](), [dict[str, int]() for _ in rankers]

@@ -25,6 +25,7 @@ from paddle_ranker.options.command_run import uncounted as uncounted
 from paddle_ranker.options.declare import AUTO_DEVICE as AUTO_DEVICE
 from paddle_ranker.options.declare import DEVICE_HELP as DEVICE_HELP
 from paddle_ranker.options.declare import TAB as TAB
+from paddle_ranker.options.declare import ClusterOptions as ClusterOptions
 from paddle_ranker.options.declare import DeviceOptions as DeviceOptions
 from paddle_ranker.options.declare import DocumentOptions as DocumentOptions
 from paddle_ranker.options.declare import LabelOptions as LabelOptions

@@ -297,7 +297,23 @@ def require_ray_device(device: str) -> None:
 
 
 @dataclass(frozen=True)
-class RayOptions(Options):
+class ClusterOptions(Options):
+    """Options of every command that joins a cluster."""
+
+    ray_open: bool = option(
+        False,
+        help="with --ray: join a cluster that asks for no token, so that whoever reaches it runs code there, too",
+        shared=True,
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.ray_open and getattr(self, "ray", None) in (None, "local"):
+            raise UsageError("--ray_open: is about a cluster that runs; add --ray auto or HOST:PORT, or leave it out")
+
+
+@dataclass(frozen=True)
+class RayOptions(ClusterOptions):
     """Options of every command that can share its work among the machines of a cluster."""
 
     ray: Optional[str] = option(

@@ -12,9 +12,11 @@ import signal
 import socket
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
 
-from paddle_ranker.errors import DependencyError, RankerError, brief, quoted
+from paddle_ranker.errors import DependencyError, RankerError, UsageError, quoted
 from paddle_ranker.interrupts import take_back_signals
 from paddle_ranker.libraries import switch_off_telemetry
 from paddle_ranker.model.load_options import LoadOptions
@@ -24,18 +26,20 @@ from paddle_ranker.scoring.engines.engine_registry import AUTO, DEFAULT, DYGRAPH
 
 LOCAL = "local"
 _ANSWER_SECONDS = 5.0
+_ALIVE = "/ray.rpc.NodeInfoGcsService/CheckAlive"  # a call of Ray's head that needs the token and changes nothing
 
 
 @contextmanager
-def connected(address: str, cores: int = 0) -> Iterator[None]:
+def connected(address: str, cores: int = 0, *, allow_open: bool = False) -> Iterator[None]:
     """Use a cluster of Ray in the block. At the end, leave the cluster, or end it if this call started it.
 
     address: `local` starts a cluster on this machine alone; `auto` or `HOST:PORT` join a running one. Ray admits only
         processes with the token of the cluster (`RAY_AUTH_TOKEN`, or the file `.ray/auth_token` in HOME)
     cores: CPU cores of a cluster that is started; 0: all that this process may use
+    allow_open: whether a running cluster may be joined that admits processes without a token
 
     If this process is in a cluster already, the block uses that cluster and does not leave it. Raises `RankerError` for
-    a cluster that cannot be joined, `DependencyError` without Ray.
+    a cluster that cannot be joined, `UsageError` for one without a token, `DependencyError` without Ray.
     """
     ray = require_ray()
     if ray.is_initialized():
@@ -46,22 +50,103 @@ def connected(address: str, cores: int = 0) -> Iterator[None]:
     handler = signal.getsignal(signal.SIGTERM)
     try:
         if address == LOCAL:
+            _set_mode("token")
+            _keep_token_private()
             ray.init(LOCAL, num_cpus=cores or usable_cores(), include_dashboard=False, **quiet)
         else:
-            host, _, port = address.rpartition(":")
-            if host and port.isdecimal():  # Ray itself tries for many minutes
-                socket.create_connection((host, int(port)), _ANSWER_SECONDS).close()
-            ray.init(address, **quiet)
+            ray.init(_admitted(address, allow_open), **quiet)
         take_back_signals(handler)  # Ray's handler would end the process at once, with a traceback
-    except (ConnectionError, OSError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         raise RankerError(
-            f"--ray {quoted(address)}: cannot be joined ({brief(str(error))}); see that it runs (ray status), that "
-            "this machine has its token, and the same versions of Ray and Python"
+            f"--ray {quoted(address)}: cannot be joined ({error}); see that it runs (ray status), and that "
+            "this machine has the same versions of Ray and Python"
         ) from error
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _admitted(address: str, allow_open: bool) -> str:
+    """Return the `HOST:PORT` of a running cluster, and let this process show the token if the cluster asks for one.
+
+    Ray itself does so only for clusters that it finds on this machine (ray-project/ray#66248), and tries for minutes
+    where nobody listens or the token is wrong.
+    """
+    from ray._private.services import canonicalize_bootstrap_address
+
+    found = canonicalize_bootstrap_address(address)
+    host, _, port = (found or "").rpartition(":")
+    if not host or not port.isdecimal():
+        raise UsageError(f"--ray {quoted(address)}: expected local, auto, or the HOST:PORT of a cluster's head")
+    socket.create_connection((host.strip("[]"), int(port)), _ANSWER_SECONDS).close()
+    _set_mode("disabled")
+    if _admits(f"{host}:{port}"):
+        if not allow_open:
+            raise UsageError(
+                f"--ray {quoted(address)}: the cluster asks for no token, so whoever reaches it runs code on all its "
+                "machines and reads what they read; start it with RAY_AUTH_MODE=token (ray get-auth-token --generate), "
+                "or accept this by --ray_open true"
+            )
+        return f"{host}:{port}"
+    _set_mode("token")
+    if not _token_loader().has_token(ignore_auth_mode=True):
+        problem = "and this machine has none"
+    elif not _admits(f"{host}:{port}"):
+        problem = "and that of this machine is another one"
+    else:
+        return f"{host}:{port}"
+    raise RankerError(
+        f"--ray {quoted(address)}: the cluster asks for its token, {problem}; copy the head's .ray/auth_token to HOME, "
+        "or set RAY_AUTH_TOKEN"
+    )
+
+
+def _admits(address: str) -> bool:
+    """Return whether a cluster answers this process, as it is now. Raises `ConnectionError` if nobody answers."""
+    import grpc
+    from ray._private.grpc_utils import init_grpc_channel
+
+    with init_grpc_channel(address, [("grpc.enable_http_proxy", 0)]) as channel:
+        try:
+            channel.unary_unary(_ALIVE)(b"", timeout=_ANSWER_SECONDS)
+        except grpc.RpcError as error:
+            if error.code() != grpc.StatusCode.UNAUTHENTICATED:
+                raise ConnectionError(error.details()) from error
+            return False
+        return True
+
+
+def _set_mode(mode: str) -> None:
+    """Let Ray in this process, and in those that it starts, use the token or not: `token` or `disabled`."""
+    from ray._raylet import Config  # type: ignore[attr-defined]
+
+    os.environ["RAY_AUTH_MODE"] = mode
+    Config.initialize("")  # Ray has read the variable when it was imported
+
+
+def _token_loader() -> Any:
+    from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined]
+
+    return AuthenticationTokenLoader.instance()
+
+
+def _keep_token_private() -> None:
+    """Make a token if there is none, and let only this user read the file in HOME. Ray makes it for all to read."""
+    file = Path.home() / ".ray" / "auth_token"
+    if not _token_loader().has_token(ignore_auth_mode=True):
+        from ray._private.authentication.authentication_token_generator import generate_new_authentication_token
+
+        file.parent.mkdir(mode=0o700, exist_ok=True)
+        made = file.with_name(f"auth_token.{os.getpid()}")
+        with open(os.open(made, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="ascii") as stream:
+            stream.write(generate_new_authentication_token())
+        with suppress(FileExistsError):  # another process has made it meanwhile
+            os.link(made, file)
+        made.unlink()
+        _token_loader().reset_cache()
+    if file.exists() and file.stat().st_mode & 0o077:
+        file.chmod(0o600)
 
 
 def gpus_for(load: LoadOptions) -> int:

@@ -142,6 +142,7 @@ def predict(options: PrintingOptions, names: tuple[str, str]) -> list[Done]:
         _ScoreParts(options, names),
         parts,
         options.ray,
+        allow_open=options.ray_open,
         actors=options.actors,
         threads=options.cpu_threads or 1,
         load=LoadOptions.of(options),
@@ -245,8 +246,9 @@ def encode(plan: EncodePlan, source: RowSource, parts: Parts, options: RayOption
     threads = plan.options.threads or 1
     work = _EncodeParts(replace(plan, options=replace(plan.options, threads=threads)))
     done = run(
-        source, work, parts, options.ray, actors=options.actors, threads=threads, load=plan.options, label="encode"
-    )
+        source, work, parts, options.ray, allow_open=options.ray_open, actors=options.actors, threads=threads,
+        load=plan.options, label="encode",
+    )  # fmt: skip
     for part in done:
         yield np.load(parts.folder / part.name, allow_pickle=False)
     note_counts(total(done))
@@ -306,7 +308,7 @@ def build_shards(work: ShardWork, count: int, options: RayOptions, threads: int,
     work = replace(work, folder=work.folder.absolute(), contents=work.contents.absolute())
     work = replace(work, load=replace(work.load, threads=threads))
     ray = require_ray()
-    with connected(options.ray):
+    with connected(options.ray, allow_open=options.ray_open):
         build = ray.remote(num_cpus=threads, num_gpus=gpus_for(work.load), max_retries=MOST_DEATHS - 1)(_build_shard)
         waiting, under_way, shards = [*range(count)], list[Unchecked](), dict[Unchecked, int]()
         here = versions(work.load.engine)

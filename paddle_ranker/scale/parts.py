@@ -389,6 +389,7 @@ def run(
     parts: Parts,
     address: str,
     *,
+    allow_open: bool = False,
     actors: Optional[int] = None,
     threads: int = 1,
     load: LoadOptions = ON_CPU,
@@ -396,7 +397,7 @@ def run(
 ) -> list[Done]:
     """Compute the missing parts on a cluster, and return the facts of all parts in order.
 
-    address: address of the cluster, as for `connected`
+    address, allow_open: address of the cluster, and whether one without a token may be joined, as for `connected`
     actors: number of actors; default: as many as the cores or GPUs allow
     threads: threads per actor
     load: how the models are opened, which decides the GPUs of an actor; see `gpus_for`
@@ -413,7 +414,8 @@ def run(
     count = 0
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # Ray's C++ code would warn of the behaviour of Ray Data
     cores = max(usable_cores(), (actors or 1) * threads)  # with too few cores, a local cluster would wait for ever
-    with connected(address, cores), Progress(desc=label, unit=work.unit, total=source.count()) as progress:
+    cluster = connected(address, cores, allow_open=allow_open)
+    with cluster, Progress(desc=label, unit=work.unit, total=source.count()) as progress:
         progress.update(sum(part.rows for part in finished.values()))
         for row in _dataset(
             source, work, parts, {part.number: part.source for part in finished.values()}, actors, threads, load

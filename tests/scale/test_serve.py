@@ -305,6 +305,7 @@ def test_a_replica_opens_what_a_link_named_when_it_was_deployed(tmp_path: Path) 
         (["--model", "RANKER", "--port", 1], 2, "listens"),
         (["--status", "--model", "RANKER"], 2, "leave it out beside --status"),
         (["--stop", "--ray", "local"], 2, "leave it out beside --stop"),
+        (["--model", "RANKER", "--ray_open", "true", "--ray", "local"], 2, "a cluster that runs"),
         (["--model", "./missing"], 2, "missing: there is no such folder"),
     ],
 )

@@ -59,7 +59,8 @@ def write_serving(
         for folder, side, files in ((for_server, "server", sizes), (for_client, "client", {})):
             _copy_descriptions(exported.folder, folder, members)
             described = facts.copy()
-            described["files"], described["descriptions"] = files, descriptions_of(folder, exported.prefix)
+            described["files"] = files
+            described["descriptions"] = descriptions_of(folder, exported.prefix, exported.kind.info_file)
             write_configs(folder, side, *variables)
             exported.kind.write_info(folder, with_export(_alone(exported.info), described))
     return open_exported(server, MODEL), client, difference

@@ -89,6 +89,7 @@ def export_model(
                 inputs = [{**batch, **arrays} for batch, arrays in zip(inputs, outputs)]
             kind.write_descriptions(temporary, model)
             facts = _facts(temporary, prefix, signature, parities)
+            facts["descriptions"] = descriptions_of(temporary, prefix, kind.info_file)
             if getattr(model.info, "stored_titles", 0):
                 facts["ranker"] = lower_digest(model.network, model.row_encoder)
                 facts["similarity"] = similarity_sizes(model.network)
@@ -157,7 +158,6 @@ def _facts(folder: Path, prefix: str, signature: Signature, parities: dict[str, 
         "outputs": list(signature.output_names),
         "parity": {engine: parity.to_dict() for engine, parity in parities.items()},
         "files": {name: (folder / name).stat().st_size for name in names},
-        "descriptions": descriptions_of(folder, prefix),
     }
 
 

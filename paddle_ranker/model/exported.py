@@ -153,14 +153,6 @@ def open_exported(source: Path, role: Role[InfoT, EncoderT], prefix: Optional[st
         raise CheckpointError(f"{folder}: there is no static model in it{_remedy(folder_type)}")
     kind, info = folder_type.kind_for(role), folder_type.info
     export = _checked_export(folder_type)
-    for name, digest in export.get("descriptions", {}).items():
-        path = folder / name
-        if not path.is_file():
-            raise CheckpointError(f"{path}: is missing; copy the folder again, or export it again")
-        if content_digest(path) != digest:
-            raise CheckpointError(
-                f"{path}: is not the file that was exported with the model; copy the folder again, or export it again"
-            )
     prefix = prefix or export["prefix"]
     if not (folder / f"{prefix}{STATIC_PARAMETERS}").is_file():
         raise CheckpointError(f"{folder}: there is no {prefix}{STATIC_PARAMETERS} in it{_remedy(folder_type)}")
@@ -185,12 +177,25 @@ def open_exported(source: Path, role: Role[InfoT, EncoderT], prefix: Optional[st
             config.require_fits(numbers)
     except CheckpointError as error:
         raise CheckpointError(f"{exported.parameters}: {error}") from error
+    for name, digest in export.get("descriptions", {}).items():
+        path = folder / name
+        if not path.is_file():
+            raise CheckpointError(f"{path}: is missing; copy the folder again, or export it again")
+        if content_digest(path) != digest:
+            raise CheckpointError(
+                f"{path}: is not the file that was exported with the model; copy the folder again, or export it again"
+            )
     return exported
 
 
-def descriptions_of(folder: Path, prefix: str) -> dict[str, str]:
-    """Return the digests of all files in a folder but those of the static model, by their paths in it."""
-    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and not path.name.startswith(f"{prefix}.")]
+def descriptions_of(folder: Path, prefix: str, info_file: str) -> dict[str, str]:
+    """Return the digests of the tokenizer's files in a folder, and of other settings of inputs, by their paths in it.
+
+    The configurations of encoders and the info files are not among them: each of their values is checked when read.
+    """
+    others = ("config.json", info_file)
+    found = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name not in others]
+    files = [path for path in found if not path.name.startswith(f"{prefix}.")]
     return {path.relative_to(folder).as_posix(): content_digest(path) for path in files}
 
 

@@ -159,7 +159,7 @@ class ExportFacts(TypedDict, total=False):
     inputs, outputs: names of the inputs and of the outputs, in order
     parity: by engine, the result of `export.parity.Parity.to_dict`
     files: size in bytes of each file, by its name
-    descriptions: digest of each file of the tokenizer and of the encoder's settings, by its path in the folder
+    descriptions: digest of each file of the tokenizer and of other settings of inputs, by its path in the folder
     checks: some pairs, with their probabilities
     int8: measures of the int8 file; None without such a file
     ranker: digest of everything that a split ranker's stored titles depend on (`model.split.lower_digest`)

@@ -40,7 +40,7 @@ def copy(output: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(output, tmp_path / "output"))
 
 
-WRITTEN_LAST = ("ranker.json", "README.md")  # with what the others hold
+CHECKED_WHEN_READ = ("config.json", "ranker.json", "README.md")
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -113,15 +113,19 @@ def test_damaged_folders_say_what_is_wrong(copy: Path, output: Path, tmp_path: P
     refused(copy, r"no inference.predict.json and no inference.predict.pdmodel")
     (copy / "away").rename(program)
     export = json.loads((copy / "ranker.json").read_text(encoding="utf-8"))["export"]
-    assert {*export["descriptions"]} == {path.name for path in copy.iterdir()} - {*export["files"], *WRITTEN_LAST}
+    assert {*export["descriptions"]} == {path.name for path in copy.iterdir()} - {*export["files"], *CHECKED_WHEN_READ}
     for name in export["descriptions"]:
         content = (copy / name).read_bytes()
-        # As many lines of as many bytes: the model's own checks, which are of ids, cannot tell.
-        (copy / name).write_bytes(b"\n".join(content.splitlines()[::-1]) + b"\n")
+        (copy / name).write_bytes(content + b"\n")
         refused(copy, f"{name}: is not the file that was exported with the model")
         (copy / name).unlink()
-        refused(copy, f"{name}: is missing")
+        refused(copy, name)
         (copy / name).write_bytes(content)
+    # As many lines of as many bytes: the model's own checks, which are of ids, cannot tell.
+    vocabulary = (copy / "vocab.txt").read_bytes()
+    (copy / "vocab.txt").write_bytes(b"\n".join(vocabulary.splitlines()[::-1]) + b"\n")
+    refused(copy, "vocab.txt: is not the file that was exported with the model")
+    (copy / "vocab.txt").write_bytes(vocabulary)
     damages = {"files": {"../x": 1}}, {"descriptions": {"../x": "0"}}, {"descriptions": {"/etc/passwd": "0"}}
     for damaged in (
         *({**export, **damage} for damage in damages),

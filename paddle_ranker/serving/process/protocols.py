@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 BACKLOG = 2048  # maximum number of connections that wait to be accepted
 _SILENT_SECONDS = 10.0  # a connection is closed if its protocol is still unknown after this time
+_ARRIVAL_SECONDS = 0.2  # the same when the server stops
 _FULL_SECONDS = 0.02  # between attempts to accept while the maximum number of connections is open
 _FAILED_SECONDS = 1.0  # before the next attempt if the system had no descriptor or no memory
 _LOG = logging.getLogger(__name__)
@@ -172,7 +173,9 @@ class _Unknown(asyncio.Protocol):
         self._connections.discard(self)
 
     def shutdown(self) -> None:
-        self.abort()
+        """Close soon: the first bytes of a request may be on their way."""
+        self._timer.cancel()
+        self._timer = asyncio.get_running_loop().call_later(_ARRIVAL_SECONDS, self.abort)
 
     def abort(self) -> None:
         self._transport.abort()

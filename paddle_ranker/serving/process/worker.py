@@ -53,7 +53,6 @@ from paddle_ranker.serving.process.protocols import (
 )
 
 BEAT = 2.0  # seconds between two signs of life for the supervisor
-_ARRIVAL_SECONDS = 0.2  # after the last connection is accepted, in which its request arrives
 _TRIM_SECONDS = 30.0  # between two times that freed memory is returned to the system
 _GAUGE_SECONDS = 1.0  # between two updates of a worker's gauges, if there are several workers
 
@@ -306,7 +305,6 @@ class Worker:
         await asyncio.sleep(0.01)  # clients that connected before the signal are still accepted
         for acceptor in self._acceptors:
             acceptor.close()
-        await asyncio.sleep(_ARRIVAL_SECONDS)
         seconds = self._config.drain_seconds
         ending: list[Any] = [handler.stop(seconds) for _, handler in self._handlers]
         aborted, *_ = await asyncio.gather(self._connections.drain(seconds), *ending)

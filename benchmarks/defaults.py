@@ -1,0 +1,344 @@
+"""Measure what a search does by default: fields with titles against the same texts merged, and `nothing_close`.
+
+    python datasets/make_packages.py --output WORK/packages.jsonl     # optional sets: Debian's packages,
+    python datasets/make_manuals.py --output WORK/manuals             # and English manual pages
+    python -m benchmarks.defaults --work_dir WORK
+    python -m benchmarks.defaults --work_dir WORK --sets kuake,qbqtc --tower M3E
+
+The first table has nDCG@10 of search by words as `index build` sets it, of its half without titles, of plain BM25
+over title and text as one text, and, with --tower, of vectors and of both; and how far the default is ahead of BM25.
+The second table has the share of queries that each searcher answers with `nothing_close`: of queries that have an
+answer, and of nonsense. The defaults were set on the sets of `SET_ON`; the others were only measured.
+
+| set | documents | queries |
+| --- | --- | --- |
+| needs, needs_held_out | packages: name, summary and description as text | `NEEDS`: every other one each |
+| strangers | the same | those of `datasets/make_packages.py` |
+| manuals | English manual pages: name and text | sentences that were taken out of them |
+| scifact | abstracts with titles | claims of the train split |
+| csl; csl_titles | papers, title and abstract; abstracts alone | first keywords; the papers' titles |
+| qbqtc, kuake | titles of web pages, of medical questions | all judged queries |
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Optional
+
+import numpy as np
+
+from benchmarks.harness.report import format_table
+from benchmarks.inputs import real_data_file, real_data_folder
+from paddle_ranker.array_types import Floats
+from paddle_ranker.commands import index
+from paddle_ranker.data.records import LabeledPair, read_records
+from paddle_ranker.data.trec import read_qrels
+from paddle_ranker.errors import RankerError, listed
+from paddle_ranker.lexical.tokens import STANDARD
+from paddle_ranker.metrics.intervals import bootstrap_interval
+from paddle_ranker.options import Options, main_of, option
+from paddle_ranker.retrieval.manifest import VECTORS, WORDS
+from paddle_ranker.retrieval.search import SearchSettings
+from paddle_ranker.retrieval.search_engine import SearchEngine
+from paddle_ranker.retrieval.word_search import WordSearcher
+from paddle_ranker.storage.atomic import make_folder, new_file
+
+# What people look for without knowing a package's name, and well-known packages that are right.
+NEEDS = {
+    "photo editor": "darktable digikam gimp gthumb krita pinta rawtherapee shotwell",
+    "web browser": (
+        "chromium dillo elinks epiphany-browser falkon firefox firefox-esr konqueror links links2 lynx midori "
+        "netsurf-gtk qutebrowser surf w3m"
+    ),
+    "ssh client": "dropbear-bin mosh openssh-client putty putty-tools",
+    "ssh server": "dropbear dropbear-bin openssh-server tinysshd",
+    "word processor": "abiword calligrawords libreoffice-writer ted wordgrinder",
+    "bittorrent client": (
+        "aria2 deluge deluge-gtk fragments ktorrent qbittorrent qbittorrent-nox rtorrent transmission "
+        "transmission-cli transmission-gtk transmission-qt"
+    ),
+    "ftp server": "proftpd-core pure-ftpd vsftpd",
+    "file manager": (
+        "caja dolphin doublecmd-gtk doublecmd-qt krusader lf mc nautilus nemo nnn pcmanfm pcmanfm-qt ranger thunar vifm"
+    ),
+    "terminal emulator": (
+        "alacritty foot gnome-terminal guake kitty konsole lxterminal mate-terminal qterminal rxvt-unicode stterm "
+        "terminator tilix xfce4-terminal xterm yakuake"
+    ),
+    "instant messaging client": "dino-im finch gajim kaidan kopete pidgin profanity psi psi-plus telegram-desktop",
+    "irc client": "hexchat irssi konversation quassel quassel-client weechat weechat-curses",
+    "audio editor": "ardour audacity kwave mhwaveedit",
+    "3d modelling program": "blender freecad k3d openscad solvespace wings3d",
+    "partition editor for hard disks": "cfdisk fdisk gdisk gnome-disk-utility gparted parted partitionmanager",
+    "backup program": (
+        "amanda-client backintime-qt backuppc bacula-client borgbackup deja-dup duplicity kup-backup rdiff-backup "
+        "restic rsnapshot rsync timeshift"
+    ),
+    "mail server": (
+        "citadel-server courier-mta dovecot-core dovecot-imapd exim4 exim4-daemon-heavy exim4-daemon-light "
+        "opensmtpd postfix sendmail sendmail-bin"
+    ),
+    "dns server": "bind9 dnsmasq knot knot-resolver nsd pdns-recursor pdns-server unbound",
+    "firewall configuration": "arno-iptables-firewall ferm firewalld fwbuilder gufw iptables nftables shorewall ufw",
+    "network port scanner": "masscan nmap zenmap zmap",
+    "capture and analyze network packets": (
+        "ettercap-graphical ettercap-text-only ngrep tcpdump tshark wireshark wireshark-qt"
+    ),
+    "version control system": "brz bzr cvs darcs fossil git mercurial rcs subversion",
+    "c compiler": "clang clang-14 gcc gcc-12 tcc",
+    "debugger for c programs": "cgdb ddd gdb gdb-multiarch kdbg lldb nemiver valgrind",
+    "ebook reader": "calibre coolreader fbreader foliate okular bookworm",
+    "tiling window manager": "awesome bspwm dwm herbstluftwm i3 i3-wm qtile sway xmonad spectrwm",
+    "scientific plotting": "gnuplot gnuplot-nox gnuplot-qt gnuplot-x11 grace kmplot labplot python3-matplotlib veusz",
+    "computer algebra system": "axiom fricas gap giac maxima maxima-sage pari-gp sagemath wxmaxima xcas yacas",
+    "vector drawing program": "dia inkscape ipe karbon libreoffice-draw xfig",
+    "screen reader for blind people": "brltty espeakup fenrir orca yasr",
+    "record the desktop as a video": (
+        "byzanz gtk-recordmydesktop kazam kooha obs-studio peek recordmydesktop simplescreenrecorder vokoscreen-ng "
+        "wf-recorder"
+    ),
+    "take pictures with a webcam": "cheese fswebcam guvcview kamoso webcamoid",
+    "show running processes": (
+        "atop bpytop btop glances gnome-system-monitor htop ksysguard plasma-systemmonitor procps"
+    ),
+    "find duplicate files": "duff fdupes fslint hardlink jdupes rdfind rmlint",
+    "latex editor": "gummi kile lyx texmaker texstudio texworks",
+    "personal finance": "beancount gnucash grisbi hledger homebank kmymoney ledger skrooge",
+    "planetarium": "kstars openuniverse stellarium xplanet",
+    "music notation": "denemo frescobaldi lilypond musescore musescore3 nted rosegarden",
+    "crack passwords": "hashcat hydra john ophcrack",
+    "run containers": "containerd docker.io lxc podman runc systemd-container",
+    "load balancer": "balance haproxy keepalived nginx pen pound",
+    "learn touch typing": "gtypist klavaro ktouch tuxtype typespeed",
+    "text to speech": "espeak espeak-ng festival flite mbrola speech-dispatcher",
+    "optical character recognition": "cuneiform gimagereader gocr ocrad ocrfeeder tesseract-ocr",
+    "cd ripper": "abcde asunder cdparanoia grip ripperx rubyripper sound-juicer soundkonverter whipper",
+    "download manager": "aria2 axel kget uget wget persepolis",
+}
+SET_ON = ("needs", "csl", "qbqtc", "manuals")
+MOST, MADE_UP, SHOWN = 400, 100, 10  # queries of a set, and of each kind of nonsense; documents that count
+_LETTERS = "abcdefghijklmnopqrstuvwxyz"
+Labels = dict[str, dict[str, int]]
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Documents as (title, text) by id, with empty titles in a set without titles; queries and labels by id."""
+
+    documents: dict[str, tuple[str, str]]
+    queries: dict[str, str]
+    labels: Labels
+
+
+@dataclass(frozen=True)
+class DefaultsOptions(Options):
+    work_dir: str = option(help="folder of packages.jsonl and manuals, and for indexes, which are kept")
+    sets: str = option("", help="sets, with commas between (default: all that are there)")
+    tower: Optional[str] = option(None, help="tower or encoder for vectors (default: words alone)")
+    data_dir: Optional[str] = option(None, help="folder of the real data (default: PADDLE_RANKER_REAL_DATA)")
+    seed: int = option(7, help="draws queries and nonsense", minimum=0)
+
+
+def _lines(path: Path) -> list[dict[str, object]]:
+    with open(path, encoding="utf-8") as stream:
+        return [json.loads(line) for line in stream]
+
+
+def _packages(options: DefaultsOptions, needs: dict[str, str]) -> Judged:
+    rows = _lines(Path(options.work_dir) / "packages.jsonl")
+    documents = {str(row["id"]): (str(row["name"]), f"{row['summary']} {row['description']}") for row in rows}
+    queries = {f"q{number}": query for number, query in enumerate(needs)}
+    labels = {id: {name: 1 for name in needs[query].split() if name in documents} for id, query in queries.items()}
+    return Judged(documents, queries, labels)
+
+
+def _strangers() -> dict[str, str]:
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "datasets"))
+    from make_packages import STRANGERS
+
+    return dict(STRANGERS)
+
+
+def _beir(folder: Path) -> Judged:
+    documents = {
+        str(row["_id"]): (str(row.get("title") or ""), str(row["text"])) for row in _lines(folder / "corpus.jsonl")
+    }
+    labels: Labels = {}
+    for path in sorted((folder / "qrels").glob("*.tsv")):
+        labels.update(read_qrels(str(path)).qrels)
+    texts = {str(row["_id"]): str(row["text"]) for row in _lines(folder / "queries.jsonl")}
+    return Judged(documents, {id: texts[id] for id in labels}, labels)
+
+
+def _pairs(options: DefaultsOptions, *files: str) -> Judged:
+    ids, names, labels = dict[str, str](), dict[str, str](), Labels()
+    for row in chain(*(read_records(real_data_file(options.data_dir, name), LabeledPair) for name in files)):
+        id, query = ids.setdefault(row.title, f"t{len(ids)}"), names.setdefault(row.query, f"q{len(names)}")
+        of_query = labels.setdefault(query, {})
+        of_query[id] = max(int(row.label), of_query.get(id, 0))
+    return Judged({id: ("", text) for text, id in ids.items()}, {id: text for text, id in names.items()}, labels)
+
+
+def _csl(options: DefaultsOptions, by_titles: bool) -> Judged:
+    papers = _lines(real_data_file(options.data_dir, "csl/papers.jsonl"))
+    titles = {f"p{number}": str(paper["title"]) for number, paper in enumerate(papers)}
+    if by_titles:
+        abstracts = {f"p{number}": ("", str(paper["abstract"])) for number, paper in enumerate(papers)}
+        return Judged(abstracts, titles, {id: {id: 1} for id in titles})
+    documents = {f"p{number}": (str(paper["title"]), str(paper["abstract"])) for number, paper in enumerate(papers)}
+    keywords = [list(map(str, paper["keywords"])) for paper in papers]  # type: ignore[call-overload]
+    queries = {query: f"q{number}" for number, query in enumerate(dict.fromkeys(words[0] for words in keywords))}
+    labels: Labels = {}
+    for number, words in enumerate(keywords):
+        for word in filter(queries.__contains__, words):
+            labels.setdefault(queries[word], {})[f"p{number}"] = 1
+    return Judged(documents, {id: query for query, id in queries.items()}, labels)
+
+
+SETS: dict[str, Callable[[DefaultsOptions], Judged]] = {
+    "needs": lambda options: _packages(options, dict([*NEEDS.items()][::2])),
+    "needs_held_out": lambda options: _packages(options, dict([*NEEDS.items()][1::2])),
+    "strangers": lambda options: _packages(options, _strangers()),
+    "manuals": lambda options: _beir(Path(options.work_dir) / "manuals"),
+    "scifact": lambda options: _beir(real_data_folder(options.data_dir) / "scifact"),
+    "csl": lambda options: _csl(options, False),
+    "csl_titles": lambda options: _csl(options, True),
+    "qbqtc": lambda options: _pairs(options, "qbqtc/train.tsv", "qbqtc/dev.tsv"),
+    "kuake": lambda options: _pairs(options, "kuake_qtr/train.tsv"),
+}
+
+
+def ndcg(judged: Judged, run: dict[str, dict[str, float]]) -> Floats:
+    """Return nDCG@10 of each query by trec_eval, `[queries]`; 0 for a query without results."""
+    import ir_measures
+
+    measured = ir_measures.iter_calc([ir_measures.nDCG @ SHOWN], judged.labels, run)
+    values = {value.query_id: value.value for value in measured}
+    return np.array([values.get(id, 0.0) for id in judged.queries])
+
+
+def engine_of(options: DefaultsOptions, name: str, judged: Judged, titled: bool = True) -> SearchEngine:
+    """Open the index of a set, which is built if it is missing; `titled`: with its titles."""
+    work = Path(options.work_dir)
+    shared = "packages" if name in ("needs", "needs_held_out", "strangers") else name
+    tower = Path(options.tower).resolve().parent.name if options.tower and titled else "words"
+    folder = work / f"defaults-{shared}-{tower}{'' if titled else '-untitled'}"
+    if not folder.exists():
+        corpus = work / f"{folder.name}.jsonl"
+        with new_file(corpus) as stream:
+            for id, (title, text) in judged.documents.items():
+                row = {"id": id, **({"title": title} if titled and title else {}), "text": text}
+                stream.write(json.dumps(row, ensure_ascii=False) + "\n")
+        given = ["build", "--corpus", str(corpus), "--output", str(folder)]
+        if index.main([*given, *(["--tower", options.tower] if options.tower and titled else [])]):
+            raise RankerError(f"{folder}: the index could not be built; see above")
+    return SearchEngine.open(folder)
+
+
+def run_of(engine: SearchEngine, judged: Judged, by: Sequence[str]) -> dict[str, dict[str, float]]:
+    """Search for the queries by the given searchers, and return the run."""
+    searcher = SearchEngine(engine.collection, SearchSettings(by=tuple(by)))
+    found = searcher.search_many([*judged.queries.values()], SHOWN)
+    return {id: {hit.id: -float(rank) for rank, hit in enumerate(hits)} for id, hits in zip(judged.queries, found)}
+
+
+def merged_run(judged: Judged) -> dict[str, dict[str, float]]:
+    """Return the run of plain BM25 over each title and text as one text."""
+    words, ids = (
+        WordSearcher.of_texts((" ".join(both) for both in judged.documents.values()), STANDARD),
+        [*judged.documents],
+    )
+    run = {}
+    for id, query in judged.queries.items():
+        numbers, scores = words.search(query, SHOWN)
+        run[id] = dict(zip((ids[number] for number in numbers.tolist()), scores.tolist()))
+    return run
+
+
+def nonsense(names: Sequence[str], sets: dict[str, Judged], name: str, seed: int) -> dict[str, list[str]]:
+    """Return queries without an answer in a set, by kind: characters and words at random, queries of other sets."""
+    draw = np.random.default_rng(seed)
+    ideographs = ["".join(map(chr, row)) for row in draw.integers(0x4E00, 0x9FA5, (MADE_UP // 2, 6)).tolist()]
+    letters = [" ".join("".join(draw.choice([*_LETTERS], int(size))) for size in draw.integers(3, 9, 3))
+               for _ in range(MADE_UP // 2)]  # fmt: skip
+    base = {"needs_held_out": "needs", "strangers": "needs", "csl_titles": "csl"}
+    others = [other for other in names if base.get(other, other) != base.get(name, name)]
+    asked = [
+        query for other in others for query in draw.permutation([*sets[other].queries.values()])[:MADE_UP].tolist()
+    ]
+    words = [word for query in asked for word in query.split()]
+    joined = [" ".join(draw.choice(words, int(size))) for size in draw.integers(3, 7, MADE_UP)] if words else []
+    return {"characters": ideographs + letters, "words": joined, "others": [str(query) for query in asked]}
+
+
+def share_said(engine: SearchEngine, by: Sequence[str], queries: Sequence[str]) -> float:
+    """Return the share of queries that are answered with `nothing_close`."""
+    searcher = SearchEngine(engine.collection, SearchSettings(by=tuple(by)))
+    return float(np.mean([found.nothing_close for found in searcher.run(list(queries))])) if queries else float("nan")
+
+
+def run(options: DefaultsOptions) -> int:
+    make_folder(options.work_dir)
+    needed = {"manuals": "manuals", **dict.fromkeys(("needs", "needs_held_out", "strangers"), "packages.jsonl")}
+    there = [name for name in SETS if name not in needed or (Path(options.work_dir) / needed[name]).exists()]
+    names = options.sets.split(",") if options.sets else there
+    if unknown := [name for name in names if name not in SETS]:
+        raise RankerError(f"--sets {listed(unknown)}: choose from {', '.join(SETS)}")
+    sets = {name: _sampled(SETS[name](options), options.seed) for name in dict.fromkeys([*names, *there])}
+    bys = [[WORDS], *([[VECTORS], [WORDS, VECTORS]] if options.tower else [])]
+    quality, said = list[list[str]](), list[list[str]]()
+    for name in names:
+        judged = sets[name]
+        with engine_of(options, name, judged) as engine:
+            values = [ndcg(judged, run_of(engine, judged, by)) for by in bys]
+            made_up = nonsense(there, sets, name, options.seed)
+            for by in bys:
+                shares = [share_said(engine, by, own) for own in ([*judged.queries.values()], *made_up.values())]
+                said.append([name, " and ".join(by), *(f"{share:.1%}" for share in shares)])
+        untitled = values[0]
+        if any(title for title, _ in judged.documents.values()):
+            with engine_of(options, name, judged, False) as engine:
+                untitled = ndcg(judged, run_of(engine, judged, [WORDS]))
+        plain = ndcg(judged, merged_run(judged))
+        cells = [f"{_mean(one):.3f}" for one in (values[0], untitled, plain)]
+        others = [f"{_mean(one):.3f}" for one in values[1:]] or ["", ""]
+        quality.append(
+            [
+                f"{name}{'*' if name in SET_ON else ''}",
+                str(len(plain)),
+                *cells,
+                f"{_mean(values[0] - plain):+.3f}",
+                *others,
+            ]
+        )
+    print(
+        format_table(
+            ["set", "queries", "words", "without titles", "plain BM25", "ahead of it", "vectors", "both"], quality
+        )
+    )
+    print("* the defaults were set on this set\n")
+    print(format_table(["set", "by", "has an answer", "characters", "words", "queries of other sets"], said))
+    return 0
+
+
+def _sampled(judged: Judged, seed: int) -> Judged:
+    """Return a set with at most `MOST` of the queries that have an answer."""
+    ids = [id for id in judged.queries if any(label > 0 for label in judged.labels.get(id, {}).values())]
+    kept = np.random.default_rng(seed).permutation(ids)[:MOST].tolist() if len(ids) > MOST else ids
+    return Judged(judged.documents, {id: judged.queries[id] for id in kept}, {id: judged.labels[id] for id in kept})
+
+
+def _mean(values: Floats) -> object:
+    return bootstrap_interval(lambda drawn: drawn @ values / drawn.sum(axis=1), len(values))
+
+
+main = main_of(run, DefaultsOptions, __doc__)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

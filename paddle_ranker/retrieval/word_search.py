@@ -188,7 +188,8 @@ class _Group:
         sums: sum of each document that `kept` allows, `[n]`, changed in place
         kept: mask over the group's documents; None: all
         """
-        for table, weight, (_, codes) in self._values:  # mode "clip" checks no index, in a third of `table[codes]`'s time
+        for table, weight, (_, codes) in self._values:
+            # Mode "clip" checks no index, in a third of the time of `table[codes]`.
             added = table.take(codes if kept is None else codes[kept], mode="clip")
             sums += added if weight == 1.0 else weight * added
 

@@ -83,7 +83,7 @@ def test_a_search_for_nonsense_says_that_nothing_is_close(tmp_path: Path, call: 
         (f"{VOCABULARY[0]} {VOCABULARY[1]} zzqx", False),
     ],
 )
-def test_a_document_with_a_quarter_of_the_weight_of_the_words_is_close(query: str, is_close: bool, tmp_path: Path) -> None:
+def test_a_document_with_a_quarter_of_the_words_weight_is_close(query: str, is_close: bool, tmp_path: Path) -> None:
     """Words of a single book stand together by chance: frequent ones do not make a document close."""
     words = VOCABULARY[:60]
     pages = [[words[place] for place in np.random.default_rng(n).integers(0, 60, 400)] for n in range(200)]

@@ -21,6 +21,7 @@ from unicodedata import combining
 
 from paddle_ranker.errors import DependencyError, UsageError, listed, package_for, quoted
 from paddle_ranker.unicode.characters import HAN, accents, class_of, fold, is_han, is_whole, shape_of
+from paddle_ranker.unicode.variants import common_form
 
 LONGEST = 64  # characters of a word; longer words are neither stemmed nor joined from parts
 _DIGEST = 6  # a word of more parts, with less than three characters on average, is a digest: a single token
@@ -75,9 +76,21 @@ _ENGLISH, _FOREIGN = (
 _CAPITALS = re.compile(
     r"(?<!\w)(?<!\w[-.&/_@+'])(?:(?<=\w )A|{})(?![-.&/_@+'\u2019]?\w)".format("|".join(STOP_WORDS - {"a"}).upper())
 )
+_UNSTEMMED = "icelandic"  # Snowball has no stemmer of it
 LANGUAGES = (
     *("arabic", "armenian", "basque", "catalan", "danish", "dutch", ENGLISH, "finnish", "french", "german", "greek"),
-    *("hindi", "hungarian", "indonesian", "irish", "italian", "lithuanian", "nepali", "norwegian", "portuguese"),
+    *(
+        "hindi",
+        "hungarian",
+        _UNSTEMMED,
+        "indonesian",
+        "irish",
+        "italian",
+        "lithuanian",
+        "nepali",
+        "norwegian",
+        "portuguese",
+    ),
     *("romanian", "russian", "spanish", "swedish", "tamil", "turkish"),
 )
 
@@ -265,7 +278,8 @@ class Analyser:
     def tokens(self, text: str, seen: Optional[set[str]] = None, parts: Optional[list[str]] = None) -> list[str]:
         """Return the tokens of a text.
 
-        seen: set to which words and short names of the folded text are added
+        seen: set to which words and short names of the folded text are added, and parts of words with other spellings,
+            such as œuvre in l'œuvre
         parts: list to which terms of parts of words are added, see `phrase_terms`
         """
         tokens, jieba = list[str](), self.jieba
@@ -284,6 +298,8 @@ class Analyser:
                     parts += word.parts
                 if seen is not None and (len(run) <= _LONGEST_NAME or is_spelled(shape)):
                     seen.add(run)
+                if seen is not None and not run.isascii() and not is_spelled(shape):
+                    seen.update(_with_variants(run, shape))
             if pair:
                 tokens.append(pair)
         if is_english and not text.isupper():
@@ -330,9 +346,12 @@ class Analyser:
         return folded.translate(self.table) if self.table and not folded.isascii() else folded
 
     def has_word(self, text: str, word: str) -> bool:
-        """Return whether a text has a folded word as written, and not just its stem."""
+        """Return whether a text has a folded word as `tokens` adds it to `seen`, and not just its stem."""
         folded = self.fold(text)
-        return word in folded and any(run.text == word for run in self.runs(folded))
+        return word in folded and any(
+            word in (run.text, *(_with_variants(run.text, run.shape) if run.is_word else ()))
+            for run in self.runs(folded)
+        )
 
     def runs(self, folded: str) -> Iterator[CharacterRun]:
         before, beside, end, language = "", "", 0, self.language or ENGLISH
@@ -381,8 +400,8 @@ class Analyser:
         """Yield the tokens of a query with their weights, 1 by default.
 
         A unit beside another unit, as in Chinese or Thai, gets a lower weight. So does a stop word among other words,
-        in English only if it is in small letters. If the query is a name, such as 维生素A or PM2.5, the token of the whole name
-        gets a higher weight.
+        in English only if it is in small letters. If the query is a name, such as 维生素A or PM2.5, the token of the
+        whole name gets a higher weight.
         """
         runs = list(self.runs(self.fold(query)))
         asks = (bool(self.language) or query.isascii()) and any(token not in self.stop_words for token in self(query))
@@ -501,6 +520,18 @@ def _atoms(text: str, shape: str) -> Iterator[str]:
     return (text[slice(*match.span())] for match in _ATOMS.finditer(shape))
 
 
+def letters_of(run: CharacterRun) -> list[str]:
+    """Return the runs of letters of a word, each once; a word of very many parts has none."""
+    is_short = len(run.text) <= LONGEST or is_spelled(run.shape)
+    return [text for text in dict.fromkeys(_atoms(run.text, run.shape)) if text[0].isalpha()] if is_short else []
+
+
+def _with_variants(text: str, shape: str) -> Iterator[str]:
+    """Yield the runs of letters of a word that have other spellings; a word of very many parts yields none."""
+    parts = _atoms(text, shape) if len(text) <= LONGEST else ()
+    return (part for part in parts if len(part) > 1 and common_form(part) != part)
+
+
 def _is_digest(text: str, parts: Sequence[re.Match[str]]) -> bool:
     return len(parts) > _DIGEST and len(text) < 3 * len(parts)
 
@@ -544,6 +575,8 @@ def stem(word: str, language: str = ENGLISH) -> str:
 
     A word above `LONGEST` characters is returned unchanged, because Snowball takes time quadratic in the length.
     """
+    if language == _UNSTEMMED:
+        return word
     letters = word.isascii() and word.isalpha() if language == ENGLISH else not any(map(str.isdecimal, word))
     return stem_of(word, language) if letters and 3 < len(word) <= LONGEST else word
 

@@ -19,7 +19,7 @@ import numpy as np
 
 from paddle_ranker.lexical.analyser import ENGLISH, Analyser, CharacterRun, Token, occurrences, pieces, standard
 from paddle_ranker.unicode.character_kinds import MARK, OTHER, unicode_table
-from paddle_ranker.unicode.characters import code_points, fold, is_whole
+from paddle_ranker.unicode.characters import code_points, fold, fold_signs, is_whole
 
 LEVELS = 3  # of highlights: 1 for a shared word, 2 for two words in a row, 3 for three; as in match embeddings
 PASSAGE = 200  # code points of the passage of a long text
@@ -67,7 +67,7 @@ class FoldedText:
         kinds = _kinds_of(text)
         if not kinds.strip("c"):  # `fold` takes ten times as long
             folded = _FOLDED.take(code_points(text)).tobytes().decode("utf-32-le", "surrogatepass")
-            self.text = folded.translate(analyser.table) if analyser.table else folded
+            self.text = fold_signs(folded.translate(analyser.table) if analyser.table else folded)
             return
         parts, spans, read = list[str](), list[tuple[int, int]](), 0
         for match in _CLUSTERS.finditer(kinds):
@@ -77,7 +77,7 @@ class FoldedText:
             read = end
         parts.append(fold(text[read:]))
         spans += zip(range(read, len(text)), range(read + 1, len(text) + 1))
-        self.text, self._spans = "".join(parts), spans
+        self.text, self._spans = fold_signs("".join(parts)), spans
 
     @cached_property
     def tokens(self) -> dict[str, list[tuple[int, int]]]:

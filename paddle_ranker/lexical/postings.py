@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from paddle_ranker.array_types import Booleans, Integers
 from paddle_ranker.lexical.analyser import Analyser
-from paddle_ranker.lexical.spelling import WordVocabulary, lines_of, merged_lines
+from paddle_ranker.lexical.spelling import SpellingVariants, WordVocabulary, lines_of, merged_lines
 from paddle_ranker.lexical.tokens import Tokenizer
 
 Hashes = NDArray[np.uint64]
@@ -120,6 +120,11 @@ class Postings:
     def vocabulary(self) -> WordVocabulary:
         """The words as written, to look up mistyped words."""
         return WordVocabulary(self.spellings)
+
+    @cached_property
+    def variants(self) -> SpellingVariants:
+        """The words as written whose spelling has variants, to look up words in other spellings."""
+        return SpellingVariants(self.spellings)
 
     def counts(self, terms: Hashes) -> NDArray[np.int64]:
         """Return the number of documents with each token, `[n]`.

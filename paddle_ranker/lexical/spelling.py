@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import sys
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from importlib.util import find_spec
@@ -24,6 +24,7 @@ from rapidfuzz.distance import OSA
 from paddle_ranker.array_types import Booleans
 from paddle_ranker.errors import DependencyError
 from paddle_ranker.unicode.characters import is_han, is_name, without_accents
+from paddle_ranker.unicode.variants import changing, common_form
 
 LEAST_LETTERS, TWO_ERRORS = 4, 8  # least letters of a word that may have one error, or two
 _LONGEST = 64
@@ -113,6 +114,53 @@ class WordVocabulary(Sequence[str]):
         start, end = bisect_left(self, prefix), bisect_left(self, prefix + chr(sys.maxunicode))
         order = np.argsort(self._lengths[start:end], kind="stable")[:most]
         return [self[index] for index in (start + order).tolist()]
+
+
+class SpellingVariants:
+    """Words of a vocabulary whose `common_form` is another text, such as naïve, by this form; thread-safe.
+
+    Args:
+        lines: the distinct words in the form of `lines_of`.
+    """
+
+    def __init__(self, lines: NDArray[np.uint8]):
+        pairs = sorted((common_form(word), word) for word in _changing_words(lines))
+        self._forms, self._words = [form for form, _ in pairs], [word for _, word in pairs]
+
+    def __len__(self) -> int:
+        return len(self._words)
+
+    def of(self, form: str) -> list[str]:
+        """Return the words with this form."""
+        return self._words[bisect_left(self._forms, form) : bisect_right(self._forms, form)]
+
+    def beginning(self, prefix: str) -> list[str]:
+        """Return the words whose form begins with a prefix."""
+        end = bisect_left(self._forms, prefix + chr(sys.maxunicode))
+        return self._words[bisect_left(self._forms, prefix) : end]
+
+
+def _changing_words(lines: NDArray[np.uint8]) -> Iterator[str]:
+    """Yield the words that `common_form` changes; words without its characters take no time."""
+    if not len(lines) or int(lines.max()) < 0x80:
+        return
+    text = lines.tobytes().decode("utf-8", "replace")
+    codes = np.frombuffer(text.encode("utf-32-le"), "<u4")
+    ends = np.append(np.flatnonzero(codes == _NEWLINE), len(codes))
+    changes = np.flatnonzero(_is_changing()[np.minimum(codes, len(_is_changing()) - 1)])
+    for line in np.unique(np.searchsorted(ends, changes)).tolist():
+        word = text[int(ends[line - 1]) + 1 if line else 0 : int(ends[line])]
+        if common_form(word) != word:
+            yield word
+
+
+@lru_cache(maxsize=1)
+def _is_changing() -> Booleans:
+    """Return which code points `common_form` may change, `[code points] bool`, up to the last of them and one more."""
+    codes = [*map(ord, changing())]
+    mask = np.zeros(max(codes) + 2, bool)
+    mask[codes] = True
+    return mask
 
 
 def lines_of(words: Iterable[str]) -> NDArray[np.uint8]:

@@ -13,7 +13,10 @@ from typing import Optional
 from paddle_ranker.errors import ParameterError, brief, quoted
 from paddle_ranker.retrieval.bounds import LONGEST_QUERY, MOST_PARTS
 
-_SIGN = re.compile(r'(?<![A-Za-z0-9])"|(?<!\S)[-+]')  # which may begin a phrase, an exclusion, a required word
+_HEBREW = "\u05d0-\u05ea"  # between two of these letters, a quote belongs to the word (צה"ל)
+# Signs that may begin a phrase, an exclusion, a required word; and what may end a phrase.
+_SIGN = re.compile(rf'(?<![A-Za-z0-9{_HEBREW}])"|(?<=[{_HEBREW}])"(?![{_HEBREW}])|(?<!\S)[-+]')
+_END = re.compile(rf'"(?![{_HEBREW}])|(?<![{_HEBREW}])"')
 _SIGNED_WORD = re.compile(r"(?![A-Za-z](?!\S))[^\W\d_]\S*")
 _AFTER_SUBTITLE = re.compile(r'"|(?<!\S)-|((?<=[^\s-])[-\u2010-\u2015\u2212\uff0d](?![-\w]))')
 
@@ -77,7 +80,8 @@ def _parts(text: str, whole: str) -> tuple[str, list[str], list[str]]:
         position, parts, is_signed = sign.end(), excluded if sign[0] == "-" else phrases, sign[0] != '"'
         if not is_signed or text.startswith('"', position):
             begin, is_word = position + is_signed, False
-            end = text.find('"', begin)
+            ending = _END.search(text, begin)
+            end = -1 if ending is None else ending.start()
             is_cut = end < 0 <= whole.find('"', len(text))
             after = end + 1
         else:

@@ -1,10 +1,11 @@
-"""Rewrite a query: correct mistyped words, complete the last word, and add synonyms.
+"""Rewrite a query: correct mistyped words, complete the last word, and add other spellings and synonyms.
 
 snapshot.rewrite_query(parse_query("kuberentes")).corrected  # (Alternative('kuberentes', ('kubernetes',), 'typing'),)
 
 A word that no document has is replaced by similar words that documents have: words that differ by one error, or by two
 if the word has 8 letters or more (`lexical/spelling.py`); the word split into two words; Chinese characters of the same
-sound. Numbers, names with digits, words of less than 4 letters and words in quotes stay as they are. Corrections and
+sound. A word that documents have in another spelling, too, such as naive and naïve, finds both (`unicode/variants.py`).
+Numbers, names with digits, words of less than 4 letters and words in quotes stay as they are. Corrections and
 synonyms count less than typed words.
 """
 
@@ -18,11 +19,12 @@ from typing import NamedTuple, Optional, Protocol
 
 from rapidfuzz.distance import OSA
 
-from paddle_ranker.lexical.analyser import STOP_WORDS, Analyser, CharacterRun, Token, is_spelled
+from paddle_ranker.lexical.analyser import STOP_WORDS, Analyser, CharacterRun, Token, is_spelled, letters_of
 from paddle_ranker.lexical.spelling import homophones
 from paddle_ranker.retrieval.query_parsing import ParsedQuery, required_word
 from paddle_ranker.retrieval.synonyms import Synonyms
-from paddle_ranker.unicode.characters import is_han, without_accents
+from paddle_ranker.unicode.characters import is_han
+from paddle_ranker.unicode.variants import HIRAGANA, KATAKANA, common_form, other_kana
 
 TYPING, SOUND, PREFIX = "typing", "sound", "prefix"
 _FACTOR, _OF_PREFIX, _OF_SYNONYM = 0.7, 0.5, 0.8  # weight of a word with one error, a completion, a synonym
@@ -32,8 +34,10 @@ _COMPLETIONS, _COMPLETED = 8, 128  # most completions of a word: the most freque
 _BY_FAR = 3  # a correction is clear if it has this many times the documents of the next correction
 _APART = 3  # least letters of each of two words that were typed without a space
 _RARE, _TIMES = 5, 20  # most documents of a word that may be mistyped; a replacement has this many times as many
+_SPELLINGS = 8  # most other spellings of a word, the most frequent
 _LONGEST = 8  # most units of a part that has synonyms
 _SPELLED = re.compile(r"[^\W\d_]+")
+_KANA = re.compile(f"[{KATAKANA}][{KATAKANA}\u30fc]*|[{HIRAGANA}][{HIRAGANA}\u30fc]*")
 
 
 class Alternative(NamedTuple):
@@ -95,8 +99,19 @@ class KnownWords(Protocol):
         """
         ...
 
+    def alike(self, words: Sequence[str]) -> list[list[str]]:
+        """Return, for each word, the known words in other spellings of it, see `common_form`.
+
+        A spelling that is the common form itself is left out.
+        """
+        ...
+
+    def common_spelling(self, word: str) -> str:
+        """Return the common form of a word; the word itself if the fields' languages have other letters in it."""
+        ...
+
     def beginning(self, prefix: str, most: int) -> list[str]:
-        """Return at most `most` known words that begin with a prefix, the shortest first."""
+        """Return at most `most` known words that begin with a prefix, in any spelling, the shortest first."""
         ...
 
     def tokens_of_word(self, word: str) -> list[str]:
@@ -139,7 +154,11 @@ class QueryRewriter:
                 corrected += self._mistyped([beginning], unfinished=True)
         runs_left = [run for run in runs if not corrected or run is not last]
         words, pairs = self._counted(runs_left)
-        unknown = [word for word, count in words.items() if not count and not any(word in quote for quote in quotes)]
+        respelled, alternatives = self._spellings(runs_left, quotes)
+        corrected += respelled
+        done = {alternative.given for alternative in respelled}
+        unknown = [word for word, count in words.items()
+                   if not count and word not in done and not any(word in quote for quote in quotes)]  # fmt: skip
         joined = self._joined(runs_left, folded, unknown)
         corrected += joined
         apart = {word for alternative in joined for word in alternative.given.split()}
@@ -153,10 +172,43 @@ class QueryRewriter:
                     AddedWord(other, _FACTOR ** _errors(alternative, other), alternative.given)
                     for other in alternative.to
                 ]
-        alternatives = self._synonyms(runs, folded, synonyms.of(self._analyser)) if synonyms is not None else []
+        alternatives += self._synonyms(runs, folded, synonyms.of(self._analyser)) if synonyms is not None else []
         for alternative in alternatives:
             extras += [AddedWord(other, _OF_SYNONYM, alternative.given, True) for other in alternative.to]
         return WordQuery(query.text, text, tuple(extras), tuple(corrected), tuple(alternatives))
+
+    def _spellings(
+        self, runs: Sequence[CharacterRun], quotes: Sequence[str]
+    ) -> tuple[list[Alternative], list[Alternative]]:
+        """Return other spellings of words that no document has as they are typed, and of words that documents have."""
+        parts = dict.fromkeys(
+            part for run in runs if run.is_word for part in letters_of(run) if len(part) > 1
+            and part not in self._stop_words and not any(part in quote for quote in quotes)
+        )  # fmt: skip
+        others = dict(zip(parts, self._words.alike([*parts])))
+        for part in parts:
+            others[part] = [other for other in {*others[part], self._words.common_spelling(part)} if other != part]
+        kana = {kana: [other_kana(kana)] for run in runs if run.kind == "i" for kana in _kana_of(run)}
+        others.update((part, alike) for part, alike in kana.items() if not any(part in quote for quote in quotes))
+        unknown, known = list[Alternative](), list[Alternative]()
+        for part, alike in [*others.items()]:
+            if len(unknown) + len(known) < _MOST_WORDS and alike:
+                found = self._known_spellings(alike)
+                if found and self._known_spellings([part]):
+                    known.append(Alternative(part, found))
+                elif found:
+                    unknown.append(Alternative(part, found, TYPING))
+        return unknown, known
+
+    def _known_spellings(self, words: Sequence[str]) -> tuple[str, ...]:
+        """Return the most frequent of some words that documents have, in letters or in kana."""
+        counts = dict(zip(words, self._counts(words)))
+        for word in words:
+            if not word.isascii() and (runs := [run for run in self._analyser.runs(word) if not run.is_word]):
+                tokens = [token.text for run in runs for token in (self._analyser.groups(run) or run.words())]
+                counts[word] = min(self._words.counts(tokens))
+        ranked = sorted(((count, word) for word, count in counts.items() if count), key=_most_first)
+        return tuple(word for _, word in ranked[:_SPELLINGS])
 
     def did_you_mean(self, query: WordQuery) -> Optional[str]:
         """Return the query's text with rare words replaced by similar frequent ones; None if no word is replaced."""
@@ -352,6 +404,13 @@ class QueryRewriter:
         return "".join([*parts, text[start:]])
 
 
+def _kana_of(run: CharacterRun) -> Iterator[str]:
+    """Yield the parts of a run that are katakana or hiragana alone; a single character only if it is the whole run."""
+    for match in _KANA.finditer(run.text):
+        if len(match[0]) > 1 or match[0] == run.text:
+            yield match[0]
+
+
 def _is_chinese(run: CharacterRun) -> bool:
     return run.kind == "i" and bool(is_han(run.text))
 
@@ -369,4 +428,4 @@ def _most_first(counted: tuple[int, str]) -> tuple[int, str]:
 def _errors(alternative: Alternative, other: str) -> int:
     if alternative.by == SOUND or " " in alternative.given + other:
         return 1
-    return min(2, OSA.distance(without_accents(alternative.given), without_accents(other)))
+    return min(2, OSA.distance(common_form(alternative.given), common_form(other)))

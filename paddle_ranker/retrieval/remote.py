@@ -487,7 +487,8 @@ class _Wanted:
     """`KnownWords` without words; records the tokens whose counts a query needs, to fetch all counts in one round."""
 
     def __init__(self, words: WordSearcher):
-        self.tokens_of_word, self.tokens = words.tokens_of_word, list[str]()
+        self.tokens_of_word, self.common_spelling = words.tokens_of_word, words.common_spelling
+        self.tokens = list[str]()
 
     def counts(self, tokens: Sequence[str]) -> list[int]:
         self.tokens += tokens
@@ -495,6 +496,9 @@ class _Wanted:
 
     def near(self, word: str, unfinished: bool = False) -> list[tuple[str, int]]:
         return []
+
+    def alike(self, words: Sequence[str]) -> list[list[str]]:
+        return [[] for _ in words]
 
     def beginning(self, prefix: str, most: int) -> list[str]:
         return []
@@ -504,7 +508,8 @@ class _KnownWords:
     """`KnownWords` of all shards."""
 
     def __init__(self, now: RemoteSnapshot, words: WordSearcher):
-        self._now, self.tokens_of_word = now, words.tokens_of_word
+        self._now = now
+        self.tokens_of_word, self.common_spelling = words.tokens_of_word, words.common_spelling
 
     def counts(self, tokens: Sequence[str]) -> list[int]:
         self._now._count((token,) for token in tokens)
@@ -512,6 +517,12 @@ class _KnownWords:
 
     def near(self, word: str, unfinished: bool = False) -> list[tuple[str, int]]:
         return [match for matches in self._now._ask("near", word, unfinished).values() for match in matches]
+
+    def alike(self, words: Sequence[str]) -> list[list[str]]:
+        if not words or not self._now._all.has_variants:
+            return [[] for _ in words]
+        answers = self._now._ask("alike", [*words]).values()
+        return [sorted({other for others in of_word for other in others}) for of_word in zip(*answers)]
 
     def beginning(self, prefix: str, most: int) -> list[str]:
         answers = self._now._ask("beginning", prefix, most).values()

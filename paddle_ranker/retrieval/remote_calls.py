@@ -37,6 +37,7 @@ class MergedFacts:
     statistics: BM25's statistics of all documents; None if words are not searched
     words: word searcher without documents, which splits and weights queries; None if words are not searched
     types: types of undeclared fields, added when they are first needed
+    has_variants: whether words have other spellings, see `WordSearcher.alike`
     """
 
     info: IndexInfo
@@ -44,6 +45,7 @@ class MergedFacts:
     statistics: Optional[CollectionStatistics]
     words: Optional[WordSearcher]
     types: dict[str, str]
+    has_variants: bool = False
 
     @classmethod
     def of(cls, facts: Mapping[int, Facts]) -> MergedFacts:
@@ -57,7 +59,7 @@ class MergedFacts:
         )
         tokenizers = info.schema.tokenizers(info.words.tokenizer)
         words = WordSearcher([], tokenizers, info.words.k1, info.words.b, info.schema.weights, statistics)
-        return cls(info, fields, statistics, words, {})
+        return cls(info, fields, statistics, words, {}, any(shard.has_variants for shard in facts.values()))
 
 
 class Answers(NamedTuple):

@@ -43,6 +43,7 @@ from paddle_ranker.retrieval.turns import in_turn
 from paddle_ranker.retrieval.typed_values import MOMENTS, CommonTypes, Value, is_value
 from paddle_ranker.retrieval.word_search import AnyQuery, CollectionStatistics, WordSearcher
 from paddle_ranker.storage.untrusted import Unchecked
+from paddle_ranker.unicode.variants import common_form
 
 _KEPT_SECONDS = 30.0  # a shard keeps a generation for this long after a search's last call
 _MOST_KEPT = 32  # generations that a shard keeps for searches, beside the latest
@@ -63,11 +64,13 @@ class Facts(NamedTuple):
     info: contents of its index.json
     fields: names of its documents' fields
     statistics: BM25's statistics; None if words are not searched
+    has_variants: whether words have other spellings, see `WordSearcher.alike`
     """
 
     info: IndexInfo
     fields: list[str]
     statistics: Optional[CollectionStatistics]
+    has_variants: bool
 
 
 class _SentFacts(NamedTuple):
@@ -76,6 +79,7 @@ class _SentFacts(NamedTuple):
     info: object
     fields: list[str]
     statistics: Optional[CollectionStatistics]
+    has_variants: bool
 
 
 class Answer(NamedTuple):
@@ -127,8 +131,9 @@ class _Seen:
 
     @property
     def facts(self) -> _SentFacts:
-        now = self.snapshot.generation
-        return _SentFacts(facts_of(now.info), now.fields, None if now.words is None else now.words.statistics)
+        now, words = self.snapshot.generation, self.snapshot.generation.words
+        statistics = None if words is None else words.statistics
+        return _SentFacts(facts_of(now.info), now.fields, statistics, words is not None and words.has_variants)
 
     @property
     def words(self) -> WordSearcher:
@@ -224,7 +229,17 @@ READS: dict[str, Operation] = {  # type: ignore[explicit-any]  # of a type of ar
     "beginning": Operation(
         lambda seen, prefix, most: seen.words.beginning(prefix, most),
         list[str],
-        lambda result, facts, prefix, most: len(result) <= most and all(word.startswith(prefix) for word in result),
+        lambda result, facts, prefix, most: (
+            len(result) <= most and all(common_form(word).startswith(common_form(prefix)) for word in result)
+        ),
+    ),
+    "alike": Operation(
+        lambda seen, words: seen.words.alike(words),
+        list[list[str]],
+        lambda result, facts, words: (
+            len(result) == len(words)
+            and all(common_form(other) == common_form(word) for word, others in zip(words, result) for other in others)
+        ),
     ),
     "common_types": Operation(
         lambda seen, fields: {name: seen.snapshot.generation.common_types(name) for name in fields},
@@ -471,7 +486,7 @@ def read_answer(
     else:
         _require(sent, _SentFacts)
         try:
-            facts = Facts(info_of(sent.info, Path(MANIFEST)), sent.fields, sent.statistics)
+            facts = Facts(info_of(sent.info, Path(MANIFEST)), sent.fields, sent.statistics, sent.has_variants)
         except (CheckpointError, UsageError) as error:
             raise ValueError(brief(str(error))) from None
         if facts.info.generation != version or not _are_facts(sent, facts.info):

@@ -23,6 +23,7 @@ from paddle_ranker.retrieval.query_rewriting import KnownWords, QueryRewriter, W
 from paddle_ranker.retrieval.steps import in_order, run_steps
 from paddle_ranker.retrieval.top_k import Best
 from paddle_ranker.retrieval.turns import checked
+from paddle_ranker.unicode.variants import LETTERS, common_form
 
 _FREQUENT = 1 << 12  # tokens of this many documents get an exact highest score, others an upper bound
 _LONG = 1 << 16  # groups of more documents do not raise the least score that is needed
@@ -353,11 +354,53 @@ class WordSearcher:
                 return [(near_word, errors) for near_word in live]
         return []
 
+    @property
+    def has_variants(self) -> bool:
+        """Whether a word of this index has a spelling that is not its common form, see `alike`."""
+        return any(len(part.postings.variants) for part in self._parts)
+
+    def alike(self, words: Sequence[str]) -> list[list[str]]:
+        """Return, for each word, the live words in other spellings; see `KnownWords`."""
+        found = list[list[str]]()
+        for word in checked(words):
+            form = common_form(word)
+            others = {other for part in self._parts for other in part.postings.variants.of(form)} - {word}
+            found.append(self._live_words(sorted(other for other in others if self._are_alike(word, other))))
+        return found
+
+    def common_spelling(self, word: str) -> str:
+        """Return the common form of a word, or the word; see `KnownWords`."""
+        form = common_form(word)
+        return form if form == word or self._are_alike(word, form) else word
+
+    def _are_alike(self, word: str, other: str) -> bool:
+        """Return whether two words of one common form are spellings of one word, in a field's language at least."""
+        return "" in self._letters or any(common_form(word, letters) == common_form(other, letters)
+                                          for letters in self._letters)  # fmt: skip
+
+    def _begins(self, word: str, prefix: str) -> bool:
+        """Return whether a word begins with a prefix as their common forms do, in a field's language at least."""
+        return "" in self._letters or any(common_form(word, letters).startswith(common_form(prefix, letters))
+                                          for letters in self._letters)  # fmt: skip
+
+    @cached_property
+    def _letters(self) -> frozenset[str]:
+        """For each language of the fields' analysers, the letters that are no variants of others in it."""
+        return frozenset(LETTERS.get(t.language, "") for t in self._tokenizers if isinstance(t, Analyser))
+
     def beginning(self, prefix: str, most: int) -> list[str]:
         """Return the shortest live words that begin with a prefix; see `KnownWords`."""
-        wanted, vocabularies = most, self._vocabularies
+        wanted, parts = most, [part for part in self._parts if len(part.postings.spellings)]
+        variants = [
+            [word for word in checked(part.postings.variants.beginning(common_form(prefix)))
+             if self._begins(word, prefix)]
+            for part in parts
+        ]  # fmt: skip
         while True:
-            lists = [vocabulary.beginning(prefix, wanted) for vocabulary in vocabularies]
+            lists = [
+                sorted({*part.postings.vocabulary.beginning(prefix, wanted), *others}, key=shortest_first)[:wanted]
+                for part, others in zip(parts, variants)
+            ]
             keys = [(*shortest_first(word), word) for word in checked({*chain.from_iterable(lists)})]
             live = self._live_words([word for run in run_steps(in_order(keys)) for *_, word in run])
             # A vocabulary with more words may have words that sort before a live word, so only its range counts.

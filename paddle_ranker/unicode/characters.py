@@ -60,10 +60,13 @@ _IS_NOTHING = re.compile(
 # Variants of a character that NFKC and case folding do not unite with it.
 _ALIKE = {
     **dict.fromkeys("\u2010\u2011\u2012\u2013\u2014\u2015\u2212", "-"),
-    **dict.fromkeys("\u2018\u2019\u201b\u02b9\u02bc\u2032", "'"),
+    # Apostrophes that are letters (Hawaiian ʻ, Nenets ʼ, transliterated Arabic) or signs: UTS 39, confusables.
+    **dict.fromkeys("\u2018\u2019\u201b\u02b9\u02bb\u02bc\u02bd\u02be\u02bf\u055a\u05f3\u2032\u2035\ua78c", "'"),
     "\u0131": "i",  # the dotless i, which is I in upper case
     "\u2044": "/",
 }
+# Gershayim in a Hebrew abbreviation, which are typed as quotes (UAX 29, rule WB7b).
+GERSHAYIM = re.compile('(?<=[\u05d0-\u05ea])["\u05f4\u201c\u201d\u201e](?=[\u05d0-\u05ea])')
 # Characters of a normalised text that folding does not change.
 _IS_FOLDED = re.compile(
     "[\x00-\x7f\u3001-\u303f\u3041-\u3096\u30a1-\u30fe\u4e00-\u9fff\uac00-\ud7a3\u201c\u201d]*"
@@ -89,7 +92,14 @@ def fold(text: str) -> str:
     if text.isascii():
         return text.lower()
     text = normalise(_IS_NOTHING.sub("", text))
-    return text if _IS_FOLDED(text) else normalize("NFC", text.translate(_FOLDED).replace("i\u0307", "i"))
+    if _IS_FOLDED(text):
+        return text
+    return fold_signs(normalize("NFC", text.translate(_FOLDED).replace("i\u0307", "i")))
+
+
+def fold_signs(text: str) -> str:
+    """Return a text whose characters are folded one by one with the signs that depend on their neighbours folded."""
+    return GERSHAYIM.sub("'", text)
 
 
 def without_accents(folded: str) -> str:

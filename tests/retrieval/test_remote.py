@@ -63,6 +63,7 @@ def vectors_of(texts: Sequence[str]) -> Vectors:
 def document(number: int) -> Document:
     draw = np.random.default_rng(number % 31)  # the texts, and so the scores, of some are equal
     text = "。".join(" ".join(draw.choice(WORDS, 6)) for _ in range(1 + number % 4)) + " dokcer" * (number == 70)
+    text += " " + {40: "cœur", 41: "l'œuvre coeur", 42: "naïve", 43: "naive ひらがな", 44: "ヒラガナ"}.get(number, "")
     fields: dict[str, object] = {
         "title": " ".join(draw.choice(WORDS, 3)),
         "kind": "abc"[number % 3],
@@ -158,6 +159,12 @@ CASES: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("水稻 护里", {}, {}),
     ("dokcer", {}, {}),
     ("dock", {"prefix": True}, {}),
+    *(
+        (query, {"prefix": prefix}, {})
+        for query in ("coeur oeuvre", "naive", "naïve ヒラガナ")
+        for prefix in (False, True)
+    ),
+    ("coe", {"prefix": True}, {}),
     ('"docker" 水稻 病害 -kubernetes', {}, {}),
     ('"docker docker docker docker" "老年人" "no such" updates', {}, {"where": "year>=2000 and rare=x"}),
     ("老年人 docker", {"literal": True}, {"sort": ("-year", "kind")}),
@@ -256,7 +263,7 @@ def test_a_search_takes_few_rounds(folders: list[Path], pool: Executor) -> None:
     calls = [Failing(through(pool, ShardService(folder))) for folder in folders]
     searcher = searcher_of(RemoteCollection(calls))
     for query, names in (
-        ("水稻 docker", ["counts", "search", "search", "documents_of"]),  # both searches at once
+        ("水稻 docker", ["counts", "alike", "search", "search", "documents_of"]),  # both searches at once
         (QUERY, ["counts", "phrases", "search", "search", "documents_of"]),
     ):
         for call in calls:

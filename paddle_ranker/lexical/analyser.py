@@ -21,7 +21,7 @@ from unicodedata import combining
 
 from paddle_ranker.errors import DependencyError, UsageError, listed, package_for, quoted
 from paddle_ranker.unicode.characters import HAN, accents, class_of, fold, is_han, is_whole, shape_of
-from paddle_ranker.unicode.variants import common_form
+from paddle_ranker.unicode.variants import LETTERS, common_form
 
 LONGEST = 64  # characters of a word; longer words are neither stemmed nor joined from parts
 _DIGEST = 6  # a word of more parts, with less than three characters on average, is a digest: a single token
@@ -339,6 +339,11 @@ class Analyser:
     @cached_property
     def stop_words(self) -> frozenset[str]:
         return frozenset(self.fold(_STOP_WORDS.get(self.language or ENGLISH, "")).split())
+
+    @property
+    def letters(self) -> str:
+        """The letters of the language that are no variants of others, see `common_form`."""
+        return LETTERS.get(self.language, "")
 
     def fold(self, text: str) -> str:
         """Fold a text: remove differences of width and case, and invisible characters; then replace by `table`."""

@@ -1,5 +1,7 @@
 """Suggestions while somebody types: titles that begin with the typed text, or that have a word that begins with it.
 
+Other spellings count as the typed one: `tieng` finds "Tiếng", and 서우, on the way to 서울, finds 서울.
+
 completions = Completions(["Docker and Kubernetes", "Kubernetes"], standard.fold)
 [suggestion.text for suggestion in completions.find("KUB", 8)]  # ["Kubernetes", "Docker and Kubernetes"]
 
@@ -32,6 +34,9 @@ from paddle_ranker.retrieval.segments import Segment
 from paddle_ranker.retrieval.snapshot import LocalSnapshot
 from paddle_ranker.retrieval.turns import checked
 from paddle_ranker.unicode.characters import word_starts
+from paddle_ranker.unicode.hangul_keys import key_counts
+from paddle_ranker.unicode.hangul_keys import typed as typed_keys
+from paddle_ranker.unicode.variants import common_form
 
 T = TypeVar("T")
 LONGEST = 200  # characters of a suggestion; longer texts are not suggested
@@ -74,6 +79,7 @@ class Completions:
     Args:
         texts: distinct texts; those of more than `LONGEST` characters are never found.
         fold: folds a text, so that texts that should count as equal become equal.
+        letters: letters of the texts' language that are no variants of others, see `LETTERS`
         weights: weights of the texts, `[texts]`; the smallest is the best (default: their lengths). Texts of equal
             weight are in alphabetical order.
         starts_first: rank texts that begin as typed above all others.
@@ -86,9 +92,10 @@ class Completions:
         weights: Optional[Sequence[int]] = None,
         *,
         starts_first: bool = True,
+        letters: str = "",
     ):
-        self._fold, self._count = fold, max(1, len(texts))
-        parts = [_Part(part, fold) for part in _rested(texts)] or [_Part([], fold)]
+        self._fold, self._letters, self._count = fold, letters, max(1, len(texts))
+        parts = [_Part(part, fold, letters) for part in _rested(texts)] or [_Part([], fold, letters)]
         self._folded = b"".join([*(part.folded for part in parts), bytes(_KEY)])
         self._shown = b"".join(part.shown for part in parts)
         self._starts = _cumulated([part.folded_sizes for part in parts])
@@ -135,7 +142,9 @@ class Completions:
 
     def find(self, typed: str, count: int) -> list[Suggestion]:
         """Return up to `count` texts that continue the typed text, best first, each once."""
-        key = _bytes(_spaced(self._fold(typed))) if len(typed) <= LONGEST else b""
+        key = (
+            _bytes(typed_keys(common_form(_spaced(self._fold(typed)), self._letters))) if len(typed) <= LONGEST else b""
+        )
         if not key:
             return []
         first, end = self._count_before(key), self._count_before(key + b"\xff")
@@ -151,10 +160,9 @@ class Completions:
 
     def _suggestion(self, priority: int) -> Suggestion:
         number = int(self._order[priority % self._count])
-        shown, folded = self._shown_starts[number : number + 2].tolist(), self._starts[number : number + 2].tolist()
-        text, plain = self._shown[slice(*shown)], self._folded[folded[0] : folded[1] - 1]
+        text = str(self._shown[slice(*self._shown_starts[number : number + 2].tolist())], "utf-8", "replace")
         is_inside, weight = priority >= self._count, int(self._weights[number])
-        return Suggestion(is_inside, weight, str(plain, "utf-8", "replace"), str(text, "utf-8", "replace"))
+        return Suggestion(is_inside, weight, self._fold(_spaced(text)), text)
 
     def _count_before(self, key: bytes) -> int:
         """Return how many entries sort before a key, by bisection."""
@@ -192,25 +200,29 @@ class _Part:
     Attributes:
         lengths: length of each text, in characters.
         hashes: hash of each folded text.
-        shown, folded: bytes of all texts, one after the other.
+        shown, folded: bytes of all texts, as shown and in the form in which they are compared with what is typed.
         shown_sizes, folded_sizes: number of bytes of each text.
         counts: number of entries of each text.
         offsets: for each entry, number of bytes of the folded text before it.
         is_inside: for each entry, whether it is a later word than the first.
     """
 
-    def __init__(self, texts: Sequence[str], fold: Callable[[str], str]):
+    def __init__(self, texts: Sequence[str], fold: Callable[[str], str], letters: str):
         shown = [text if len(text) <= LONGEST else "" for text in texts]
-        folded = fold("".join([f"{_spaced(text)}\n" for text in shown]))
+        exact = fold("".join([f"{_spaced(text)}\n" for text in shown]))
+        folded = common_form(exact, letters)
         codes = np.frombuffer(folded.encode("utf-32-le", "surrogatepass"), "<u4")
         ends = np.flatnonzero(codes == ord("\n"))
         begins = np.append(0, ends + 1)[:-1]
-        self.shown, self.folded = b"".join(map(_bytes, shown)), _bytes(folded)
+        self.shown, self.folded = b"".join(map(_bytes, shown)), _bytes(typed_keys(folded))
         self.lengths = np.array([len(text) for text in shown], np.int32)
         self.shown_sizes = np.array([len(_bytes(text)) for text in shown], np.int64)
-        byte_ends = np.cumsum(1 + (codes > 0x7F) + (codes > 0x7FF) + (codes > 0xFFFF))
+        sizes = 1 + (codes > 0x7F) + (codes > 0x7FF) + (codes > 0xFFFF)
+        if not folded.isascii():
+            sizes = sizes * key_counts(codes)
+        byte_ends = np.cumsum(sizes)
         self.folded_sizes = np.diff(byte_ends[ends], prepend=0)
-        self.hashes = text_hashes(str(self.folded, "utf-8", "replace").split("\n")[:-1])
+        self.hashes = text_hashes(str(_bytes(exact), "utf-8", "replace").split("\n")[:-1])
         is_start = word_starts(folded)
         words = np.flatnonzero(is_start)
         first = begins.copy()
@@ -246,7 +258,7 @@ class _Titles:
             titles = [*map(str, Progress(values, desc="suggestions", unit="title"))]
         documents = np.minimum(np.bincount(self.codes[self.codes >= 0], minlength=len(titles)), _MOST_DOCUMENTS)
         weights = np.array([*map(len, titles)], np.int64) - (LONGEST + 1) * documents
-        self._all = self.completions = Completions(titles, analyser(field.analyser).fold, weights.tolist())
+        self._all = self.completions = _completions(titles, field, weights.tolist())
         self._count, self._live = len(titles), np.ones(len(self.codes), bool)
 
     def follow(self, live: Booleans) -> None:
@@ -295,7 +307,7 @@ class TitleSuggestions:
             if isinstance(title, str):
                 counts[title] += clicks[id]
         weights = [-_CLICKED - min(count, _CLICKED - 1) for count in counts.values()]
-        self._preferred = [] if field is None else [Completions([*counts], analyser(field.analyser).fold, weights)]
+        self._preferred = [] if field is None else [_completions([*counts], field, weights)]
 
     def find(self, typed: str, count: int) -> list[Suggestion]:
         """Return up to `count` titles that continue the typed text, best first, each once.
@@ -363,6 +375,11 @@ def _pausing(items: Iterable[T]) -> Iterator[T]:
     for item in items:
         yield item
         time.sleep(_REST)
+
+
+def _completions(titles: Sequence[str], field: Field, weights: Sequence[int]) -> Completions:
+    by = analyser(field.analyser)
+    return Completions(titles, by.fold, weights, letters=by.letters)
 
 
 def _spaced(text: str) -> str:

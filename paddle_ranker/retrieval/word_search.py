@@ -23,7 +23,7 @@ from paddle_ranker.retrieval.query_rewriting import KnownWords, QueryRewriter, W
 from paddle_ranker.retrieval.steps import in_order, run_steps
 from paddle_ranker.retrieval.top_k import Best
 from paddle_ranker.retrieval.turns import checked
-from paddle_ranker.unicode.variants import LETTERS, common_form
+from paddle_ranker.unicode.variants import common_form
 
 _FREQUENT = 1 << 12  # tokens of this many documents get an exact highest score, others an upper bound
 _LONG = 1 << 16  # groups of more documents do not raise the least score that is needed
@@ -386,7 +386,7 @@ class WordSearcher:
     @cached_property
     def _letters(self) -> frozenset[str]:
         """For each language of the fields' analysers, the letters that are no variants of others in it."""
-        return frozenset(LETTERS.get(t.language, "") for t in self._tokenizers if isinstance(t, Analyser))
+        return frozenset(t.letters for t in self._tokenizers if isinstance(t, Analyser))
 
     def beginning(self, prefix: str, most: int) -> list[str]:
         """Return the shortest live words that begin with a prefix; see `KnownWords`."""

@@ -17,6 +17,7 @@ from paddle_ranker.retrieval.manifest import IndexInfo, WordsInfo
 from paddle_ranker.retrieval.schema import Field, Schema
 from paddle_ranker.retrieval.segments import Segment
 from paddle_ranker.retrieval.suggestions import LONGEST, Completions, TitleSuggestions
+from paddle_ranker.unicode.variants import LETTERS
 
 pytestmark = pytest.mark.unit
 TITLES = [
@@ -50,6 +51,30 @@ TITLES = [
 )
 def test_what_continues_a_text(typed: str, expected: list[str]) -> None:
     assert [one.text for one in Completions(TITLES, standard.fold).find(typed, 8)] == expected
+
+
+@pytest.mark.parametrize(
+    ("typed", "title"),
+    [
+        *(("tieng", "Tiếng Việt"), ("viet", "Tiếng Việt"), ("lodz", "Łódź"), ("ежи", "ёжики"), ("oeuv", "l'œuvre")),
+        *(("हिंद", "हिन्दी"), ("كتاب", "کتاب خانه"), ("ヒラ", "ひらがな"), ("צה", "צה״ל"), ("thor", "Þór")),
+        *((typed, "서울 대학") for typed in ("ㅅ", "서", "서ㅇ", "서우", "서울", "서울 ㄷ", "서울 대하")),
+        *(
+            (typed, "값진 가나와")
+            for typed in ("가", "갑", "값", "값ㅈ", "간", "가나", "가나오", "가나와", "값지", "진", "나와")
+        ),
+    ],
+)
+def test_other_spellings_and_syllables_under_way(typed: str, title: str) -> None:
+    shown = [one.text for one in Completions(["Docker", title, "水稻"], standard.fold).find(typed, 8)]
+    assert shown == [title]
+
+
+def test_suggestions_keep_spellings_and_letters_apart() -> None:
+    titles = ["résumé", "resume", "schön", "schon"]
+    assert {one.text for one in Completions(titles, standard.fold).find("resu", 8)} == {*titles[:2]}
+    german = Completions(titles, standard.fold, letters=LETTERS["german"])
+    assert [one.text for one in german.find("schö", 8)] == ["schön"]
 
 
 def test_texts_alike_but_for_case_are_one_however_many_there_are() -> None:

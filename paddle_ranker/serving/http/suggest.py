@@ -107,7 +107,7 @@ class Clicks:
             for counts_of_query in spellings.values()
         )
         kept = {query: -count for query, count in counts if count >= least}
-        return Completions([*kept], analyser.fold, [*kept.values()], starts_first=False)
+        return Completions([*kept], analyser.fold, [*kept.values()], starts_first=False, letters=analyser.letters)
 
     def _is_wanted(self, line: bytes) -> bool:
         self._seen += 1

@@ -279,7 +279,7 @@ class Analyser:
         """Return the tokens of a text.
 
         seen: set to which words and short names of the folded text are added, and parts of words with other spellings,
-            such as œuvre in l'œuvre
+            such as œuvre in l'œuvre, and units with marks, such as งู
         parts: list to which terms of parts of words are added, see `phrase_terms`
         """
         tokens, jieba = list[str](), self.jieba
@@ -290,6 +290,8 @@ class Analyser:
             if kind in "it":
                 units = _units(run, shape)
                 tokens += units
+                if seen is not None and "m" in shape:
+                    seen.update(unit for unit in units if len(unit) > 1)
                 tokens += self._joined(runs[index], units) if jieba else map(add, units, units[1:])
             elif run not in stop_words or not _among_words(runs, index):
                 word = word_of(run, shape, language)
@@ -354,7 +356,7 @@ class Analyser:
         """Return whether a text has a folded word as `tokens` adds it to `seen`, and not just its stem."""
         folded = self.fold(text)
         return word in folded and any(
-            word in (run.text, *(_with_variants(run.text, run.shape) if run.is_word else ()))
+            word in (run.text, *(_with_variants(run.text, run.shape) if run.is_word else run.units()))
             for run in self.runs(folded)
         )
 

@@ -24,6 +24,7 @@ from paddle_ranker.lexical.spelling import homophones
 from paddle_ranker.retrieval.query_parsing import ParsedQuery, required_word
 from paddle_ranker.retrieval.synonyms import Synonyms
 from paddle_ranker.unicode.characters import is_han
+from paddle_ranker.unicode.hangul_keys import longer_syllables
 from paddle_ranker.unicode.variants import HIRAGANA, KATAKANA, common_form, other_kana
 
 TYPING, SOUND, PREFIX = "typing", "sound", "prefix"
@@ -152,6 +153,11 @@ class QueryRewriter:
                 extras += [AddedWord(completion, _OF_PREFIX, beginning) for completion in completed]
             elif self._may_be_mistyped(last) and beginning == last.text and not self._counts([beginning])[0]:
                 corrected += self._mistyped([beginning], unfinished=True)
+        elif prefix and runs and not runs[-1].is_word and not folded[runs[-1].start + len(runs[-1].text) :]:
+            *_, before, unit = ["", *runs[-1].units()]
+            if completed := self._completed_unit(unit):
+                corrected.append(Alternative(unit, completed, PREFIX))
+                extras += [AddedWord(before + completion, _OF_PREFIX, unit) for completion in completed]
         runs_left = [run for run in runs if not corrected or run is not last]
         words, pairs = self._counted(runs_left)
         respelled, alternatives = self._spellings(runs_left, quotes)
@@ -312,6 +318,15 @@ class QueryRewriter:
         others = [word for word in self._words.beginning(beginning, _COMPLETED) if word != beginning]
         return tuple(word for count, word in self._by_count(others)[:_COMPLETIONS] if count)
 
+    def _completed_unit(self, unit: str) -> tuple[str, ...]:
+        """Return the most frequent units that a unit under way may become: งู for ง, 울 for 우."""
+        others = longer_syllables(unit)
+        if not others and not is_han(unit):
+            others = [word for word in self._words.beginning(unit, _COMPLETED) if _is_unit(self._analyser, word)]
+        counts = zip(self._words.counts(others), others)
+        ranked = sorted((counted for counted in counts if counted[0] and counted[1] != unit), key=_most_first)
+        return tuple(other for _, other in ranked[:_COMPLETIONS])
+
     def _misheard(
         self, folded: str, pairs: Sequence[Token], unknown: Sequence[bool], least: int = 1
     ) -> Iterator[Alternative]:
@@ -402,6 +417,11 @@ class QueryRewriter:
                 parts += [text[start : match.start()], to]
                 start, done = matches[last].end(), last + 1
         return "".join([*parts, text[start:]])
+
+
+def _is_unit(analyser: Analyser, text: str) -> bool:
+    runs = list(analyser.runs(text))
+    return len(runs) == 1 and not runs[0].is_word and len(runs[0].units()) == 1
 
 
 def _kana_of(run: CharacterRun) -> Iterator[str]:

@@ -425,8 +425,9 @@ class WordSearcher:
                 if folded.isalpha():
                     tokens[stem(folded, tokenizer.language or ENGLISH)] = None
                 else:
-                    runs = (run for run in tokenizer.runs(folded) if run.is_word)
-                    tokens.update((max(run.word.texts, key=len), None) for run in runs)
+                    for run in tokenizer.runs(folded):
+                        tokens.update((token, None) for token in ([max(run.word.texts, key=len)] if run.is_word
+                                                                  else run.units()))  # fmt: skip
         return list(tokens)
 
     def counts(self, tokens: Sequence[str]) -> list[int]:

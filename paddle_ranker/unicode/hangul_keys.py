@@ -27,6 +27,16 @@ def typed(folded: str) -> str:
     return folded if folded.isascii() else folded.translate(_keys())
 
 
+def longer_syllables(unit: str) -> list[str]:
+    """Return the syllables on the way to which a syllable or an initial is typed, such as 울 for 우."""
+    keys = typed(unit)
+    if keys == unit:
+        return []
+    return [
+        chr(code) for code, others in _keys().items() if code >= _FIRST and others.startswith(keys) and others != keys
+    ]
+
+
 def key_counts(codes: NDArray[np.uint32]) -> NDArray[np.uint8]:
     """Return the number of characters that `typed` makes of each character, `[n]`."""
     counts: NDArray[np.uint8] = _key_counts()[np.minimum(codes, _FIRST + _COUNT)]

@@ -44,6 +44,7 @@ _CLASSES: dict[str, UncheckedObject] = {
     "Siglip": {"resample": 3, "size": {"height": 224, "width": 224}, "do_center_crop": False, "moments": _HALF},
     "ViT": {"resample": 2, "size": {"height": 224, "width": 224}, "do_center_crop": False, "moments": _HALF},
 }
+_CLASS_OF = {"chinese_clip": "ChineseCLIP", "siglip": "Siglip", "vit": "ViT"}  # by model_type, if none is stated
 _IDLE = """
 image_processor_type feature_extractor_type processor_class data_format input_data_format return_tensors device
 disable_grouping default_to_square do_convert_rgb _valid_processor_keys auto_map image_seq_length
@@ -194,12 +195,14 @@ class PictureEncoder:
         Raises `CheckpointError`, which names the setting, if one is not supported.
         """
         settings = read_preprocessor(folder, "image_processor", "how pictures are scaled", _WITHOUT_EFFECT)
-        name = str(settings.get("image_processor_type", settings.get("feature_extractor_type", "CLIP")))
+        model_type = ForeignConfig.read(folder / "config.json").get("model_type")
+        usual = _CLASS_OF.get(str(model_type), "CLIP") + "ImageProcessor"
+        name = str(settings.get("image_processor_type", settings.get("feature_extractor_type", usual)))
         classes = [start for start in _CLASSES if name.startswith((f"{start}Image", f"{start}Feature"))]
-        if not classes and name != "CLIP":
+        if not classes:
             raise settings.error(f"image_processor_type is {quoted(name)}; {', '.join(_CLASSES)} are done here")
-        defaults = _CLASSES[classes[0] if classes else "CLIP"]
-        is_square = settings.get("default_to_square", (classes or ["CLIP"])[0] == "ViT")
+        defaults = _CLASSES[classes[0]]
+        is_square = settings.get("default_to_square", classes[0] == "ViT")
         size = _size(settings, "size", defaults["size"], is_square) if settings.flag("do_resize", True) else None
         crops = settings.flag("do_center_crop", defaults["do_center_crop"])
         crop = _size(settings, "crop_size", {"height": 224, "width": 224}, True) if crops else size
@@ -212,8 +215,11 @@ class PictureEncoder:
         moments = tuple(_channels(settings, key, default) for key, default in
                         zip(("image_mean", "image_std"), defaults["moments"]))  # fmt: skip
         mean, std = moments if settings.flag("do_normalize", True) else ((0.0,) * 3, (1.0,) * 3)
-        for key in ("do_pad", "do_thumbnail", "do_align_long_axis", "do_reduce_labels", "do_flip_channel_order"):
-            settings.require(key, False, remedy="take a model whose pictures are only scaled and cropped")
+        remedy = "take a model whose pictures are only scaled and cropped"
+        for key in ("do_thumbnail", "do_align_long_axis", "do_reduce_labels", "do_flip_channel_order"):
+            settings.require(key, False, remedy=remedy)
+        if settings.flag("do_pad", False):  # without a size to that of the largest, and all have one size
+            settings.require("pad_size", remedy=remedy)
         settings.ignore(["crop_size", "size", "crop_pct", "pad_size", "rescale_factor", "image_mean", "image_std"])
         if settings.unknown:
             raise settings.error(

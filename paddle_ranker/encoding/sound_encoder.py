@@ -31,7 +31,9 @@ _LEAST_VARIANCE = 1e-7  # added to the variance, as in transformers' normalisati
 _LONGEST = 30  # seconds of a sound that is read at once
 _SAMPLES_A_TOKEN = 10  # so that a batch of sounds takes about as much memory as one of texts
 # Padding changes nothing here, so neither its side, its value nor a mask has an effect.
-_IDLE = "feature_extractor_type processor_class padding_side padding_value return_attention_mask tokenizer_class"
+_IDLE = """
+feature_extractor_type processor_class padding_side padding_value return_attention_mask tokenizer_class return_tensors
+"""
 _WITHOUT_EFFECT = frozenset(_IDLE.split())
 
 
@@ -98,7 +100,8 @@ class SoundEncoder:
         settings = read_preprocessor(folder, "feature_extractor", "how sounds are sampled", _WITHOUT_EFFECT)
         settings.require("feature_extractor_type", "Wav2Vec2FeatureExtractor", remedy="take a model that reads samples")
         settings.require("feature_size", 1, remedy="take a model that reads samples of one channel")
-        rate, normalises = settings.get("sampling_rate", 16_000), settings.get("do_normalize", True)
+        rate = settings.get("sampling_rate", 16_000)
+        normalises = settings.get("do_normalize", not settings.states_null("do_normalize"))
         if type(rate) is not int or not _LEAST_RATE <= rate <= _MOST_RATE:
             raise settings.error(f"sampling_rate is {quoted(rate)}, expected {_LEAST_RATE} to {_MOST_RATE:,} a second")
         if type(normalises) is not bool:

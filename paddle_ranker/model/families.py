@@ -733,6 +733,7 @@ _add(
 _OF_PIXELS = """
 image_processor_type feature_extractor_type processor_class data_format input_data_format return_tensors device
 disable_grouping do_convert_rgb _valid_processor_keys auto_map image_seq_length do_center_crop crop_size pad_size do_pad
+crop_pct
 """
 _VILT_IDLE = frozenset(_OF_PIXELS.split())
 

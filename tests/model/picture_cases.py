@@ -25,6 +25,7 @@ FILE = Path(__file__).with_name("pictures.json")
 TEXTS = ["a photo of a cat", "", "Cats,  and dogs!", "a cat " * 40, "红苹果"]
 SIZES = [(40, 30), (1, 1), (10, 300), (33, 64), (1, 5000)]
 _START, _END = "<|startoftext|>", "<|endoftext|>"
+_PARTS = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 _VISION = {
     "hidden_size": 24, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 36, "image_size": 32,
     "patch_size": 8, "num_channels": 3,
@@ -91,23 +92,24 @@ def write(folder: Path, name: str, shapes: dict[str, list[int]]) -> None:
         (folder / "vocab.txt").write_text("\n".join(words) + "\n", encoding="utf-8")
         (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "BertTokenizer"}))
     elif kind != "vit":
-        _write_tokenizer(folder, "!" if name == "clip_of_old" else _END)
+        write_tokenizer(folder, "!" if name == "clip_of_old" else _END)
 
 
-def _write_tokenizer(folder: Path, padding: str) -> None:
-    """Write a tokenizer as CLIP's: bytes, whose last in a word has `</w>`, in small letters."""
+def write_tokenizer(folder: Path, padding: str, count: int = 300) -> None:
+    """Write a tokenizer as CLIP's, of `count` tokens: bytes, whose last in a word has `</w>`, in small letters."""
     from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
 
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    ends = [f"{letter}</w>" for letter in letters if letter.isascii()][:41]
-    pieces = ["!", *(letter for letter in letters if letter != "!"), *ends]
-    pieces = [*pieces[:297], "a</w>" if "a</w>" not in pieces else "t</w>", _START, _END]
+    ends = [f"{letter}</w>" for letter in letters if letter.isascii() or count > 300]
+    pieces = ["!", *(letter for letter in letters if letter != "!"), *ends, "lo", "don"]
+    last = "a</w>" if "a</w>" not in pieces[: count - 3] else "t</w>"
+    pieces = [*pieces[: count - 3], "ca" if last in pieces[: count - 3] else last, _START, _END]
     vocabulary = {piece: number for number, piece in enumerate(pieces)}
-    merges = [pair for pair in (("c", "a"),) if "".join(pair) in vocabulary]
+    merges = [pair for pair in (("c", "a"), ("l", "o")) if "".join(pair) in vocabulary]
     library = Tokenizer(models.BPE(vocabulary, merges, unk_token=_END, end_of_word_suffix="</w>"))
     spaces = normalizers.Replace(Regex(r"\s+"), " ")
     library.normalizer = normalizers.Sequence([normalizers.NFC(), spaces, normalizers.Lowercase()])
-    split = pre_tokenizers.Split(Regex(r"[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"), "removed", invert=True)
+    split = pre_tokenizers.Split(Regex(_PARTS), "removed", invert=True)
     library.pre_tokenizer = pre_tokenizers.Sequence([split, pre_tokenizers.ByteLevel(add_prefix_space=False)])
     ids = [(token, vocabulary[token]) for token in (_END, _START)]
     library.post_processor = processors.RobertaProcessing(*ids, trim_offsets=False, add_prefix_space=False)

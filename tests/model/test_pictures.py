@@ -77,7 +77,7 @@ def test_pixels_are_those_of_the_processors(number: int, tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("settings", "problem"),
     [
-        ({"do_pad": True}, "do_pad is True"),
+        ({"do_pad": True, "pad_size": {"height": 300, "width": 300}}, "pad_size is"),
         ({"size": {"longest_edge": 224}}, "size is"),
         ({"resample": 9}, "resample is 9"),
         ({"image_processor_type": "ConvNextImageProcessor"}, "ConvNextImageProcessor"),

@@ -6,7 +6,7 @@ the default of a key. Which keys a class takes, and the answers, lie in `tokeniz
 changes nothing, else a digest of the ids and token types, or the name of an error. Where transformers is installed
 (they were of 5.23.0), this writes them anew:
 
-    PYTHONPATH=. python tests/model/tokenizer_changes.py
+    PYTHONPATH=. python tests/model/tokenizer_changes.py [KIND ...]
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from tests.encoding import id_cases
-from tests.model import decoder_cases
+from tests.model import decoder_cases, picture_cases
 
 FILE = Path(__file__).with_suffix(".json")
 LENGTH, MADE = 24, "__init__"
@@ -54,6 +55,11 @@ KINDS: dict[str, tuple[str, str, str]] = {
     "modernbert": ("modernbert", "modernbert", "PreTrainedTokenizerFast"),
     "big_bird": ("deberta-v2", "big_bird", "BigBirdTokenizer"),
     "qwen3": ("", "qwen3", "Qwen2Tokenizer"),
+    "clip": ("", "clip", "CLIPTokenizer"),
+    "clip, merges": ("", "clip", ""),
+    "siglip": ("sentencepiece", "siglip", "SiglipTokenizer"),
+    "layoutlm": ("bert", "layoutlm", ""),
+    "lilt": ("merges", "lilt", "RobertaTokenizer"),
 }
 _CLS, _SEP = {"id": "[CLS]", "type_id": 0}, {"id": "[SEP]", "type_id": 0}
 _BERTS = {
@@ -97,12 +103,22 @@ def write_folder(target: Path, kind: str, folders: Path) -> Path:
     """Write the folder of a kind; `folders` has those of `id_cases`."""
     source, model_type, name = KINDS[kind]
     target.mkdir()
-    if not source:
+    if model_type == "clip":
+        picture_cases.write_tokenizer(target, "<|endoftext|>", 517)
+    elif not source:
         decoder_cases.write_tokenizer(target, adds_end=False)
     for path in (folders / source).iterdir() if source else ():
         (target / path.name).write_bytes(path.read_bytes())
     settings = _read(target / CONFIG)
     settings.pop("tokenizer_class", None)
+    if kind == "clip, merges":
+        model = _read(target / LIBRARY)["model"]
+        _write(target / "vocab.json", model["vocab"])
+        (target / "merges.txt").write_text("".join(f"{' '.join(pair)}\n" for pair in model["merges"]), encoding="utf-8")
+        (target / LIBRARY).unlink()
+    if kind == "siglip":
+        (target / "sentencepiece.bpe.model").rename(target / "spiece.model")
+        settings = {"model_max_length": LENGTH}
     if kind == "mpnet":
         named = {"[CLS]": "<s>", "[SEP]": "</s>", "[PAD]": "<pad>", "[MASK]": "<mask>"}
         lines = (target / "vocab.txt").read_text(encoding="utf-8").splitlines()
@@ -246,7 +262,13 @@ def marked_folder(target: Path, kind: str, folders: Path) -> tuple[Path, list[st
     )
     added = [token["content"] for token in _read(folder / LIBRARY).get("added_tokens", []) if token["special"]]
     found = {*added, *(token for name, token in settings.items() if _is_role(name) and token)}
-    found = found or ({"</s>", "<mask>"} if kind in ("mpnet", "sentencepiece") else {"[SEP]", "[MASK]"})
+    found = found or (
+        {"</s>", "<unk>"}
+        if kind == "siglip"
+        else {"</s>", "<mask>"}
+        if kind in ("mpnet", "sentencepiece")
+        else {"[SEP]", "[MASK]"}
+    )
     tokens = sorted(found.difference({"[PAD]", "<pad>", decoder_cases.END}))
     if own:
         entry = {"content": own, "lstrip": False, "rstrip": False, "single_word": False, "normalized": False}
@@ -325,14 +347,14 @@ def _keys_of(folder: Path) -> dict[str, Any]:
     return {name: value for name, value in found.items() if not name.startswith("_") and name not in away}
 
 
-def main() -> None:
-    """Write transformers' answers."""
-    answers = {}
+def main(kinds: list[str]) -> None:
+    """Write transformers' answers for some kinds, by default all."""
+    answers = _read(FILE)
     with tempfile.TemporaryDirectory() as name:
         folders = Path(name)
         (folders / "cases").mkdir()
         id_cases.unpack(folders / "cases")
-        for number, kind in enumerate(KINDS):
+        for number, kind in enumerate(kinds or KINDS):
             plain = write_folder(folders / str(number), kind, folders / "cases")
             keys, wanted = _keys_of(plain), answer_of(plain)
             found = []
@@ -355,4 +377,4 @@ def types_of(ids: np.ndarray, second_start: int, gives_types: bool) -> list[int]
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -456,7 +456,8 @@ class LibraryFiles:
             AddedToken(second, normalized=False, **flags.get(token, {}))
             for token, second in seconds.items()
         ])  # fmt: skip
-        ids = np.arange(library.get_vocab_size(), dtype=np.int32)
+        last = max([library.get_vocab_size() - 1, *map(library.token_to_id, seconds.values())])
+        ids = np.arange(last + 1, dtype=np.int32)
         for token, second in seconds.items():
             ids[library.token_to_id(second)] = self.markers[token]
         padding = self.special_tokens["pad_token"]

@@ -41,6 +41,7 @@ from paddle_ranker.model.hugging_face.tokenizer import (
 )
 from paddle_ranker.options import note_once
 from paddle_ranker.protos import Message, message_class
+from paddle_ranker.storage.atomic import write_json
 from paddle_ranker.storage.foreign_config import ForeignConfig
 from paddle_ranker.storage.untrusted import Unchecked, UncheckedObject, read_file, read_json
 
@@ -52,12 +53,12 @@ PIECES_FILE, MERGES_FILE = "vocab.json", "merges.txt"  # files of byte-level BPE
 MODULES_FILE = "modules.json"  # file of sentence-transformers
 LENGTH_FILE, MODEL_FILE = "sentence_bert_config.json", "config_sentence_transformers.json"
 CROSS_ENCODER, SENTENCE_TRANSFORMER = "CrossEncoder", "SentenceTransformer"  # model types of sentence-transformers
-_QWEN = "Qwen2Tokenizer"
+_QWEN, _CLIP, _SIGLIP = "Qwen2Tokenizer", "CLIPTokenizer", "SiglipTokenizer"
 _OF_MODEL = {  # default classes by model_type; BERT's for others
     "mpnet": "MPNetTokenizer", "deberta-v2": "DebertaV2Tokenizer", "roberta": "RobertaTokenizer",
     "xlm-roberta": "XLMRobertaTokenizer", "camembert": "CamembertTokenizer", "modernbert": "TokenizersBackend",
     "longformer": "RobertaTokenizer", "lilt": "RobertaTokenizer",
-    "big_bird": "BigBirdTokenizer", "tapas": "TapasTokenizer", "qwen3": _QWEN,
+    "big_bird": "BigBirdTokenizer", "tapas": "TapasTokenizer", "qwen3": _QWEN, "clip": _CLIP, "siglip": _SIGLIP,
 }  # fmt: skip
 _BERT, _MPNET = "BertTokenizer", "MPNetTokenizer"
 # Classes that return token types unless model_input_names omits them.
@@ -66,7 +67,12 @@ _TYPED = (
     "DebertaV2Tokenizer",
 )  # fmt: skip
 _BERTS = (*_TYPED[:-1], "DistilBertTokenizer", _MPNET)  # classes with BERT's rules
-_MPNET_ROLES = dict(zip(ROLES, ("[UNK]", "</s>", "<pad>", "<s>", "<mask>")))
+# Special tokens by default, of classes with others than BERT's.
+_ROLES_OF = {
+    _MPNET: dict(zip(ROLES, ("[UNK]", "</s>", "<pad>", "<s>", "<mask>"))),
+    _CLIP: {"unk_token": "<|endoftext|>", "pad_token": "<|endoftext|>"},
+    _SIGLIP: {"unk_token": "<unk>", "pad_token": "</s>"},
+}
 _GENERIC = ("PreTrainedTokenizer", "TokenizersBackend", "PythonBackend")  # these use tokenizer.json unchanged
 _PADDLE = "Ernie"  # prefix of the names of PaddleNLP's classes
 # Keys of tokenizer_config.json and special_tokens_map.json that never change ids. They are about decoding, file paths,
@@ -144,7 +150,7 @@ class TokenizerDescription:
         for key, value in _OF_TABLES.items():
             settings.require(key, value, remedy=f"set it to {value}, as published tokenizers of tables have it")
         special_map = ForeignConfig.read(folder / SPECIAL_TOKENS_FILE, _WITHOUT_EFFECT)
-        special = dict(_MPNET_ROLES if name == _MPNET else ROLES)
+        special = {**ROLES, **_ROLES_OF.get(name, {})}
         files = (read_settings(folder / CONFIG_FILE), read_settings(folder / SPECIAL_TOKENS_FILE))
         stated = {role: token_text(source[role], role, folder) for source in role_sources(*files)
                   for role in (*ROLES, "bos_token", "eos_token") if source.get(role) is not None}  # fmt: skip
@@ -434,7 +440,7 @@ def _is_plain_marker(token: UncheckedObject) -> bool:
 _ENDS = {
     "RobertaTokenizer": ("cls_token", "sep_token"), "XLMRobertaTokenizer": ("bos_token", "eos_token"),
     "CamembertTokenizer": ("bos_token", "eos_token"), "DebertaV2Tokenizer": ("cls_token", "sep_token"),
-    "BigBirdTokenizer": ("cls_token", "sep_token"), _QWEN: (),
+    "BigBirdTokenizer": ("cls_token", "sep_token"), _QWEN: (), _CLIP: ("bos_token", "eos_token"),
 }  # fmt: skip
 
 
@@ -497,6 +503,17 @@ def _bring_library(tokenizer: TokenizerDescription, target: Path) -> None:
     for name in (TOKENIZER_FILE, CONFIG_FILE, SPECIAL_TOKENS_FILE):
         if (source / name).is_file():
             (target / name).write_bytes(read_file(source / name, MOST_BYTES))
+    if tokenizer.name in (_CLIP, _SIGLIP):  # whose padding is not found by the usual names
+        padding = {role: tokenizer.special[role] for role in _ROLES_OF[tokenizer.name]}
+        write_json(target / CONFIG_FILE, {**read_settings(source / CONFIG_FILE), **padding})
+    if tokenizer.name == _SIGLIP and model is not None:
+        library = _siglip_of_sentencepiece(source / model, tokenizer)
+        _add_tokens(library, [(number, token) for number, token in sorted(tokenizer.added.items())
+                              if number >= library.get_vocab_size()], source)  # fmt: skip
+        library.save(str(target / TOKENIZER_FILE))
+        files = LibraryFiles.read(target)
+        (files.in_small_letters() if text_settings(source)[1] else files).write(target)
+        return
     more = [(number, token) for number, token in sorted(tokenizer.added.items()) if not token.get("special")]
     if more and tokenizer.has_library:
         texts = tokenizer.added_in_library
@@ -516,7 +533,7 @@ def _bring_library(tokenizer: TokenizerDescription, target: Path) -> None:
         reserved = CAMEMBERT if tokenizer.name == "CamembertTokenizer" else XLM_ROBERTA
         library = tokenizer_of_sentencepiece(source / model, settings, reserved)
     else:
-        library = _tokenizer_of_merges(source, settings)
+        library = _tokenizer_of_merges(source, settings, tokenizer.name == _CLIP)
     _prefix(library, tokenizer)
     _add_tokens(library, more, source)
     library.save(str(target / TOKENIZER_FILE))
@@ -585,32 +602,45 @@ def _prefix(library: Tokenizer, tokenizer: TokenizerDescription) -> None:
         library.pre_tokenizer.add_prefix_space = bool(wanted)
 
 
-def _tokenizer_of_merges(folder: Path, settings: UncheckedObject) -> Tokenizer:
-    """Create RoBERTa's byte-level BPE, `<s> query </s></s> title </s>`, from `vocab.json` and `merges.txt`."""
-    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
+_CLIPS_PARTS = (  # of a text, each split into bytes
+    r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
+)
 
+
+def _tokenizer_of_merges(folder: Path, settings: UncheckedObject, of_clip: bool) -> Tokenizer:
+    """Create byte-level BPE of `vocab.json` and `merges.txt`: CLIP's or RoBERTa's (`<s> query </s></s> title </s>`)."""
+    from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+
+    ends = ("<|startoftext|>", "<|endoftext|>") if of_clip else ("<s>", "</s>")
+    usual = (*ends, ends[1], ends[1]) if of_clip else (*ends, "<pad>", "<unk>", "<mask>")
+    roles = ("bos_token", "eos_token") if of_clip else ("cls_token", "sep_token")
+    special = {
+        role: token_text(settings.get(role) or token, role, folder)
+        for role, token in zip((*roles, "pad_token", "unk_token", "mask_token"), usual)
+    }
+    unknown = special["unk_token"]
     try:
         pieces = read_json(folder / PIECES_FILE)
         lines = read_file(folder / MERGES_FILE, MOST_BYTES).decode("utf-8").split("\n")
         pairs = [tuple(line.rstrip("\r").split(" ")) for line in lines if line and not line.startswith("#version")]
-        library = Tokenizer(models.BPE(pieces, pairs, continuing_subword_prefix="", end_of_word_suffix=""))
+        suffix = {"end_of_word_suffix": "</w>", "unk_token": unknown} if of_clip else {"end_of_word_suffix": ""}
+        library = Tokenizer(models.BPE(pieces, pairs, continuing_subword_prefix="", **suffix))
     except Exception as error:  # `tokenizers` raises plain exceptions
         what = f"not the {PIECES_FILE} and {MERGES_FILE} of a tokenizer"
         raise CheckpointError(f"{folder}: {what} ({brief(str(error))}); copy them again") from None
-    special = {
-        role: token_text(settings.get(role) or token, role, folder)
-        for role, token in zip(
-            ("cls_token", "sep_token", "pad_token", "unk_token", "mask_token"),
-            ("<s>", "</s>", "<pad>", "<unk>", "<mask>"),
-        )
-    }
-    ends = [(special[role], library.token_to_id(special[role])) for role in ("sep_token", "cls_token")]
-    missing = [token for token, number in ends if number is None]
+    last, first = ((special[role], library.token_to_id(special[role])) for role in roles[::-1])
+    missing = [role for role, (_, number) in zip(roles[::-1], (last, first)) if number is None]
     if missing:
-        raise CheckpointError(f"{folder / PIECES_FILE}: has no {missing[0]}: it is another model's; copy it again")
+        name = f"{special[missing[0]]} ({missing[0]})"
+        raise CheckpointError(f"{folder / PIECES_FILE}: has no {name}: it is another model's; copy it again")
     library.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)  # `_prefix` may change this
+    if of_clip:
+        split = pre_tokenizers.Split(Regex(_CLIPS_PARTS), "removed", invert=True)
+        library.pre_tokenizer = pre_tokenizers.Sequence([split, library.pre_tokenizer])
+        spaces = normalizers.Replace(Regex(r"\s+"), " ")
+        library.normalizer = normalizers.Sequence([normalizers.NFC(), spaces, normalizers.Lowercase()])
     library.decoder = decoders.ByteLevel()
-    library.post_processor = processors.RobertaProcessing(*ends)
+    library.post_processor = processors.RobertaProcessing(last, first, not of_clip, not of_clip)
     present = [token for token in special.values() if library.token_to_id(token) is not None]
     library.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in present])
     return library
@@ -671,6 +701,55 @@ def tokenizer_of_sentencepiece(path: Path, settings: UncheckedObject, reserved: 
         single=template[0], pair=template[1], special_tokens=[(token, ids[token]) for token in (cls, sep)]
     )
     library.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in special])
+    return library
+
+
+# Rules of SiglipTokenizer: what Python's str.lower makes of the last letter of a word, its punctuation, its spaces.
+_LAST_SIGMA = r"(?<=[\p{Lu}\p{Ll}\p{Lt}])Σ(?![\p{Lu}\p{Ll}\p{Lt}])"
+_ASCII_PUNCTUATION = r"[!-/:-@\[-`{-~]"
+_PYTHON_SPACES = r"[\t-\r\x1c-\x20\x{85}\x{a0}\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x{205f}\x{3000}]+"
+_UNDERLINE = "▁"
+
+
+def _siglip_of_sentencepiece(path: Path, tokenizer: TokenizerDescription) -> Tokenizer:
+    """Create SigLIP's tokenizer, `text </s>`, from its SentencePiece model.
+
+    As transformers' SiglipTokenizer, it lowercases a text (if `do_lower_case`), removes punctuation of ASCII and joins
+    spaces before SentencePiece's own rules.
+    """
+    from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, processors
+
+    model = read_sentencepiece(path)
+    kind, rules = model.trainer_spec.model_type, model.normalizer_spec
+    if kind != _UNIGRAM:
+        raise CheckpointError(f"{path}: its model is of the kind {kind}; only Unigram (1) is done here")
+    pieces = [(piece.piece, piece.score) for piece in model.pieces]
+    ids = {text: number for number, (text, _) in enumerate(pieces)}
+    end = tokenizer.stated.get("eos_token", "</s>")
+    special = {"eos_token": end, **{role: tokenizer.special[role] for role in _ROLES_OF[_SIGLIP]}}
+    missing = [(role, token) for role, token in {**special, "unknown pieces": "<unk>"}.items() if token not in ids]
+    if missing:
+        role, token = missing[0]
+        raise CheckpointError(f"{path}: has no {token} ({role}) among its pieces: it is of another model")
+    library = Tokenizer(models.Unigram(pieces, ids["<unk>"], False))
+    steps: list[Unchecked] = [normalizers.Replace(_UNDERLINE, " "), normalizers.Prepend(_UNDERLINE)]
+    if tokenizer.rule("do_lower_case", True):
+        steps += [normalizers.Replace(Regex(_LAST_SIGMA), "ς"), normalizers.Lowercase()]
+    steps += [normalizers.Replace(Regex(_ASCII_PUNCTUATION), ""), normalizers.Replace(Regex(_PYTHON_SPACES), " ")]
+    steps.append(normalizers.Replace(Regex(" $"), ""))
+    if rules.precompiled_charsmap:
+        steps.append(normalizers.Precompiled(rules.precompiled_charsmap))
+    if rules.remove_extra_whitespaces:
+        steps.append(normalizers.Replace(Regex(" {2,}"), " "))
+    steps.append(normalizers.Replace(" ", _UNDERLINE))
+    if rules.remove_extra_whitespaces:
+        steps.append(normalizers.Replace(Regex(f"{_UNDERLINE}+$"), ""))
+    library.normalizer = normalizers.Sequence(steps)
+    library.post_processor = processors.TemplateProcessing(
+        single=f"$A {end}", pair=f"$A {end} $B {end}", special_tokens=[(end, ids[end])]
+    )
+    sides = {"lstrip": True, "rstrip": True, "special": True, "normalized": False}
+    library.add_special_tokens([AddedToken(token, **sides) for token in dict.fromkeys(special.values())])
     return library
 
 

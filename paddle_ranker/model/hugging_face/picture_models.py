@@ -31,13 +31,14 @@ from paddle_ranker.model.hugging_face.architectures import (
     to_ours,
     to_theirs,
 )
-from paddle_ranker.model.hugging_face.library_tokenizer import MODULES_FILE
+from paddle_ranker.model.hugging_face.library_tokenizer import MODEL_FILE, MODULES_FILE
 from paddle_ranker.model.hugging_face.tokenizer import write_tokenizer
 from paddle_ranker.model.hugging_face.weights import read_weights, write_weights
 from paddle_ranker.model.parameters import PARAMETERS_FILE, load_arrays, save_arrays
 from paddle_ranker.model.tower import INFO_FILE, PICTURE, QUERY_FOLDER, TowerInfo
 from paddle_ranker.storage.atomic import write_json
 from paddle_ranker.storage.foreign_config import ForeignConfig
+from paddle_ranker.storage.untrusted import Unchecked
 
 if TYPE_CHECKING:
     from paddle_ranker.model.hugging_face.sentences import VectorSettings
@@ -200,6 +201,8 @@ def _size(named: Named, config: EncoderConfig) -> int:
 
 
 def _shared(settings: ForeignConfig, activation: str, epsilon: float) -> dict[str, object]:
+    if settings.place != "text_config.":  # in which transformers' classes decide
+        settings.require("is_causal", False, remedy="take a model of pictures whose patches attend to all others")
     hidden_act = settings.get("hidden_act", activation)
     if hidden_act not in ("quick_gelu", *ACTIVATIONS):
         raise settings.error(f"{settings.place}hidden_act is {quoted(hidden_act)}, which is not done here")
@@ -220,13 +223,15 @@ _SIZES_OF_TEXT = {"hidden_size": 512, "num_attention_heads": 8, "intermediate_si
 
 def _picture_config(kind: str, settings: ForeignConfig) -> PictureConfig:
     settings.require("num_channels", 3, remedy="take a model of pictures in RGB")
-    settings.require("qkv_bias", True, remedy="take a model whose attention has biases")
-    settings.require("vision_use_head", True, remedy="take a model with a head")
-    settings.ignore(["model_type"])
+    if kind == _VIT:
+        settings.require("qkv_bias", True, remedy="take a model whose attention has biases")
+    if kind == _SIGLIP:
+        settings.require("vision_use_head", True, remedy="take a model with a head")
+    settings.ignore(["model_type", "qkv_bias", "vision_use_head"])
     config: PictureConfig = PictureConfig.from_dict({  # type: ignore[assignment]
         **_shared(settings, {_SIGLIP: "gelu_pytorch_tanh", _VIT: "gelu"}.get(kind, "quick_gelu"), _EPSILONS[kind]),
-        "image_size": settings.get("image_size", 224),
-        "patch_size": settings.get("patch_size", 32 if kind in (_CLIP, _CHINESE) else 16),
+        "image_size": _side(settings, "image_size", 224),
+        "patch_size": _side(settings, "patch_size", 32 if kind in (_CLIP, _CHINESE) else 16),
         "class_token": kind != _SIGLIP,
         "patch_bias": kind in (_SIGLIP, _VIT),
         "norm_before_layers": kind in (_CLIP, _CHINESE),
@@ -234,6 +239,12 @@ def _picture_config(kind: str, settings: ForeignConfig) -> PictureConfig:
         "model_type": {_SIGLIP: "siglip_vision_model", _VIT: _VIT}.get(kind, "clip_vision_model"),
     })  # fmt: skip
     return config
+
+
+def _side(settings: ForeignConfig, name: str, default: int) -> Unchecked:
+    """Return the side of squares, which some files state as height and width."""
+    value = settings.get(name, default)
+    return value[0] if isinstance(value, list) and len(value) == 2 and value[0] == value[1] else value
 
 
 def _pictures_of(kind: str, arrays: Named) -> Named:
@@ -316,7 +327,15 @@ def _bring_texts(
         named = _network_of(arrays, _TEXTS, "text_model.")
     family = family_of(config.model_type)
     family.bring_tokenizer(source, target)
-    tokens = family.pair_encoder(read_tokenizer(target), config.longest_pair, config)
+    files = read_tokenizer(target)
+    prompts = () if stated is None or kind != _SIGLIP else (stated.query_prompt, stated.text_prompt)
+    marked = [prompt for prompt in prompts if any(token in prompt for token in files.markers)]
+    if marked:  # SiglipTokenizer reads the text after it by other rules
+        raise CheckpointError(
+            f"{source / MODEL_FILE}: prompts has {quoted(marked[0])}, with a special token, which is not done here for "
+            "SigLIP: remove it"
+        )
+    tokens = family.pair_encoder(files, config.longest_pair, config)
     config = dataclasses.replace(config, pad_token_id=tokens.pad_id)
     if (
         isinstance(config, PictureTextConfig)

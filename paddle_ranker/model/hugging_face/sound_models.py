@@ -116,6 +116,7 @@ def bring_tower(folder: Path, target: Path) -> None:
 def _config(settings: ForeignConfig) -> SoundConfig:
     kind = settings.get("model_type")
     settings.require("add_adapter", False, remedy="take a model without an adapter behind its layers")
+    settings.require("is_causal", False, remedy="take a model whose frames attend to all others")
     settings.require("adapter_attn_dim", remedy="take a model without an adapter for each language")
     values: UncheckedObject = {name: settings.get(name) for name in _SAME}
     values.update({ours: settings.get(theirs) for theirs, ours in _OURS.items()})

@@ -66,7 +66,10 @@ def _of_table(ranker: Any, question: str, rows: list[list[str]]) -> list[np.ndar
     if not ranker.network.config.names_cells:
         return [ranker.network(*inputs).numpy()]
     _, logits, *operations = ranker.network.answers(*inputs)
-    return [np.asarray(logits)[0][arrays["token_type_ids"][0, :, 2] > 0], *(np.asarray(one) for one in operations)]
+    return [
+        np.asarray(logits)[0][arrays["token_type_ids"][0, :, 2] > 0],
+        *(np.asarray(one) for one in operations if one is not None),
+    ]
 
 
 # What transformers passes over and is refused here, since files that have it are of code that does something with it.
@@ -74,7 +77,7 @@ _CAREFUL = """
 size_divisor max_image_size use_square_size do_reduce_labels do_flip_channel_order do_thumbnail antialias do_grayscale
 resize_mode offset resample default_to_square hop_length dither feature_size sampling_rate feature_extractor_type
 add_cross_attention is_decoder is_encoder_decoder position_embedding_type is_causal architectures adapter_attn_dim
-patch_size
+patch_size id2label pad_token_id
 """
 MORE_CAREFUL = frozenset(_CAREFUL.split())
 SAMPLED = 5  # of so many changes, one is tried in each run of the tests

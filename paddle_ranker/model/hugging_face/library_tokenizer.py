@@ -53,14 +53,14 @@ PIECES_FILE, MERGES_FILE = "vocab.json", "merges.txt"  # files of byte-level BPE
 MODULES_FILE = "modules.json"  # file of sentence-transformers
 LENGTH_FILE, MODEL_FILE = "sentence_bert_config.json", "config_sentence_transformers.json"
 CROSS_ENCODER, SENTENCE_TRANSFORMER = "CrossEncoder", "SentenceTransformer"  # model types of sentence-transformers
+_BERT, _MPNET, _TAPAS = "BertTokenizer", "MPNetTokenizer", "TapasTokenizer"
 _QWEN, _CLIP, _SIGLIP = "Qwen2Tokenizer", "CLIPTokenizer", "SiglipTokenizer"
 _OF_MODEL = {  # default classes by model_type; BERT's for others
     "mpnet": "MPNetTokenizer", "deberta-v2": "DebertaV2Tokenizer", "roberta": "RobertaTokenizer",
     "xlm-roberta": "XLMRobertaTokenizer", "camembert": "CamembertTokenizer", "modernbert": "TokenizersBackend",
     "longformer": "RobertaTokenizer", "lilt": "RobertaTokenizer",
-    "big_bird": "BigBirdTokenizer", "tapas": "TapasTokenizer", "qwen3": _QWEN, "clip": _CLIP, "siglip": _SIGLIP,
+    "big_bird": "BigBirdTokenizer", "tapas": _TAPAS, "qwen3": _QWEN, "clip": _CLIP, "siglip": _SIGLIP,
 }  # fmt: skip
-_BERT, _MPNET = "BertTokenizer", "MPNetTokenizer"
 # Classes that return token types unless model_input_names omits them.
 _TYPED = (
     _BERT, "ElectraTokenizer", "MobileBertTokenizer", "SqueezeBertTokenizer", "LayoutLMTokenizer", "TapasTokenizer",
@@ -143,7 +143,7 @@ class TokenizerDescription:
             settings.require(key, True, remedy="take a model whose texts are split into words and their pieces")
         settings.require("max_question_length", remedy="remove it: long questions are cut to the pair's length")
         settings.require("min_question_length", 0, 1, remedy="remove it: short questions are read too")
-        if name == "TapasTokenizer":
+        if name == _TAPAS:
             token = settings.get("empty_token", EMPTY_CELL)
             if token_text(token, "empty_token", folder) != EMPTY_CELL:
                 raise settings.error(f"empty_token is {quoted(token)}; only {EMPTY_CELL} is done here")
@@ -199,7 +199,9 @@ class TokenizerDescription:
     @property
     def rules(self) -> TextRules:
         """Rules for splitting texts, from the settings."""
-        lower, chinese = self.rule("do_lower_case", True), self.rule("tokenize_chinese_chars", True)
+        # TapasTokenizer is Python's, in which null is false.
+        is_null = self.name == _TAPAS and self.settings.states_null("do_lower_case")
+        lower, chinese = self.rule("do_lower_case", not is_null), self.rule("tokenize_chinese_chars", True)
         return TextRules(bool(lower), self.rule("strip_accents"), bool(chinese), of_bert=not self.is_paddles)
 
 

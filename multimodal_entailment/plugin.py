@@ -30,6 +30,7 @@ class Entailments(Endpoint):
 
     slots = (NAME,)
     paths: ClassVar[Mapping[str, str]] = {PATH: "entailment"}
+    read_paths = paths.keys()
 
     def routes(self, slots: Slots, config: ServeConfig) -> list[BaseRoute]:
         from multimodal_entailment.endpoint import routes

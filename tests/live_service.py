@@ -102,6 +102,11 @@ class LiveService(LoopThread):
         found = re.findall(rf'^ranker_requests_total{{outcome="(\w+)",protocol="{protocol}"}} (\S+)$', text, re.M)
         return {outcome: int(float(count)) for outcome, count in found}
 
+    def requests(self) -> int:
+        """Return how many requests of all protocols have been counted."""
+        found = re.findall(r"^ranker_requests_total{.*} (\S+)$", self.metrics.render()[0].decode(), re.M)
+        return sum(int(float(count)) for count in found)
+
     def _counting(self, protocol: str) -> Counting:
         return partial(CountedRequest, protocol=protocol, metrics=self.metrics)
 
@@ -122,7 +127,7 @@ class LiveService(LoopThread):
             connections=self._connections,
             counting=self._counting("baidu_std"),
         )
-        self._http = await HttpServer(app, self._connections, SECONDS).start()
+        self._http = await HttpServer(app, self._connections, SECONDS, counting=self._counting("http")).start()
         rpc = ProtocolHandler(baidu_std)
         grpc = ProtocolHandler(partial(GrpcConnection, dial, self._connections))
         self._acceptors: list[Acceptor] = []

@@ -20,7 +20,7 @@ MOST_SHOWN = 1 << 13  # with more shown documents, a position drops those that a
 LEAST_COUNTS = {"top_k": 1, "offset": 0, "depth": 1, "rank_top": 0, "snippet": 1, "group_size": 1}
 _LONGEST_CURSOR = 4 * 2 * 8 * MOST_SHOWN // 3 + 24  # characters: 8 bytes each of 2 * MOST_SHOWN documents, in base64
 _MOST_SORTED = 1 << 13  # documents that a search lists in the order of fields
-_MOST_NAMES = 16  # names in facets or in sort
+MOST_NAMES = 16  # names in facets or in sort
 _MOST_VALUES, _MOST_CHARACTERS = 1000, 100_000  # values that a filter compares with, and their characters
 
 
@@ -54,7 +54,7 @@ def check_parameters(
     if not 0.0 <= listing.min_probability <= 1.0:
         raise ParameterError("min_probability", f"is {listing.min_probability}, must be at least 0 and at most 1")
     for name, names in (("sort", listing.sort), ("facets", facets or ())):
-        _refuse_above(_MOST_NAMES, len(names), name, "has {:,} names")
+        _refuse_above(MOST_NAMES, len(names), name, "has {:,} names")
         fields = [field.removeprefix("-") if name == "sort" else field for field in names]
         if twice := next((field for field in fields if fields.count(field) > 1), None):
             raise ParameterError(name, f"names {quoted(twice)} more than once: leave one out")

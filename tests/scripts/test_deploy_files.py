@@ -183,6 +183,17 @@ def test_nginx_and_caddy_read_their_files(tmp_path: Path) -> None:
     checked("caddy", "caddy", "validate", "--adapter", "caddyfile", "--config", DEPLOY / "proxy" / "Caddyfile")
 
 
+@pytest.mark.parametrize(
+    ("name", "upstream", "option"),
+    [("nginx.conf", "upstream ", "keepalive_timeout"), ("Caddyfile", "reverse_proxy ", "keepalive")],
+)
+def test_a_proxy_closes_idle_connections_before_the_server_does(name: str, upstream: str, option: str) -> None:
+    text = (DEPLOY / "proxy" / name).read_text(encoding="utf-8")
+    found = [float(seconds) for seconds in re.findall(rf"^\s*{option} (\d+)s\b", text, re.M)]
+    assert len(found) == len(re.findall(rf"^\s*{upstream}", text, re.M)) > 0
+    assert max(found) < ServeConfig().keep_alive_seconds
+
+
 def start_server(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = ["bash", str(REPOSITORY / "deploy/cpp/start_server.sh"), *arguments]
     environment = {**os.environ, "PADDLE_RANKER_PYTHON": sys.executable}

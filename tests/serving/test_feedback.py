@@ -210,7 +210,7 @@ def test_few_documents_are_read_for_a_page(log: SearchLog) -> None:
 
 def test_a_page_of_another_site_says_nothing(log: SearchLog) -> None:
     site = Site(log)
-    for where, status in (("cross-site", 403), ("same-origin", 200), ("none", 200)):
+    for where, status in (("cross-site", 403), ("same-site", 403), ("same-origin", 200), ("none", 200)):
         assert site.ask("POST", "/v1/feedback", CLICK, **{"Sec-Fetch-Site": where}).status_code == status
     assert len(list(LogReader(log.folder))) == 2
 

@@ -390,6 +390,23 @@ def test_the_description_s_example_asks_the_server_that_shows_it(model: ServedRa
         assert odd not in example(Site(model, allowed_hosts=("*",)), odd)
 
 
+def test_the_description_has_the_address_before_a_proxy(site: Site) -> None:
+    def described(**headers: str) -> tuple[Any, str]:
+        content = site.get("/openapi.json", **{name.replace("_", "-"): value for name, value in headers.items()}).json()
+        return content.get("servers"), content["info"]["description"]
+
+    assert described()[0] is None
+    for forwarded, address in (
+        ({"x_forwarded_proto": "https", "x_forwarded_prefix": "/rank/er/"}, "https://127.0.0.1/rank/er"),
+        ({"x_forwarded_proto": "https"}, "https://127.0.0.1"),
+        ({"x_forwarded_prefix": "/ranker"}, "http://127.0.0.1/ranker"),
+    ):
+        servers, description = described(**forwarded)
+        assert servers == [{"url": address}] and f"curl {address}/v1/rerank" in description
+    for odd in ('/a"; rm', "//elsewhere.example", "/" + "a/" * 40, "no-slash"):
+        assert described(x_forwarded_prefix=odd)[0] is None, odd
+
+
 def test_reloading_needs_a_key(site: Site, model: ServedRanker) -> None:
     assert site.post("/admin/reload", b"").status_code == 404
     assert Site(model, api_key=KEY).post("/admin/reload", b"").status_code == 401
@@ -445,7 +462,7 @@ def test_the_log_has_ids_and_numbers_and_no_text_of_a_user(site: Site, tmp_path:
         4,
     )
     assert scored["milliseconds"] > 0
-    assert (refused["status"], refused["error"]) == (422, "unprocessable")
+    assert (refused["status"], refused["outcome"]) == (422, "unprocessable")
     assert nowhere["status"] == 404
     assert "深度" not in json.dumps([scored, refused, nowhere], ensure_ascii=False)
 

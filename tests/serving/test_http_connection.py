@@ -113,6 +113,27 @@ def test_connections_above_the_limit_wait(live: LiveService, monkeypatch: pytest
         assert statuses(read_all(third)) == [200]
 
 
+def test_half_sent_heads_and_idle_connections_give_way_to_a_probe(
+    live: LiveService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live._connections, "most", 4)
+    monkeypatch.setattr(connections, "_PATIENCE", 0.1)
+    live.hold()
+    probe = request(BODY, b"Connection: close").replace(b"POST", b"TRACE")  # answered at once: 405
+    with contextlib.ExitStack() as stack:
+        busy = stack.enter_context(connect(live, LAST, port="shared"))
+        until(lambda: live.service.waiting == 1)
+        held = [stack.enter_context(connect(live, sent, port="shared")) for sent in (b"GET / HT", b"", REQUEST[:-3])]
+        for expected in (b"HTTP/1.1 408", b"", b"HTTP/1.1 408"):
+            with connect(live, probe, port="shared") as asking:
+                assert statuses(read_all(asking)) == [405]
+            with contextlib.suppress(ConnectionResetError):
+                assert read_all(held.pop(0)).startswith(expected)
+            stack.enter_context(connect(live, REQUEST[:-3], port="shared"))
+        live.release()
+        assert statuses(read_all(busy)) == [200]
+
+
 LEAVING = {
     "a small body": REQUEST,
     "a large body": request(LARGE),
@@ -183,6 +204,7 @@ MUCH = 3 * HEAD_BYTES
 @pytest.mark.parametrize("name", ENDLESS)
 def test_what_has_no_end_is_refused_and_nothing_of_it_stays(live: LiveService, name: str, port: str) -> None:
     begin, part, status = ENDLESS[name]
+    before = live.requests()
     with connect(live, begin, port=port) as connection:
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             for _ in range(MUCH // 4096):
@@ -191,6 +213,7 @@ def test_what_has_no_end_is_refused_and_nothing_of_it_stays(live: LiveService, n
     with connect(live, LAST, port=port) as connection:
         assert statuses(read_all(connection)) == [200]
     until(lambda: live.budget.held == 0)
+    until(lambda: live.requests() == before + 2)
 
 
 UNCLEAR = {
@@ -229,10 +252,11 @@ UNCLEAR = {
 
 @pytest.mark.parametrize("name", UNCLEAR)
 def test_a_request_that_two_servers_could_read_differently_is_refused(live: LiveService, name: str) -> None:
+    before = live.requests()
     for port in ("http", "shared"):
         with connect(live, UNCLEAR[name], port=port) as connection:
             assert statuses(read_all(connection)) == [400], port
-    assert not live.service.calls
+    assert not live.service.calls and live.requests() == before + 2
 
 
 @pytest.mark.parametrize("far", [0, 3 * 4096, 50_000])
@@ -291,10 +315,12 @@ SLOW = {
 def test_a_request_comes_in_time_or_is_refused(live: LiveService, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connections, "PEER_SECONDS", 0.2)
     sent, status = SLOW[name]
+    before = live.requests()
     with connect(live, sent) as connection:
         found = read_all(connection)
         assert statuses(found) == [status], found
     until(lambda: len(live._connections) == 0 and live.budget.held == 0)
+    until(lambda: live.requests() == before + 1)
 
 
 def test_a_frame_comes_in_time_or_is_refused(live: LiveService, monkeypatch: pytest.MonkeyPatch) -> None:

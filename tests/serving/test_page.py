@@ -48,12 +48,15 @@ def test_a_file_is_sent_once_to_each_browser(path: str, name: str, kind: str) ->
     assert answer.headers["content-type"].partition(";")[0] == kind
     assert answer.headers["content-security-policy"].startswith("default-src 'self';")
     assert answer.headers["x-content-type-options"] == "nosniff" and answer.headers["cache-control"] == "no-cache"
+    packed, plain = get(path, "HEAD"), get(path, **{"Accept-Encoding": "identity"})
+    assert (packed.headers["content-encoding"], packed.headers["vary"]) == ("gzip", "accept-encoding")
+    assert int(packed.headers["content-length"]) < len(plain.content) == int(plain.headers["content-length"])
+    assert plain.content == answer.content and "content-encoding" not in plain.headers
     etag = answer.headers["etag"]
-    for known in (etag, f'"other", W/{etag}', "*"):
+    for known in (etag, f'"other", {etag}', etag[2:], "*"):
         again = get(path, **{"If-None-Match": known})
         assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", etag)
     assert get(path, **{"If-None-Match": '"other"'}).status_code == 200
-    assert get(path, "HEAD").headers["content-length"] == str(len(answer.content))
 
 
 def test_every_file_has_a_path_and_no_other_has() -> None:

@@ -13,13 +13,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Optional, cast
 from urllib.parse import urlencode
 
 import httpx
 import numpy as np
 import pytest
 from pydantic_core import to_json
+from starlette.routing import Route
 
 from paddle_ranker import Index, Ranker
 from paddle_ranker.commands import index, judgments
@@ -32,6 +33,7 @@ from paddle_ranker.encoding.pair_encoder import PairEncoder
 from paddle_ranker.errors import CheckpointError, RankerError, UsageError
 from paddle_ranker.lexical.highlights import SharedWords
 from paddle_ranker.retrieval import turns
+from paddle_ranker.retrieval.bounds import MOST_NAMES
 from paddle_ranker.retrieval.candidate_indexes import Document
 from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.fusion import Fusion, Signal
@@ -53,6 +55,7 @@ from paddle_ranker.serving.core.search_log import FeedbackLine, LogReader, Searc
 from paddle_ranker.serving.core.slot_kinds import SLOTS, fit_models, serve_options, served_by, with_tower_of_index
 from paddle_ranker.serving.core.slots import Slots
 from paddle_ranker.serving.core.tower_slot import TowerSlot
+from paddle_ranker.serving.http.endpoints import ENDPOINTS
 from paddle_ranker.serving.process.worker import make_app
 from tests.conftest import Call, largest_file
 from tests.serving_cases import SECONDS, Application, ask_app, close_slots, opened_slots
@@ -692,6 +695,45 @@ def test_answers_are_written_beside_the_event_loop(written: Site, monkeypatch: p
     assert written.search("茶叶", top_k=1)["hits"][0]["fields"] == new.fields
     assert written.get("/v1/documents/long").json()["fields"] == new.fields
     assert len(writers) == 3 and threading.current_thread() not in writers
+
+
+def test_an_index_offers_no_more_facets_than_a_search_takes(tmp_path: Path) -> None:
+    names = [f"f{number}" for number in range(MOST_NAMES + 1)]
+    documents = [Document(str(n), "研究", fields=dict.fromkeys(names, "ab"[n % 2])) for n in range(20)]
+    site = Site(index=of_words(tmp_path / "index", [documents]))
+    found = site.ask("GET", "/v1/index").json()
+    assert len(found["facets"]) == MOST_NAMES and found["fields"].keys() == {*names}
+    assert site.search("研究", facets=found["facets"])["facets"].keys() == {*found["facets"]}
+    assert site.ask("POST", "/v1/search", {"query": "研究", "facets": names}).status_code == 413
+    site.close()
+
+
+OWN = {"Sec-Fetch-Site": "same-origin", "Origin": "https://the.name.before.a.proxy"}
+PAGES = ((OWN, True), ({"Sec-Fetch-Site": "none"}, True), ({"Origin": "http://127.0.0.1"}, True), ({}, True),
+         ({"Sec-Fetch-Site": "cross-site"}, False), ({"Sec-Fetch-Site": "same-site"}, False),
+         ({"Origin": "http://127.0.0.1:9"}, False), ({"Origin": "null"}, False))  # fmt: skip
+
+
+@pytest.mark.parametrize(("headers", "is_own"), PAGES)
+def test_other_pages_change_nothing_and_are_not_logged(written: Site, headers: dict[str, str], is_own: bool) -> None:
+    changing = 0
+    for endpoint in ENDPOINTS.values():
+        for route in endpoint.routes(written.slots, written.config) if endpoint.slots == ("index",) else ():
+            for method in {"POST", "PUT", "DELETE"} & set(cast(Route, route).methods or ()):
+                path = re.sub("{.*}", "d1", cast(Route, route).path)
+                status = written.ask(method, path, b"no JSON", **headers).status_code
+                assert (status != 403) == (is_own or path == "/v1/search"), path
+                changing += path != "/v1/search"
+    assert changing >= 3
+    answer = written.ask("POST", "/v1/search", {"query": "研究"}, **headers)
+    assert answer.status_code == 200 and answer.headers["x-content-type-options"] == "nosniff"
+    written.ask("POST", "/v1/search", {"query": "水稻"})  # of no page: it comes behind the other
+
+    def logged() -> list[str]:
+        return [line.query for line in LogReader(written.config.search_log)]
+
+    until(lambda: "水稻" in logged())
+    assert ("研究" in logged()) == is_own
 
 
 def test_what_is_searched_is_described(site: Site) -> None:

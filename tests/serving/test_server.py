@@ -29,11 +29,12 @@ from paddle_ranker.scoring.ranker import Ranker
 from paddle_ranker.serving.clients import BaiduStdClient, GrpcClient, HttpClient, PipelineClient, RerankClient
 from paddle_ranker.serving.core.limits import API_KEY_VARIABLE
 from paddle_ranker.serving.core.server_config import ServeConfig
+from paddle_ranker.serving.process import server as server_process
 from paddle_ranker.serving.process import worker
 from paddle_ranker.serving.process.supervisor import _Supervisor
 from tests.conftest import REPOSITORY, Call
 from tests.export_cases import write_case
-from tests.started import Started, children, get, is_running, started, started_server, until, until_in_loop
+from tests.started import Started, children, get, is_open, is_running, started, started_server, until, until_in_loop
 from tests.tiny import PAIRS
 
 pytestmark = pytest.mark.server
@@ -141,6 +142,89 @@ def test_one_port_speaks_every_protocol_with_the_scores_of_the_ranker(server: Se
     figures = str(get(server.port, "/metrics")[1])
     for protocol in ("baidu_std", "brpc_http", "grpc", "rerank"):
         assert f'ranker_requests_total{{outcome="ok",protocol="{protocol}"}}' in figures
+
+
+def table(page: str, head: str) -> list[list[str]]:
+    """Return the rows of a table in `docs/`, by the beginning of its first line."""
+    text = (REPOSITORY / "docs" / page).read_text(encoding="utf-8")
+    lines = text[text.index(f"\n| {head}") + 1 :].split("\n\n")[0].splitlines()[2:]
+    return [line.strip("| ").split(" | ") for line in lines]
+
+
+def test_the_log_has_the_fields_of_its_table(model: Path, tmp_path: Path) -> None:
+    named = {name: of for names, of, _ in table("operation.md", "field | of") for name in re.findall(r"`(\w+)`", names)}
+    with serving(model, tmp_path / "run", "--log_texts", "true") as server:
+        trace = {"traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", "X-API-Key": KEY}
+        body = json.dumps({"query": "a", "documents": TITLES})
+        sent = requests.post(f"http://127.0.0.1:{server.port}/v1/rerank", data=body, headers=trace, timeout=SECONDS)
+        where: dict[str, Any] = {"host": "127.0.0.1", "port": server.port, "timeout": SECONDS, "api_key": KEY}
+        for make in (BaiduStdClient, GrpcClient):
+            with make(**where) as client:
+                client.score(QUERIES, TITLES)
+        for refused in (b"no HTTP\r\n\r\n", b"GET / HTTP/1.1\r\n" + b"X: a\r\n" * 101 + b"\r\n"):
+            with server.connect(refused) as connection:
+                read_all(connection)
+        until(lambda: len(server.logged("request")) == 5)
+        rerank, baidu_std, grpc, invalid, large = server.logged("request")
+        assert {*rerank} == {*named} - {"stages"} and {"stages"} == {one for one in named if named[one] == "searches"}
+        of_all = {name for name, of in named.items() if of not in ("HTTP", "searches")}
+        assert {*baidu_std} == of_all and {*grpc} == of_all - {"client"}
+        assert (rerank["request_bytes"], rerank["answer_bytes"]) == (len(body), int(sent.headers["content-length"]))
+        assert (rerank["traceparent"], rerank["client"], rerank["outcome"]) == (trace["traceparent"], "127.0.0.1", "ok")
+        for line, status, outcome in ((invalid, 400, "invalid_request"), (large, 431, "too_large")):
+            assert {*line} <= {*named} and (line["protocol"], line["status"], line["outcome"]) == (
+                "http",
+                status,
+                outcome,
+            )
+            assert server.figure(f'ranker_requests_total{{outcome="{outcome}",protocol="http"}}') == 1
+
+
+def test_the_limits_of_the_table_are_those_of_the_server(server: Server) -> None:
+    limits = requests.get(f"http://127.0.0.1:{server.port}/info", headers={"X-API-Key": KEY}, timeout=SECONDS).json()
+    found: dict[str, float] = {}
+    for cell, default, _ in table("serving.md", "limit | default"):
+        names = [name for name in re.findall(r"--(\w+)", cell) if name in limits["limits"]]
+        for name, number, unit in zip(names, *zip(*re.findall(r"(\d{1,3}(?:,\d{3})+|\d+)( MiB)?", default))):
+            found[name] = float(number.replace(",", "")) * (2**20 if unit else 1)
+    assert found == limits["limits"]
+
+
+SIGNALS = {
+    "SIGTERM, SIGINT, SIGQUIT": (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT),
+    "the same again": (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT),
+    "SIGHUP": (signal.SIGHUP,),
+    "SIGUSR1, SIGUSR2, SIGALRM": (signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM),
+    "SIGKILL to a worker": (signal.SIGKILL,),
+}
+
+
+def test_signals_have_the_effects_of_their_table(model: Path, tmp_path: Path) -> None:
+    effects = {row[0]: row[1] for row in table("operation.md", "signal | effect")}
+    assert effects.keys() == SIGNALS.keys()
+    with serving(model, tmp_path / "run", "--workers", "2") as server:
+        for number in SIGNALS["SIGUSR1, SIGUSR2, SIGALRM"]:
+            for pid in (server.pid, *children(server.pid)):
+                os.kill(pid, number)
+        os.kill(server.pid, signal.SIGHUP)
+        until(lambda: [line["status"] for line in server.logged("reload")] == ["switched"] * 2)
+        (killed, *_) = children(server.pid)
+        os.kill(killed, signal.SIGKILL)
+        until(lambda: len(children(server.pid)) == 2 and killed not in children(server.pid))
+        assert server.scores()
+    again = [int(status) for status in re.findall(r"\d+", effects["the same again"])]
+    for number, status in zip(SIGNALS["the same again"], again):
+        assert status == 128 + number
+        for workers in ("1", "2"):
+            folder = tmp_path / f"{number.name}-{workers}"
+            with serving(model, folder, "--workers", workers) as server, server.held(), server.connect(many()) as busy:
+                until(lambda: server.figure("ranker_queue_pairs") > 0)
+                os.kill(server.pid, number)
+                # The parent's sockets are closed at once, too: nobody waits in the queue of a port that none takes.
+                until(lambda: not is_open(server.port))
+                os.kill(server.pid, number)
+                assert server.command.process.wait(SECONDS) == status
+                assert b"results" not in read_all(busy)
 
 
 def test_the_port_of_http_alone_answers_alike_and_asks_for_the_key(server: Server) -> None:
@@ -504,6 +588,27 @@ def test_signals_during_the_start_end_nothing(model: Path, tmp_path: Path, numbe
         server.until(lambda: "serving" in server.output)
         server.process.send_signal(signal.SIGQUIT)
         assert server.process.wait(SECONDS) == 0
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize(("limit", "most"), [((256, 256), 42), ((256, 100_000), 2048), ((1024, 1024), 298)])
+def test_connections_are_as_many_as_the_system_allows_files(
+    limit: tuple[int, int], most: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(server_process.resource, "getrlimit", lambda which: limit)
+    monkeypatch.setattr(server_process.resource, "setrlimit", lambda which, limits: None)
+    assert server_process.fit_connections(ServeConfig()).connections == most
+    assert (f"takes {most} connections and not --connections 2,048" in capsys.readouterr().err) == (most < 2048)
+
+
+@pytest.mark.unit
+def test_an_address_may_have_the_brackets_of_a_url() -> None:
+    assert ServeConfig(host="[::1]").is_loopback and not ServeConfig(host="[::]").is_loopback
+    assert ServeConfig(host="[::]").is_own_host("fd00::1") and not ServeConfig(host="[::1]").is_own_host("fd00::1")
+    if Path("/proc/net/if_inet6").is_file():
+        for listener in server_process.listen(ServeConfig(host="[::]", port=0)):
+            with listener, socket.create_connection(("127.0.0.1", listener.getsockname()[1]), SECONDS):
+                assert listener.getsockname()[0] == "::"
 
 
 @pytest.mark.unit

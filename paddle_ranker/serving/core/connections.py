@@ -13,6 +13,7 @@ from paddle_ranker.serving.core.byte_budget import ByteBudget
 PEER_SECONDS = 30.0  # time for a peer to send a request, or to receive a part of an answer
 _BYTES_A_SECOND = 64 * 1024  # each time this many bytes of a request have come, the peer has a second more
 _LINGER_SECONDS = 1.0
+_PATIENCE = 1.0  # seconds that a connection may wait for a request before it gives way to others
 
 
 class Connection(Protocol):
@@ -53,6 +54,20 @@ class Connections:
 
     def discard(self, connection: Connection) -> None:
         self._open.discard(connection)
+
+    def make_room(self) -> None:
+        """Close the connection that has waited longest for its client, at least a second, as all places are taken.
+
+        So clients that keep connections open, or send half a head, do not keep out probes. Connections have a place in
+        this if they have `waits_since` (a time, or None while a request is answered) and `give_way`.
+        """
+        latest, longest = time.monotonic() - _PATIENCE, None
+        for connection in (*self._open, *self.http):
+            since = getattr(connection, "waits_since", None)
+            if since is not None and since < latest:
+                latest, longest = since, connection
+        if longest is not None:
+            longest.give_way()  # type: ignore[attr-defined]
 
     async def drain(self, seconds: float) -> int:
         """Shut down all connections after their requests. Return how many were still open after `seconds`.
@@ -138,6 +153,12 @@ class PeerTimeout:
             else:
                 self._is_waiting = False
                 self._give_up()
+
+
+def peer_of(transport: asyncio.BaseTransport) -> Optional[str]:
+    """Return the address of a connection's peer, without its port; None for a Unix socket."""
+    peer = transport.get_extra_info("peername")
+    return str(peer[0]) if isinstance(peer, tuple) else None
 
 
 def close_gently(transport: asyncio.Transport) -> None:

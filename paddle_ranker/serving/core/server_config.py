@@ -137,7 +137,7 @@ class ServeConfig(Limits, HeadOptions, EngineOptions):
         try:
             return ip_address(named).is_loopback or not self.is_loopback
         except ValueError:
-            names = (self.host.lower(), "localhost", *(() if self.is_loopback else (gethostname().lower(),)))
+            names = (self.address.lower(), "localhost", *(() if self.is_loopback else (gethostname().lower(),)))
             return "." not in named or named in names or named.endswith(".localhost")
 
     @property
@@ -148,7 +148,12 @@ class ServeConfig(Limits, HeadOptions, EngineOptions):
     @property
     def is_loopback(self) -> bool:
         """Whether the server listens on loopback, so that only this machine can connect."""
-        return self.host.startswith(_LOOPBACK)
+        return self.address.startswith(_LOOPBACK)
+
+    @property
+    def address(self) -> str:
+        """The host without the brackets that IPv6 addresses have in URLs."""
+        return self.host.strip("[]")
 
     def _more_ports(self) -> list[str]:
         return [port for text in self.more_ports for port in str(text).split(",") if port]

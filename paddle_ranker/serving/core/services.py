@@ -151,6 +151,7 @@ class CountedRequest:
         self._lease = ExitStack()
         self._rows: Optional[int] = None
         self._texts: Optional[dict[str, list[str]]] = None
+        self._fields: dict[str, object] = {}
 
     def __enter__(self) -> CountedRequest:
         self._began = time.perf_counter()
@@ -170,6 +171,7 @@ class CountedRequest:
                 milliseconds=round(1000 * seconds, 3),
                 pairs=self._rows,
                 texts=self._texts,
+                **self._fields,
             )
 
     def note(self, rows: int, **texts: Sequence[str]) -> None:
@@ -177,6 +179,10 @@ class CountedRequest:
         self._rows = rows
         if self._log_texts and texts:
             self._texts = {name: list(column) for name, column in texts.items()}
+
+    def describe(self, **fields: object) -> None:
+        """Add fields to the line of the log, such as `request_bytes` and `answer_bytes`. The last value counts."""
+        self._fields.update(fields)
 
 
 # Returns a context manager for one request. It is entered when the request arrives, and left when it is answered, with

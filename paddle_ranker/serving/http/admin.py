@@ -26,6 +26,7 @@ from paddle_ranker.serving.http.page import docs_routes
 from paddle_ranker.version import __version__
 
 _HOST = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
+_SCHEME, _PREFIX = re.compile("https?"), re.compile(r"(?:/[A-Za-z0-9._~-]+){1,16}")
 Reload = Callable[[], Awaitable[dict[str, Any]]]
 
 
@@ -121,7 +122,10 @@ class AdminRoutes:
         return _json({"object": "list", "data": data})
 
     async def openapi(self, request: Request) -> Response:
-        content = self._description.replace(b"SERVER", address_of(request).encode())
+        address, content = address_of(request), self._description
+        if _forwarded(request, "x-forwarded-proto", _SCHEME) or _forwarded(request, "x-forwarded-prefix", _PREFIX):
+            content = b'{"servers": [{"url": "SERVER"}], ' + content[1:]  # else the address of this description
+        content = content.replace(b"SERVER", address.encode())
         return Response(content, headers={"content-type": "application/json"})
 
     @cached_property
@@ -157,12 +161,22 @@ def noting_gauges(slots: Slots, metrics: Metrics, connections: int) -> Callable[
 
 
 def address_of(request: Request) -> str:
-    """Return this server's URL, `http://127.0.0.1:8600`, from the request's valid `Host`, or else from the socket."""
+    """Return this server's URL, `http://127.0.0.1:8600`, from the request's valid `Host`, or else from the socket.
+
+    A proxy before it adds scheme and path: `X-Forwarded-Proto`, and `X-Forwarded-Prefix` if it strips a prefix.
+    """
     named = request.headers.get("host", "")
     host, port = request.scope.get("server") or ("127.0.0.1", None)
     if not _HOST.fullmatch(named):
         named = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    return f"{request.scope['scheme']}://{named}"
+    scheme = _forwarded(request, "x-forwarded-proto", _SCHEME) or request.scope["scheme"]
+    return f"{scheme}://{named}{_forwarded(request, 'x-forwarded-prefix', _PREFIX)}"
+
+
+def _forwarded(request: Request, name: str, form: re.Pattern[str]) -> str:
+    """Return the value of a proxy's header field, or "" if it is not of its form. It only changes what is shown."""
+    value = request.headers.get(name, "").rstrip("/")
+    return value if form.fullmatch(value) else ""
 
 
 def describe(slots: Slots, config: ServeConfig, protocols: Sequence[str]) -> dict[str, Any]:

@@ -25,7 +25,6 @@ from paddle_ranker.serving.http.exchange import (
     answer,
     deadline_of,
     read_request,
-    refuse_other_sites,
     refuse_parameters,
     refuse_repeated,
     reserve_of,
@@ -187,7 +186,6 @@ class DocumentRoutes:
         """
         if not self._index.options.writable:
             raise Fault(READ_ONLY, "this server only reads its index: start it with --writable true")
-        require_own_page(request)
         refuse_parameters(request)
         limits = self._index.limits
 
@@ -206,17 +204,6 @@ class DocumentRoutes:
 
 def _content(document: Document) -> dict[str, Any]:
     return {"id": document.id, "text": document.text, "fields": document.fields, "version": document.version}
-
-
-def require_own_page(request: Request) -> None:
-    """Raise `Fault` if a page of another site made the user's browser send the request.
-
-    The header `Origin` is checked, too, for browsers that do not send `Sec-Fetch-Site`.
-    """
-    refuse_other_sites(request)
-    origin = request.headers.get("origin")
-    if origin is not None and origin.partition("://")[2] != request.headers.get("host"):
-        raise Fault(READ_ONLY, f"pages of {quoted(origin)} may not change anything here", field="Origin")
 
 
 class IndexState(TypedDict):

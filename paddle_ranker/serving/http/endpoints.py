@@ -15,7 +15,7 @@ A server with the slot `vectors` then answers at this path; other servers answer
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, ClassVar
 
 from paddle_ranker.registry import Registry
@@ -40,12 +40,14 @@ class Endpoint(ABC):
         slots: names in `SLOTS` of the slots that the routes use; a server that lacks any of them refuses the requests.
         paths: name of a route's requests in the log and the metrics, by the route's path.
         methods: HTTP methods of all routes together.
+        read_paths: paths whose POST changes nothing, so that pages of other sites may send it. All others refuse them.
         example: a command line for `/docs`, with `SERVER` in place of the server's address, http://127.0.0.1:8600.
     """
 
     slots: tuple[str, ...]
     paths: ClassVar[Mapping[str, str]]
     methods: tuple[str, ...] = ("POST",)
+    read_paths: Collection[str] = ()
     example: str = ""
 
     @abstractmethod
@@ -82,6 +84,7 @@ class _Rerank(Endpoint):
         **dict.fromkeys(("/score", "/v1/score"), "vllm"),
         "/predict": "tei",
     }
+    read_paths = paths.keys()
     example = (
         'curl SERVER/v1/rerank -H \'Content-Type: application/json\' -d \'{"query": "深度学习", '
         '"documents": ["深度学习在水稻病害诊断中的研究", "老年人护理教育研究"], "top_n": 1}\''
@@ -109,6 +112,7 @@ class _SearchEndpoint(Endpoint):
         "/v1/judge": "judge",
     }
     methods = ("GET", "POST", "DELETE")
+    read_paths = ("/v1/search",)
     example = (
         'curl SERVER/v1/search -H \'Content-Type: application/json\' -d \'{"query": "苹果手机价格", "top_k": 3, '
         '"rank_top": 50}\''
@@ -143,6 +147,7 @@ class _Vectors(Endpoint):
         "/embed": "tei_embed", "/": "tei_embed", "/embed_all": "tei_embed", "/embed_sparse": "tei_embed",
         "/v2/embed": "cohere_embed",
     }  # fmt: skip
+    read_paths = paths.keys()
 
     def routes(self, slots: Slots, config: ServeConfig) -> list[BaseRoute]:
         from paddle_ranker.serving.core.tower_slot import TowerSlot
@@ -155,6 +160,7 @@ class _OpenAI(_Vectors):
     """Vectors of texts, for clients of OpenAI, Voyage and compatible services."""
 
     paths: ClassVar[Mapping[str, str]] = {"/v1/embeddings": "embeddings", "/embeddings": "embeddings"}
+    read_paths = paths.keys()
     example = (
         'curl SERVER/v1/embeddings -H \'Content-Type: application/json\' -d \'{"input": ["深度学习", "老年人护理"]}\''
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Mapping
 from typing import Callable, Optional, TypeVar
 
 from starlette.requests import ClientDisconnect, Request
@@ -23,10 +24,25 @@ _DEADLINE = "deadline"  # in a request's state
 SHARE = "share"  # in a request's state: its `Share` of the worker's byte budget
 
 
-def refuse_other_sites(request: Request) -> None:
-    """Raise `Fault` if a page of another site sent the request: such pages must not change anything."""
-    if request.headers.get("sec-fetch-site") == "cross-site":
-        raise Fault(READ_ONLY, "pages of other sites may not change anything here", field="Sec-Fetch-Site")
+def is_own_page(headers: Mapping[bytes, bytes]) -> bool:
+    """Return whether a request comes from a page of this server, or from no page.
+
+    Browsers say so in `Sec-Fetch-Site`, which no page can set. They do not send it to plain http names, where the
+    header `Origin` has the page's site.
+
+    headers: the request's header fields, by their names in lower case
+    """
+    site, origin = headers.get(b"sec-fetch-site"), headers.get(b"origin")
+    if site is not None:
+        return site in (b"same-origin", b"none")
+    return origin is None or origin.partition(b"://")[2] == headers.get(b"host")
+
+
+def require_own_page(headers: Mapping[bytes, bytes]) -> None:
+    """Raise `Fault` if a page of another site made the user's browser send the request."""
+    if not is_own_page(headers):
+        origin = quoted(headers.get(b"origin", b"other sites").decode("latin-1"))
+        raise Fault(READ_ONLY, f"pages of {origin} may not change anything here", field="Origin")
 
 
 def refuse_parameters(request: Request, *names: str) -> None:
@@ -130,7 +146,7 @@ def answer(
     """
     named = {"content-type": content_type, **{name.replace("_", "-"): value for name, value in headers.items()}}
     made = Response
-    if len(content) >= _WORTH_PACKING and _takes_gzip(request.headers.get("accept-encoding", "")):
+    if len(content) >= _WORTH_PACKING and takes_gzip(request):
         named.update({"content-encoding": "gzip", "vary": "accept-encoding"})
         if len(content) > MUCH_BYTES:
             made = _PackedLater
@@ -148,8 +164,9 @@ class _PackedLater(Response):
         await super().__call__(scope, receive, send)
 
 
-def _takes_gzip(accepted: str) -> bool:
-    for choice in accepted.lower().split(","):
+def takes_gzip(request: Request) -> bool:
+    """Return whether the client accepts answers in gzip."""
+    for choice in request.headers.get("accept-encoding", "").lower().split(","):
         name, _, quality = choice.partition(";")
         if name.strip() in ("gzip", "*"):
             return quality.replace(" ", "") not in ("q=0", "q=0.0", "q=0.00", "q=0.000")

@@ -42,7 +42,6 @@ from paddle_ranker.serving.http.exchange import (
     answer,
     deadline_of,
     read_request,
-    refuse_other_sites,
     refuse_parameters,
     reserve_of,
 )
@@ -260,7 +259,6 @@ class FeedbackRoutes:
     async def feedback(self, request: Request) -> Response:
         """Answer `POST /v1/feedback` when the line is on the disk."""
         log, deadline, limits = self._logging(), self._index.deadline(deadline_of(request)), self._index.limits
-        refuse_other_sites(request)
         refuse_parameters(request)
         parse = partial(validated, self._request, bounds=json_bounds(1))
         feedback: FeedbackRequest = await read_request(request, limits.request_bytes, parse)

@@ -29,11 +29,13 @@ from paddle_ranker.serving.core.server_config import ServeConfig
 from paddle_ranker.serving.core.slots import Slots
 from paddle_ranker.serving.core.threads import MUCH_BYTES
 from paddle_ranker.serving.http.endpoints import ENDPOINTS, refusal
-from paddle_ranker.serving.http.exchange import SHARE
+from paddle_ranker.serving.http.exchange import SHARE, require_own_page
 from paddle_ranker.serving.http.openapi import MODELS_PATH
 from paddle_ranker.serving.http.page import PAGE_PATHS, is_page
 
 _ID_HEADER, _CACHING, _CLOSING = b"x-request-id", (b"cache-control", b"no-store"), (b"connection", b"close")
+_NO_SNIFFING = (b"x-content-type-options", b"nosniff")  # an answer in JSON is no page, whatever texts it has
+_READING = ("GET", "HEAD", "OPTIONS")
 _SINGLE = (b"host", b"authorization", b"x-api-key", b"content-type", b"content-encoding", b"origin", b"sec-fetch-site")
 OPEN_PATHS = frozenset({"/live", "/ready", "/health", "/metrics", "/openapi.json"})  # need no key
 ADMIN_PATHS = OPEN_PATHS | {"/info", MODELS_PATH, "/admin/reload"}
@@ -54,25 +56,28 @@ class _Exchange:
         self._watching: Optional[asyncio.Task[None]] = None
         self.began = time.perf_counter()
         self.status, self.is_answered, self.is_left = 0, False, False
+        self.received = self.sent = 0  # bytes of the bodies, as they are on the wire
         self._start: Optional[Message] = None
 
     async def receive(self) -> Message:
         message = await self._receive()
-        if message["type"] == "http.request" and not message.get("more_body"):
-            self.is_read = True
+        if message["type"] == "http.request":
+            self.received += len(message.get("body", b""))
+            self.is_read = self.is_read or not message.get("more_body")
         return message
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             headers = [*message.get("headers", ()), (_ID_HEADER, self.state["request_id"].encode("latin-1"))]
-            if _CACHING[0] not in [name for name, _ in headers]:
-                headers.append(_CACHING)
+            names = [name for name, _ in headers]
+            headers += [field for field in (_CACHING, _NO_SNIFFING) if field[0] not in names]
             if self._closes() and _CLOSING not in headers:
                 headers.append(_CLOSING)
             message["headers"] = headers
             self._start = message  # sent with the first bytes, before which the application may still fail
             return
         body, is_last = message.get("body", b""), not message.get("more_body")
+        self.sent += len(body)
         if self._start is not None:
             if len(body) > MUCH_BYTES and SHARE in self.state:
                 # Reserve the answer in place of the request, which is freed. A stream is reserved part by part.
@@ -113,7 +118,7 @@ class Middleware:
 
     A handler can set entries of `scope["state"]` for the log: `protocol`, `pairs` and `texts` of the request; `stages`,
     milliseconds by stage, which the metrics count, too; `is_empty`, whether a search has no results; `outcome`, the
-    name of a fault's kind, if the handler itself answers with a fault.
+    name of a fault's kind, if the handler itself answers with a fault; `refused`, the status, if the connection did.
 
     A path with doubled slashes, or one at its end, is the path without them where only that one exists: clients join a
     base address and a path in both ways. Paths with ids (`/v1/documents/{id}`) are left as they are.
@@ -145,9 +150,11 @@ class Middleware:
         self._config, self._log = config or ServeConfig(), log
         begin = secrets.token_hex(8)
         self._protocols = {**dict.fromkeys(ADMIN_PATHS, "operators"), **PAGE_PATHS}
+        self._read_paths: set[str] = set()
         self._refusals: dict[str, Callable[[Fault, str], dict[str, object]]] = {}
         for endpoint in ENDPOINTS.values():
             self._protocols.update(endpoint.paths)
+            self._read_paths.update(endpoint.read_paths)
             self._refusals.update(dict.fromkeys(endpoint.paths, endpoint.refusal))
         # By beginning of paths such as /v1/documents/{id}, up to the user's part.
         self._beginnings = {path.partition("{")[0]: name for path, name in self._protocols.items() if "{" in path}
@@ -185,6 +192,8 @@ class Middleware:
             self._require_own_host(shown.get(b"host", b"").decode("latin-1"))
             if scope["path"] not in OPEN_PATHS and not is_page(scope):
                 require_key(self._config.api_key, shown.get(b"x-api-key") or shown.get(b"authorization"))
+            if scope["method"] not in _READING and self._changes(scope["path"]):
+                require_own_page(shown)
             with self._budget.share() as state[SHARE], self._lease():
                 await self._app(scope, exchange.receive, exchange.send)
         except Fault as error:
@@ -192,11 +201,11 @@ class Middleware:
         except HTTPException as error:
             fault, headers = _fault_of(error, scope)
         except ClientDisconnect:
-            exchange.status = CLIENT_LEFT
+            exchange.status = state.get("refused", CLIENT_LEFT)
         except asyncio.CancelledError:
             if not exchange.is_left:  # the server stops
                 raise
-            exchange.status = CLIENT_LEFT
+            exchange.status = state.get("refused", CLIENT_LEFT)
         except Exception:
             _LOG.exception("an HTTP request failed")
             fault = Fault(INTERNAL, "internal error; see the server's log")
@@ -209,7 +218,12 @@ class Middleware:
         if fault is not None and not exchange.status:
             content = self._refusals.get(scope["path"], refusal)(fault, state["request_id"])
             await _send_fault(fault, content, exchange.send, headers)
-        self._note(scope, exchange.status, time.perf_counter() - exchange.began, fault)
+        self._note(scope, exchange, fault)
+
+    def _changes(self, path: str) -> bool:
+        """Return whether a POST or DELETE at a path may change something. Paddle Serving's paths only compute."""
+        is_known = path in self._protocols or path.startswith(tuple(self._beginnings))
+        return is_known and path not in self._read_paths
 
     def _look(self) -> None:
         """Watch callers that have waited for a while. Watching all callers from the start would slow small requests."""
@@ -224,13 +238,12 @@ class Middleware:
             problem = f"is {quoted(named)}, which this server does not answer: --allowed_hosts can name it"
             raise Fault(MISDIRECTED, problem, field="Host")
 
-    def _note(self, scope: Scope, status: int, seconds: float, fault: Optional[Fault]) -> None:
+    def _note(self, scope: Scope, exchange: _Exchange, fault: Optional[Fault]) -> None:
         """Count an answered request in the metrics, and log it.
 
-        seconds: from the beginning of the request to its answer
         fault: why the request was refused, or None
         """
-        state = scope["state"]
+        state, status, seconds = scope["state"], exchange.status, time.perf_counter() - exchange.began
         protocol = state.get("protocol") or self._protocol(scope["path"])
         outcome = "ok" if status < 400 else "cancelled" if status == CLIENT_LEFT else "other"
         outcome = fault.kind.name if fault else state.get("outcome", outcome)
@@ -242,6 +255,7 @@ class Middleware:
                 "request",
                 request_id=state["request_id"],
                 protocol=protocol,
+                outcome=outcome,
                 method=scope["method"],
                 client=(scope.get("client") or [None])[0],
                 traceparent=state.get("traceparent"),
@@ -249,9 +263,10 @@ class Middleware:
                 path=scope["path"] if scope["path"] in self._protocols else None,
                 status=status,
                 milliseconds=round(1000 * seconds, 3),
+                request_bytes=exchange.received,
+                answer_bytes=exchange.sent,
                 pairs=state.get("pairs"),
                 stages=state.get("stages"),
-                error=fault.kind.name if fault else state.get("outcome"),
                 texts=state.get("texts") if self._config.log_texts else None,
             )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 from collections.abc import Awaitable, Mapping
 from importlib.resources import files
@@ -11,6 +12,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import Scope
+
+from paddle_ranker.serving.http.exchange import takes_gzip
 
 _SHARED = (
     *("page.css", "judge.css", "why.css", "places.css", "pictures.css", "icon.svg", "search.js", "judge.js", "why.js"),
@@ -74,16 +77,19 @@ def _file_handler(name: str, content: bytes, policy: Mapping[str, str]) -> Calla
     content: the file's bytes
     policy: header fields of the response, such as the content security policy
     """
-    etag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'
+    etag = f'W/"{hashlib.sha256(content).hexdigest()[:32]}"'  # weak: packed or not
     suffix = name[name.rindex(".") :]
-    headers = {**policy, "etag": etag}
+    headers = {**policy, "etag": etag, "vary": "accept-encoding"}
+    packed = gzip.compress(content, mtime=0)
     with_type = {**headers, "content-type": f"{_TYPES[suffix]}; charset=utf-8"}
 
     async def answer(request: Request) -> Response:
         request.scope.setdefault("state", {})["protocol"] = "page"
         etags = [tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(",")]
-        if etag in etags or etags == ["*"]:
+        if etag.removeprefix("W/") in etags or etags == ["*"]:
             return Response(status_code=304, headers=headers)
+        if takes_gzip(request):
+            return Response(packed, headers={**with_type, "content-encoding": "gzip"})
         return Response(content, headers=with_type)
 
     return answer

@@ -22,7 +22,7 @@ from typing_extensions import NotRequired, TypedDict
 
 from paddle_ranker.errors import listed, quoted
 from paddle_ranker.lexical.highlights import Highlight, SharedWords
-from paddle_ranker.retrieval.bounds import LEAST_COUNTS, check_names, check_parameters
+from paddle_ranker.retrieval.bounds import LEAST_COUNTS, MOST_NAMES, check_names, check_parameters
 from paddle_ranker.retrieval.candidate_indexes import Like
 from paddle_ranker.retrieval.content_files import bytes_of
 from paddle_ranker.retrieval.explanations import FUSED, RANKED, SORTED, Explanation
@@ -49,6 +49,7 @@ from paddle_ranker.serving.http.contents import Content, contents_of
 from paddle_ranker.serving.http.exchange import (
     answer,
     deadline_of,
+    is_own_page,
     read_request,
     refuse_parameters,
     refuse_repeated,
@@ -177,7 +178,8 @@ class SearchRoutes:
             result, written, line = await index.run(work, loop, deadline, deadline=deadline, reserve=reserve)
         except Fault as fault:
             raise fault.settled() from None
-        if index.log is not None and line is not None and search_request.logged:
+        is_logged = search_request.logged and is_own_page(dict(request.scope["headers"]))
+        if index.log is not None and line is not None and is_logged:
             index.log.search(line)
         search = result.search
         state["pairs"], state["stages"], state["is_empty"] = len(search.logits), search.took, not search.order
@@ -574,7 +576,7 @@ def _fields(now: Snapshot) -> dict[str, Any]:
         values = len(sample.values) if sample.are_all else None
         if name not in texts | schema.part_fields and _is_facet(values, scale, len(now)):
             facets.append(name)
-    return {"fields": fields, "facets": facets}
+    return {"fields": fields, "facets": facets[:MOST_NAMES]}  # those that a search may ask for at once
 
 
 def _is_facet(values: Optional[int], scale: Optional[Scale], documents: int) -> bool:

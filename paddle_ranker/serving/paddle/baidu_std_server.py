@@ -10,7 +10,7 @@ from typing import Optional, Union, cast
 
 from paddle_ranker.errors import quoted
 from paddle_ranker.serving.core.byte_budget import Share
-from paddle_ranker.serving.core.connections import Connections, PeerTimeout, close_gently
+from paddle_ranker.serving.core.connections import Connections, PeerTimeout, close_gently, peer_of
 from paddle_ranker.serving.core.faults import INTERNAL, INVALID, NO_METHOD, NOT_FOUND, TOO_LARGE, Fault
 from paddle_ranker.serving.core.limits import require_key
 from paddle_ranker.serving.core.services import Counting, Models
@@ -71,6 +71,7 @@ class BaiduStdProtocol(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
+        self._client = peer_of(transport)
         self._loop = asyncio.get_running_loop()
         self._writable = asyncio.Event()  # the client keeps up with its replies
         self._writable.set()
@@ -218,13 +219,19 @@ class BaiduStdProtocol(asyncio.Protocol):
         try:
             with self._budget.share() as share:
                 with self._counting() as record:
+                    if record is not None:
+                        record.describe(client=self._client)
                     if isinstance(body, Fault):
                         raise body
+                    if record is not None:
+                        record.describe(request_bytes=len(body))
                     share.reserve(len(body))
                     request, deadline = await self._request(meta, body, share)
                     body = b""  # its texts are held once
                     response = await infer(request, self._models, deadline=deadline, share=share, record=record)
                     written = baidu_std.reply(meta.correlation_id, bytes(response.SerializeToString()))
+                    if record is not None:
+                        record.describe(answer_bytes=len(written))
                 await self._send(written, share)
             return
         except Fault as fault:
@@ -284,7 +291,9 @@ class BaiduStdProtocol(asyncio.Protocol):
 
     def _end_with(self, fault: Fault, correlation_id: int) -> None:
         """Answer with an error, read no further frame, and close the connection after the requests in flight."""
-        with contextlib.suppress(Fault), self._counting():
+        with contextlib.suppress(Fault), self._counting() as record:
+            if record is not None:
+                record.describe(client=self._client)
             raise fault
         self._transport.write(baidu_std.reply(correlation_id, error=(fault.kind.brpc, str(fault))))
         self._lingers = True

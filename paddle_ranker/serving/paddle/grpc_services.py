@@ -191,6 +191,8 @@ class _Calls(grpc.GenericRpcHandler):
         self._active += 1
         try:
             with self._counting() as record, self._budget.share() as share:
+                if record is not None:
+                    record.describe(request_bytes=len(data))
                 self._check(data)
                 deadline = time.monotonic() + self._seconds(context)
                 size = len(data)
@@ -199,7 +201,10 @@ class _Calls(grpc.GenericRpcHandler):
                 request = await run_in_thread(size, parse, method.expected, data, bounds, share, deadline=deadline)
                 data = b""  # its texts are held once
                 response = await method.answer(request, deadline=deadline, share=share, record=record)
-                return bytes(response.SerializeToString())
+                written = bytes(response.SerializeToString())
+                if record is not None:
+                    record.describe(answer_bytes=len(written))
+                return written
         except _PipelineFault as fault:
             return bytes(pipeline.refusal(fault.settled()).SerializeToString())
         except Fault as fault:

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import http
-from typing import Any
+import time
+from contextlib import nullcontext, suppress
+from typing import Any, Optional
 
 import httptools
 import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from paddle_ranker.serving.core.connections import Connections, PeerTimeout, ProtocolHandler, close_gently
+from paddle_ranker.serving.core.connections import Connections, PeerTimeout, ProtocolHandler, close_gently, peer_of
+from paddle_ranker.serving.core.faults import INVALID, TIMED_OUT, TOO_LARGE, UNAVAILABLE, Fault
+from paddle_ranker.serving.core.services import Counting
 
 HEAD_BYTES = 64 * 1024  # most bytes of a head, of trailers, and between two parts of a chunked body
 HEADER_FIELDS = 100  # most fields of a head or of trailers: each takes some 200 bytes of memory beside its text
 _HEAD_SLICE, _BODY_SLICE = 8 * 1024, 64 * 1024  # bytes that the parser gets at a time
+_KINDS = {400: INVALID, 408: TIMED_OUT, 431: TOO_LARGE, 503: UNAVAILABLE}
 _INVALID = "this is not a valid HTTP request"
 _TOO_MUCH = f"a head, or what stands around a body, has at most {HEAD_BYTES // 1024} KiB and {HEADER_FIELDS} fields"
 
@@ -27,11 +32,13 @@ class HttpConnection(HttpToolsProtocol):
 
     Args:
         connections: the open connections of the worker, with the byte budget.
+        counting: counts requests that are refused before the application gets them.
         uvicorn: keyword arguments of `HttpToolsProtocol`.
     """
 
-    def __init__(self, connections: Connections, **uvicorn: Any):
+    def __init__(self, connections: Connections, counting: Counting = nullcontext, **uvicorn: Any):
         super().__init__(**uvicorn)
+        self._counting = counting
         self.headers = []  # until a request begins
         self._share = connections.budget.share()
         self._reading, self._writing = PeerTimeout(self._on_slow_request), PeerTimeout(self._abort)
@@ -40,6 +47,7 @@ class HttpConnection(HttpToolsProtocol):
         self._large_heads = 0  # bytes of the large heads of requests without an answer
         self._is_open = self._is_in_body = False  # whether a request has begun, and whether its head is complete
         self._is_over = False  # further bytes are ignored
+        self.waits_since: Optional[float] = time.monotonic()
 
     def connection_lost(self, exc: Any) -> None:
         self._is_over, self._held = True, b""
@@ -60,6 +68,7 @@ class HttpConnection(HttpToolsProtocol):
             return
         if not self.pipeline:
             self._large_heads = 0
+            self.waits_since = time.monotonic()
         if not self._is_over and (self._held or self._share.held):
             self._read(self._held)
 
@@ -91,6 +100,7 @@ class HttpConnection(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         if not self.parser.should_upgrade():
             self._unfinished, self._is_open, self._is_in_body = 0, False, False
+            self.waits_since = None
             self._reading.stop()
             super().on_message_complete()
 
@@ -180,6 +190,7 @@ class HttpConnection(HttpToolsProtocol):
         self._share.set(0)
         self.headers.clear()  # the connection stays for a moment
         cycle = self.cycle
+        self._note_refusal(status, problem)
         if cycle is not None and not cycle.response_complete and not self._is_in_body:
             cycle.keep_alive = False  # closes after the answer to the last request
             return
@@ -200,6 +211,23 @@ class HttpConnection(HttpToolsProtocol):
         self.transport.write("\r\n".join([*head, "\r\n"]).encode() + content)
         close_gently(self.transport)
 
+    def _note_refusal(self, status: int, problem: str) -> None:
+        """Count and log a refused request, or let the application do so if it has the request already."""
+        fault = Fault(_KINDS[status], problem)
+        if self._is_in_body:
+            self.scope.setdefault("state", {}).update(refused=status, outcome=fault.kind.name)
+            return
+        with suppress(Fault), self._counting() as record:
+            if record is not None:
+                record.describe(status=status, client=peer_of(self.transport), request_bytes=self._unfinished)
+            raise fault
+
+    def give_way(self) -> None:
+        """Close the connection, on which no complete request waits for its answer."""
+        if self._is_open or self._unfinished:
+            self._refuse(408, "the request did not come in time: other clients need the connection")
+        self.transport.close()
+
     def _abort(self) -> None:
         self.transport.abort()
 
@@ -208,7 +236,12 @@ class HttpServer(ProtocolHandler):
     """Handler of HTTP/1.1 connections: passes accepted sockets to uvicorn."""
 
     def __init__(
-        self, app: ASGIApp, connections: Connections, drain_seconds: float = 30.0, keep_alive_seconds: float = 75.0
+        self,
+        app: ASGIApp,
+        connections: Connections,
+        drain_seconds: float = 30.0,
+        keep_alive_seconds: float = 75.0,
+        counting: Counting = nullcontext,
     ):
         config = uvicorn.Config(
             app,
@@ -227,7 +260,7 @@ class HttpServer(ProtocolHandler):
         self._server = uvicorn.Server(config)
         state = self._server.server_state
         connections.http = state.connections
-        super().__init__(lambda: HttpConnection(connections, config=config, server_state=state, app_state={}))
+        super().__init__(lambda: HttpConnection(connections, counting, config=config, server_state=state, app_state={}))
 
     async def start(self) -> HttpServer:
         """Start uvicorn without listening sockets, and return this handler. uvicorn replaces the signal handlers."""

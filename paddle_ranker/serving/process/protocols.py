@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import time
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -88,7 +89,8 @@ class PortProtocol:
 class Acceptor:
     """Acceptor of connections: hands each connection to a protocol as soon as the first bytes tell which one.
 
-    While the maximum number of connections is open, further ones wait in the system's queue.
+    While the maximum number of connections is open, further ones wait in the system's queue until one is closed or,
+    after a second, gives way.
 
     Args:
         listener: the socket; `close` closes it.
@@ -125,6 +127,7 @@ class Acceptor:
     def _accept(self) -> None:
         for _ in range(self._at_a_time):
             if len(self._connections) + len(self._beginning) >= self._connections.most:
+                self._connections.make_room()
                 self._stop_for(_FULL_SECONDS)
                 return
             try:
@@ -152,6 +155,7 @@ class _Unknown(asyncio.Protocol):
 
     def __init__(self, handlers: Handlers, connections: Connections):
         self._handlers, self._connections, self._begin = handlers, connections, b""
+        self.waits_since = time.monotonic()
 
     def connection_made(self, transport: Any) -> None:
         self._transport = transport
@@ -177,6 +181,9 @@ class _Unknown(asyncio.Protocol):
         self._timer.cancel()
         self._timer = asyncio.get_running_loop().call_later(_ARRIVAL_SECONDS, self.abort)
 
+    def give_way(self) -> None:
+        self.abort()
+
     def abort(self) -> None:
         self._transport.abort()
 
@@ -198,7 +205,9 @@ async def _start_http(context: ServerContext) -> ProtocolHandler:
     from paddle_ranker.serving.process.http_server import HttpServer
 
     config = context.config
-    return await HttpServer(context.app, context.connections, config.drain_seconds, config.keep_alive_seconds).start()
+    counting = context.counting("http")
+    made = HttpServer(context.app, context.connections, config.drain_seconds, config.keep_alive_seconds, counting)
+    return await made.start()
 
 
 class _Pipe(asyncio.Protocol):

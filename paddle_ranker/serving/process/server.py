@@ -21,6 +21,7 @@ from paddle_ranker.serving.core.server_config import ServeConfig
 from paddle_ranker.serving.core.slot_kinds import served_by
 from paddle_ranker.serving.process.protocols import BACKLOG, PROTOCOLS
 
+_FILES_OF_CONNECTION, _OTHER_FILES = 3, 128  # a gRPC connection has a pipe to grpcio; models, threads, an index
 _PACKAGES = ("starlette", "uvicorn", "httptools", "pydantic", "prometheus_client", "grpc", "google")  # google.protobuf
 
 
@@ -38,7 +39,7 @@ def run(config: ServeConfig) -> int:
     require_packages()
     load_named_plugins()  # not every caller has loaded them
     served_by(config)
-    allow_open_files(4 * config.connections + 256)
+    config = fit_connections(config)
     sockets = listen(config)
     try:
         if not (config.is_loopback or config.api_key):
@@ -77,9 +78,7 @@ def listen(config: ServeConfig) -> list[socket.socket]:
     sockets: list[socket.socket] = []
     for port in (*config.ports, *(() if config.http_port is None else (config.http_port,))):
         try:
-            addresses = socket.getaddrinfo(
-                config.host.strip("[]"), port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-            )
+            addresses = socket.getaddrinfo(config.address, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
             family, kind, protocol, _, address = addresses[0]
             listener = socket.socket(family, kind, protocol)
             sockets.append(listener)
@@ -125,13 +124,30 @@ def _url(address: tuple[str, int]) -> str:
     return f"http://{host}:{address[1]}"
 
 
-def allow_open_files(wanted: int) -> None:
-    """Raise this process's limit of open files to `wanted`, as far as the system allows."""
-    with suppress(OSError, ValueError):
-        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+def fit_connections(config: ServeConfig) -> ServeConfig:
+    """Raise this process's limit of open files to what `config.connections` take, or else lower `connections`."""
+    wanted = _FILES_OF_CONNECTION * config.connections + _OTHER_FILES
+    allowed = allow_open_files(wanted)
+    if allowed >= wanted:
+        return config
+    most = max(1, (allowed - _OTHER_FILES) // _FILES_OF_CONNECTION)
+    print(
+        f"warning: this process may open {allowed:,} files, so each worker takes {most:,} connections and not "
+        f"--connections {config.connections:,}: raise the limit to {wanted:,} (ulimit -n, LimitNOFILE=)",
+        file=sys.stderr,
+    )
+    return dataclasses.replace(config, connections=most)
+
+
+def allow_open_files(wanted: int) -> int:
+    """Raise this process's limit of open files to `wanted`, as far as the system allows. Return the limit."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
         most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-        if soft != resource.RLIM_INFINITY and soft < most:
+        with suppress(OSError, ValueError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+            soft = most
+    return wanted if soft == resource.RLIM_INFINITY else min(soft, wanted)
 
 
 _SILENCE = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 4}  # seconds, seconds between tries, tries

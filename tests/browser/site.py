@@ -13,7 +13,7 @@ from starlette.routing import Route, Router
 from starlette.types import ASGIApp
 
 from paddle_ranker.serving.core.connections import Connections
-from paddle_ranker.serving.core.faults import NOT_FOUND, UNPROCESSABLE, Fault
+from paddle_ranker.serving.core.faults import NOT_FOUND, UNAVAILABLE, UNPROCESSABLE, Fault
 from paddle_ranker.serving.core.metrics import Metrics
 from paddle_ranker.serving.core.server_config import ServeConfig
 from paddle_ranker.serving.http import page
@@ -54,6 +54,7 @@ class Site(LoopThread):
         self.change: Changed = lambda content: content
         self.change_pair: Changed = lambda pair: pair
         self.fault: Optional[Fault] = None
+        self.starting = 0  # how often GET /v1/index is answered by 503
         self.held: dict[str, asyncio.Event] = {}
 
     def start_again(self) -> None:
@@ -122,6 +123,9 @@ class Site(LoopThread):
 
     async def _show_index(self, request: Request) -> Response:
         await self._wait("/v1/index")
+        if self.starting:
+            self.starting -= 1
+            raise Fault(UNAVAILABLE, "the index is not loaded yet", retry_after=1)
         return _json(self.index)
 
     async def _suggest(self, request: Request) -> Response:

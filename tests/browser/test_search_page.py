@@ -532,10 +532,21 @@ def test_a_key_is_asked_for_where_the_server_needs_one(open_page: OpenPage) -> N
         page.fill("#failure input", "a guess")
         page.press("#failure input", "Enter")
         page.locator("#failure", has_text="密钥不对").wait_for()
+        page.fill("#failure input", "密钥")  # an input method was on: no header can hold it
+        page.press("#failure input", "Enter")
+        page.locator("#failure", has_text="密钥不对").wait_for()
+        assert page.evaluate("sessionStorage.getItem('key')") is None  # nothing that is not known to be right
         page.fill("#failure input", "a secret key")
         page.press("#failure input", "Enter")
         page.wait_for_selector(f"{ROW} .verdict")  # what GET /v1/index says is known by now, too
         assert "secret" not in page.url
+
+
+def test_an_index_that_is_not_loaded_yet_is_asked_for_again(open_page: OpenPage, site: Site) -> None:
+    site.starting = 2
+    page = open_page(at(site))
+    page.wait_for_selector("#sort option[value='-year']", state="attached")  # which the index has
+    assert site.starting == 0
 
 
 def test_a_degraded_answer_says_so(open_page: OpenPage, site: Site) -> None:

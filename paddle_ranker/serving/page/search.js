@@ -147,11 +147,14 @@ function kept(storageOf, name, value) {
 /** Return the server's key, which stays until the tab is closed. */
 const keptKey = (given) => kept(sessionStorageOf, "key", given);
 
+let triedKey = null; // one that was typed, until an answer shows that it is right: only then it is kept
+
 /** Ask the server; return the JSON of its answer. Throws `Failure`, or an `AbortError` where `signal` ends it. */
 export async function ask(path, { method = "GET", body, signal, keepalive } = {}) {
   const headers = { Accept: "application/json" };
   if (body) headers["Content-Type"] = "application/json";
-  const key = keptKey();
+  const key = triedKey ?? keptKey();
+  if (/[^ -~]/.test(key ?? "")) throw new Failure("needs_key"); // no header can hold it: an IME was on
   if (key) headers["X-API-Key"] = key;
   let response;
   try {
@@ -164,7 +167,10 @@ export async function ask(path, { method = "GET", body, signal, keepalive } = {}
     if (error.name === "AbortError") throw error;
     return null;
   });
-  if (response.ok && content !== null) return content;
+  if (response.ok && content !== null) {
+    if (key && key === triedKey) (keptKey(key), (triedKey = null));
+    return content;
+  }
   const kinds = { 401: "needs_key", 404: "refused", 429: "busy", 502: "gone", 503: "busy", 504: "busy" };
   const kind = response.ok ? "unread" : kinds[response.status] ?? (response.status < 500 ? "refused" : "failed");
   throw new Failure(kind, content?.message ?? "", response.status, Number(response.headers.get("Retry-After")) || 0);
@@ -188,10 +194,10 @@ function askForKey(again) {
     $("failure").replaceChildren(told, make("form", {}, field, " ", make("button", {}, say("key_send"))));
     field.focus();
   }
-  $("failure").querySelector("span").textContent = say(keptKey() ? "key_wrong" : "key_from");
+  $("failure").querySelector("span").textContent = say(triedKey ?? keptKey() ? "key_wrong" : "key_from");
   $("key").form.onsubmit = (event) => {
     event.preventDefault();
-    keptKey($("key").value.trim());
+    triedKey = $("key").value.trim();
     $("key").value = "";
     again();
   };
@@ -1359,7 +1365,11 @@ function start() {
 
 function loadIndex() {
   const again = () => (loadIndex(), search("same"));
-  indexed = ask("v1/index").catch((error) => (error.kind === "needs_key" && showFailure(error, again), {})).then(takeIndex);
+  indexed = ask("v1/index").catch((error) => {
+    if (error.kind === "needs_key") showFailure(error, again);
+    else if (error.kind === "busy") setTimeout(again, 1000 * Math.min(Math.max(error.retryAfter, 2), 30)); // such as a server that starts
+    return {};
+  }).then(takeIndex);
 }
 
 function takeIndex(found) {

@@ -27,7 +27,7 @@ from paddle_ranker.model.model_folder import ANY_TOWER, identify
 from paddle_ranker.model.pretrained import resolve_model
 from paddle_ranker.model.tower import PICTURE, QUERY_FOLDER, SOUND, VECTOR, RowsOfTower, TextEncoder, TowerInfo
 from paddle_ranker.retrieval.exact_search import nearest as nearest
-from paddle_ranker.retrieval.turns import checked
+from paddle_ranker.retrieval.turns import checked, long_step
 from paddle_ranker.scoring.engines.engine import Engine
 from paddle_ranker.scoring.loading import open_model
 from paddle_ranker.scoring.scorer import BatchRunner
@@ -164,7 +164,10 @@ class Tower:
         for number, sound in enumerate(sounds):
             name = str(sound) if isinstance(sound, (str, Path)) else f"sound {number}"
             read = tower.encoder.pieces(sound, name, takes_incomplete=takes_incomplete, most_seconds=most_seconds)
-            pieces = [(tower.compute(piece), piece.lengths) for piece in checked(read)]
+            pieces = list[tuple[Vectors, Integers]]()
+            for piece in checked(read):
+                with long_step():
+                    pieces.append((tower.compute(piece), piece.lengths))
             vectors.append(mean_vector(*(np.concatenate(parts) for parts in zip(*pieces))))
         return np.concatenate(vectors) if vectors else tower.compute(tower.encoder.encode([]))
 

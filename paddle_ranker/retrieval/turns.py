@@ -219,6 +219,7 @@ class Turns:
 
 
 TURNS = Turns(usable_cores())
+_LONG_STEPS = Turns(max(1, usable_cores() - 1))
 _current: ContextVar[Optional[_Turn]] = ContextVar("turn", default=None)
 
 
@@ -258,6 +259,30 @@ def idle() -> Iterator[None]:
         yield
     finally:
         turn.take()
+
+
+@contextmanager
+def long_step() -> Iterator[None]:
+    """Run a block that computes long without a `check`, such as a network on half a minute of sound.
+
+    If there are several turns, such blocks leave one of them to other work, however many callers have such a block.
+
+    Raises `Abandoned` if the caller leaves before the block begins.
+    """
+    turn = _current.get()
+    if turn is None:
+        yield
+        return
+    step = _Turn(turn.caller, _LONG_STEPS)
+    turn.caller.wakes.add(step.ready)
+    try:
+        with idle():
+            step.take()
+        yield
+    finally:
+        if step.is_held:
+            _LONG_STEPS.give(step, 0.0)  # the turn's own end charges the caller
+        turn.caller.wakes.discard(step.ready)
 
 
 @contextmanager

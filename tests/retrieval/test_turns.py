@@ -197,3 +197,34 @@ def test_work_that_waits_within_a_wait_has_its_one_turn_again() -> None:
 
     for _ in range(2):
         assert Caller(time.monotonic() + SECONDS).run(waits, turns) == "done"
+
+
+def test_steps_that_cannot_be_stopped_leave_a_turn_to_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turns, "_LONG_STEPS", Turns(1))
+    shared, ends, begun, ended = Turns(2), threading.Event(), list[int](), list[int]()
+    callers = [Caller(time.monotonic() + SECONDS) for _ in range(4)]
+
+    def long(number: int) -> None:
+        with turns.long_step():
+            begun.append(number)
+            assert ends.wait(SECONDS)
+
+    def run(number: int) -> None:
+        try:
+            callers[number].run(lambda: long(number), shared)
+            ended.append(number)
+        except Abandoned:
+            ended.append(-number)
+
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    until(lambda: len(turns._LONG_STEPS._waiting) == 3)
+    assert Caller(time.monotonic() + SECONDS).run(lambda: "small", shared) == "small"
+    left = next(number for number in range(1, 4) if number not in begun)
+    callers[left].leave()
+    until(lambda: ended == [-left])
+    ends.set()
+    for thread in threads:
+        thread.join(SECONDS)
+    assert len(begun) == 3 and len(ended) == 4 and turns._LONG_STEPS._free == 1 and shared._free == 2

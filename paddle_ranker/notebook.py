@@ -121,6 +121,29 @@ class Evaluation:
     __repr__ = report
 
 
+class Improvement:
+    """Result of `Index.improve`.
+
+    Attributes:
+        fusion: file of the learned weights, for `search(fusion=...)`, if they are recommended; else None.
+        ranker: folder of the new ranker, for `search(ranker=...)`, if it is recommended; else None.
+    """
+
+    def __init__(self, folder: Path, recommended: Optional[str], report: str) -> None:
+        from paddle_ranker.commands.improve import FUSION_FILE, NEW_RANKER, RANKER_FOLDER
+
+        is_ranker = recommended == NEW_RANKER
+        self.fusion = None if recommended is None or is_ranker else str(folder / FUSION_FILE)
+        self.ranker = folder / RANKER_FOLDER if is_ranker else None
+        self._report = report
+
+    def report(self) -> str:
+        """Return the comparison of what was learned with today's search, and the recommendation, as text."""
+        return self._report
+
+    __repr__ = report
+
+
 def evaluate(ranker: Union[Ranker, str, Path], rows: Rows, *, baselines: bool = True) -> Evaluation:
     """Measure a ranker on labelled pairs; compare it with BM25 and a linear model, as the command `evaluate` does.
 
@@ -288,7 +311,7 @@ class Index(Closable):
 
     def evaluate(
         self,
-        judgments: Judgments,
+        judgments: Union[Judgments, Rows],
         *,
         top_k: int = 100,
         by: Union[str, Sequence[str]] = (),
@@ -301,7 +324,8 @@ class Index(Closable):
 
         Args:
             judgments: for each query, either a dict from document id to label, where 1 and above is relevant, or the
-                ids of the relevant documents.
+                ids of the relevant documents. Or a table (data frame, mappings or path) with query, document (its id,
+                title or text) and label.
             baselines: whether to measure BM25 of words, bigrams and stems, too.
             top_k: number of results of each query that are measured.
             by, ranker, rank_top, fusion: as in `search`.
@@ -309,12 +333,23 @@ class Index(Closable):
         Raises `DataError` if no query has a relevant document. Raises `UsageError` if an id is not a text, a label is
         not a whole number, or the index lacks a judged document.
         """
-        from paddle_ranker.evaluation.retrieval import JudgedQueries, compare_runs, lexical_runs, search_judged
+        from paddle_ranker.evaluation.retrieval import (
+            JudgedQueries,
+            compare_runs,
+            lexical_runs,
+            read_pairs,
+            search_judged,
+        )
 
-        qrels = {query: _labels_of(query, judged) for query, judged in judgments.items()}
-        if missing := self._collection.snapshot().missing({id for documents in qrels.values() for id in documents}):
-            raise UsageError(f"judgments: {self.folder} has no documents {listed(missing[:3])}")
-        judged = JudgedQueries("judgments", {query: query for query in qrels}, qrels)
+        if isinstance(judgments, Mapping):
+            qrels = self._qrels(judgments)
+            judged = JudgedQueries("judgments", {query: query for query in qrels}, qrels)
+        else:
+            with _as_file(judgments) as path:
+                now = self._collection.snapshot()
+                judged = read_pairs(path, now.documents(), now.info.schema.title)
+            for line in judged.notes:
+                note(line)
         engine = self._search_engine(by, DEPTH, ranker, rank_top, fusion, False)
         runs = dict(search_judged(engine, judged, top_k).runs)
         if baselines:
@@ -322,6 +357,47 @@ class Index(Closable):
             texts = {document.id: schema.model_text(document) for document in self._collection.snapshot().documents()}
             runs.update(lexical_runs(texts, judged.queries, top_k))
         return Evaluation(compare_runs(judged, runs, top_k))
+
+    def improve(
+        self,
+        judgments: Union[Judgments, Rows],
+        folder: Union[str, Path],
+        *,
+        model: Optional[str] = None,
+        **options: Any,
+    ) -> Improvement:
+        """Learn weights of searches, and a ranker, from judgments; compare each with today's search on other queries.
+
+        Args:
+            judgments: as in `evaluate`; at least 20 queries need an answer.
+            folder: a folder to make, with the report and what is recommended.
+            model: the encoder that a ranker begins with, from 500 labels on; None: no ranker is trained.
+            options: other options of `improve`, such as `fusion` and `ranker`, how searches work today.
+
+        Raises `DataError` if too few queries have an answer.
+        """
+        from paddle_ranker.commands.improve import REPORT, ImproveOptions, improve
+
+        rows = judgments
+        if isinstance(judgments, Mapping):
+            qrels = self._qrels(judgments)
+            rows = [
+                {"query": query, "document_id": id, "label": label}
+                for query, labels in qrels.items()
+                for id, label in labels.items()
+            ]
+        given = {"index": str(self.folder), "output": str(folder), "model": model, "device": self._options.device}
+        with _as_file(rows) as judged:
+            recommended = improve(options_from(ImproveOptions, judged=judged, **given, **options))
+        report = (Path(folder) / REPORT).read_text(encoding="utf-8")
+        return Improvement(Path(folder), recommended, report)
+
+    def _qrels(self, judgments: Judgments) -> dict[str, dict[str, int]]:
+        """Return the labels of each query; raises `UsageError` as `evaluate` does."""
+        qrels = {query: _labels_of(query, judged) for query, judged in judgments.items()}
+        if missing := self._collection.snapshot().missing({id for documents in qrels.values() for id in documents}):
+            raise UsageError(f"judgments: {self.folder} has no documents {listed(missing[:3])}")
+        return qrels
 
     def add(self, rows: Rows) -> Added:
         """Add documents, replacing those with the same ids; return how many are new, replaced and unchanged."""

@@ -233,7 +233,7 @@ def judgments_of(log: JoinedLog, options: JudgmentsOptions) -> list[Judgment]:
     """
     sessions = list(log.sessions())
     used = sessions if options.without_clicks == "keep" else [session for session in sessions if session.clicked]
-    log.counts["searches without a click"] = len(sessions) - len(used)
+    log.counts["searches without a click, of which only judgments count"] = len(sessions) - len(used)
     counts = count_clicks(used)
     exponent = options.position_exponent
     if options.debias != "none" and exponent is None:

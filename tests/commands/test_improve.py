@@ -124,9 +124,53 @@ def test_what_cannot_be_learned_is_said(folder: Path, tmp_path: Path, call: Call
     status, _, errors = call(
         improve.main, "--index", tmp_path / "index", "--log", few, "--output", tmp_path / "few-out"
     )
-    assert status == 1 and "held out, and 10 of each are needed" in errors and not (tmp_path / "few-out").exists()
+    assert (
+        status == 1
+        and "12 queries have an answer" in errors
+        and "20 are needed" in errors
+        and not (tmp_path / "few-out").exists()
+    )
     status, _, errors = call(improve.main, "--index", tmp_path / "index", "--output", tmp_path / "none")
-    assert status == 2 and "one of both" in errors
+    assert status == 2 and "one of them" in errors
+
+
+def test_a_table_of_judgments_is_read_as_beir_is(folder: Path, tmp_path: Path, call: Call) -> None:
+    """Documents are named by ids, titles or texts; Python takes the same, and dicts."""
+    headers = {"id": lambda n: f"d{n}", "title": lambda n: f"{NAMES[n]} thing", "document": lambda n: texts[n]}
+    texts = [f"a long text about {name} and more" for name in NAMES]
+    given = ("--index", folder / "index", "--fusion", "weighted")
+    assert call(improve.main, *given, "--beir", folder / "judged", "--output", tmp_path / "beir")[0] == 0
+    expected = (tmp_path / "beir" / "report.txt").read_text("utf-8").replace("beir", "")
+    assert "recommended: learned weights" in expected
+    for name, named in headers.items():
+        rows = [f"{query}\t{named(n)}\t{1 + n % 3}\n" for n, query in enumerate(NAMES)]
+        (tmp_path / f"{name}.tsv").write_text(f"query\t{name}\tgrade\n" + "".join(rows), encoding="utf-8")
+        judged = ("--judged", tmp_path / f"{name}.tsv", "--output", tmp_path / name)
+        status, _, errors = call(improve.main, *given, *judged)
+        assert status == 0, errors
+        assert (tmp_path / name / "report.txt").read_text("utf-8").replace(name, "") == expected.replace(name, "")
+    (tmp_path / "bad.tsv").write_text("query\tid\tgrade\nba\tnowhere\t1\n", encoding="utf-8")
+    status, _, errors = call(improve.main, *given, "--judged", tmp_path / "bad.tsv", "--output", tmp_path / "bad")
+    assert status == 1 and "bad.tsv, line 2" in errors and "no document of the collection has" in errors
+    with Index(folder / "index") as opened:
+        improved = opened.improve({name: {f"d{n}": 1} for n, name in enumerate(NAMES)}, tmp_path / "python")
+        assert improved.ranker is None and improved.fusion is not None and "recommended" in improved.report()
+        hits = opened.search(NAMES[3], fusion=improved.fusion)
+        assert hits[0].id == "d3"
+        frame = [{"query": name, "title": f"{name} thing", "grade": 2} for name in NAMES]
+        by_table = opened.evaluate(frame, baselines=False).comparison.measured["words"]["mrr@10"]
+        by_dict = opened.evaluate({name: [f"d{n}"] for n, name in enumerate(NAMES)}, baselines=False)
+        assert by_table == by_dict.comparison.measured["words"]["mrr@10"]
+
+
+def test_the_fewest_queries_that_are_taken_are_twenty(folder: Path, tmp_path: Path, call: Call) -> None:
+    for count, expected in ((19, 1), (20, 0)):
+        rows = [f"{name}\td{n}\t1\n" for n, name in enumerate(NAMES[:count])]
+        (tmp_path / f"{count}.tsv").write_text("query\tid\tlabel\n" + "".join(rows), encoding="utf-8")
+        given = ("--index", folder / "index", "--judged", tmp_path / f"{count}.tsv", "--output", tmp_path / f"{count}")
+        status, printed, _ = call(improve.main, *given)
+        assert status == expected
+    assert "10 labels of 10 queries, 10 held out" in printed
 
 
 PLACES = (

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-import json
 import random
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -75,9 +74,7 @@ def _ranked(make: Callable[[], bytes], count: int = 1) -> Bomb:
 
 def _titles(places: Callable[[], list[list[float]]], text: str, server: str, count: int = 1) -> Bomb:
     document = {"text": text}
-    return Bomb(
-        "/v1/rerank", lambda: {"query": "a", "documents": [{**document, "places": places()}] * count}, server
-    )
+    return Bomb("/v1/rerank", lambda: {"query": "a", "documents": [{**document, "places": places()}] * count}, server)
 
 
 def _noise(seconds: int, rate: int) -> bytes:

@@ -164,6 +164,11 @@ class DependencyError(RankerError):
     """An optional package is missing; the message holds the line that installs it."""
 
 
+def is_short_of_memory(error: Exception) -> bool:
+    """Return whether a library could not be loaded for want of memory."""
+    return bool(re.search("cannot map|failed to map|cannot allocate memory", str(error), re.IGNORECASE))
+
+
 @contextmanager
 def package_for(purpose: str, install: str) -> Iterator[None]:
     """Convert an `ImportError` or `OSError` in the block to a `DependencyError`.
@@ -177,6 +182,8 @@ def package_for(purpose: str, install: str) -> Iterator[None]:
     try:
         yield
     except (ImportError, OSError) as error:  # an OSError if a shared library is missing
+        if is_short_of_memory(error):
+            raise DependencyError(f"{purpose}: the memory does not suffice to load a library ({error})") from error
         raise DependencyError(f"{purpose} needs a missing package ({error}): pip install {install}") from error
 
 
@@ -232,5 +239,7 @@ def _words(error: Exception) -> str:
     if isinstance(error, MemoryError):  # Paddle names the amount and the GPU
         match = re.search(r"Cannot allocate [\w.]+ memory on GPU \d+", str(error))
         return f"the memory does not suffice{f' ({match[0]})' if match else ''}: give a lower --batch_size"
+    if isinstance(error, ImportError) and is_short_of_memory(error):
+        return f"the memory does not suffice to load a library ({brief(str(error), 300)})"
     summary = brief(" ".join(str(error).split()), 300)
     return f"unexpected {type(error).__name__}: {summary}; run again with --debug for the traceback"

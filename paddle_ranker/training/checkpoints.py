@@ -74,6 +74,7 @@ class CheckpointKeeper:
         self.keep = keep
         self.last: Optional[Path] = None
         self.best: Optional[Path] = None
+        self.stateless: Optional[Path] = None  # a checkpoint whose state could not be written
         self.set_aside: Optional[Path] = None
         self.scheduled: list[int] = []
         self._lock = _locked(self.folder)
@@ -140,8 +141,10 @@ class CheckpointKeeper:
         target = self.folder / f"model_{step}"
         with new_folder(target) as temporary:
             write(temporary)
+        self.stateless = target
         with new_folder(self.folder / f"state_{step}") as temporary:
             write_state(temporary)
+        self.stateless = None
         self._move_pointers(step, best_step)
         self._drop_superseded()
         return target
@@ -217,10 +220,11 @@ class RunFolder:
     def last_good(self) -> str:
         """Return a phrase for errors that names the last checkpoint, from which a failed run can be resumed.
 
-        If there is no checkpoint yet, the phrase says so.
+        If there is no checkpoint yet, the phrase says so. A checkpoint without its state is named, too.
         """
-        last = self.keeper.last
-        return f"the last good checkpoint is {last}" if last else "there is no checkpoint yet"
+        last, stateless = self.keeper.last, self.keeper.stateless
+        known = f"the last good checkpoint is {last}" if last else "there is no checkpoint to resume from"
+        return f"{known}; {stateless} is whole, without its state" if stateless else known
 
     def close(self) -> None:
         self.log.close()

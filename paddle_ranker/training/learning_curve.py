@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import subprocess
+import sys
 from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,7 +19,7 @@ from typing import Optional, TypedDict, cast
 import numpy as np
 
 from paddle_ranker.array_types import Floats
-from paddle_ranker.errors import DataError
+from paddle_ranker.errors import DataError, one_line
 from paddle_ranker.storage.plotting import BLACK, BLUE, GREEN, ORANGE, PURPLE, SKY, YELLOW, new_picture
 
 METRICS_FILE = "metrics.jsonl"
@@ -24,6 +27,9 @@ PICTURE_FILE = "learning_curve.png"
 _COLORS = (BLUE, ORANGE, GREEN, PURPLE, YELLOW, SKY, BLACK)
 _SHARES = 40  # the smoothed loss is a mean over this fraction of the progress lines
 _MOST_POINTS = 5000
+_SECONDS = 120  # after which drawing a picture is ended
+_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+_CHILD = "import sys; from paddle_ranker.training.learning_curve import draw_and_exit; draw_and_exit(*sys.argv[1:])"
 
 
 class MetricsLine(TypedDict, total=False):
@@ -152,11 +158,34 @@ def smooth(values: Floats, width: int) -> Floats:
 def draw_learning_curve(metrics: Path, picture: Path) -> None:
     """Plot one training's `metrics.jsonl` into the PNG file `picture`, 1000 x 800 pixels; write the file atomically.
 
-    Raises:
-        DataError: `metrics` cannot be read.
-        DependencyError: matplotlib is not installed.
+    A process of its own plots, so that what plotting does with too little memory neither holds nor ends the training.
+
+    Raises `DataError` if the picture cannot be written, also for want of matplotlib or within `_SECONDS`.
     """
-    draw_learning_curves([read_curve(metrics, metrics.resolve().parent.name)], picture)
+    environment = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), **dict.fromkeys(_THREADS, "1")}
+    try:
+        process = subprocess.run(
+            [sys.executable, "-c", _CHILD, str(metrics), str(picture)],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=_SECONDS,
+            env={**os.environ, **environment},
+            start_new_session=True,  # Ctrl-C reaches the training, which ends the process
+        )
+    except subprocess.TimeoutExpired:
+        raise DataError(f"took more than {_SECONDS} seconds: draw it by paddle-ranker curve") from None
+    if process.returncode:
+        lines = process.stderr.splitlines() or [f"drawing ended with status {process.returncode}"]
+        raise DataError(lines[-1])
+
+
+def draw_and_exit(metrics: str, picture: str) -> None:
+    """Run the process of `draw_learning_curve`; print an error on stderr and exit with 1 if nothing can be drawn."""
+    try:
+        draw_learning_curves([read_curve(Path(metrics), Path(metrics).resolve().parent.name)], Path(picture))
+    except Exception as error:
+        sys.exit(one_line(error))
 
 
 def draw_learning_curves(curves: Sequence[Curve], picture: Path) -> None:

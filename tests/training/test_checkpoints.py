@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import signal
 import subprocess
 from pathlib import Path
-from typing import Callable, Optional
+from types import SimpleNamespace
+from typing import Callable, Optional, cast
 
 import pytest
 
 from paddle_ranker.errors import RankerError
 from paddle_ranker.storage.atomic import make_folder, new_file, new_folder, point, remove_unfinished
-from paddle_ranker.training.checkpoints import CheckpointKeeper
+from paddle_ranker.training.checkpoints import CheckpointKeeper, RunFolder
+from paddle_ranker.training.training_options import TrainingOptions
 
 pytestmark = pytest.mark.unit
 
@@ -150,6 +153,22 @@ def test_a_failing_save_leaves_the_old_and_no_rubbish(tmp_path: Path) -> None:
         keeper.save(2, fail, write("state"), scheduled=[], best_step=2)
     assert names(tmp_path) == ["best", "last", "model_1", "state_1"]
     assert (tmp_path / "last" / "file").read_text() == "good"
+
+
+def test_a_model_whose_state_failed_is_named(tmp_path: Path) -> None:
+    options = SimpleNamespace(save_dir=str(tmp_path), keep=0, log_dir=None)
+    run = RunFolder(cast(TrainingOptions, options), None)
+
+    def full(folder: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(OSError, match="No space left"):
+        run.keeper.save(2, lambda folder: None, full, scheduled=[])
+    assert "model_2" in names(tmp_path) and "state_2" not in names(tmp_path)
+    assert run.last_good == f"there is no checkpoint to resume from; {tmp_path / 'model_2'} is whole, without its state"
+    run.keeper.save(4, lambda folder: None, lambda folder: None, scheduled=[])
+    assert run.last_good == f"the last good checkpoint is {tmp_path / 'model_4'}"
+    run.close()
 
 
 def test_files_folders_and_links_are_replaced_at_once_or_never(tmp_path: Path) -> None:

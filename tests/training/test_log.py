@@ -15,6 +15,7 @@ import pytest
 from paddle_ranker.commands.curve import main as curve_main
 from paddle_ranker.commands.curve import names_of
 from paddle_ranker.errors import DataError, DependencyError, RankerError
+from paddle_ranker.training import learning_curve
 from paddle_ranker.training.learning_curve import read_curve, read_metrics, smooth
 from paddle_ranker.training.log import TrainingLog
 from tests.conftest import largest_file
@@ -139,6 +140,20 @@ def test_a_full_disk_costs_lines_and_not_the_training(tmp_path: Path, capsys: py
     assert "metrics.jsonl could not be written" in file_warning
     assert "learning_curve.png could not be written" in picture_warning
     assert [path.name for path in tmp_path.iterdir()] == ["metrics.jsonl"]
+
+
+def test_a_picture_that_is_never_drawn_holds_no_training(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where OpenBLAS spins for want of memory; or where the process is ended."""
+    monkeypatch.setattr(learning_curve, "_SECONDS", 0.5)
+    for child, problem in (("while True: pass", "took more than 0.5 seconds"), ("import os; os.abort()", "status -6")):
+        monkeypatch.setattr(learning_curve, "_CHILD", child)
+        log = begin(tmp_path / problem[:4])
+        tell(log, 1)
+        monkeypatch.setattr(learning_curve, "_SECONDS", 0.5 if "while" in child else 60)
+        log.close()
+        assert problem in capsys.readouterr().err
 
 
 def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:

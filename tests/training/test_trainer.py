@@ -188,7 +188,7 @@ def test_an_interrupt_inside_a_backward_pass_is_one_too(
         return mask(kept, scale, like)
 
     monkeypatch.setattr(dropout, "_mask", interrupted)
-    with pytest.raises(KeyboardInterrupt, match="at step 1 of 6; there is no checkpoint yet"):
+    with pytest.raises(KeyboardInterrupt, match="at step 1 of 6; there is no checkpoint to resume from"):
         run(tmp_path, examples)
 
 

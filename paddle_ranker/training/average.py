@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Optional
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from paddle_ranker.array_types import Floats
 from paddle_ranker.data.records import LabeledPair, Triple, read_records
 from paddle_ranker.encoding.columns import EncodedPairs
 from paddle_ranker.errors import CheckpointError, DataError
+from paddle_ranker.evaluation.comparison import CERTAIN, is_established
 from paddle_ranker.lexical.graph import GRAPH_FEATURES
 from paddle_ranker.metrics.intervals import Interval
 from paddle_ranker.metrics.logistic import (
@@ -26,6 +28,7 @@ from paddle_ranker.metrics.logistic import (
 )
 from paddle_ranker.metrics.measures import HEADLINES, MEASURES, ranking_intervals
 from paddle_ranker.metrics.ranking import Scored
+from paddle_ranker.metrics.significance import PERMUTATIONS, holm
 from paddle_ranker.model.ranker_folder import RankerModel, with_lexical_features
 from paddle_ranker.options import RowOptions
 from paddle_ranker.scoring.engines.dygraph import DygraphEngine
@@ -48,6 +51,8 @@ class Average:
     better: the measures of `blend` minus those of `equal`
     without: for each member, measures of a blend of all other members, with weights fitted to other queries
     worth: for each member, the measures of `blend` minus those of `without`
+    better_known, worth_known: names of the measures of `better`, and of each of `worth`, whose differences are
+        established, see `is_established`
     logits: uncalibrated logits of the blend, with weights fitted to other folds of queries, `[n] float64`
     """
 
@@ -60,6 +65,8 @@ class Average:
     better: Measured
     without: list[Measured]
     worth: list[Measured]
+    better_known: frozenset[str]
+    worth_known: list[frozenset[str]]
     logits: Floats
 
     def verdict(self, queries: int) -> str:
@@ -71,7 +78,7 @@ class Average:
         difference = f"{name} {gain:+.4f} against equal weights, over draws of {queries:,} queries"
         if self.pull == EQUAL:
             return f"equal weights: {queries:,} queries do not tell better ones ({difference})"
-        if gain.low > 0:
+        if gain.estimate > 0 and name in self.better_known:
             return f"learned weights are better than equal ones: {difference}"
         return f"note: that learned weights are better than equal ones is not established: {difference}"
 
@@ -79,18 +86,15 @@ class Average:
         """Return the indices of the members whose worth is not established, by their worth in the first measure.
 
         The lowest worth comes first. A member's worth is established if at least one of its differences in `worth` is
-        significantly above 0, and none is significantly below 0.
+        known to be above 0, and none to be below 0.
         """
         first = next(iter(self.blend))
-        members = [number for number, differences in enumerate(self.worth) if not _is_ahead(differences)]
+        known = [
+            [differences[name].estimate > 0 for name in names]
+            for differences, names in zip(self.worth, self.worth_known)
+        ]
+        members = [number for number, gains in enumerate(known) if not gains or not all(gains)]
         return sorted(members, key=lambda number: self.worth[number][first].estimate)
-
-
-def _is_ahead(differences: Measured) -> bool:
-    intervals = differences.values()
-    return any(difference.low > 0 for difference in intervals) and not any(
-        difference.high < 0 for difference in intervals
-    )
 
 
 def learn_average(members: Floats, labels: Floats, queries: Sequence[str], folds: int) -> Average:
@@ -108,6 +112,7 @@ def learn_average(members: Floats, labels: Floats, queries: Sequence[str], folds
     blend, logits = average_out_of_fold(members, labels, queries, folds)
     measures = [name for name in HEADLINES if MEASURES[name].applies(Scored(queries, labels, equal))]
     measure = partial(ranking_intervals, queries, labels, measures=measures)
+    known = partial(_known, queries, labels, blend, measures=measures)
     rests = [np.delete(members, number, axis=1) for number in range(members.shape[1])]
     others = [
         rest[:, 0] if rest.shape[1] == 1 else average_out_of_fold(rest, labels, queries, folds)[0] for rest in rests
@@ -123,8 +128,33 @@ def learn_average(members: Floats, labels: Floats, queries: Sequence[str], folds
         better=measure(blend, equal),
         without=[measure(other) for other in others],
         worth=[measure(blend, other) for other in others],
+        better_known=known([equal])[0],
+        worth_known=known(others),
         logits=logits,
     )
+
+
+def _known(
+    queries: Sequence[str], labels: Floats, blend: Floats, others: Sequence[Floats], measures: Sequence[str]
+) -> list[frozenset[str]]:
+    """Return for each of `others` the names of the measures in which its difference from the blend is established.
+
+    Intervals and tests are corrected for the number of `others`.
+    """
+    ours, theirs = Scored(queries, labels, blend), [Scored(queries, labels, other) for other in others]
+    confidence = 1 - CERTAIN / len(others)
+    gaps = [
+        ranking_intervals(queries, labels, blend, other, measures=measures, confidence=confidence) for other in others
+    ]
+    names = [set[str]() for _ in others]
+    for name in measures:
+        p_values = [MEASURES[name].p_value(ours, other, PERMUTATIONS, 1000) for other in theirs]
+        tested = [p_value for p_value in p_values if p_value is not None]  # of all, or of none
+        corrected: Sequence[Optional[float]] = holm(tested) or [None] * len(others)
+        for number, p_value in enumerate(corrected):
+            if is_established(gaps[number][name], p_value):
+                names[number].add(name)
+    return [*map(frozenset, names)]
 
 
 def add_linear(ranker: RankerModel, factor: float, added: Sequence[tuple[float, LinearModel]], bias: float) -> None:

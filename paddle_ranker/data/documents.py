@@ -38,7 +38,7 @@ from paddle_ranker.data.header import DESCRIPTION, HEADING, ID, TEXT, key_of, na
 from paddle_ranker.data.html_text import text_of_html
 from paddle_ranker.data.labels import number_of
 from paddle_ranker.data.records import DocumentRow, is_finite, is_storable, without_nan
-from paddle_ranker.data.skips import NOT_READ, LeftOut, LeftOutItem, Skips
+from paddle_ranker.data.skips import NO_FIELD, NOT_READ, LeftOut, LeftOutItem, Skips
 from paddle_ranker.data.spreadsheets import ZIP, Sheet, is_spreadsheet, sheets_of
 from paddle_ranker.errors import DataError, UsageError, brief, listed, one_line, quoted, spelling_hint
 from paddle_ranker.options import TAB, DocumentOptions, note_once
@@ -68,6 +68,15 @@ _ESCAPE = re.compile(r"\\([ntr\\])")
 _ESCAPED = {"n": "\n", "t": "\t", "r": "\r", "\\": "\\"}
 _OF_INDEXES = ("index.json", "shards.json")  # files that the folder of an index has
 _FILE = "file"  # field of a folder's files, with their paths
+# Programs that convert files of common kinds that are not read, by suffix
+_CONVERTERS = {
+    **{suffix: f"heif-convert IN{suffix} OUT.png" for suffix in (".heic", ".heif")},
+    ".avif": "avifdec IN.avif OUT.png",
+    ".jxl": "djxl IN.jxl OUT.png",
+    ".psd": "magick 'IN.psd[0]' OUT.png",
+    ".svg": "rsvg-convert -w 512 IN.svg -o OUT.png",
+    **{suffix: f"ffmpeg -i IN{suffix} OUT.flac" for suffix in (".m4a", ".aac", ".aif", ".aiff", ".wma", ".caf")},
+}
 _WHOLE = (".md",)  # suffixes of text files that are one document each
 _PLAIN, _MOST_TEXT = (".txt", *_WHOLE), 1 << 24  # suffixes of a folder's text files; maximum bytes of a text file
 _NO_TEXTS = (
@@ -865,7 +874,9 @@ class _FileRows:
             # A file that is read may have a title of its own.
             return row if field in self._files.read else {**row, "title": _title_of(name)}
         if path.suffix.lower() not in _PLAIN:
-            return Unread(id, "no field takes such files")
+            suffix = path.suffix.lower()
+            converts = f"; {_CONVERTERS[suffix]} converts them" if suffix in _CONVERTERS else ""
+            return Unread(id, f"{NO_FIELD} {suffix or 'such'} files{converts}")
         text = _text_in(str(path))
         if not text.strip():
             return Unread(id, "it is empty")

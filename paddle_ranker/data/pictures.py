@@ -36,7 +36,13 @@ _WHITE = (255, 255, 255)
 _PNG_END = b"\0\0\0\0IEND\xaeB`\x82"  # the last chunk, with its length and its checksum
 # Bytes that end a whole file, within its last `_TAIL` bytes. Compressed data of a JPEG never have them.
 _ENDS, _TAIL = {"JPEG": b"\xff\xd9", "PNG": _PNG_END}, 64
-_HEIC = re.compile(rb".{4}ftyp(?:hei|hev|mif|msf|avi)", re.S)
+# Programs that convert pictures of kinds that are not read, by the files' first bytes
+_CONVERTERS = (
+    (rb".{4}ftypavi", "AVIF", "avifdec IN.avif OUT.png"),
+    (rb".{4}ftyp(?:hei|hev|mif|msf)", "HEIC", "heif-convert IN.heic OUT.png"),
+    (rb"\xff\x0a|\0\0\0\x0cJXL ", "JPEG XL", "djxl IN.jxl OUT.png"),
+    (rb"8BPS", "a PSD", "magick 'IN.psd[0]' OUT.png"),
+)
 _SVG = re.compile(rb"\s*(?:<\?xml|<!--|<!DOCTYPE svg|<svg)")
 _ORIENTATION = 0x0112  # a tag of EXIF
 _PHOTOMETRIC, _TILE_WIDTH, _TILE_HEIGHT = 262, 322, 323  # tags of TIFF
@@ -205,8 +211,9 @@ def _parsing(name: str, limits: ImageLimits, data: bytes = b"") -> Iterator[None
 
 def _unknown(data: bytes) -> str:
     """Return the message for bytes that are not an image of a known kind."""
-    if _HEIC.match(data):
-        return "HEIC or AVIF, which is not read here: heif-convert IN.heic OUT.png converts it"
+    for pattern, kind, program in _CONVERTERS:
+        if re.match(pattern, data, re.S):
+            return f"{kind}, which is not read here: {program} converts it"
     if _SVG.match(data) and b"<svg" in data:
         return "SVG, which is a drawing: rsvg-convert -w 512 IN.svg -o OUT.png makes a picture of it"
     return f"not an image of a known kind ({', '.join(_FORMATS)}); convert it"

@@ -11,6 +11,7 @@ from paddle_ranker.errors import DataError
 
 REASONS_SHOWN = 3
 NOT_READ = "not read:"
+NO_FIELD = "no field takes"  # start of the reason of a folder's files of a kind, which are counted together
 
 
 class LeftOutItem(NamedTuple):
@@ -52,7 +53,7 @@ class LeftOut:
         self.count += 1
         if self._keeps_all:
             self.items.append(item)
-        cause = item.cause or str(item)
+        cause = item.cause or (item.reason if item.reason.startswith(NO_FIELD) else str(item))
         if cause in self._first or len(self._first) < REASONS_SHOWN:
             self._first.setdefault(cause, str(item))
             self._counts[cause] += 1

@@ -106,6 +106,19 @@ def test_cohere_s_clients_get_vectors_by_type(folders: Path, clip: PictureSite) 
         assert found["response_type"] == "embeddings_by_type" and found["meta"]["billed_units"]["input_tokens"] > 1
 
 
+def test_cohere_s_first_version_answers_lists_unless_types_are_named(clip: PictureSite) -> None:
+    asked = {"texts": [CAT, "red"], "model": "embed-english-v2.0"}
+    by_type = clip.post("/v2/embed", cohere("search_document", texts=asked["texts"])).json()
+    answer = clip.post("/v1/embed", asked)
+    assert answer.status_code == 200, answer.text
+    found = answer.json()
+    assert found["embeddings"] == by_type["embeddings"]["float"] and found["response_type"] == "embeddings_floats"
+    assert found["meta"]["api_version"] == {"version": "1"} and found["texts"] == asked["texts"]
+    named = clip.post("/v1/embed", {**asked, "embedding_types": ["float"]}).json()
+    assert named["embeddings"] == by_type["embeddings"] and named["response_type"] == "embeddings_by_type"
+    assert clip.post("/v1/embed", {**asked, "embedding_types": []}).status_code == 422
+
+
 COHERE_REFUSED: list[tuple[dict[str, Any], str, str]] = [
     (cohere(), "texts", "is required"),
     (cohere(texts=["a"], images=[data_url(RED)]), "images", "leave one out"),

@@ -36,7 +36,7 @@ from paddle_ranker.serving.http.rerank_formats import ClientRequest, Side, Texts
 from paddle_ranker.serving.http.sent_pictures import Picture
 
 OPENAI, OTHER_TEI = ("/v1/embeddings", "/embeddings"), ("/embed_all", "/embed_sparse")
-COHERE = "/v2/embed"
+COHERE, COHERE_V1 = "/v2/embed", "/v1/embed"
 _ENDS = {"START": "left", "END": "right"}  # at which texts are cut, by Cohere's names
 _IS_QUERY = {"query": True, "search_query": True, "document": False, "search_document": False, "passage": False}
 _UNION_TAGS = ("str", "list[str]", "list[union[str,Item]]", "Item", "list[MessagePart]", "MessagePart", "ImageUrl")
@@ -207,6 +207,17 @@ class CohereRequest(ClientRequest):
         return [*(self.texts or ()), *pictures]
 
 
+class CohereV1Request(CohereRequest):
+    """Request for vectors of texts and pictures (version 1 of Cohere's interface)."""
+
+    input_type: Literal["search_query", "search_document", "image"] = Field(
+        "search_document", description="which prompt of the tower's precedes the texts"
+    )
+    embedding_types: Optional[list[Literal["float", "base64"]]] = Field(  # type: ignore[assignment]  # optional here
+        None, min_length=1, description="as of /v2/embed; left out: a list of numbers for each text or picture"
+    )
+
+
 class EmbedRequest(ClientRequest):
     """Request for vectors of texts (Text Embeddings Inference)."""
 
@@ -250,6 +261,16 @@ class CohereAnswer(TypedDict):
     meta: Annotated[dict[str, dict[str, Any]], Field(description="version, and tokens that were looked at")]
 
 
+class CohereV1Answer(TypedDict):
+    """An answer to a `CohereV1Request` without `embedding_types`; with them it is a `CohereAnswer`."""
+
+    id: Annotated[str, Field(description="the request's id")]
+    response_type: Literal["embeddings_floats"]
+    embeddings: Annotated[list[list[float]], Field(description="in the order of the texts or pictures")]
+    texts: list[str]
+    meta: Annotated[dict[str, dict[str, Any]], Field(description="version, and tokens that were looked at")]
+
+
 Vectors = Annotated[list[list[float]], Field(description="in the order of the texts")]
 
 
@@ -264,7 +285,7 @@ class Embedder:
     def __init__(self, tower: TowerSlot, *, keep_texts: bool = False):
         self._tower, self._keep_texts = tower, keep_texts
         self._openai, self._tei = TypeAdapter(EmbeddingsRequest), TypeAdapter(EmbedRequest)
-        self._cohere = TypeAdapter(CohereRequest)
+        self._cohere = {COHERE: TypeAdapter(CohereRequest), COHERE_V1: TypeAdapter(CohereV1Request)}
 
     async def embeddings(self, request: Request) -> Response:
         """Answer in OpenAI's format. Faults have the status 400, since OpenAI's clients do not know 422."""
@@ -295,7 +316,8 @@ class Embedder:
 
     async def cohere(self, request: Request) -> Response:
         """Answer in Cohere's format."""
-        embed_request = await self._read(request, self._cohere)
+        path = request.scope["path"]
+        embed_request = await self._read(request, self._cohere[path])
         ends = {"truncate": _ENDS.get(embed_request.truncate)}
         result = await self._vectors(
             request,
@@ -310,10 +332,13 @@ class Embedder:
         )
         frame = {
             "id": request.scope["state"]["request_id"],
-            "response_type": "embeddings_by_type",
+            "response_type": "embeddings_by_type" if embed_request.embedding_types else "embeddings_floats",
             "embeddings": None,
             "texts": embed_request.texts or [],
-            "meta": {"api_version": {"version": "2"}, "billed_units": {"input_tokens": result.tokens}},
+            "meta": {
+                "api_version": {"version": "2" if path == COHERE else "1"},
+                "billed_units": {"input_tokens": result.tokens},
+            },
         }
         types = embed_request.embedding_types
         return _answer(await run_in_thread(result.vectors.nbytes, _cohere_answer, frame, result.vectors, types))
@@ -437,7 +462,9 @@ def _openai_answer(frame: dict[str, Any], vectors: Array, is_base64: bool) -> by
     return to_json(frame).replace(b'"data":null', b'"data":[%b]' % b",".join(data), 1)
 
 
-def _cohere_answer(frame: dict[str, Any], vectors: Array, types: Sequence[str]) -> bytes:
+def _cohere_answer(frame: dict[str, Any], vectors: Array, types: Optional[Sequence[str]]) -> bytes:
+    if types is None:
+        return to_json(frame).replace(b'"embeddings":null', b'"embeddings":%b' % _tei_answer(vectors), 1)
     rows = {kind: _base64_rows(vectors) if kind == "base64" else number_lists(vectors) for kind in types}
     data = b",".join(b'"%b":[%b]' % (kind.encode(), b",".join(numbers)) for kind, numbers in rows.items())
     return to_json(frame).replace(b'"embeddings":null', b'"embeddings":{%b}' % data, 1)
@@ -473,14 +500,15 @@ def openai_refusal(fault: Fault, request_id: str) -> dict[str, object]:
 def routes(tower: TowerSlot, paths: Iterable[str], *, keep_texts: bool = False) -> list[BaseRoute]:
     """Return a route for each of `paths`. See `Embedder` for the formats.
 
-    `OPENAI` paths take OpenAI's format, `COHERE` Cohere's, `OTHER_TEI` paths refuse all requests, and all other paths
-    take the format of Text Embeddings Inference's `/embed`.
+    `OPENAI` paths take OpenAI's format, `COHERE` and `COHERE_V1` Cohere's, `OTHER_TEI` paths refuse all requests, and
+    all other paths take the format of Text Embeddings Inference's `/embed`.
     """
     embedder = Embedder(tower, keep_texts=keep_texts)
     openai = embedder.embeddings, "Make vectors of texts and pictures", [EmbeddingsRequest], [EmbeddingsAnswer]
     cohere = embedder.cohere, "Make vectors of texts and pictures, as Cohere does", [CohereRequest], [CohereAnswer]
     tei = embedder.embed, "Make vectors, as Text Embeddings Inference does", [EmbedRequest], [Vectors]
     formats: dict[str, tuple[Any, str, list[Any], list[Any]]] = {**dict.fromkeys(OPENAI, openai), COHERE: cohere}
+    formats[COHERE_V1] = *cohere[:2], [CohereV1Request], [CohereV1Answer, CohereAnswer]
     made: list[BaseRoute] = []
     for path in paths:
         if path in OTHER_TEI:

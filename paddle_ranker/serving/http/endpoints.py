@@ -145,7 +145,7 @@ class _Vectors(Endpoint):
     slots = (TOWER_SLOT,)
     paths: ClassVar[Mapping[str, str]] = {
         "/embed": "tei_embed", "/": "tei_embed", "/embed_all": "tei_embed", "/embed_sparse": "tei_embed",
-        "/v2/embed": "cohere_embed",
+        "/v2/embed": "cohere_embed", "/v1/embed": "cohere_embed",
     }  # fmt: skip
     read_paths = paths.keys()
 

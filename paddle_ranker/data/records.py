@@ -98,7 +98,10 @@ class LabeledPair(Record):
     """
 
     role = "labelled pairs"
-    layouts = (("query", "title", "label"), ("query", "title", "label", "teacher_score"))
+    layouts: ClassVar[tuple[tuple[str, ...], ...]] = (
+        ("query", "title", "label"),
+        ("query", "title", "label", "teacher_score"),
+    )
     query: str
     title: str
     label: float
@@ -111,7 +114,7 @@ class Pair(Record):
     """Query and title to score. `recall_score`, the score of a first-stage retrieval, is written back unchanged."""
 
     role = "pairs to score"
-    layouts = (("query", "title"), ("query", "title", "recall_score"))
+    layouts: ClassVar[tuple[tuple[str, ...], ...]] = (("query", "title"), ("query", "title", "recall_score"))
     query: str
     title: str
     recall_score: Optional[float] = None

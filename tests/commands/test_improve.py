@@ -136,8 +136,8 @@ def test_what_cannot_be_learned_is_said(folder: Path, tmp_path: Path, call: Call
 
 def test_a_table_of_judgments_is_read_as_beir_is(folder: Path, tmp_path: Path, call: Call) -> None:
     """Documents are named by ids, titles or texts; Python takes the same, and dicts."""
-    headers = {"id": lambda n: f"d{n}", "title": lambda n: f"{NAMES[n]} thing", "document": lambda n: texts[n]}
     texts = [f"a long text about {name} and more" for name in NAMES]
+    headers = {"id": lambda n: f"d{n}", "title": lambda n: f"{NAMES[n]} thing", "document": lambda n: texts[n]}
     given = ("--index", folder / "index", "--fusion", "weighted")
     assert call(improve.main, *given, "--beir", folder / "judged", "--output", tmp_path / "beir")[0] == 0
     expected = (tmp_path / "beir" / "report.txt").read_text("utf-8").replace("beir", "")

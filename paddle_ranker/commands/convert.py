@@ -197,15 +197,18 @@ def _to_paddle(source: Path, temporary: Path, options: ConvertOptions) -> list[s
     from paddle_ranker.model.hugging_face.folder import find_encoder, for_label, read_model
     from paddle_ranker.model.hugging_face.library_tokenizer import stated_length
     from paddle_ranker.model.hugging_face.sentences import read_reranker
+    from paddle_ranker.model.hugging_face.weights import parameters_file
     from paddle_ranker.model.info import RankerInfo
     from paddle_ranker.model.masked_lm import masked_lm_head
     from paddle_ranker.model.network import name_parameters
     from paddle_ranker.model.parameters import PARAMETERS_FILE, save_arrays
     from paddle_ranker.model.ranker_folder import save_ranker
 
-    folder = find_encoder(source)
+    folder, paddles = find_encoder(source), parameters_file(source)
+    if paddles is not None and paddles.name != PARAMETERS_FILE:
+        return _of_paddlenlp(source, temporary, options)
     if folder is None:
-        if (source / PARAMETERS_FILE).is_file():
+        if paddles is not None:
             raise CheckpointError(f"{source}: is a Paddle model folder already; --to hf converts it for transformers")
         raise identify(source).refusal("a model of transformers", "no model.safetensors and no pytorch_model.bin")
     model, reranker = read_model(folder), read_reranker(source)
@@ -263,6 +266,37 @@ def _to_paddle(source: Path, temporary: Path, options: ConvertOptions) -> list[s
     return lines
 
 
+def _of_paddlenlp(source: Path, temporary: Path, options: ConvertOptions) -> list[str]:
+    """Write the safetensors of PaddleNLP as a folder of this toolkit; return lines for the report."""
+    from paddle_ranker.model.families import write_config
+    from paddle_ranker.model.load_options import LoadOptions
+    from paddle_ranker.model.model_folder import load_encoder, load_model
+    from paddle_ranker.model.parameters import PARAMETERS_FILE, save_arrays
+    from paddle_ranker.model.ranker_folder import RankerModel, save_ranker
+
+    if MEMBER.fits(identify(source)):
+        model = load_model(source, MEMBER, LoadOptions(positive_label=options.positive_label))
+        assert isinstance(model, RankerModel)
+        info = model.info
+        if options.query_prompt is not None:
+            info = dataclasses.replace(info, query_prompt=options.query_prompt)
+        save_ranker(temporary, model.network, model.row_encoder, info)
+        facts, what = describe_encoder(model.network.config), f", pairs of up to {info.max_seq_length} tokens"
+        return [f"TARGET: a ranker, {facts}{what}"]
+    if identify(source).is_tower:
+        return _to_tower(source, temporary, options)
+    for name in ("query_prompt", "positive_label"):
+        if getattr(options, name) is not None:
+            raise UsageError(f"--{name} belongs to rankers and towers, {source} is an encoder: drop it")
+    loaded = load_encoder(source)
+    loaded.tokenizer.write(temporary)
+    write_config(temporary, loaded.config)
+    random = tuple(part.replace("encoder.", "", 1) for part in loaded.new_parts)  # must not look trained
+    state = loaded.network.state_dict().items()
+    save_arrays({name: value for name, value in state if not name.startswith(random)}, temporary / PARAMETERS_FILE)
+    return [f"TARGET: an encoder without a ranking head, {describe_encoder(loaded.config)}: start a training from it"]
+
+
 def _to_hf(source: Path, temporary: Path, options: ConvertOptions) -> list[str]:
     from paddle_ranker.encoding.tokenizers.tokenizer_folder import read_tokenizer
     from paddle_ranker.model.encoder_loading import ranker_of
@@ -271,10 +305,11 @@ def _to_hf(source: Path, temporary: Path, options: ConvertOptions) -> list[str]:
     from paddle_ranker.model.hugging_face.folder import find_encoder, parameters_to_write, write_model
     from paddle_ranker.model.hugging_face.sentences import write_prompt
     from paddle_ranker.model.hugging_face.tokenizer import write_tokenizer
+    from paddle_ranker.model.hugging_face.weights import load_parameters, parameters_file
     from paddle_ranker.model.info import INFO_FILE, RankerInfo
     from paddle_ranker.model.masked_lm import masked_lm_head
     from paddle_ranker.model.network import name_parameters
-    from paddle_ranker.model.parameters import PARAMETERS_FILE, load_arrays
+    from paddle_ranker.model.parameters import PARAMETERS_FILE
 
     folder_type = identify(source)
     if find_encoder(source) is not None and folder_type.form != TRAINED:
@@ -295,7 +330,7 @@ def _to_hf(source: Path, temporary: Path, options: ConvertOptions) -> list[str]:
     if config is None:
         raise CheckpointError(f"{source}: has no config.json, which says how its parameters are put together")
     try:
-        arrays = load_arrays(source / PARAMETERS_FILE)
+        arrays = load_parameters(parameters_file(source) or source / PARAMETERS_FILE)
         named = name_parameters(arrays)
         calibration = info.calibration if info and "head.weight" in named else None
         if calibration:

@@ -17,7 +17,7 @@ import paddle
 from paddle_ranker.encoding.pair_encoder import PairEncoder
 from paddle_ranker.encoding.tokenizers.interface import ModelTokenizer
 from paddle_ranker.encoding.tokenizers.tokenizer_folder import read_tokenizer
-from paddle_ranker.errors import CheckpointError
+from paddle_ranker.errors import CheckpointError, listed
 from paddle_ranker.model.bert import Encoder
 from paddle_ranker.model.config import ENCODER_PREFIX, EncoderConfig
 from paddle_ranker.model.families import (
@@ -28,13 +28,28 @@ from paddle_ranker.model.families import (
     pair_encoder_of,
     read_config,
 )
-from paddle_ranker.model.hugging_face.folder import ClassifierHead, find_transformers, for_label, read_model
+from paddle_ranker.model.hugging_face.folder import (
+    ClassifierHead,
+    find_transformers,
+    for_label,
+    paddlenlps_head,
+    read_model,
+)
 from paddle_ranker.model.hugging_face.library_tokenizer import has_no_library_file, stated_length
 from paddle_ranker.model.hugging_face.sentences import CrossEncoderSettings, read_reranker
+from paddle_ranker.model.hugging_face.weights import WEIGHT_FILES, load_parameters, parameters_file
 from paddle_ranker.model.info import RankerInfo
 from paddle_ranker.model.network import RankerNetwork, load_heads, parts_of
-from paddle_ranker.model.parameters import PARAMETERS_FILE, count, load_arrays, set_parameters
-from paddle_ranker.model.pretrained import find_model, published_model
+from paddle_ranker.model.paddlenlp_names import (
+    PUBLISHED_FAMILIES,
+    fitting,
+    listed_names,
+    shape_of,
+    shape_of_config,
+)
+from paddle_ranker.model.parameters import PARAMETERS_FILE, count, set_parameters
+from paddle_ranker.model.pretrained import named_config
+from paddle_ranker.options import note_once
 
 _POOLER = "pooler."
 
@@ -103,11 +118,12 @@ def read_checkpoint(source: Union[str, Path], model_name: Optional[str] = None) 
     tell a user what the folder is instead, check it with `model_folder.identify` first.
     """
     source = Path(source)
+    source = source.parent if source.name in WEIGHT_FILES else source
     inner = None if source.is_file() else find_transformers(source)
     if inner is not None:
         return _of_hugging_face(inner, read_reranker(source))
-    file = source if source.is_file() else source / PARAMETERS_FILE
-    if not file.is_file():
+    file = source if source.is_file() else parameters_file(source)
+    if file is None:
         raise CheckpointError(f"{source}: has no {PARAMETERS_FILE}; `paddle-ranker info {source}` says what it is")
     return _of_file(file, model_name)
 
@@ -115,18 +131,49 @@ def read_checkpoint(source: Union[str, Path], model_name: Optional[str] = None) 
 def _of_file(file: Path, model_name: Optional[str]) -> Checkpoint:
     folder = file.parent
     config = read_config(folder)
+    arrays = load_parameters(file)
     if config is None:
-        if model_name is None:
-            raise CheckpointError(f"{folder}: has no config.json; say which model it is with --model_name_or_path")
-        place = find_model(model_name)
-        config = (read_config(place) if place.is_dir() else None) or published_model(model_name).config
-    arrays = load_arrays(file)
+        config = _config_of_name(file, arrays, model_name) if model_name else _config_of_shape(file, arrays)
+    head = paddlenlps_head(folder)
     try:
         config.require_fits(*count(arrays))
         named = family_of(config.model_type).name_parameters(arrays)
     except CheckpointError as error:
-        raise CheckpointError(f"{file}: {error}") from error
-    return Checkpoint(file, config, named, arrays, lambda: _tokenizer_of(folder, config))
+        raise CheckpointError(f"{file}: {error}{_classes(head)}") from error
+    return Checkpoint(file, config, named, arrays, lambda: _tokenizer_of(folder, config), head=head)
+
+
+def _classes(head: Optional[ClassifierHead]) -> str:
+    """Return the end of an error about a head: the names of its classes, if there are more than two."""
+    return f", this one tells {listed(head.labels)} apart" if head is not None and len(head.labels) > 2 else ""
+
+
+def _config_of_name(file: Path, arrays: Named, model_name: str) -> EncoderConfig:
+    """Return the configuration of a named model; raises `CheckpointError` if the parameters are of another model."""
+    config, shape = named_config(model_name), shape_of(arrays)
+    if shape is not None and config.model_type in PUBLISHED_FAMILIES and shape != shape_of_config(config):
+        names = list(listed_names(fitting(shape, arrays)))
+        fit = f"{', '.join(names)} fits" if names else "it is none of PaddleNLP's: copy its config.json beside it"
+        raise CheckpointError(f"{file}: these parameters are not of {model_name}, but of {shape}: {fit}")
+    return config
+
+
+def _config_of_shape(file: Path, arrays: Named) -> EncoderConfig:
+    """Return the configuration of the published models whose shape fits the parameters, and log it.
+
+    Raises `CheckpointError` if none fits, or if several fit that compute differently.
+    """
+    shape, ask = shape_of(arrays), "say which model it is with --model_name_or_path"
+    groups = [] if shape is None else fitting(shape, arrays)
+    if len(groups) == 1:
+        ((config, names),) = groups
+        more = f" ({', '.join(names[1:])} are alike)" if names[1:] else ""
+        note_once(f"note: {file.parent} has no config.json: taken as {names[0]}, by the shape of its parameters{more}")
+        return config
+    found = "" if shape is None else f"; its parameters are of {shape}"
+    if groups:
+        found += f", which fits models that compute differently ({', '.join(listed_names(groups))})"
+    raise CheckpointError(f"{file.parent}: has no config.json{found}; {ask}")
 
 
 def _of_hugging_face(folder: Path, reranker: Optional[CrossEncoderSettings]) -> Checkpoint:

@@ -80,6 +80,8 @@ class RankerInfo:
 
 # Names of the heads in checkpoints of the published scripts, which state their kind in no other way.
 PUBLISHED_HEADS = {"similarity.weight": "pairwise", "classifier.weight": "cross_encoder"}
+# Prefix of the names in checkpoints of the published recall scripts, which have none of these heads.
+PUBLISHED_TOWER = "ptm."
 
 
 def blend_of(folder: Path, info: RankerInfo) -> BlendFacts:

@@ -25,7 +25,7 @@ from paddle_ranker.encoding.pair_encoder import PairRowEncoder
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.model import role_names
 from paddle_ranker.model.builtin_kinds import KINDS
-from paddle_ranker.model.info import BLEND, PUBLISHED_HEADS, RankerInfo
+from paddle_ranker.model.info import BLEND, PUBLISHED_HEADS, PUBLISHED_TOWER, RankerInfo
 from paddle_ranker.model.load_options import DEFAULT_OPTIONS, LoadOptions
 from paddle_ranker.model.model_kind import (
     CLIENT,
@@ -41,7 +41,8 @@ from paddle_ranker.model.model_kind import (
     RowEncoder,
     TrainedModel,
 )
-from paddle_ranker.model.parameters import PARAMETERS_FILE, load_arrays
+from paddle_ranker.model.paddlenlp_names import unknown_name
+from paddle_ranker.model.parameters import PARAMETERS_FILE
 from paddle_ranker.model.pretrained import find_model, resolve_model
 from paddle_ranker.model.tower import KIND as TOWER_KIND
 from paddle_ranker.model.tower import SOUND, TEXT, RowsOfTower, TextEncoder, TowerInfo
@@ -86,8 +87,14 @@ class FolderType:
         """
         if self.stated_kind is not None or self.name != "encoder":
             return self.stated_kind
-        arrays = load_arrays(self.path if self.path.is_file() else self.path / PARAMETERS_FILE)
-        return next((KINDS[kind] for head, kind in PUBLISHED_HEADS.items() if head in arrays), None)
+        from paddle_ranker.model.hugging_face.weights import load_parameters, parameters_file
+
+        file = self.path if self.path.is_file() else parameters_file(self.path)
+        arrays = load_parameters(file or self.path / PARAMETERS_FILE)
+        kinds = [kind for head, kind in PUBLISHED_HEADS.items() if head in arrays]
+        if not kinds and any(name.startswith(PUBLISHED_TOWER) for name in arrays):
+            kinds = [TOWER_KIND]
+        return KINDS[kinds[0]] if kinds else None
 
     @cached_property
     def info(self) -> Optional[ModelInfo]:
@@ -112,7 +119,7 @@ class FolderType:
     @property
     def is_tower(self) -> bool:
         """Whether the model is a tower, in any form; False for an encoder alone."""
-        return self.stated_kind is not None and self.stated_kind.name == TOWER_KIND
+        return self.kind is not None and self.kind.name == TOWER_KIND
 
     @property
     def reads(self) -> str:
@@ -138,6 +145,8 @@ class FolderType:
     def _described(self) -> tuple[str, str]:
         if self.name == "several":
             return "a folder of several models", f"did you mean {_inner_model(self.path)}?"
+        if self.name == "absent":
+            return "not there", unknown_name(str(self.path))
         return _OTHERS[self.name] if self.kind is None else self.kind.describe(self.form)
 
     def refusal(self, wanted: str, why: str = "") -> CheckpointError:
@@ -164,8 +173,8 @@ class FolderType:
 
         role: the wanted role, which the error names
         """
-        file = self.path if self.path.is_file() else self.path / PARAMETERS_FILE
-        if self.form not in _STARTS or (self.form == TRAINED and not file.is_file()):
+        has_parameters = self.path.is_file() or _has_parameters(self.path)
+        if self.form not in _STARTS or (self.form == TRAINED and not has_parameters):
             raise self.refusal(role.wanted)
 
     def kind_for(self, role: Role[InfoT, EncoderT]) -> ModelKind[InfoT, EncoderT]:
@@ -313,6 +322,9 @@ def identify(path: Path) -> FolderType:
         if path.suffix in _OF_EXPORT:
             inside = identify(path.parent)
             return inside if inside.is_exported else FolderType(path, "file")
+        if _is_weights(path):
+            inside = identify(path.parent)
+            return inside if inside.form in _STARTS else FolderType(path, "file")
         if path.suffix != ".pdparams" and not _begins_as_parameters(path):
             return FolderType(path, "file")
         kind = _stated_kind(path.parent)
@@ -369,13 +381,13 @@ def _stated_kind(folder: Path) -> Optional[AnyKind]:
         return stated_kind
     KINDS.load_plugins()
     stated_kind = next((kind for kind in KINDS.values() if kind.is_in(folder)), None)
-    if stated_kind is not None or (folder / PARAMETERS_FILE).is_file():
+    if stated_kind is not None or _has_parameters(folder):
         return stated_kind
     return next((kind for kind in KINDS.values() if kind.is_in_transformers(folder)), None)
 
 
 def _form_of(folder: Path, kind: Optional[AnyKind]) -> str:
-    if (folder / PARAMETERS_FILE).is_file():
+    if _has_parameters(folder):
         return TRAINED
     if is_exported(folder):
         return SERVER if (folder / "serving_server_conf.prototxt").is_file() else EXPORTED
@@ -388,6 +400,12 @@ def _form_of(folder: Path, kind: Optional[AnyKind]) -> str:
 
 def _has(name: str) -> Callable[[Path], bool]:
     return lambda folder: (folder / name).is_file()
+
+
+def _has_parameters(folder: Path) -> bool:
+    from paddle_ranker.model.hugging_face.weights import parameters_file
+
+    return parameters_file(folder) is not None
 
 
 def _is_transformers(folder: Path) -> bool:
@@ -405,6 +423,12 @@ def _unsupported(folder: Path) -> str:
     except CheckpointError as error:
         return str(error)
     return ""
+
+
+def _is_weights(path: Path) -> bool:
+    from paddle_ranker.model.hugging_face.weights import WEIGHT_FILES
+
+    return path.name in WEIGHT_FILES
 
 
 def _begins_as_parameters(path: Path) -> bool:
@@ -430,8 +454,8 @@ def _has_graph_alone(folder: Path) -> bool:
 _FILES: tuple[tuple[str, Callable[[Path], bool]], ...] = (
     ("index", lambda folder: _has("index.json")(folder) or _has("shards.json")(folder)),
     ("static", is_exported),
-    ("masked_lm", lambda folder: _has(PARAMETERS_FILE)(folder) and _has(MASKED_LM_FILE)(folder)),
-    ("encoder", _has(PARAMETERS_FILE)),
+    ("masked_lm", lambda folder: _has_parameters(folder) and _has(MASKED_LM_FILE)(folder)),
+    ("encoder", _has_parameters),
     ("adapter", _has("adapter_config.json")),
     ("transformers", _is_transformers),
     ("graph", _has_graph_alone),
@@ -440,7 +464,6 @@ _FILES: tuple[tuple[str, Callable[[Path], bool]], ...] = (
 )
 # `what` and `use` of a `FolderType` without a kind, by its name
 _OTHERS = {
-    "absent": ("not there", "check the path, or give a name of the Hugging Face hub with its owner, OWNER/MODEL"),
     "file": ("a file, but not a parameter file", f"give the path of a folder, or of the {PARAMETERS_FILE} in it"),
     "empty": ("an empty folder", "check the path"),
     "nothing": ("a folder without a model", "check the path"),

@@ -1,35 +1,45 @@
 """Find the folder of a model by its path or name.
 
-The order is: a local path; a name of the Hugging Face hub, `owner/model`, which is fetched into the hub's cache; a
-PaddleNLP name, which is fetched once.
+The order is: a local path; a name of the Hugging Face hub, `owner/model`, in the hub's cache; a name of PaddleNLP or
+RocketQA, which is fetched once; a name of the hub, which is fetched into the hub's cache.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
+import re
+import shutil
 from pathlib import Path
 from typing import Optional, Union
 
 from paddle_ranker.encoding.tokenizers.tokenizer_folder import CONFIG_FILE
-from paddle_ranker.errors import CheckpointError, DependencyError, RankerError, UsageError, quoted
+from paddle_ranker.errors import CheckpointError, RankerError, UsageError, quoted, spelling_hint
 from paddle_ranker.model.config import EncoderConfig
-from paddle_ranker.model.families import write_config
+from paddle_ranker.model.families import read_config, require_config, write_config
+from paddle_ranker.model.paddlenlp_names import (
+    DUAL_ENCODERS,
+    known_name,
+    paddlenlp_folder,
+    published_model,
+    published_models,
+)
 from paddle_ranker.model.parameters import PARAMETERS_FILE, load_arrays
-from paddle_ranker.storage.atomic import cache_folder, made_once, make_folder, new_file
-from paddle_ranker.storage.untrusted import UncheckedObject
+from paddle_ranker.model.tower import QUERY_FOLDER, TowerInfo
+from paddle_ranker.storage.atomic import cache_folder, made_once, make_folder, new_file, new_folder
 
-_PADDLENLP_OWNERS = ("uer/chinese-roberta-",)  # names of PaddleNLP that contain a "/"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9._-]+)?(@[A-Za-z0-9._/-]+)?")
+_PARAMETER_FILES = (PARAMETERS_FILE, "model.safetensors")
+_CONFIGURATIONS = ("config.json", "model_config.json")
+_DUAL_LENGTHS = (384, 64)  # maximum lengths of a paragraph and of a query, as in PaddleNLP's DensePassageRetriever
 
 
 def resolve_model(name_or_path: str) -> Path:
-    """Return the local path of a model: a folder or a parameter file. A named model is fetched once.
+    """Return the local path of a model that exists: a folder or a parameter file; see `find_model`.
 
     For a published model of pictures or sounds, the result is the folder of the model's towers in the cache.
 
-    Raises `CheckpointError` for an unknown name, and if a model cannot be fetched; without a network, within seconds.
-    Raises `DependencyError` if fetching a named model needs a package that is missing.
+    Raises `CheckpointError` for an unknown name, and as `find_model` does.
     """
     path = find_model(name_or_path)
     if path.exists():
@@ -38,41 +48,108 @@ def resolve_model(name_or_path: str) -> Path:
         return as_towers(path)
     if path.is_absolute() or name_or_path.startswith(".") or path.parent != Path():
         raise CheckpointError(f"{name_or_path}: there is no such model folder")
-    return _paddlenlp_folder(name_or_path)
+    published_model(name_or_path)  # raises the error that says which names there are
+    raise AssertionError(f"{name_or_path} is a known name")
 
 
 def find_model(name_or_path: Union[str, Path]) -> Path:
-    """Return the local folder of a model named `owner/model`; a missing model is fetched. Return other paths unchanged.
+    """Return the local folder of a named model, which is fetched once. Return other paths unchanged, missing ones too.
 
     Raises `CheckpointError` if the model cannot be fetched (within some two seconds without a network), `UsageError` if
-    `name_or_path` is neither text nor a path.
+    `name_or_path` is neither text nor a path, `DependencyError` if fetching needs a package that is missing.
     """
     if not isinstance(name_or_path, (str, os.PathLike)):
         raise UsageError(f"the model is {quoted(name_or_path)}: expected the path of its folder")
     path, text = Path(name_or_path), str(name_or_path)
-    if path.exists() or "/" not in text:
+    if path.exists() or _NAME.fullmatch(text) is None or ".." in text:
         return path
+    if "/" not in text:
+        return _named_folder(text) or path
     from paddle_ranker.model.hub import HubName, fetch_model, find_cached
 
     name = HubName.parse(text)
     if name is None:
         return path
-    cached = find_cached(name)
-    if cached is not None:
-        return cached
-    if text.startswith(_PADDLENLP_OWNERS):
-        return _paddlenlp_folder(text)
+    found = find_cached(name) or _named_folder(text)
+    if found is not None:
+        return found
     if "@" not in text and path.parent.exists():  # probably a misspelt path, not a name
         return path
-    return fetch_model(name)
+    try:
+        return fetch_model(name)
+    except CheckpointError as error:
+        hint = spelling_hint(text, published_models())
+        if not hint:
+            raise
+        raise CheckpointError(f"{error}{hint}") from error
 
 
-def _paddlenlp_folder(name: str) -> Path:
-    folder = cache_folder("models", name)
+def _named_folder(name: str) -> Optional[Path]:
+    """Return the folder of a model that PaddleNLP or RocketQA publishes under a name; None for an unknown name."""
+    if name in DUAL_ENCODERS:
+        return _dual_encoder(name, *DUAL_ENCODERS[name]) if published_models() else None
+    known = known_name(name)
+    own = paddlenlp_folder(known or name)
+    if is_complete(own) and (known is None or _states_tokenizer(own, known)):
+        return own
+    if known is None:
+        return None
+    folder = cache_folder("models", known)
     if not folder.is_dir():
         with made_once(folder) as missing:
             if missing:
-                _fetch_model(name, folder)
+                _fetch_model(known, folder)
+    return folder
+
+
+def _states_tokenizer(folder: Path, name: str) -> bool:
+    """Return whether a folder's tokenizer has the settings of a published model, in a file or by default."""
+    return (folder / CONFIG_FILE).is_file() or published_model(name).tokenizer in ({}, {"do_lower_case": True})
+
+
+def named_config(name_or_path: str) -> EncoderConfig:
+    """Return the configuration of a model by its path or name; a name of PaddleNLP needs no network.
+
+    Raises `CheckpointError` as `find_model` does, and for a folder without a configuration.
+    """
+    known = None if Path(name_or_path).exists() else known_name(name_or_path)
+    if known is None:
+        folder = find_model(name_or_path)
+        config = read_config(folder) if folder.is_dir() else None
+        return config or published_model(name_or_path).config
+    stated = map(read_config, (paddlenlp_folder(known), cache_folder("models", known)))
+    return next((config for config in stated if config is not None), None) or published_model(known).config
+
+
+def is_complete(folder: Path) -> bool:
+    """Return whether a folder has parameters, their configuration and a vocabulary."""
+    return all(
+        any((folder / name).is_file() for name in names)
+        for names in (_PARAMETER_FILES, _CONFIGURATIONS, ("vocab.txt", "tokenizer.json"))
+    )
+
+
+def _dual_encoder(name: str, texts: str, queries: str) -> Path:
+    """Return the folder of RocketQA's two towers, which is made of both encoders once.
+
+    texts, queries: PaddleNLP's names of the encoder of paragraphs, and of that of queries
+    """
+    folder = cache_folder("models", name)
+    if not folder.is_dir():
+        encoders = [_named_folder(encoder) for encoder in (texts, queries)]
+        with made_once(folder) as missing:
+            if missing:
+                with new_folder(folder) as temporary:
+                    for encoder, target, length, towers in zip(
+                        encoders, (temporary, temporary / QUERY_FOLDER), _DUAL_LENGTHS, (2, 1)
+                    ):
+                        assert encoder is not None
+                        shutil.copytree(encoder, target, dirs_exist_ok=True)
+                        config = require_config(target)
+                        TowerInfo(
+                            min(length, config.longest_pair), config.hidden_size, "first",
+                            normalize=False, similarity="dot", towers=towers,
+                        ).write(target)  # fmt: skip
     return folder
 
 
@@ -89,10 +166,10 @@ def _addresses(name: str) -> dict[str, str]:
 def _fetch_model(name: str, folder: Path) -> None:
     from paddle_ranker.storage.download import fetch, forget
 
-    model = published_model(name)  # an unknown name ends here
+    model, addresses = published_model(name), _addresses(name)
     # Beside the folder, so that an interrupted download keeps the files that have arrived.
     parts = make_folder(folder.with_name(f".{folder.name}.parts"))
-    for file, address in _addresses(name).items():
+    for file, address in addresses.items():
         if (parts / file).exists():
             continue
         copy = _paddlenlp_copy(name, file, address)
@@ -103,10 +180,12 @@ def _fetch_model(name: str, folder: Path) -> None:
         try:
             fetch(address, parts / f"{file}.part")
         except RankerError as error:
+            files = " and ".join(f"{file} ({address})" for file, address in addresses.items())
             raise CheckpointError(
-                f"{name} is not on this machine and could not be fetched ({error}): give --model a "
-                "local folder that holds model_state.pdparams, config.json and vocab.txt, or make a small "
-                "encoder offline with: paddle-ranker starter --corpus YOUR_FILE"
+                f"{name} is not on this machine (looked into {folder} and {paddlenlp_folder(name)}) and could not be "
+                f"fetched ({error}): put {files} into the latter, or give a local folder that holds "
+                "model_state.pdparams, config.json and vocab.txt, or make a small encoder offline with: paddle-ranker "
+                "starter --corpus YOUR_FILE"
             ) from error
         (parts / f"{file}.part").rename(parts / file)
         forget(parts / f"{file}.part")
@@ -115,7 +194,7 @@ def _fetch_model(name: str, folder: Path) -> None:
     except CheckpointError:
         (parts / PARAMETERS_FILE).unlink()  # damaged in transit: the next call fetches it again
         raise
-    write_config(parts, model.config)
+    write_config(parts, read_config(paddlenlp_folder(name)) or model.config)
     if model.tokenizer:  # such as `do_lower_case`
         with new_file(parts / CONFIG_FILE) as stream:
             stream.write(json.dumps(model.tokenizer) + "\n")
@@ -127,59 +206,8 @@ def _paddlenlp_copy(name: str, file: str, address: str) -> Optional[Path]:
 
     address: URL of the file
     """
-    folder = Path(os.environ.get("PPNLP_HOME") or Path.home() / ".paddlenlp") / "models" / name
+    folder = paddlenlp_folder(name)
     for candidate in (folder / file, folder / address.rsplit("/", 1)[-1]):
         if candidate.is_file():
             return candidate
     return None
-
-
-@dataclass(frozen=True)
-class Published:
-    """Model that PaddleNLP publishes under a name: configuration, URLs of files, tokenizer's settings."""
-
-    config: EncoderConfig
-    parameters: Optional[str]  # URL; None if PaddleNLP has none
-    vocabulary: Optional[str]
-    tokenizer: UncheckedObject
-
-
-def published_model(name: str) -> Published:
-    """Look up a model in PaddleNLP's built-in tables; needs PaddleNLP, but no network.
-
-    Raises `CheckpointError` unless the name is of an ERNIE, ERNIE-Gram or BERT model of PaddleNLP, `DependencyError` if
-    PaddleNLP is missing.
-    """
-    try:
-        from paddlenlp.transformers import BertTokenizer, ErnieGramTokenizer, ErnieTokenizer
-        from paddlenlp.transformers.bert import configuration as bert
-        from paddlenlp.transformers.ernie import configuration as ernie
-        from paddlenlp.transformers.ernie_gram import configuration as gram
-    except ImportError as error:
-        raise DependencyError(
-            f"{quoted(name)} is no local folder, and PaddleNLP's names need PaddleNLP ({error}): pip install "
-            "'paddle-ranker[paddlenlp]', or give a folder or a name of the Hugging Face hub with its owner, OWNER/MODEL"
-        ) from error
-
-    for model_type, configurations, files, tokenizer in (
-        ("ernie", ernie.ERNIE_PRETRAINED_INIT_CONFIGURATION, ernie.ERNIE_PRETRAINED_RESOURCE_FILES_MAP, ErnieTokenizer),
-        (
-            "ernie_gram",
-            gram.ERNIE_GRAM_PRETRAINED_INIT_CONFIGURATION,
-            gram.ERNIE_GRAM_PRETRAINED_RESOURCE_FILES_MAP,
-            ErnieGramTokenizer,
-        ),
-        ("bert", bert.BERT_PRETRAINED_INIT_CONFIGURATION, bert.BERT_PRETRAINED_RESOURCE_FILES_MAP, BertTokenizer),
-    ):
-        if name in configurations:
-            return Published(
-                EncoderConfig.from_dict({**configurations[name], "model_type": model_type}),
-                files["model_state"].get(name),
-                tokenizer.pretrained_resource_files_map["vocab_file"].get(name),
-                dict(tokenizer.pretrained_init_configuration.get(name) or {}),
-            )
-    raise CheckpointError(
-        f"{quoted(name)} is neither a local folder nor a model name that is read here: those of PaddleNLP's ERNIE, "
-        "ERNIE-Gram and BERT models are (for example ernie-3.0-medium-zh or bert-base-chinese). Check the spelling, or "
-        "give the path of a model folder, or a name of the Hugging Face hub with its owner, BAAI/bge-reranker-base say"
-    )

@@ -35,7 +35,7 @@ from paddle_ranker.model.encoder_loading import Checkpoint, encoder_of, read_che
 from paddle_ranker.model.hub import HubName
 from paddle_ranker.model.hugging_face.library_tokenizer import MODULES_FILE, stated_length
 from paddle_ranker.model.hugging_face.sentences import Sentences, read_sentences, stated_info
-from paddle_ranker.model.info import PUBLISHED_HEADS
+from paddle_ranker.model.info import PUBLISHED_HEADS, PUBLISHED_TOWER
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.lora import merged
 from paddle_ranker.model.model_kind import Signature, TrainedModel
@@ -267,8 +267,7 @@ def _load_own_parts(network: TowerNetwork, checkpoint: Checkpoint) -> list[str]:
 
 
 OUTPUT_LAYERS = ("output_layer", "emb_reduce_linear")  # names in this toolkit and in the published scripts
-_PUBLISHED = "ptm."
-_ROCKETQA = re.compile(r"rocketqa-.*-(query|para)-encoder")
+_ROCKETQA = re.compile(r"rocketqa.*-(query|para)-encoder|ernie-search-.*-dual-encoder-.*")
 
 
 def read_tower(source: Path, options: LoadOptions) -> tuple[Checkpoint, TowerInfo]:
@@ -320,7 +319,7 @@ def _assumed(checkpoint: Checkpoint, folder: Path, options: LoadOptions) -> Towe
     arrays = checkpoint.unnamed
     output = next((arrays[f"{name}.weight"] for name in OUTPUT_LAYERS if f"{name}.weight" in arrays), None)
     is_ranker = any(head in arrays for head in ("head.weight", *PUBLISHED_HEADS))
-    is_published = output is not None or (any(name.startswith(_PUBLISHED) for name in arrays) and not is_ranker)
+    is_published = output is not None or (any(name.startswith(PUBLISHED_TOWER) for name in arrays) and not is_ranker)
     is_rocketqa = _ROCKETQA.fullmatch(folder.name) is not None
     if is_published:
         pooling, why = "pooler", "the pooler's output, as the published recall scripts take it"

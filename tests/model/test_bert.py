@@ -10,7 +10,7 @@ import pytest
 
 from paddle_ranker.model.bert import Encoder
 from paddle_ranker.model.config import EncoderConfig
-from paddle_ranker.model.pretrained import published_model
+from paddle_ranker.model.paddlenlp_names import published_model
 from tests.tiny import CONFIG, make_network
 
 pytestmark = pytest.mark.parity

@@ -254,7 +254,7 @@ def test_an_index_and_a_server_take_a_name_and_keep_how_its_vectors_are_made(
     served: list[Path] = []
     monkeypatch.setattr("paddle_ranker.serving.process.server.run", lambda config: served.append(config.tower))
     assert serve(["--tower", name]) == 0 and served == [Path("cache/models") / name]
-    assert serve(["--model", name]) == 2 and "there is no such folder" in capsys.readouterr().err
+    assert serve(["--model", "no-such-model"]) == 2 and "there is no such folder" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("normalize", [False, True])

@@ -53,12 +53,13 @@ from paddle_ranker.model.hugging_face.tapas_heads import (
 from paddle_ranker.model.hugging_face.weights import (
     ADAPTER_FILE,
     WEIGHT_FILES,
+    parameters_file,
     read_weights,
     require_no_adapter,
     write_weights,
 )
 from paddle_ranker.model.masked_lm import HEAD, is_whole_head
-from paddle_ranker.model.parameters import PARAMETERS_FILE, count
+from paddle_ranker.model.parameters import count
 from paddle_ranker.options import note_once
 from paddle_ranker.storage.atomic import write_json
 from paddle_ranker.storage.foreign_config import ForeignConfig
@@ -66,7 +67,6 @@ from paddle_ranker.storage.untrusted import UncheckedObject, read_json
 
 GENERATES, _RETRIEVES = "ForCausalLM", "ForImageAndTextRetrieval"
 _MOST_CLASSES = 1000  # maximum number of classes that get made-up names if a configuration only counts them
-_UNNAMED = (("label_0", "label_1"), ("0", "1"))  # the second means yes, since training labels are 0 and 1
 _YES_NAMES = """
 entailment entail entails entailed relevant related relevance true yes positive match matched matching duplicate
 paraphrase equivalent similar same correct answer answerable supported supports 蕴含 蕴涵 相关 有关 是 真 对 正
@@ -132,8 +132,9 @@ class ClassifierHead:
         return cls(config.path, names, str(problem), activation)
 
     @property
-    def _is_unnamed(self) -> bool:
-        return tuple(label.lower() for label in self.labels) in _UNNAMED
+    def is_unnamed(self) -> bool:
+        """Whether the names of the classes are their numbers; the second of two then means yes, as training labels."""
+        return all(label.lower() in (f"label_{place}", str(place)) for place, label in enumerate(self.labels))
 
     def place(self, positive_label: Optional[str]) -> int:
         """Return the index, 0 or 1, of the class that means "relevant".
@@ -148,7 +149,7 @@ class ClassifierHead:
             if not named:
                 raise UsageError(f"{_POSITIVE_LABEL} is {quoted(positive_label)}: the classes are {listed(labels)}")
             return named[0]
-        if self._is_unnamed:
+        if self.is_unnamed:
             return 1
         means_yes = [_means_yes(label) for label in labels]
         if sorted(means_yes, key=str) != [False, True]:
@@ -172,7 +173,7 @@ class ClassifierHead:
         `positive_label` is given for a head of one class.
         """
         # Many files do not state the number of classes; transformers then assumes two.
-        if weight.shape[1] != len(self.labels) and (weight.shape[1] != 1 or not self._is_unnamed):
+        if weight.shape[1] != len(self.labels) and (weight.shape[1] != 1 or not self.is_unnamed):
             raise CheckpointError(
                 f"{self.file}: names {len(self.labels)} classes, and the head has {weight.shape[1]}: it is another "
                 "model's; copy the folder again"
@@ -357,7 +358,7 @@ def find_encoder(folder: Path) -> Optional[Path]:
 
 def find_transformers(folder: Path) -> Optional[Path]:
     """Return the folder with transformers' weights, as `find_encoder`; None if there are Paddle's parameters."""
-    return None if (folder / PARAMETERS_FILE).is_file() else find_encoder(folder)
+    return None if parameters_file(folder) is not None else find_encoder(folder)
 
 
 def stated_head(folder: Path) -> Optional[ClassifierHead]:
@@ -366,6 +367,13 @@ def stated_head(folder: Path) -> Optional[ClassifierHead]:
     if inner is None or not (inner / "config.json").is_file():
         return None
     return ClassifierHead.of(read_foreign_config(inner / "config.json"))
+
+
+def paddlenlps_head(folder: Path) -> Optional[ClassifierHead]:
+    """Read the description of a classifier's head that PaddleNLP wrote; None if its classes have no names."""
+    path = folder / "config.json"
+    head = ClassifierHead.of(read_foreign_config(path)) if path.is_file() else None
+    return None if head is None or head.is_unnamed else head
 
 
 def states_head(folder: Path) -> bool:

@@ -14,16 +14,24 @@ import math
 import re
 import zipfile
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
-from typing import Callable, Union
+from typing import Callable, Optional, Union
 
 import numpy as np
 
 from paddle_ranker.array_types import Array
 from paddle_ranker.errors import CheckpointError, quoted
 from paddle_ranker.model.hugging_face.architectures import BUFFERS
-from paddle_ranker.model.parameters import RefusedPickleError, SafeUnpickler, Sealed, end_of_pickle, float32_of_bfloat16
+from paddle_ranker.model.parameters import (
+    PARAMETERS_FILE,
+    RefusedPickleError,
+    SafeUnpickler,
+    Sealed,
+    end_of_pickle,
+    float32_of_bfloat16,
+    load_arrays,
+)
 from paddle_ranker.options import note_once
 from paddle_ranker.storage.untrusted import (
     Unchecked,
@@ -53,6 +61,9 @@ OF_ADAPTER = (
 # The first file that exists is read.
 WEIGHT_FILES = (SAFETENSORS_FILE, SAFETENSORS_FILE + _INDEX, TORCH_FILE, TORCH_FILE + _INDEX)
 
+_PADDLES_LAYER = re.compile(r"encoder\.layers\.\d+\.linear1\.weight")  # transformers has no such name
+_MOST_HEADER_BYTES = 100_000_000  # as in the library safetensors
+
 # Number types of safetensors -> NumPy's; bfloat16 is the upper half of a float32.
 _TYPES = {
     "F64": "<f8",
@@ -66,6 +77,41 @@ _TYPES = {
     "U8": "u1",
     "BOOL": "u1",
 }
+
+
+def parameters_file(folder: Path) -> Optional[Path]:
+    """Return the file with a Paddle model's parameters in a folder: `.pdparams`, or PaddleNLP's safetensors; or None.
+
+    PaddleNLP and transformers name their safetensors alike. The names of the parameters in it tell them apart.
+    """
+    if (folder / PARAMETERS_FILE).is_file():
+        return folder / PARAMETERS_FILE
+    path = next(
+        (folder / name for name in (SAFETENSORS_FILE, SAFETENSORS_FILE + _INDEX) if (folder / name).is_file()), None
+    )
+    return path if path is not None and any(map(_PADDLES_LAYER.search, _names(path))) else None
+
+
+def load_parameters(path: Path) -> dict[str, Array]:
+    """Load the arrays of a file that `parameters_file` returned; raises as `load_arrays` and `read_weights` do."""
+    return (
+        load_arrays(path)
+        if path.suffix == ".pdparams" or SAFETENSORS_FILE not in path.name
+        else read_weights(path.parent)[1]
+    )
+
+
+def _names(path: Path) -> Iterable[str]:
+    """Return the names of the parameters in a safetensors file or an index; () for a damaged one."""
+    try:
+        if path.name.endswith(_INDEX):
+            return _read_index(path)
+        with path.open("rb") as stream:
+            size = int.from_bytes(stream.read(8), "little")
+            names = json.loads(stream.read(size)) if size <= min(_MOST_HEADER_BYTES, path.stat().st_size) else ()
+        return names if isinstance(names, dict) else ()
+    except (CheckpointError, OSError, ValueError):  # the code that reads the whole file reports damage
+        return ()
 
 
 def read_weights(folder: Path) -> tuple[str, dict[str, Array]]:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Optional, Union
 from paddle_ranker.errors import CheckpointError, UsageError, listed, quoted
 from paddle_ranker.model import model_folder
 from paddle_ranker.model.model_folder import AnyRole, identify
+from paddle_ranker.model.paddlenlp_names import unknown_name
 from paddle_ranker.options import Options
 from paddle_ranker.registry import Registry
 from paddle_ranker.scoring.engines.engine_registry import ENGINES
@@ -169,7 +170,7 @@ def with_found_models(config: ServeConfig) -> ServeConfig:
         if folder is None or (folder == name and folder.exists()):
             continue
         if not folder.exists() and not kind.takes_encoders:
-            raise UsageError(f"--{kind.option} {folder}: there is no such folder; train or export a model first")
+            raise UsageError(f"--{kind.option} {folder}: there is no such folder; {unknown_name(str(folder))}")
         config = dataclasses.replace(config, **{kind.option: resolve_model(str(folder))})  # type: ignore[arg-type]
     return config
 

@@ -9,7 +9,7 @@ from typing import ClassVar, Optional
 from paddle_ranker.errors import UsageError, quoted
 from paddle_ranker.model.pretrained import find_model
 from paddle_ranker.model.tower import POOLINGS
-from paddle_ranker.options import RowOptions, note, option, redeclare
+from paddle_ranker.options import RowOptions, note_without_effect, option, redeclare
 from paddle_ranker.options.declare import fields_of, shown_name
 from paddle_ranker.options.input_files import join_files, split_paths
 from paddle_ranker.serving.clients.teacher_options import TeacherOptions
@@ -27,7 +27,8 @@ class TowerTrainingOptions(RowOptions, AdapterOptions):
     """Options of both tower trainings."""
 
     MAY_CHANGE: ClassVar[frozenset[str]] = TrainingOptions.MAY_CHANGE | {
-        "train_set_file", "similar_text_pair", "corpus_file", "recall_result_dir", "recall_result_file", *_HNSW,
+        "train_set_file", "similar_text_pair", "corpus_file", "recall_result_dir", "recall_result_file", "dev_set_file",
+        "evaluate_result", *_HNSW,
     }  # fmt: skip
 
     train_set_file: str = option(help="training file", name="train", aliases=("--train_file",), files=True)
@@ -55,6 +56,10 @@ class TowerTrainingOptions(RowOptions, AdapterOptions):
     hnsw_m: Optional[int] = option(None, help="accepted without effect: evaluations search exactly", minimum=1)
     hnsw_ef: Optional[int] = option(None, help="accepted without effect, likewise", minimum=1)
     hnsw_max_elements: Optional[int] = option(None, help="accepted without effect, likewise", minimum=1)
+    dev_set_file: Optional[str] = option(None, help="accepted without effect, as in the published script; see --test")
+    evaluate_result: Optional[str] = option(
+        None, help="accepted without effect: each evaluation prints its measures, and metrics.jsonl keeps them"
+    )
     metric: str = option("recall@10", help="measure that selects the best checkpoint", choices=METRICS)
     model_name_or_path: str = option(
         "ernie-3.0-medium-zh",
@@ -190,9 +195,9 @@ class TowerTrainingOptions(RowOptions, AdapterOptions):
 
     def note_unused(self) -> None:
         """Note which of the given published options have no effect here."""
-        unused = [f"--{name}" for name in _HNSW if getattr(self, name) is not None]
-        if unused:
-            note(f"{', '.join(unused)}: evaluations search exactly, without a graph; paddle-ranker index takes them")
+        note_without_effect(self, _HNSW, "evaluations search exactly, and paddle-ranker index takes them")
+        note_without_effect(self, ["dev_set_file"], "--test names the pairs to evaluate on")
+        note_without_effect(self, ["evaluate_result"], "evaluations print their measures")
 
 
 @dataclass(frozen=True)

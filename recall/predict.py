@@ -13,7 +13,7 @@ import numpy as np
 
 from paddle_ranker import runtime
 from paddle_ranker.model.load_options import LoadOptions
-from paddle_ranker.options import main_of, option
+from paddle_ranker.options import main_of, note_without_effect, option
 from paddle_ranker.options.input_files import folder_of
 from paddle_ranker.scoring.scoring_options import TowerOptions
 
@@ -27,10 +27,12 @@ class PredictCosineOptions(TowerOptions):
     output_emb_size: Optional[int] = option(
         None, help="length of the vectors, for a check: the checkpoint states it", minimum=1
     )
+    pad_to_max_seq_len: Optional[bool] = option(None, help="accepted without effect: padding changes no vector")
 
 
 def predict(options: PredictCosineOptions) -> Iterator[float]:
     """Yield the cosine of each pair of the file, in order; memory does not grow with the file."""
+    note_without_effect(options, ["pad_to_max_seq_len"], "padding changes no vector")
     runtime.prepare_command(options.cpu_threads)
     from paddle_ranker.data.records import Pair, RecordFile
     from paddle_ranker.errors import UsageError

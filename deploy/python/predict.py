@@ -16,7 +16,7 @@ from paddle_ranker.errors import UsageError
 from paddle_ranker.export.output_folder import OUTPUT, output_folder
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.options import json_text, main_of, option
-from paddle_ranker.scoring.scoring_options import CASCADE_HELP, FileOptions, RankingOptions
+from paddle_ranker.scoring.scoring_options import CASCADE_HELP, FileOptions, PublishedEngineOptions, RankingOptions
 from paddle_ranker.storage.atomic import check_writable, new_file
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ PROJECT = Path(__file__).resolve().parents[2]
 
 
 @dataclass(frozen=True)
-class DeployPredictOptions(FileOptions):
+class DeployPredictOptions(PublishedEngineOptions, FileOptions):
     model_dir: str = option(
         OUTPUT, help="folder of an exported ranker; if ./output does not exist here, the project's", name="model"
     )
@@ -49,6 +49,7 @@ class DeployPredictOptions(FileOptions):
 
 def predict(options: DeployPredictOptions) -> None:
     """Write the probability of every pair of the input file, in order; in a TREC run each query's best titles first."""
+    options.note_unused()
     runtime.prepare_command(options.cpu_threads)
     from paddle_ranker.model.model_folder import RANKER
     from paddle_ranker.scoring.files import predict_with

@@ -16,7 +16,7 @@ from paddle_ranker.errors import CheckpointError, UsageError
 from paddle_ranker.export.serving_files import EMBEDDING, fetched_alias, variables_of
 from paddle_ranker.model.exported import GRAPH_FORMATS, INPUTS, OUTPUTS, ExportedFolder, open_exported
 from paddle_ranker.model.model_folder import MODEL, identify
-from paddle_ranker.options import Options, main_of, option
+from paddle_ranker.options import Options, main_of, note_without_effect, option
 
 
 @dataclass(frozen=True)
@@ -43,10 +43,12 @@ class ExportServingOptions(Options):
     fetch_alias_names: tuple[str, ...] = option(
         (), several=True, help=f"clients' name of the output (default: {OUTPUTS[0]}, or {EMBEDDING} of a tower)"
     )
+    show_proto: Optional[bool] = option(None, help="accepted without effect: the names are always printed")
 
 
 def export_serving(options: ExportServingOptions) -> None:
     """Write both folders; print them and the largest difference from the exported model's output."""
+    note_without_effect(options, ["show_proto"], "the names of inputs and outputs are always printed")
     feeds = aliases("--feed_alias_names", options.feed_alias_names, INPUTS)
     exported = find_exported(Path(options.dirname), options.model_filename, options.params_filename)
     fetches = aliases("--fetch_alias_names", options.fetch_alias_names, (fetched_alias(exported.signature),))

@@ -79,7 +79,11 @@ class RankerInfo:
 
 
 # Names of the heads in checkpoints of the published scripts, which state their kind in no other way.
-PUBLISHED_HEADS = {"similarity.weight": "pairwise", "classifier.weight": "cross_encoder"}
+PUBLISHED_HEADS = {
+    "similarity.weight": "pairwise",
+    "classifier.weight": "cross_encoder",
+    "classifier.out_proj.weight": "cross_encoder",  # of PaddleNLP's RoBERTa
+}
 # Prefix of the names in checkpoints of the published recall scripts, which have none of these heads.
 PUBLISHED_TOWER = "ptm."
 

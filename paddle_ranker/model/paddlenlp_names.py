@@ -161,7 +161,7 @@ def _configurations(tables: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _literals(family: str, module: str) -> dict[str, Any]:
-    """Return the dicts that a module of PaddleNLP assigns to names, by `NAME` or `CLASS.NAME`; {} without the module."""
+    """Return the dicts that a module of PaddleNLP assigns to names, by `NAME` or `CLASS.NAME`; {} without it."""
     spec = importlib.util.find_spec("paddlenlp")
     places = spec.submodule_search_locations if spec is not None else None
     file = Path(next(iter(places or ["."]))) / "transformers" / family / f"{module}.py"
@@ -227,7 +227,8 @@ def shape_of_config(config: EncoderConfig) -> Shape:
     """Return the shape of an encoder's parameters by its configuration."""
     return Shape(
         config.num_hidden_layers, config.hidden_size, config.intermediate_size, config.vocab_size,
-        config.max_position_embeddings, config.type_vocab_size, config.task_type_vocab_size if config.use_task_id else 0,
+        config.max_position_embeddings, config.type_vocab_size,
+        config.task_type_vocab_size if config.use_task_id else 0,
     )  # fmt: skip
 
 

@@ -20,6 +20,7 @@ from paddle_ranker.options.command_run import note as note
 from paddle_ranker.options.command_run import note_at_end as note_at_end
 from paddle_ranker.options.command_run import note_counts as note_counts
 from paddle_ranker.options.command_run import note_once as note_once
+from paddle_ranker.options.command_run import note_without_effect as note_without_effect
 from paddle_ranker.options.command_run import run_command as run_command
 from paddle_ranker.options.command_run import uncounted as uncounted
 from paddle_ranker.options.declare import AUTO_DEVICE as AUTO_DEVICE

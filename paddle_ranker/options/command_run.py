@@ -10,7 +10,7 @@ import stat
 import sys
 import traceback
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext, redirect_stderr, redirect_stdout
 from contextvars import ContextVar
 from typing import Any, Callable, Optional, Protocol, TextIO, Union, cast
@@ -26,7 +26,7 @@ from paddle_ranker.errors import (
 )
 from paddle_ranker.interrupts import STATUS, Interrupted, Interrupts, interrupt_line, is_first_process, resume_line
 from paddle_ranker.libraries import ensure_home, switch_off_telemetry
-from paddle_ranker.options.declare import require_inputs
+from paddle_ranker.options.declare import Options, given_of, require_inputs, shown_name
 from paddle_ranker.options.input_files import reread_pipes
 from paddle_ranker.options.parser import OptionsT, parse_options
 from paddle_ranker.registry import load_named_plugins
@@ -210,6 +210,13 @@ def note(text: str) -> None:
         except OSError:
             # At its exit, Python would try to write the rest again, and make the exit status 120.
             sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+
+
+def note_without_effect(options: Options, names: Iterable[str], why: str) -> None:
+    """Print a note that names the given options among `names`, which have no effect, and says why."""
+    given = given_of(options, names)
+    if given:
+        note(f"note: {', '.join(map(shown_name, given))}: without effect here; {why}")
 
 
 def note_counts(counts: Mapping[str, int]) -> None:

@@ -9,7 +9,7 @@ from paddle_ranker.encoding.window_options import WINDOWS, WindowOptions
 from paddle_ranker.errors import UsageError
 from paddle_ranker.model.load_options import CheckpointOptions, HeadOptions
 from paddle_ranker.model.tower import POOLINGS as TOWER_POOLINGS
-from paddle_ranker.options import DeviceOptions, Options, RayOptions, RowOptions, given_of, option
+from paddle_ranker.options import DeviceOptions, Options, RayOptions, RowOptions, given_of, note_without_effect, option
 from paddle_ranker.options.declare import shown_name
 from paddle_ranker.scoring.engines.engine_registry import ENGINES, exported_engines
 from paddle_ranker.scoring.engines.precisions import PRECISIONS
@@ -56,7 +56,11 @@ class RankerOptions(WindowOptions, BatchOptions, CheckpointOptions, HeadOptions,
 class ScoringOptions(EngineOptions, RankerOptions):
     """Options of evaluation and prediction."""
 
-    tensorrt: bool = option(False, help="compile an exported ranker with TensorRT, in Paddle Inference on a GPU")
+    tensorrt: bool = option(
+        False,
+        help="compile an exported ranker with TensorRT, in Paddle Inference on a GPU",
+        aliases=("--use_tensorrt",),
+    )
 
 
 @dataclass(frozen=True)
@@ -74,6 +78,21 @@ class PoolingOptions(Options):
 @dataclass(frozen=True)
 class TowerOptions(PoolingOptions, CheckpointOptions, EngineOptions, RowOptions):
     """Options of every command that makes vectors of texts."""
+
+
+@dataclass(frozen=True)
+class PublishedEngineOptions(Options):
+    """Options of the published scripts for static models that have no effect here."""
+
+    enable_mkldnn: Optional[bool] = option(None, help="accepted without effect: oneDNN is used wherever it is faster")
+    benchmark: Optional[bool] = option(None, help="accepted without effect: python -m benchmarks measures speed")
+    save_log_path: Optional[str] = option(None, help="accepted without effect, likewise")
+
+    def note_unused(self) -> None:
+        """Note which of these options are given."""
+        note_without_effect(
+            self, ("enable_mkldnn", "benchmark", "save_log_path"), "the engine decides, and logs nothing"
+        )
 
 
 @dataclass(frozen=True)

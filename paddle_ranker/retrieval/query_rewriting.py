@@ -154,7 +154,8 @@ class QueryRewriter:
             elif self._may_be_mistyped(last) and beginning == last.text and not self._counts([beginning])[0]:
                 corrected += self._mistyped([beginning], unfinished=True)
         elif prefix and runs and not runs[-1].is_word and not folded[runs[-1].start + len(runs[-1].text) :]:
-            *_, before, unit = ["", *runs[-1].units()]
+            units = ["", *runs[-1].units()]
+            before, unit = units[-2], units[-1]
             if completed := self._completed_unit(unit):
                 corrected.append(Alternative(unit, completed, PREFIX))
                 extras += [AddedWord(before + completion, _OF_PREFIX, unit) for completion in completed]

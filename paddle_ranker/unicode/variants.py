@@ -95,9 +95,9 @@ def _full_table() -> dict[int, str]:
     for block in _INDIC:
         table[block + _NUKTA], table[block + _CANDRABINDU] = "", chr(block + _ANUSVARA)
         for code in range(block, block + 0x80):  # letters with a nukta
-            base, *marks = normalize("NFD", chr(code))
-            if marks == [chr(block + _NUKTA)]:
-                table[code] = base
+            decomposed = normalize("NFD", chr(code))
+            if decomposed[1:] == chr(block + _NUKTA):
+                table[code] = decomposed[0]
     table.update({ord(char): other for char, other in _OLDER.items()})
     table.update({code: chr(code - _KANA) for code in [*range(0x30A1, 0x30F7), 0x30FD, 0x30FE]})
     while True:  # ǽ is æ with an accent

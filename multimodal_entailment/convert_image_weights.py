@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from paddle_ranker.errors import CheckpointError, RankerError
 from paddle_ranker.options import Options, main_of, option
+from paddle_ranker.options.declare import FETCHED_FOLDER
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,7 +34,9 @@ _LITE_BLOCK_PARTS = {
 
 @dataclass(frozen=True)
 class ConvertImageWeightsOptions(Options):
-    source: str = option(positional=True, help="file with the network's state, written by torch.save")
+    source: str = option(
+        positional=True, help="file with the network's state, written by torch.save", addresses=FETCHED_FOLDER
+    )
     target: str = option(positional=True, help=".pdparams file to write; it must not exist")
     vision_encoder: str = option(
         "efficientnet_lite0",

@@ -8,6 +8,7 @@ from typing import Optional
 from multimodal_entailment.info import FUSIONS
 from paddle_ranker.errors import UsageError
 from paddle_ranker.options import ThreadOptions, option, redeclare
+from paddle_ranker.options.declare import ANY_TEXT, FETCHED, FETCHED_FOLDER
 from paddle_ranker.scoring.scoring_options import EngineOptions
 from paddle_ranker.training.training_options import TrainingOptions
 
@@ -39,13 +40,16 @@ class TrainEntailmentOptions(TrainingOptions):
         below=1,
     )  # fmt: skip
     split_seed: int = option(42, help="random seed of the split", minimum=0)
-    image_folder: Optional[str] = option(None, help="folder of relative image paths (default: the file's folder)")
+    image_folder: Optional[str] = option(
+        None, help="folder of relative image paths (default: the file's folder)", addresses=FETCHED
+    )
     skip_bad_rows: bool = option(False, help="skip malformed rows, treat broken images as missing, and count both")
     modalities: str = option("both", help="inputs of the model", choices=MODALITIES)
     model_name_or_path: Optional[str] = option(
         None,
         help="text encoder to start from: a folder, or a name on the Hugging Face hub or in PaddleNLP; needed for text",
         name="model",
+        addresses=FETCHED_FOLDER,
     )
     max_seq_length: int = option(128, help="maximum length of a pair of texts in tokens", minimum=5)
     match_embeddings: bool = option(True, help="mark tokens that occur in both texts, for the text encoder")
@@ -57,6 +61,7 @@ class TrainEntailmentOptions(TrainingOptions):
         None,
         help="pretrained parameters of the vision encoder: a .pdparams file (see convert-image-weights); or download, "
         "for Paddle's parameters of a ResNet",
+        addresses=FETCHED,
     )
     freeze_vision: bool = option(
         False, help="freeze the vision encoder; its features are then computed once and cached in --cache_dir"
@@ -125,8 +130,10 @@ class TrainEntailmentOptions(TrainingOptions):
 class ModelOptions(EngineOptions):
     """Options of the commands that run a trained model."""
 
-    model: str = option(help="folder of a model, trained or exported", leads=True)
-    image_folder: Optional[str] = option(None, help="folder of relative image paths (default: the file's folder)")
+    model: str = option(help="folder of a model, trained or exported", leads=True, addresses=FETCHED_FOLDER)
+    image_folder: Optional[str] = option(
+        None, help="folder of relative image paths (default: the file's folder)", addresses=FETCHED
+    )
     skip_bad_rows: bool = option(False, help="skip malformed rows, treat broken images as missing, and count both")
     batch_size: int = redeclare(
         EngineOptions, "batch_size", help="most pairs per batch; a model with images takes at most 32", shared=False
@@ -158,10 +165,12 @@ class PredictEntailmentOptions(ModelOptions):
     format: str = option(
         "csv", help="format of the rows: csv, or json with an object per line", choices=("csv", "json")
     )
-    text_1: Optional[str] = option(None, help="one pair instead of a file: the first post's text", either=True)
-    image_1: Optional[str] = option(None, help="the first post's image")
-    text_2: Optional[str] = option(None, help="the second post's text")
-    image_2: Optional[str] = option(None, help="the second post's image")
+    text_1: Optional[str] = option(
+        None, help="one pair instead of a file: the first post's text", either=True, addresses=ANY_TEXT
+    )
+    image_1: Optional[str] = option(None, help="the first post's image", addresses=FETCHED)
+    text_2: Optional[str] = option(None, help="the second post's text", addresses=ANY_TEXT)
+    image_2: Optional[str] = option(None, help="the second post's image", addresses=FETCHED)
     explain: bool = option(
         False, help="also report how far the predicted probability falls without the texts, and without each image"
     )
@@ -175,7 +184,9 @@ class PredictEntailmentOptions(ModelOptions):
 
 @dataclass(frozen=True)
 class ExportEntailmentOptions(ThreadOptions):
-    model: str = option(help="folder of a model, a checkpoint of train-entailment", leads=True)
+    model: str = option(
+        help="folder of a model, a checkpoint of train-entailment", leads=True, addresses=FETCHED_FOLDER
+    )
     output_dir: str = option(
         "./output_entailment", help="folder to write; an older export there is replaced", name="output"
     )

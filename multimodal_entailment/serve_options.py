@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Optional
 
 from paddle_ranker.options import option
+from paddle_ranker.options.declare import FETCHED_FOLDER
 from paddle_ranker.scoring.engines.engine_registry import ENGINES
 from paddle_ranker.scoring.engines.precisions import PRECISIONS
 from paddle_ranker.serving.core.limits import Limits, check_count, check_queue
@@ -18,7 +19,10 @@ class PostLimits(Limits):
     """Options of a served model of pairs of posts; its limits are added to those of all requests."""
 
     entailment_model: Optional[str] = option(
-        None, either=True, help="model for pairs of posts, trained or exported, which answers POST /v1/entailment"
+        None,
+        either=True,
+        help="model for pairs of posts, trained or exported, which answers POST /v1/entailment",
+        addresses=FETCHED_FOLDER,
     )
     entailment_engine: Optional[str] = option(None, help="engine of this model; see --engine", choices=ENGINES)
     entailment_precision: str = option(

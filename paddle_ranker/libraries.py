@@ -9,6 +9,7 @@ import os
 import stat
 import sys
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, Optional, cast
 
 # Switches of ONNX Runtime (from 1.29 on), several libraries (https://consoledonottrack.com), Hugging Face's, and Ray.
@@ -81,3 +82,15 @@ def _temporary_home() -> str:
     status = os.lstat(folder)
     is_own = stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid() and not status.st_mode & 0o077
     return folder if is_own and _is_writable(folder) else tempfile.mkdtemp(prefix="paddle-ranker-home-")
+
+
+def cache_folder(*parts: str) -> Path:
+    """Return the path `parts` in the cache folder, without creating it.
+
+    The cache folder is `PADDLE_RANKER_CACHE`, else `paddle_ranker` in `XDG_CACHE_HOME` or `~/.cache`.
+    """
+    folder = os.environ.get("PADDLE_RANKER_CACHE")
+    root = (
+        Path(folder) if folder else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "paddle_ranker"
+    )
+    return root.joinpath(*parts)

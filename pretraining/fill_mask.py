@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Optional
 from paddle_ranker import runtime
 from paddle_ranker.errors import DataError, UsageError
 from paddle_ranker.options import DeviceOptions, json_text, main_of, option
+from paddle_ranker.options.declare import ANY_TEXT, FETCHED_FOLDER
 from paddle_ranker.options.input_files import paths_of
 from paddle_ranker.storage.prefetch import chunks
 
@@ -23,8 +24,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class FillMaskOptions(DeviceOptions):
-    sentence: Optional[str] = option(None, help="sentence with one [MASK] or more", positional=True, either=True)
-    model: str = option(help="folder of a masked language model, with this project's or PaddleNLP's names")
+    sentence: Optional[str] = option(
+        None, help="sentence with one [MASK] or more", positional=True, either=True, addresses=ANY_TEXT
+    )
+    model: str = option(
+        help="folder of a masked language model, with this project's or PaddleNLP's names", addresses=FETCHED_FOLDER
+    )
     input_file: Optional[str] = option(
         None,
         help="file of sentences instead: .txt, one per line, or a file with a column text",

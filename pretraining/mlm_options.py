@@ -7,6 +7,7 @@ from typing import Optional
 
 from paddle_ranker.errors import UsageError
 from paddle_ranker.options import option, redeclare
+from paddle_ranker.options.declare import FETCHED_FOLDER
 from paddle_ranker.training.training_options import TrainingOptions
 from pretraining.corpus import DOCUMENTS, DOCUMENTS_HELP
 
@@ -51,6 +52,7 @@ class TrainMlmOptions(TrainingOptions):
         None,
         help="encoder to continue from: a folder (of this toolkit, of PaddleNLP, or made by convert), or a name",
         name="model",
+        addresses=FETCHED_FOLDER,
     )
     mlm_probability: float = option(0.2, help="share of masked tokens", above=0, below=1)
     whole_word_mask: bool = option(

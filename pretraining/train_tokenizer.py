@@ -14,6 +14,7 @@ from paddle_ranker.encoding.tokenizers.tokenizer_folder import ROLES, VOCABULARY
 from paddle_ranker.encoding.vocabulary import SPECIAL_TOKENS, train_wordpiece_vocabulary, write_new_tokenizer
 from paddle_ranker.errors import RankerError, UsageError
 from paddle_ranker.options import Options, main_of, option
+from paddle_ranker.options.declare import ANY_TEXT
 from paddle_ranker.storage.atomic import UNFINISHED, make_folder
 from paddle_ranker.storage.streams import naming_the_file
 from pretraining.corpus import DOCUMENTS_HELP, Corpus
@@ -27,7 +28,10 @@ class TrainTokenizerOptions(Options):
     )
     vocab_size: int = option(30522, help="maximum number of word pieces, including special tokens", minimum=10)
     special_tokens: tuple[str, ...] = option(
-        SPECIAL_TOKENS, help="special tokens, which get the first ids; BERT's five are required", several=True
+        SPECIAL_TOKENS,
+        help="special tokens, which get the first ids; BERT's five are required",
+        several=True,
+        addresses=ANY_TEXT,
     )
     lowercase: bool = option(True, help="lowercase texts and strip accents, in training and in later use")
     skip_bad_rows: bool = option(False, help="skip and count text that is not UTF-8, instead of stopping")

@@ -28,7 +28,7 @@ def run(options: FeatureOptions) -> None:
     """Encode the corpus, write the vectors, and print the file's name."""
     options.note_unused()
     note_without_effect(options, ["use_tensorrt"], "towers run without TensorRT")
-    print(encode(options, RecordFile(options.input_file, Line, options)))
+    print(encode(options, RecordFile(options.input_file, Line, options)).file)
 
 
 main = main_of(run, FeatureOptions, __doc__)

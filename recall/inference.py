@@ -6,15 +6,15 @@ paddle-ranker encode --model tower --input texts.tsv --output vectors.npy --dtyp
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Union
+from typing import TYPE_CHECKING, NamedTuple, Union
 
 from paddle_ranker import runtime
+from paddle_ranker.addresses import scheme_of, uploading
 from paddle_ranker.array_types import STORED_TYPES
 from paddle_ranker.data.documents import DocumentFile
 from paddle_ranker.data.records import Line, RecordFile
@@ -22,6 +22,7 @@ from paddle_ranker.errors import UsageError
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.pretrained import find_model
 from paddle_ranker.options import DocumentOptions, RayOptions, main_of, option
+from paddle_ranker.options.declare import FETCHED_FOLDER, TAKEN
 from paddle_ranker.options.input_files import folder_of
 from paddle_ranker.progress import Progress
 from paddle_ranker.scoring.scoring_options import TowerOptions
@@ -34,12 +35,17 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class EncodeOptions(TowerOptions, RayOptions, DocumentOptions):
     params_path: str = option(
-        help="tower: a folder of a tower (exported or not) or of any encoder, or a name", name="model", leads=True
+        help="tower: a folder of a tower (exported or not) or of any encoder, or a name",
+        name="model",
+        leads=True,
+        addresses=FETCHED_FOLDER,
     )
     input_file: str = option(
         help="texts: one per line, or columns or JSON with id, text (else title)", name="input", files=True,
     )  # fmt: skip
-    output_file: str = option(help=".npy file to write; the scales of int8 go to NAME.scales.npy", name="output")
+    output_file: str = option(
+        help=".npy file to write; the scales of int8 go to NAME.scales.npy", name="output", addresses=TAKEN
+    )
     dtype: str = option("float32", help="type of the stored numbers", choices=STORED_TYPES)
     queries: bool = option(
         False,
@@ -52,13 +58,32 @@ class EncodeOptions(TowerOptions, RayOptions, DocumentOptions):
         super().__post_init__()
         if self.ray is not None and self.processes > 1:
             raise UsageError(f"--processes {self.processes}: with --ray, --actors says how many share the work")
+        if self.resume and self.ray is None and scheme_of(self.output_file) is not None:
+            raise UsageError(f"--resume: {self.output_file} appears when it is whole; add --ray, which keeps its parts")
 
     def look_up(self) -> None:
         find_model(self.params_path)
 
 
-def encode(options: EncodeOptions, rows: Union[DocumentFile, RecordFile[Line], None] = None) -> Path:
-    """Encode the texts of rows (default: the documents of the file), and write the vectors; return their file."""
+class Encoded(NamedTuple):
+    """A written file of vectors."""
+
+    file: str
+    rows: int
+    size: int
+    dtype: str
+
+    @classmethod
+    def of(cls, path: Path, file: str) -> Encoded:
+        """Return the facts of the vectors at `path`, which users call `file`."""
+        from paddle_ranker.retrieval.vector_files import open_vectors
+
+        values = open_vectors(path).values
+        return cls(file, len(values), values.shape[1], values.dtype.name)
+
+
+def encode(options: EncodeOptions, rows: Union[DocumentFile, RecordFile[Line], None] = None) -> Encoded:
+    """Encode the texts of rows (default: the documents of the file), and write the vectors."""
     if options.processes == 1 and options.ray is None:
         runtime.prepare_command(options.cpu_threads)
     from paddle_ranker.options import note
@@ -89,24 +114,26 @@ def encode(options: EncodeOptions, rows: Union[DocumentFile, RecordFile[Line], N
         job = Identity.of(identity, {options.input_file: texts}, {source: tower}, options.engine)
         return _encode_by_actors(options, plan, rows, job)
     identity.update(named(versions(options.engine)))
-    with closing(VectorFile(options.output_file, options.dtype, identity, options.resume)) as file:
-        if file.is_done:
-            return file.path
-        if file.rows:
-            note(f"{file.path}: going on after {file.rows:,} vectors")
-        encoding = Encoding(plan)
-        rest: Iterator[str] = islice((row.text for row in rows), file.rows, None)
-        with Progress(desc="encode", unit="text", initial=file.rows) as progress:
-            for vectors in encoding.run(rest):
-                before = file.rows
-                file.append(vectors)
-                progress.update(len(vectors))
-                if before < MANY_TEXTS <= file.rows:
-                    note_export(options.params_path, options.device, "encode --model exported --engine onnx")
-        file.finish()
-    if rows.skipped:
-        note(f"{options.input_file}: {rows.report()}")
-    return file.path
+    with (
+        uploading(options.output_file) as path,
+        closing(VectorFile(path, options.dtype, identity, options.resume)) as file,
+    ):
+        if not file.is_done:
+            if file.rows:
+                note(f"{file.path}: going on after {file.rows:,} vectors")
+            encoding = Encoding(plan)
+            rest: Iterator[str] = islice((row.text for row in rows), file.rows, None)
+            with Progress(desc="encode", unit="text", initial=file.rows) as progress:
+                for vectors in encoding.run(rest):
+                    before = file.rows
+                    file.append(vectors)
+                    progress.update(len(vectors))
+                    if before < MANY_TEXTS <= file.rows:
+                        note_export(options.params_path, options.device, "encode --model exported --engine onnx")
+            file.finish()
+            if rows.skipped:
+                note(f"{options.input_file}: {rows.report()}")
+        return Encoded.of(file.path, options.output_file)
 
 
 def _encode_by_actors(
@@ -114,29 +141,28 @@ def _encode_by_actors(
     plan: EncodePlan,
     rows: Union[DocumentFile, RecordFile[Line]],
     identity: Identity,
-) -> Path:
+) -> Encoded:
     """Encode the rows by actors of a cluster, in parts beside the output file; then join the parts."""
     from paddle_ranker.retrieval.vector_files import VectorFile
     from paddle_ranker.scale.offline import RowSource, encode
     from paddle_ranker.scale.parts import Parts
 
-    parts = Parts(Path(f"{options.output_file}.parts"), identity)
+    parts = Parts(f"{options.output_file}.parts", identity)
     source = RowSource(rows, ("text",), in_texts=True)
-    with closing(VectorFile(options.output_file, options.dtype, identity.made_of)) as file:
-        for vectors in encode(plan, source, parts, options):
-            file.append(vectors)
-        file.finish()
-    shutil.rmtree(parts.folder)
-    return file.path
+    with parts.folder.alone():
+        with uploading(options.output_file) as path, closing(VectorFile(path, options.dtype, identity.made_of)) as file:
+            for vectors in encode(plan, source, parts, options):
+                file.append(vectors)
+            file.finish()
+            encoded = Encoded.of(file.path, options.output_file)
+        parts.folder.remove()
+    return encoded
 
 
 def run(options: EncodeOptions) -> None:
     """Encode the texts, write the vectors, and print their shape and type."""
-    from paddle_ranker.retrieval.vector_files import open_vectors
-
-    path = encode(options)
-    values = open_vectors(path).values
-    print(f"{path}: {values.shape[0]:,} vectors of {values.shape[1]} numbers, {values.dtype}")
+    made = encode(options)
+    print(f"{made.file}: {made.rows:,} vectors of {made.size} numbers, {made.dtype}")
 
 
 main = main_of(run, EncodeOptions, __doc__)

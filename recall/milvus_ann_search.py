@@ -18,6 +18,7 @@ import numpy as np
 from paddle_ranker.data.records import Line, RecordFile
 from paddle_ranker.errors import DataError, UsageError
 from paddle_ranker.options import Options, json_text, main_of, note, option
+from paddle_ranker.options.declare import ANY_TEXT, FETCHED_FOLDER
 from paddle_ranker.progress import Progress
 from paddle_ranker.storage.prefetch import chunks
 
@@ -29,7 +30,9 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class MilvusSearchOptions(Options):
     data_path: str = option(help="texts, one per line", files=True, name="corpus")
-    embedding_path: str = option(help=".npy file of their vectors, in the same order", name="vectors")
+    embedding_path: str = option(
+        help=".npy file of their vectors, in the same order", name="vectors", addresses=FETCHED_FOLDER
+    )
     batch_size: int = option(100_000, help="rows to insert at a time", minimum=1)
     index: int = option(0, help="number of the row to search with, from 0", minimum=0)
     insert: bool = option(False, help="insert texts and vectors into Milvus, and replace those there", either=True)
@@ -39,6 +42,7 @@ class MilvusSearchOptions(Options):
         None,
         help="address of Milvus, or a file of Milvus Lite (default: http://MILVUS_HOST:MILVUS_PORT of the environment, "
         "127.0.0.1 and 19530 without)",
+        addresses=ANY_TEXT,
     )
     collection: str = option("literature_search", help="name of the rows in Milvus")
 

@@ -10,7 +10,7 @@ from paddle_ranker.errors import UsageError, quoted
 from paddle_ranker.model.pretrained import find_model
 from paddle_ranker.model.tower import POOLINGS
 from paddle_ranker.options import RowOptions, note_without_effect, option, redeclare
-from paddle_ranker.options.declare import fields_of, shown_name
+from paddle_ranker.options.declare import ANY_TEXT, FETCHED_FOLDER, fields_of, shown_name
 from paddle_ranker.options.input_files import join_files, split_paths
 from paddle_ranker.serving.clients.teacher_options import TeacherOptions
 from paddle_ranker.training.training_options import AdapterOptions, TrainingOptions
@@ -65,8 +65,11 @@ class TowerTrainingOptions(RowOptions, AdapterOptions):
         "ernie-3.0-medium-zh",
         help="model to start from: a folder, or a name on the Hugging Face hub or in PaddleNLP",
         name="model",
+        addresses=FETCHED_FOLDER,
     )
-    init_from_ckpt: Optional[str] = option(None, help="checkpoint to start from: a folder, or its model_state.pdparams")
+    init_from_ckpt: Optional[str] = option(
+        None, help="checkpoint to start from: a folder, or its model_state.pdparams", addresses=FETCHED_FOLDER
+    )
     max_seq_length: Optional[int] = option(
         None, help="maximum length of a text in tokens (default: the checkpoint's, else 128)", minimum=5
     )
@@ -82,14 +85,20 @@ class TowerTrainingOptions(RowOptions, AdapterOptions):
         None,
         help="scale vectors to length 1, so that products are cosines (default: false if a tower compares products)",
     )
-    query_prompt: Optional[str] = option(None, help="text that precedes every query (default: the checkpoint's)")
-    text_prompt: Optional[str] = option(None, help="text that precedes every title (default: the checkpoint's)")
+    query_prompt: Optional[str] = option(
+        None, help="text that precedes every query (default: the checkpoint's)", addresses=ANY_TEXT
+    )
+    text_prompt: Optional[str] = option(
+        None, help="text that precedes every title (default: the checkpoint's)", addresses=ANY_TEXT
+    )
     towers: Optional[int] = option(
         None, help="number of networks; 2: queries have a separate network (default: the checkpoint's, else 1)",
         choices=(1, 2),
     )  # fmt: skip
     query_model: Optional[str] = option(
-        None, help="model that the network of queries starts from (default: that of the titles)"
+        None,
+        help="model that the network of queries starts from (default: that of the titles)",
+        addresses=FETCHED_FOLDER,
     )
     nested_sizes: Optional[str] = option(
         None,
@@ -209,7 +218,9 @@ class TaughtTowerOptions(TeacherOptions, TowerTrainingOptions):
     OF_FILES: ClassVar[frozenset[str]] = frozenset({"teacher_scores"})
 
     teacher: Optional[str] = option(
-        None, help="folder of a trained ranker, which scores the pairs without a teacher's score in the file"
+        None,
+        help="folder of a trained ranker, which scores the pairs without a teacher's score in the file",
+        addresses=FETCHED_FOLDER,
     )
 
     def __post_init__(self) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 from paddle_ranker import runtime
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.options import main_of, note_without_effect, option
+from paddle_ranker.options.declare import FETCHED_FOLDER
 from paddle_ranker.options.input_files import folder_of
 from paddle_ranker.scoring.scoring_options import TowerOptions
 
@@ -21,7 +22,10 @@ from paddle_ranker.scoring.scoring_options import TowerOptions
 @dataclass(frozen=True)
 class PredictCosineOptions(TowerOptions):
     params_path: str = option(
-        help="tower: a folder of a tower (exported or not) or of any encoder, or a name", name="model", leads=True
+        help="tower: a folder of a tower (exported or not) or of any encoder, or a name",
+        name="model",
+        leads=True,
+        addresses=FETCHED_FOLDER,
     )
     text_pair_file: str = option(help="pairs of texts: query, title; - for standard input", name="input", files=True)
     output_emb_size: Optional[int] = option(

@@ -19,6 +19,7 @@ import numpy as np
 from paddle_ranker import runtime
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.options import main_of, option, redeclare
+from paddle_ranker.options.declare import FETCHED_FOLDER
 from paddle_ranker.progress import Progress
 from paddle_ranker.scoring.scoring_options import BatchOptions, TowerOptions
 
@@ -32,7 +33,9 @@ __path__ = [str(Path(__file__).resolve().parent)]
 
 @dataclass(frozen=True)
 class RecallOptions(TowerOptions):
-    params_path: str = option(help="tower: a folder of a tower or of any encoder", name="model", leads=True)
+    params_path: str = option(
+        help="tower: a folder of a tower or of any encoder", name="model", leads=True, addresses=FETCHED_FOLDER
+    )
     corpus_file: str = option(help="texts to search, one per line", name="corpus", files=True)
     similar_text_pair: str = option(
         help="queries: pairs of a query and a text that answers it", name="input", files=True,

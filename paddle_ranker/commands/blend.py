@@ -20,6 +20,7 @@ from paddle_ranker.errors import DataError, RankerError, UsageError
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.pretrained import find_model
 from paddle_ranker.options import DeviceOptions, LabelOptions, main_of, option
+from paddle_ranker.options.declare import FETCHED_FOLDER
 from paddle_ranker.options.input_files import base_names, paths_of
 from paddle_ranker.scoring.scoring_options import BatchOptions
 from paddle_ranker.storage.digest import content_digest
@@ -37,7 +38,7 @@ LINEAR, _BM25 = "linear model", "bm25"
 
 @dataclass(frozen=True)
 class BlendOptions(BatchOptions, LabelOptions, DeviceOptions):
-    ranker: str = option(positional=True, help="the ranker: a model folder")
+    ranker: str = option(positional=True, help="the ranker: a model folder", addresses=FETCHED_FOLDER)
     dev_file: str = option(
         positional=True, files=True, help="labelled pairs to learn the weights from: query, title, label"
     )
@@ -55,6 +56,7 @@ class BlendOptions(BatchOptions, LabelOptions, DeviceOptions):
         name="with",
         several=True,
         either=True,
+        addresses=FETCHED_FOLDER,
     )
     folds: int = option(5, help="folds of queries; each is measured with weights learned from the others", minimum=2)
 

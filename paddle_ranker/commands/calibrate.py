@@ -23,7 +23,7 @@ from paddle_ranker.metrics.ranking import RELEVANT
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.pretrained import find_model
 from paddle_ranker.options import LabelOptions, given_of, main_of, option, refuse_given
-from paddle_ranker.options.declare import shown_name
+from paddle_ranker.options.declare import FETCHED, FETCHED_FOLDER, shown_name
 from paddle_ranker.options.input_files import base_names
 from paddle_ranker.retrieval.search_defaults import RANK_TOP, MilvusOptions
 from paddle_ranker.scoring.scoring_options import RankerOptions
@@ -44,7 +44,9 @@ _READ = 20
 
 @dataclass(frozen=True)
 class CalibrateOptions(LabelOptions, RankerOptions, MilvusOptions):
-    ranker: str = option(positional=True, help="the ranker: a model folder, or its model_state.pdparams")
+    ranker: str = option(
+        positional=True, help="the ranker: a model folder, or its model_state.pdparams", addresses=FETCHED_FOLDER
+    )
     dev_file: Optional[str] = option(
         None,
         positional=True,
@@ -63,6 +65,7 @@ class CalibrateOptions(LabelOptions, RankerOptions, MilvusOptions):
     index: Optional[str] = option(
         None,
         help="calibrate for searches of this index folder: on what is found there for the file's queries",
+        addresses=FETCHED,
     )
     unjudged: Optional[str] = option(
         None,

@@ -11,11 +11,14 @@ from paddle_ranker import runtime
 from paddle_ranker.evaluation.measuring_options import MeasuringOptions
 from paddle_ranker.evaluation.report.text import comparison_json, systems_table
 from paddle_ranker.options import json_text, main_of, note, option
+from paddle_ranker.options.declare import FETCHED_FOLDER
 
 
 @dataclass(frozen=True)
 class CascadeOptions(MeasuringOptions):
-    large: str = option(positional=True, help="the ranker that scores the best titles of each query")
+    large: str = option(
+        positional=True, help="the ranker that scores the best titles of each query", addresses=FETCHED_FOLDER
+    )
     cascade: str = option(
         positional=True,
         help="SMALL_RANKER:20, the ranker that scores all titles, and the number left to the large ranker",

@@ -25,6 +25,7 @@ from paddle_ranker.model.model_folder import MEMBER, TRAINED_TOWER, identify
 from paddle_ranker.model.model_kind import TRAINED
 from paddle_ranker.model.tower import PICTURE, POOLINGS, QUERY_FOLDER, TEXT, TowerInfo
 from paddle_ranker.options import main_of, option
+from paddle_ranker.options.declare import ANY_TEXT, FETCHED_FOLDER
 
 if TYPE_CHECKING:
     from paddle import Tensor
@@ -40,6 +41,7 @@ class ConvertOptions(HeadOptions):
     source: str = option(
         positional=True,
         help="folder to convert: from Hugging Face; with --to hf, of this toolkit; otherwise any encoder, or its name",
+        addresses=FETCHED_FOLDER,
     )
     target: str = option(positional=True, help="folder to make; it must not exist")
     to: str = option(
@@ -58,9 +60,12 @@ class ConvertOptions(HeadOptions):
         None,
         help='likewise, and of rankers: text that precedes every query, such as "query: "; of Qwen3\'s rerankers, the '
         "instruction (default: as the folder states)",
+        addresses=ANY_TEXT,
     )
     text_prompt: Optional[str] = option(
-        None, help='likewise: text that precedes all other texts, such as "passage: " (default: as the folder states)'
+        None,
+        help='likewise: text that precedes all other texts, such as "passage: " (default: as the folder states)',
+        addresses=ANY_TEXT,
     )
     lowercase: bool = option(
         False,

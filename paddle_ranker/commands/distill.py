@@ -15,7 +15,7 @@ from typing import Optional
 from paddle_ranker.data.records import LabeledPair, Pair, Record, RecordFile, Triple, open_as_one_of, write_records
 from paddle_ranker.errors import UsageError, brief
 from paddle_ranker.options import LabelOptions, main_of, note, option, refuse_given
-from paddle_ranker.options.declare import fields_of
+from paddle_ranker.options.declare import FETCHED_FOLDER, fields_of
 from paddle_ranker.options.input_files import paths_of
 from paddle_ranker.progress import Progress
 from paddle_ranker.scoring.scoring_options import ScoringOptions
@@ -36,6 +36,7 @@ class DistillOptions(TeacherOptions, LabelOptions, ScoringOptions):
         help=f"the trained ranker, its folder or name; of several, {os.pathsep!r} between them, the mean of their "
         "logits; none with --teacher_url",
         positional=True,
+        addresses=FETCHED_FOLDER,
     )
     data_file: str = option(
         help=f"triples, labelled pairs, or pairs without labels; of several files, {os.pathsep!r} between them, one "

@@ -33,6 +33,7 @@ from paddle_ranker.commands.info import Fact, facts_of
 from paddle_ranker.errors import PADDLE_INDEX, CheckpointError, RankerError, UsageError, in_checkout, one_line, quoted
 from paddle_ranker.model.role_names import TRAINED_MODEL
 from paddle_ranker.options import Options, json_text, main_of, option
+from paddle_ranker.options.declare import FETCHED_FOLDER
 from paddle_ranker.runtime import (
     TF32_VARIABLE,
     choose_math_path,
@@ -153,7 +154,9 @@ class Finding(NamedTuple):
 @dataclass(frozen=True)
 class DoctorOptions(Options):
     model: Optional[str] = option(
-        None, help="report on a model instead: open it by its folder or name, and list the commands and engines for it"
+        None,
+        help="report on a model instead: open it by its folder or name, and list the commands and engines for it",
+        addresses=FETCHED_FOLDER,
     )
     imports: bool = option(False, help="also import the optional packages, which shows broken ones")
     json: bool = option(False, help="print the report as JSON")

@@ -18,6 +18,7 @@ from paddle_ranker.commands.compare import PICTURES, name_systems
 from paddle_ranker.commands.search import SearchingOptions, open_search_engine
 from paddle_ranker.errors import DataError, UsageError, listed
 from paddle_ranker.options import given_of, json_text, main_of, note, option
+from paddle_ranker.options.declare import FETCHED, FETCHED_FOLDER
 
 if TYPE_CHECKING:
     from paddle_ranker.array_types import Floats
@@ -51,13 +52,18 @@ class EvaluateRecallOptions(SearchingOptions):
         None, help="texts of the qrels' queries: id, text, tab-separated or JSON lines", files=True
     )
     beir: Optional[str] = option(
-        None, help="a BEIR folder with queries.jsonl and qrels/, in place of --qrels and --queries", either=True
+        None,
+        help="a BEIR folder with queries.jsonl and qrels/, in place of --qrels and --queries",
+        either=True,
+        addresses=FETCHED,
     )
     split: str = option("test", help="which of a BEIR folder's qrels")
     top_k: int = option(100, help="documents of each query that are measured", minimum=1)
     baselines: bool = option(True, help="measure BM25 on words and on bigrams beside (and on stems of English)")
     untuned: Optional[str] = option(
-        None, help="measure the vectors of another tower or encoder beside, such as the one that training started from"
+        None,
+        help="measure the vectors of another tower or encoder beside, such as the one that training started from",
+        addresses=FETCHED_FOLDER,
     )
     runs: tuple[str, ...] = option((), help="TREC runs of other systems to measure beside; name=PATH", several=True)
     learn_weights: Optional[str] = option(

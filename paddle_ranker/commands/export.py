@@ -14,13 +14,19 @@ from paddle_ranker.commands.command_registry import main_for_kinds
 from paddle_ranker.model.load_options import CheckpointOptions, HeadOptions, LoadOptions
 from paddle_ranker.model.model_kind import ModelInfo, RowEncoder, TrainedModel
 from paddle_ranker.options import ThreadOptions, main_of, note, option, redeclare
+from paddle_ranker.options.declare import FETCHED_FOLDER
 
 
 @dataclass(frozen=True)
 class ExportOptions(CheckpointOptions, HeadOptions, ThreadOptions):
     """Options of the commands that export."""
 
-    params_path: str = option(help="the model: a folder or a name, OWNER/MODEL, of the hub", name="model", leads=True)
+    params_path: str = option(
+        help="the model: a folder or a name, OWNER/MODEL, of the hub",
+        name="model",
+        leads=True,
+        addresses=FETCHED_FOLDER,
+    )
     output_path: str = option("./output", help="folder to write; an older export in it is replaced", name="output")
     max_seq_length: Optional[int] = redeclare(
         CheckpointOptions,

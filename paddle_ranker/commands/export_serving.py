@@ -17,13 +17,16 @@ from paddle_ranker.export.serving_files import EMBEDDING, fetched_alias, variabl
 from paddle_ranker.model.exported import GRAPH_FORMATS, INPUTS, OUTPUTS, ExportedFolder, open_exported
 from paddle_ranker.model.model_folder import MODEL, identify
 from paddle_ranker.options import Options, main_of, note_without_effect, option
+from paddle_ranker.options.declare import FETCHED_FOLDER
 
 
 @dataclass(frozen=True)
 class ExportServingOptions(Options):
     """Options of the commands that export for Paddle Serving."""
 
-    dirname: str = option("output", help="the folder of an exported ranker or tower", name="model")
+    dirname: str = option(
+        "output", help="the folder of an exported ranker or tower", name="model", addresses=FETCHED_FOLDER
+    )
     model_filename: Optional[str] = option(
         None,
         help="the static model's graph in that folder (default: inference.predict.pdmodel or .json of a pairwise "

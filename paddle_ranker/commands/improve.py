@@ -25,6 +25,7 @@ from paddle_ranker.commands.judgments import JudgmentsOptions, draw, read_log
 from paddle_ranker.commands.search import SearchingOptions, open_search_engine
 from paddle_ranker.errors import DataError, UsageError
 from paddle_ranker.options import given_of, main_of, note, option
+from paddle_ranker.options.declare import FETCHED, FETCHED_FOLDER
 
 if TYPE_CHECKING:
     from paddle_ranker.data.trec import Scores
@@ -46,9 +47,14 @@ _MEASURE = "ndcg@10"
 class ImproveOptions(SearchingOptions):
     """Options of `improve`: how searches work today, and the log or judgments to learn from."""
 
-    log: Optional[str] = option(None, help="folder of the log, as in search-serve --search_log", either=True)
+    log: Optional[str] = option(
+        None, help="folder of the log, as in search-serve --search_log", either=True, addresses=FETCHED
+    )
     beir: Optional[str] = option(
-        None, help="a BEIR folder of judgments, with queries.jsonl and qrels/, in place of --log", either=True
+        None,
+        help="a BEIR folder of judgments, with queries.jsonl and qrels/, in place of --log",
+        either=True,
+        addresses=FETCHED,
     )
     split: str = option("test", help="which of a BEIR folder's qrels")
     judged: Optional[str] = option(
@@ -58,7 +64,9 @@ class ImproveOptions(SearchingOptions):
         either=True,
     )
     model: Optional[str] = option(
-        None, help=f"encoder that a ranker begins with, from {_FOR_RANKER} labels on (default: no ranker is trained)"
+        None,
+        help=f"encoder that a ranker begins with, from {_FOR_RANKER} labels on (default: no ranker is trained)",
+        addresses=FETCHED_FOLDER,
     )
     output_dir: str = option(
         help=f"folder to make: {REPORT}, and what is recommended, {FUSION_FILE} or {RANKER_FOLDER}/", name="output"

@@ -48,6 +48,7 @@ from paddle_ranker.options import (
     run_command,
 )
 from paddle_ranker.options.command_run import reader_may_leave
+from paddle_ranker.options.declare import ANY_TEXT, FETCHED, FETCHED_FOLDER
 from paddle_ranker.options.input_files import folder_of, paths_of
 from paddle_ranker.options.parser import build_parser
 from paddle_ranker.progress import Progress
@@ -155,11 +156,13 @@ class BuildOptions(CorpusOptions, RayOptions):
         None,
         help="makes the vectors, and is copied into the index: a folder of a tower or of any encoder, or a name "
         "(default: words alone)",
+        addresses=FETCHED_FOLDER,
     )
     store_states: Optional[str] = option(
         None,
         help="store what the lower layers of this ranker compute for each document (trained with --stored_titles); it "
         "is copied into the index, and a search with it as --ranker computes the upper layers alone",
+        addresses=FETCHED_FOLDER,
     )
     states_dtype: Optional[str] = option(
         None, help=f"what stored states are stored as (default: {StatesInfo.dtype})", choices=STORED_TYPES
@@ -217,7 +220,9 @@ class BuildOptions(CorpusOptions, RayOptions):
         joins=",",
     )
     template: str = option(
-        "", help="what towers and rankers read of a document: {text} and names of fields (default: '{TITLE} {text}')"
+        "",
+        help="what towers and rankers read of a document: {text} and names of fields (default: '{TITLE} {text}')",
+        addresses=ANY_TEXT,
     )
 
     passage_tokens: int = option(
@@ -233,6 +238,7 @@ class BuildOptions(CorpusOptions, RayOptions):
         None,
         help="with --method milvus: the address of a server, http://127.0.0.1:19530, or a file of Milvus Lite in the "
         f"index folder (default: {_MILVUS_FILE})",
+        addresses=ANY_TEXT,
     )
 
     shards: Optional[int] = option(
@@ -335,20 +341,24 @@ class BuildOptions(CorpusOptions, RayOptions):
 @dataclass(frozen=True)
 class AddOptions(CorpusOptions, MilvusOptions):
     index: str = option(help="the index folder", leads=True)
-    tower: Optional[str] = option(None, help="refuse to add unless the index has this tower (default: its own copy)")
+    tower: Optional[str] = option(
+        None, help="refuse to add unless the index has this tower (default: its own copy)", addresses=FETCHED_FOLDER
+    )
 
 
 @dataclass(frozen=True)
 class RemoveOptions(MilvusOptions):
     index: str = option(positional=True, help="the index folder")
-    ids: tuple[str, ...] = option(positional=True, several=True, help="ids of the documents to remove")
+    ids: tuple[str, ...] = option(
+        positional=True, several=True, help="ids of the documents to remove", addresses=ANY_TEXT
+    )
 
 
 @dataclass(frozen=True)
 class FolderOptions(Options):
     """Options of `index info`; `index check` and `index shard` have further options."""
 
-    index: Path = option(help="the index folder", leads=True)  # noqa: RUF009
+    index: Path = option(help="the index folder", leads=True, addresses=FETCHED)  # noqa: RUF009
 
 
 @dataclass(frozen=True)

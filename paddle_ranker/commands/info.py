@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Optional
 
 from paddle_ranker.errors import CheckpointError, listed
 from paddle_ranker.options import Options, main_of, option
+from paddle_ranker.options.declare import FETCHED_FOLDER
 
 if TYPE_CHECKING:
     from paddle_ranker.model.config import EncoderConfig
@@ -26,7 +27,7 @@ Fact = tuple[str, str]  # a name and a value
 
 @dataclass(frozen=True)
 class InfoOptions(Options):
-    model: Path = option(help="a folder, or a parameter file; or a model's name", leads=True)  # noqa: RUF009
+    model: Path = option(help="a folder, or a parameter file; or a model's name", leads=True, addresses=FETCHED_FOLDER)  # noqa: RUF009
 
 
 def run(options: InfoOptions) -> None:

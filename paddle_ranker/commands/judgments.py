@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Callable, NamedTuple, Optional, Union
 
 from paddle_ranker.errors import DataError, UsageError
 from paddle_ranker.options import Options, main_of, note, option
+from paddle_ranker.options.declare import FETCHED
 from paddle_ranker.progress import Progress
 from paddle_ranker.training.clicks import (
     DEBIAS,
@@ -43,8 +44,8 @@ Pair = tuple[str, Shown]  # a query and a document that was shown for it
 
 @dataclass(frozen=True)
 class JudgmentsOptions(Options):
-    log: str = option(help="folder of the log, as in search-serve --search_log")
-    index: str = option(help="index folder with the documents' texts, as in search-serve --index")
+    log: str = option(help="folder of the log, as in search-serve --search_log", addresses=FETCHED)
+    index: str = option(help="index folder with the documents' texts, as in search-serve --index", addresses=FETCHED)
     output_dir: str = option(
         help=f"folder to make: {TRAIN} and {DEV} (query, title, label, position), and {JUDGED}, a BEIR folder with the "
         "qrels of the held-out queries",

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, replace
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Optional
 import numpy as np
 
 from paddle_ranker import runtime
+from paddle_ranker.addresses import scheme_of, uploading
 from paddle_ranker.data.beir import beir_judgments
 from paddle_ranker.data.records import LabeledPair, Record, RecordFile, Triple, open_as_one_of, write_records
 from paddle_ranker.encoding.pair_encoder import PairEncoder
@@ -28,6 +28,7 @@ from paddle_ranker.model.load_options import ON_CPU, LoadOptions
 from paddle_ranker.model.model_folder import TOWER, identify
 from paddle_ranker.model.tower import TEXT
 from paddle_ranker.options import LabelOptions, RayOptions, given_of, main_of, note, note_counts, option, refuse_given
+from paddle_ranker.options.declare import FETCHED, FETCHED_FOLDER, TAKEN
 from paddle_ranker.options.input_files import folder_of, join_files, paths_of, split_paths
 from paddle_ranker.progress import Progress
 from paddle_ranker.retrieval.candidate_indexes import CandidateIndex, Document, Hits, IndexOptions, TowerIndex
@@ -77,7 +78,7 @@ class MineOptions(LabelOptions, ScoringOptions, MilvusOptions, RayOptions):
         files=True,
     )
     split: str = option("train", help="which of a BEIR folder's qrels")
-    output_file: str = option(help="file to write to", name="output")
+    output_file: str = option(help="file to write to", name="output", addresses=TAKEN)
     corpus: Optional[str] = option(
         None, help="titles or texts to mine from (default: the titles of --queries)", files=True
     )
@@ -93,10 +94,14 @@ class MineOptions(LabelOptions, ScoringOptions, MilvusOptions, RayOptions):
         choices=INDEXES,
     )  # fmt: skip
     tower: Optional[str] = option(
-        None, help="the tower whose vectors are compared: a folder of a tower or of any encoder, or a name"
+        None,
+        help="the tower whose vectors are compared: a folder of a tower or of any encoder, or a name",
+        addresses=FETCHED_FOLDER,
     )
     index: Optional[str] = option(
-        None, help="an index folder, whose texts are mined from, found as paddle-ranker search finds them"
+        None,
+        help="an index folder, whose texts are mined from, found as paddle-ranker search finds them",
+        addresses=FETCHED,
     )
     words: Optional[str] = option(
         None,
@@ -110,6 +115,7 @@ class MineOptions(LabelOptions, ScoringOptions, MilvusOptions, RayOptions):
         None,
         help=f"order the candidates anew with this trained ranker, a model folder ({os.pathsep!r} between several)",
         joins=os.pathsep,
+        addresses=FETCHED_FOLDER,
     )
     rerank: Optional[int] = option(
         None, help=f"candidates that --ranker orders (default: {RERANKED}, or --rank_to if higher)", minimum=1
@@ -235,7 +241,8 @@ def run(options: MineOptions) -> None:
 
 
 def _run(options: MineOptions) -> None:
-    check_writable(options.output_file)
+    if scheme_of(options.output_file) is None:
+        check_writable(options.output_file)
     mining = _Mining(options)
     queries = mining.queries
     positives = sum(len(judged.positives(options.min_label)) for judged in queries)
@@ -248,9 +255,10 @@ def _run(options: MineOptions) -> None:
     if options.ray is not None:
         rows, counts, truncations = _mine_by_actors(options, len(queries))
     else:
-        mining.open()
-        with Progress(desc="mine", unit="query", total=len(queries)) as progress:
-            rows = write_records(options.output_file, mining.miner.mine(queries, progress))
+        with uploading(options.output_file) as path:
+            mining.open()
+            with Progress(desc="mine", unit="query", total=len(queries)) as progress:
+                rows = write_records(path, mining.miner.mine(queries, progress))
         counts, truncations = mining.miner.counts, []
     what = "triples" if options.format == "triples" else "pairs"
     print(f"wrote {rows:,} {what} to {options.output_file}: {counts['negatives']:,} negatives of "
@@ -373,28 +381,30 @@ def _mine_by_actors(options: MineOptions, queries: int) -> tuple[int, Counter[st
     # These files, one for each shard, name segments that never change.
     indexes = sorted(map(str, Path(options.index).rglob("index.json"))) if options.index else []
     identity = identity_of(options, {**contents, "index": join_files(indexes) if indexes else options.index})
-    parts = Parts(Path(f"{options.output_file}.parts"), identity)
+    parts = Parts(f"{options.output_file}.parts", identity)
     threads = options.cpu_threads or 1
     work = _MineParts(replace(options, cpu_threads=threads))
     assert options.ray is not None
     has_model = any((options.ranker, options.tower, options.index))
-    done = run_parts(
-        _QueryNumbers(queries), work, parts, options.ray,
-        allow_open=options.ray_open, actors=options.actors, threads=threads, label="mine",
-        load=LoadOptions.of(options) if has_model else ON_CPU,
-    )  # fmt: skip
-    counts, truncations = Counter[str](), [dict[str, int]() for _ in rankers]
-    for name, count in total(done).items():
-        number, is_of_ranker, what = name.partition(_OF_RANKER)
-        if is_of_ranker:
-            truncations[int(number)][what] = count
-        else:
-            counts[name] = count
-    require_negatives(options.queries, counts)
-    kind = LabeledPair if options.format == "pairs" else Triple
-    lines = (line for part in done for line in (parts.folder / part.name).read_bytes().splitlines())
-    rows = write_records(options.output_file, (kind(*json.loads(line)) for line in lines))
-    shutil.rmtree(parts.folder)
+    with parts.folder.alone():
+        done = run_parts(
+            _QueryNumbers(queries), work, parts, options.ray,
+            allow_open=options.ray_open, actors=options.actors, threads=threads, label="mine",
+            load=LoadOptions.of(options) if has_model else ON_CPU,
+        )  # fmt: skip
+        counts, truncations = Counter[str](), [dict[str, int]() for _ in rankers]
+        for name, count in total(done).items():
+            number, is_of_ranker, what = name.partition(_OF_RANKER)
+            if is_of_ranker:
+                truncations[int(number)][what] = count
+            else:
+                counts[name] = count
+        require_negatives(options.queries, counts)
+        kind = LabeledPair if options.format == "pairs" else Triple
+        lines = (line for part in done for line in parts.content(part).splitlines())
+        with uploading(options.output_file) as path:
+            rows = write_records(path, (kind(*json.loads(line)) for line in lines))
+        parts.folder.remove()
     return rows, counts, truncations
 
 

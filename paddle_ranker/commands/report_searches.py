@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Optional
 
 from paddle_ranker.errors import DataError, UsageError, brief, quoted
 from paddle_ranker.options import Options, json_text, main_of, option
+from paddle_ranker.options.declare import FETCHED
 from paddle_ranker.progress import Progress
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ class ReportSearchesOptions(Options):
     log: Path = option(  # noqa: RUF009
         help="folder of the log, as in search-serve --search_log; files that were moved there count, too",
         positional=True,
+        addresses=FETCHED,
     )
     top: int = option(20, help="queries of each list", minimum=1)
     since: Optional[str] = option(None, help="count searches from this day on, as 2026-11-22, in UTC")

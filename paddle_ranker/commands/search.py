@@ -19,6 +19,7 @@ from paddle_ranker.data.formats import JSON_EXTENSIONS
 from paddle_ranker.errors import UsageError, brief, listed, quoted, spelling_hint
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.options import json_text, main_of, note, option, refuse_given
+from paddle_ranker.options.declare import ANY_TEXT, FETCHED, FETCHED_FOLDER
 from paddle_ranker.options.input_files import split_paths
 from paddle_ranker.progress import Progress
 from paddle_ranker.retrieval.fusion import FUSIONS, RRF_K, parse_fusion
@@ -56,6 +57,7 @@ class SearchingOptions(ScoringOptions, MilvusOptions):
         help=f"the index folder, as index build makes it; {os.pathsep!r} between several that were built alike: they "
         "are searched together",
         joins=os.pathsep,
+        addresses=FETCHED,
     )
     by: str = option("", help="search by this alone: words, or vectors (default: by all that the index has)", joins=",")
     fusion: str = option(FUSION, help=fusion_help)
@@ -66,8 +68,10 @@ class SearchingOptions(ScoringOptions, MilvusOptions):
     literal: bool = option(
         False, help='search words as they are written: no corrections, synonyms, "phrases", +words and -words'
     )
-    synonyms: Optional[str] = option(None, help=SYNONYMS)
-    ranker: Optional[str] = option(None, help="order the first results with this ranker, a model folder")
+    synonyms: Optional[str] = option(None, help=SYNONYMS, addresses=FETCHED)
+    ranker: Optional[str] = option(
+        None, help="order the first results with this ranker, a model folder", addresses=FETCHED_FOLDER
+    )
     rank_top: int = option(RANK_TOP, help="results that --ranker orders", minimum=1)
     recall_weight: Optional[float] = option(
         None,
@@ -99,22 +103,29 @@ class SearchingOptions(ScoringOptions, MilvusOptions):
 
 @dataclass(frozen=True)
 class SearchOptions(SearchingOptions):
-    query: Optional[str] = option(None, help="what to search for; or give --input or --like", positional=True)
+    query: Optional[str] = option(
+        None, help="what to search for; or give --input or --like", positional=True, addresses=ANY_TEXT
+    )
     input_file: Optional[str] = option(
         None, help="queries: a text a line, or id and text, tab-separated or JSON lines", name="input", files=True
     )
     like: Optional[str] = option(
-        None, help="search for documents like this file, such as a picture, with or without a query"
+        None, help="search for documents like this file, such as a picture, with or without a query", addresses=FETCHED
     )
     output_file: Optional[str] = option(None, help="file to write (default: standard output)", name="output")
     top_k: Optional[int] = option(
         None, help=f"results of each query (default: {_SHOWN} as text, else {_LISTED})", minimum=1
     )
     where: Optional[str] = option(
-        None, help="only documents whose fields meet this: lang=zh, 'year>=2020 and lang in zh,en'", joins=" and "
+        None,
+        help="only documents whose fields meet this: lang=zh, 'year>=2020 and lang in zh,en'",
+        joins=" and ",
+        addresses=ANY_TEXT,
     )
     group_by: Optional[str] = option(
-        None, help="show only the best result of each value of this field; content: of nearly the same texts"
+        None,
+        help="show only the best result of each value of this field; content: of nearly the same texts",
+        addresses=ANY_TEXT,
     )
     format: Optional[str] = option(
         None, help="text, a line of JSON a query, or a TREC run (default: text; with --output by its name)",

@@ -19,7 +19,7 @@ from paddle_ranker.errors import DataError, RankerError, UsageError, quoted
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.pretrained import find_model
 from paddle_ranker.options import given_of, main_of, note, option
-from paddle_ranker.options.declare import shown_name
+from paddle_ranker.options.declare import FETCHED_FOLDER, shown_name
 from paddle_ranker.progress import Progress
 from paddle_ranker.scoring.scoring_options import ScoringOptions
 
@@ -28,7 +28,9 @@ _AT_ONCE = 512  # titles whose states are in memory
 
 @dataclass(frozen=True)
 class StoreOptions(ScoringOptions):
-    ranker: str = option(positional=True, help="the ranker: its folder, or that of its export")
+    ranker: str = option(
+        positional=True, help="the ranker: its folder, or that of its export", addresses=FETCHED_FOLDER
+    )
     titles_file: str = option(
         positional=True, files=True, help="titles: one per line, or columns or JSON with title and id"
     )

@@ -7,6 +7,7 @@ from typing import Optional
 
 from paddle_ranker.errors import UsageError
 from paddle_ranker.options import LabelOptions, option, redeclare
+from paddle_ranker.options.declare import FETCHED_FOLDER
 from paddle_ranker.scoring.scoring_options import ScoringOptions
 
 TIES = ("against", "trec_eval")
@@ -81,7 +82,10 @@ class BaselineOptions(MeasuringOptions):
 @dataclass(frozen=True)
 class EvaluateOptions(BaselineOptions):
     init_from_ckpt: str = option(
-        help="the ranker: a model folder or a name, OWNER/MODEL, of the Hugging Face hub", name="model", leads=True
+        help="the ranker: a model folder or a name, OWNER/MODEL, of the Hugging Face hub",
+        name="model",
+        leads=True,
+        addresses=FETCHED_FOLDER,
     )
     baselines: bool = redeclare(BaselineOptions, "baselines", False)
     scores_file: Optional[str] = option(

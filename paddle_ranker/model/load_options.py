@@ -10,6 +10,7 @@ from typing import Any, Optional
 
 from paddle_ranker.errors import UsageError, quoted
 from paddle_ranker.options import AUTO_DEVICE, Options, option
+from paddle_ranker.options.declare import ANY_TEXT, FETCHED_FOLDER
 
 _TYPES: dict[str, tuple[tuple[type, ...], str]] = {
     "str": ((str, os.PathLike), "text"), "int": ((Integral,), "a whole number"), "bool": ((bool,), "true or false")
@@ -25,6 +26,7 @@ class HeadOptions(Options):
         help="name or number of the class whose probability is the score, for a transformers classifier of two classes "
         "(default: the class whose name means relevant)",
         shared=True,
+        addresses=ANY_TEXT,
     )
 
 
@@ -33,7 +35,9 @@ class CheckpointOptions(Options):
     """Options of every command that opens a model to encode its pairs or texts."""
 
     model_name_or_path: Optional[str] = option(
-        None, help="model whose configuration a parameter file without a folder gets; a folder has its own"
+        None,
+        help="model whose configuration a parameter file without a folder gets; a folder has its own",
+        addresses=FETCHED_FOLDER,
     )
     max_seq_length: Optional[int] = option(
         None,

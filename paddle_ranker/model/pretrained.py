@@ -1,7 +1,8 @@
 """Find the folder of a model by its path or name.
 
-The order is: a local path; a name of the Hugging Face hub, `owner/model`, in the hub's cache; a name of PaddleNLP or
-RocketQA, which is fetched once; a name of the hub, which is fetched into the hub's cache.
+The order is: a local path; an address, such as `s3://bucket/model`, which is fetched into the cache; a name of the
+Hugging Face hub, `owner/model`, in the hub's cache; a name of PaddleNLP or RocketQA, which is fetched once; a name of
+the hub, which is fetched into the hub's cache.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import shutil
 from pathlib import Path
 from typing import Optional, Union
 
+from paddle_ranker.addresses import fetched, scheme_of
 from paddle_ranker.encoding.tokenizers.tokenizer_folder import CONFIG_FILE
 from paddle_ranker.errors import CheckpointError, RankerError, UsageError, quoted, spelling_hint
 from paddle_ranker.model.config import EncoderConfig
@@ -53,13 +55,17 @@ def resolve_model(name_or_path: str) -> Path:
 
 
 def find_model(name_or_path: Union[str, Path]) -> Path:
-    """Return the local folder of a named model, which is fetched once. Return other paths unchanged, missing ones too.
+    """Return the local folder of a named model or of an address, which is fetched once.
+
+    Return other paths unchanged, missing ones too.
 
     Raises `CheckpointError` if the model cannot be fetched (within some two seconds without a network), `UsageError` if
     `name_or_path` is neither text nor a path, `DependencyError` if fetching needs a package that is missing.
     """
     if not isinstance(name_or_path, (str, os.PathLike)):
         raise UsageError(f"the model is {quoted(name_or_path)}: expected the path of its folder")
+    if scheme_of(str(name_or_path)) is not None:
+        return Path(fetched(str(name_or_path), beside=True))
     path, text = Path(name_or_path), str(name_or_path)
     if path.exists() or _NAME.fullmatch(text) is None or ".." in text:
         return path

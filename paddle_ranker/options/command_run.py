@@ -15,6 +15,7 @@ from contextlib import ExitStack, contextmanager, nullcontext, redirect_stderr, 
 from contextvars import ContextVar
 from typing import Any, Callable, Optional, Protocol, TextIO, Union, cast
 
+from paddle_ranker.addresses import with_addresses
 from paddle_ranker.errors import (
     PADDLE_IS_MISSING,
     DependencyError,
@@ -114,7 +115,7 @@ def main_of(
 def _report(prog: str, error: Exception) -> int:
     if isinstance(error, ModuleNotFoundError) and str(error.name).partition(".")[0] == "paddle":
         error = DependencyError(PADDLE_IS_MISSING)
-    print(f"{prog}: error: {one_line(error)}", file=sys.stderr)
+    print(f"{prog}: error: {with_addresses(one_line(error))}", file=sys.stderr)
     return error.exit_status if isinstance(error, RankerError) else 1
 
 
@@ -206,7 +207,7 @@ def note(text: str) -> None:
     """
     if is_first_process():
         try:
-            print(shortened(text), file=sys.stderr, flush=True)
+            print(shortened(with_addresses(text)), file=sys.stderr, flush=True)
         except OSError:
             # At its exit, Python would try to write the rest again, and make the exit status 120.
             sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115

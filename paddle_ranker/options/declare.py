@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import operator
 import os
-import re
 import typing
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -15,6 +14,7 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Callable, Optional, Union, cast
 
+from paddle_ranker.addresses import SCHEMES, fetched, matching, scheme_of
 from paddle_ranker.errors import UsageError, brief, quoted, spelling_hint
 from paddle_ranker.options.input_files import (
     copied_fifo,
@@ -23,6 +23,7 @@ from paddle_ranker.options.input_files import (
     paths_of,
     require_file,
     require_no_pipe,
+    split_paths,
 )
 
 REQUIRED: Any = object()
@@ -36,6 +37,8 @@ _BOUNDS: dict[str, tuple[Callable[[float, float], bool], str]] = {
     "above": (operator.gt, "above"),
     "below": (operator.lt, "below"),
 }
+# What an option makes of an address, such as s3://bucket/name. A path that is not declared otherwise refuses it.
+REFUSED, ANY_TEXT, FETCHED, FETCHED_FOLDER, TAKEN = "refused", "any_text", "fetched", "fetched_folder", "taken"
 _FLAGS = ("positional", "leads", "several", "files", "shared", "either")
 _KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 
@@ -69,15 +72,21 @@ def option(
     shared: many commands have this option; the help shows it below a command's own options
     either: the command requires at least one of the options with this flag. The help shows these options among the
         required ones, and the options class checks that one is given
+    addresses: what becomes of an address, such as `s3://bucket/name`, in a text or path: REFUSED (the default);
+        ANY_TEXT, the value is text, or an address of something else than a file; FETCHED, a copy of the file or folder
+        is made once, and the field is its path (the default with `files`); FETCHED_FOLDER, the same for a model, whose
+        other files are beside a file; TAKEN, the command itself reads or writes there
     """
     flags = {flag: bool(more.pop(flag, False)) for flag in _FLAGS}
     claims, joins = more.pop("claims", None), more.pop("joins", None)
+    addresses = more.pop("addresses", FETCHED if flags["files"] else REFUSED)
     unknown = set(more) - set(_BOUNDS)
     if unknown:
-        keywords = ", ".join([*_FLAGS, "claims", "joins", *_BOUNDS])
+        keywords = ", ".join([*_FLAGS, "claims", "joins", "addresses", *_BOUNDS])
         raise TypeError(f"option() has no {', '.join(sorted(unknown))}: there are {keywords}")
     metadata = {"help": help, "name": name, "choices": choices, "aliases": tuple(aliases), "bounds": more, **flags}
-    return dataclasses.field(default=default, metadata={**metadata, "claims": claims, "joins": joins})
+    metadata.update(claims=claims, joins=joins, addresses=addresses)
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 def redeclare(options_class: type[Options], name: str, default: Any = REQUIRED, **changes: Any) -> Any:
@@ -100,9 +109,14 @@ class Options:
             if value is REQUIRED:
                 raise UsageError(f"{shown_name(field)} is required: {help_of(field)}")
             if value is not field.default:
+                _refuse_addresses(field, value)
                 value = _typed(field, annotations[field.name], value)
                 object.__setattr__(self, field.name, value)
             _check(field, value)
+        for field in fields_of(type(self)):
+            value = getattr(self, field.name)
+            if (local := _fetched(field, value)) != value:
+                object.__setattr__(self, field.name, _typed(field, annotations[field.name], local))
 
     def look_up(self) -> None:
         """Find the models that the options name, and fetch those that are on a hub.
@@ -177,7 +191,7 @@ def _typed(field: dataclasses.Field[Any], annotation: Any, value: Any) -> Any:
     if kind is str and isinstance(value, os.PathLike):
         return os.fspath(value)
     if kind is Path and isinstance(value, str):
-        return Path(value)
+        return value if scheme_of(value) else Path(value)  # a `Path` of an address is none
     if kind is float and not is_bool and isinstance(value, Real):
         return float(value)
     if kind is int and not is_bool and isinstance(value, Integral):
@@ -185,6 +199,44 @@ def _typed(field: dataclasses.Field[Any], annotation: Any, value: Any) -> Any:
     if kind in _KINDS and (not isinstance(value, kind) or is_bool != (kind is bool)):
         raise UsageError(f"{name} {quoted(value)}: expected {_KINDS[kind]}")
     return value
+
+
+def _texts_in(field: dataclasses.Field[Any], value: Any) -> list[str]:
+    """Return the texts in a value with an address: one, or those of an option with `several`, `joins` or `files`."""
+    values = value if isinstance(value, (list, tuple)) else [value]
+    texts = [text for one in values if isinstance(one, (str, os.PathLike)) for text in paths_of(one)]
+    if field.metadata["addresses"] == ANY_TEXT or not any("://" in text for text in texts):
+        return []
+    joins = field.metadata["joins"] or os.pathsep
+    return [part for text in texts for part in (split_paths(text) if joins == os.pathsep else text.split(joins))]
+
+
+def _refuse_addresses(field: dataclasses.Field[Any], value: Any) -> None:
+    """Raise `UsageError` for an address in an option that takes none, or none with its scheme."""
+    for text in _texts_in(field, value):
+        if (scheme := scheme_of(text)) is None:
+            continue
+        how = f"{shown_name(field)} {brief(text)}: "
+        if scheme not in SCHEMES:
+            raise UsageError(f"{how}{scheme}:// is not known here; there are {', '.join(SCHEMES)}, and paths")
+        if field.metadata["addresses"] == REFUSED:
+            raise UsageError(f"{how}takes no address; name a path of this machine, and copy from or to it")
+
+
+def _fetched(field: dataclasses.Field[Any], value: Any) -> Any:
+    """Return the value with a path of this machine for each address, if the field's addresses are to be fetched."""
+    how, texts = field.metadata["addresses"], _texts_in(field, value)
+    if how not in (FETCHED, FETCHED_FOLDER) or not any(map(scheme_of, texts)):
+        return value
+    paths = list[str]()
+    for text in texts:
+        if scheme_of(text) is None:
+            paths.append(text)
+            continue
+        if not (found := matching(text)):
+            raise UsageError(f"{shown_name(field)} {text}: no file matches; check the address")
+        paths += [fetched(address, beside=how == FETCHED_FOLDER) for address in found]
+    return tuple(paths) if isinstance(value, tuple) else join_files(paths)
 
 
 def input_files(options: Options) -> Iterator[tuple[dataclasses.Field[Any], str]]:
@@ -281,11 +333,15 @@ class DocumentOptions(RowOptions):
     """Options of every command that reads documents with fields."""
 
     id_column: Optional[str] = option(
-        None, help="column of the ids; none: documents get numbers (default: by names and values, which is printed)"
+        None,
+        help="column of the ids; none: documents get numbers (default: by names and values, which is printed)",
+        addresses=ANY_TEXT,
     )
-    title_column: Optional[str] = option(None, help="column of the titles; none: there is none (default: as for ids)")
+    title_column: Optional[str] = option(
+        None, help="column of the titles; none: there is none (default: as for ids)", addresses=ANY_TEXT
+    )
     text_column: Optional[str] = option(
-        None, help="column of the texts; none: a document's title is its text (default: as for ids)"
+        None, help="column of the texts; none: a document's title is its text (default: as for ids)", addresses=ANY_TEXT
     )
     sheet: Optional[str] = option(None, help="sheet of a spreadsheet, by name, or all (default: the first)")
 
@@ -321,6 +377,7 @@ class RayOptions(ClusterOptions):
         help="share the work on a cluster of Ray: local, of this machine and for this command; auto or HOST:PORT, "
         "one that runs",
         shared=True,
+        addresses=ANY_TEXT,
     )
     actors: Optional[int] = option(
         None,
@@ -336,13 +393,6 @@ class RayOptions(ClusterOptions):
             raise UsageError(f"--actors {self.actors}: is about a cluster; add --ray, or leave it out")
         if self.ray is not None:
             require_ray_device(getattr(self, "device", AUTO_DEVICE))
-            for field in fields_of(type(self)):
-                value = getattr(self, field.name)
-                if field.name in ("output_file", "index") and re.match(r"[a-z][a-z0-9+.-]*://", value or ""):
-                    raise UsageError(
-                        f"{shown_name(field)} {value}: is no path; name a folder of a file system that all machines "
-                        "share, and copy the result"
-                    )
 
 
 @dataclass(frozen=True)

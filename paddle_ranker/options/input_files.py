@@ -19,10 +19,12 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Optional, Union
 
+from paddle_ranker.addresses import scheme_of
 from paddle_ranker.errors import DataError, UsageError, is_full
 
 _PATTERN = frozenset("*?[")
 _SHOWN = 3
+_SEPARATOR = re.compile(f"{re.escape(os.pathsep)}(?!//)")  # but not that of s3://
 _DESCRIPTOR = re.compile(r"/proc/(?:self|\d+)/fd/(\d+)|/dev/fd/(\d+)|/dev/(stdin)")
 
 
@@ -86,8 +88,8 @@ def base_names(name: Union[str, os.PathLike[str]]) -> str:
 
 
 def split_paths(paths: str) -> list[str]:
-    """Split paths at `os.pathsep`; an existing path is not split, even if its name contains `os.pathsep`."""
-    return [paths] if os.path.exists(paths) else paths.split(os.pathsep)
+    """Split paths and addresses at `os.pathsep`; an existing path is not split, even if its name contains it."""
+    return [paths] if os.path.exists(paths) else _SEPARATOR.split(paths)
 
 
 def join_files(paths: Sequence[str]) -> str:
@@ -99,23 +101,25 @@ def find_files(names: Iterable[Union[str, os.PathLike[str]]], option: str) -> li
     """Replace each pattern in `names` by the sorted names of the files that match it; keep all other names.
 
     Patterns use `*`, `?`, `[abc]`, and `**` for any folders. The name of an existing file is not taken for a pattern.
-    A name may also be several names, joined by `os.pathsep`. Raises `UsageError`, which names `option`, if no file
-    matches a pattern.
+    A name may also be several names, joined by `os.pathsep`. Addresses, such as s3://bucket/name, stay as they are.
+    Raises `UsageError`, which names `option`, if no file matches a pattern.
     """
     files = []
     for name in names:
         for path in paths_of(name):
             for part in _parts(path):
-                files += _matches(part, option) if _is_pattern(part) else [part]
+                is_address = scheme_of(part) is not None
+                files += _matches(part, option) if _is_pattern(part) and not is_address else [part]
     return files
 
 
 def _parts(path: str) -> list[str]:
-    parts = path.split(os.pathsep)
+    parts = _SEPARATOR.split(path)
     if len(parts) == 1 or os.path.exists(path) or not all(parts):
         return [path]
     # A missing file may have the separator in its name; the error should then show the name as it was typed.
-    return parts if any(_is_pattern(part) or os.path.exists(part) for part in parts) else [path]
+    is_split = any(_is_pattern(part) or os.path.exists(part) or scheme_of(part) for part in parts)
+    return parts if is_split else [path]
 
 
 def _is_pattern(path: str) -> bool:

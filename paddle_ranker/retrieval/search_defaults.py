@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Optional
 
 from paddle_ranker.options import Options, option
+from paddle_ranker.options.declare import ANY_TEXT
 
 SYNONYMS = (
     'a UTF-8 file of synonyms, a line each: "car, automobile" (each also finds the other) or "laptop => notebook '
@@ -24,4 +25,5 @@ class MilvusOptions(Options):
         help="address of the Milvus server that has the index's vectors; an address that is only in the folder, which "
         "may be from anywhere, is not connected to",
         shared=True,
+        addresses=ANY_TEXT,
     )

@@ -12,13 +12,15 @@ import platform
 import socket
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import metadata
 from typing import Optional
 
 from paddle_ranker import version
+from paddle_ranker.addresses import copies_of, fetch_again
 from paddle_ranker.errors import RankerError
 from paddle_ranker.model.pretrained import resolve_model
+from paddle_ranker.options.input_files import paths_of
 from paddle_ranker.scoring.engines.engine_registry import AUTO, DYGRAPH, ENGINES, exported_engines
 from paddle_ranker.storage.digest import content_digest, json_digest
 
@@ -37,12 +39,14 @@ class Identity:
     read: for each file (or files) that the reading task reads, the digest
     opened: for each model or file that actors open, the digest; links are resolved, so that all open the same one
     versions: versions of the packages that compute, by package name
+    copies: the paths among them that are copies of what is at an address, by path
     """
 
     made_of: Mapping[str, object]
     read: Mapping[str, str]
     opened: Mapping[str, str]
     versions: Mapping[str, str]
+    copies: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -50,7 +54,9 @@ class Identity:
     ) -> Identity:
         """Return the identity of a job of this process: `facts`, and the versions of what computes by `engine`."""
         here = versions(engine)
-        return cls({**facts, **named(here)}, read, opened, here)
+        paths = [path for several in (*read, *opened) for path in paths_of(several)]
+        copies = {copy: address for path in paths for copy, address in copies_of(path).items()}
+        return cls({**facts, **named(here)}, read, opened, here, copies)
 
     @property
     def digest(self) -> str:
@@ -59,6 +65,17 @@ class Identity:
     def require_versions(self) -> None:
         """Raise `RankerError`, which names this machine, if a package has another version than for the command."""
         require_versions(self.versions)
+
+    def fetch(self, contents: Mapping[str, str]) -> None:
+        """Fetch those paths of `contents` that the command has fetched from an address, unless this machine has them.
+
+        contents: `read` or `opened`
+        """
+        for several in contents:
+            for path in paths_of(several):
+                for copy, address in self.copies.items():
+                    if path == copy or path.startswith(f"{copy}{os.sep}"):
+                        fetch_again(copy, address)
 
     def require(self, contents: Mapping[str, str]) -> None:
         """Raise `RankerError`, which names this machine, if the content of a path has not the stated digest.

@@ -12,10 +12,12 @@ from __future__ import annotations
 import io
 import json
 import os
-import shutil
 import socket
+import sqlite3
+import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional, Union
@@ -37,6 +39,7 @@ from paddle_ranker.scale.identity import Identity, require_versions, resolved, v
 from paddle_ranker.scale.parts import MOST_DEATHS, Done, Parts, Source, Work, run
 from paddle_ranker.scoring.scoring_options import PrintingOptions
 from paddle_ranker.storage.digest import content_digest, json_digest
+from paddle_ranker.storage.prefetch import CHUNK, chunks
 from paddle_ranker.storage.untrusted import Unchecked
 
 if TYPE_CHECKING:
@@ -61,7 +64,6 @@ class RowSource(Source):
 
     def parts(self) -> Iterator[Sequence[object]]:
         from paddle_ranker.retrieval.text_vectors import text_parts
-        from paddle_ranker.storage.prefetch import chunks
 
         if self._in_texts:
             yield from text_parts(getattr(row, self._fields[0]) for row in self._rows)
@@ -79,14 +81,15 @@ class RowSource(Source):
 class _ScoreParts(Work):
     """Work that scores pairs and writes the lines that `predict` prints.
 
-    With `topk` it writes the columns and the score of each pair as JSON; `predict` ranks the pairs of each query later.
+    With `topk`, the lines are those of the best titles of each query of the part. They are written as JSON, with query
+    and scores, and `predict` merges the parts.
     """
 
     extension, unit = ".txt", "pair"
 
     def __init__(self, options: PrintingOptions, names: tuple[str, str]):
         self._options, self._names = options, names
-        self.extension = ".jsonl" if options.format == "json" or options.topk is not None else ".txt"
+        self.extension = ".jsonl" if options.format == "json" else ".txt"
 
     def open(self) -> None:
         from paddle_ranker.model.model_folder import RANKER
@@ -102,15 +105,17 @@ class _ScoreParts(Work):
         before = Counter(truncations(self._parts.row_encoder, self._scorer.windows))
         scores = self._scorer.score([row[0] for row in rows], [row[1] for row in rows]).tolist()
         counts = Counter(truncations(self._parts.row_encoder, self._scorer.windows)) - before
-        if self._options.topk is not None:
-            lines = [json.dumps([*row, score]) for row, score in zip(rows, scores)]
-            return *_written(lines), counts
-        cut = CutOff(self._options.min_probability)
-        lines = [
-            printed_pair(query, title, score, recall, self._names, self._options.format)
-            for (query, title, recall), score in zip(rows, scores)
-            if cut.keeps(score)
-        ]
+        cut, best = CutOff(self._options.min_probability), dict[str, list[tuple[float, str]]]()
+        lines = list[str]()
+        for (query, title, recall), score in zip(rows, scores):
+            titles = best.setdefault(query, [])
+            if cut.keeps(score):
+                line = printed_pair(query, title, score, recall, self._names, self._options.format)
+                lines.append(line)
+                titles.append((score, line))
+        if (top_k := self._options.topk) is not None:
+            best = {query: sorted(titles, key=lambda title: -title[0])[:top_k] for query, titles in best.items()}
+            lines = [*map(json.dumps, best.items())]
         counts.update({CutOff.SEEN: cut.seen, CutOff.LEFT_OUT: cut.left_out})
         return *_written(lines), counts
 
@@ -118,7 +123,8 @@ class _ScoreParts(Work):
 def predict(options: PrintingOptions, names: tuple[str, str]) -> list[Done]:
     """Score files on a cluster, and write the lines that `predict` prints into a folder. Return the parts' facts.
 
-    Each part of the files becomes one file of lines. With `topk` there is one file with all lines.
+    Each part of the files becomes one file of lines. With `topk`, the best titles of all parts are merged on this
+    machine's disk, and written in files of some thousand lines.
 
     names: names of the two columns of texts
     """
@@ -128,61 +134,75 @@ def predict(options: PrintingOptions, names: tuple[str, str]) -> list[Done]:
     assert options.ray is not None and options.output_file is not None
     model = options.params_path if os.path.isdir(options.params_path) else os.path.dirname(options.params_path)
     contents = {"params_path": model, "input_file": options.input_file}
-    parts = Parts(Path(options.output_file), identity_of(options, contents, read=("input_file",)))
-    ranked = None if options.topk is None else parts
-    if ranked is not None:
-        ranked.begin()
-        if ranked.manifest is not None:
-            note(f"{ranked.folder}: is done already")
-            return ranked.manifest
-        parts = Parts(Path(f"{options.output_file}.scored"), parts.identity)
+    identity, top_k = identity_of(options, contents, read=("input_file",)), options.topk
+    output = Parts(options.output_file, identity)
     source = RowSource(RecordFile(options.input_file, Pair, options), ("query", "title", "recall_score"))
-    done = run(
-        source,
-        _ScoreParts(options, names),
-        parts,
-        options.ray,
-        allow_open=options.ray_open,
-        actors=options.actors,
-        threads=options.cpu_threads or 1,
-        load=LoadOptions.of(options),
-    )
+    with output.folder.alone():
+        parts = output
+        if top_k is not None:
+            output.begin()
+            if output.manifest is not None:
+                note(f"{output.folder}: is done already")
+                return output.manifest
+            parts = Parts(f"{options.output_file}.scored", identity)
+        done = run(
+            source,
+            _ScoreParts(options, names),
+            parts,
+            options.ray,
+            allow_open=options.ray_open,
+            actors=options.actors,
+            threads=options.cpu_threads or 1,
+            load=LoadOptions.of(options),
+        )
+        if top_k is not None:
+            made_of, extension = json_digest([part.source for part in done]), Path(done[0].name).suffix
+            written = 0
+            for lines in _merged(parts, done, top_k):
+                output.write(written, made_of, extension, *_written(lines), {})
+                written += 1
+            merged = output.finish(written)
+            parts.folder.remove()
     counts = total(done)
     seen, left_out = counts.pop(CutOff.SEEN, 0), counts.pop(CutOff.LEFT_OUT, 0)
     note_counts(counts)
     CutOff.note(options.min_probability, seen, left_out)
-    if ranked is None:
-        return done
-    extension, lines = ".jsonl" if options.format == "json" else ".txt", _ranked_lines(options, parts, done, names)
-    ranked.write(0, json_digest([part.source for part in done]), extension, *lines, {})
-    shutil.rmtree(parts.folder)
-    return ranked.finish(1)
+    return done if top_k is None else merged
 
 
-def _ranked_lines(
-    options: PrintingOptions, parts: Parts, done: Sequence[Done], names: tuple[str, str]
-) -> tuple[bytes, int]:
-    """Return (the lines that `predict --topk` prints, number of these lines).
+def _merged(parts: Parts, done: Sequence[Done], top_k: int) -> Iterator[list[str]]:
+    """Yield the lines of the best titles of each query, some thousand at a time, queries in order of first occurrence.
 
-    done: facts of all parts
-    names: as in `predict`
+    A database on the disk merges the parts, each with its own best titles: memory does not grow with them.
     """
-    from paddle_ranker.scoring.by_query import best_by_query
-    from paddle_ranker.scoring.files import CutOff, printed_pair
-
-    def scored() -> Iterator[tuple[Pair, float]]:
+    with (
+        tempfile.TemporaryDirectory(prefix="paddle_ranker_") as folder,
+        closing(sqlite3.connect(os.path.join(folder, "titles.sqlite"), isolation_level=None)) as titles,
+    ):
+        for setting in ("journal_mode = OFF", "synchronous = OFF", "temp_store = FILE"):
+            titles.execute(f"PRAGMA {setting}")
+        titles.execute("CREATE TABLE best (query TEXT, part INT, row INT, place INT, score REAL, line TEXT)")
+        titles.execute("BEGIN")
         for part in done:
-            for line in (parts.folder / part.name).read_bytes().splitlines():
-                *row, probability = json.loads(line)
-                yield Pair(*row), probability
-
-    assert options.topk is not None
-    lines = [
-        printed_pair(query, title.title, title.probability, title.recall_score, names, options.format)
-        for query, titles in best_by_query(scored(), options.topk, CutOff(options.min_probability))
-        for title in titles
-    ]
-    return _written(lines)
+            for row, found in enumerate(parts.content(part).splitlines()):
+                query, best = json.loads(found)
+                key = json.dumps(query)  # a query may have characters that SQLite refuses
+                # Without a title above --min_probability, a query has its place all the same.
+                rows = [(key, part.number, row, place, *title) for place, title in enumerate(best)]
+                titles.executemany(
+                    "INSERT INTO best VALUES (?, ?, ?, ?, ?, ?)", rows or [(key, part.number, row, 0, None, None)]
+                )
+        lines = titles.execute(
+            "SELECT line FROM (SELECT line, row_number() OVER titles AS number, "
+            "first_value(part) OVER rows AS first_part, "
+            "first_value(row) OVER rows AS first_row FROM best "
+            "WINDOW titles AS (PARTITION BY query ORDER BY score DESC, part, place), "
+            "rows AS (PARTITION BY query ORDER BY part, row)) "
+            "WHERE line IS NOT NULL AND number <= ? ORDER BY first_part, first_row, number",
+            (top_k,),
+        )
+        while some := lines.fetchmany(CHUNK):
+            yield [line for (line,) in some]
 
 
 def _written(lines: Sequence[str]) -> tuple[bytes, int]:
@@ -250,7 +270,7 @@ def encode(plan: EncodePlan, source: RowSource, parts: Parts, options: RayOption
         load=plan.options, label="encode",
     )  # fmt: skip
     for part in done:
-        yield np.load(parts.folder / part.name, allow_pickle=False)
+        yield np.load(io.BytesIO(parts.content(part)), allow_pickle=False)
     note_counts(total(done))
 
 

@@ -5,12 +5,11 @@ time; memory does not grow with the files. Each part becomes a file of the outpu
 its facts beside it: if an actor, a machine or the command is killed, no complete part is computed again. A manifest is
 written when all parts are complete. All parts have one `Identity`, which each process compares with what it has.
 
-    run(source, work, Parts(Path("scored"), identity), "local", actors=2)
+    run(source, work, Parts("scored", identity), "local", actors=2)
 """
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import logging
@@ -18,11 +17,12 @@ import os
 import socket
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import redirect_stderr, redirect_stdout, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Optional, TypeVar, Union
 
 from paddle_ranker import runtime
 from paddle_ranker.errors import CheckpointError, DataError, RankerError, UsageError, listed
@@ -32,13 +32,17 @@ from paddle_ranker.progress import Progress
 from paddle_ranker.registry import VARIABLE, load_named_plugins
 from paddle_ranker.runtime import usable_cores
 from paddle_ranker.scale.cluster import connected, gpus_for, hide_other_gpus, require_ray
+from paddle_ranker.scale.folders import open_folder, sha256_of
 from paddle_ranker.scale.identity import Identity
-from paddle_ranker.storage.atomic import make_folder, new_file, remove_unfinished
-from paddle_ranker.storage.digest import file_sha256, json_digest
-from paddle_ranker.storage.untrusted import read_json
+from paddle_ranker.storage.atomic import UNFINISHED
+from paddle_ranker.storage.digest import json_digest
 
+_T = TypeVar("_T")
+_R = TypeVar("_R")
 MANIFEST, _BEGUN = "manifest.json", "begun.json"
 MOST_DEATHS = 3  # a part is given up if so many processes that compute it, or their machines, end
+_FACTS, _STARTS = ".facts.json", ".starts"
+_READERS = 16  # files of a store that are read at once
 _END = -1  # part number of the last row, which holds the reader's notes
 
 
@@ -68,12 +72,12 @@ class Done:
 class Parts:
     """The parts of an output, each a file in a folder.
 
-    folder: the output folder, which is created if missing; it may hold only parts of one identity
+    folder: the output folder, a path or an address, which is created if missing; it may hold only parts of one identity
     identity: all that the parts depend on
     """
 
-    def __init__(self, folder: Path, identity: Identity):
-        self.folder, self.identity = make_folder(folder.absolute()), identity
+    def __init__(self, folder: Union[str, Path], identity: Identity):
+        self.folder, self.identity = open_folder(folder), identity
         self._made_of = dict(json.loads(json.dumps(identity.made_of)))
 
     def begin(self) -> dict[int, Done]:
@@ -84,10 +88,10 @@ class Parts:
 
         Raises `RankerError` if the folder holds parts of another identity, or other files.
         """
-        remove_unfinished(self.folder)
+        names = [name for name in self.folder.names() if not name.startswith(UNFINISHED)]
         for name in (MANIFEST, _BEGUN):
-            if (self.folder / name).exists():
-                other = read_json(self.folder / name)
+            if name in names:
+                other = self._read(name)
                 if not isinstance(other, dict) or other.get("made_of") != self._made_of:
                     made_of = dict(other.get("made_of", {})) if isinstance(other, dict) else {}
                     changed = [key for key, value in self._made_of.items() if made_of.get(key) != value]
@@ -95,36 +99,34 @@ class Parts:
                         f"{self.folder}: holds parts of other work, by {listed(changed)}; name another folder, or "
                         "delete it"
                     )
-        if self.manifest is None and not (self.folder / _BEGUN).exists():
-            if any(self.folder.iterdir()):
+        if MANIFEST not in names and _BEGUN not in names:
+            if names:
                 raise RankerError(f"{self.folder}: has other files; name a new folder")
             self._write(_BEGUN, {"made_of": self._made_of})
         self._forget_starts()
-        there = [*self._there()]
-        whole = {part.number: part for part in there if self._is_whole(part)}
+        there = self._there()
+        whole = {part.number: part for part in self._whole(there)}
         if damaged := [part.name for part in there if part.number not in whole]:
             note(f"{self.folder}: missing or damaged, and computed again: {listed(damaged)}")
             if self.manifest is not None:
                 self._write(_BEGUN, {"made_of": self._made_of})
                 for part in whole.values():
-                    self._write_facts(part)
-                (self.folder / MANIFEST).unlink()
+                    self._write(_facts(part.number), asdict(part))
+                self.folder.delete(MANIFEST)
         return whole
 
     @property
     def manifest(self) -> Optional[list[Done]]:
         """The parts of a finished work, in order, or None if it is not finished."""
-        path = self.folder / MANIFEST
-        if not path.exists():
-            return None
-        return [Done(**facts) for facts in read_json(path)["parts"]]
+        found = self._read(MANIFEST)
+        return None if found is None else [Done(**facts) for facts in found["parts"]]
 
     def require_shared(self) -> None:
         """Raise `RankerError` if this machine does not see the folder that `begin` made on the command's machine."""
-        if not (self.folder / _BEGUN).exists():
+        if self.folder.read(_BEGUN) is None:
             raise RankerError(
                 f"{self.folder}: {socket.gethostname()} sees no such work there; name an --output on a file system "
-                "that all machines share"
+                "that all machines share, or an address such as s3://BUCKET/NAME"
             )
 
     def read(self, number: int, source: str) -> Optional[Done]:
@@ -132,15 +134,21 @@ class Parts:
 
         source: digest of the part's rows
         """
-        path = self._facts(number)
-        done = Done(**read_json(path)) if path.exists() else None
+        facts = self._read(_facts(number))
+        done = None if facts is None else Done(**facts)
         return done if done is not None and done.source == source and self._is_whole(done) else None
+
+    def content(self, done: Done) -> bytes:
+        """Return the content of a finished part's file. Raises `CheckpointError` if it is missing or damaged."""
+        content = self.folder.read(done.name)
+        if content is None or sha256_of(content) != done.sha256:
+            raise CheckpointError(f"{self.folder}/{done.name}: is missing or damaged; run the command again")
+        return content
 
     def start(self, number: int) -> int:
         """Count that a process begins part `number`. Return how many began it before: they have ended without it."""
-        with open(self._starts(number), "ab") as stream:
-            before = stream.tell()
-            stream.write(b".")
+        before = len(self.folder.read(_starts(number)) or b"")
+        self.folder.write(_starts(number), b"." * (before + 1))
         return before
 
     def write(
@@ -150,12 +158,11 @@ class Parts:
 
         source: digest of the part's rows
         """
-        sha256, name = hashlib.sha256(content).hexdigest(), f"part-{number:06}{extension}"
+        sha256, name = sha256_of(content), f"part-{number:06}{extension}"
         done = Done(number, name, rows, len(content), sha256, dict(counts), self.identity.digest, source)
-        with new_file(self.folder / done.name, "wb") as stream:
-            stream.write(content)
-        self._write_facts(done)
-        self._starts(number).unlink(missing_ok=True)
+        self.folder.write(done.name, content)
+        self._write(_facts(number), asdict(done))
+        self.folder.delete(_starts(number))
         return done
 
     def finish(self, count: int) -> list[Done]:
@@ -164,55 +171,70 @@ class Parts:
         Parts beyond `count` are of rows that the input has no longer; they are deleted. Raises `CheckpointError` if a
         part is missing or damaged, or was written by a job of another identity.
         """
-        parts = sorted(self._there(), key=lambda part: part.number)
+        parts = self._there()
         for part in parts[count:]:
-            (self.folder / part.name).unlink(missing_ok=True)
-            self._facts(part.number).unlink(missing_ok=True)
+            self.folder.delete(part.name)
+            self.folder.delete(_facts(part.number))
         parts = parts[:count]
         for part in parts:
             if part.made_of != self.identity.digest:
                 raise CheckpointError(
-                    f"{self.folder / part.name}: is of another job, with another model, input, option or version; run "
+                    f"{self.folder}/{part.name}: is of another job, with another model, input, option or version; run "
                     "the command again, and no other into this folder"
                 )
-        if [part.number for part in parts] != [*range(count)] or not all(map(self._is_whole, parts)):
+        if [part.number for part in parts] != [*range(count)] or len(self._whole(parts)) < count:
             raise CheckpointError(f"{self.folder}: a part is missing or damaged; run the command again")
+        self.folder.require_alone()
         self._write(MANIFEST, {"made_of": self._made_of, "parts": [*map(asdict, parts)]})
         for part in parts:
-            self._facts(part.number).unlink(missing_ok=True)
+            self.folder.delete(_facts(part.number))
         self._forget_starts()
-        (self.folder / _BEGUN).unlink(missing_ok=True)
+        self.folder.delete(_BEGUN)
         return parts
 
-    def _there(self) -> Iterator[Done]:
-        finished = self.manifest
-        yield from (
-            finished
-            if finished is not None
-            else (Done(**read_json(path)) for path in self.folder.glob("part-*.facts.json"))
-        )
+    def _there(self) -> list[Done]:
+        """Return the facts of all written parts, in order; the files may be missing or damaged."""
+        if (finished := self.manifest) is not None:
+            return finished
+        names = [name for name in self.folder.names() if name.startswith("part-") and name.endswith(_FACTS)]
+        found = (Done(**facts) for facts in _at_once(self._read, names) if facts is not None)
+        return sorted(found, key=lambda part: part.number)
+
+    def _whole(self, parts: Sequence[Done]) -> list[Done]:
+        return [part for part, is_whole in zip(parts, _at_once(self._is_whole, parts)) if is_whole]
 
     def _is_whole(self, done: Done) -> bool:
-        path = self.folder / done.name
-        return done.made_of == self.identity.digest and path.is_file() and file_sha256(path) == done.sha256
-
-    def _facts(self, number: int) -> Path:
-        return self.folder / f"part-{number:06}.facts.json"
-
-    def _starts(self, number: int) -> Path:
-        return self.folder / f"part-{number:06}.starts"
+        return done.made_of == self.identity.digest and self.folder.sha256(done.name) == done.sha256
 
     def _forget_starts(self) -> None:
-        for path in self.folder.glob("part-*.starts"):
-            path.unlink(missing_ok=True)
+        for name in self.folder.names():
+            if name.endswith(_STARTS):
+                self.folder.delete(name)
 
-    def _write_facts(self, done: Done) -> None:
-        with new_file(self._facts(done.number)) as stream:
-            json.dump(asdict(done), stream)
+    def _read(self, name: str) -> Any:
+        """Return the value of a JSON file; None if it is missing. Raises `CheckpointError` if it is no JSON."""
+        content = self.folder.read(name)
+        try:
+            return None if content is None else json.loads(content)
+        except ValueError as error:
+            raise CheckpointError(f"{self.folder}/{name}: is damaged ({error}); delete the folder") from error
 
     def _write(self, name: str, value: object) -> None:
-        with new_file(self.folder / name) as stream:
-            json.dump(value, stream, ensure_ascii=False, indent=1)
+        self.folder.write(name, json.dumps(value, ensure_ascii=False, indent=1).encode())
+
+
+def _facts(number: int) -> str:
+    return f"part-{number:06}{_FACTS}"
+
+
+def _starts(number: int) -> str:
+    return f"part-{number:06}{_STARTS}"
+
+
+def _at_once(call: Callable[[_T], _R], items: Sequence[_T]) -> Iterator[_R]:
+    """Call a function that waits for a store with all items, some at a time; return the results in order."""
+    with ThreadPoolExecutor(_READERS) as threads:
+        yield from threads.map(call, items)
 
 
 class Source(ABC):
@@ -312,6 +334,7 @@ class _Actor:
                     f"part {number:,} (rows {first + 1:,} to {first + len(rows):,}) has ended its process {deaths} "
                     "times: one of its rows may do so, or there is too little memory: take fewer --actors"
                 )
+            parts.folder.require_alone()
             if not self._is_open:
                 self._open()
             content, count, counts = self._work.compute(rows)
@@ -323,6 +346,7 @@ class _Actor:
 
         What was opened is compared afterwards, since it may be replaced in between.
         """
+        self._parts.identity.fetch(self._parts.identity.opened)
         try:
             self._work.open()
         finally:  # an error because of another model is that of the comparison
@@ -363,6 +387,7 @@ def _read(source: Source, finished: Mapping[int, str], place: _Place, identity: 
     def following() -> dict[str, Any]:
         if not number:
             place.enter()
+            identity.fetch(identity.read)
             identity.require(identity.read)
         part = next(waiting, None)
         if part is None:

@@ -10,7 +10,7 @@ from paddle_ranker.errors import UsageError
 from paddle_ranker.model.load_options import CheckpointOptions, HeadOptions
 from paddle_ranker.model.tower import POOLINGS as TOWER_POOLINGS
 from paddle_ranker.options import DeviceOptions, Options, RayOptions, RowOptions, given_of, note_without_effect, option
-from paddle_ranker.options.declare import shown_name
+from paddle_ranker.options.declare import FETCHED, FETCHED_FOLDER, TAKEN, shown_name
 from paddle_ranker.scoring.engines.engine_registry import ENGINES, exported_engines
 from paddle_ranker.scoring.engines.precisions import PRECISIONS
 
@@ -119,6 +119,7 @@ class PredictOptions(FileOptions):
         "OWNER/MODEL, of the Hugging Face hub",
         name="model",
         leads=True,
+        addresses=FETCHED_FOLDER,
     )
 
 
@@ -137,6 +138,7 @@ class RankingOptions(PredictOptions):
         None,
         help="folder that `paddle-ranker store` made with this ranker: stored titles are not computed again, and other "
         "titles as ever",
+        addresses=FETCHED,
     )
 
     def __post_init__(self) -> None:
@@ -152,7 +154,10 @@ class PrintingOptions(RankingOptions, RayOptions):
     """Options of commands that print a line for each scored pair."""
 
     output_file: Optional[str] = option(
-        None, help="with --ray: folder to write the lines to, in parts; a killed run goes on there", name="output"
+        None,
+        help="with --ray: folder to write the lines to, in parts; a killed run goes on there",
+        name="output",
+        addresses=TAKEN,
     )
     topk: Optional[int] = option(
         None,

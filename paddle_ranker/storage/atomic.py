@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import IO, Any, Optional, Union
 
 from paddle_ranker.errors import DataError, RankerError, is_full
+from paddle_ranker.libraries import cache_folder as cache_folder
 from paddle_ranker.storage.streams import is_standard_output, is_stream, naming_the_file, open_stream
 
 _ALMOST_NOTHING = 1 << 16  # bytes; a disk with less free space counts as full
@@ -245,15 +246,3 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def cache_folder(*parts: str) -> Path:
-    """Return the path `parts` in the cache folder, without creating it.
-
-    The cache folder is `PADDLE_RANKER_CACHE`, else `paddle_ranker` in `XDG_CACHE_HOME` or `~/.cache`.
-    """
-    folder = os.environ.get("PADDLE_RANKER_CACHE")
-    root = (
-        Path(folder) if folder else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "paddle_ranker"
-    )
-    return root.joinpath(*parts)

@@ -12,6 +12,7 @@ from paddle_ranker.metrics.measures import MEASURES, training_measures
 from paddle_ranker.model.load_options import HeadOptions
 from paddle_ranker.model.pretrained import find_model
 from paddle_ranker.options import DeviceOptions, LabelOptions, main_of, option, refuse_given
+from paddle_ranker.options.declare import FETCHED_FOLDER
 from paddle_ranker.training.losses.expression import LossExpression, parse_loss
 from paddle_ranker.training.losses.loss_registry import loss_help, margin_help
 
@@ -158,10 +159,11 @@ class RankerTrainingOptions(HeadOptions, LabelOptions, AdapterOptions):
         "ernie-3.0-medium-zh",
         help="model to start from: a folder, or a name on the Hugging Face hub or in PaddleNLP",
         name="model",
+        addresses=FETCHED_FOLDER,
     )
     init_from_ckpt: Optional[str] = option(
         None, help="checkpoint to start from: a folder, or its model_state.pdparams"
-    )  # fmt: skip
+    , addresses=FETCHED_FOLDER)  # fmt: skip
     max_seq_length: Optional[int] = option(
         None, help="maximum length of a pair in tokens (default: the checkpoint's, else 128)", minimum=5
     )
@@ -181,6 +183,7 @@ class RankerTrainingOptions(HeadOptions, LabelOptions, AdapterOptions):
         None,
         help="add the cosine of both texts to the head, by this tower or encoder, frozen as it is; start: by the "
         "encoder that the training starts from; a checkpoint keeps the one that it has",
+        addresses=FETCHED_FOLDER,
     )
     stored_titles: int = option(
         0,

@@ -13,6 +13,7 @@ import numpy as np
 
 from paddle_ranker.errors import UsageError
 from paddle_ranker.options import Options, option
+from paddle_ranker.options.declare import ANY_TEXT
 from paddle_ranker.serving.clients.base import ScoringClient
 from paddle_ranker.serving.clients.client_errors import LateError, UnreachableError
 from paddle_ranker.serving.core.limits import API_KEY_VARIABLE
@@ -33,15 +34,18 @@ class ClientOptions(Options):
     """
 
     server: ClassVar[str] = "bash deploy/cpp/start_server.sh"
-    query: Optional[str] = option(None, help=f"query (default: {QUERY})")
-    title: Optional[str] = option(None, help=f"title (default: {TITLE})")
+    query: Optional[str] = option(None, help=f"query (default: {QUERY})", addresses=ANY_TEXT)
+    title: Optional[str] = option(None, help=f"title (default: {TITLE})", addresses=ANY_TEXT)
     input_file: Optional[str] = option(
         None, help="a file of pairs to score instead: query, title", name="input", files=True
     )
     text: tuple[str, ...] = option(
-        (), several=True, help="texts, to ask a tower for their vectors instead of a ranker for probabilities"
+        (),
+        several=True,
+        help="texts, to ask a tower for their vectors instead of a ranker for probabilities",
+        addresses=ANY_TEXT,
     )
-    host: str = option("127.0.0.1", help="host of the server")
+    host: str = option("127.0.0.1", help="host of the server", addresses=ANY_TEXT)
     timeout: float = option(10.0, help="timeout of an attempt in seconds", above=0)
     retries: int = option(2, help="further attempts if the server is unreachable or overloaded", minimum=0)
     batch_size: int = option(32, help="pairs of a request", minimum=1)

@@ -11,7 +11,7 @@ from urllib.parse import parse_qsl, urlsplit
 from paddle_ranker.errors import UsageError, brief
 from paddle_ranker.metrics.calibration import AUTO, SCORE_KINDS
 from paddle_ranker.options import Options, option, refuse_given
-from paddle_ranker.options.declare import fields_of
+from paddle_ranker.options.declare import ANY_TEXT, fields_of
 from paddle_ranker.serving.http.rerank_formats import RERANK_PROTOCOLS
 
 KEY_VARIABLE = "PADDLE_RANKER_TEACHER_KEY"
@@ -30,14 +30,14 @@ class TeacherOptions(Options):
     OF_FILES: ClassVar[frozenset[str]] = frozenset()  # options that are about scores in the command's files, too
 
     teacher_url: Optional[str] = option(
-        None, help="URL of a reranker, http://127.0.0.1:8600/rerank, in place of a model folder"
+        None, help="URL of a reranker, http://127.0.0.1:8600/rerank, in place of a model folder", addresses=ANY_TEXT
     )
     teacher_protocol: str = option(
         AUTO,
         help="API of the teacher; auto: by the URL's host and the end of its path",
         choices=(AUTO, *RERANK_PROTOCOLS),
     )
-    teacher_model: Optional[str] = option(None, help="the model's name in the requests")
+    teacher_model: Optional[str] = option(None, help="the model's name in the requests", addresses=ANY_TEXT)
     teacher_scores: str = option(
         AUTO, help="kind of the answers' scores; auto: logits if they were asked for, or if some are not within 0 to 1",
         choices=SCORE_KINDS,

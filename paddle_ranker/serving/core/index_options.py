@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
 
+from paddle_ranker.addresses import address_of
 from paddle_ranker.errors import UsageError
 from paddle_ranker.options import option
+from paddle_ranker.options.declare import ANY_TEXT, FETCHED
 from paddle_ranker.retrieval.search_defaults import FUSION, SYNONYMS, MilvusOptions
 from paddle_ranker.serving.core.limits import Limits
 from paddle_ranker.serving.core.search_log import LOG_MB
@@ -21,13 +23,16 @@ class IndexSlotOptions(Limits, MilvusOptions):
     """Options of a server that searches an index, with limits of its requests in addition to `Limits`."""
 
     index: Optional[Path] = option(  # noqa: RUF009
-        None, either=True, help="an index folder, as index build makes it: POST /v1/search finds its documents"
+        None,
+        either=True,
+        help="an index folder, as index build makes it: POST /v1/search finds its documents",
+        addresses=FETCHED,
     )
     fusion: str = option(FUSION, help="how lists become one unless a request says it, as in search: a name, or a file")
     weights: str = option("", help="weights of the searchers, words=1,vectors=2 (default: 1 each)", joins=",")
     ef: Optional[int] = option(None, help="how many vectors a graph index (HNSW) looks at", minimum=1)
     nprobe: Optional[int] = option(None, help="how many lists of an inverted index (IVF) are looked at", minimum=1)
-    synonyms: Optional[Path] = option(None, help=SYNONYMS)  # noqa: RUF009
+    synonyms: Optional[Path] = option(None, help=SYNONYMS, addresses=FETCHED)  # noqa: RUF009
     writable: bool = option(False, help="add, replace and remove documents: POST and DELETE /v1/documents")
     search_log: Optional[Path] = option(  # noqa: RUF009
         None, help="a folder: searches and feedback are logged there, texts included (default: they are not)"
@@ -44,7 +49,9 @@ class IndexSlotOptions(Limits, MilvusOptions):
     highest_label: int = option(
         1, help="highest label of the page /judge: 1, relevant or not; 3, grades from 0 to 3", minimum=1, maximum=9
     )
-    examples: tuple[str, ...] = option((), several=True, help="queries that the search page suggests")
+    examples: tuple[str, ...] = option(
+        (), several=True, help="queries that the search page suggests", addresses=ANY_TEXT
+    )
     degrade: bool = option(
         True, help="answer in the order before ranking, and say so, where ranking would be late; false: refuse"
     )
@@ -60,6 +67,8 @@ class IndexSlotOptions(Limits, MilvusOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.writable and self.index is not None and (address := address_of(str(self.index))) is not None:
+            raise UsageError(f"--writable: {address} is only read; name an index folder of this machine")
         for name in ("writable", "search_log", "examples", "synonyms", "milvus_uri"):
             if self.index is None and getattr(self, name):
                 raise UsageError(f"--{name} is about an index: name one with --index")

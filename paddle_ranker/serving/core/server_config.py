@@ -14,6 +14,7 @@ from typing import Optional, Union
 from paddle_ranker.errors import UsageError
 from paddle_ranker.model.load_options import CheckpointOptions, HeadOptions
 from paddle_ranker.options import option, redeclare
+from paddle_ranker.options.declare import ANY_TEXT, FETCHED_FOLDER
 from paddle_ranker.scoring.scoring_options import EngineOptions
 from paddle_ranker.serving.core.limits import API_KEY_VARIABLE, Limits
 
@@ -42,14 +43,18 @@ class ServeConfig(Limits, HeadOptions, EngineOptions):
         positional=True,
         either=True,
         help="a model of any kind; same as the option for its kind",
+        addresses=FETCHED_FOLDER,
     )
     model: Optional[Path] = option(  # noqa: RUF009
         None,
         either=True,
         aliases=("--ranker",),
         help="the ranker: a trained one's folder, an exported one's, one for Paddle Serving, or a name, OWNER/MODEL",
+        addresses=FETCHED_FOLDER,
     )
-    host: str = option("127.0.0.1", help="address to listen on; 0.0.0.0: all addresses of this machine")
+    host: str = option(
+        "127.0.0.1", help="address to listen on; 0.0.0.0: all addresses of this machine", addresses=ANY_TEXT
+    )
     port: int = option(8600, help="port to listen on; 0: a free port, which is printed", minimum=0, maximum=65535)
     more_ports: tuple[Union[int, str], ...] = option((), several=True, help="further ports; each speaks every protocol")
     http_port: Optional[int] = option(
@@ -92,12 +97,14 @@ class ServeConfig(Limits, HeadOptions, EngineOptions):
         several=True,
         help="the model's name in answers (default: its folder's, news/best for those of a training); of another model "
         "than the ranker: tower=NAME",
+        addresses=ANY_TEXT,
     )
     allowed_hosts: tuple[str, ...] = option(
         (),
         several=True,
         help="names of hosts by which HTTP may be asked, *.example.com for all below one, * for all (default: with a "
         "key all; without one --host and the names of this machine)",
+        addresses=ANY_TEXT,
     )
     api_key: Optional[str] = field(default_factory=_key_of_environment, repr=False)
 

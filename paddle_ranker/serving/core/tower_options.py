@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Optional
 
 from paddle_ranker.options import option
+from paddle_ranker.options.declare import FETCHED_FOLDER
 from paddle_ranker.scoring.engines.engine_registry import ENGINES
 from paddle_ranker.scoring.engines.precisions import PRECISIONS
 from paddle_ranker.serving.core.limits import Limits, check_queue
@@ -24,6 +25,7 @@ class TowerSlotOptions(Limits):
         either=True,
         help="a tower, trained or exported, or any encoder by its folder or name: it answers POST /v1/embeddings and "
         "/embed with vectors",
+        addresses=FETCHED_FOLDER,
     )
     tower_engine: Optional[str] = option(None, help="engine of the tower (default: --engine's)", choices=ENGINES)
     tower_precision: Optional[str] = option(

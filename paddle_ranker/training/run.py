@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Generic, Optional, TypedDict, TypeVar, Union
@@ -80,12 +80,13 @@ class TrainingRun:
         return {"training": {**recorded, **facts}, "results": dict(results), "versions": versions()}
 
     def train(self, task: Task) -> FitResult:
-        """Train, and print the result.
+        """Train, and print the result. A run is resumed only with the versions of packages that began it.
 
         Raises `UsageError` if there are fewer examples than processes, and the errors of `fit`.
         """
         if len(task.examples) < self.processes.size:
             raise UsageError(f"{len(task.examples)} training examples are too few for {self.processes.size} processes")
+        task = replace(task, identity={**task.identity, "version of": versions()})
         result = fit(task, self.options, self.processes, self.resumed)
         ended = "trained" if result.finished else "stopped for now (--resume goes on) after"
         speed = f"{result.examples_per_second:.1f} examples/s" if result.examples_per_second else "all of them before"

@@ -53,6 +53,7 @@ NOT_RUN = {
     "--budget_minutes": "takes as many minutes; tests/pretraining runs a short one",
     '--gpus "0,1,2,3"': "needs four GPUs",
     "--ray local --output": "starts a cluster of Ray: tests/scale/test_offline.py runs these lines in one",
+    "s3://bucket": "needs a store of objects: tests/scale/test_addresses.py starts one",
     "deploy ray": "serves until Ctrl-C, or needs a cluster: tests/scale/test_serve.py deploys",
     "--nproc_per_node": "tests/training/test_distributed.py starts several processes",
     "datasets/scenes": "draws and trains for minutes: tests/data/test_scenes.py draws fewer",

@@ -17,6 +17,7 @@ import pytest
 
 from ernie_matching import train_pairwise
 from paddle_ranker.model.parameters import PARAMETERS_FILE, load_arrays, save_arrays
+from paddle_ranker.version import __version__
 from tests.conftest import Call
 from tests.robustness.kill_resume import KillResumeOptions, differences, kill_and_resume
 from tests.started import SECONDS, held_at, run_script
@@ -122,6 +123,14 @@ def test_another_learning_rate_or_file_is_refused_by_name_unless_forced(
     changed = ["--resume", "--learning_rate", 2e-3, "--force_resume", "true"]
     status, printed, errors = call(*training(save_dir, *changed))
     assert status == 0 and "resume after step 1," in printed and "trained 24 steps" in printed, errors
+
+
+def test_another_version_is_refused_by_name(tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_dir = tmp_path / "checkpoint"
+    stopped(save_dir, call)
+    monkeypatch.setattr("paddle_ranker.training.run.__version__", "9.9.9")
+    status, _, errors = call(*training(save_dir, "--resume"))
+    assert status == 1 and f"version of paddle_ranker was {__version__}, is 9.9.9: " in errors
 
 
 def test_what_only_moves_the_stops_may_change(tmp_path: Path, call: Call) -> None:

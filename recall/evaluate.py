@@ -41,9 +41,10 @@ def run(options: EvaluateTowerOptions) -> None:
     answer.
     """
     from paddle_ranker.data.trec import in_order
-    from paddle_ranker.evaluation.recall import is_answer, notes_on, open_pairs
+    from paddle_ranker.evaluation.recall import label_of, notes_on, open_pairs
     from paddle_ranker.evaluation.report.text import comparison_json
     from paddle_ranker.evaluation.retrieval import JudgedQueries, compare_runs, comparison_lines, lexical_runs
+    from paddle_ranker.metrics.ranking import RELEVANT
     from recall.results import corpus_texts, one_line, read_results
 
     pairs = open_pairs(options.similar_text_pair, options)
@@ -51,7 +52,7 @@ def run(options: EvaluateTowerOptions) -> None:
     all_queries = set()
     for pair in pairs:
         all_queries.add(one_line(pair.query))
-        if is_answer(pair):
+        if label_of(pair) >= RELEVANT:
             answers.setdefault(one_line(pair.query), {})[one_line(pair.title)] = 1
     notes = notes_on(pairs, all_queries, answers)
     results = read_results(options.recall_result_file, answers)

@@ -17,8 +17,9 @@ from paddle_ranker.data.overlap import warn_of_overlap
 from paddle_ranker.distributed import ProcessGroup
 from paddle_ranker.encoding.columns import Columns, EncodedTexts
 from paddle_ranker.errors import UsageError
-from paddle_ranker.evaluation.recall import RecallSet, is_answer, open_pairs
+from paddle_ranker.evaluation.recall import RecallSet, label_of, open_pairs
 from paddle_ranker.metrics.measures import recall_at, reciprocal_rank_at
+from paddle_ranker.metrics.ranking import RELEVANT
 from paddle_ranker.model.encoder_loading import Checkpoint
 from paddle_ranker.model.hugging_face.sentences import is_sentences
 from paddle_ranker.model.load_options import LoadOptions
@@ -254,7 +255,7 @@ class RecallEvaluation:
         source.check = check
         rows = list(source)
         skipped = f", {source.report()}" if source.skipped else ""
-        self._answers = [(row.query, row.title) for row in rows if is_answer(row)]
+        self._answers = [(row.query, row.title) for row in rows if label_of(row) >= RELEVANT]
         titles = [row.title for row in rows]  # titles that do not answer are searched as well
         self._set = RecallSet(self._answers, [*corpus, *titles])
         self._options, self._info = options, start.model.info

@@ -67,6 +67,7 @@ TUTORIAL = {
 SECOND_NAMES = {
     "--max_seq_len", "--valid_steps", "--eval_steps", "--save_steps", "--log_steps", "--amp_loss_scale", "--test_set",
     "--test_set_file", "--similar_text_pair_file", "--corpus_file", "--model_dir", "--train_file", "--ranker",
+    "--use_tensorrt",
 }  # fmt: skip
 # Scripts under published names: an installed command does as much for every kind, or more.
 PUBLISHED = {
@@ -214,7 +215,7 @@ def test_every_option_that_takes_a_file_takes_several() -> None:
     for options_class in every(Options):
         for field in fields_of(options_class) if options_class.__module__.split(".")[0] in PACKAGES else []:
             reads = re.search(r"_files?$|^(files|corpus|queries|documents|qrels|candidates)$", field.name)
-            writes = re.search(r"\bwrites?\b|^keep the scores", help_of_field(field))
+            writes = re.search(r"\bwrites?\b|^keep the scores|without effect", help_of_field(field))
             may_name = value_type(annotations_of(options_class)[field.name]) not in (bool, int)
             if reads and may_name and not writes and not field.metadata["files"] and not field.metadata["choices"]:
                 single.append(f"{options_class.__name__}.{field.name}")

@@ -66,7 +66,7 @@ def _classifier(family: str = "Ernie", classes: int = 2, seed: int = 5, **more: 
 def _encoded(folder: Path, texts: list[str], pairs: Optional[list[str]] = None) -> list[dict[str, Any]]:
     """Return the inputs that PaddleNLP's tokenizer makes of each text or pair."""
     tokenizer = transformers.ErnieTokenizer(str(folder / "vocab.txt"))
-    rows = zip(texts, pairs or [None] * len(texts))
+    rows = zip(texts, pairs or [None] * len(texts))  # type: ignore[list-item]
     return [{k: paddle.to_tensor([v]) for k, v in dict(tokenizer(text=a, text_pair=b)).items()} for a, b in rows]
 
 

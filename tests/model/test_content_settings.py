@@ -55,7 +55,7 @@ def found(folder: Path, kind: str) -> list[float]:
         ranker.network.eval()
         return summed([array for case in given(kind) for array in _of_table(ranker, *case)])
     tower = Tower.open(folder)
-    vectors = [tower.encode_pictures([picture]) for picture in given(kind)]
+    vectors: list[np.ndarray] = [tower.encode_pictures([picture]) for picture in given(kind)]
     return summed([*vectors, *([] if family(kind) == "vit" else [tower.query_vectors(TEXTS)])])
 
 

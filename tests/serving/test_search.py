@@ -709,9 +709,16 @@ def test_an_index_offers_no_more_facets_than_a_search_takes(tmp_path: Path) -> N
 
 
 OWN = {"Sec-Fetch-Site": "same-origin", "Origin": "https://the.name.before.a.proxy"}
-PAGES = ((OWN, True), ({"Sec-Fetch-Site": "none"}, True), ({"Origin": "http://127.0.0.1"}, True), ({}, True),
-         ({"Sec-Fetch-Site": "cross-site"}, False), ({"Sec-Fetch-Site": "same-site"}, False),
-         ({"Origin": "http://127.0.0.1:9"}, False), ({"Origin": "null"}, False))  # fmt: skip
+PAGES: tuple[tuple[dict[str, str], bool], ...] = (
+    (OWN, True),
+    ({"Sec-Fetch-Site": "none"}, True),
+    ({"Origin": "http://127.0.0.1"}, True),
+    ({}, True),
+    ({"Sec-Fetch-Site": "cross-site"}, False),
+    ({"Sec-Fetch-Site": "same-site"}, False),
+    ({"Origin": "http://127.0.0.1:9"}, False),
+    ({"Origin": "null"}, False),
+)
 
 
 @pytest.mark.parametrize(("headers", "is_own"), PAGES)

@@ -23,6 +23,7 @@ from __future__ import annotations
 import json
 import os
 import select
+import shutil
 import signal
 import socket
 import sys
@@ -209,6 +210,7 @@ class _Supervisor:
                     with suppress(ProcessLookupError):
                         os.kill(slot.pid, signal.SIGTERM)
             if self._stopping > 1:
+                shutil.rmtree(os.environ.get(MULTIPROCESS_VARIABLE, ""), ignore_errors=True)  # it is in memory
                 os._exit(128 + number)
 
     def _reload(self) -> None:

@@ -55,8 +55,8 @@ def found(folder: Path, kind: str) -> list[float]:
         ranker.network.eval()
         return summed([array for case in given(kind) for array in _of_table(ranker, *case)])
     tower = Tower.open(folder)
-    vectors: list[np.ndarray] = [tower.encode_pictures([picture]) for picture in given(kind)]
-    return summed([*vectors, *([] if family(kind) == "vit" else [tower.query_vectors(TEXTS)])])
+    of_pictures = [tower.encode_pictures([picture]) for picture in given(kind)]
+    return summed([*of_pictures, *([] if family(kind) == "vit" else [tower.query_vectors(TEXTS)])])
 
 
 def _of_table(ranker: Any, question: str, rows: list[list[str]]) -> list[np.ndarray]:

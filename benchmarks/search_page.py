@@ -27,6 +27,7 @@ import numpy as np
 from benchmarks.harness.report import Goal, format_table
 from paddle_ranker.errors import DependencyError
 from paddle_ranker.options import Options, main_of, option
+from paddle_ranker.options.declare import ANY_TEXT
 from paddle_ranker.storage.atomic import new_file
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -47,7 +48,7 @@ _TIMES = """() => {
 
 @dataclass(frozen=True)
 class SearchPageOptions(Options):
-    address: str = option("http://127.0.0.1:8600", help="of the server")
+    address: str = option("http://127.0.0.1:8600", help="of the server", addresses=ANY_TEXT)
     queries: str = option("datasets/recall/dev.csv", help="file of queries, each at the beginning of a line")
     count: int = option(40, help="how many of them", minimum=1)
     top_k: int = option(100, help="results to draw", minimum=1, maximum=100)

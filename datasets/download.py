@@ -13,6 +13,7 @@ from typing import Any, Optional
 from demo_world.files import has_only_demo_files
 from paddle_ranker.errors import DataError, RankerError, UsageError
 from paddle_ranker.options import Options, main_of, option
+from paddle_ranker.options.declare import ANY_TEXT
 from paddle_ranker.storage.atomic import new_file
 from paddle_ranker.storage.digest import file_sha256
 from paddle_ranker.storage.download import fetch, forget, unpack
@@ -47,7 +48,9 @@ class DownloadOptions(Options):
 
     dataset: str = option("all", help="which data set", choices=("all", *PUBLISHED))
     output_dir: str = option(str(Path(__file__).resolve().parent), help="folder for sort/, recall/, ...", name="output")
-    base_url: Optional[str] = option(None, help="a mirror: the archives are fetched from BASE_URL/<data set>.zip")
+    base_url: Optional[str] = option(
+        None, help="a mirror: the archives are fetched from BASE_URL/<data set>.zip", addresses=ANY_TEXT
+    )
     sha256: Optional[str] = option(None, help="checksum that the archive must have (with one --dataset)")
     attempts: int = option(3, help="number of times to resume an interrupted transfer", minimum=1, maximum=100)
     force: bool = option(False, help="download again, replacing data that is there")

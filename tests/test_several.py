@@ -36,7 +36,7 @@ SEVERAL = re.compile(r"(Optional\[|Union\[)?(Sequence|Iterable|Collection)\[(str
 INNER = {"score_tokens", "text_parts", "notes_on", "ranked", "BlendedPairEncoder.encode", "BM25.fit", "best_titles"}
 INNER |= {"digest_of_texts", "AnswerCache.__init__"}  # both take the texts that identify kept answers
 INNER |= {"Matches.first", "Position.fits", "SortedPosition.fits", "WordPart.is_live"}
-INNER |= {"EstimatedTokens.token_ends", "Ranker.scored"}
+INNER |= {"EstimatedTokens.token_ends", "Ranker.scored", "WordSearcher.alike"}
 
 
 def doors() -> Iterator[tuple[str, Callable[..., Any], str]]:

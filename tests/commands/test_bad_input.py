@@ -137,7 +137,7 @@ BAD: list[tuple[str, int, str]] = [
     (f"{RECALL} --qrels qrels", 2, "--qrels and --queries go together"),
     (f"{RECALL} --test dev.csv --split dev", 2, "--split is about --beir"),
     (f"{RECALL} --test dev.csv --folds 3", 2, "--folds is about --learn_weights"),
-    (f"{RECALL} --test pairs.csv", 1, "line 1: the collection has no document 'a'"),
+    (f"{RECALL} --test pairs.csv", 1, "line 1: no document of the collection has the id, title or text 'a'"),
     (f"{RECALL} --test dev.csv --plot x.txt", 2, "a picture's name ends in"),
     (f"{RECALL} --test dev.csv --signals clicks", 2, "add --learn_weights and --ranker"),
     (f"{RECALL} --test held.csv --learn_weights made.json", 1, "has one searcher"),

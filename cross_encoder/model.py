@@ -36,10 +36,9 @@ class PositionTower(nn.Layer):
 class LabeledExamples(RankingExamples):
     """Training examples from labelled pairs."""
 
-    def loss(self, network: nn.Layer, indices: np.ndarray) -> tuple[Tensor, Means]:
-        """Return the mean loss of the pairs at `indices`, and their `accuracy`, the share classified correctly."""
-        logits = self.logits(network, indices)
-        right = (logits.detach() > 0) == paddle.to_tensor(self.pair_labels(indices) >= RELEVANT)
+    def loss_of_logits(self, network: nn.Layer, logits: Tensor, rows: Integers) -> tuple[Tensor, Means]:
+        """Return the mean loss of the pairs `rows`, and their `accuracy`, the share classified correctly."""
+        right = (logits.detach() > 0) == paddle.to_tensor(self.pair_labels(rows) >= RELEVANT)
         if self._data.positions is not None:
-            logits = logits + network.position_tower(gather(self._data.positions, indices))
-        return self.loss_of(logits, indices), {"accuracy": right.astype("float32").mean()}
+            logits = logits + network.position_tower(gather(self._data.positions, rows))
+        return self.loss_of(logits, rows), {"accuracy": right.astype("float32").mean()}

@@ -108,7 +108,7 @@ def train(options: TrainCeOptions, on_evaluation: Optional[OnEvaluation] = None)
         model.network.position_tower = PositionTower()
         start.part_factors["position_tower"] = TOWER_RATE / options.learning_rate
     loss = RankingLoss(options.expression, options.margin, data.highest_label)
-    examples = LabeledExamples(data, loss)
+    examples = LabeledExamples(data, loss, options.rdrop_coef)
     facts = {"group_by_query": options.groups, "margin": loss.margin, "examples": len(examples)}
     files = {"train_set": options.train_set, "test_file": options.test_file}
     return train_ranker(start, examples, evaluation, options, files=files, facts=facts, on_evaluation=on_evaluation)

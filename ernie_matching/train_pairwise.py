@@ -63,7 +63,7 @@ def train(options: TrainPairwiseOptions, on_evaluation: Optional[OnEvaluation] =
 
     model.network.head.bias.stop_gradient = expression.shift_invariant
     loss = RankingLoss(expression, options.margin)
-    examples = PairwiseExamples(triples, loss)
+    examples = PairwiseExamples(triples, loss, options.rdrop_coef)
     facts = {"margin": loss.margin, "examples": len(examples)}
     files = {"train_file": options.train_file, "test_file": options.test_file}
     return train_ranker(start, examples, evaluation, options, files=files, facts=facts, on_evaluation=on_evaluation)

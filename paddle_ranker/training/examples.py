@@ -62,20 +62,21 @@ class RankingExamples(ABC):
     Args:
         data: if it has `queries`, all pairs of a query are in the same batch.
         loss: the loss; None: binary cross-entropy of one logit, which equals the published two-class head's loss.
+        rdrop_coef: factor of R-Drop; 0: each pair is computed once.
 
     Raises `ValueError` if the loss needs a teacher's scores that `data` lacks, or if it compares titles of a query, but
     `data` has no queries and an example has only one pair.
     """
 
-    def __init__(self, data: EncodedExamples, loss: Optional[RankingLoss] = None):
+    def __init__(self, data: EncodedExamples, loss: Optional[RankingLoss] = None, rdrop_coef: float = 0.0):
         loss = loss or RankingLoss("bce")
         if loss.expression.of_teacher and data.teacher is None:
             raise ValueError(f"{loss.expression.text} needs a teacher's scores: encode the file with loss=...")
         if loss.expression.compares_titles and data.queries is None and data.rows_each == 1:
             raise ValueError(f"{loss.expression.text} needs the queries: encode the file with the queries")
-        self.pairs, self.rows_each = data.pairs, data.rows_each
+        self.pairs, self.rows_each = data.pairs, data.rows_each * (2 if rdrop_coef else 1)
         self.groups: Optional[Groups] = None if data.queries is None else Groups.of(data.queries)
-        self._data, self._loss = data, loss
+        self._data, self._loss, self._rdrop_coef = data, loss, rdrop_coef
 
     def __len__(self) -> int:
         return len(self._data)
@@ -92,14 +93,29 @@ class RankingExamples(ABC):
         If the data has no labels, the label is 1 for the first pair of an example, and 0 for all other pairs.
         """
         if self._data.labels is None:
-            is_first: Numbers = rows % self.rows_each == 0
+            is_first: Numbers = rows % self._data.rows_each == 0
             return is_first.astype(np.float64)
         labels: Numbers = gather(self._data.labels, rows)
         return labels
 
-    @abstractmethod
     def loss(self, network: nn.Layer, indices: Integers) -> tuple[Tensor, Means]:
         """Return the mean loss of the examples `indices`, and further means by name for the progress line."""
+        rows = self.rows_of(indices)
+        if not self._rdrop_coef:
+            return self.loss_of_logits(network, self.logits(network, rows), rows)
+        # Both passes are one batch, whose rows have dropout of their own.
+        both = self.logits(network, np.tile(rows, 2)).reshape([2, len(rows)])
+        (first, means), (second, _) = (self.loss_of_logits(network, logits, rows) for logits in (both[0], both[1]))
+        divergence = r_drop(both[0], both[1])
+        return (first + second) / 2 + self._rdrop_coef * divergence, {**means, "rdrop": divergence.detach()}
+
+    def rows_of(self, indices: Integers) -> Integers:
+        """Return the pairs of the examples `indices`, in the order in which they are computed."""
+        return indices
+
+    @abstractmethod
+    def loss_of_logits(self, network: nn.Layer, logits: Tensor, rows: Integers) -> tuple[Tensor, Means]:
+        """Return the mean loss of the pairs `rows`, `[m]`, from their `logits`, `[m]`, and further means by name."""
 
     def logits(self, network: nn.Layer, rows: Integers) -> Tensor:
         """Return the network's logits for the pairs `rows`, `[m]` float32."""
@@ -116,6 +132,17 @@ class RankingExamples(ABC):
         queries = gather(data.queries, rows) if data.queries is not None else queries
         teacher = None if data.teacher is None else gather(data.teacher, rows)
         return self._loss(logits, self.pair_labels(rows), queries, teacher)
+
+
+def r_drop(first: Tensor, second: Tensor) -> Tensor:
+    """Return the mean divergence of pairs' probabilities in two passes, from their logits, `[m]` each.
+
+    For a pair of probabilities p and q, sigmoids of logits a and b, it is half of KL(p, q) + KL(q, p), which equals
+    (p - q) (a - b) / 2 (Liang et al., "R-Drop: regularized dropout for neural networks", NeurIPS 2021).
+    """
+    import paddle.nn.functional as F
+
+    return ((F.sigmoid(first) - F.sigmoid(second)) * (first - second)).mean() / 2
 
 
 def teacher_logits(name: str, scores: Numbers, kind: str = AUTO) -> NDArray[np.float32]:

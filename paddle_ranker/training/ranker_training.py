@@ -9,11 +9,12 @@ from typing import Optional
 
 from paddle_ranker.data.overlap import warn_of_overlap
 from paddle_ranker.encoding.columns import pair_keys
-from paddle_ranker.errors import DataError
+from paddle_ranker.errors import DataError, UsageError
 from paddle_ranker.evaluation.evaluation_set import EvaluationSet
 from paddle_ranker.lexical.head import learn_heads
 from paddle_ranker.metrics.measures import MEASURES
 from paddle_ranker.metrics.ranking import Scored
+from paddle_ranker.model.dropout import Dropout
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.lora import add_adapters
 from paddle_ranker.model.model_folder import ANY_TOWER, ENCODER, identify
@@ -66,6 +67,10 @@ def start_training(options: RankerTrainingOptions, kind: str) -> Start[RankerMod
             positive_label=None if run.resumed else options.positive_label,
         ),
     )
+    if options.rdrop_coef and not any(
+        isinstance(layer, Dropout) and layer.probability for layer in model.network.encoder.sublayers()
+    ):
+        raise UsageError(f"--rdrop_coef compares passes with different dropout, and {source} has none: leave it out")
     model.network.encoder.gradient_checkpointing = options.gradient_checkpointing
     if options.lora_rank:
         add_adapters(model.network.encoder, options.lora_rank)

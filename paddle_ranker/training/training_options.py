@@ -150,6 +150,12 @@ class RankerTrainingOptions(HeadOptions, LabelOptions, AdapterOptions):
 
     loss: str = option("bce", help=loss_help)
     margin: Optional[float] = option(None, help=margin_help, minimum=0)
+    rdrop_coef: float = option(
+        0.0,
+        help="R-Drop: compute each pair twice with different dropout, and add this multiple of the divergence of both "
+        "probabilities to the loss; 0: compute it once",
+        minimum=0,
+    )
     teacher_scores: str = option(
         AUTO,
         help="kind of the teacher's scores in the file; auto: probabilities if all are within 0 and 1, else logits",

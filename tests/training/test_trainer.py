@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import paddle
 import pytest
+from scipy.special import expit
+from scipy.stats import entropy
 
 from ernie_matching.model import PairwiseExamples
 from paddle_ranker.distributed import ProcessGroup
@@ -202,6 +204,30 @@ def test_one_forward_pass_equals_two(examples: PairwiseExamples) -> None:
     )
     expected = np.maximum(0.0, 1.0 - (positive - negative)).mean()
     assert float(examples.loss(network, indices)[0]) == pytest.approx(expected, abs=1e-5)
+
+
+def test_r_drop_compares_two_passes_of_one_batch(examples: PairwiseExamples, monkeypatch: pytest.MonkeyPatch) -> None:
+    data, loss = examples._data, examples._loss
+    twice, indices = PairwiseExamples(data, loss, rdrop_coef=3.0), np.array([0, 3, 5])
+    first, second = np.random.RandomState(0).randn(2, 6).astype(np.float32)
+
+    def given(network: object, rows: np.ndarray) -> Any:
+        assert rows.tolist() == [0, 6, 10, 1, 7, 11] * 2 and twice.rows_each == 2 * examples.rows_each
+        return paddle.to_tensor(np.concatenate([first, second]))
+
+    monkeypatch.setattr(twice, "logits", given)
+    classes = [np.stack([1 - p, p], axis=1) for p in (expit(first), expit(second))]
+    kl = [entropy(one, other, axis=1) for one, other in (classes, classes[::-1])]
+    hinges = [np.maximum(0.0, 1.0 - (logits[:3] - logits[3:])).mean() for logits in (first, second)]
+    total, means = twice.loss(None, indices)
+    assert float(means["rdrop"]) == pytest.approx(np.mean(kl), rel=1e-5)
+    assert float(total) == pytest.approx(np.mean(hinges) + 3.0 * np.mean(kl), rel=1e-5)
+    monkeypatch.undo()
+    network = make_network()
+    network.train()
+    assert float(twice.loss(network, indices)[1]["rdrop"]) > 0  # each pass has dropout of its own
+    network.eval()
+    assert float(twice.loss(network, indices)[0]) == pytest.approx(float(examples.loss(network, indices)[0]), rel=1e-5)
 
 
 def test_a_figure_may_be_better_the_lower_it_is(tmp_path: Path, examples: PairwiseExamples) -> None:

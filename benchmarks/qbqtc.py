@@ -10,7 +10,7 @@ import math
 import tempfile
 import time
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Optional
@@ -47,7 +47,8 @@ class QbqtcOptions(QualityOptions):
     folds: int = option(3, help="folds of --protocol cv", minimum=2)
     systems: str = option(
         SYSTEMS,
-        help=f"comma-separated: {', '.join(LEXICAL)}, {', '.join(RANKERS)}, or LOSS:MARGIN, the ranker with that loss",
+        help=f"comma-separated: {', '.join(LEXICAL)}, {', '.join(RANKERS)}, LOSS:MARGIN, the ranker with that loss, or "
+        "rdrop:FACTOR, the ranker with R-Drop",
     )
     reference: Optional[str] = option(
         None, help="system with which the others are compared (default: ranker, else the first)"
@@ -58,13 +59,14 @@ class QbqtcOptions(QualityOptions):
 
 @dataclass(frozen=True)
 class Row:
-    """A row of the table: a lexical baseline (`loss` is ""), or the ranker with its loss and its lexical inputs."""
+    """A row of the table: a lexical baseline (`loss` is ""), or the ranker with its loss, inputs and R-Drop's factor."""
 
     name: str
     loss: str = ""
     margin: float = 0.0
     match_embeddings: bool = True
     lexical_features: bool = False
+    rdrop_coef: float = 0.0
 
 
 def row_of(name: str) -> Row:
@@ -76,10 +78,12 @@ def row_of(name: str) -> Row:
         own = margin_of("margin_logit")[0]
         return Row(name, "margin_logit", own, name != "ranker_without_match", name == "ranker_with_lexical")
     with suppress(ValueError):
+        if loss == "rdrop" and math.isfinite(float(margin)):
+            return replace(row_of("ranker"), name=name, rdrop_coef=float(margin))
         if loss in WITH_MARGIN and math.isfinite(float(margin)):
             return Row(name, loss, float(margin))
     known = ", ".join([*LEXICAL, *RANKERS])
-    raise UsageError(f"--systems {name}: choose from {known}, or name a loss as in margin_logit:1")
+    raise UsageError(f"--systems {name}: choose from {known}, or name a loss as in margin_logit:1, or rdrop:1")
 
 
 def train_from_nothing(options: QbqtcOptions, row: Row, harness: Harness, split: Split, seed: int) -> Run:
@@ -103,7 +107,7 @@ def train_from_nothing(options: QbqtcOptions, row: Row, harness: Harness, split:
         runtime.select_device("cpu")
         runtime.set_seed(seed)
         encoded = encode_triples(split.triples_for(TRIPLES_OF_A_POSITIVE, seed), pair_encoder)
-        examples = PairwiseExamples(encoded, RankingLoss(row.loss, row.margin))
+        examples = PairwiseExamples(encoded, RankingLoss(row.loss, row.margin), row.rdrop_coef)
         network = make_network(row, pair_encoder, examples)
         write_records(folder / "held_out.tsv", harness.of(split))
         evaluation, found = EvaluationSet(folder / "held_out.tsv", pair_encoder, 64), []

@@ -13,12 +13,13 @@ from paddle import Tensor, nn
 
 from paddle_ranker.array_types import Booleans, Integers
 from paddle_ranker.encoding.batching import Groups
-from paddle_ranker.encoding.columns import Columns
+from paddle_ranker.encoding.columns import Columns, EncodedTexts
 from paddle_ranker.model.tower_network import TowerNetwork
 from paddle_ranker.training.losses.expression import RankingLoss
 from paddle_ranker.training.task import Means
 from recall.data import TextPairs
 from recall.loss import IN_BATCH_ALONE, MOST_SCALE, TowerLoss
+from recall.repetition import repeat_tokens
 
 _NEVER = -1e9  # logit of a title that is not a negative
 _CELLS = 1 << 22  # maximum number of logits of a block of queries whose loss and gradient are computed at once: 16 MB
@@ -67,13 +68,24 @@ class InBatchExamples:
         seed: seeds, with the epoch's number, the choice of negatives for an example that has more than the maximum.
         group_by_query: whether the examples of a query share a part of a batch, so that their texts, which are often
             the same, are computed once.
+        repeated: rate of `repeat_tokens`, with which queries are changed anew in each epoch; 0: not at all.
+        longest: maximum length of a query with its repeated tokens.
 
     Attributes: `batches`, the number of computed losses; `without_negatives`, the number of batches without negatives.
 
     Raises `DataError` if a loss learns from a teacher, and a pair has no teacher's score.
     """
 
-    def __init__(self, pairs: TextPairs, settings: LossSettings, seed: int = 0, group_by_query: bool = False):
+    def __init__(
+        self,
+        pairs: TextPairs,
+        settings: LossSettings,
+        seed: int = 0,
+        group_by_query: bool = False,
+        repeated: float = 0.0,
+        longest: int = 0,
+    ):
+        self._repeated, self._longest_repeated = repeated, longest
         self.groups: Optional[Groups] = Groups.of(pairs.query_of) if group_by_query else None
         self.pairs, self.settings, self._seed = pairs, settings, seed
         self._drawn = min(settings.negatives, pairs.negatives.most) if pairs.negatives is not None else 0
@@ -88,6 +100,7 @@ class InBatchExamples:
 
     def begin_epoch(self, epoch: int) -> None:
         """Draw the negatives of each example for an epoch."""
+        self._epoch = epoch
         answers = self.pairs.title_of[:, None]
         if self.pairs.negatives is None:
             self._titles, self._is_there = answers, np.ones((len(self), 1), bool)
@@ -120,9 +133,15 @@ class InBatchExamples:
         """Return the vectors of the examples' queries, then of their titles, then of their negatives."""
         assert isinstance(network, TowerNetwork)
         titles = self._titles[indices].T.ravel()
+        queries, rows = self.pairs.queries, self.pairs.query_of[indices]
+        if self._repeated:
+            assert isinstance(queries, EncodedTexts)
+            random = np.random.default_rng([self._seed, self._epoch, int(indices[0])])  # the same in a resumed run
+            queries = repeat_tokens(queries.take(rows), self._repeated, self._longest_repeated, random)
+            rows = np.arange(len(rows))
         return paddle.concat(
             [
-                _vectors(network.queries, self.pairs.queries, self.pairs.query_of[indices]),
+                _vectors(network.queries, queries, rows),
                 _vectors(network, self.pairs.titles, titles),
             ]
         )

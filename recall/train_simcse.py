@@ -26,6 +26,10 @@ class TrainSimcseOptions(TowerTrainingOptions):
     scale: float = redeclare(TowerTrainingOptions, "scale", 20.0)
     dropout: float = option(0.1, help="dropout of the encoder, which makes the two vectors of a text differ",
                             above=0, below=1)  # fmt: skip
+    dup_rate: float = option(
+        0.0, help="repeat random tokens of one of a text's two copies, at most this share of them (ESimCSE); 0: none",
+        minimum=0, maximum=1,
+    )  # fmt: skip
     infer_with_fc_pooler: bool = option(
         False, help="keep the pooler after the training; otherwise only the training uses it, and then the first "
         "token's state is the vector",
@@ -72,7 +76,13 @@ def train(options: TrainSimcseOptions, on_evaluation: Optional[OnEvaluation] = N
 
     nested = options.nested or dict.fromkeys(model.info.nested_sizes, 1.0)
     settings = LossSettings(options.scale, options.margin, nested=nested)
-    examples = InBatchExamples(pairs.within(options), settings, options.seed)
+    examples = InBatchExamples(
+        pairs.within(options),
+        settings,
+        options.seed,
+        repeated=options.dup_rate,
+        longest=(queries or model).info.max_seq_length,
+    )
     facts = {TRAINING_POOLING: model.network.training_pooling}
     return train_tower(start, examples, evaluation, options, facts, on_evaluation)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Union
@@ -11,7 +12,7 @@ import paddle
 import pytest
 
 from paddle_ranker.array_types import Vectors
-from paddle_ranker.data.records import LabeledPair, Pair, Triple
+from paddle_ranker.data.records import LabeledPair, Pair, Text, Triple
 from paddle_ranker.distributed import ProcessGroup
 from paddle_ranker.encoding.columns import EncodedTexts
 from paddle_ranker.errors import DataError
@@ -23,6 +24,7 @@ from paddle_ranker.training.whole_batch import backward
 from recall.data import encode_pairs
 from recall.loss import parse_tower_loss
 from recall.model import InBatchExamples, LearnedScale, LossSettings, _Batch
+from recall.repetition import repeat_tokens
 from tests.tiny import HAN, write_encoder
 
 pytestmark = pytest.mark.unit
@@ -320,3 +322,30 @@ def test_graded_titles_are_negatives_of_better_ones_and_each_text_is_computed_on
         against = [logit[other] for other in titles if other == title or labels.get((query, other), 0) < own]
         losses.append(np.log(np.exp(against).sum()) - logit[title])
     assert float(loss) == pytest.approx(np.mean(losses), abs=1e-5)
+
+
+def test_repeated_tokens_stand_beside_each_other_and_change_with_the_epoch(tmp_path: Path) -> None:
+    texts = EncodedTexts(
+        np.array([1, 5, 2, 1, *range(10, 30), 2, 1, *range(40, 70), 2], np.int32), np.array([0, 3, 25, 57])
+    )
+    random, seen = np.random.default_rng(0), [set(), set(), set()]  # type: ignore[var-annotated]
+    for _ in range(300):
+        again = repeat_tokens(texts, 0.32, 34, random)
+        for number, row in enumerate(again[n] for n in range(3)):
+            before, runs = texts[number], [len(list(run)) for _, run in itertools.groupby(row.tolist())]
+            assert [token for token, _ in itertools.groupby(row.tolist())] == before.tolist()
+            assert runs[0] == runs[-1] == 1 and max(runs) <= 2
+            seen[number].add(len(row) - len(before))
+    # 1 token; max(2, 0.32 * 20); 34 - 32, the maximum length
+    assert seen == [{0, 1}, set(range(7)), {0, 1, 2}]
+
+    model = tower(tmp_path / "e")
+    pairs = encode_pairs([Text(a + b + c) for a, b, c in zip(HAN, HAN[9:18], HAN[4:])], model.row_encoder, "texts")
+    plain, repeated = (InBatchExamples(pairs, LossSettings(20.0, 0.0), 1, repeated=r, longest=16) for r in (0.0, 0.5))
+    batch = np.arange(6)
+    first = [examples.outputs(model.network, batch).numpy() for examples in (plain, repeated, repeated)]
+    np.testing.assert_array_equal(first[1], first[2])  # as in a resumed run
+    np.testing.assert_allclose(first[0][6:], first[1][6:], atol=1e-6)  # titles stay as they are
+    assert np.abs(first[0][:6] - first[1][:6]).max() > 1e-3
+    repeated.begin_epoch(2)
+    assert np.abs(repeated.outputs(model.network, batch).numpy()[:6] - first[1][:6]).max() > 1e-3

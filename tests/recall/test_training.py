@@ -209,7 +209,7 @@ def test_simcse_sees_a_text_by_two_masks_and_drops_the_pooler(
     line = f"""--train_set_file texts.csv --test_set_file dev.csv --save_dir {tmp_path}/checkpoint --batch_size 10
         --model_name_or_path encoder --eval_steps 2 --save_steps 100 --max_seq_length 16 --dropout 0.2 --scale 20
         --output_emb_size 8 --logging_steps 1 --learning_rate 5e-4 --epochs 1"""
-    for name, more in {"first": [], "pooler": ["--infer_with_fc_pooler"]}.items():
+    for name, more in {"first": [], "pooler": ["--infer_with_fc_pooler", "--dup_rate", "0.3"]}.items():
         assert run(data, train_simcse, *line.split(), *more) == 0
         losses = [float(loss) for loss in re.findall(r"loss: ([\d.]+)", capsys.readouterr().out)]
         assert len(losses) == 3 and min(losses) > 0.01  # with equal masks, a text would nearly equal its own vector

@@ -59,7 +59,7 @@ class QbqtcOptions(QualityOptions):
 
 @dataclass(frozen=True)
 class Row:
-    """A row of the table: a lexical baseline (`loss` is ""), or the ranker with its loss, inputs and R-Drop's factor."""
+    """A row of the table: a lexical baseline (`loss` is ""), or the ranker with its loss, inputs and R-Drop factor."""
 
     name: str
     loss: str = ""

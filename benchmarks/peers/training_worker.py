@@ -46,14 +46,14 @@ def train(work: TrainingWork, triples: BenchmarkTriples, pace: Pace, *, bf16: bo
     from paddle_ranker.model.config import EncoderConfig
     from paddle_ranker.model.network import RankerNetwork
     from paddle_ranker.training.losses.expression import RankingLoss
-    from paddle_ranker.training.task import Task
+    from paddle_ranker.training.task import Means, Task
     from paddle_ranker.training.trainer import fit
     from paddle_ranker.training.training_options import TrainingOptions
 
     class Paced(PairwiseExamples):
         """Examples whose every step waits for `pace`, so that the trainer needs no change."""
 
-        def loss(self, network: nn.Layer, indices: np.ndarray) -> tuple[Tensor, dict[str, float]]:
+        def loss(self, network: nn.Layer, indices: np.ndarray) -> tuple[Tensor, Means]:
             pace.tick(len(indices))
             return super().loss(network, indices)
 

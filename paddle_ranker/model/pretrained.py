@@ -33,7 +33,7 @@ from paddle_ranker.storage.atomic import cache_folder, made_once, make_folder, n
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9._-]+)?(@[A-Za-z0-9._/-]+)?")
 _PARAMETER_FILES = (PARAMETERS_FILE, "model.safetensors")
 _CONFIGURATIONS = ("config.json", "model_config.json")
-_DUAL_LENGTHS = (384, 64)  # maximum lengths of a paragraph and of a query, as in PaddleNLP's DensePassageRetriever
+_DUAL_LENGTHS = (384, 64)  # maximum lengths of a paragraph and of a query in tokens
 
 
 def resolve_model(name_or_path: str) -> Path:

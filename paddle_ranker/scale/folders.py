@@ -6,7 +6,6 @@ folder.write("part-000000.txt", b"...")  # as a whole or not at all
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import secrets
@@ -166,8 +165,3 @@ class _StoreFolder(Folder):
                 f"{self.path}: another command, on {facts.get('machine', 'a machine')}, has begun to work there and "
                 "goes on with the parts; this one ends"
             )
-
-
-def sha256_of(content: bytes) -> str:
-    """Return the SHA-256 of a content in hexadecimal digits."""
-    return hashlib.sha256(content).hexdigest()

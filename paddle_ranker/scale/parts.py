@@ -32,10 +32,10 @@ from paddle_ranker.progress import Progress
 from paddle_ranker.registry import VARIABLE, load_named_plugins
 from paddle_ranker.runtime import usable_cores
 from paddle_ranker.scale.cluster import connected, gpus_for, hide_other_gpus, require_ray
-from paddle_ranker.scale.folders import open_folder, sha256_of
+from paddle_ranker.scale.folders import open_folder
 from paddle_ranker.scale.identity import Identity
 from paddle_ranker.storage.atomic import UNFINISHED
-from paddle_ranker.storage.digest import json_digest
+from paddle_ranker.storage.digest import bytes_sha256, json_digest
 
 _T = TypeVar("_T")
 _R = TypeVar("_R")
@@ -141,7 +141,7 @@ class Parts:
     def content(self, done: Done) -> bytes:
         """Return the content of a finished part's file. Raises `CheckpointError` if it is missing or damaged."""
         content = self.folder.read(done.name)
-        if content is None or sha256_of(content) != done.sha256:
+        if content is None or bytes_sha256(content) != done.sha256:
             raise CheckpointError(f"{self.folder}/{done.name}: is missing or damaged; run the command again")
         return content
 
@@ -158,7 +158,7 @@ class Parts:
 
         source: digest of the part's rows
         """
-        sha256, name = sha256_of(content), f"part-{number:06}{extension}"
+        sha256, name = bytes_sha256(content), f"part-{number:06}{extension}"
         done = Done(number, name, rows, len(content), sha256, dict(counts), self.identity.digest, source)
         self.folder.write(done.name, content)
         self._write(_facts(number), asdict(done))

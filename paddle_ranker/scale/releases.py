@@ -24,7 +24,7 @@ _CAUSE = re.compile(r"^[ ]*(?:\w+\.[\w.]*(?:Error|Exception): |(?=\w*(?:Error|Ex
 
 @dataclass(frozen=True)
 class Version:
-    """What an application of Serve runs: the arguments of `application`, and the beginning of its paths."""
+    """A version that an application of Serve runs: the arguments of `application`, and the beginning of its paths."""
 
     arguments: Mapping[str, object]
     route_prefix: str

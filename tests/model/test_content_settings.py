@@ -77,7 +77,7 @@ _CAREFUL = """
 size_divisor max_image_size use_square_size do_reduce_labels do_flip_channel_order do_thumbnail antialias do_grayscale
 resize_mode offset resample default_to_square hop_length dither feature_size sampling_rate feature_extractor_type
 add_cross_attention is_decoder is_encoder_decoder position_embedding_type is_causal architectures adapter_attn_dim
-patch_size id2label pad_token_id
+patch_size id2label pad_token_id pad_token empty_token max_question_length problem_type
 """
 MORE_CAREFUL = frozenset(_CAREFUL.split())
 SAMPLED = 5  # of so many changes, one is tried in each run of the tests

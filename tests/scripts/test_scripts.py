@@ -137,7 +137,7 @@ def test_a_tower_shows_what_it_finds(checkout: Path) -> None:
     more = (*few_steps, "--test", str(few), "--output", str(checkout / "t"), "--hnsw_m", "100")
     done = script(checkout, "train_batch_neg.sh", *more)
     assert done.returncode == 0, done.stderr
-    assert "2 queries, 2 texts to search" in done.stdout and "--hnsw_m: evaluations search exactly" in done.stderr
+    assert "2 queries, 2 texts to search" in done.stdout and "evaluations search exactly" in done.stderr
     shown = done.stdout.partition("what this tower finds")[2]
     assert shown.count("转基因甜瓜论文") == 1 and shown.count("  水稻的病害\n") == 2 and "Next:" in shown
     assert (checkout / "t/best/tower.json").is_file()

@@ -415,6 +415,11 @@ def read_model(folder: Path) -> HuggingFaceModel:
         raise CheckpointError(f"{folder / file}: {error}") from error
     unknown = [name for name in left_over if not is_of_other_head(name)]
     if config.type_vocab_size > 1 and not gives_types(folder):
+        if isinstance(config, TapasConfig):
+            raise CheckpointError(
+                f"{folder}: the model_input_names of its tokenizer lack token_type_ids, by which a table's cells are told "
+                "apart: add them"
+            )
         config = replace(config, type_vocab_size=1)
         arrays = {name: array[:1] if name.endswith(_TYPES) else array for name, array in arrays.items()}
     if isinstance(config, DebertaConfig):

@@ -25,7 +25,7 @@ from paddle_ranker.storage.untrusted import Unchecked, UncheckedObject, inside, 
 MANIFEST = "index.json"
 WORDS = "words"  # name of the searcher by words
 VECTORS = "vectors"  # name of the vector field of whole documents
-FORMAT = 14
+FORMAT = 15
 EXACT, FAISS, MILVUS = METHODS = ("exact", "faiss", "milvus")
 STRUCTURES = ("hnsw_sq8", "hnsw", "ivf_sq8", "ivf_pq", "sq8")  # structures of faiss indexes
 _MOST_K1 = 1000.0  # far above any useful value
@@ -318,7 +318,7 @@ def info_of(facts: Unchecked, path: Path) -> IndexInfo:
         ]
     for field in fields:
         rules += [
-            (field, bool(field.name) and field.type in FIELD_TYPES and field.weight > 0),
+            (field, bool(field.name) and field.type in FIELD_TYPES and (field.weight > 0 or not field.is_text)),
             (field.analyser, bool(analyser(field.analyser))),
             (field, not field.analyser or (info.words is not None and info.words.tokenizer == STANDARD)),
         ]

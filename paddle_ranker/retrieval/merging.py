@@ -220,7 +220,7 @@ def postings_of(documents: Sequence[Document], schema: Schema, tokenizer: str) -
     texts = [schema.searched(document) for document in checked(documents)]
     # Each item of a list is on its own line, so that no token spans two items.
     fields = [["\n".join(of_document[field]) for of_document in texts] for field in range(len(schema.words))]
-    literal = [word.literal for word in schema.words]
+    literal = [word.is_literal for word in schema.words]
     return Postings.of_fields([checked(field) for field in fields], schema.tokenizers(tokenizer), literal)
 
 

@@ -135,13 +135,13 @@ class Generation:
         return self._weighted.setdefault(key, searcher)
 
     def _has_word(self, part: OpenSegment, row: int, word: str) -> bool:
-        """Return whether a document has a word as written, in a field that is not `literal`."""
+        """Return whether a document has a word as written, in a field that is not literal."""
         schema = self.info.schema
         texts = schema.searched(part.segment.document(row))
         return any(
             analyser(field.analyser).has_word(text, word)
             for field, items in zip(schema.words, texts)
-            if not field.literal
+            if not field.is_literal
             for text in items
         )
 
@@ -367,17 +367,21 @@ class Generation:
         numbers: Integers,
         scores: Floats,
     ) -> Hits:
-        """Add the best `k` documents whose whole title is the query to hits by words, and score all titles.
+        """Add the best `k` documents whose whole title or id is the query to hits by words, and score all titles.
 
         `Hits.titles` is 1 for a title that is the query, as typed or as corrected, without case, width, spaces and
-        punctuation. For another title it is half of `WordSearcher.title_shares`.
+        punctuation, and for an id that is the query as typed, unless documents have numbers as ids because they came
+        without. For another title it is half of `WordSearcher.title_shares`.
 
         numbers, scores: numbers and scores of the documents found by words, best first
         """
         keys = [key for text in texts_of(query) if (key := self.info.schema.title_key(text))]
         titled = [np.empty(0, np.int64)]
+        ids = [] if self.info.next_id > 1 else [texts_of(query)[0].strip()]
         for number, part in enumerate(self.parts):
             rows, mask = part.segment.rows_of_titles(keys), part.live if allowed is None else allowed[number]
+            with_id = [row for _, row in part.segment.rows_of_ids(ids, text_hashes(ids))]
+            rows = np.union1d(rows, np.array(with_id, np.int64))
             titled.append(part.first + (rows if mask is None else rows[mask[rows]]))
         whole = np.concatenate(titled)
         if len(whole):

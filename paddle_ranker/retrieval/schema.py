@@ -39,7 +39,8 @@ from paddle_ranker.storage.untrusted import Unchecked
 from paddle_ranker.unicode.characters import UNIT, UNSPACED, fold, shape_of
 
 TEXT = "text"  # name of the field that every document has, and of its type
-TITLE_WEIGHT, MOST_WEIGHT = 5.0, 1000.0  # weight of titles and summaries; largest weight
+# Weights of titles and summaries, and of the words of keywords, numbers and dates; largest weight.
+TITLE_WEIGHT, VALUE_WEIGHT, MOST_WEIGHT = 5.0, 0.5, 1000.0
 _SUMMARISED = 4  # a field is a summary if `text` has at least this many times as many characters
 MOST_FIELDS = 1000  # distinct fields of all documents: each field takes 4 bytes of every document
 _LONGEST_TITLE = 256  # characters; a longer title is not compared with queries
@@ -52,7 +53,8 @@ _LONG = 40  # texts of several words are searched if they have at least this man
 # Codes such as article numbers are searched, too: values without spaces, nearly all of which differ.
 _CODE, _FEWEST_CODES, _MOST_CODES, _DIFFERENT = re.compile(r"(?!.*://)\S{1,64}"), 20, 1 << 20, 0.9
 _SLOT = re.compile(r"\{([^{}]*)\}")
-_OPTIONS = ("weight=NUMBER", "title", "analyser=NAME+NAME", "literal")  # of searched fields
+_OF_TYPE = -1.0  # a weight that stands for the weight of the field's type
+_OPTIONS_OF_WORDS = ("weight=NUMBER", "analyser=NAME+NAME", "literal")  # of fields that can be searched
 _OPTIONS_OF_ALL = ("list", "label=TEXT", "unit=TEXT", "format=FORMAT")
 FIRST_BYTES = 1 << 16  # bytes of a file from which its format is detected
 PLACES = "places"  # name of the field with the places of a document's words in its file
@@ -160,7 +162,8 @@ class FieldType(NamedTuple):
     fits: called with a value, or with each item of a list; returns whether a field of this type may hold it
     what: describes the values, for messages and help texts
     values: name in `typed_values.TYPES` of the type by which filters, facets, groups and sorting compare the values
-    is_searched: whether the values are texts that are searched by words
+    weight: weight of the values' words in searches, if a field states none; 0: the values are not searched
+    is_text: whether the values are texts of several words, which may be titles and whose words are no facets
     open_tower: opens the tower of a vector field of this type; None if fields of this type have no vectors
 
     For types whose values are files:
@@ -177,7 +180,8 @@ class FieldType(NamedTuple):
     fits: Callable[[object], bool]
     what: str
     values: str = "keyword"
-    is_searched: bool = False
+    weight: float = 0.0
+    is_text: bool = False
     media_types: Mapping[str, str] = {}
     suffix_of: Callable[[bytes], str] = _no_file
     check: Callable[[bytes], None] = _not_checked
@@ -239,18 +243,19 @@ FIELD_TYPES.add(
     FieldType(
         lambda value: isinstance(value, str),
         "text, searched by words",
-        is_searched=True,
+        weight=1.0,
+        is_text=True,
         open_tower=_open_text_tower,
     ),
 )
-for _name, _what in (
-    ("keyword", "a text, a number or a truth value"),
-    ("number", "a number"),
-    ("date", "an ISO 8601 date or time of the years 1 to 9999"),
-    ("boolean", "true or false"),
-    (STORED, "anything"),
+for _name, _what, _weight in (
+    ("keyword", "a text, a number or a truth value", VALUE_WEIGHT),
+    ("number", "a number", VALUE_WEIGHT),
+    ("date", "an ISO 8601 date or time of the years 1 to 9999", VALUE_WEIGHT),
+    ("boolean", "true or false", 0.0),  # such words tell nothing
+    (STORED, "anything", 0.0),
 ):
-    FIELD_TYPES.add(_name, FieldType(TYPES[_name].fits, _what, _name))
+    FIELD_TYPES.add(_name, FieldType(TYPES[_name].fits, _what, _name, _weight))
 _PICTURES = {"jpg": "image/jpeg", "png": "image/png", "webp": "image/webp", "gif": "image/gif", "bmp": "image/bmp",
              "tif": "image/tiff"}  # fmt: skip
 FIELD_TYPES.add(
@@ -349,7 +354,7 @@ class Field:
     """Declared field of documents.
 
     type: a name in `FIELD_TYPES`
-    weight: factor of the frequencies of a searched field's tokens
+    weight: factor of the frequencies of the field's words; 0: the field is not searched; default: its type's
     title: whether the field is the title, which results show, and which precedes each passage for towers and rankers
     list: whether a document may have several values
     analyser: options of a searched field's analyser, see `lexical.analyser.analyser`
@@ -361,7 +366,7 @@ class Field:
 
     name: str
     type: str
-    weight: Annotated[float, Between(0, MOST_WEIGHT)] = 1.0
+    weight: Annotated[float, Between(0, MOST_WEIGHT)] = _OF_TYPE
     title: bool = False
     list: bool = False
     analyser: str = ""
@@ -369,6 +374,10 @@ class Field:
     label: str = ""
     unit: str = ""
     format: str = ""
+
+    def __post_init__(self) -> None:
+        if self.weight == _OF_TYPE:
+            object.__setattr__(self, "weight", FIELD_TYPES[self.type].weight if self.type in FIELD_TYPES else 0.0)
 
     @classmethod
     def parse_several(cls, text: str) -> tuple[Field, ...]:
@@ -388,26 +397,27 @@ class Field:
         field = cls(name, kind)
         if not name or kind not in FIELD_TYPES:
             raise UsageError(f"--field {quoted(text)}: expected NAME:TYPE with a type of {listed(FIELD_TYPES)}")
+        can_be_searched = field.is_searched
         for option in options:
             key, _, value = option.partition("=")
-            weight = number_of(value) if key == "weight" and field.is_searched else None
-            if weight is not None and 0 < weight <= MOST_WEIGHT:
+            weight = number_of(value) if key == "weight" and can_be_searched else None
+            if weight is not None and (0 < weight <= MOST_WEIGHT or (weight == 0 and not field.is_text)):
                 field = replace(field, weight=float(weight))
-            elif option == "title" and field.is_searched:
+            elif option == "title" and field.is_text:
                 field = replace(field, title=True)
-            elif option == "literal" and field.is_searched:
+            elif option == "literal" and can_be_searched:
                 field = replace(field, literal=True)
             elif key in ("label", "unit") and value:
                 field = replace(field, label=value) if key == "label" else replace(field, unit=value)
             elif option == "list":
                 field = replace(field, list=True)
-            elif key == "analyser" and value and field.is_searched:
+            elif key == "analyser" and value and can_be_searched:
                 analyser(value)  # raises with the choices
                 field = replace(field, analyser=value)
             else:
                 raise UsageError(
                     f"--field {quoted(text)}: {quoted(option)} is no option of a {kind} field; expected "
-                    f"{listed((*(_OPTIONS if field.is_searched else ()), *_OPTIONS_OF_ALL))}"
+                    f"{listed((*(_OPTIONS_OF_WORDS if can_be_searched else ()), *['title'] * field.is_text, *_OPTIONS_OF_ALL))}"
                 )
         if not has_format:
             return field
@@ -434,7 +444,18 @@ class Field:
 
     @property
     def is_searched(self) -> bool:
-        return FIELD_TYPES[self.type].is_searched
+        """Whether words are searched in the field."""
+        return self.weight > 0
+
+    @property
+    def is_text(self) -> bool:
+        """Whether the values are texts of several words."""
+        return FIELD_TYPES[self.type].is_text
+
+    @property
+    def is_literal(self) -> bool:
+        """Whether queries are never corrected to words of the field, which are numbers or dates or declared so."""
+        return self.literal or FIELD_TYPES[self.type].values in ("number", "date")
 
     @property
     def is_embedded(self) -> bool:
@@ -455,7 +476,7 @@ class Field:
         return ""
 
     def __str__(self) -> str:
-        weight = f":weight={self.weight:g}" if self.weight != 1 else ""
+        weight = "" if self.weight == FIELD_TYPES[self.type].weight else f":weight={self.weight:g}"
         words = f":analyser={self.analyser}" if self.analyser else ""
         flags = f"{':title' * self.title}{':list' * self.list}{':literal' * self.literal}"
         shown = "".join(
@@ -493,7 +514,7 @@ class Schema:
         if sum(field.title for field in self.fields) > 1:
             titles = listed(field.name for field in self.fields if field.title)
             raise UsageError(f"--field: {titles} are titles; name one")
-        if any(field.name == TEXT and not field.is_searched for field in self.fields) or "id" in names:
+        if any(field.name == TEXT and not field.is_text for field in self.fields) or "id" in names:
             raise UsageError("--field: id and text are what every document has; text can only be a text field")
         for field in self.fields:
             if field.list and (field.title or field.name == TEXT):
@@ -617,9 +638,13 @@ class Schema:
     def searched(self, document: Document) -> list[list[str]]:
         """Return a document's texts in each searched field, in the order of `words`.
 
-        A field has one text, or one per item of a list, or none. A phrase must be within a single text.
+        A field has one text, or one per item of a list, or none, and a number has one per spelling. A phrase must be
+        within a single text.
         """
-        return [_texts_of(document, field.name) for field in self.words]
+        return [
+            _texts_of(document, field.name) if field.is_text else _values_of(document, field.name)
+            for field in self.words
+        ]
 
     def identity(self, document: Document) -> str:
         """Return a text made of the document's text and fields, to find documents that have both in common."""
@@ -676,6 +701,18 @@ def _texts_of(document: Document, name: str) -> list[str]:
     value = document.text if name == TEXT else document.fields.get(name)
     items = value if isinstance(value, list) else [value]
     return [item if isinstance(item, str) else str(item) for item in items if item is not None and item != ""]
+
+
+def _values_of(document: Document, name: str) -> list[str]:
+    """Return the values of a field as texts; a fraction both as it is and, like a price, with two decimals."""
+    value = document.fields.get(name)
+    texts = list[str]()
+    for item in value if isinstance(value, list) else [value]:
+        if isinstance(item, float):
+            texts += {f"{item:.15g}": None, **({} if item.is_integer() else {f"{item:.2f}": None})}
+        elif item is not None and not isinstance(item, bool) and item != "":
+            texts.append(str(item))
+    return texts
 
 
 def _text_of(document: Document, name: str) -> str:
@@ -852,7 +889,7 @@ def infer_schema(
 
 
 def _schema_order(field: Field) -> tuple[bool, bool, str]:
-    return not field.title, not field.is_searched, field.name
+    return not field.title, not field.is_text, field.name
 
 
 def schema_lines(schema: Schema, examples: Mapping[str, object]) -> list[str]:

@@ -67,7 +67,7 @@ def copy_field_tower(field: Field, source: Union[str, Path], index: Path) -> Cop
     if kind.open_tower is None:
         raise UsageError(f"--field_tower {field.name}={source}: no tower reads fields of the type {field.type}")
     folder = f"{TOWER_FOLDER}-{field.name}"
-    if kind.is_searched:
+    if kind.is_text:
         return copy_tower(source, index, folder)
     model = _folder_of(source)
     tower, reads_texts = kind.open_tower(model, ON_CPU, 1), True

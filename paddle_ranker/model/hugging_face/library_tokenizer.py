@@ -147,9 +147,10 @@ class TokenizerDescription:
             token = settings.get("empty_token", EMPTY_CELL)
             if token_text(token, "empty_token", folder) != EMPTY_CELL:
                 raise settings.error(f"empty_token is {quoted(token)}; only {EMPTY_CELL} is done here")
-            for key, done in (("do_basic_tokenize", True), ("split_special_tokens", False)):
-                if settings.flag(key, done) is not done:  # null is false, as in TapasTokenizer
-                    raise settings.error(f"{key} is {str(not done).lower()}; only {str(done).lower()} is done here")
+            for key, default in (("do_basic_tokenize", True), ("split_special_tokens", False)):
+                if settings.flag(key, default) is not default:  # null is false, as in TapasTokenizer
+                    only = str(default).lower()
+                    raise settings.error(f"{key} is {str(not default).lower()}; only {only} is done here")
         for key, value in _OF_TABLES.items():
             settings.require(key, value, remedy=f"set it to {value}, as published tokenizers of tables have it")
         special_map = ForeignConfig.read(folder / SPECIAL_TOKENS_FILE, _WITHOUT_EFFECT)

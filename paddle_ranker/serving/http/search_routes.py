@@ -553,7 +553,7 @@ def _fields(now: Snapshot) -> dict[str, Any]:
     """
     fields, facets = dict[str, dict[str, Any]](), list[str]()
     schema = now.info.schema
-    files, texts = {field.name for field in schema.files}, {field.name for field in schema.words}
+    files, texts = {field.name for field in schema.files}, {field.name for field in schema.words if field.is_text}
     shown = {
         field.name: {k: v for k, v in (("label", field.label), ("unit", field.unit)) if v} for field in schema.fields
     }

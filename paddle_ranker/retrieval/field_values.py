@@ -36,7 +36,6 @@ from paddle_ranker.retrieval.typed_values import (
     Value,
     ValueRange,
     order_value,
-    text_order,
 )
 
 _SEPARATOR = ", "
@@ -129,7 +128,7 @@ class FieldValues:
 
     def __init__(self, line: NDArray[np.uint8], type: str):
         self._type, self._line = TYPES[type], line
-        self._arranging, self._ranking, self._folding = Kept(self._arrange), Kept(self._rank), Kept(self._fold)
+        self._arranging, self._ranking = Kept(self._arrange), Kept(self._rank)
 
     @property
     def _arranged(self) -> _Arranged:
@@ -267,12 +266,7 @@ class FieldValues:
         is_met, positions = np.zeros(len(arranged.kinds), bool), arranged.positions
         for interval in checked(intervals):
             bound = interval.low if sign in ("<", ">=") else interval.high
-            if interval.kind == TEXT:
-                among = bisect_right if sign in ("<=", ">") else bisect_left
-                folded = self._folding.result()
-                place = among(_Sorted(lambda code: text_order(self._text_at(code)), folded), text_order(str(bound)))
-                is_met[folded[:place] if sign in ("<", "<=") else folded[place:]] = True
-            elif len(positions):
+            if len(positions):
                 is_met |= compare(positions, self._position(bound)) & (arranged.kinds == interval.kind)
                 for place in checked(self._alike([interval])):
                     is_met[place] = compare(self._item(place).of, bound)
@@ -317,23 +311,6 @@ class FieldValues:
         arranged = self._arranged
         places: list[int] = np.flatnonzero(np.isin(arranged.positions, large) & (arranged.kinds == NUMBER)).tolist()
         return places
-
-    def _fold(self) -> Steps[NDArray[np.int32]]:
-        """Return the indices of the texts in the order of `typed_values.text_order`.
-
-        Needed only for `<` and `>` between texts.
-        """
-        arranged = yield from self._arranging.steps()
-        keys, place = list[tuple[tuple[str, str], int]](), 0
-        for values, _ in value_lists(self._line):
-            for value in values:
-                items = self._type.values(value)
-                for number, item in enumerate(items, place):
-                    if item.kind == TEXT:
-                        keys.append((text_order(str(item.of)), number))
-                place += len(items) if arranged.owners is not None else 1
-            yield
-        return (yield from places_in_order(keys))
 
     def _read(self, code: int) -> object:
         start, following = self._arranged.starts[code : code + 2].tolist()

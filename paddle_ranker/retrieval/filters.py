@@ -17,7 +17,7 @@ from typing import Union
 
 from paddle_ranker.data.cell_formats import Spellings
 from paddle_ranker.errors import ParameterError, listed, quoted, spelling_hint
-from paddle_ranker.retrieval.typed_values import MISSING, TYPES, UntypedValue, ValueRange, plain
+from paddle_ranker.retrieval.typed_values import MISSING, STORED, TYPES, UntypedValue, ValueRange, plain
 
 _QUOTED = r'"[^"]*"|' + r"'[^']*'"
 # Parsing takes time linear in a text: no two neighbouring repetitions match the same character.
@@ -103,20 +103,17 @@ class Condition:
         for value in self.values:
             if not TYPES[typed.type].intervals(value, self.operator):
                 problem = f"which {self.operator} {quoted(value)} cannot compare; {typed._advice(value)}"
-            elif typed.type == "keyword" and self.operator in ORDERED and (kind := _ordered_kind(value)):
-                problem = (
-                    f"which {self.operator} would compare letter by letter with {value}; build the index with --field "
-                    f"{self.field}:{kind}{', or quote the value' if kind == 'number' else ''}"
-                )
-            else:
-                continue
-            raise FilterError(f"{quoted(self.field)} holds {TYPES[typed.type].what}, {problem}")
+                raise FilterError(f"{quoted(self.field)} holds {TYPES[typed.type].what}, {problem}")
         return typed
 
     def _advice(self, value: Value) -> str:
-        """Return advice about a value that the type refuses: how to spell it, or to correct the filter."""
+        """Return advice about a value that the type refuses: how to spell it, or to change the field or the filter."""
         spellings = Spellings()
         spellings.add(str(value))
+        if self.operator in ORDERED and self.type in ("keyword", STORED):
+            is_date = TYPES["date"].fits(value) and not TYPES["number"].fits(value)
+            kind = "date" if is_date else spellings.looks_like() or "number, or :date"
+            return f"texts have no order, so compare with = or in; or build the index with --field {self.field}:{kind}"
         spelling = spellings.chosen()
         meant = None if spelling is None else spelling.read(str(value))
         if isinstance(meant, list) or meant is None or not TYPES[self.type].intervals(meant, self.operator):
@@ -180,17 +177,6 @@ def _require_comparable(field: str, name: str, value: object) -> None:
         hint = "; in takes several" if isinstance(value, list) else ""
         wanted = "a text or a number" if has_order else "a text, a number, a truth value or null"
         raise FilterError(f"{field}: {name} compares with {quoted(value)}, expected {wanted}{hint}")
-
-
-def _ordered_kind(value: Value) -> str:
-    """Return the type, number or date, of a value whose order is not that of letters; "" for another value.
-
-    A number in quotes, as in JSON, is a text by intention; a date always is in quotes there.
-    """
-    spellings = Spellings()
-    spellings.add(str(value))
-    kind = "date" if TYPES["date"].fits(value) and not TYPES["number"].fits(value) else spellings.looks_like()
-    return kind if kind == "date" or isinstance(value, UntypedValue) else ""
 
 
 def _parts(text: str) -> list[str]:

@@ -139,12 +139,10 @@ class ValueType(NamedTuple):
     what: describes the values, for messages
     read: called with a document's value; returns a `Value`, or None if the document's value counts as missing, such as
         `N/A` in a field of numbers; raises `ValueError` for a value that no field of this type may hold
-    is_ordered: whether `<` and `>` compare the values
     """
 
     what: str
     read: Callable[[object], Optional[Value]]
-    is_ordered: bool = True
 
     def fits(self, value: object) -> bool:
         """Return whether a field of this type may hold a value (not a list)."""
@@ -167,10 +165,11 @@ class ValueType(NamedTuple):
         return tuple(items)
 
     def intervals(self, value: object, operator: str) -> list[ValueRange]:
-        """Convert a filter's value to ranges; [] if values of this type cannot be compared with it."""
+        """Convert a filter's value to ranges; [] if values of this type cannot be compared with it.
+
+        Only numbers and dates have an order.
+        """
         is_equality, ranges = operator in _EQUALITIES, list[ValueRange]()
-        if not (is_equality or self.is_ordered):
-            return []
         if is_equality and (value is None or (isinstance(value, UntypedValue) and value == "null")):
             ranges.append(ValueRange(MISSING, "", ""))
         if self is TYPES[STORED] and isinstance(value, UntypedValue):
@@ -182,14 +181,14 @@ class ValueType(NamedTuple):
                 ranges += value_type.intervals(value, operator)
             if fitting and not is_equality:
                 return ranges
-        if self is TYPES["keyword"] and not is_equality and not isinstance(value, str):
-            return []  # texts are not ordered among numbers
         try:
             typed = self.read(value)
         except ValueError:
             return ranges
         if typed is None:
             return ranges or ([ValueRange(MISSING, "", "")] if is_equality else [])
+        if not is_equality and typed.kind not in (NUMBER, DATE):
+            return []
         high = typed.of
         if typed.kind == DATE:
             period = period_of(value)
@@ -361,11 +360,11 @@ def _stored(value: object) -> Optional[Value]:
 
 STORED = "stored"
 TYPES = {
-    "boolean": ValueType("truth values", _boolean, is_ordered=False),
+    "boolean": ValueType("truth values", _boolean),
     "number": ValueType("numbers", _number),
     "date": ValueType("dates", _date),
     "keyword": ValueType("texts", _keyword),
-    "object": ValueType("objects", _object, is_ordered=False),
+    "object": ValueType("objects", _object),
     STORED: ValueType("values of several types", _stored),
 }
 

@@ -83,7 +83,6 @@ def suggesting(collection: Collection) -> object:
 
 FIELDS: dict[str, Door] = {
     "equal": asking(where=Filter.of({"kind": ["k7919", "k5"]})),
-    "text order": asking(where=Filter.of({"kind": {"lt": "k5"}})),
     "number": asking(where=Filter.of({"level": {"gte": 5}})),
     "date": asking(where=Filter.of({"at": {"gte": "2024-06"}})),
     "list": asking(where=Filter.of({"tags": ["t1", "x7"]})),

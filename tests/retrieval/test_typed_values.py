@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import datetime, timedelta, timezone
+from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple, Optional, Union
 from urllib.parse import urlencode
@@ -201,6 +202,31 @@ def test_a_value_that_does_not_fit_is_refused_by_name(tmp_path: Path, kind: str,
             with pytest.raises(FilterError, match="'f' holds"):
                 collection.snapshot().matching(None).count(Filter.of({"f": value}))
         assert len(collection) == 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "bounds"),
+    [
+        ("keyword", ["M", "5", 5, 2.5, "2024-12", "N/A"]),
+        ("stored", ["M", "2024-12"]),
+        ("boolean", ["true"]),
+        (None, ["M", 5, "2024-12-01"]),
+    ],
+)
+def test_an_order_of_texts_or_truth_values_is_refused_at_every_door(
+    tmp_path: Path, kind: Optional[str], bounds: Sequence[Any]
+) -> None:
+    value: Any = True if kind == "boolean" else "Anna"
+    fields = [] if kind is None else [Field("f", kind)]
+    folder = index(tmp_path / "index", [Document("a", "rice", {"f": value})], *fields)
+    site, snapshot = Site(index=folder), Collection.open(folder).snapshot()
+    for (sign, name), bound in product({"<": "lt", "<=": "lte", ">": "gt", ">=": "gte"}.items(), bounds):
+        for filters in (Filter.of({"f": {name: bound}}), Filter.parse([f"f {sign} {bound}"])):
+            with pytest.raises(FilterError, match=r"'f' holds .* cannot compare"):
+                snapshot.matching(None).count(filters)
+        response = site.ask("POST", "/v1/search", {"query": "rice", "where": {"f": {name: bound}}})
+        assert response.status_code == 422 and "'f' holds" in response.json()["error"], response.json()
+    site.close()
 
 
 @pytest.mark.parametrize(

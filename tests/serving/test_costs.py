@@ -272,6 +272,26 @@ def test_unpacking_takes_from_the_budget_as_it_goes() -> None:
             unpack(packed + b"abc" + bytes(200_000), method, 9_000_000)
         with pytest.raises(Fault, match="ends in the middle"):
             unpack(packed[:-9], method, 9_000_000)
+    with pytest.raises(Fault, match="goes on for 20 bytes"):
+        unpack(zlib.compress(b"a") + gzip.compress(b""), "zlib", 9_000_000)
+
+
+@pytest.mark.parametrize("sizes", [(5, 7), (0, 0, 3), (70_000, 0, 2_000_000), (1,) * 4096])
+def test_gzip_of_several_members_is_read_whole(sizes: tuple[int, ...]) -> None:
+    contents = [np.random.default_rng(0).bytes(size) for size in sizes]
+    body = b"".join(map(gzip.compress, contents))
+    assert unpack(body, "gzip", sum(sizes)) == b"".join(contents) == gzip.decompress(body)
+    with pytest.raises(Fault, match="unpacks to more than"):
+        unpack(body, "gzip", sum(sizes) - 1)
+    with pytest.raises(Fault, match="ends in the middle"):
+        unpack(body[:-1], "gzip", sum(sizes))
+
+
+def test_members_of_gzip_are_counted() -> None:
+    taken = seconds(lambda: quietly(lambda: unpack(gzip.compress(b"") * 500_000, "gzip", 10**8)))
+    assert taken < 2
+    with pytest.raises(Fault, match="goes on for 20 bytes"):
+        unpack(gzip.compress(b"") * 4097, "gzip", 10**8)
 
 
 def test_a_budget_is_shared_and_small_requests_have_the_last_of_it() -> None:

@@ -18,6 +18,7 @@ from paddle_ranker.serving.core.json_text import JsonBounds, json_bounds
 
 _WINDOW_BITS = {"gzip": 16 + zlib.MAX_WBITS, "zlib": zlib.MAX_WBITS}
 _PACKED_SLICE, _UNPACKED_SLICE = 64 * 1024, 1024 * 1024  # bytes that go in and come out at a time
+_MOST_MEMBERS = 1 << 12  # of a body in gzip; each costs a slice
 _LEAST_BUFFERED = 256 * 1024 * 1024
 TIMEOUT_HEADER = "x-request-timeout-ms"  # how long the caller of an HTTP request waits
 LONGEST_TIMEOUT = 3_600_000  # milliseconds that a request may state
@@ -179,8 +180,14 @@ def unpack(data: bytes, method: str, limit: int, share: Optional[Share] = None) 
     packed = 0 if share is None else share.held
     parts: list[bytes] = []
     size = taken = 0
+    members = 1
     try:
-        while taken < len(data) and not unpacker.eof:
+        while taken < len(data):
+            if unpacker.eof:  # gzip may have several members, one after the other (RFC 1952)
+                if method != "gzip" or data[taken : taken + 1] != b"\x1f" or members == _MOST_MEMBERS:
+                    rest = len(data) - taken
+                    raise Fault(INVALID, f"goes on for {rest:,} bytes after its {method} data", field="body")
+                unpacker, members = zlib.decompressobj(_WINDOW_BITS[method]), members + 1
             piece, goes_on = data[taken : taken + _PACKED_SLICE], True
             taken += len(piece)
             while goes_on:
@@ -194,13 +201,11 @@ def unpack(data: bytes, method: str, limit: int, share: Optional[Share] = None) 
                 if share is not None:
                     share.reserve(packed + size)
                 parts.append(part)
+            taken -= len(unpacker.unused_data)
     except zlib.error as error:
         raise Fault(INVALID, f"is not {method} ({error})", field="body") from error
     if not unpacker.eof:
         raise Fault(INVALID, f"ends in the middle of its {method} data", field="body")
-    rest = len(unpacker.unused_data) + len(data) - taken
-    if rest:
-        raise Fault(INVALID, f"goes on for {rest:,} bytes after its {method} data", field="body")
     if share is not None:
         share.reserve(size)
     return b"".join(parts)

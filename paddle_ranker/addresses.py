@@ -20,7 +20,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple, Optional
+from typing import IO, Any, NamedTuple, Optional
 
 from paddle_ranker.errors import DataError, RankerError, UsageError, brief, quoted
 from paddle_ranker.libraries import cache_folder
@@ -43,6 +43,14 @@ class _StoredFile(NamedTuple):
 
     name: str
     state: str
+
+
+def stream_sha256(stream: IO[bytes]) -> str:
+    """Return the SHA-256 of the rest of a stream in hexadecimal digits."""
+    digest = hashlib.sha256()
+    while block := stream.read(1 << 20):
+        digest.update(block)
+    return digest.hexdigest()
 
 
 class Store:
@@ -126,11 +134,8 @@ class Store:
 
     def sha256(self) -> Optional[str]:
         """Return the SHA-256 of the file in hexadecimal digits; None if there is no such file."""
-        digest = hashlib.sha256()
         with self._naming(), suppress(FileNotFoundError), self._system().open_input_stream(self._inner) as stream:
-            while block := stream.read(1 << 20):
-                digest.update(block)
-            return digest.hexdigest()
+            return stream_sha256(stream)
         return None
 
     def write(self, content: bytes) -> None:

@@ -77,22 +77,11 @@ _CAPITALS = re.compile(
     r"(?<!\w)(?<!\w[-.&/_@+'])(?:(?<=\w )A|{})(?![-.&/_@+'\u2019]?\w)".format("|".join(STOP_WORDS - {"a"}).upper())
 )
 _UNSTEMMED = "icelandic"  # Snowball has no stemmer of it
-LANGUAGES = (
-    *("arabic", "armenian", "basque", "catalan", "danish", "dutch", ENGLISH, "finnish", "french", "german", "greek"),
-    *(
-        "hindi",
-        "hungarian",
-        _UNSTEMMED,
-        "indonesian",
-        "irish",
-        "italian",
-        "lithuanian",
-        "nepali",
-        "norwegian",
-        "portuguese",
-    ),
-    *("romanian", "russian", "spanish", "swedish", "tamil", "turkish"),
+_STEMMED = (
+    "arabic armenian basque catalan danish dutch english finnish french german greek hindi hungarian indonesian irish "
+    "italian lithuanian nepali norwegian portuguese romanian russian spanish swedish tamil turkish"
 )
+LANGUAGES = tuple(sorted([*_STEMMED.split(), _UNSTEMMED]))
 
 
 # At most 8 commas of thousands, because a longer list of groups would be matched again from each group.

@@ -10,6 +10,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Optional, Union
 
+from paddle_ranker.addresses import stream_sha256
 from paddle_ranker.errors import RankerError
 from paddle_ranker.options.declare import Options, input_files, shown_name
 from paddle_ranker.options.input_files import paths_of
@@ -41,11 +42,8 @@ def content_digest(path: Union[str, Path]) -> str:
 
 def file_sha256(path: Path) -> str:
     """Return the SHA-256 of a file in hexadecimal digits; raises `OSError` for an unreadable file."""
-    digest = hashlib.sha256()
     with path.open("rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+        return stream_sha256(stream)
 
 
 def bytes_sha256(content: bytes) -> str:

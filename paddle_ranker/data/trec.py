@@ -95,8 +95,10 @@ def _line(path: str, file: str, number: int) -> str:
 
 
 def is_run(path: str) -> bool:
-    """Return whether a file's first line belongs to a TREC run."""
+    """Return whether a file's first line belongs to a TREC run; an empty file counts as one, too."""
     first = next((row for _, row in read_rows(path)), None)
+    if first is None:
+        return True
     fields = _fields(first)
     return fields is not None and len(fields) == RUN_COLUMNS and looks_numeric(fields[4])
 
@@ -316,7 +318,9 @@ def _notes(path: str, skips: Skips) -> list[str]:
 
 def _not_empty(path: str, values: dict[str, Item], skips: Skips) -> dict[str, Item]:
     if not values:
-        raise DataError(f"{path}: no line that can be used{f' ({skips.reasons[0]})' if skips.reasons else ''}")
+        if not skips.reasons:
+            raise DataError(f"{path}: is empty, expected a line for each query and document; make the file again")
+        raise DataError(f"{path}: no line that can be used ({skips.reasons[0]})")
     return values
 
 

@@ -50,7 +50,7 @@ def test_qrels_of_trec_and_of_beir(tmp_path: Path) -> None:
         (read_run, "q1 Q0 d1 1 1_0 a\n", "line 1: the score '1_0' is not a finite number"),
         (read_run, "q1 Q0 d1 1 2 a\nq2 Q0 d1 1 2 a\nq1 Q0 d1 2 1 a\n", "line 3: query q1 lists document d1 again"),
         (read_run, '{"a": 1}\n', "line 1: JSON, expected"),
-        (read_run, "", "no line that can be used"),
+        (read_run, "", "is empty, expected a line"),
         (read_qrels, "q1 0 d1 1\nq1 0 d1 0\n", "line 2: label 0 for query q1 and document d1, but 1 in line 1"),
         (read_qrels, "q1 0 d1 0.5\n", "line 1: the label '0.5' is not a whole number"),
         (read_qrels, "q1 d1 1\n", "line 1: 3 fields, expected query 0 document label"),

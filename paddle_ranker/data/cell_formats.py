@@ -46,6 +46,8 @@ NO_VALUES = frozenset(
     + ["-", "--", "\u2013", "\u2014"]
     + [f"{sign}1.#{name}" for sign in ("", "-") for name in ("ind", "qnan")]
 )
+# Errors of formulas, as Excel writes them in each language, and LibreOffice: #DIV/0!, #NAME?, #ÜBERLAUF!, Err:502
+_ERROR = re.compile(r"#[^\W\d_]{2,16}(?:/0)?[!?]|#getting_data|err:\d{3}")
 _ITEM = re.compile(r"""\s*(?:'([^']*)'|"([^"]*)")\s*(?:,|$)""")
 _MARKS = {".": ",", ",": "."}  # mark of decimals -> mark of thousands
 _TRUTHS = (
@@ -317,8 +319,11 @@ def shown_value(value: object) -> str:
 
 
 def is_no_value(cell: str) -> bool:
-    """Return whether a cell stands for a missing value, such as `N/A`."""
-    return len(cell) < 32 and cell.strip().lower() in NO_VALUES
+    """Return whether a cell stands for a missing value, such as `N/A`, or for a formula's error, such as `#DIV/0!`."""
+    if len(cell) >= 32:
+        return False
+    text = cell.strip().lower()
+    return text in NO_VALUES or (text[:1] in ("#", "e") and _ERROR.fullmatch(text) is not None)
 
 
 def _plain(cell: str) -> str:

@@ -32,6 +32,8 @@ _MOST_UNPACKED, _SMALL, _MOST_RATIO = 1 << 30, 1 << 26, 200  # bytes; a ratio of
 _MOST_TEXT = 1 << 20  # characters of a cell; Excel holds 32,767
 _MOST_AREA, _LEAST_FILLED = 1 << 22, 64  # cells up to the last; one of so many is filled in a larger sheet
 _BLOCK = 1 << 16
+_KNOWN_ERRORS = frozenset(["#DIV/0!", "#N/A", "#NAME?", "#NULL!", "#NUM!", "#REF!", "#VALUE!"])  # to calamine
+_ERROR_CELL = re.compile(rb"""(<(?:\w+:)?c\b[^>]*\bt=["']e["'][^>]*>(?:(?!</(?:\w+:)?c>).)*?<(?:\w+:)?v>)[^<]*""", re.S)
 _PLACE = re.compile(r"([A-Z]{1,3})(\d{1,7})", re.IGNORECASE)
 
 Place = tuple[int, int]  # row and column, from 0
@@ -47,10 +49,12 @@ class _Cells(NamedTuple):
 
     shown: texts of numbers whose format shows more than digits
     formulas: places of formulas without a stored value
+    errors: places of errors, such as #DIV/0!, which are read as empty cells
     """
 
     shown: Mapping[Place, str]
     formulas: Sequence[tuple[Place, str]]
+    errors: Sequence[tuple[Place, str]] = ()
 
 
 class Sheet(NamedTuple):
@@ -72,6 +76,8 @@ def sheets_of(path: str, stream: IO[bytes]) -> list[Sheet]:
     data = stream.read()
     try:
         cells = _looked_through(data) if data.startswith(ZIP) else {}
+        if any(error not in _KNOWN_ERRORS for facts in cells.values() for _, error in facts.errors):
+            data = _with_known_errors(data)
         book = python_calamine.load_workbook(io.BytesIO(data))
     except _TooLargeError as error:
         raise DataError(f"{path}: {error}") from error
@@ -94,7 +100,7 @@ def sheets_of(path: str, stream: IO[bytes]) -> list[Sheet]:
                 rows[row][column] = text
         _repeat_merged(rows, merged)
         kept = [(number, texts) for number, texts in enumerate(rows, start=1) if any(texts)]
-        return kept, _without_values(facts.formulas)
+        return kept, "; ".join(filter(None, [_without_values(facts.formulas), _with_errors(facts.errors)]))
 
     return [Sheet(name, partial(read, name)) for name in book.sheet_names]
 
@@ -121,11 +127,34 @@ def _repeat_merged(rows: list[list[str]], merged: Sequence[tuple[Place, Place]])
 def _without_values(formulas: Sequence[tuple[Place, str]]) -> str:
     if not formulas:
         return ""
-    (row, column), formula = formulas[0]
+    place, formula = formulas[0]
     return (
-        f"{len(formulas):,} formulas have no stored value, such as {_letters(column)}{row + 1} (={brief(formula)}); "
+        f"{len(formulas):,} formulas have no stored value, such as {_place_name(place)} (={brief(formula)}); "
         "open and save the file in a spreadsheet program"
     )
+
+
+def _with_errors(errors: Sequence[tuple[Place, str]]) -> str:
+    if not errors:
+        return ""
+    place, error = errors[0]
+    return f"{len(errors):,} cells hold errors and count as empty, such as {_place_name(place)} ({brief(error)})"
+
+
+def _with_known_errors(data: bytes) -> bytes:
+    """Return a workbook whose errors are all #VALUE!: calamine refuses a sheet with a newer one, such as #SPILL!."""
+    archive, copied = zipfile.ZipFile(io.BytesIO(data)), io.BytesIO()
+    with zipfile.ZipFile(copied, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as copy:
+        for entry in archive.infolist():
+            content = archive.read(entry)
+            is_sheet = "/worksheets/" in entry.filename
+            copy.writestr(entry.filename, _ERROR_CELL.sub(rb"\1#VALUE!", content) if is_sheet else content)
+    return copied.getvalue()
+
+
+def _place_name(place: Place) -> str:
+    row, column = place
+    return f"{_letters(column)}{row + 1}"
 
 
 def _letters(column: int) -> str:
@@ -270,7 +299,11 @@ class _ExcelSheet(_XmlParser):
         self._row = self._column = -1
         self._kind, self._format, self._value = "", "", ""
         self._formula: Optional[str] = None
-        self.shown, self.formulas = dict[Place, str](), list[tuple[Place, str]]()
+        self.shown, self.formulas, self.errors = (
+            dict[Place, str](),
+            list[tuple[Place, str]](),
+            list[tuple[Place, str]](),
+        )
 
     def begin(self, tag: str, attributes: dict[str, str]) -> None:
         """Begin a row, a cell, or its formula or value."""
@@ -299,6 +332,8 @@ class _ExcelSheet(_XmlParser):
             place = self._row, self._column
             if self._value:
                 self._area.add(*place)
+                if self._kind == "e":
+                    self.errors.append((place, self._value))
             elif self._formula is not None and self._kind != "str":
                 self.formulas.append((place, self._formula))
             if self._format and self._kind == "n" and self._value:
@@ -387,7 +422,7 @@ def _excel_sheets(archive: zipfile.ZipFile, names: Mapping[str, zipfile.ZipInfo]
         if name in names and name.endswith(".xml"):
             sheet = _ExcelSheet(formats)
             sheet.parse(_blocks_of(archive, names[name]))
-            sheets[of.get("name", "")] = _Cells(sheet.shown, sheet.formulas)
+            sheets[of.get("name", "")] = _Cells(sheet.shown, sheet.formulas, sheet.errors)
     return sheets
 
 

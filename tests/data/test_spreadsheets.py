@@ -20,6 +20,7 @@ from paddle_ranker.data.number_formats import shown_number
 from paddle_ranker.data.spreadsheets import _check_binary, _TooLargeError, sheets_of
 from paddle_ranker.errors import DataError, UsageError
 from paddle_ranker.options import DocumentOptions
+from paddle_ranker.retrieval.typed_values import NUMBER, TYPES, Value
 from tests.data.test_documents import write_book
 
 pytestmark = pytest.mark.unit
@@ -122,6 +123,27 @@ def test_formulas_without_a_value_are_named(tmp_path: Path, capsys: pytest.Captu
     said = "1 formulas have no stored value, such as B2 (=1+2); open and save the file in a spreadsheet program"
     assert parts(tmp_path / "a.xlsx")[1] == [said]
     assert len([*DocumentFile(tmp_path / "a.xlsx", DocumentOptions())]) == 3
+    assert said in capsys.readouterr().err
+
+
+def test_errors_of_formulas_are_named_and_no_values(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    errors = ("#DIV/0!", "#N/A", "#REF!", "#VALUE!", "#NAME?", "#NUM!", "#NULL!", "#SPILL!", "#GETTING_DATA")
+    head = f'<row r="1">{cell("A1", "name")}{cell("B1", "sum")}</row>'
+    rows = [f'<row r="2">{cell("A2", "Ada")}<c r="B2"><v>7</v></c></row>']
+    rows += [
+        f'<row r="{n}">{cell(f"A{n}", "Bob")}<c r="B{n}" t="e"><f>1/0</f><v>{error}</v></c></row>'
+        for n, error in enumerate(errors, start=3)
+    ]
+    write_book(tmp_path / "a.xlsx", {"s": head + "".join(rows)})
+    said = "9 cells hold errors and count as empty, such as B3 (#DIV/0!)"
+    assert parts(tmp_path / "a.xlsx")[1] == [said]
+    other = ("#WERT!", "#ÜBERLAUF!", "#ДЕЛ/0!", "Err:502", "#ERROR!")
+    (tmp_path / "a.csv").write_text("name,sum\nAda,7\n" + "".join(f"Bob,{error}\n" for error in (*errors, *other)))
+    for name, count in (("a.xlsx", 10), ("a.csv", 15)):
+        found = [document.fields for document in DocumentFile(tmp_path / name, DocumentOptions())]
+        assert len(found) == count
+        values = [TYPES["number"].read(fields.get("sum")) for fields in found]
+        assert values == [Value(NUMBER, 7)] + [None] * (count - 1)
     assert said in capsys.readouterr().err
 
 

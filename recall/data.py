@@ -14,7 +14,7 @@ from paddle_ranker.array_types import Booleans, Floats, Integers
 from paddle_ranker.data.pictures import ImageError, ImageLimits, require_picture
 from paddle_ranker.data.records import LabeledPair, Pair, RecordFile, Text, Triple, open_as_one_of
 from paddle_ranker.encoding.column_store import within
-from paddle_ranker.encoding.columns import Columns, EncodedTexts
+from paddle_ranker.encoding.columns import Columns, EncodedPairs, EncodedTexts
 from paddle_ranker.encoding.picture_encoder import PictureEncoder, PictureFiles
 from paddle_ranker.encoding.sound_encoder import SoundEncoder
 from paddle_ranker.errors import DataError, quoted
@@ -157,7 +157,7 @@ class TextPairs:
 def _within(columns: Columns, folder: Path, memory: int) -> Columns:
     if isinstance(columns, PictureFiles):
         return columns.cached(folder, memory)
-    return within(columns, folder, memory) if isinstance(columns, EncodedTexts) else columns
+    return within(columns, folder, memory) if isinstance(columns, (EncodedTexts, EncodedPairs)) else columns
 
 
 def encode_rows(encoder: RowsOfTower, rows: Sequence[str], file: str, *, queries: bool = False) -> Columns:

@@ -64,6 +64,8 @@ def train(options: TrainSimcseOptions, on_evaluation: Optional[OnEvaluation] = N
             f"--model {options.model_name_or_path}: reads pictures, and SimCSE learns from texts alone: give a tower "
             "or an encoder of texts, or train names with pictures by train-batch-neg"
         )
+    if options.dup_rate and (queries or model).texts.titled:
+        raise UsageError(f"--dup_rate: {options.model_name_or_path} reads texts after titles: leave the option out")
 
     evaluation = open_evaluation(start, options)
     texts = map(Text, corpus_texts(options.train_set_file, options))

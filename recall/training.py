@@ -218,7 +218,7 @@ def _read(source: str, options: TowerTrainingOptions, dropout: Optional[float]) 
             note(f"note: {folder} has no trained pooler: vectors are the mean of the tokens' states; see --pooling")
             info = replace(info, pooling="mean")
         length = min(_MAX_SEQ_LENGTH, info.max_seq_length)
-        info = replace(info, max_seq_length=length, similarity="cosine")
+        info = replace(info, max_seq_length=length, similarity="cosine", titled=False)
     if dropout is not None:
         config = replace(checkpoint.config, hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout)
         checkpoint = replace(checkpoint, config=config)

@@ -24,7 +24,7 @@ from paddle_ranker.model.load_options import HeadOptions
 from paddle_ranker.model.model_folder import MEMBER, TRAINED_TOWER, identify
 from paddle_ranker.model.model_kind import TRAINED
 from paddle_ranker.model.tower import PICTURE, POOLINGS, QUERY_FOLDER, TEXT, TowerInfo
-from paddle_ranker.options import main_of, option
+from paddle_ranker.options import main_of, note, option
 from paddle_ranker.options.declare import ANY_TEXT, FETCHED_FOLDER
 
 if TYPE_CHECKING:
@@ -433,6 +433,10 @@ def _to_sentences(source: Path, temporary: Path, options: ConvertOptions) -> lis
             f"{source}: {info.lexical_size} numbers of its vectors say which words a text has, which "
             "sentence-transformers has no step for: paddle-ranker serve answers its clients, or train without "
             "--lexical_size"
+        )
+    if info.titled:
+        note(
+            f"note: {source} reads a text after its title: give the library pairs, (title, text) or ('', text)"
         )
     if info.cut_from and info.normalize:
         raise CheckpointError(

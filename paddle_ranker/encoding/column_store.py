@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import IO, Optional
+from typing import IO, Optional, TypeVar
 
 import numpy as np
 
@@ -86,7 +86,10 @@ class PairCollector:
         return sum(column.nbytes for column in self._columns.values())
 
 
-def within(texts: EncodedTexts, folder: Path, max_bytes: int) -> EncodedTexts:
+_T = TypeVar("T", EncodedTexts, EncodedPairs)
+
+
+def within(texts: _T, folder: Path, max_bytes: int) -> _T:
     """Return the texts unchanged if their ids have at most `max_bytes` bytes, else with the ids in an unlinked file.
 
     Raises `RankerError` if the folder cannot hold the file.

@@ -220,6 +220,12 @@ class EncodedPairs(_Ragged):
     places: Optional[NDArray[np.int16]] = None
     place_size: int = 0
 
+    @classmethod
+    def of_texts(cls, texts: EncodedTexts) -> EncodedPairs:
+        """Return texts as pairs without a second part."""
+        ends = texts.lengths.astype(np.int32)
+        return cls(texts.ids, texts.offsets, ends, texts.pad_id, texts.places, texts.place_size)
+
     def take(self, indices: Indices) -> EncodedPairs:
         chosen = np.asarray(indices, dtype=np.int64)
         second_starts, places = gather(self.second_starts, chosen), self._places_of(chosen)

@@ -219,7 +219,7 @@ class TowerKind(ModelKind[TowerInfo, RowsOfTower]):
             return FILE_ENCODERS[info.reads].read(folder)
         length = options.max_seq_length or info.max_seq_length
         tokens = folder_pair_encoder(folder, length)
-        return TextEncoder(tokens, info.query_prompt, info.text_prompt)
+        return TextEncoder(tokens, info.query_prompt, info.text_prompt, info.titled)
 
     def load(self, source: Path, options: LoadOptions) -> TrainedModel[TowerInfo, RowsOfTower]:
         from paddle_ranker.model.tower_network import load_tower
@@ -227,7 +227,9 @@ class TowerKind(ModelKind[TowerInfo, RowsOfTower]):
         return load_tower(source, options)
 
     def sample_inputs(self, encoder: RowsOfTower, info: TowerInfo) -> Iterator[Arrays]:
-        return sample_batches(encoder.tokens, alone=True) if isinstance(encoder, TextEncoder) else encoder.samples()
+        if isinstance(encoder, TextEncoder):
+            return sample_batches(encoder.tokens, alone=not encoder.titled)
+        return encoder.samples()
 
     def write_descriptions(self, folder: Path, model: TrainedModel[TowerInfo, RowsOfTower]) -> None:
         from paddle_ranker.model.tower_network import TowerModel

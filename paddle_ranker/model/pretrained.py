@@ -154,7 +154,7 @@ def _dual_encoder(name: str, texts: str, queries: str) -> Path:
                         config = require_config(target)
                         TowerInfo(
                             min(length, config.longest_pair), config.hidden_size, "first",
-                            normalize=False, similarity="dot", towers=towers,
+                            normalize=False, similarity="dot", towers=towers, titled=towers == 2,
                         ).write(target)  # fmt: skip
     return folder
 

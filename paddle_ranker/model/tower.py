@@ -17,11 +17,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, ClassVar, Optional, Union
 
-from paddle_ranker.encoding.columns import EncodedTexts
+from paddle_ranker.encoding.columns import EncodedPairs, EncodedTexts
 from paddle_ranker.encoding.pair_encoder import TOKENS_OF_CHARACTER, LengthCheck, PairEncoder
 from paddle_ranker.encoding.picture_encoder import PIXELS, PictureEncoder
 from paddle_ranker.encoding.sound_encoder import LENGTHS, SAMPLES, SoundEncoder
-from paddle_ranker.errors import CheckpointError, listed, refuse_text
+from paddle_ranker.errors import CheckpointError, UsageError, listed, refuse_text
 from paddle_ranker.model.model_kind import TOKENS, ArraySpec, ExportFacts, Signature
 from paddle_ranker.storage.atomic import new_file
 from paddle_ranker.storage.declared import Between, Count, Length, OneOf, Width, WidthOrNone, read_declared
@@ -51,6 +51,8 @@ class TowerInfo:
     normalize: whether vectors have length 1, so that their inner product is their cosine
     similarity: how vectors are compared: cosine, or dot if their lengths matter
     query_prompt, text_prompt: text that precedes every query, and every other text
+    titled: whether a text is read after its title, `[CLS] title [SEP] text [SEP]`, as RocketQA's encoders of paragraphs
+        read it; a text without a title has an empty one
     lexical_size: number of a vector's last dimensions, which encode the text's words (`LexicalVector`)
     nested_sizes: ascending sizes below `size` to which vectors can be cut; a vector's first dimensions, normalised, are
         then a good vector (Kusupati et al., 2022, "Matryoshka Representation Learning")
@@ -68,6 +70,7 @@ class TowerInfo:
     similarity: Annotated[str, OneOf(*SIMILARITIES)] = "cosine"
     query_prompt: str = ""
     text_prompt: str = ""
+    titled: bool = False
     lexical_size: WidthOrNone = 0
     nested_sizes: Annotated[tuple[Width, ...], Between(0, 100)] = ()
     cut_from: WidthOrNone = 0
@@ -105,6 +108,10 @@ class TowerInfo:
             ),
             ("lexical_size needs texts", self.lexical_size and self.reads != TEXT),
             (
+                "titled needs texts, without text_prompt and lexical_size",
+                self.titled and (self.text_prompt or self.lexical_size or self.reads != TEXT),
+            ),
+            (
                 f"nested_sizes are {listed(nested)}, expected ascending sizes below {self.size}",
                 list(nested) != sorted({*nested}) or (nested and nested[-1] >= self.size),
             ),
@@ -118,11 +125,26 @@ class TowerInfo:
             stream.write(json.dumps(dataclasses.asdict(self), ensure_ascii=False, indent=2) + "\n")
 
 
+class TitledText(str):
+    """Text of a document, `title text`, of which a titled tower reads both parts apart."""
+
+    title: str
+    text: str
+
+    @classmethod
+    def of(cls, whole: str, title: str, text: str) -> TitledText:
+        titled = cls(whole)
+        titled.title, titled.text = title, text
+        return titled
+
+
 @dataclass(frozen=True)
 class TextEncoder:
     """Encoder of queries and texts as columns for a tower: `[CLS] prompt text [SEP]`.
 
     tokens: the tokenizer, with the maximum length
+    titled: whether texts are read after their titles, `[CLS] title [SEP] text [SEP]`, with token type 1 for the text
+        (`rocketqa/reader/reader_de_predict.py` of PaddlePaddle/RocketQA)
 
     Raises `CheckpointError` if a prompt leaves too little room for a text.
     """
@@ -130,6 +152,7 @@ class TextEncoder:
     tokens: PairEncoder
     query_prompt: str = ""
     text_prompt: str = ""
+    titled: bool = False
     reads: ClassVar[str] = TEXT
 
     def __post_init__(self) -> None:
@@ -137,15 +160,35 @@ class TextEncoder:
         for name in ("query_prompt", "text_prompt"):
             self.tokens.require_room(getattr(self, name), name, most)
 
-    def encode(self, texts: Sequence[str], check: Optional[LengthCheck] = None) -> EncodedTexts:
-        """Encode texts other than queries, after `text_prompt`; `check` may refuse them by their token counts."""
+    def encode(
+        self, texts: Sequence[str], check: Optional[LengthCheck] = None, titles: Optional[Sequence[str]] = None
+    ) -> EncodedColumns:
+        """Encode texts other than queries, after `text_prompt`; `check` may refuse them by their token counts.
+
+        titles: title of each text (default: those of `TitledText`, else empty ones)
+
+        Raises `UsageError` for titles, unless the tower is `titled`.
+        """
         refuse_text(texts, "texts")
+        if titles is not None:
+            refuse_text(titles, "titles")
+            if not self.titled:
+                raise UsageError("titles were given, and the tower reads texts alone: put each title before its text")
+            if len(titles) != len(texts):
+                raise UsageError(f"{len(titles)} titles and {len(texts)} texts: give one title for each text")
+        if self.titled:
+            if titles is None:
+                titles = [text.title if isinstance(text, TitledText) else "" for text in texts]
+                texts = [text.text if isinstance(text, TitledText) else text for text in texts]
+            return self.tokens.encode(titles, texts, check=check)
         return self.tokens.encode_single(texts, check, self.text_prompt)
 
-    def encode_queries(self, queries: Sequence[str], check: Optional[LengthCheck] = None) -> EncodedTexts:
+    def encode_queries(self, queries: Sequence[str], check: Optional[LengthCheck] = None) -> EncodedColumns:
         """Encode queries, after `query_prompt`; `check` as in `encode`."""
         refuse_text(queries, "queries")
-        return self.tokens.encode_single(queries, check, self.query_prompt)
+        encoded = self.tokens.encode_single(queries, check, self.query_prompt)
+        # Queries of a titled tower share batches with its texts.
+        return EncodedPairs.of_texts(encoded) if self.titled else encoded
 
     def query_read(self, query: str) -> Optional[int]:
         """Return how many code points of a query are read, from its start; None if all are."""
@@ -168,7 +211,9 @@ class TextEncoder:
     @property
     def room(self) -> int:
         """Maximum length of a text in tokens, without special tokens and `text_prompt`."""
-        taken = self.tokens.template.text_tokens + self.tokens.count_tokens("", self.text_prompt)
+        template = self.tokens.template
+        special = template.pair_tokens if self.titled else template.text_tokens
+        taken = special + self.tokens.count_tokens("", self.text_prompt)
         return self.tokens.max_seq_length - taken
 
     def save(self, folder: Union[str, os.PathLike[str]]) -> None:
@@ -176,6 +221,7 @@ class TextEncoder:
         self.tokens.save(folder)
 
 
+EncodedColumns = Union[EncodedTexts, EncodedPairs]
 RowsOfTower = Union[TextEncoder, PictureEncoder, SoundEncoder]
 FILE_ENCODERS: dict[str, type[Union[PictureEncoder, SoundEncoder]]] = {PICTURE: PictureEncoder, SOUND: SoundEncoder}
 

@@ -1,7 +1,7 @@
 """Networks of towers: load them from a tower's folder or from any encoder, and save them.
 
 The folders of towers and of sentence-transformers state the pooling and the normalisation. For other folders,
-`_assumed` chooses and logs a default:
+`_assumed` chooses and logs a default. An encoder of paragraphs reads a text after its title, as in RocketQA:
 
 | folder | pooling | normalised |
 | --- | --- | --- |
@@ -200,7 +200,7 @@ def _rows_of(checkpoint: Checkpoint, info: TowerInfo) -> RowsOfTower:
     if info.reads != TEXT:
         return FILE_ENCODERS[info.reads].read(checkpoint.file.parent)
     tokens = checkpoint.pair_encoder(info.max_seq_length)
-    return TextEncoder(tokens, info.query_prompt, info.text_prompt)
+    return TextEncoder(tokens, info.query_prompt, info.text_prompt, info.titled)
 
 
 def save_tower(folder: Path, model: TowerModel, info: TowerInfo) -> None:
@@ -339,6 +339,7 @@ def _assumed(checkpoint: Checkpoint, folder: Path, options: LoadOptions) -> Towe
         output_layer=output is not None,
         normalize=is_published,
         similarity="dot" if is_rocketqa else "cosine",
+        titled=is_rocketqa and folder.name.endswith("-para-encoder"),
     )
 
 

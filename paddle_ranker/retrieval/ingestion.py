@@ -15,11 +15,12 @@ from typing import NamedTuple, Optional, Protocol, Union
 import numpy as np
 
 from paddle_ranker.array_types import Vectors
+from paddle_ranker.data.placed_text import PlacedText
 from paddle_ranker.data.records import DocumentRow
 from paddle_ranker.errors import CheckpointError, DataError, brief, quoted
 from paddle_ranker.lexical.passages import Span, cut_passages, estimated_ends
 from paddle_ranker.lexical.postings import Hashes, text_hashes
-from paddle_ranker.model.tower import TextEncoder
+from paddle_ranker.model.tower import TextEncoder, TitledText
 from paddle_ranker.retrieval.candidate_indexes import Document
 from paddle_ranker.retrieval.content_files import StagedFiles
 from paddle_ranker.retrieval.exact_search import StoredVectors, refuse_unstorable
@@ -370,7 +371,12 @@ class Addition:
                 lenders[number] = location
 
         def inputs(number: int) -> list[Unchecked]:
-            return [schema.model_text(chunk[number], chunk[number].text[slice(*span)]) for span in spans[number]]
+            document = chunk[number]
+            title, parts = schema.model_text(document, ""), [document.text[slice(*span)] for span in spans[number]]
+            texts = [schema.model_text(document, part) for part in parts]
+            if not title or isinstance(document.text, PlacedText):
+                return texts
+            return [TitledText.of(text, title, part) for text, part in zip(texts, parts)]
 
         return self._copied_or_computed(field, chunk, spans, lenders, inputs, self._vectors_of, AT_ONCE)
 

@@ -25,7 +25,16 @@ from paddle_ranker.errors import UsageError, refuse_text
 from paddle_ranker.model.load_options import DEFAULT_OPTIONS, LoadOptions
 from paddle_ranker.model.model_folder import ANY_TOWER, identify
 from paddle_ranker.model.pretrained import resolve_model
-from paddle_ranker.model.tower import PICTURE, QUERY_FOLDER, SOUND, VECTOR, RowsOfTower, TextEncoder, TowerInfo
+from paddle_ranker.model.tower import (
+    PICTURE,
+    QUERY_FOLDER,
+    SOUND,
+    VECTOR,
+    RowsOfTower,
+    TextEncoder,
+    TowerInfo,
+    texts_of,
+)
 from paddle_ranker.retrieval.exact_search import nearest as nearest
 from paddle_ranker.retrieval.turns import checked, long_step
 from paddle_ranker.scoring.engines.engine import Engine
@@ -109,10 +118,18 @@ class Tower:
         rows = rows if isinstance(rows, TextEncoder) else dataclasses.replace(rows, folder=folder)
         return cls(opened.engine, rows, batch_size, queries, is_scaled and not info.normalize)
 
-    def vectors(self, texts: Sequence[str]) -> Vectors:
-        """Return the vectors of texts that are searched, `[n, size]`."""
+    def vectors(self, texts: Sequence[str], titles: Optional[Sequence[str]] = None) -> Vectors:
+        """Return the vectors of texts that are searched, `[n, size]`.
+
+        titles: title of each text, for a tower that reads titles before texts, as RocketQA's encoders of paragraphs do
+            (default: empty ones)
+
+        Raises `UsageError` for titles if the tower reads texts alone.
+        """
         refuse_text(texts, "texts")
-        return self.compute(self.encoder.encode(texts))
+        if titles is None:
+            return self.compute(self.encoder.encode(texts))
+        return self.compute(texts_of(self.encoder).encode(texts, titles=titles))
 
     def query_vectors(self, queries: Sequence[str]) -> Vectors:
         """Return the vectors of queries, `[n, size]`."""

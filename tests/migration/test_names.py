@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple, Optional
+from typing import Any
 
 import numpy as np
 import paddle
@@ -23,90 +23,21 @@ from paddle_ranker.model.model_folder import RANKER, identify, load_model
 from paddle_ranker.model.paddlenlp_names import known_name, published_models
 from paddle_ranker.retrieval.text_vectors import Tower
 from tests.conftest import Call
-from tests.tiny import VOCABULARY, write_tokenizer
+from tests.migration.published import (
+    CROSS,
+    PARA,
+    QUERIES,
+    QUERY,
+    TITLES,
+    Made,
+    classifier,
+    encoded,
+    transformers,
+    write,
+)
+from tests.tiny import write_tokenizer
 
-transformers = pytest.importorskip("paddlenlp.transformers")
 pytestmark = pytest.mark.parity
-
-SHAPE = {
-    "vocab_size": len(VOCABULARY), "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2,
-    "intermediate_size": 32, "max_position_embeddings": 64, "initializer_range": 0.5,
-}  # fmt: skip
-QUERIES = ["深度学习", "深度学习", "农业水稻病害"]
-TITLES = ["神经网络", "农业水稻", "水稻病害诊断, a b"]
-CROSS, QUERY, PARA = (f"rocketqa-zh-dureader-{side}-encoder" for side in ("cross", "query", "para"))
-SAFE = {"safe_serialization": True}
-
-
-class Made(NamedTuple):
-    """Models that PaddleNLP wrote, and what PaddleNLP computes with them."""
-
-    place: Path
-    probabilities: np.ndarray
-    vectors: dict[str, np.ndarray]  # of QUERIES by the encoder of queries, of TITLES by that of paragraphs
-
-
-def _write(model: Any, folder: Path, **how: Any) -> Path:
-    model.save_pretrained(str(folder), **how)
-    write_tokenizer(folder)
-    return folder
-
-
-def _classifier(family: str = "Ernie", classes: int = 2, seed: int = 5, **more: Any) -> Any:
-    config = getattr(transformers, f"{family}Config")(**SHAPE, num_labels=classes, **more)
-    paddle.seed(seed)
-    model = getattr(transformers, f"{family}ForSequenceClassification")(config)
-    draw = np.random.RandomState(seed)
-    for parameter in model.parameters():
-        parameter.set_value(0.6 * draw.standard_normal(parameter.shape).astype("float32"))
-    model.eval()
-    return model
-
-
-def _encoded(folder: Path, texts: list[str], pairs: Optional[list[str]] = None) -> list[dict[str, Any]]:
-    """Return the inputs that PaddleNLP's tokenizer makes of each text or pair."""
-    tokenizer = transformers.ErnieTokenizer(str(folder / "vocab.txt"))
-    rows = zip(texts, pairs or [None] * len(texts))  # type: ignore[list-item]
-    return [{k: paddle.to_tensor([v]) for k, v in dict(tokenizer(text=a, text_pair=b)).items()} for a, b in rows]
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
-    place = tmp_path_factory.mktemp("models")
-    cache = place / "paddlenlp" / "models"
-    model = _classifier(type_vocab_size=4)
-    _write(model, cache / CROSS)
-    vectors = {}
-    for seed, (name, texts) in enumerate(((QUERY, QUERIES), (PARA, TITLES))):
-        encoder = _classifier(seed=seed, type_vocab_size=4).ernie
-        _write(encoder, cache / name)
-        vectors[name] = np.concatenate([encoder(**row)[0][:, 0].numpy() for row in _encoded(cache / name, texts)])
-    for name in ("safe", "split"):
-        how = {**SAFE, **({"max_shard_size": "20KB"} if name == "split" else {})}
-        _write(model, place / name, **how)
-    logits = np.concatenate([model(**row).numpy() for row in _encoded(cache / CROSS, QUERIES, TITLES)])
-    odds = np.exp(logits)
-    return Made(place, (odds / odds.sum(1, keepdims=True))[:, 1], vectors)
-
-
-@pytest.fixture
-def at(made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("PPNLP_HOME", str(made.place / "paddlenlp"))
-    monkeypatch.setenv("PADDLE_RANKER_CACHE", str(tmp_path / "cache"))
-    monkeypatch.chdir(tmp_path)
-    rows = [f"{query}\t{title}" for query, title in zip(QUERIES, TITLES)]
-    Path("pairs.tsv").write_text("\n".join(rows) + "\n", encoding="utf-8")
-    words = [first + second for first in "深学神农水老" for second in "习网业稻人护"]
-    pairs = [(query, title) for query in words[::3] for title in words[::7]]
-    logits = Ranker.load(made.place / "safe").score(*zip(*pairs))
-    labels = [int(logit > np.median(logits)) ^ (number % 7 == 0) for number, logit in enumerate(logits)]
-    labelled = [f"{query}\t{title}\t{label}" for (query, title), label in zip(pairs, labels)]
-    Path("labelled.tsv").write_text("\n".join(labelled) + "\n", encoding="utf-8")
-    Path("texts.tsv").write_text("\n".join(TITLES) + "\n", encoding="utf-8")
-    triples = [f"{query}\t{title}\t{other}" for query, title, other in zip(QUERIES, TITLES, [*TITLES[1:], TITLES[0]])]
-    Path("triples.tsv").write_text("query\ttitle\tneg_title\n" + "\n".join(triples) + "\n", encoding="utf-8")
-    return made.place
-
 
 SOURCES: dict[str, Callable[[Path], object]] = {
     "PaddleNLP's name": lambda place: CROSS,
@@ -219,13 +150,13 @@ def test_the_tables_are_those_of_paddlenlp() -> None:
 
 
 def test_roberta_wwm_by_name_computes_what_paddlenlp_computes(at: Path, tmp_path: Path) -> None:
-    model = _classifier("Roberta", type_vocab_size=2, pad_token_id=0)
+    model = classifier("Roberta", type_vocab_size=2, pad_token_id=0)
     home = tmp_path / "paddlenlp" / "models" / "hfl" / "roberta-wwm-ext"
-    _write(model, home)
+    write(model, home)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PPNLP_HOME", str(tmp_path / "paddlenlp"))
         ranker = Ranker.load("roberta-wwm-ext")
-    rows = _encoded(home, QUERIES, TITLES)
+    rows = encoded(home, QUERIES, TITLES)
     logits = np.concatenate([model(**row).numpy() for row in rows])
     wanted = 1 / (1 + np.exp(logits[:, 0] - logits[:, 1]))
     np.testing.assert_allclose(ranker.score(QUERIES, TITLES), wanted, atol=1e-5)
@@ -283,10 +214,10 @@ def test_a_bare_tower_is_said_to_be_a_tower(at: Path, tmp_path: Path, call: Call
 def test_classes_are_scored_by_their_names(at: Path, tmp_path: Path) -> None:
     scores = []
     for labels in ({0: "entailment", 1: "contradiction"}, {0: "contradiction", 1: "entailment"}):
-        folder = _write(_classifier(id2label=labels), tmp_path / labels[0])
+        folder = write(classifier(id2label=labels), tmp_path / labels[0])
         scores.append(np.array(Ranker.load(folder).score(QUERIES, TITLES)))
     np.testing.assert_allclose(scores[0] + scores[1], 1, atol=1e-6)
-    three = _write(_classifier(classes=3, id2label={0: "no", 1: "yes", 2: "neutral"}), tmp_path / "three")
+    three = write(classifier(classes=3, id2label={0: "no", 1: "yes", 2: "neutral"}), tmp_path / "three")
     with pytest.raises(CheckpointError, match="1 or 2 columns, this one tells no, yes, neutral apart"):
         Ranker.load(three)
 

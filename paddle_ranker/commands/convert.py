@@ -435,9 +435,7 @@ def _to_sentences(source: Path, temporary: Path, options: ConvertOptions) -> lis
             "--lexical_size"
         )
     if info.titled:
-        note(
-            f"note: {source} reads a text after its title: give the library pairs, (title, text) or ('', text)"
-        )
+        note(f"note: {source} reads a text after its title: give the library pairs, (title, text) or ('', text)")
     if info.cut_from and info.normalize:
         raise CheckpointError(
             f"{source}: its vectors are cut, then made 1 long, which sentence-transformers has no step for: leave out "

@@ -29,14 +29,17 @@ class PredictCosineOptions(TowerOptions):
     )
     text_pair_file: str = option(help="pairs of texts: query, title; - for standard input", name="input", files=True)
     output_emb_size: Optional[int] = option(
-        None, help="length of the vectors, for a check: the checkpoint states it", minimum=1
+        None, help="length of the vectors, for a check: the checkpoint states it; 0: no check", minimum=0
     )
     pad_to_max_seq_len: Optional[bool] = option(None, help="accepted without effect: padding changes no vector")
+    margin: Optional[float] = option(None, help="accepted without effect: cosines depend on the vectors alone")
+    scale: Optional[float] = option(None, help="accepted without effect, likewise")
 
 
 def predict(options: PredictCosineOptions) -> Iterator[float]:
     """Yield the cosine of each pair of the file, in order; memory does not grow with the file."""
     note_without_effect(options, ["pad_to_max_seq_len"], "padding changes no vector")
+    note_without_effect(options, ["margin", "scale"], "they are about the training")
     runtime.prepare_command(options.cpu_threads)
     from paddle_ranker.data.records import Pair, RecordFile
     from paddle_ranker.errors import UsageError
@@ -48,7 +51,7 @@ def predict(options: PredictCosineOptions) -> Iterator[float]:
     folder = folder_of(options.text_pair_file)
     tower = Tower.open(options.params_path, LoadOptions.of(options), options.batch_size, folder=folder)
     size = tower.vectors([]).shape[1]
-    if options.output_emb_size not in (None, size):
+    if options.output_emb_size not in (None, 0, size):
         raise UsageError(f"--output_emb_size {options.output_emb_size}: the tower's vectors have {size} numbers")
     pairs = RecordFile(STANDARD_INPUT if options.text_pair_file == "-" else options.text_pair_file, Pair, options)
     for part in chunks(pairs):

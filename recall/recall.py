@@ -39,6 +39,7 @@ class RecallOptions(TowerOptions):
     corpus_file: str = option(help="texts to search, one per line", name="corpus", files=True)
     similar_text_pair: str = option(
         help="queries: pairs of a query and a text that answers it", name="input", files=True,
+        aliases=("--similar_text_pair_file",),
     )  # fmt: skip
     recall_result_dir: str = option("recall_result", help="folder of the file to write; made if missing")
     recall_result_file: str = option(
@@ -55,7 +56,7 @@ class RecallOptions(TowerOptions):
         None, help="maximum number of texts; a larger corpus is refused", minimum=1
     )
     output_emb_size: Optional[int] = option(
-        None, help="required length of the tower's vectors; other towers are refused", minimum=1
+        None, help="required length of the tower's vectors; other towers are refused; 0: any length", minimum=0
     )
     batch_size: int = redeclare(BatchOptions, "batch_size", 64)
 
@@ -79,7 +80,7 @@ def recall(options: RecallOptions) -> Path:
         raise UsageError(f"--hnsw_max_elements {options.hnsw_max_elements}: {options.corpus_file} has {len(corpus):,}")
     tower = open_to_compare(options.params_path, LoadOptions.of(options), options.batch_size)
     wanted = tower.query_vectors(queries)
-    if options.output_emb_size not in (None, wanted.shape[1]):
+    if options.output_emb_size not in (None, 0, wanted.shape[1]):
         raise UsageError(f"--output_emb_size {options.output_emb_size}: the tower's have {wanted.shape[1]} numbers")
     vectors = np.concatenate(list(tower.stream(Progress(corpus, desc="encode", unit="text"))))
     write_results(str(path), _rows(queries, corpus, _search(vectors, wanted, options)))

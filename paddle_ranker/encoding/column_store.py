@@ -86,7 +86,7 @@ class PairCollector:
         return sum(column.nbytes for column in self._columns.values())
 
 
-_T = TypeVar("T", EncodedTexts, EncodedPairs)
+_T = TypeVar("_T", EncodedTexts, EncodedPairs)
 
 
 def within(texts: _T, folder: Path, max_bytes: int) -> _T:

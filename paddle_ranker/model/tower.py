@@ -128,13 +128,13 @@ class TowerInfo:
 class TitledText(str):
     """Text of a document, `title text`, of which a titled tower reads both parts apart."""
 
-    title: str
+    before: str  # the title; `title` is a method of `str`
     text: str
 
     @classmethod
     def of(cls, whole: str, title: str, text: str) -> TitledText:
         titled = cls(whole)
-        titled.title, titled.text = title, text
+        titled.before, titled.text = title, text
         return titled
 
 
@@ -178,7 +178,7 @@ class TextEncoder:
                 raise UsageError(f"{len(titles)} titles and {len(texts)} texts: give one title for each text")
         if self.titled:
             if titles is None:
-                titles = [text.title if isinstance(text, TitledText) else "" for text in texts]
+                titles = [text.before if isinstance(text, TitledText) else "" for text in texts]
                 texts = [text.text if isinstance(text, TitledText) else text for text in texts]
             return self.tokens.encode(titles, texts, check=check)
         return self.tokens.encode_single(texts, check, self.text_prompt)

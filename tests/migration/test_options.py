@@ -26,7 +26,8 @@ _STATIC = (
     "--use_tensorrt False --precision fp32 --cpu_threads 10 --enable_mkldnn False --benchmark False "
     "--save_log_path ./log_output/"
 )
-# Each published script, by its place here: its options with values as published
+# Each published script, by its place here: its options with values as published, read off the argument parsers in
+# applications/neural_search of PaddlePaddle/PaddleNLP; a second line is of the scripts of SimCSE.
 PUBLISHED = {
     "ernie_matching.train_pairwise": f"--margin 0.1 --train_file FILE --test_file FILE {_SHARED} {_TRAINING} "
     "--eval_step 200 --save_step 10000 --warmup_proportion 0.0",
@@ -48,11 +49,17 @@ PUBLISHED = {
     "--evaluate_result evaluate_result.txt --evaluate True --max_grad_norm 5.0 --use_amp --amp_loss_scale 32768",
     "recall.train_simcse": f"{_TOWERS} --train_set_file FILE --test_set_file FILE --margin 0.0 --scale 20 "
     "--dropout 0.2 --infer_with_fc_pooler --eval_steps 10000",
+    "recall.recall simcse": "--params_path FILE --similar_text_pair_file FILE --corpus_file FILE --recall_result_dir d "
+    f"--recall_result_file f --recall_num 10 --output_emb_size 0 {_SHARED}",
     "recall.recall": f"--params_path FILE --similar_text_pair FILE --corpus_file FILE --recall_result_dir d "
     f"--recall_result_file f --recall_num 10 --hnsw_m 100 --hnsw_ef 100 --hnsw_max_elements 1000000 "
     f"--output_emb_size 256 {_SHARED}",
     "recall.evaluate": "--similar_text_pair FILE --recall_result_file FILE --recall_num 50",
+    "recall.predict simcse": "--text_pair_file FILE --params_path FILE --margin 0.0 --scale 20 --output_emb_size 0 "
+    f"{_SHARED}",
     "recall.predict": f"--text_pair_file FILE --params_path FILE --output_emb_size 256 --pad_to_max_seq_len {_SHARED}",
+    "recall.milvus_ann_search": "--data_path FILE --embedding_path FILE --index 18 --insert --search "
+    "--batch_size 100000",
     "recall.export_model": "--params_path FILE --output_path ./output --model_name_or_path ernie-1.0",
     "recall.feature_extract": f"--model_dir FILE --corpus_file FILE {_SHARED} {_STATIC}",
     "deploy.python.predict": f"--model_dir FILE --input_file FILE {_SHARED} {_STATIC}",
@@ -76,7 +83,9 @@ def test_each_published_option_is_taken(
     script: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: Call
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    status, _, errors = call(_module(script).main, *PUBLISHED[script].replace("FILE", "no-such-file").split())
+    status, _, errors = call(
+        _module(script.split()[0]).main, *PUBLISHED[script].replace("FILE", "no-such-file").split()
+    )
     # All is well but that the files are not there, which is found after every option has been read.
     assert status != 0 and "no-such-file" in errors, errors
     assert "unknown option" not in errors

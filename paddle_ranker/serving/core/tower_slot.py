@@ -276,7 +276,10 @@ def _encoded(
     if not is_query.any():
         return encoder.encode(texts, check)
     queries, others = np.flatnonzero(is_query), np.flatnonzero(~is_query)
-    parts = [encoder.encode_queries([texts[i] for i in queries]), encoder.encode([texts[i] for i in others])]
+    parts: list[Columns] = [
+        encoder.encode_queries([texts[i] for i in queries]),
+        encoder.encode([texts[i] for i in others]),
+    ]
     return type(parts[0]).concat(parts).take(np.argsort(np.concatenate([queries, others])))
 
 

@@ -1,0 +1,106 @@
+"""Every setting of a folder of sentence-transformers is read as the library does, or refused by name."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from paddle_ranker.errors import RankerError
+from paddle_ranker.model.model_folder import RANKER
+from paddle_ranker.model.tower_network import stated_info
+from paddle_ranker.retrieval.text_vectors import Tower
+from paddle_ranker.scoring.loading import open_model
+from paddle_ranker.scoring.scorer import Scorer
+from paddle_ranker.storage.foreign_config import ForeignConfig
+from tests.checkout import ONCE
+from tests.model.content_changes import summed
+from tests.model.sentence_changes import (
+    FILE,
+    KINDS,
+    TEXTS,
+    Change,
+    changed,
+    changes,
+    is_reranker,
+    pairs_of,
+    write_folder,
+)
+
+pytestmark = pytest.mark.parity
+ANSWERS: dict[str, Any] = json.loads(FILE.read_text(encoding="utf-8"))
+SAMPLED = 5  # of so many changes, one is tried in each run of the tests
+UNKNOWN = "unheard_of"
+
+
+def found(folder: Path, kind: str) -> list[Any]:
+    """Return our answer: the comparison of vectors, "" of a reranker, and the sums of vectors or logits."""
+    if is_reranker(kind):
+        model = open_model(folder, RANKER)
+        scorer = Scorer(model.engine, model.row_encoder)
+        queries, titles = zip(*pairs_of(kind))
+        return ["", *summed([np.asarray(scorer.logits(scorer.encode(queries, titles)))])]
+    tower, info = Tower.open(folder), stated_info(folder)
+    vectors = [encode([text]) for encode in (tower.query_vectors, tower.vectors) for text in TEXTS]
+    return [info.similarity if info else "cosine", *summed(vectors)]
+
+
+def names_of(change: Change) -> list[str]:
+    """Return names by one of which an error may name a change."""
+    file, keys, value = change
+    if keys:
+        return [*(key for key in keys[-1:] if isinstance(key, str))]
+    return [Path(file).name, *(value if isinstance(value, dict) else [])]
+
+
+def wrong_ones(kind: str, folder: Path, step: int, unknown: list[str]) -> list[str]:
+    """Return what is read otherwise than by the library, of each `step`-th change."""
+    said, wrong = ANSWERS[kind], list[str]()
+    plain = write_folder(folder / "plain", kind)
+    np.testing.assert_allclose(found(plain, kind)[1:], said["plain"][1:], atol=3e-5)
+    cases = changes(plain, kind)
+    assert len(cases) == len(said["answers"])
+    for number, (change, answer) in enumerate(zip(cases, said["answers"])):
+        if number % step:
+            continue
+        model = folder / "changed"
+        shutil.rmtree(model, ignore_errors=True)
+        changed(Path(shutil.copytree(plain, model)), change)
+        shown = f"{change[0]} {'.'.join(map(str, change[1]))} {change[2]!r}"
+        unknown.clear()
+        try:
+            ours = found(model, kind)
+        except RankerError as error:
+            if not isinstance(answer, str) and not any(name in str(error) for name in names_of(change)):
+                wrong.append(f"{shown} is refused, and {'moves' if answer else 'has no effect'}: {error}")
+            elif answer is None:
+                wrong.append(f"CAREFUL {shown}: {error}")
+            continue
+        except Exception as error:  # noqa: BLE001
+            wrong.append(f"{shown} fails: {error!r}")
+            continue
+        wanted = said["plain"] if answer is None else answer
+        if isinstance(answer, str):
+            wrong.append(f"ERROR {shown} {answer}")
+            continue
+        if (ours[0] and ours[0] != wanted[0]) or not np.allclose(ours[1:], wanted[1:], 0, 3e-5):
+            wrong.append(f"{shown} moves {'there' if answer else 'here'}: {ours[:3]}, {wanted[:3]}")
+        if unknown and UNKNOWN not in shown:
+            wrong.append(f"UNKNOWN {shown}: {unknown}")
+    return wrong
+
+
+@ONCE
+@pytest.mark.parametrize("step", [SAMPLED, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_setting_is_read_as_the_library_reads_it_or_refused_by_name(
+    kind: str, step: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unknown: list[str] = []
+    monkeypatch.setattr(ForeignConfig, "log_unknown", lambda stated: unknown.extend(stated.unknown))
+    wrong = wrong_ones(kind, tmp_path, step, unknown)
+    assert not wrong, "\n".join([str(len(wrong)), *wrong])

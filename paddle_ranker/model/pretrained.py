@@ -54,10 +54,12 @@ def resolve_model(name_or_path: str) -> Path:
     raise AssertionError(f"{name_or_path} is a known name")
 
 
-def find_model(name_or_path: Union[str, Path]) -> Path:
+def find_model(name_or_path: Union[str, Path], tokenizer: Optional[str] = None) -> Path:
     """Return the local folder of a named model or of an address, which is fetched once.
 
-    Return other paths unchanged, missing ones too.
+    Return other paths unchanged, missing ones too; for a static model of another program, the folder of its export.
+
+    tokenizer: the model, or vocabulary's file, that a static model's texts are read with, see `as_export`
 
     Raises `CheckpointError` if the model cannot be fetched (within some two seconds without a network), `UsageError` if
     `name_or_path` is neither text nor a path, `DependencyError` if fetching needs a package that is missing.
@@ -65,8 +67,10 @@ def find_model(name_or_path: Union[str, Path]) -> Path:
     if not isinstance(name_or_path, (str, os.PathLike)):
         raise UsageError(f"the model is {quoted(name_or_path)}: expected the path of its folder")
     if scheme_of(str(name_or_path)) is not None:
-        return Path(fetched(str(name_or_path), beside=True))
+        return _with_tokenizer(Path(fetched(str(name_or_path), beside=True)), tokenizer)
     path, text = Path(name_or_path), str(name_or_path)
+    if tokenizer is not None and path.exists():
+        return _with_tokenizer(path, tokenizer)
     if path.exists() or _NAME.fullmatch(text) is None or ".." in text:
         return path
     if "/" not in text:
@@ -88,6 +92,23 @@ def find_model(name_or_path: Union[str, Path]) -> Path:
         if not hint:
             raise
         raise CheckpointError(f"{error}{hint}") from error
+
+
+def _with_tokenizer(path: Path, tokenizer: Optional[str]) -> Path:
+    from paddle_ranker.model.foreign_export import as_export
+
+    return path if tokenizer is None else as_export(path, tokenizer)
+
+
+def vocabulary_folder(name: str) -> Path:
+    """Return a folder with a named model's tokenizer; of PaddleNLP's models, nothing else is fetched or needed."""
+    known = known_name(name)
+    if known is None:
+        return resolve_model(name)
+    for folder in (paddlenlp_folder(known), cache_folder("models", known)):
+        if (folder / "vocab.txt").is_file() and _states_tokenizer(folder, known):
+            return folder
+    return resolve_model(name)
 
 
 def _named_folder(name: str) -> Optional[Path]:

@@ -6,9 +6,10 @@ values_in("1,200 or more")    # [1200.0]
 
 from __future__ import annotations
 
+import calendar
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from functools import lru_cache
 from typing import Any, Optional, Union
@@ -25,10 +26,13 @@ _FORMATS = [
     ("%Y-%m-%d", "ymd"), ("%Y-%m", "ym"), ("%d %b %Y", "ymd"), ("%b %d, %Y", "ymd"), ("%d.%m.%Y", "ymd"),
     ("%A, %b %d", "md"), ("%A, %B %d", "md"),
 ]  # fmt: skip
-_SHAPES = {"%A": r"\w+", "%B": r"\w+", "%Y": r"\d{4}", "%b": r"\w{3}", "%d": r"\d{1,2}", "%m": r"\d{1,2}"}
+_SHAPES = {
+    "%A": f"(?:{'|'.join(calendar.day_name)})", "%B": f"(?:{'|'.join(calendar.month_name[1:])})", "%Y": r"\d{4}",
+    "%b": f"(?:{'|'.join(calendar.month_abbr[1:])})", "%d": r"\d{1,2}", "%m": r"\d{1,2}",
+}  # fmt: skip
 _FIRST_YEAR, _LAST_YEAR = 1700, 2016
-_MOST_WORDS = 5  # most words of a date
 _NUMBER = re.compile(r"((^|\s)[+-])?((\.\d+)|(\d+(,\d\d\d)*(\.\d*)?))")
+_WORD = re.compile(r"[^\W_]+")
 _ORDINAL = re.compile(r"(st|nd|rd|th)$")
 _WORDS = (
     "zero one two three four five six seven eight nine ten eleven twelve",
@@ -42,45 +46,28 @@ def _pattern(form: str) -> re.Pattern[str]:
     shape = form.replace(".", r"\.").replace(" ", r"\s+")
     for field, pattern in _SHAPES.items():
         shape = shape.replace(field, pattern)
-    return re.compile(f"^{shape}$")
+    return re.compile(rf"(?<![^\W_])(?=({shape})(?![^\W_]))", re.IGNORECASE)  # dates may overlap, hence the lookahead
 
 
 _DATES = [(form, parts, _pattern(form)) for form, parts in _FORMATS]
 
 
-def _date(text: str) -> Optional[Date]:
-    text = re.sub(r"Sept\b", "Sep", text)
-    for form, parts, pattern in _DATES:
-        if not pattern.match(text):
-            continue
-        try:
-            date = datetime.strptime(text, form)
-        except ValueError:
-            continue
-        if _FIRST_YEAR <= date.year <= _LAST_YEAR:
-            year, month, day = (
-                float(number) if part in parts else None
-                for part, number in zip("ymd", (date.year, date.month, date.day))
-            )
-            return year, month, day
-    return None
+@lru_cache(maxsize=1 << 16)
+def _date(text: str, form: str, parts: str) -> Optional[Date]:
+    try:
+        date = datetime.strptime(text, form)
+    except ValueError:
+        return None
+    if not _FIRST_YEAR <= date.year <= _LAST_YEAR:
+        return None
+    year, month, day = (
+        float(number) if part in parts else None for part, number in zip("ymd", (date.year, date.month, date.day))
+    )
+    return year, month, day
 
 
 def _number(text: str) -> Optional[float]:
     return number_of(_ORDINAL.sub("", text).replace(",", ""))
-
-
-def _spans(text: str, words: int) -> Iterator[tuple[int, int]]:
-    """Yield (start, end) of each span of one to `words` words; a word is a run of letters and digits."""
-    starts: list[int] = []
-    for place, char in enumerate(text):
-        if not char.isalnum():
-            continue
-        if place == 0 or not text[place - 1].isalnum():
-            starts.append(place)
-        if place + 1 == len(text) or not text[place + 1].isalnum():
-            for start in starts[-words:]:
-                yield start, place + 1
 
 
 @lru_cache(maxsize=1 << 16)
@@ -92,22 +79,25 @@ def values_in(text: str) -> tuple[Value, ...]:
         number = _number(match.group())
         if number is not None:
             values.setdefault(match.span(), []).append(number)
-    for span in _spans(text, 1):
-        if span in values:
+    for match in _WORD.finditer(text):
+        if match.span() in values:
             continue
-        word = text[slice(*span)]
-        for number in (_number(word), _NAMED.get(word)):
+        for number in (_number(match.group()), _NAMED.get(match.group())):
             if number is not None:
-                values.setdefault(span, []).append(number)
-    for span in _spans(text, _MOST_WORDS):
-        date = _date(text[slice(*span)])
-        if date is not None:
-            values.setdefault(span, []).append(date)
-    kept: list[tuple[int, int]] = []
-    for start, end in sorted(values, key=lambda span: (span[0] - span[1], span[0])):
-        if not any(first <= start and end <= last for first, last in kept):
+                values.setdefault(match.span(), []).append(number)
+    dates: dict[tuple[int, int], Date] = {}
+    for form, parts, pattern in _DATES:
+        for match in pattern.finditer(text):
+            if match.span(1) not in dates and (date := _date(match[1], form, parts)) is not None:
+                dates[match.span(1)] = date
+    for span, date in dates.items():
+        values.setdefault(span, []).append(date)
+    kept, last = list[tuple[int, int]](), -1
+    for start, end in sorted(values, key=lambda span: (span[0], -span[1])):
+        if end > last:  # else a span that begins at or before it reaches as far
             kept.append((start, end))
-    return tuple(value for span in sorted(kept) for value in values[span])
+            last = end
+    return tuple(value for span in kept for value in values[span])
 
 
 def column_values(cells: Sequence[str]) -> dict[int, Value]:
@@ -116,8 +106,10 @@ def column_values(cells: Sequence[str]) -> dict[int, Value]:
     The column's type is the type, number or date, that more cells have; in a tie it is date. Returns {} if too few
     cells have a value of that type.
     """
-    values_of_cells = [values_in(cell) for cell in cells]
-    counts = Counter(kind for values in values_of_cells for kind in {isinstance(value, tuple) for value in values})
+    values_of_cells = [values_in(cell) if cell else () for cell in cells]
+    counts = Counter(
+        kind for values in values_of_cells if values for kind in {isinstance(value, tuple) for value in values}
+    )
     if not counts or max(counts.values()) < len(cells) * _LEAST_SHARE:
         return {}
     is_date = counts[True] == max(counts.values())
@@ -162,13 +154,33 @@ def relations(question: Sequence[Value], values: dict[int, Value]) -> dict[int, 
     question: values in the question
     values: values of a column, by row
     """
+    dates = [value for value in values.values() if isinstance(value, tuple)]
+    if 0 < len(dates) < len(values):
+        return {}
+    parts = tuple(part for part in range(3) if all(date[part] is not None for date in dates)) if dates else None
     sums: dict[int, int] = {}
-    for value in question:
-        key = _key_of([*values.values(), value]) if values else None
-        if key is None:
-            continue
-        in_question = key(value)
-        for row, other in values.items():
-            in_row = key(other)
-            sums[row] = sums.get(row, 0) | (1 if in_question == in_row else 2 if in_question < in_row else 4)
+    for common, (asked, least, most) in _summaries(tuple(question), parts).items():
+        for row, value in values.items():
+            key: Any = value if common is None else tuple(value[part] for part in common)  # type: ignore[index]
+            sums[row] = sums.get(row, 0) | (key in asked) | 2 * (least < key) | 4 * (most > key)
     return sums
+
+
+@lru_cache(maxsize=1 << 6)
+def _summaries(
+    question: tuple[Value, ...], parts: Optional[tuple[int, ...]]
+) -> dict[Optional[tuple[int, ...]], tuple[frozenset[Any], Any, Any]]:
+    """Return the values of a question that can be compared with a column's: all of them, the least and the greatest.
+
+    They are grouped by the parts of dates that both state.
+
+    parts: parts that all dates of the column state; None for a column of numbers
+    """
+    groups: dict[Optional[tuple[int, ...]], set[Any]] = {}
+    for value in question:
+        if not isinstance(value, tuple):
+            if parts is None:
+                groups.setdefault(None, set()).add(value)
+        elif common := tuple(part for part in parts or () if value[part] is not None):
+            groups.setdefault(common, set()).add(tuple(value[part] for part in common))
+    return {common: (frozenset(keys), min(keys), max(keys)) for common, keys in groups.items()}

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from paddle_ranker.data.placed_text import PlacedText
-from paddle_ranker.encoding.cell_values import column_values, ranks, relations, values_in
+from paddle_ranker.encoding.cell_values import Value, column_values, ranks, relations, values_in
 from paddle_ranker.encoding.columns import EncodedPairs, EncodedTexts, offsets_of
 from paddle_ranker.encoding.pair_encoder import LengthCheck, PairEncoder
 from paddle_ranker.encoding.tokenizers.interface import Ids, ModelTokenizer
@@ -59,12 +59,14 @@ class _TokenTable(NamedTuple):
     ids: ids of all cells, row by row, the header first, `[tokens]`
     cells: column, from 1, and row (0 for the header) of each token's cell, `[tokens, 2]`
     begins: for each token, the position in its cell of the first token of its word, `[tokens]`
+    values: by column, from 0, the numbers or dates by row
     """
 
     rows: list[list[str]]
     ids: NDArray[np.int32]
     cells: NDArray[np.int64]
     begins: NDArray[np.int64]
+    values: list[dict[int, Value]]
 
 
 class TablePairEncoder(PairEncoder):
@@ -203,7 +205,8 @@ class TablePairEncoder(PairEncoder):
         words = np.maximum.accumulate(np.where(self._is_inner[flat], -1, np.arange(len(flat)))) if len(flat) else inside
         begins = inside - (np.arange(len(flat)) - words)
         cells = np.stack([number % width + 1, number // width], axis=1)
-        return _TokenTable(rows, flat, cells, np.maximum(begins, -1))
+        values = [column_values(column) for column in zip(*rows)]
+        return _TokenTable(rows, flat, cells, np.maximum(begins, -1), values)
 
     def _fitting(self, table: _TokenTable, room: int, title: str) -> NDArray[np.bool_]:
         """Return a mask of the table's tokens to keep, `[tokens]` bool; count cut tables and rows that are left out.
@@ -238,8 +241,7 @@ class TablePairEncoder(PairEncoder):
         """Return the places of all tokens of a table, `[tokens, place_size]`, for a question."""
         columns, rows = int(table.cells[:, 0].max(initial=0)), len(table.rows)
         numbers, of_question = np.zeros((columns + 1, rows + 1, 3), np.int64), values_in(query)
-        for column in range(columns):
-            values = column_values([row[column] for row in table.rows])
+        for column, values in enumerate(table.values[:columns]):
             for row, (rank, inverse) in ranks(values).items():
                 numbers[column + 1, row + 1, :2] = rank, inverse
             for row, relation in relations(of_question, values).items():

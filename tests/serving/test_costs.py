@@ -24,6 +24,7 @@ import pytest
 import requests
 from pydantic import TypeAdapter, ValidationError
 
+from paddle_ranker.encoding.cell_values import relations, values_in
 from paddle_ranker.errors import UsageError
 from paddle_ranker.serving.core import threads
 from paddle_ranker.serving.core.byte_budget import ByteBudget, texts_size
@@ -113,6 +114,16 @@ def test_twice_the_bytes_take_twice_the_time(name: str) -> None:
     make, read = WORKS[name]
     once, twice = (seconds(partial(read, make(size))) for size in (SIZE // 4, SIZE // 2))
     assert twice < 4 * once + 0.05, (once, twice)
+
+
+@pytest.mark.parametrize("part", ["1 ", "may ", "may 1, 2001 ", "2001-05-06 "])
+def test_values_of_a_cell_are_read_in_time_linear_in_it(part: str) -> None:
+    assert seconds(partial(values_in.__wrapped__, part * (50_000 // len(part)))) < 1  # 2 to 14 s before
+
+
+def test_values_of_a_question_are_compared_once_with_a_column() -> None:
+    numbers = [float(number) for number in range(6_000)]
+    assert seconds(lambda: relations(numbers, dict(enumerate(numbers)))) < 1  # 5 s when each was compared with each
 
 
 @pytest.mark.parametrize("part", ["\\\\", "a"])

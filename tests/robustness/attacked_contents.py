@@ -48,7 +48,7 @@ class ContentOptions(Options):
     """Options of `python -m tests.robustness.attacked_contents`."""
 
     seconds: float = option(8.0, help="seconds of each attack", above=0)
-    connections: tuple[int, ...] = option((4, 24), help="connections of each attack")
+    connections: tuple[str, ...] = option(("4", "24"), help="connections of each attack", several=True)
     most_seconds: float = option(1.0, help="that a good search may take at most", above=0)
     most_mb: int = option(1200, help="by which an attack may raise the server's memory", minimum=1)
     most_kept_mb: int = option(300, help="of memory that the server may hold more after all attacks", minimum=1)
@@ -298,14 +298,14 @@ def run(options: ContentOptions) -> int:
                 held = server.megabytes()
                 own = {name: bomb for name, bomb in named.items() if bomb.server == kind}
                 for name, bomb in [(NOTHING, None), *own.items()]:
-                    for connections in options.connections if bomb is not None else (0,):
+                    for connections in map(int, options.connections) if bomb is not None else (0,):
                         row, problems = attacked(server, bomb, connections, options)
                         rows.append([name, *row])
                         print(*rows[-1], *problems, sep="  ", flush=True)
                         failures += [f"{name}, {connections} connections: {problem}" for problem in problems]
                 time.sleep(_TRIM_SECONDS + 5)  # after which a server has returned freed memory
                 kept = server.megabytes() - held
-                seconds = ends(server, next(iter(own.values())), max(options.connections))
+                seconds = ends(server, next(iter(own.values())), max(map(int, options.connections)))
                 print(f"{kind}: {kept:,.0f} MB more are held after all attacks; ended {seconds:.1f} s after SIGTERM")
                 failures += [f"{kind}: {kept:,.0f} MB are kept"] if kept > options.most_kept_mb else []
                 failures += [f"{kind}: ended {seconds:.1f} s after SIGTERM"] if seconds > 10 else []

@@ -73,8 +73,16 @@ def _ranked(make: Callable[[], bytes], count: int = 1) -> Bomb:
 
 
 def _titles(places: Callable[[], list[list[float]]], text: str, server: str, count: int = 1) -> Bomb:
-    document = {"text": text}
-    return Bomb("/v1/rerank", lambda: {"query": "a", "documents": [{**document, "places": places()}] * count}, server)
+    def body() -> dict[str, Any]:
+        own = places()
+        documents = [{"text": text[: -len(end)] + end, "places": own} for end in map(str, range(count))]
+        return {"query": "7 or may 1, 2001", "documents": documents}
+
+    return Bomb("/v1/rerank", body, server)
+
+
+def _span(number: int) -> tuple[int, int]:
+    return 3 * number, 3 * number + 2
 
 
 def _noise(seconds: int, rate: int) -> bytes:
@@ -86,7 +94,6 @@ def _noise(seconds: int, rate: int) -> bytes:
 def bombs() -> dict[str, Bomb]:
     """Return requests by name."""
     wide, letters = lambda: png(6300, 6300), "ab " * 30_000
-    spans = [[3 * n, 3 * n + 2] for n in range(30_000)]
     return {
         "example, WAV at 1 Hz": _like("recording", lambda: wav(1, 500)),
         "example, WAV of noise at 1 kHz": _like("recording", lambda: _noise(590, 1000)),
@@ -108,11 +115,14 @@ def bombs() -> dict[str, Bomb]:
         "ranked, 20 pictures of 6300 x 6300": _ranked(wide, 20),
         "ranked, picture of one column": _ranked(lambda: png(1, 39_000_000)),
         "tables, far cells": _titles(lambda: [[0, 1, n * 1000, n * 1000] for n in range(60)], letters, "tables", 50),
+        # A request may hold 128,000 values, 5 for each cell and 7 for each box.
         "tables, many cells": _titles(
-            lambda: [[*span, n // 30, n % 30] for n, span in enumerate(spans)], letters, "tables", 4
+            lambda: [[*_span(n), n // 30, n % 30] for n in range(7_800)], letters, "tables", 3
         ),
+        "tables, many numbers": _titles(lambda: [[0, 90_000, 0, 0]], "7 " * 45_000, "tables", 50),
+        "tables, many dates": _titles(lambda: [[0, 90_000, 0, 0]], "may 1, 2001 " * 7_500, "tables", 50),
         "boxes, one for each word": _titles(
-            lambda: [[*span, 0.1, 0.1, 0.2, 0.2] for span in spans], letters, "boxes", 4
+            lambda: [[*_span(n), 0.1, 0.1, 0.2, 0.2] for n in range(5_800)], letters, "boxes", 3
         ),
-        "boxes, all of one word": _titles(lambda: [[0, 1, 0.1, 0.1, 0.2, 0.2]] * 60_000, "ab", "boxes", 4),
+        "boxes, all of one word": _titles(lambda: [[0, 1, 0.1, 0.1, 0.2, 0.2]] * 17_500, "ab", "boxes"),
     }

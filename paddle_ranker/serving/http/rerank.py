@@ -137,7 +137,8 @@ class Reranker:
 
     async def _titles(self, request: Request, documents: Sequence[Union[str, DocumentObject]]) -> list[str]:
         """Return the texts of a request's documents. Pictures are decoded to `PictureTitle`s."""
-        titles = [_title(document, place) for place, document in enumerate(documents)]
+        spans = sum(len(document.places or ()) for document in documents if isinstance(document, DocumentObject))
+        titles = await run_in_thread(_BYTES_A_PLACE * spans, _placed_titles, documents)
         pictures = {
             place: Picture(f"documents[{place}].image", document.image)
             for place, document in enumerate(documents)
@@ -249,6 +250,10 @@ class Reranker:
     async def _read(self, request: Request, adapter: TypeAdapter[Any]) -> Any:
         limits = self._service.limits
         return await read_request(request, limits.request_bytes, partial(_validated, adapter, limits=limits))
+
+
+def _placed_titles(documents: Sequence[Union[str, DocumentObject]]) -> list[str]:
+    return [_title(document, number) for number, document in enumerate(documents)]
 
 
 def _title(document: Union[str, DocumentObject], number: int) -> str:

@@ -33,17 +33,17 @@ from paddle_ranker.encoding.tokenizers.tokenizer_folder import (
 from paddle_ranker.errors import CheckpointError, RankerError, brief, package_for
 from paddle_ranker.libraries import ensure_home, switch_off_telemetry
 from paddle_ranker.model.families import known_to_transformers
+from paddle_ranker.model.hugging_face.adapters import Adapter, weights_of
 from paddle_ranker.model.hugging_face.chat import TEMPLATE_FILE
 from paddle_ranker.model.hugging_face.folder import find_encoder, read_encoder_config
 from paddle_ranker.model.hugging_face.library_tokenizer import MODULES_FILE, SENTENCEPIECE_FILES
 from paddle_ranker.model.hugging_face.sentences import SENTENCES_FILES, list_modules
 from paddle_ranker.model.hugging_face.weights import (
     ADAPTER_FILE,
-    OF_ADAPTER,
+    ADAPTER_WEIGHTS,
     SAFETENSORS_FILE,
     WEIGHT_FILES,
     missing_shards,
-    require_no_adapter,
 )
 from paddle_ranker.model.info import INFO_FILE
 from paddle_ranker.model.parameters import PARAMETERS_FILE
@@ -67,6 +67,10 @@ _SMALL_FILES = ("config.json", CONFIG_FILE, SPECIAL_TOKENS_FILE, ADDED_TOKENS_FI
 _PLACE = rf"(?:{QUERY_FOLDER}/)?(?:\d+_\w+/)?"
 _SMALL = re.compile(rf"{_PLACE}(?:{'|'.join(map(re.escape, _SMALL_FILES))})")
 _WEIGHTS = re.compile(rf"{_PLACE}model(?:-\d+-of-\d+)?\.safetensors(?:\.index\.json)?")
+# A repository has an adapter as it has a model, or several adapters in folders by their names.
+_OF_ADAPTERS = re.compile(
+    rf"(?:{_PLACE}|(?!checkpoint-)[\w.-]+/)(?:{'|'.join(map(re.escape, (ADAPTER_FILE, ADAPTER_WEIGHTS[0])))})"
+)
 _PICKLES = re.compile(rf"{_PLACE}(?:pytorch_model(?:-\d+-of-\d+)?\.bin(?:\.index\.json)?|{PARAMETERS_FILE})")
 _CONNECT_SECONDS = 1.5  # for looking up the host and connecting; HF_HUB_ETAG_TIMEOUT overrides it
 
@@ -137,10 +141,11 @@ def _fetch(name: HubName) -> Path:
             name.repository, revision=name.revision, files_metadata=True, timeout=constants.HF_HUB_ETAG_TIMEOUT
         )
         commit, sizes = str(model.sha), {file.rfilename: file.size or 0 for file in model.siblings or []}
-    adapters = [file for file in sizes if re.fullmatch(_PLACE + re.escape(ADAPTER_FILE), file)]
-    if adapters:
-        raise CheckpointError(f"{where}: {adapters[0]} {OF_ADAPTER}")
     small, weights = list(filter(_SMALL.fullmatch, sizes)), list(filter(_WEIGHTS.fullmatch, sizes))
+    adapters = list(filter(_OF_ADAPTERS.fullmatch, sizes))
+    has_adapter = any(re.fullmatch(_PLACE + re.escape(ADAPTER_FILE), file) for file in adapters)
+    if adapters and (has_adapter or not any("/" not in file for file in weights)):
+        return _fetch_adapters(name, commit, [*small, *adapters])
     folders = {os.path.dirname(file) for file in weights}
     pickles = [file for file in filter(_PICKLES.fullmatch, sizes) if os.path.dirname(file) not in folders]
     if pickles and not os.environ.get(PICKLES_VARIABLE):
@@ -169,6 +174,23 @@ def _fetch(name: HubName) -> Path:
     if PARAMETERS_FILE not in weights and not _needed_of_contents(encoder):
         read_encoder_config(encoder / "config.json")  # refuse an unsupported family before fetching its weights
     _download(name, commit, weights)
+    return _complete(name, commit)
+
+
+def _fetch_adapters(name: HubName, commit: str, files: list[str]) -> Path:
+    """Fetch a repository of adapters; their settings first, so that no weights come of an adapter that is refused."""
+    folder = name.folder / _SNAPSHOTS / commit
+    settings = [file for file in files if os.path.basename(file) == ADAPTER_FILE]
+    _download(name, commit, settings)
+    for file in settings:
+        Adapter.read((folder / file).parent)
+    _download(name, commit, files)
+    return _complete(name, commit)
+
+
+def _complete(name: HubName, commit: str) -> Path:
+    """Return the folder of a fetched commit, and let the revision name it; raises `CheckpointError` if a file lacks."""
+    folder = name.folder / _SNAPSHOTS / commit
     if missing_file(folder):
         raise CheckpointError(f"{_not_here(HubName(name.repository, commit))}; run again, or give another model")
     if name.revision != commit:  # last, so that an interrupted transfer does not count as a model
@@ -183,9 +205,13 @@ def missing_file(folder: Path) -> str:
     """Return the first missing file of a model's folder, relative to the folder; "" if it is complete."""
     if (folder / PARAMETERS_FILE).is_file():
         return "" if (folder / "config.json").is_file() else "config.json"
+    adapters = [path.parent for path in (folder / ADAPTER_FILE, *sorted(folder.glob(f"*/{ADAPTER_FILE}")))
+                if path.is_file()]  # fmt: skip
+    if adapters and not any((folder / file).is_file() for file in WEIGHT_FILES):
+        lacks = next((adapter for adapter in adapters if weights_of(adapter) is None), None)
+        return "" if lacks is None else str((lacks / ADAPTER_WEIGHTS[0]).relative_to(folder))
     encoder = find_encoder(folder)
     if encoder is None:
-        require_no_adapter(folder)
         return SAFETENSORS_FILE
     lacking = ["config.json"] if not (encoder / "config.json").is_file() else []
     lacking += missing_shards(encoder)

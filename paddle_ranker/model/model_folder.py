@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Generic, Optional, Union, cast
 
 from paddle_ranker.encoding.pair_encoder import PairRowEncoder
-from paddle_ranker.errors import CheckpointError
+from paddle_ranker.errors import CheckpointError, listed
 from paddle_ranker.model import role_names
 from paddle_ranker.model.builtin_kinds import KINDS
 from paddle_ranker.model.foreign_export import NAME_TOKENIZER
@@ -148,6 +148,8 @@ class FolderType:
             return "a folder of several models", f"did you mean {_inner_model(self.path)}?"
         if self.name == "absent":
             return "not there", unknown_name(str(self.path))
+        if self.name == "adapters":
+            return "a folder of several adapters", f"give one as {self.path}:NAME, of {listed(_adapters(self.path))}"
         return _OTHERS[self.name] if self.kind is None else self.kind.describe(self.form)
 
     def refusal(self, wanted: str, why: str = "") -> CheckpointError:
@@ -463,6 +465,13 @@ def _inner_model(folder: Path) -> Optional[Path]:
     return folder / next((name for name in _BEST_FIRST if name in inside), numbered)
 
 
+def _adapters(folder: Path) -> list[str]:
+    """Return the names of the adapters in a folder's subfolders."""
+    from paddle_ranker.model.hugging_face.adapters import named_adapters
+
+    return named_adapters(folder)
+
+
 def _has_graph_alone(folder: Path) -> bool:
     return any((folder / name / "model.onnx").is_file() for name in ("", "onnx"))
 
@@ -472,8 +481,8 @@ _FILES: tuple[tuple[str, Callable[[Path], bool]], ...] = (
     ("index", lambda folder: _has("index.json")(folder) or _has("shards.json")(folder)),
     ("masked_lm", lambda folder: _has_parameters(folder) and _has(MASKED_LM_FILE)(folder)),
     ("encoder", _has_parameters),
-    ("adapter", _has("adapter_config.json")),
     ("transformers", _is_transformers),
+    ("adapters", lambda folder: bool(_adapters(folder))),
     ("graph", _has_graph_alone),
     ("info", lambda folder: any(_has(kind.info_file)(folder) for kind in KINDS.values())),
     ("tokenizer", _has("vocab.txt")),
@@ -493,10 +502,6 @@ _OTHERS = {
     "transformers": (
         "a model folder of Hugging Face's transformers",
         "training takes it as --model FOLDER; for all else, convert it: paddle-ranker convert FOLDER TARGET",
-    ),
-    "adapter": (
-        "an adapter (LoRA), which changes the weights of another model",
-        "merge it into that (peft's merge_and_unload), save the result, and give that folder",
     ),
     "encoder": ("an encoder without a ranking head (a starter, or a pretrained model)", _TRAIN),
     "masked_lm": (

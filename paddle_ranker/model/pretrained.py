@@ -2,7 +2,7 @@
 
 The order is: a local path; an address, such as `s3://bucket/model`, which is fetched into the cache; a name of the
 Hugging Face hub, `owner/model`, in the hub's cache; a name of PaddleNLP or RocketQA, which is fetched once; a name of
-the hub, which is fetched into the hub's cache.
+the hub, which is fetched into the hub's cache. `MODEL:NAME` is the adapter NAME in the folder of any of these.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Optional, Union
 
 from paddle_ranker.addresses import fetched, scheme_of
 from paddle_ranker.encoding.tokenizers.tokenizer_folder import CONFIG_FILE
-from paddle_ranker.errors import CheckpointError, RankerError, UsageError, quoted, spelling_hint
+from paddle_ranker.errors import CheckpointError, RankerError, UsageError, listed, quoted, spelling_hint
 from paddle_ranker.model.config import EncoderConfig
 from paddle_ranker.model.families import read_config, require_config, write_config
 from paddle_ranker.model.paddlenlp_names import (
@@ -71,6 +71,9 @@ def find_model(name_or_path: Union[str, Path], tokenizer: Optional[str] = None) 
     path, text = Path(name_or_path), str(name_or_path)
     if tokenizer is not None and path.exists():
         return _with_tokenizer(path, tokenizer)
+    model, colon, adapter = text.rpartition(":")
+    if colon and model and "/" not in adapter and not path.exists():
+        return _named_adapter(find_model(model), adapter)
     if path.exists() or _NAME.fullmatch(text) is None or ".." in text:
         return path
     if "/" not in text:
@@ -109,6 +112,18 @@ def vocabulary_folder(name: str) -> Path:
         if (folder / "vocab.txt").is_file() and _states_tokenizer(folder, known):
             return folder
     return resolve_model(name)
+
+
+def _named_adapter(folder: Path, name: str) -> Path:
+    """Return the folder of an adapter in a folder of several; raises `CheckpointError` if there is none of the name."""
+    from paddle_ranker.model.hugging_face.adapters import named_adapters
+
+    names = named_adapters(folder)
+    if name in names:
+        return folder / name
+    if not names:
+        return folder.with_name(f"{folder.name}:{name}")  # a path that is not there, or one with a colon
+    raise CheckpointError(f"{folder}:{name}: there is no such adapter; {folder} has {listed(names)}")
 
 
 def _named_folder(name: str) -> Optional[Path]:

@@ -109,7 +109,11 @@ def test_what_nobody_knows_is_said_by_trainings_and_doctor(tmp_path: Path, capsy
     [
         ("roberta.encoder.layer.0.output.dense.weight", np.ones((16, 24), np.int8), "is of a quantised model"),
         ("roberta.encoder.layer.0.output.dense.SCB", np.ones(16, np.float32), "is of a quantised model"),
-        ("roberta.pooler.dense.lora_A.weight", np.ones((2, 16), np.float32), "merge it into its model"),
+        (
+            "roberta.pooler.dense.lora_A.weight",
+            np.ones((2, 16), np.float32),
+            "saved with its adapter unmerged.*merge_and_unload",
+        ),
         ("module.classifier.dense.bias", np.ones(16, np.float32), "holds a model twice"),
     ],
 )
@@ -223,7 +227,7 @@ def test_a_class_is_asked_for_where_there_are_two_alone(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        (("adapter_config.json", "model.safetensors"), r"is an adapter \(LoRA\).*merge_and_unload"),
+        (("adapter_config.json", "model.safetensors"), "peft_type is None; LORA and IA3 are opened here"),
         (("config.json", "onnx/model.onnx"), "ONNX graph without its weights"),
     ],
 )

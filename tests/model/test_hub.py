@@ -152,17 +152,19 @@ def test_models_of_pictures_and_sounds_come_with_their_processors(hub: Hub, tmp_
 
 
 @pytest.mark.parametrize("inside", ["", "0_Transformer/"])
-def test_an_adapter_beside_the_weights_is_refused_from_the_hub_too(hub: Hub, tmp_path: Path, inside: str) -> None:
+def test_an_adapter_whose_base_is_missing_is_refused_from_the_hub_too(hub: Hub, tmp_path: Path, inside: str) -> None:
     theirs = write_folder(tmp_path / "st" / inside if inside else tmp_path / "st", "xlm-roberta")
     picture_cases.write_steps(tmp_path / "st", [("Transformer", inside.rstrip("/")), ("Pooling", "1_Pooling")])
     (tmp_path / "st" / "1_Pooling" / "config.json").write_text(json.dumps({"pooling_mode": "mean"}))
     hub.folders[NAME] = tmp_path / "st"
     Tower.open(NAME)
-    (theirs / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA"}))
+    config = {"peft_type": "LORA", "target_modules": ["query"], "base_model_name_or_path": "/not/here"}
+    (theirs / "adapter_config.json").write_text(json.dumps(config))
+    (theirs / "adapter_model.safetensors").write_bytes(b"")
     hub.commit = "adapter" + "0" * 33
     for place in (f"{NAME}@{hub.commit}", str(tmp_path / "st")):
         for load in (Tower.open, Ranker.load, load_encoder):
-            with pytest.raises(CheckpointError, match=r"is an adapter|an adapter .LoRA.*merge_and_unload"):
+            with pytest.raises(CheckpointError, match="its base '/not/here' is not on this machine"):
                 load(place)
 
 

@@ -24,6 +24,7 @@ from paddle_ranker.model.families import (
     pair_encoder_of,
     require_config,
 )
+from paddle_ranker.model.hugging_face.adapters import with_base
 from paddle_ranker.model.hugging_face.architectures import (
     ACTIVATIONS,
     CLASSIFIES,
@@ -51,11 +52,9 @@ from paddle_ranker.model.hugging_face.tapas_heads import (
     without_cell_heads,
 )
 from paddle_ranker.model.hugging_face.weights import (
-    ADAPTER_FILE,
     WEIGHT_FILES,
     parameters_file,
     read_weights,
-    require_no_adapter,
     write_weights,
 )
 from paddle_ranker.model.masked_lm import HEAD, is_whole_head
@@ -339,11 +338,9 @@ class HuggingFaceModel:
 def find_encoder(folder: Path) -> Optional[Path]:
     """Return the folder with transformers' weights: `folder`, or that of its first sentence-transformers step.
 
-    Returns None if there are no such weights, or `folder` has an adapter. Raises `CheckpointError` if `modules.json` is
-    damaged, or the step has an adapter.
+    The folder of an adapter is the one where it lies with its base, see `with_base`. Returns None if there are no such
+    weights. Raises `CheckpointError` if `modules.json` is damaged, or an adapter cannot be opened.
     """
-    if (folder / ADAPTER_FILE).is_file():
-        return None
     candidates = [folder]
     if (folder / "modules.json").is_file():
         try:
@@ -352,8 +349,8 @@ def find_encoder(folder: Path) -> Optional[Path]:
             raise CheckpointError(f"{folder / 'modules.json'}: damaged ({type(error).__name__}: {error})") from error
         if isinstance(first, str) and Path(first).name == first:
             candidates.append(folder / first)
-    require_no_adapter(candidates[-1])
-    return next((path for path in candidates if any((path / name).is_file() for name in WEIGHT_FILES)), None)
+    opened = map(with_base, candidates)
+    return next((path for path in opened if any((path / name).is_file() for name in WEIGHT_FILES)), None)
 
 
 def find_transformers(folder: Path) -> Optional[Path]:

@@ -10,6 +10,7 @@ from typing import Optional
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.model.families import require_config
 from paddle_ranker.model.hugging_face import picture_models, sound_models
+from paddle_ranker.model.hugging_face.adapters import with_base
 from paddle_ranker.model.hugging_face.library_tokenizer import MODULES_FILE
 from paddle_ranker.model.tower import INFO_FILE
 from paddle_ranker.storage.atomic import cache_folder, made_once, new_folder
@@ -57,7 +58,7 @@ def _published(folder: Path) -> Optional[Path]:
     """
     if (folder / INFO_FILE).is_file():
         return None
-    return next((path for path in (folder, *_first_step(folder)) if is_published(path)), None)
+    return next((path for path in map(with_base, (folder, *_first_step(folder))) if is_published(path)), None)
 
 
 def is_published(folder: Path) -> bool:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 import zipfile
 from collections import OrderedDict
@@ -44,19 +45,24 @@ from paddle_ranker.storage.untrusted import (
 )
 
 SAFETENSORS_FILE = "model.safetensors"
-ADAPTER_FILE = "adapter_config.json"  # of peft's adapters (LoRA), which libraries add to the weights beside it
 TORCH_FILE = "pytorch_model.bin"
+ADAPTER_FILE = "adapter_config.json"  # of peft's adapters, see `adapters`
+ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")  # the first that exists is read
+MERGED_FOLDER = ".adapter"  # inside a folder of `adapters.with_base`: the adapter
 _INDEX = ".index.json"
 _WRAPPERS = ("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")  # DDP's, torch.compile's, ...
-_CHANGES = re.compile(r"(^|\.)(lora_\w+|ia3_\w+|adapters?|adapter_\w+|hada_\w+|oft_\w+|prompt_encoder)(\.|$)")
+_CHANGES = re.compile(
+    r"(^|\.)(base_layer|lora_\w+|ia3_\w+|adapters?|adapter_\w+|hada_\w+|lokr_\w+|oft_\w+|prompt_encoder"
+    r"|modules_to_save|original_module|token_adapter)(\.|$)"
+)
 _CODES = re.compile(
     r"\.(SCB|qweight|qzeros|scales|g_idx|absmax|quant_map|nested_absmax|nested_quant_map|weight_format|weight_packed"
     r"|(weight|input)_(scale|zero_point|scale_inv)|quant_state\..*)$"
 )
 _COUNTER = ".num_batches_tracked"  # of a batch norm's training, a whole number
-OF_ADAPTER = (
-    "is an adapter (LoRA), which is not added to weights here: merge it into its model (peft's merge_and_unload), and "
-    "save that"
+_UNMERGED = (
+    "is of a model that was saved with its adapter unmerged: save the adapter alone (save_pretrained of peft's "
+    "PeftModel), or merge it first (merge_and_unload)"
 )
 # The first file that exists is read.
 WEIGHT_FILES = (SAFETENSORS_FILE, SAFETENSORS_FILE + _INDEX, TORCH_FILE, TORCH_FILE + _INDEX)
@@ -115,26 +121,27 @@ def _names(path: Path) -> Iterable[str]:
 
 
 def read_weights(folder: Path) -> tuple[str, dict[str, Array]]:
-    """Read the weights in transformers' names and layout; also return the name of the file.
+    """Read the weights in transformers' names and layout, an adapter merged; also return the name of the file.
 
-    Raises `CheckpointError` if there is no readable file, a file is damaged or hostile, or an adapter lies beside it.
+    Raises `CheckpointError` if there is no readable file, a file is damaged or hostile, or an adapter lies beside it
+    that `adapters.with_base` has not opened.
     """
-    require_no_adapter(folder)
+    if (folder / ADAPTER_FILE).is_file():
+        raise CheckpointError(f"{folder / ADAPTER_FILE}: is an adapter, which changes weights; give its folder alone")
     for name in WEIGHT_FILES:
         path = folder / name
         if path.is_file():
-            arrays = _unwrapped(_read_shards(path) if name.endswith(_INDEX) else _read(path), path)
+            arrays = _unwrapped(_read_shards(path) if name.endswith(_INDEX) else read_arrays(path), path)
             _require_plain(arrays, path)
+            if (folder / MERGED_FOLDER / ADAPTER_FILE).is_file():
+                from paddle_ranker.model.hugging_face.adapters import Adapter
+
+                own, base = (Path(os.readlink(link)) for link in (folder / MERGED_FOLDER / ADAPTER_FILE, path))
+                arrays = Adapter.read(own.parent).merge(arrays, base)
             return name, arrays
     others = sorted(path.name for path in folder.glob("*") if path.suffix in (".h5", ".msgpack", ".onnx", ".gguf"))
     unreadable = f"; {', '.join(others)} cannot be read here" if others else ""
     raise CheckpointError(f"{folder}: has no {SAFETENSORS_FILE} and no {TORCH_FILE}{unreadable}")
-
-
-def require_no_adapter(folder: Path) -> None:
-    """Raise `CheckpointError` if a folder of weights has an adapter, which other libraries add to them."""
-    if (folder / ADAPTER_FILE).is_file():
-        raise CheckpointError(f"{folder / ADAPTER_FILE}: {OF_ADAPTER}")
 
 
 def _unwrapped(arrays: dict[str, Array], path: Path) -> dict[str, Array]:
@@ -152,7 +159,7 @@ def _require_plain(arrays: dict[str, Array], path: Path) -> None:
     """Raise `CheckpointError` if the arrays are quantised weights, or those of an adapter."""
     for name, array in arrays.items():
         if _CHANGES.search(name):
-            raise CheckpointError(f"{path}: {name} {OF_ADAPTER}")
+            raise CheckpointError(f"{path}: {name} {_UNMERGED}")
         if _CODES.search(name) or (array.dtype.kind != "f" and not name.endswith((*BUFFERS, _COUNTER))):
             raise CheckpointError(
                 f"{path}: {name} ({array.dtype}) is of a quantised model: these are codes, not weights; save the model "
@@ -168,7 +175,8 @@ def write_weights(folder: Path, arrays: dict[str, Array]) -> None:
     (folder / SAFETENSORS_FILE).write_bytes(save(arrays, metadata={"format": "pt"}))
 
 
-def _read(path: Path) -> dict[str, Array]:
+def read_arrays(path: Path) -> dict[str, Array]:
+    """Read the arrays of a file as they are, by name; raises `CheckpointError` if it is damaged or hostile."""
     return load_torch_arrays(path) if path.suffix == ".bin" else _read_safetensors(path)
 
 
@@ -235,7 +243,7 @@ def _read_shards(index: Path) -> dict[str, Array]:
             raise CheckpointError(f"{index}: refused, it names {quoted(file)}, not a {suffix} file beside it")
         if not (index.parent / file).is_file():
             raise CheckpointError(f"{index.parent / file}: there is no such file, though {index.name} names it")
-        shard = _read(index.parent / file)
+        shard = read_arrays(index.parent / file)
         arrays.update((name, array) for name, array in shard.items() if places.get(name) == file)
     missing = sorted(set(places) - set(arrays))
     if missing:

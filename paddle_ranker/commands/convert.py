@@ -199,7 +199,8 @@ def _to_paddle(source: Path, temporary: Path, options: ConvertOptions) -> list[s
     from paddle_ranker.encoding.tokenizers.tokenizer_folder import read_tokenizer
     from paddle_ranker.model.encoder_loading import ranker_of
     from paddle_ranker.model.families import family_of, pair_encoder_of, write_config
-    from paddle_ranker.model.hugging_face.folder import find_encoder, for_label, read_model
+    from paddle_ranker.model.hugging_face.adapter_folders import find_encoder
+    from paddle_ranker.model.hugging_face.folder import for_label, read_model
     from paddle_ranker.model.hugging_face.library_tokenizer import stated_length
     from paddle_ranker.model.hugging_face.sentences import read_reranker
     from paddle_ranker.model.hugging_face.weights import parameters_file
@@ -306,8 +307,9 @@ def _to_hf(source: Path, temporary: Path, options: ConvertOptions) -> list[str]:
     from paddle_ranker.encoding.tokenizers.tokenizer_folder import read_tokenizer
     from paddle_ranker.model.encoder_loading import ranker_of
     from paddle_ranker.model.families import pair_encoder_of, read_config
+    from paddle_ranker.model.hugging_face.adapter_folders import find_encoder
     from paddle_ranker.model.hugging_face.chat import write_template
-    from paddle_ranker.model.hugging_face.folder import find_encoder, parameters_to_write, write_model
+    from paddle_ranker.model.hugging_face.folder import parameters_to_write, write_model
     from paddle_ranker.model.hugging_face.sentences import write_prompt
     from paddle_ranker.model.hugging_face.tokenizer import write_tokenizer
     from paddle_ranker.model.hugging_face.weights import load_parameters, parameters_file

@@ -33,14 +33,13 @@ from paddle_ranker.encoding.tokenizers.tokenizer_folder import (
 from paddle_ranker.errors import CheckpointError, RankerError, brief, package_for
 from paddle_ranker.libraries import ensure_home, switch_off_telemetry
 from paddle_ranker.model.families import known_to_transformers
-from paddle_ranker.model.hugging_face.adapters import Adapter, weights_of
+from paddle_ranker.model.hugging_face.adapter_folders import find_encoder
+from paddle_ranker.model.hugging_face.adapters import ADAPTER_FILE, ADAPTER_WEIGHTS, PeftAdapter, weights_of
 from paddle_ranker.model.hugging_face.chat import TEMPLATE_FILE
-from paddle_ranker.model.hugging_face.folder import find_encoder, read_encoder_config
+from paddle_ranker.model.hugging_face.folder import read_encoder_config
 from paddle_ranker.model.hugging_face.library_tokenizer import MODULES_FILE, SENTENCEPIECE_FILES
 from paddle_ranker.model.hugging_face.sentences import SENTENCES_FILES, list_modules
 from paddle_ranker.model.hugging_face.weights import (
-    ADAPTER_FILE,
-    ADAPTER_WEIGHTS,
     SAFETENSORS_FILE,
     WEIGHT_FILES,
     missing_shards,
@@ -183,7 +182,7 @@ def _fetch_adapters(name: HubName, commit: str, files: list[str]) -> Path:
     settings = [file for file in files if os.path.basename(file) == ADAPTER_FILE]
     _download(name, commit, settings)
     for file in settings:
-        Adapter.read((folder / file).parent)
+        PeftAdapter.read((folder / file).parent)
     _download(name, commit, files)
     return _complete(name, commit)
 
@@ -208,8 +207,8 @@ def missing_file(folder: Path) -> str:
     adapters = [path.parent for path in (folder / ADAPTER_FILE, *sorted(folder.glob(f"*/{ADAPTER_FILE}")))
                 if path.is_file()]  # fmt: skip
     if adapters and not any((folder / file).is_file() for file in WEIGHT_FILES):
-        lacks = next((adapter for adapter in adapters if weights_of(adapter) is None), None)
-        return "" if lacks is None else str((lacks / ADAPTER_WEIGHTS[0]).relative_to(folder))
+        lacking_weights = [adapter for adapter in adapters if weights_of(adapter) is None]
+        return str((lacking_weights[0] / ADAPTER_WEIGHTS[0]).relative_to(folder)) if lacking_weights else ""
     encoder = find_encoder(folder)
     if encoder is None:
         return SAFETENSORS_FILE

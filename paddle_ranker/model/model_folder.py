@@ -428,7 +428,9 @@ def _has_parameters(folder: Path) -> bool:
 
 
 def _is_transformers(folder: Path) -> bool:
-    from paddle_ranker.model.hugging_face.folder import find_encoder  # lazily, since every command imports this module
+    from paddle_ranker.model.hugging_face.adapter_folders import (
+        find_encoder,  # lazily, since every command imports this module
+    )
 
     return find_encoder(folder) is not None
 

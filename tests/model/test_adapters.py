@@ -61,8 +61,7 @@ def write_case(folder: Path, case: str) -> Path:
     return write_adapter(folder / "adapter", str(base), said["config"], said["shapes"])
 
 
-def logits(folder: Path, case: str) -> list[float]:
-    del case
+def logits(folder: Path) -> list[float]:
     network = load_single(folder).network
     found: list[float] = short_logits(network, network.config.pad_token_id).tolist()
     return found
@@ -76,7 +75,7 @@ def test_each_setting_is_read_as_peft_reads_it_or_refused_by_name(
     said, folder, wrong = ANSWERS[case], write_case(tmp_path, case), list[Any]()
     unknown: list[str] = []
     monkeypatch.setattr(ForeignConfig, "log_unknown", lambda stated: unknown.extend(stated.unknown))
-    np.testing.assert_allclose(logits(folder, case), said["logits"], atol=1e-5)
+    np.testing.assert_allclose(logits(folder), said["logits"], atol=1e-5)
     assert unknown == []
     base = str(tmp_path / "base")
     for key, value, answer in said["changes"]:
@@ -84,7 +83,7 @@ def test_each_setting_is_read_as_peft_reads_it_or_refused_by_name(
         (folder / CONFIG).write_text(json.dumps(config), encoding="utf-8")
         unknown.clear()
         try:
-            found = logits(folder, case)
+            found = logits(folder)
         except CheckpointError as error:
             if not isinstance(answer, str) and (key not in MORE_CAREFUL if answer is None else key not in str(error)):
                 wrong.append((key, value, answer, str(error)))
@@ -133,7 +132,7 @@ def test_of_several_adapters_one_is_chosen_by_its_name(tmp_path: Path) -> None:
     for name in (CONFIG, ARRAYS):
         (tmp_path / "all" / name).rename(adapter / name)
     assert find_model(f"{tmp_path / 'all'}:law") == adapter
-    assert logits(find_model(f"{tmp_path / 'all'}:law"), "lora") == logits(adapter, "lora")
+    assert logits(find_model(f"{tmp_path / 'all'}:law")) == logits(adapter)
     with pytest.raises(CheckpointError, match=r"no such adapter; .* has law"):
         find_model(f"{tmp_path / 'all'}:other")
     for load in (partial(open_model, role=RANKER), load_encoder):
@@ -162,6 +161,21 @@ def test_what_cannot_be_opened_says_why(
     for load in (partial(open_model, role=RANKER), load_encoder, load_single):
         with pytest.raises(CheckpointError, match=message):
             load(folder)
+
+
+def test_an_adapter_of_an_adapter_is_refused_and_one_beside_its_base_is_merged(tmp_path: Path) -> None:
+    folder = write_case(tmp_path, "lora")
+    second = tmp_path / "second"
+    second.mkdir()
+    for name in (CONFIG, ARRAYS):
+        (second / name).write_bytes((folder / name).read_bytes())
+    change_json(second / CONFIG, base_model_name_or_path=str(folder))
+    with pytest.raises(CheckpointError, match="is an adapter, too"):
+        load_single(second)
+    wanted = logits(folder)
+    for name in (CONFIG, ARRAYS):
+        (tmp_path / "base" / name).write_bytes((folder / name).read_bytes())
+    assert logits(tmp_path / "base") == wanted
 
 
 def test_an_adapter_of_another_model_is_refused(tmp_path: Path) -> None:

@@ -1,13 +1,8 @@
-"""Open adapters of peft (LoRA, rsLoRA, DoRA, IA³): merge them into their base when its weights are read.
+"""Adapters of peft (LoRA, rsLoRA, DoRA, IA³): their settings, and how they are merged into a base's weights.
 
-An adapter's folder has `adapter_config.json`, `adapter_model.safetensors`, and often a tokenizer; the first names the
-base. `with_base` makes a folder of the cache, with links to the files of both, which every reader of a transformers
-folder takes as a model; `weights.read_weights` merges the adapter that it finds in there.
-
-    folder/                         model.safetensors -> the base's, tokenizer.json -> the adapter's, config.json
-    folder/.adapter/                adapter_config.json, adapter_model.safetensors -> the adapter's
-
-peft applies the settings, not the file's contents: a matrix of a module that `target_modules` does not name is unused.
+`adapter_folders.with_base` lays an adapter and its base into one folder; `weights.read_weights` merges the adapter that
+it finds there. peft applies the settings, not the file's contents: a matrix of a module that `target_modules` does not
+name is unused.
 """
 
 from __future__ import annotations
@@ -23,41 +18,13 @@ from typing import Optional
 import numpy as np
 
 from paddle_ranker.array_types import Array
-from paddle_ranker.encoding.tokenizers.tokenizer_folder import (
-    ADDED_TOKENS_FILE,
-    CONFIG_FILE,
-    SPECIAL_TOKENS_FILE,
-    TOKENIZER_FILE,
-    VOCABULARY_FILE,
-)
 from paddle_ranker.errors import CheckpointError, listed, quoted
-from paddle_ranker.model.families import family_of
-from paddle_ranker.model.hugging_face.architectures import CLASSIFIES
-from paddle_ranker.model.hugging_face.chat import TEMPLATE_FILE
-from paddle_ranker.model.hugging_face.library_tokenizer import (
-    LENGTH_FILE,
-    MODEL_FILE,
-    MODULES_FILE,
-    SENTENCEPIECE_FILES,
-)
-from paddle_ranker.model.hugging_face.weights import (
-    ADAPTER_FILE,
-    ADAPTER_WEIGHTS,
-    MERGED_FOLDER,
-    WEIGHT_FILES,
-    read_arrays,
-)
 from paddle_ranker.options import note_once
-from paddle_ranker.storage.atomic import cache_folder, made_once, new_folder, write_json
-from paddle_ranker.storage.digest import json_digest
 from paddle_ranker.storage.foreign_config import ForeignConfig
-from paddle_ranker.storage.untrusted import Unchecked, UncheckedObject, read_json
+from paddle_ranker.storage.untrusted import Unchecked, UncheckedObject
 
-_FORMAT = 1  # version of the folders' form in the cache
-_CONFIG = "config.json"
-_VOCABULARIES = (TOKENIZER_FILE, *SENTENCEPIECE_FILES, VOCABULARY_FILE, "vocab.json")
-_TOKENIZER = {*_VOCABULARIES, "merges.txt", CONFIG_FILE, SPECIAL_TOKENS_FILE, ADDED_TOKENS_FILE, TEMPLATE_FILE}
-_STEPS = {MODULES_FILE, LENGTH_FILE, MODEL_FILE}  # of sentence-transformers: the adapter's folder has its own, or none
+ADAPTER_FILE = "adapter_config.json"
+ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")  # the first that exists is read
 _PREFIX = "base_model.model."
 _PART = re.compile(
     r"(?P<module>.+)\.(?P<part>lora_A|lora_B|lora_embedding_A|lora_embedding_B|lora_magnitude_vector|ia3_l)"
@@ -76,7 +43,7 @@ auto_mapping peft_version inference_mode lora_dropout eva_config loftq_config co
 megatron_core runtime_config fan_in_fan_out init_ia3_weights qalora_group_size task_type
 """
 _IDLE = frozenset(_WITHOUT_EFFECT.split())
-_MERGE = "merge it into its base with peft (merge_and_unload), and give that folder"
+MERGE = "merge it into its base with peft (merge_and_unload), and give that folder"
 # Settings that change results and are not done here: the values that change nothing.
 _REFUSED: dict[str, tuple[object, ...]] = {
     "layer_replication": ([],),
@@ -97,7 +64,7 @@ _CHANGES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
 
 
 @dataclass(frozen=True)
-class Adapter:
+class PeftAdapter:
     """Settings of an adapter.
 
     folder: its folder
@@ -112,19 +79,19 @@ class Adapter:
     settings: ForeignConfig = field(repr=False, compare=False)
 
     @classmethod
-    def read(cls, folder: Path) -> Adapter:
+    def read(cls, folder: Path) -> PeftAdapter:
         """Read an adapter's settings; raises `CheckpointError` for kinds and settings that are not done here."""
         settings = ForeignConfig.read(folder / ADAPTER_FILE, _IDLE)
         kind = settings.get("peft_type")
         if kind not in ("LORA", "IA3"):
-            advice = _MERGE if isinstance(kind, str) and kind not in _UNMERGED else (
+            advice = MERGE if isinstance(kind, str) and kind not in _UNMERGED else (
                 "it changes no weights, so that nothing can be merged: take an adapter of LoRA"
             )  # fmt: skip
             raise settings.error(
                 f"is an adapter whose peft_type is {quoted(kind)}; LORA and IA3 are opened here: {advice}"
             )
         for name, done in _REFUSED.items():
-            settings.require(name, *done, remedy=_MERGE)
+            settings.require(name, *done, remedy=MERGE)
         base, revision = settings.get("base_model_name_or_path", ""), settings.get("revision", "main")
         if not isinstance(base, str) or not isinstance(revision, str):
             raise settings.error(f"base_model_name_or_path is {quoted(base)}, expected a name or a path")
@@ -240,92 +207,37 @@ class Adapter:
             raise CheckpointError(f"{self.folder}: has no {' and no '.join(ADAPTER_WEIGHTS)}; copy the folder again")
         return path
 
-    @cached_property
-    def arrays(self) -> dict[str, Array]:
-        """The adapter's arrays, by peft's names without `base_model.model.`."""
-        arrays = read_arrays(self.file)
+    def named(self, arrays: dict[str, Array]) -> dict[str, Array]:
+        """Return the arrays of `file` by their names in the model; raises `CheckpointError` if one is no weight."""
         wrong = next((name for name, array in arrays.items() if array.dtype.kind != "f"), None)
         if wrong is not None:
             raise CheckpointError(f"{self.file}: {wrong} ({arrays[wrong].dtype}) is no weight; save the adapter anew")
         return {name[len(_PREFIX) :] if name.startswith(_PREFIX) else name: array for name, array in arrays.items()}
 
-    def find_base(self) -> Path:
-        """Return the base's folder; fetch it by its name if it is missing.
-
-        Raises `CheckpointError` with the base's name if it cannot be found.
-        """
-        from paddle_ranker.model.hub import HubName, fetch_model, find_cached
-        from paddle_ranker.model.hugging_face.folder import find_encoder
-
-        if not self.base:
-            raise self.settings.error("names no base (base_model_name_or_path): write its folder or its name there")
-        path, advice = Path(self.base), "write the folder where it is into base_model_name_or_path"
-        if not path.is_dir():
-            name = HubName(self.base, self.revision) if _is_name(self.base) else None
-            if name is None:
-                raise self.settings.error(f"its base {quoted(self.base)} is not on this machine: {advice}")
-            try:
-                path = find_cached(name) or fetch_model(name)
-            except CheckpointError as error:
-                raise self.settings.error(f"its base is missing: {error}; or {advice}") from error
-        is_same = path.resolve() == self.folder.resolve()
-        if not is_same and (path / ADAPTER_FILE).is_file():
-            raise self.settings.error(f"its base {path} is an adapter, too: {_MERGE}")
-        encoder = path if is_same else find_encoder(path)
-        if encoder is None or not (encoder / _CONFIG).is_file() or not _has_weights(encoder):
-            raise self.settings.error(f"its base {path} has no {_CONFIG} or no weights of transformers; {advice}")
-        return encoder
-
-    def configured(self, config: UncheckedObject) -> UncheckedObject:
-        """Return a base's configuration with the class and the head of the adapter's model."""
-        architecture = family_of(config.get("model_type")).architecture
-        if architecture is None:
-            return config
-        head = next(name for name, ours in architecture.names.head.items() if ours == "classifier")
-        weight = self.arrays.get(f"{head}.weight")
-        name = self._class(family_of(config.get("model_type")).classes, architecture.names.task, weight is not None)
-        values = {**config, **({"architectures": [name]} if name else {})}
-        labels = values.get("id2label") or {"0": "", "1": ""}
-        if name.endswith(CLASSIFIES) and weight is not None and weight.ndim == 2 and len(labels) != len(weight):
-            values["id2label"] = {str(number): f"LABEL_{number}" for number in range(min(len(weight), 1000))}
-            values.pop("num_labels", None)
-        return values
-
-    def _class(self, classes: str, classifies: str, has_head: bool) -> str:
-        """Return the name of the class that peft wraps; "" for the base's own."""
-        task, mapping = self.settings.get("task_type"), self.settings.get("auto_mapping", {})
-        ends = {
-            "SEQ_CLS": classifies, "FEATURE_EXTRACTION": "Model", "CAUSAL_LM": "ForCausalLM",
-            "TOKEN_CLS": "ForTokenClassification", "QUESTION_ANS": "ForQuestionAnswering",
-        }  # fmt: skip
-        stated = mapping.get("base_model_class") if isinstance(mapping, dict) else None
-        if task in ends or (has_head and not stated):
-            return classes + ends.get(str(task), classifies)
-        return stated if isinstance(stated, str) and "Peft" not in stated else ""
-
-    def merge(self, arrays: dict[str, Array], base: Path) -> dict[str, Array]:
+    def merge(self, own: dict[str, Array], arrays: dict[str, Array], base: Path) -> dict[str, Array]:
         """Return a base's arrays with the adapter merged into them, in float32.
 
+        own: the arrays of `file`
         base: the base's file, for messages
 
         Raises `CheckpointError` if the adapter does not fit the base or its own settings.
         """
         parts: dict[str, dict[str, Array]] = {}
         plain: dict[str, Array] = {}
-        for name, array in self.arrays.items():
+        for name, array in self.named(own).items():
             found = _PART.fullmatch(name)
             if found is not None:
                 parts.setdefault(found["module"], {})[found["part"] + (found["kind"] or "").replace(".weight", "")] = (
                     array
                 )
             elif _OTHER_PART.search(name):
-                raise CheckpointError(f"{self.file}: {name} is of an adapter that is not opened here: {_MERGE}")
+                raise CheckpointError(f"{self.file}: {name} is of an adapter that is not opened here: {MERGE}")
             else:
                 plain[name] = array
         changed = {
-            module: own
-            for module, own in parts.items()
-            if self.changes(module, is_linear="lora_embedding_A" not in own and next(iter(own.values())).ndim == 2)
+            module: pair
+            for module, pair in parts.items()
+            if self.changes(module, is_linear="lora_embedding_A" not in pair and next(iter(pair.values())).ndim == 2)
         }
         merged, inside = _aligned(arrays, [*parts, *(name.rpartition(".")[0] for name in plain)])
         unused = [module for module in parts if module not in changed]
@@ -346,13 +258,13 @@ class Adapter:
                 raise self._misfit(name, array, merged[target], base)
             merged[target] = array
         self._require_saved(merged, {inside(name) for name in plain})
-        for module, own in changed.items():
+        for module, pair in changed.items():
             weight = merged.get(inside(f"{module}.weight"))
             if weight is None:
                 raise CheckpointError(f"{self.file}: {module} is not in its base {base}: it is of another model")
             bias = merged.get(inside(f"{module}.bias"))
             change = self._lora if self.is_lora else self._ia3
-            new, new_bias = change(module, own, weight.astype(np.float32), bias, base)
+            new, new_bias = change(module, pair, weight.astype(np.float32), bias, base)
             merged[inside(f"{module}.weight")] = new
             if new_bias is not None:
                 merged[inside(f"{module}.bias")] = new_bias
@@ -392,7 +304,7 @@ class Adapter:
             if magnitude is None or new.ndim != 2 or magnitude.size != new.shape[1 - axis]:
                 raise CheckpointError(
                     f"{self.file}: use_dora is true in {ADAPTER_FILE}, but {module} has no fitting magnitudes, or is "
-                    f"no matrix: {_MERGE}"
+                    f"no matrix: {MERGE}"
                 )
             norms = np.linalg.norm(new, axis=axis, keepdims=True)
             new = new * (magnitude.astype(np.float32).reshape(norms.shape) / norms)
@@ -442,14 +354,6 @@ def _names(names: Unchecked, module: str) -> bool:
     return any(module == name or module.endswith(f".{name}") for name in names)
 
 
-def _is_name(text: str) -> bool:
-    return re.fullmatch(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?", text) is not None and ".." not in text
-
-
-def _has_weights(folder: Path) -> bool:
-    return any((folder / name).is_file() for name in WEIGHT_FILES)
-
-
 def weights_of(folder: Path) -> Optional[Path]:
     """Return the file of an adapter's arrays; None if there is none."""
     return next((folder / name for name in ADAPTER_WEIGHTS if (folder / name).is_file()), None)
@@ -478,48 +382,6 @@ def _aligned(arrays: dict[str, Array], modules: list[str]) -> tuple[dict[str, Ar
     if is_ours:
         return {f"{prefix}{name}": array for name, array in arrays.items()}, lambda name: name
     return dict(arrays), lambda name: f"{prefix}{name}" if f"{prefix}{name}" in arrays else name
-
-
-def with_base(folder: Path) -> Path:
-    """Return the folder in which an adapter lies with its base; return a folder without an adapter unchanged.
-
-    Raises `CheckpointError` if the adapter cannot be opened, or its base is missing.
-    """
-    if not (folder / ADAPTER_FILE).is_file():
-        return folder
-    adapter = Adapter.read(folder)
-    base = adapter.find_base()
-    whose = {path.name for path in folder.iterdir()}
-    brings_tokenizer = any(name in whose for name in _VOCABULARIES)
-    left = {_CONFIG, ADAPTER_FILE, *ADAPTER_WEIGHTS, *_STEPS, *(_TOKENIZER if brings_tokenizer else ())}
-    files = {path.name: path.absolute() for path in sorted(base.iterdir()) if path.is_file() and path.name not in left}
-    for path in sorted(folder.iterdir()):
-        is_weights = path.name in WEIGHT_FILES or path.suffix in (".safetensors", ".bin", ".pt", ".pth")
-        if not is_weights and path.name not in (_CONFIG, ADAPTER_FILE, MERGED_FOLDER):
-            files[path.name] = path.absolute()
-    inner = {path.name: path.absolute() for path in (folder / ADAPTER_FILE, adapter.file)}
-    config = base / _CONFIG
-    facts = [
-        _FORMAT,
-        *(
-            (name, str(path), path.stat().st_size, path.stat().st_mtime_ns)
-            for name, path in [*files.items(), *inner.items(), (_CONFIG, config.absolute())]
-        ),
-    ]
-    target = cache_folder("models", f"{folder.resolve().name}-{json_digest(*facts)}")
-    with made_once(target) as missing:
-        if missing:
-            try:
-                values = adapter.configured(read_json(config))
-            except (ValueError, AttributeError) as error:
-                raise CheckpointError(f"{config}: damaged ({error}); copy it again") from error
-            with new_folder(target) as temporary:
-                (temporary / MERGED_FOLDER).mkdir()
-                for place, paths in ((temporary, files), (temporary / MERGED_FOLDER, inner)):
-                    for name, path in paths.items():
-                        (place / name).symlink_to(path)
-                write_json(temporary / _CONFIG, values)
-    return target
 
 
 def named_adapters(folder: Path) -> list[str]:

@@ -24,7 +24,7 @@ from paddle_ranker.model.families import (
     pair_encoder_of,
     require_config,
 )
-from paddle_ranker.model.hugging_face.adapters import with_base
+from paddle_ranker.model.hugging_face.adapter_folders import find_encoder
 from paddle_ranker.model.hugging_face.architectures import (
     ACTIVATIONS,
     CLASSIFIES,
@@ -52,7 +52,6 @@ from paddle_ranker.model.hugging_face.tapas_heads import (
     without_cell_heads,
 )
 from paddle_ranker.model.hugging_face.weights import (
-    WEIGHT_FILES,
     parameters_file,
     read_weights,
     write_weights,
@@ -333,24 +332,6 @@ class HuggingFaceModel:
     @property
     def has_head(self) -> bool:
         return "classifier.weight" in self.arrays
-
-
-def find_encoder(folder: Path) -> Optional[Path]:
-    """Return the folder with transformers' weights: `folder`, or that of its first sentence-transformers step.
-
-    The folder of an adapter is the one where it lies with its base, see `with_base`. Returns None if there are no such
-    weights. Raises `CheckpointError` if `modules.json` is damaged, or an adapter cannot be opened.
-    """
-    candidates = [folder]
-    if (folder / "modules.json").is_file():
-        try:
-            first = read_json(folder / "modules.json")[0]["path"]
-        except (ValueError, LookupError, TypeError) as error:
-            raise CheckpointError(f"{folder / 'modules.json'}: damaged ({type(error).__name__}: {error})") from error
-        if isinstance(first, str) and Path(first).name == first:
-            candidates.append(folder / first)
-    opened = map(with_base, candidates)
-    return next((path for path in opened if any((path / name).is_file() for name in WEIGHT_FILES)), None)
 
 
 def find_transformers(folder: Path) -> Optional[Path]:

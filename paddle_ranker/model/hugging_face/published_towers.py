@@ -10,7 +10,7 @@ from typing import Optional
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.model.families import require_config
 from paddle_ranker.model.hugging_face import picture_models, sound_models
-from paddle_ranker.model.hugging_face.adapters import with_base
+from paddle_ranker.model.hugging_face.adapter_folders import with_base
 from paddle_ranker.model.hugging_face.library_tokenizer import MODULES_FILE
 from paddle_ranker.model.tower import INFO_FILE
 from paddle_ranker.storage.atomic import cache_folder, made_once, new_folder

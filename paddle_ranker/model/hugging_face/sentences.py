@@ -19,10 +19,10 @@ import numpy as np
 from paddle_ranker.array_types import Array
 from paddle_ranker.errors import CheckpointError, listed, quoted
 from paddle_ranker.model.config import EncoderConfig
+from paddle_ranker.model.hugging_face.adapter_folders import find_encoder
 from paddle_ranker.model.hugging_face.folder import (
     LOGIT_SCORE,
     answers_pairs,
-    find_encoder,
     read_encoder_config,
     read_foreign_config,
 )

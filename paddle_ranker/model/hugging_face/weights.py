@@ -23,6 +23,7 @@ import numpy as np
 
 from paddle_ranker.array_types import Array
 from paddle_ranker.errors import CheckpointError, quoted
+from paddle_ranker.model.hugging_face.adapters import ADAPTER_FILE, PeftAdapter
 from paddle_ranker.model.hugging_face.architectures import BUFFERS
 from paddle_ranker.model.parameters import (
     PARAMETERS_FILE,
@@ -46,9 +47,7 @@ from paddle_ranker.storage.untrusted import (
 
 SAFETENSORS_FILE = "model.safetensors"
 TORCH_FILE = "pytorch_model.bin"
-ADAPTER_FILE = "adapter_config.json"  # of peft's adapters, see `adapters`
-ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")  # the first that exists is read
-MERGED_FOLDER = ".adapter"  # inside a folder of `adapters.with_base`: the adapter
+MERGED_FOLDER = ".adapter"  # inside a folder of `adapter_folders.with_base`: the adapter
 _INDEX = ".index.json"
 _WRAPPERS = ("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")  # DDP's, torch.compile's, ...
 _CHANGES = re.compile(
@@ -124,7 +123,7 @@ def read_weights(folder: Path) -> tuple[str, dict[str, Array]]:
     """Read the weights in transformers' names and layout, an adapter merged; also return the name of the file.
 
     Raises `CheckpointError` if there is no readable file, a file is damaged or hostile, or an adapter lies beside it
-    that `adapters.with_base` has not opened.
+    that `adapter_folders.with_base` has not opened.
     """
     if (folder / ADAPTER_FILE).is_file():
         raise CheckpointError(f"{folder / ADAPTER_FILE}: is an adapter, which changes weights; give its folder alone")
@@ -134,10 +133,9 @@ def read_weights(folder: Path) -> tuple[str, dict[str, Array]]:
             arrays = _unwrapped(_read_shards(path) if name.endswith(_INDEX) else read_arrays(path), path)
             _require_plain(arrays, path)
             if (folder / MERGED_FOLDER / ADAPTER_FILE).is_file():
-                from paddle_ranker.model.hugging_face.adapters import Adapter
-
                 own, base = (Path(os.readlink(link)) for link in (folder / MERGED_FOLDER / ADAPTER_FILE, path))
-                arrays = Adapter.read(own.parent).merge(arrays, base)
+                adapter = PeftAdapter.read(own.parent)
+                arrays = adapter.merge(read_arrays(adapter.file), arrays, base)
             return name, arrays
     others = sorted(path.name for path in folder.glob("*") if path.suffix in (".h5", ".msgpack", ".onnx", ".gguf"))
     unreadable = f"; {', '.join(others)} cannot be read here" if others else ""

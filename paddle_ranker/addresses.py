@@ -16,7 +16,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path, PurePosixPath
@@ -272,6 +272,11 @@ def matching(pattern: str) -> list[str]:
 def copies_of(path: str) -> Mapping[str, str]:
     """Return the copies that this process has fetched among `path` and the folders around it: path to address."""
     return {copy: _FETCHED[copy] for copy in map(str, (Path(path), *Path(path).parents)) if copy in _FETCHED}
+
+
+def versions_of(paths: Iterable[str]) -> dict[str, str]:
+    """Return the version of what this process has fetched, by address, for copies among `paths`."""
+    return {address: Path(copy).parent.name for path in paths for copy, address in copies_of(path).items()}
 
 
 def address_of(path: str) -> Optional[str]:

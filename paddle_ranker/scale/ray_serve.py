@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Optional, cast
 
 from paddle_ranker import runtime
+from paddle_ranker.addresses import address_of, versions_of
 from paddle_ranker.errors import RankerError, UsageError, quoted
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.options import Options, given_of, note, option, options_from, require_ray_device
@@ -44,7 +45,9 @@ _SHARD_SECONDS, _START_SECONDS = 5.0, 120.0  # time limits of a shard: for a cal
 _PLACE_SECONDS = 10.0  # for which a trial of a new version waits for a core
 _AT_ONCE = 256  # most requests in a replica; those that wait for the engine share batches
 _WANTED = 16  # requests per replica that Serve aims at when it starts and ends replicas
-NEEDS_KEY = "needs_key"  # whether replicas must find a key in their environment
+# Arguments that are no options: whether replicas must find a key in their environment, and the version of what was at
+# each address when it was deployed.
+NEEDS_KEY, FETCHED = "needs_key", "fetched"
 _OF_SERVER = ("workers", "more_ports", "http_port")  # options of a server that replicas and Serve's proxy replace
 
 
@@ -95,7 +98,8 @@ def deploy_options(*more: type[Options]) -> type[Any]:
 def arguments_of(options: Any) -> dict[str, object]:
     """Return the options that differ from their defaults, JSON-ready for `application`.
 
-    Existing paths become absolute, and links are resolved: a replica that starts later opens the same folders.
+    Existing paths become absolute, and links are resolved: a replica that starts later opens the same folders. What was
+    fetched from an address is named by the address, with its version: each machine fetches its own copy, of no other.
 
     Raises `UsageError` for options that a deployment cannot honour.
     """
@@ -113,12 +117,17 @@ def arguments_of(options: Any) -> dict[str, object]:
         name, value = field.name, getattr(options, field.name)
         if isinstance(value, Path) or name == "shards":
             paths = [value] if isinstance(value, Path) else [*value]
-            texts = [os.path.realpath(path) if os.path.exists(path) else str(path) for path in paths]
+            texts = [
+                address_of(str(path)) or (os.path.realpath(path) if os.path.exists(path) else str(path))
+                for path in paths
+            ]
             arguments[name] = texts[0] if isinstance(value, Path) else texts
         else:
             arguments[name] = [*value] if isinstance(value, tuple) else value
     if options.api_key is not None:
         arguments[NEEDS_KEY] = True
+    if fetched := _fetched(options):
+        arguments[FETCHED] = fetched
     config = config_of(options)
     for slot, kind in served_by(config).items():
         folder = kind.folder(config)
@@ -131,8 +140,24 @@ def arguments_of(options: Any) -> dict[str, object]:
     return arguments
 
 
-def _options_of(args: Mapping[str, object]) -> Any:
-    return options_from(deploy_options(), **{name: value for name, value in args.items() if name != NEEDS_KEY})
+def _fetched(options: Any) -> dict[str, str]:
+    """Return the versions of what the options name at addresses, by address."""
+    values = (getattr(options, field.name) for field in fields_of(deploy_options()))
+    return versions_of(str(value) for value in values if isinstance(value, (str, Path)))
+
+
+def options_of(args: Mapping[str, object]) -> Any:
+    """Return the options with which a version was deployed; models at addresses are fetched.
+
+    Raises `RankerError` if an address has another model than when the version was deployed.
+    """
+    named = {name: value for name, value in args.items() if name not in (NEEDS_KEY, FETCHED)}
+    options = options_from(deploy_options(), **named)
+    here = _fetched(options)
+    for address, version in cast(Mapping[str, str], args.get(FETCHED, {})).items():
+        if here.get(address) != version:
+            raise RankerError(f"{address}: is no longer what it was when this was deployed; deploy again")
+    return options
 
 
 def application(args: Mapping[str, object]) -> Any:
@@ -143,7 +168,7 @@ def application(args: Mapping[str, object]) -> Any:
     require_ray()
     from ray import serve
 
-    options = _options_of(args)
+    options = options_of(args)
     shards = [
         serve.deployment(_Shard)
         .options(name=f"shard-{number}", max_ongoing_requests=_AT_ONCE, **_scaled(options.shard_replicas))
@@ -212,7 +237,7 @@ class _Server:
                 f"{socket.gethostname()}: {API_KEY_VARIABLE} is not set; set it where Ray is started, as it is where "
                 "this is deployed"
             )
-        options = _options_of(args)
+        options = options_of(args)
         config = config_of(options)
         hide_other_gpus()
         runtime.prepare_command(config.cpu_threads)
@@ -298,7 +323,7 @@ class _Trial:
 
         def calls() -> Sequence[Call]:
             threads = ThreadPoolExecutor(1)
-            folders = [folder for path in _options_of(args).shards for folder in shard_folders(path)]
+            folders = [folder for path in options_of(args).shards for folder in shard_folders(path)]
             services = [ShardService(str(folder)) for folder in folders]
             return [lambda name, *args, to=to: threads.submit(to.call, name, *args) for to in services]
 
@@ -319,7 +344,7 @@ def problem_of(args: Mapping[str, object]) -> Optional[str]:
     If no machine has a core free, the process does without. If none has a GPU free, nothing is tried; a note says so.
     """
     ray = require_ray()
-    options = _options_of(args)
+    options = options_of(args)
     cores, gpus = threads_of(options), gpus_for(LoadOptions.of(config_of(options)))
     machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     if not any(has.get("CPU", 0) >= cores and has.get("GPU", 0) >= gpus for has in machines):

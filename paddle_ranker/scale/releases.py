@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Optional
 
 from paddle_ranker.errors import RankerError, listed
-from paddle_ranker.scale.ray_serve import NEEDS_KEY, SERVER, application, problem_of
+from paddle_ranker.scale.ray_serve import FETCHED, NEEDS_KEY, SERVER, application, problem_of
 
 _ASK_SECONDS = 30.0  # time limit of a question to a replica
 _LOOK_SECONDS = 0.2
@@ -85,7 +85,8 @@ def status_of(name: str) -> tuple[list[str], bool]:
     version = running(name)
     lines = [f"{name}: {found['status'].lower()}, on {found['route_prefix']}"]
     if version is not None:
-        words = [f"--{option} {_shown(value)}" for option, value in version.arguments.items() if option != NEEDS_KEY]
+        options = {name: value for name, value in version.arguments.items() if name not in (FETCHED, NEEDS_KEY)}
+        words = [f"--{option} {_shown(value)}" for option, value in options.items()]
         lines.append(f"  {' '.join(words)}")
     for deployment, state in found["deployments"].items():
         states = [replica["state"].lower() for replica in state["replicas"]]

@@ -12,12 +12,15 @@ from typing import Any
 import pytest
 
 from paddle_ranker.__main__ import main
+from paddle_ranker.addresses import fetched
 from paddle_ranker.data.records import Pair, write_records
 from paddle_ranker.errors import RankerError
+from paddle_ranker.options import options_from
 from paddle_ranker.retrieval.candidate_indexes import Document
 from paddle_ranker.scale import parts as scale_parts
 from paddle_ranker.scale.identity import Identity
 from paddle_ranker.scale.parts import Parts
+from paddle_ranker.scale.ray_serve import arguments_of, deploy_options, options_of
 from tests.object_store import ObjectStore, object_store
 from tests.tiny import HAN, write_index, write_ranker, write_tower
 
@@ -134,3 +137,20 @@ def test_two_commands_do_not_write_into_one_folder(
             assert len(second.finish(1)) == 1
     assert sorted(first.folder.names()) == ["manifest.json", "part-000000.txt"]
     assert "two/driver.json" not in place[1].keys("two")
+
+
+def test_a_deployment_names_addresses_and_holds_what_was_there(place: tuple[Path, ObjectStore], tmp_path: Path) -> None:
+    """Each machine opens the address by itself, in a cache of its own, and nothing that was put there since."""
+    _, store = place
+    write_ranker(tmp_path / "first")
+    write_ranker(tmp_path / "second", seed=2)
+    address = store.put(tmp_path / "first", "deployed/ranker")
+    arguments = arguments_of(options_from(deploy_options(), model=address, replicas="2"))
+    version = Path(fetched(address)).parent.name
+    assert arguments == {"model": address, "replicas": "2", "fetched": {address: version}}
+    shutil.rmtree(Path(fetched(address)).parent)  # as on another machine
+    options = options_of(arguments)
+    assert (options.model / "vocab.txt").is_file() and options.model.name == "ranker"
+    store.put(tmp_path / "second", "deployed/ranker")
+    with pytest.raises(RankerError, match="deployed/ranker: is no longer what it was when this was deployed"):
+        options_of(arguments)

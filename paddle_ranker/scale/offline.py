@@ -36,7 +36,7 @@ from paddle_ranker.options.input_files import paths_of
 from paddle_ranker.retrieval.shard_builds import ShardWork, count_done, is_begun
 from paddle_ranker.scale.cluster import connected, gpus_for, hide_other_gpus, require_ray
 from paddle_ranker.scale.identity import Identity, require_versions, resolved, versions
-from paddle_ranker.scale.parts import MOST_DEATHS, Done, Parts, Source, Work, run
+from paddle_ranker.scale.parts import MOST_DEATHS, Done, Parts, Source, Work, outcome_of, report_outcome, run
 from paddle_ranker.scoring.scoring_options import PrintingOptions
 from paddle_ranker.storage.digest import content_digest, json_digest
 from paddle_ranker.storage.prefetch import CHUNK, chunks
@@ -321,7 +321,8 @@ def build_shards(work: ShardWork, count: int, options: RayOptions, threads: int,
     threads: threads of each process
     progress: counts the documents that are done
 
-    If a process or its machine dies, another one builds its shard. Raises the errors of the builds.
+    If a process or its machine dies, another one builds its shard. Prints the notes of the builds and raises their
+    errors.
     """
     assert options.ray is not None
     threads = threads or 1
@@ -339,7 +340,7 @@ def build_shards(work: ShardWork, count: int, options: RayOptions, threads: int,
                 shards[under_way[-1]] = number
             done, under_way = ray.wait(under_way, timeout=_LOOK_SECONDS)
             try:
-                ray.get(done)
+                outcomes = ray.get(done)
             except ray.exceptions.RayTaskError as error:
                 raise error.cause from error
             except ray.exceptions.RayError as error:
@@ -350,10 +351,16 @@ def build_shards(work: ShardWork, count: int, options: RayOptions, threads: int,
                     f"{work.folder}: shard {shards[done[0]]:,} {how}: one of its documents may do so, or there is too "
                     "little memory: take fewer --actors, and run it again"
                 ) from error
+            for outcome in outcomes:
+                report_outcome(outcome)
             progress.update(count_done(work.folder) - progress.n)
 
 
-def _build_shard(work: ShardWork, number: int, threads: int, expected: Mapping[str, str]) -> None:
+def _build_shard(work: ShardWork, number: int, threads: int, expected: Mapping[str, str]) -> dict[str, Any]:
+    return outcome_of(_build, work=work, number=number, threads=threads, expected=expected)
+
+
+def _build(work: ShardWork, number: int, threads: int, expected: Mapping[str, str]) -> dict[str, Any]:
     if not is_begun(work.folder):
         raise RankerError(
             f"{work.folder}: {socket.gethostname()} sees no such build there; name an --output on a file system that "
@@ -363,3 +370,4 @@ def _build_shard(work: ShardWork, number: int, threads: int, expected: Mapping[s
     runtime.prepare_command(threads)
     require_versions(expected)
     work.build_counted(number)
+    return {}

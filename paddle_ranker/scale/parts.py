@@ -311,7 +311,7 @@ class _Actor:
         (row,) = batch.to_pylist()
         answer = {"number": row["number"], "facts": row["rows"]}
         if row["number"] != _END:
-            answer["facts"] = json.dumps(_outcome(self._part, **{**row, "rows": json.loads(row["rows"])}))
+            answer["facts"] = json.dumps(outcome_of(self._part, **{**row, "rows": json.loads(row["rows"])}))
         return pyarrow.Table.from_pylist([answer])
 
     def _part(self, number: int, first: int, source: str, rows: Sequence[Any]) -> dict[str, Any]:
@@ -354,11 +354,11 @@ class _Actor:
         self._is_open = True
 
 
-def _outcome(work: Any, **arguments: object) -> dict[str, Any]:
+def outcome_of(work: Any, /, **arguments: object) -> dict[str, Any]:
     """Call `work(**arguments)`. Return its dict, with the text that it wrote to standard error as `notes`.
 
     If the call raises `RankerError` or `OSError`, the dict has instead the error's text (`error`) and the name of its
-    class (`kind`), so that the process that runs the command can raise it.
+    class (`kind`), so that `report_outcome` can raise it in the process that runs the command.
     """
     notes, outcome = io.StringIO(), dict[str, Any]()
     with redirect_stderr(notes), redirect_stdout(io.StringIO()):
@@ -367,6 +367,15 @@ def _outcome(work: Any, **arguments: object) -> dict[str, Any]:
         except (RankerError, OSError) as error:
             outcome = {"error": str(error), "kind": type(error).__name__}
     return {**outcome, "notes": notes.getvalue()}
+
+
+def report_outcome(outcome: Mapping[str, Any]) -> None:
+    """Print the notes of an `outcome_of` another process, each line once per command, and raise its error."""
+    for line in filter(None, outcome["notes"].split("\n")):
+        note_once(line)
+    if "error" in outcome:
+        kinds = {kind.__name__: kind for kind in (DataError, UsageError, CheckpointError)}
+        raise kinds.get(outcome["kind"], RankerError)(outcome["error"])
 
 
 def _read(source: Source, finished: Mapping[int, str], place: _Place, identity: Identity) -> Iterator[Any]:
@@ -395,7 +404,7 @@ def _read(source: Source, finished: Mapping[int, str], place: _Place, identity: 
         return {"part": part}
 
     while True:
-        outcome = _outcome(following)
+        outcome = outcome_of(following)
         notes += outcome.pop("notes")
         part = outcome.get("part")
         if part is None:
@@ -446,11 +455,7 @@ def run(
             source, work, parts, {part.number: part.source for part in finished.values()}, actors, threads, load
         ).iter_rows():
             facts = json.loads(row["facts"])
-            for line in filter(None, facts["notes"].split("\n")):
-                note_once(line)
-            if "error" in facts:
-                kinds = {kind.__name__: kind for kind in (DataError, UsageError, CheckpointError)}
-                raise kinds.get(facts["kind"], RankerError)(facts["error"])
+            report_outcome(facts)
             if row["number"] == _END:
                 count = facts["parts"]
                 if facts["report"]:

@@ -14,7 +14,13 @@ from pathlib import Path
 
 import pytest
 
-from paddle_ranker.commands.index import main
+from paddle_ranker.commands.index import BuildOptions, main
+from paddle_ranker.errors import DataError
+from paddle_ranker.model.load_options import ON_CPU
+from paddle_ranker.options import note, options_from
+from paddle_ranker.progress import Progress
+from paddle_ranker.retrieval.shard_builds import ShardWork
+from paddle_ranker.scale.offline import build_shards
 from tests.retrieval.test_shard_builds import told, write_corpus
 from tests.tiny import write_tower
 
@@ -76,6 +82,26 @@ def test_an_error_of_a_shard_is_that_of_one_process(folder: Path, capsys: pytest
         said.append(capsys.readouterr().err.splitlines()[-1].partition("document ")[2])
     # Of several shards, any may be the first to find such a document.
     assert said[0].partition(":")[2] == said[1].partition(":")[2] and "kind is" in said[0]
+
+
+def test_notes_of_the_processes_of_shards_are_printed(
+    folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    class Noting(ShardWork):  # pickled as a whole
+        def build_counted(self, number: int) -> None:
+            note("noted by each")
+            note(f"noted by {number}")
+            if self.skip_bad_rows:
+                raise DataError("refused")
+
+    (tmp_path / "unfinished").mkdir()
+    (tmp_path / "unfinished" / "cut.json").write_text("{}")
+    options = options_from(BuildOptions, corpus="a", index=str(tmp_path), shards=2, ray="local")
+    with Progress[None](disable=True) as progress:
+        build_shards(Noting(tmp_path, tmp_path, ON_CPU, 1, False), 2, options, 1, progress)
+        assert sorted(capfd.readouterr().err.splitlines()) == ["noted by 0", "noted by 1", "noted by each"]
+        with pytest.raises(DataError, match="refused"):
+            build_shards(Noting(tmp_path, tmp_path, ON_CPU, 1, True), 1, options, 1, progress)
 
 
 @pytest.mark.slow

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import signal
 import socket
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -26,6 +28,7 @@ from paddle_ranker.scoring.engines.engine_registry import AUTO, DEFAULT, DYGRAPH
 
 LOCAL = "local"
 _ANSWER_SECONDS = 5.0
+_REMOVALS, _ENDING_SECONDS = 20, 0.1  # attempts to delete the folder of a cluster that ends, and the time between two
 _ALIVE = "/ray.rpc.NodeInfoGcsService/CheckAlive"  # a call of Ray's head that needs the token and changes nothing
 
 
@@ -61,10 +64,31 @@ def connected(address: str, cores: int = 0, *, allow_open: bool = False) -> Iter
             f"--ray {quoted(address)}: cannot be joined ({error}); see that it runs (ray status), and that "
             "this machine has the same versions of Ray and Python"
         ) from error
+    session = _session_of(ray) if address == LOCAL else None
     try:
         yield
     finally:
         ray.shutdown()
+        if session is not None:
+            _remove_session(session)
+
+
+def _session_of(ray: Any) -> Path:
+    """Return the folder of logs and sockets, in the temporary folder, of the cluster that this process has started."""
+    return Path(ray._private.worker._global_node.get_session_dir_path())
+
+
+def _remove_session(session: Path) -> None:
+    """Delete the folder of a cluster that has ended, and the link to it: Ray keeps both for ever."""
+    latest = session.with_name("session_latest")
+    with suppress(OSError):
+        if os.readlink(latest) in (session.name, str(session)):
+            latest.unlink()
+    for _ in range(_REMOVALS):  # a process that ends may still write a log
+        shutil.rmtree(session, ignore_errors=True)
+        if not session.exists():
+            return
+        time.sleep(_ENDING_SECONDS)
 
 
 def _admitted(address: str, allow_open: bool) -> str:

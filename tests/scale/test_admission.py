@@ -110,3 +110,17 @@ def test_only_its_user_may_read_the_token_of_a_cluster_of_this_machine(has_token
     assert status == 0, said
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert (file.read_text(encoding="ascii") == TOKEN) == has_token
+
+
+def test_a_cluster_that_a_command_starts_leaves_no_session(tmp_path: Path) -> None:
+    """Its logs and sockets, which Ray keeps in the temporary folder; those of other clusters stay."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:  # a socket's path has at most 107 bytes
+        (other := Path(folder) / "ray" / "session_other").mkdir(parents=True)
+        program = (
+            "from pathlib import Path\nfrom paddle_ranker.scale.cluster import connected\n"
+            f"with connected('local', 1): print(len([*Path({folder!r}, 'ray').glob('session_2*')]))"
+        )
+        environment = {**os.environ, "HOME": str(tmp_path), "TMPDIR": folder, "RAY_TMPDIR": folder}
+        ended = subprocess.run([sys.executable, "-c", program], env=environment, stdout=subprocess.PIPE, check=True)
+        assert ended.stdout == b"1\n"
+        assert [path.name for path in other.parent.iterdir()] == [other.name]

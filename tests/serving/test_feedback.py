@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,11 +19,11 @@ from paddle_ranker.serving.core.metrics import Metrics
 from paddle_ranker.serving.core.search_log import (
     FeedbackLine,
     LogReader,
+    SearchIds,
     SearchLine,
     SearchLog,
     Shown,
     digest_of,
-    new_search_id,
 )
 from paddle_ranker.serving.http import feedback
 from paddle_ranker.serving.http.feedback import JudgeTable, routes
@@ -61,10 +61,15 @@ class Site(Application):
 
     def __init__(self, log: Optional[SearchLog], highest_label: int = 1):
         self.index = Index(log, highest_label)
-        self.app = Middleware(Router(routes(cast(Any, self.index))), Metrics())
+        self.ids = SearchIds(b"secret" if log is None else log.secret())
+        self.app = Middleware(Router(routes(cast(Any, self.index), self.ids)), Metrics())
 
-    def say(self, **changes: Any) -> httpx.Response:
-        return self.ask("POST", "/v1/feedback", {**CLICK, **changes})
+    def say(self, headers: Mapping[str, str] = {}, **changes: Any) -> httpx.Response:
+        """Send feedback on a search of the log, with the id that its answer had."""
+        said = {**CLICK, **changes}
+        if "query" not in changes:
+            said["search_id"] = self.ids.given_out(said["search_id"], said["query"])
+        return self.ask("POST", "/v1/feedback", said, **headers)
 
     def judge(self, offset: Any = 0) -> Any:
         answer = self.ask("GET", f"/v1/judge?offset={offset}")
@@ -101,7 +106,6 @@ def test_a_confirmed_line_is_in_the_log_as_it_was_sent(log: SearchLog) -> None:
 @pytest.mark.parametrize(
     ("changes", "field"),
     [
-        ({"search_id": "short"}, "search_id"),
         ({"search_id": "spaces are not in it"}, "search_id"),
         ({"event": "buy"}, "event"),
         ({"position": 0}, "position"),
@@ -113,7 +117,8 @@ def test_a_confirmed_line_is_in_the_log_as_it_was_sent(log: SearchLog) -> None:
         ({"event": "judged", "label": 5000}, "label"),
         ({"event": "judged", "label": 2}, "label"),  # of those that /judge offers
         ({"user": "nobody asks for this"}, "user"),
-        ({"search_id": new_search_id("桃子")}, "query"),
+        ({"search_id": "made-up-0", "query": "苹果"}, "search_id"),
+        ({"search_id": SearchIds(b"another").given_out("search-1", "苹果"), "query": "苹果"}, "search_id"),
     ],
 )
 def test_what_is_no_feedback_is_refused_and_not_logged(log: SearchLog, changes: dict[str, Any], field: str) -> None:
@@ -141,7 +146,7 @@ def test_without_a_log_there_is_nothing_here() -> None:
 def test_a_full_disk_is_said_and_feedback_may_be_sent_again(log: SearchLog) -> None:
     site = Site(log)
     assert site.say().status_code == 200
-    (path,) = log.folder.iterdir()
+    (path,) = log.folder.glob("*.jsonl")
     with largest_file(path.stat().st_size + 9):
         answer = site.say()
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
@@ -157,7 +162,7 @@ def test_pairs_come_by_disagreement_until_they_are_judged(log: SearchLog) -> Non
     assert [pair["id"] for pair in found["pairs"]] == ["a", "e", "b", "d", "c"]  # 4, 4, 2, 2, 0 ranks apart
     assert (found["labels"], found["judged"], found["left"]) == ([0, 1], 0, 5)
     assert found["pairs"][1] == {
-        "search_id": "search-1",
+        "search_id": site.ids.given_out("search-1", "苹果"),
         "query": "苹果",
         "id": "e",
         "position": 5,
@@ -211,7 +216,7 @@ def test_few_documents_are_read_for_a_page(log: SearchLog) -> None:
 def test_a_page_of_another_site_says_nothing(log: SearchLog) -> None:
     site = Site(log)
     for where, status in (("cross-site", 403), ("same-site", 403), ("same-origin", 200), ("none", 200)):
-        assert site.ask("POST", "/v1/feedback", CLICK, **{"Sec-Fetch-Site": where}).status_code == status
+        assert site.say(headers={"Sec-Fetch-Site": where}).status_code == status
     assert len(list(LogReader(log.folder))) == 2
 
 

@@ -16,7 +16,7 @@ from starlette.routing import Route, Router
 from paddle_ranker.serving.core.metrics import Metrics
 from paddle_ranker.serving.core.server_config import ServeConfig
 from paddle_ranker.serving.http import page
-from paddle_ranker.serving.http.middleware import Middleware
+from paddle_ranker.serving.http.middleware import Middleware, files_cookie, opens_files
 from tests.conftest import REPOSITORY
 from tests.serving_cases import ask_app
 
@@ -93,3 +93,27 @@ def test_both_languages_say_the_same_and_every_word_that_is_used_is_there() -> N
     assert words("zh") == words("en") and len(words("zh")) > 100
     code = "".join(path.read_text(encoding="utf-8") for path in FOLDER.iterdir() if path.suffix in (".html", ".js"))
     assert set(re.findall(r'(?:\bsay\(|data-(?:say|label)=)"(\w+)"', code)) <= words("zh")
+
+
+def test_a_page_that_has_shown_the_key_gets_files_by_a_cookie_that_opens_nothing_else() -> None:
+    def say(request: Request) -> Response:
+        return Response(b"{}")
+
+    routes = [Route(path, say, methods=["GET", "POST"]) for path in ("/v1/index", "/v1/contents/{name}", "/v1/search")]
+    app = Middleware(Router(routes), Metrics(), ServeConfig(api_key="a key"))
+    file, key = "/v1/contents/a.pdf", "a key"
+    assert get(file, app=app).status_code == get("/v1/index", app=app, **{"X-API-Key": "wrong"}).status_code == 401
+    shown = get("/v1/index", app=app, **{"X-API-Key": key}).headers["set-cookie"]
+    cookie, *attributes = shown.split("; ")
+    assert attributes == ["HttpOnly", "SameSite=Strict", "Max-Age=86400"]  # no Path: that of the answer's folder, /v1
+    with_cookie = {"Cookie": f"other=1; {cookie}"}
+    assert get(file, app=app, **with_cookie).status_code == get(file, "HEAD", app=app, **with_cookie).status_code == 200
+    for path, method in (("/v1/index", "GET"), ("/v1/search", "POST"), (file, "POST")):
+        assert get(path, method, app=app, **with_cookie).status_code == 401
+    for wrong in (cookie[:-1], cookie.replace("=", "=1"), files_cookie("another", 0), "", "=", "files_=-"):
+        assert get(file, app=app, Cookie=wrong).status_code == 401
+    name, _, value = files_cookie("k", 1000).partition("=")
+    for now, holds in ((1000, True), (1000 + 86400, True), (1001 + 86400, False)):
+        assert opens_files("k", f"{name}={value}", now) is holds
+    open_app = Middleware(Router(routes), Metrics(), ServeConfig())
+    assert "set-cookie" not in get("/v1/index", app=open_app, **{"X-API-Key": "any"}).headers

@@ -76,7 +76,7 @@ def test_queries_with_clicks_in_two_searches_come_first(site: Site) -> None:
 
     def searched(log: SearchLog, query: str, searches: int, clicks: int = 1, **parameters: object) -> None:
         for _ in range(searches):
-            id = new_search_id(query)
+            id = new_search_id()
             log.search(SearchLine(id, query, {}, [], parameters))
             for _ in range(clicks):
                 log.feedback(FeedbackLine(id, query, "d1", "click")).result()

@@ -2,7 +2,7 @@
 
     log = SearchLog(Path("log"))
     shown = Shown("doc-12", {"words": 3, "ranked": 1}, 0.957, digest_of("苹果手机最新报价"))
-    log.search(SearchLine(new_search_id("苹果手机"), "苹果手机", {"index": 7}, [shown], {}))
+    log.search(SearchLine(new_search_id(), "苹果手机", {"index": 7}, [shown], {}))
     log.feedback(FeedbackLine("s1", "苹果手机", "doc-12", "click", position=1)).result()  # now it is on the disk
 
     lines = LogReader(Path("log"))
@@ -16,11 +16,11 @@ process writes its own files, so a line that a kill has cut off is always the la
 
 from __future__ import annotations
 
+import hmac
 import json
 import logging
 import os
 import queue
-import re
 import secrets
 import threading
 import time
@@ -44,7 +44,7 @@ _SUFFIX = ".jsonl"
 _SYNC_EVERY = 0.1  # seconds that a search's line may wait, to be synced with others; feedback is synced at once
 _MOST_WAITING = 32 << 20  # characters of lines that wait in memory if the disk hangs
 _SEARCHES_SHARE = 7 / 8  # share of the room in memory and on the disk for searches; the rest is for feedback
-_CHECKED_ID = re.compile("[0-9a-f]{16}q([0-9a-f]{16})")
+_SECRET = "secret"  # file of a log's folder, with what signs its searches' ids
 _FRAME, _PER_SHOWN = 500, 100  # estimated characters of a line, and per shown document, beside texts and ids
 _MEASURED_EVERY = 1 << 20  # bytes that a process writes before it measures the folder again, as others write, too
 _UNSEEN = dict.fromkeys(map(ord, "\u00ad\u200b\u2060\ufeff"))  # soft hyphen, spaces without width, byte order mark
@@ -65,15 +65,36 @@ def digest_of(text: str) -> str:
     return blake2b(shown.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
 
 
-def new_search_id(query: str) -> str:
-    """Return a new id of a search. It contains the query's digest, so that any server can check whose query it is."""
-    return f"{secrets.token_hex(8)}q{digest_of(query)}"
+def new_search_id() -> str:
+    """Return a new id of a search, for the log. Answers have it with a signature, see `SearchIds`."""
+    return secrets.token_hex(8)
 
 
-def is_of_query(search_id: str, query: str) -> bool:
-    """Return whether a search's id has the digest of `query`. True also for an id without a digest."""
-    match = _CHECKED_ID.fullmatch(search_id)
-    return match is None or match[1] == digest_of(query)
+class SearchIds:
+    """Ids of searches as answers have them: the id of the log, and a signature of id and query.
+
+    So feedback can be about answers alone, and about their queries: nobody makes up searches to lift a query among the
+    suggestions. The log has no signatures, so whoever reads it can forge none.
+
+    Args:
+        secret: signs the ids; replicas that share their callers need the same.
+    """
+
+    def __init__(self, secret: bytes):
+        self._secret = secret
+
+    def given_out(self, id: str, query: str) -> str:
+        """Return the id of an answer for the log's id."""
+        return f"{id}-{self._signature(id, query)}"
+
+    def logged(self, given: str, query: str) -> Optional[str]:
+        """Return the log's id for that of an answer, or None if it was not given out for this query."""
+        id, _, signature = given.rpartition("-")
+        return id if hmac.compare_digest(signature, self._signature(id, query)) else None
+
+    def _signature(self, id: str, query: str) -> str:
+        text = f"{id} {query}".encode("utf-8", "surrogatepass")
+        return hmac.new(self._secret, b"search " + text, "sha256").hexdigest()[:24]
 
 
 class LogError(RankerError):
@@ -262,6 +283,27 @@ class SearchLog:
     def size(self) -> int:
         """Return the bytes of all files of the folder."""
         return sum(map(_size_of, self.folder.glob(f"*{_SUFFIX}")))
+
+    def secret(self) -> bytes:
+        """Return what signs the ids of this folder's searches: the content of its file `secret`, made if it is missing.
+
+        All processes of a folder have the same. Raises `RankerError` if the file cannot be made or read.
+        """
+        path = self.folder / _SECRET
+        try:
+            if not path.exists():
+                mine = self.folder / f"{_SECRET}-{secrets.token_hex(4)}"
+                descriptor = os.open(mine, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+                with os.fdopen(descriptor, "w") as file:
+                    file.write(secrets.token_hex(32))
+                try:
+                    with suppress(FileExistsError):  # another process was first
+                        os.link(mine, path)
+                finally:
+                    mine.unlink()
+            return path.read_bytes()
+        except OSError as error:
+            raise RankerError(f"{path}: what signs the searches' ids cannot be kept there ({error})") from error
 
     def close(self, seconds: float = 5.0) -> None:
         """Write the waiting lines, for at most `seconds`. Later lines are lost."""

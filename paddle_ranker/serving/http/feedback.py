@@ -32,9 +32,9 @@ from paddle_ranker.serving.core.search_log import (
     LogError,
     LogLine,
     LogReader,
+    SearchIds,
     SearchLog,
     digest_of,
-    is_of_query,
 )
 from paddle_ranker.serving.core.threads import StoppableWork
 from paddle_ranker.serving.core.validation import Body, validated
@@ -242,9 +242,11 @@ class FeedbackRoutes:
 
     Args:
         index: slot of the index, with its documents and its log; without a log, requests are refused.
+        ids: checks the ids of searches that feedback names.
     """
 
-    def __init__(self, index: IndexSlot):
+    def __init__(self, index: IndexSlot, ids: SearchIds):
+        self._ids = ids
         self._index, self._labels = index, [*range(index.options.highest_label + 1)]
         self._request = TypeAdapter(FeedbackRequest)
         self._table, self._changed = JudgeTable(), 0
@@ -264,12 +266,13 @@ class FeedbackRoutes:
         feedback: FeedbackRequest = await read_request(request, limits.request_bytes, parse)
         limits.check_text(feedback.query, "query")
         limits.check_text(feedback.id, "id")
-        if not is_of_query(feedback.search_id, feedback.query):
-            problem = "is not that of the search: send the `query` of its answer"
-            raise Fault(UNPROCESSABLE, problem, field="query")
+        search_id = self._ids.logged(feedback.search_id, feedback.query)
+        if search_id is None:
+            problem = "was not given out for this query: send `search_id` and `query` of one answer"
+            raise Fault(UNPROCESSABLE, problem, field="search_id")
         if feedback.label is not None and feedback.label not in self._labels:
             raise Fault(UNPROCESSABLE, f"is {feedback.label}, expected one of {listed(self._labels)}", field="label")
-        writing = log.feedback(FeedbackLine(**feedback.model_dump()))
+        writing = log.feedback(FeedbackLine(**{**feedback.model_dump(), "search_id": search_id}))
         try:
             await asyncio.wait_for(asyncio.wrap_future(writing), max(0.0, deadline - time.monotonic()))
         except LogError as error:
@@ -308,8 +311,9 @@ class FeedbackRoutes:
             self._changed += sum(id in documents for _, id in gone)
             self._table.forget(gone)
             looked_at = min(2 * looked_at, _MOST_LOOKED_AT)  # if the index was replaced, all may be gone
-        judged, left = self._table.counts()
-        pairs = [_shown(query, documents[id], pair, self._index.schema) for query, id, pair in unjudged[:_PAGE]]
+        (judged, left), schema = self._table.counts(), self._index.schema
+        shown = ((query, documents[id], pair) for query, id, pair in unjudged[:_PAGE])
+        pairs = [{"search_id": self._ids.given_out(one[2].search_id, one[0]), **_shown(*one, schema)} for one in shown]
         counts = {"judged": judged, "left": left, "changed": self._changed}
         return to_json({"labels": self._labels, "pairs": pairs, **counts})
 
@@ -317,7 +321,6 @@ class FeedbackRoutes:
 def _shown(query: str, document: Document, pair: _Pair, schema: Schema) -> dict[str, object]:
     title = schema.name_of(document)
     return {
-        "search_id": pair.search_id,
         "query": query,
         "id": document.id,
         **({} if title is None else {"title": title}),
@@ -338,8 +341,8 @@ def _offset(text: str) -> int:
     return int(text)
 
 
-def routes(index: IndexSlot) -> list[BaseRoute]:
-    handlers = FeedbackRoutes(index)
+def routes(index: IndexSlot, ids: SearchIds) -> list[BaseRoute]:
+    handlers = FeedbackRoutes(index, ids)
     offset = {"name": "offset", "in": "query", "description": "leave out so many pairs", "schema": {"type": "integer"}}
     return [
         DescribedRoute(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hmac
 import itertools
 import json
 import logging
@@ -44,7 +45,36 @@ _SLICE = 64 * 1024  # bytes of an answer that are sent at a time
 _LOOK_SECONDS = 0.25  # after this time, a request's caller is watched, in case it leaves
 _SLASHES = re.compile("/{2,}")
 _SOUND_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}\Z")
+_FILES = "/v1/contents/"  # files of documents, which the page shows by addresses
+_NAMING_FILES = ("/v1/index", "/v1/search")  # answers with which the page gets its cookie for files
+_COOKIE, _COOKIE_SECONDS = "cookie", 24 * 3600  # in a request's state; how long the cookie holds
 _LOG = logging.getLogger(__name__)
+
+
+def files_cookie(api_key: str, now: float) -> str:
+    """Return a cookie that opens the documents' files for a day to a browser whose page has shown the key.
+
+    Pictures and players send no header, so the page would have to load each file whole and show it from memory. The
+    cookie opens nothing but files, no script can read it, and pages of other sites cannot send it.
+    """
+    until = str(int(now) + _COOKIE_SECONDS)
+    return f"{_cookie_name(api_key)}={until}-{_signed(api_key, until)}"
+
+
+def opens_files(api_key: str, cookies: str, now: float) -> bool:
+    """Return whether a request's header `Cookie` has a cookie of `files_cookie` that holds."""
+    named = dict(one.strip().partition("=")[::2] for one in cookies.split(";"))
+    until, _, signature = named.get(_cookie_name(api_key), "").partition("-")
+    is_ours = hmac.compare_digest(signature.encode(), _signed(api_key, until).encode())
+    return is_ours and until.isdecimal() and int(until) >= now
+
+
+def _cookie_name(api_key: str) -> str:
+    return f"files_{_signed(api_key, 'name')[:12]}"  # servers at other ports of a host share its cookies
+
+
+def _signed(api_key: str, text: str) -> str:
+    return hmac.new(api_key.encode(), b"files " + text.encode("utf-8", "replace"), "sha256").hexdigest()
 
 
 class _Exchange:
@@ -71,6 +101,8 @@ class _Exchange:
             headers = [*message.get("headers", ()), (_ID_HEADER, self.state["request_id"].encode("latin-1"))]
             names = [name for name, _ in headers]
             headers += [field for field in (_CACHING, _NO_SNIFFING) if field[0] not in names]
+            if _COOKIE in self.state:
+                headers.append((b"set-cookie", self.state[_COOKIE]))
             if self._closes() and _CLOSING not in headers:
                 headers.append(_CLOSING)
             message["headers"] = headers
@@ -191,7 +223,7 @@ class Middleware:
                 _refuse_repeated([name for name, _ in scope["headers"]])
             self._require_own_host(shown.get(b"host", b"").decode("latin-1"))
             if scope["path"] not in OPEN_PATHS and not is_page(scope):
-                require_key(self._config.api_key, shown.get(b"x-api-key") or shown.get(b"authorization"))
+                self._require_key(scope, shown)
             if scope["method"] not in _READING and self._changes(scope["path"]):
                 require_own_page(shown)
             with self._budget.share() as state[SHARE], self._lease():
@@ -219,6 +251,20 @@ class Middleware:
             content = self._refusals.get(scope["path"], refusal)(fault, state["request_id"])
             await _send_fault(fault, content, exchange.send, headers)
         self._note(scope, exchange, fault)
+
+    def _require_key(self, scope: Scope, shown: Mapping[bytes, bytes]) -> None:
+        """Raise `Fault` unless a request has the key, or asks for a file with the cookie of a page that has the key."""
+        key, now = self._config.api_key, time.time()
+        given = shown.get(b"x-api-key") or shown.get(b"authorization")
+        cookies = shown.get(b"cookie", b"").decode("latin-1")
+        is_of_file = scope["method"] in _READING and scope["path"].startswith(_FILES)
+        if key and not given and is_of_file and opens_files(key, cookies, now):
+            return
+        require_key(key, given)
+        if key and scope["path"] in _NAMING_FILES and b"x-api-key" in shown:
+            # Its path is that of the answer's folder, whatever proxies put before it.
+            cookie = f"{files_cookie(key, now)}; HttpOnly; SameSite=Strict; Max-Age={_COOKIE_SECONDS}"
+            scope["state"][_COOKIE] = cookie.encode()
 
     def _changes(self, path: str) -> bool:
         """Return whether a POST or DELETE at a path may change something. Paddle Serving's paths only compute."""

@@ -28,9 +28,7 @@ _DOCS = {"/docs": "docs.html", "/docs/openapi-explorer.js": "openapi-explorer.js
 _TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 HEADERS = {
     # Scripts and styles come from this server alone, never from the HTML file itself; no other site may frame the page.
-    # The page loads a document's file with the key, and shows it from a blob.
-    "content-security-policy": "default-src 'self'; img-src 'self' blob:; media-src 'self' blob:; base-uri 'none'; "
-    "form-action 'self'; frame-ancestors 'none'",
+    "content-security-policy": "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
     "x-content-type-options": "nosniff",
     "referrer-policy": "no-referrer",  # addresses hold queries
     "cache-control": "no-cache",  # revalidate each time, so that an update of the package shows at once

@@ -43,7 +43,7 @@ from paddle_ranker.serving.core.index_options import LIMITS
 from paddle_ranker.serving.core.index_slot import ServedIndex
 from paddle_ranker.serving.core.json_text import JsonBounds, parse_json
 from paddle_ranker.serving.core.queued_search import FoundSearch, Query, QueuedSearch
-from paddle_ranker.serving.core.search_log import SearchLine, Shown, digest_of, new_search_id
+from paddle_ranker.serving.core.search_log import SearchIds, SearchLine, Shown, digest_of, new_search_id
 from paddle_ranker.serving.core.validation import Body, refusal, refusing_parameters, validated
 from paddle_ranker.serving.http.contents import Content, contents_of
 from paddle_ranker.serving.http.exchange import (
@@ -67,6 +67,7 @@ _MOST_VALUES, _VALUE_BYTES = 24, 1 << 14  # values of a field that are listed; b
 # Pages of one list may differ in these parameters.
 _SHOWING = {"cursor", "fields", "snippet", "total", "facets", "explain", "logged"}
 _DIGEST_BYTES = 12
+_DEFAULTED = ("depth", "rank_top", "top_k")
 _NAMES = {"keyword": "string", "object": "other", STORED: "mixed", **{n: n for n in ("boolean", "number", "date")}}
 
 
@@ -142,10 +143,12 @@ class SearchRoutes:
 
     Args:
         pipeline: runs the searches.
+        ids: signs the ids of searches, so that feedback can name them.
         keep_texts: whether to put the query into the request's state, for the log.
     """
 
-    def __init__(self, pipeline: QueuedSearch, *, keep_texts: bool = False):
+    def __init__(self, pipeline: QueuedSearch, ids: SearchIds, *, keep_texts: bool = False):
+        self._ids = ids
         self._pipeline, self._keep_texts = pipeline, keep_texts
         self._request = TypeAdapter(SearchRequest)
         self._fields: tuple[object, dict[str, Any]] = (None, {})  # cache: index version, `_facts`
@@ -202,11 +205,12 @@ class SearchRoutes:
 
     def _written(self, request: SearchRequest, result: FoundSearch) -> tuple[bytes, Optional[SearchLine]]:
         hits, dropped = hits_of(request, result.search)
-        content = self._answer(request, result, hits)
+        content, id = self._answer(request, result, hits), new_search_id()
+        content["search_id"] = self._ids.given_out(id, content["query"])
         if dropped:
             content["dropped"] = dropped
         is_logged = self._pipeline.index.log is not None
-        return to_json(content), self._line(request, result, content) if is_logged else None
+        return to_json(content), self._line(id, request, result, content) if is_logged else None
 
     async def index(self, request: Request) -> Response:
         """Answer `GET /v1/index`."""
@@ -231,6 +235,7 @@ class SearchRoutes:
             "logging": index.log is not None,
             "examples": list(index.options.examples),
             "limits": {**{name: getattr(index.options, name) for name in LIMITS}, "pairs": index.limits.pairs},
+            "defaults": self._defaults(),
         }
         return answer(request, to_json(content))
 
@@ -247,6 +252,12 @@ class SearchRoutes:
             except StaleSnapshot as error:  # a shard failed: use the others
                 now = error.snapshot
 
+    def _defaults(self) -> dict[str, int]:
+        """Return the counts of a search whose request states none."""
+        index = self._pipeline.index
+        counts = min(DEPTH, index.options.depth), min(RANK_TOP, index.limits.pairs), min(TOP_K, index.options.hits)
+        return dict(zip(_DEFAULTED, counts))
+
     def _query(self, request: SearchRequest) -> Query:
         """Check a request and convert it to a search. Raises `Fault` and `ParameterError`."""
         limits, options = self._pipeline.index.limits, self._pipeline.index.options
@@ -254,9 +265,8 @@ class SearchRoutes:
         limits.check_text(text, "query")
         if request.fusion is not None and request.fusion not in FUSIONS:
             raise Fault(UNPROCESSABLE, f"{quoted(request.fusion)} is no fusion, only {listed(FUSIONS)}", field="fusion")
-        depth = min(DEPTH, options.depth) if request.depth is None else request.depth
-        top_k = min(TOP_K, options.hits) if request.top_k is None else request.top_k
-        rank_top = min(RANK_TOP, limits.pairs) if request.rank_top is None else request.rank_top
+        asked = {name: value for name in _DEFAULTED if (value := getattr(request, name)) is not None}
+        depth, rank_top, top_k = ({**self._defaults(), **asked}[name] for name in _DEFAULTED)
         listing = Listing(
             top_k,
             request.offset,
@@ -334,7 +344,7 @@ class SearchRoutes:
         what = [self._pipeline.index.ready().name, json.dumps(fields, sort_keys=True)]
         return hashlib.blake2b(to_json(what) + position, digest_size=_DIGEST_BYTES).digest()
 
-    def _line(self, request: SearchRequest, result: FoundSearch, content: dict[str, Any]) -> SearchLine:
+    def _line(self, id: str, request: SearchRequest, result: FoundSearch, content: dict[str, Any]) -> SearchLine:
         fields = {**request.model_dump(exclude={"query", "logged"}, exclude_none=True), "offset": result.search.offset}
         # A long filter would fill the log, as a long query would.
         parameters = {name: value for name, value in fields.items() if len(str(value)) <= _LOGGED_CHARACTERS}
@@ -343,9 +353,7 @@ class SearchRoutes:
         versions, query = self._pipeline.versions(result.index), content["query"]
         model_text = None if search.model_text == query else search.model_text
         nothing_close = content.get("nothing_close")
-        return SearchLine(
-            content["search_id"], query, versions, shown, parameters, model_text=model_text, nothing_close=nothing_close
-        )
+        return SearchLine(id, query, versions, shown, parameters, model_text=model_text, nothing_close=nothing_close)
 
     def _answer(self, request: SearchRequest, result: FoundSearch, hits: list[dict[str, Any]]) -> dict[str, Any]:
         ranker, query, search = self._pipeline.ranker, request.query[: result.query_read], result.search
@@ -359,7 +367,6 @@ class SearchRoutes:
             "ranked": search.is_ranked,
             **self._pipeline.ranker_facts(),
             "took_ms": search.took,
-            "search_id": new_search_id(query),
         }
         if request.cursor is not None:
             content["cursor"] = self._cursor(request, search)
@@ -759,10 +766,11 @@ class IndexDescription(TypedDict):
     suggest: Annotated[bool, Field(description="whether GET /v1/suggest has titles or queries")]
     examples: list[str]
     limits: dict[str, int]
+    defaults: Annotated[dict[str, int], Field(description="depth, rank_top and top_k of a search that states none")]
 
 
-def routes(pipeline: QueuedSearch, *, keep_texts: bool = False) -> list[BaseRoute]:
-    handlers = SearchRoutes(pipeline, keep_texts=keep_texts)
+def routes(pipeline: QueuedSearch, ids: SearchIds, *, keep_texts: bool = False) -> list[BaseRoute]:
+    handlers = SearchRoutes(pipeline, ids, keep_texts=keep_texts)
     parameters = address_parameters(SearchRequest, {"query": "q"})
     summary, gives, what = "Search the index", [SearchAnswer], "Documents, best first"
     return [

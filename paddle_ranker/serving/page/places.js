@@ -1,7 +1,7 @@
 // Where a hit stands in its file: boxes on a page, a player that starts there, a table with its cells marked.
 // The search page loads this when a hit has a place.
 
-import { addWords, codePoints, count, load, make, marked, say } from "./search.js";
+import { addWords, codePoints, count, make, marked, say } from "./search.js";
 
 addWords({
   zh: { page: "第 {n} 页", play_from: "从 {time} 播放" },
@@ -32,7 +32,7 @@ export function drawPlace(hit, row) {
   const content = Object.values(hit.contents ?? {}).flat()[0];
   const node = row.querySelector(".content");
   if (boxes && content?.media_type === "application/pdf") {
-    waiting.set(row, () => drawPage(`${content.url}/pages/${page}`, page, boxes, node).catch(() => {}));
+    waiting.set(row, () => drawPage(`${content.url}/pages/${page}`, page, boxes, node));
     sight.observe(row);
   } else if (boxes && node?.tagName === "IMG") drawBoxes(boxes, node);
   if (seconds?.length && ["AUDIO", "VIDEO"].includes(node?.tagName)) {
@@ -44,16 +44,16 @@ export function drawPlace(hit, row) {
 }
 
 /** Show a page of a PDF beside the link to it; where it cannot be drawn, the link stays alone. */
-async function drawPage(url, page, boxes, link) {
+function drawPage(url, page, boxes, link) {
   const picture = make("img", { class: "content", alt: say("page", { n: count(page) }) });
   link.before(picture);
   const frame = drawBoxes(boxes, picture);
   picture.addEventListener("error", () => frame.remove());
   link.textContent = `PDF, ${say("page", { n: count(page) })}`;
   link.removeAttribute("download");
-  link.addEventListener("click", () => link.href.includes("#") || (link.href += `#page=${page}`));
+  link.href += `#page=${page}`;
   link.classList.remove("content");
-  picture.src = await load(url);
+  picture.src = url;
 }
 
 /** Put a picture into a frame that scrolls, with boxes on it, the first in sight. */

@@ -831,14 +831,10 @@ function drawContent({ url, media_type }, told) {
   const tag = { audio: "audio", image: "img", video: "video" }[String(media_type).split("/")[0]] ?? "a";
   const node = make(tag, { class: "content", ...(tag === "img" ? { alt: told.slice(0, SHORT), loading: "lazy" } : tag === "a" ? { download: "" } : { controls: true, preload: "none" }) });
   if (tag === "a") node.textContent = media_type;
-  const show = (address) => node.setAttribute(tag === "a" ? "href" : "src", address);
   if (!/^\/v1\/contents\/[\w.]+$/.test(url)) return null;
-  load(url).then(show).catch(() => {});
+  node.setAttribute(tag === "a" ? "href" : "src", url); // where a key is needed, a cookie opens it
   return node;
 }
-
-/** Return an address that shows a file of the server; where a key is needed, one of what was asked for with it. */
-export const load = async (url) => (keptKey() ? URL.createObjectURL(await (await fetch(url, { headers: { "X-API-Key": keptKey() } })).blob()) : url);
 
 /** Draw a hit's score as a bar: its calibrated probability with the number, else its share of the best. */
 function drawProbability(hit) {

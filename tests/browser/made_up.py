@@ -86,6 +86,7 @@ INDEX: dict[str, Any] = {
     "facets": ["kind", "year"],
     "suggest": True,
     "calibrated": True,
+    "defaults": {"depth": 100, "rank_top": 50, "top_k": 10},
 }
 
 Scores = dict[int, float]

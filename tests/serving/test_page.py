@@ -44,7 +44,7 @@ def get(path: str, method: str = "GET", app: Optional[Any] = None, **headers: st
 )
 def test_a_file_is_sent_once_to_each_browser(path: str, name: str, kind: str) -> None:
     answer = get(path)
-    assert answer.status_code == 200 and answer.content == (FOLDER / name).read_bytes()
+    assert answer.status_code == 200 and answer.content == page.sent(name, (FOLDER / name).read_bytes())
     assert answer.headers["content-type"].partition(";")[0] == kind
     assert answer.headers["content-security-policy"].startswith("default-src 'self';")
     assert answer.headers["x-content-type-options"] == "nosniff" and answer.headers["cache-control"] == "no-cache"

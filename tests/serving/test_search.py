@@ -801,7 +801,7 @@ def test_metrics_tell_the_size_of_index_and_log_and_searches_without_results(tmp
 
     for query, offset in (("水稻", 0), ("没有", 0), ("无", 0), ("水稻", 50)):  # behind the end is not without results
         site.search(query, offset=offset)
-    until(lambda: figures()["search_log_bytes"] == sum(one.stat().st_size for one in log.iterdir()) > 1000)
+    until(lambda: figures()["search_log_bytes"] == sum(one.stat().st_size for one in log.glob("*.jsonl")) > 1000)
     found = figures()
     assert [found[f"search_{name}"] for name in ("documents", "segments", "without_results_total")] == [3, 2, 2]
     with Collection.open(folder, write=True) as collection:  # another process, before the next search

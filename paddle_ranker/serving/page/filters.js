@@ -1,7 +1,12 @@
 // What narrows a search: conditions on fields, the values of facets, and the order by a field.
 // The search page loads this with the first search of an index that has fields.
 
-import { $, addWords, button, count, filterOf, index, isNumeric, labelOf, likeOf, make, say, search, searchLike, shown, state, tellLike, tellOf, wordsIn } from "./search.js";
+import { filterOf, state } from "./address.js";
+import { acts, likeOf, shown, tellLike } from "./answer.js";
+import { index, isNumeric, isSortable, labelOf, tellOf } from "./collection.js";
+import { $, button, make } from "./nodes.js";
+import { cut } from "./text.js";
+import { addWords, count, say, wordsIn } from "./words.js";
 
 addWords({
   zh: {
@@ -19,7 +24,7 @@ addWords({
 
 /** Offer orders: by relevance, and by each number and date, in both directions. */
 function fillSort() {
-  const fields = Object.entries(index.fields ?? {}).filter(([, field]) => (isNumeric(field) || field.type === "date") && !field.list);
+  const fields = Object.entries(index.fields ?? {}).filter(([, field]) => isSortable(field));
   const orders = fields.flatMap(([name, { type }]) => [[`-${name}`, type === "date" ? "newest" : "descending"], [name, type === "date" ? "oldest" : "ascending"]].map(([order, how]) => [order, say(how, { name: labelOf(name) })]));
   $("sort").hidden = !orders.length;
   $("sort").querySelector("select").replaceChildren(...[["", say("relevance")], ...orders].map(([value, text]) => make("option", { value, selected: value === state.sort }, text)));
@@ -36,7 +41,7 @@ export function fillFilters() {
   $("filters").hidden = !others.length;
   $("filters").lastElementChild.replaceChildren(...others.map(([name, field]) => filterInput(name, field, filter[name])));
   if (open) $("filters").querySelector(`[name="${CSS.escape(open)}"]`)?.focus();
-  const like = likeOf() && make("li", {}, tellLike(), " ", button({ "aria-label": say("remove", { what: tellLike() }), onclick: () => searchLike("") }, "×"));
+  const like = likeOf() && make("li", {}, tellLike(), " ", button({ "aria-label": say("remove", { what: tellLike() }), onclick: () => acts.searchLike("") }, "×"));
   $("chips").replaceChildren(...(like ? [like] : []), ...Object.entries(filter).map(([name, condition]) => {
     const told = tellCondition(name, condition);
     const remove = () => setFilter(name, undefined);
@@ -50,16 +55,16 @@ export const tellFilters = () => Object.entries(filterOf()).map(([name, conditio
 const SIGNS = { gte: "≥", lte: "≤", gt: ">", lt: "<", in: "∈", ne: "≠" };
 
 function tellCondition(name, condition) {
-  if (!condition || typeof condition !== "object") return `${labelOf(name)} = ${tellOf(name, condition)}`;
+  if (!condition || typeof condition !== "object") return `${labelOf(name)} = ${cut(tellOf(name, condition), SHOWN)}`;
   if (Array.isArray(condition)) return tellCondition(name, { in: condition });
-  return Object.entries(condition).map(([sign, value]) => `${labelOf(name)} ${SIGNS[sign] ?? sign} ${tellOf(name, value)}`).join(", ");
+  return Object.entries(condition).map(([sign, value]) => `${labelOf(name)} ${SIGNS[sign] ?? sign} ${cut(tellOf(name, value), SHOWN)}`).join(", ");
 }
 
 const nameWithUnit = (name) => labelOf(name) + (index.fields?.[name]?.unit ? ` (${index.fields[name].unit})` : "");
 
 /** Make the input of a field: a range of numbers or dates, a list of values, yes or no, else a text. */
 function filterInput(name, field, value) {
-  const choices = field.type === "boolean" ? [["true", say("yes")], ["false", say("no")]] : field.values?.map((one) => [one, one]);
+  const choices = field.type === "boolean" ? [["true", say("yes")], ["false", say("no")]] : field.values?.map((one) => [one, cut(String(one), SHOWN)]);
   if ((isNumeric(field) || field.type === "date") && !choices) {
     const ends = ["gte", "lte"].map((end) => {
       const label = `${labelOf(name)} ${say(end === "gte" ? "from" : "to")}`;
@@ -88,9 +93,10 @@ function setFilter(name, condition) {
   if (condition === undefined) delete filter[name];
   else filter[name] = condition;
   state.filter = JSON.stringify(filter);
-  setTimeout(search, 0, "chosen"); // it makes the fields anew: by then the one that Tab goes to has the focus
+  setTimeout(acts.search, 0, "chosen"); // it makes the fields anew: by then the one that Tab goes to has the focus
 }
 
+const SHOWN = 80; // code points of a value
 const FACETS = 6; // values of a facet that are shown, until more are asked for
 const FOLDED = 3; // facets; more of them are folded up where the window is narrow, unless a value is chosen
 let isFolded = true;
@@ -139,7 +145,7 @@ const tellEnd = (end) => (typeof end === "number" ? count(end) : String(end).sli
 /** Return a value of a facet in words: a range of whole numbers or years by its first and last. */
 function tellValue(value, field) {
   if (typeof value === "boolean") return say(value ? "yes" : "no");
-  if (!value || typeof value !== "object") return String(value);
+  if (!value || typeof value !== "object") return cut(String(value), SHOWN);
   const years = [value.gte, value.lt].map(yearOf);
   const [from, to] = years.every(Number.isFinite) ? years : [value.gte ?? value.gt, value.lt ?? value.lte];
   if (from === undefined || to === undefined) return from === undefined ? `< ${tellEnd(to)}` : `≥ ${tellEnd(from)}`;

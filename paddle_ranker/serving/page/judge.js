@@ -1,7 +1,11 @@
 // The page /judge: one pair at a time, a key for each label. Pairs come in the server's order, from GET /v1/judge; each
 // label goes to POST /v1/feedback before the next pair is shown, so what was judged is in the log.
 
-import { $, addWords, ask, languageOf, make, marked, say, showFailure, speak, switchLanguage } from "./search.js";
+import { showFailure } from "./failure.js";
+import { $, make } from "./nodes.js";
+import { ask } from "./server.js";
+import { marked } from "./text.js";
+import { addWords, languageOf, say, speak, switchLanguage } from "./words.js";
 
 addWords({
   zh: {

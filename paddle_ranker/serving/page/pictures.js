@@ -1,7 +1,9 @@
 // A file of the visitor's, dropped on the page or chosen, that documents should be like. The page loads this where the
 // index has vectors of files.
 
-import { addWords, make, say, searchLike } from "./search.js";
+import { acts } from "./answer.js";
+import { make } from "./nodes.js";
+import { addWords, say } from "./words.js";
 
 addWords({
   zh: {
@@ -25,7 +27,7 @@ async function searchByPicture(file) {
   const scale = Math.min(1, SENT / Math.max(image.width, image.height));
   const canvas = make("canvas", { width: Math.max(1, Math.round(image.width * scale)), height: Math.max(1, Math.round(image.height * scale)) });
   canvas.getContext("2d").drawImage(image, 0, 0, canvas.width, canvas.height);
-  searchLike("", { kind: "picture", url: canvas.toDataURL("image/png") });
+  acts.searchLike("", { kind: "picture", url: canvas.toDataURL("image/png") });
 }
 
 /** Search by a sound, as it is. */
@@ -35,7 +37,7 @@ async function searchByRecording(file) {
     const reader = Object.assign(new FileReader(), { onload: () => resolve(reader.result), onerror: reject });
     reader.readAsDataURL(new Blob([file], { type: "application/octet-stream" }));
   });
-  searchLike("", { kind: "recording", url });
+  acts.searchLike("", { kind: "recording", url });
 }
 
 const KINDS = { picture: ["image/", searchByPicture], recording: ["audio/", searchByRecording] };

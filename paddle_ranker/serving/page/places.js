@@ -1,7 +1,9 @@
 // Where a hit stands in its file: boxes on a page, a player that starts there, a table with its cells marked.
 // The search page loads this when a hit has a place.
 
-import { addWords, codePoints, count, make, marked, say } from "./search.js";
+import { make } from "./nodes.js";
+import { codePoints, marked } from "./text.js";
+import { addWords, count, say } from "./words.js";
 
 addWords({
   zh: { page: "第 {n} 页", play_from: "从 {time} 播放" },

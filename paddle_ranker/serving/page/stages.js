@@ -1,7 +1,13 @@
 // How results were found: a column for each list before the last, lines between them, and tabs where there is no room.
 // The search page loads this when somebody asks.
 
-import { $, ARROWS, addWords, button, chooseStage, codePoints, count, follow, foundBy, isOut, joined, keyOf, languageOf, make, movement, nameOf, positions, rankIn, remember, reveal, say, shown, state, time, titleOf } from "./search.js";
+import { remember, state } from "./address.js";
+import { ARROWS, foundBy, isOut, keyOf, movement, rankIn, shown, titleOf } from "./answer.js";
+import { chooseStage, follow, positions, reveal } from "./board.js";
+import { nameOf } from "./collection.js";
+import { $, button, make } from "./nodes.js";
+import { codePoints, joined } from "./text.js";
+import { addWords, count, languageOf, say, time } from "./words.js";
 
 addWords({
   zh: {

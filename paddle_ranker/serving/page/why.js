@@ -1,7 +1,11 @@
 // Why a hit stands where it does: its reasons in sentences, most important first, then its way, its fields, its text.
 // The search page loads this when somebody asks.
 
-import { addWords, codePoints, count, isCalibrated, isOut, joined, labelOf, languageOf, make, marked, nameOf, numbers, partsOf, percent, rankIn, say, score, searchers, tellOf, tellWay, titleOf } from "./search.js";
+import { isCalibrated, isOut, partsOf, rankIn, tellWay, titleOf } from "./answer.js";
+import { labelOf, nameOf, searchers, tellOf } from "./collection.js";
+import { make } from "./nodes.js";
+import { codePoints, joined, marked } from "./text.js";
+import { addWords, count, languageOf, numbers, percent, say, score } from "./words.js";
 
 addWords({
   zh: {
@@ -81,7 +85,6 @@ function reasonsOf(hit, answer) {
     const { to, added } = signal;
     const fill = make("span", { class: added < 0 ? "less" : null });
     fill.style.width = `${(100 * Math.abs(added ?? 0)) / (most[to] || 1)}%`;
-    const rank = hit.stages?.[name]?.rank;
     return make("li", {}, Number.isFinite(added) ? make("span", { class: "bar", "aria-hidden": "true" }, fill) : null, ...sentencesOf(hit, signal, answer).map((nodes) => make("p", {}, ...nodes)));
   });
   const measured = signals.map(({ name, value, added, terms, more }) => {

@@ -1,0 +1,74 @@
+// The index, as `GET /v1/index` describes it, and how the settings are read against it.
+
+import { state } from "./address.js";
+import { count, language, languageOf, say } from "./words.js";
+
+export const index = {}; // what GET /v1/index says
+export const CHOICES = { recall: [20, 50, 100, 200, 500], rank_top: [0, 10, 20, 50, 100], top_k: [10, 20, 50, 100] };
+
+/** Return a stage's name; a vector field may have that of any text of the page. */
+export const nameOf = (stage) => (["words", "vectors", "fused", "ranked"].includes(stage) ? say(stage) : stage);
+
+/** Return the names of the searchers, once the index is known. */
+export const searchers = () => index.searchers ?? ["words", "vectors"];
+
+/** Return what is searched by: of what was chosen, that which the index has; all if that is nothing. */
+export function searchedBy() {
+  const chosen = searchers().filter((name) => state.use.split(",").includes(name));
+  return chosen.length ? chosen : searchers();
+}
+
+/** Return how lists become one: what was chosen, else the server's own way. */
+export const fusionOf = () => state.fusion || index.fusion || "weighted";
+
+const NAMES = { recall: ["depth", "depth"], rank_top: ["rank_top", "pairs"], top_k: ["top_k", "hits"] }; // as default, as limit
+
+/** Return the largest number that the server takes for a setting. */
+const limitOf = (name) => (name === "rank_top" && index.ranker === null ? 0 : index.limits?.[NAMES[name][1]] ?? Infinity);
+
+/** Return the server's own number for a setting, undefined until it is known. */
+export const defaultOf = (name) => (index.defaults ? Math.min(index.defaults[NAMES[name][0]], limitOf(name)) : undefined);
+
+/** Return the number of a setting: what was chosen, else the server's own. */
+export const numberOf = (name) => state[name] ?? defaultOf(name);
+
+export const isSortable = (field) => Boolean(field) && (isNumeric(field) || field.type === "date") && !field.list;
+
+/** Return settings of an address without what the index does not have; a number above its limit is the limit. */
+export function fitted(settings) {
+  const own = (names, name) => (names === undefined || names.includes(name) ? name : "");
+  const fit = { ...settings, fusion: own(index.fusions, settings.fusion) };
+  fit.sort = !index.fields || isSortable(own(Object.keys(index.fields), fit.sort.replace(/^-/, "")) && index.fields[fit.sort.replace(/^-/, "")]) ? fit.sort : "";
+  for (const name of Object.keys(NAMES)) {
+    if (fit[name] === null) continue;
+    fit[name] = Math.min(Math.floor(fit[name]), limitOf(name));
+    if (fit[name] === defaultOf(name) || (!fit[name] && name !== "rank_top")) fit[name] = null;
+  }
+  return fit;
+}
+
+/** Return the numbers to choose from, as far as the server's limits allow them. */
+export const choicesOf = (name) => CHOICES[name].filter((value) => value <= limitOf(name));
+
+export const isNumeric = (field) => ["number", "integer", "float"].includes(field?.type);
+
+/** Return a field's name as people read it. */
+export const labelOf = (name) => index.fields?.[name]?.label || name;
+
+export const isNumber = (name, value) => typeof value === "string" && value && isNumeric(index.fields?.[name]) && Number.isFinite(Number(value));
+
+/** Return a value of a field as people read it, with its unit. Tables have numbers as texts. */
+export function tellOf(name, value) {
+  if (Array.isArray(value)) return value.map((one) => tellOf(name, one)).join(", ");
+  if (isNumber(name, value)) return tellOf(name, Number(value));
+  const told = typeof value === "number" ? count(value) : typeof value === "boolean" ? say(value ? "yes" : "no") : String(value);
+  const unit = typeof value === "number" && index.fields?.[name]?.unit;
+  return unit ? `${told} ${unit}` : told;
+}
+
+/** Return examples of queries: those in the visitor's language, where there are any. */
+export function examples() {
+  const all = index.examples ?? [];
+  const own = all.filter((one) => (languageOf(one) === "zh") === (language === "zh"));
+  return own.length ? own : all;
+}

@@ -363,8 +363,7 @@ def _with_dense(checkpoint: Checkpoint, sentences: Sentences) -> Checkpoint:
             sentences.info.cut_from or sentences.info.size,
             OUTPUT_LAYERS[0],
         )
-        weight, bias = np.eye(width, dtype=np.float32), np.zeros(width, np.float32)
-        if sentences.output_layer is not None:
-            weight, bias = sentences.output_layer.arrays()
+        plain = np.eye(width, dtype=np.float32), np.zeros(width, np.float32)
+        weight, bias = sentences.output_layer() or plain
         unnamed[f"{name}.weight"], unnamed[f"{name}.bias"] = weight[:, :size], bias[:size]
     return dataclasses.replace(checkpoint, arrays=arrays, unnamed=unnamed)

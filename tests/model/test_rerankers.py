@@ -94,7 +94,7 @@ def test_what_is_not_done_is_refused_by_name(
 
 def test_a_reranker_is_no_tower_and_a_tower_no_reranker(tmp_path: Path) -> None:
     source = write(tmp_path / "st", "mean")
-    with pytest.raises(CheckpointError, match="is a CrossEncoder, no SentenceTransformer; predict"):
+    with pytest.raises(CheckpointError, match=r"is a CrossEncoder, no SentenceTransformer \(model_type\); predict"):
         Tower.open(source)
     change_json(source / "config_sentence_transformers.json", model_type="SparseEncoder")
     with pytest.raises(CheckpointError, match="is a SparseEncoder"):

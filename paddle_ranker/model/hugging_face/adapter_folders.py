@@ -45,21 +45,21 @@ _STEPS = {MODULES_FILE, LENGTH_FILE, MODEL_FILE}  # of sentence-transformers: th
 
 
 def find_encoder(folder: Path) -> Optional[Path]:
-    """Return the folder with transformers' weights: `folder`, or that of its first sentence-transformers step.
+    """Return the folder with transformers' weights: that of the first sentence-transformers step, or else `folder`.
 
     The folder of an adapter is the one where it lies with its base, see `with_base`. Returns None if there are no such
     weights. Raises `CheckpointError` if `modules.json` is damaged, or an adapter cannot be opened.
     """
-    candidates = [folder]
-    if (folder / "modules.json").is_file():
+    encoder = folder
+    if (folder / MODULES_FILE).is_file():
         try:
-            first = read_json(folder / "modules.json")[0]["path"]
+            first = read_json(folder / MODULES_FILE)[0]["path"]
         except (ValueError, LookupError, TypeError) as error:
-            raise CheckpointError(f"{folder / 'modules.json'}: damaged ({type(error).__name__}: {error})") from error
+            raise CheckpointError(f"{folder / MODULES_FILE}: damaged ({type(error).__name__}: {error})") from error
         if isinstance(first, str) and Path(first).name == first:
-            candidates.append(folder / first)
-    opened = map(with_base, candidates)
-    return next((path for path in opened if any((path / name).is_file() for name in WEIGHT_FILES)), None)
+            encoder = folder / first
+    encoder = with_base(encoder)
+    return encoder if _has_weights(encoder) else None
 
 
 def with_base(folder: Path) -> Path:

@@ -61,7 +61,7 @@ from paddle_ranker.model.parameters import count
 from paddle_ranker.options import note_once
 from paddle_ranker.storage.atomic import write_json
 from paddle_ranker.storage.foreign_config import ForeignConfig
-from paddle_ranker.storage.untrusted import UncheckedObject, read_json
+from paddle_ranker.storage.untrusted import Unchecked, UncheckedObject, read_json
 
 GENERATES, _RETRIEVES = "ForCausalLM", "ForImageAndTextRetrieval"
 _MOST_CLASSES = 1000  # maximum number of classes that get made-up names if a configuration only counts them
@@ -88,6 +88,14 @@ def _means_yes(label: str) -> Optional[bool]:
     return False if _NOT.sub("", name) in _YES and _NOT.match(name) else None
 
 
+def activation_of(path: Unchecked) -> str:
+    """Return the name of the function of torch that sentence-transformers applies to scores; "" for its default.
+
+    path: the function's class, with its module; the library replaces functions that are not torch's by its default
+    """
+    return path.rpartition(".")[2] if isinstance(path, str) and path.startswith("torch.") else ""
+
+
 _POSITIVE_LABEL = "positive_label (--positive_label)"  # the names of this option in Python and in commands
 
 
@@ -111,7 +119,7 @@ class ClassifierHead:
         labels, count = config.get("id2label"), config.get("num_labels", config.get("_num_labels", 2))
         problem, old = config.get("problem_type", ""), config.get("sbert_ce_default_activation_function", "")
         library = config.inner("sentence_transformers", without_effect=("version",))
-        activation = str(library.get("activation_fn", old)).rpartition(".")[2]
+        activation = activation_of(library.get("activation_fn", old))
         if answers_pairs(config):
             return cls(config.path, ("yes",))
         if architecture_of(config) == TAPAS_ANSWERS or architecture_of(config).endswith(_RETRIEVES):

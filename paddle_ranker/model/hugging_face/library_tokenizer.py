@@ -52,6 +52,10 @@ SENTENCEPIECE_FILES = ("sentencepiece.bpe.model", "spm.model", "spiece.model")
 PIECES_FILE, MERGES_FILE = "vocab.json", "merges.txt"  # files of byte-level BPE
 MODULES_FILE = "modules.json"  # file of sentence-transformers
 LENGTH_FILE, MODEL_FILE = "sentence_bert_config.json", "config_sentence_transformers.json"
+# Names of `LENGTH_FILE` in the library's first versions, in its order.
+_OLD_LENGTH_FILES = [
+    f"sentence_{name}_config.json" for name in ("roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
+]
 CROSS_ENCODER, SENTENCE_TRANSFORMER = "CrossEncoder", "SentenceTransformer"  # model types of sentence-transformers
 _BERT, _MPNET, _TAPAS = "BertTokenizer", "MPNetTokenizer", "TapasTokenizer"
 _QWEN, _CLIP, _SIGLIP = "Qwen2Tokenizer", "CLIPTokenizer", "SiglipTokenizer"
@@ -100,7 +104,13 @@ _OF_TABLES = {"cell_trim_length": -1, "strip_column_names": False}
 _JSON_KEYS = ("version", "padding", "pre_tokenizer", "post_processor", "decoder", "model", "normalizer", "added_tokens")
 # Options of sentence-transformers for loading weights; results are computed in float32 here.
 _LOADING = ("torch_dtype", "dtype", "attn_implementation", "device_map", "low_cpu_mem_usage", "trust_remote_code",
-            "use_cache", "use_safetensors", "revision", "token")  # fmt: skip
+            "use_cache", "use_safetensors", "revision", "token", "add_pooling_layer", "cache_dir", "local_files_only",
+            "subfolder", "use_fast", "padding_side", "output_hidden_states")  # fmt: skip
+# Output of transformers that a step reads for a task, and its name among sentence-transformers' steps.
+_OUTPUTS = {
+    "feature-extraction": ("last_hidden_state", "token_embeddings"), "sequence-classification": ("logits", "scores"),
+    "text-generation": ("logits", "causal_logits"),
+}  # fmt: skip
 _SHORTEST, _LONGEST = 5, 1_000_000  # transformers writes an astronomical number for an unknown length
 _FALLBACK_LENGTH = 512
 
@@ -315,26 +325,39 @@ def text_settings(folder: Path) -> tuple[Optional[int], bool]:
     """
     if not any((place / MODULES_FILE).is_file() for place in (folder, folder.parent)):
         return None, False  # sentence-transformers then ignores the file
-    settings = ForeignConfig.read(
-        folder / LENGTH_FILE, ("unpad_inputs", "module_output_name", "tokenizer_name_or_path")
-    )
+    path = folder / LENGTH_FILE
+    if not read_settings(path):  # sentence-transformers then looks for the next name
+        path = next((folder / name for name in _OLD_LENGTH_FILES if read_settings(folder / name)), path)
+    settings = ForeignConfig.read(path, ("unpad_inputs",))
     remedy = "take a model that reads texts as they are"
     settings.require("do_lower_case", True, False, remedy=remedy)
-    settings.require(
-        "transformer_task", "feature-extraction", "sequence-classification", "text-generation", remedy=remedy
-    )
-    for name in ("query_length", "document_length", "query_expansion"):
+    settings.require("transformer_task", *_OUTPUTS, remedy=remedy)
+    task = str(settings.get("transformer_task", "feature-extraction"))
+    state, output = _OUTPUTS[task]
+    settings.require("module_output_name", output, remedy=remedy)
+    for name in ("tokenizer_name_or_path", "query_length", "document_length", "query_expansion"):
         settings.require(name, remedy=remedy)
     for name in ("model_args", "model_kwargs", "tokenizer_args", "processor_kwargs", "config_args", "config_kwargs",
                  "processing_kwargs"):  # fmt: skip
         inner = settings.inner(name, _LOADING)
         if inner.unknown:
             raise settings.error(f"{inner.unknown[0]} is stated, which is not done here; {remedy}")
-    for name in settings.get("modality_config", {"text": {}}):
-        chats = ("text-generation", "sequence-classification")
-        if name != "text" and (name != "message" or settings.get("transformer_task") not in chats):
-            raise settings.error(f"modality_config has {quoted(name)}, only 'text' is done here; {remedy}")
+    kinds = settings.inner("modality_config", ("text", "message"))
+    for name in ("text", "message") if "modality_config" in settings else ():
+        call = kinds.inner(name, ("format",))
+        call.require("method", "forward", remedy=remedy)
+        call.require("method_output_name", state, remedy=remedy)
+    if kinds.unknown or ("message" in kinds and task == "feature-extraction"):
+        name = (kinds.unknown or ["message"])[0].rpartition(".")[2]
+        raise settings.error(f"modality_config has {quoted(name)}, only 'text' is done here; {remedy}")
+    if task == "text-generation" and "message" not in kinds:
+        raise settings.error(
+            "modality_config has no 'message': the library then puts pairs into no chat, which is not done here of a "
+            "model that ranks by its answers"
+        )
     length, lowers = settings.get("max_seq_length"), bool(settings.get("do_lower_case"))
+    if length is not None and (type(length) not in (int, float) or length < _SHORTEST):
+        raise settings.error(f"max_seq_length is {quoted(length)}, expected a number of tokens from {_SHORTEST} on")
     settings.log_unknown()
     return length, lowers
 

@@ -22,6 +22,7 @@ from paddle_ranker.model.config import EncoderConfig
 from paddle_ranker.model.hugging_face.adapter_folders import find_encoder
 from paddle_ranker.model.hugging_face.folder import (
     LOGIT_SCORE,
+    activation_of,
     answers_pairs,
     read_encoder_config,
     read_foreign_config,
@@ -54,6 +55,7 @@ _OLD_POOLING = {
     "pooling_mode_weightedmean_tokens": "weightedmean",
     "pooling_mode_lasttoken": "lasttoken",
 }
+_PACKAGE = "sentence_transformers."
 _DONE = "Transformer, Pooling, Dense and Normalize in this order"
 _TORCH = "torch.nn.modules."
 _ACTIVATIONS = {
@@ -103,12 +105,25 @@ class Sentences:
     """Settings of a tower in a sentence-transformers folder: its info and dense layers.
 
     pooler: the layer that equals the encoder's pooler: tanh over the first token's state, of unchanged width; or None
-    output_layer: the last layer, or None; vectors are the first `info.size` dimensions of its output
+    layers: the other layers in order, all but the last without an activation; vectors are the first `info.size`
+        dimensions of the last one's output
     """
 
     info: TowerInfo
     pooler: Optional[Dense]
-    output_layer: Optional[Dense]
+    layers: tuple[Dense, ...]
+
+    def output_layer(self) -> Optional[tuple[Array, Array]]:
+        """Read the layers as one: its weight, `[inputs, outputs]`, and its bias; None without layers."""
+        if not self.layers:
+            return None
+        weight, bias = self.layers[0].arrays()
+        for layer in self.layers[1:]:
+            then = layer.arrays()
+            # The product is computed in float64, so that it rounds once.
+            bias = (bias.astype(np.float64) @ then[0] + then[1]).astype(np.float32)
+            weight = (weight.astype(np.float64) @ then[0]).astype(np.float32)
+        return weight, bias
 
 
 class VectorSettings(NamedTuple):
@@ -148,7 +163,7 @@ def stated_info(folder: Path) -> Optional[TowerInfo]:
 def read_sentences(folder: Path) -> Sentences:
     """Read the settings of a tower; raises `CheckpointError` if a file is damaged, or a step is unsupported."""
     settings = _settings(folder, SENTENCE_TRANSFORMER)
-    modules = list_modules(folder)
+    modules = [(kind, path) for kind, path in list_modules(folder) if kind != "Dropout"]
     kinds = [kind for kind, _ in modules]
     dense = [_dense(path) for kind, path in modules if kind == "Dense"]
     expected = ["Transformer", "Pooling", *["Dense"] * len(dense)]
@@ -161,14 +176,20 @@ def read_sentences(folder: Path) -> Sentences:
     for layer in dense:
         if layer.makes != "sentence_embedding" or layer.activation not in ("linear", "tanh"):
             raise CheckpointError(
-                f"{layer.folder}: a dense layer that makes {quoted(layer.makes)}, with the activation "
-                f"{quoted(layer.activation)}, which is not done here in a tower"
+                f"{layer.folder}: a dense layer that makes {quoted(layer.makes)} (module_output_name), with the "
+                f"activation_function {quoted(layer.activation)}, which is not done here in a tower"
             )
     is_pooler = [(layer.activation, layer.outputs) for layer in dense[:1]] == [("tanh", width)]
     pooler = dense.pop(0) if is_pooler and pooling == "first" and config.has_tanh_pooler else None
-    if len(dense) > 1:
-        raise CheckpointError(f"{folder / MODULES_FILE}: has {len(dense)} dense layers in a row; one is done here")
-    output = dense[0] if dense else None
+    for layer, inputs in zip(dense, (width, *(layer.outputs for layer in dense))):
+        if layer.inputs != inputs:
+            raise CheckpointError(f"{layer.folder}: in_features is {layer.inputs}, and the step before makes {inputs}")
+    if any(layer.activation != "linear" for layer in dense[:-1]):
+        raise CheckpointError(
+            f"{folder / MODULES_FILE}: has {len(dense)} dense layers in a row, and an activation_function between them "
+            "is not done here; without one they are one layer"
+        )
+    output = dense[-1] if dense else None
     similarity, (query, text) = _similarity(settings), _prompts(settings)
     full = output.outputs if output else width
     size = _size_of(settings, full)
@@ -191,7 +212,7 @@ def read_sentences(folder: Path) -> Sentences:
         text_prompt=text,
         towers=2 if (folder / QUERY_FOLDER / MODULES_FILE).is_file() else 1,
     )
-    return Sentences(info, pooler, output)
+    return Sentences(info, pooler, tuple(dense))
 
 
 def read_vectors(folder: Path, full: int) -> VectorSettings:
@@ -208,14 +229,18 @@ def read_vectors(folder: Path, full: int) -> VectorSettings:
 def _similarity(settings: ForeignConfig) -> str:
     similarity: str = settings.get("similarity_fn_name", "cosine")
     if similarity not in SIMILARITIES:
-        raise settings.error(f"compares vectors by {quoted(similarity)}; {' and '.join(SIMILARITIES)} are done")
+        raise settings.error(
+            f"compares vectors by {quoted(similarity)} (similarity_fn_name); {' and '.join(SIMILARITIES)} are done"
+        )
     return similarity
 
 
 def _size_of(settings: ForeignConfig, full: int) -> int:
     """Return the size to which `truncate_dim` cuts vectors of the size `full`."""
-    cut = settings.get("truncate_dim")
-    return cut if isinstance(cut, int) and 0 < cut < full else full
+    cut = settings.get("truncate_dim", full)
+    if type(cut) is not int or cut < 1:
+        raise settings.error(f"truncate_dim is {quoted(cut)}, expected a number of dimensions from 1 on")
+    return min(cut, full)
 
 
 def read_reranker(folder: Path) -> Optional[CrossEncoderSettings]:
@@ -229,10 +254,11 @@ def read_reranker(folder: Path) -> Optional[CrossEncoderSettings]:
     prompts, default = _prompts_in(settings), settings.get("default_prompt_name")
     if default is not None and default not in [*prompts]:
         raise settings.error(f"default_prompt_name is {quoted(default)}, which prompts lack: name one, or remove it")
-    settings.require(
-        "activation_fn", f"{_TORCH}activation.Sigmoid", f"{_TORCH}linear.Identity",
-        remedy="a probability is the sigmoid of the score here: take a model of such scores",
-    )  # fmt: skip
+    if activation_of(settings.get("activation_fn")) not in ("", "Sigmoid", "Identity"):
+        settings.require(
+            "activation_fn", f"{_TORCH}activation.Sigmoid", f"{_TORCH}linear.Identity",
+            remedy="a probability is the sigmoid of the score here: take a model of such scores",
+        )  # fmt: skip
     settings.log_unknown()
     modules = list_modules(folder)
     kinds = [kind for kind, _ in modules]
@@ -248,8 +274,8 @@ def read_reranker(folder: Path) -> Optional[CrossEncoderSettings]:
     is_supported = all(kind in ("Dense", "LayerNorm", "Normalize") for kind, _ in inner)
     if kinds[:2] != ["Transformer", "Pooling"] or not is_supported or not isinstance(last, Dense):
         raise CheckpointError(
-            f"{folder / MODULES_FILE}: is a reranker whose steps are {listed(kinds)}; Transformer, Pooling, then "
-            "Dense, LayerNorm, Normalize and Dropout, and a Dense at the end are done here"
+            f"{folder / MODULES_FILE}: is a reranker whose steps are {listed(kinds)}; Transformer, "
+            "Pooling, then Dense, LayerNorm, Normalize and Dropout, and a Dense at the end are done here"
         )
     if (last.outputs, last.makes) != (1, "scores"):
         raise CheckpointError(
@@ -269,8 +295,11 @@ def read_reranker(folder: Path) -> Optional[CrossEncoderSettings]:
             steps.append((layer.activation, layer.outputs))
         elif kind == "LayerNorm":
             config = ForeignConfig.read(path / "config.json")
-            norm = read_weights(path)[1]
-            weights = norm["norm.weight"], norm["norm.bias"]
+            file, norm = read_weights(path)
+            found = norm.get("norm.weight"), norm.get("norm.bias")
+            if found[0] is None or found[1] is None or len(norm) != 2 or found[0].shape != found[1].shape:
+                raise CheckpointError(f"{path / file}: holds no LayerNorm (norm.weight, norm.bias); copy it again")
+            weights = found[0], found[1]
             config.require("dimension", weights[0].size, remedy="copy the folder again")
             steps.append(("norm", weights[0].size))
             config.log_unknown()
@@ -311,10 +340,14 @@ def _settings(folder: Path, wanted: str) -> ForeignConfig:
     """Read the settings of a folder; raises `CheckpointError` unless they state the model type `wanted`."""
     settings = ForeignConfig.read(folder / MODEL_FILE, ("__version__", "requirements", "keep_in_fp32_modules"))
     model_type = settings.get("model_type", SENTENCE_TRANSFORMER)
+    if settings.states_null("model_type"):
+        raise settings.error(
+            "model_type is null, of which the library makes a model without steps: name it, or remove it"
+        )
     if model_type != wanted:
         is_reranker = model_type == CROSS_ENCODER
         use = "predict, evaluate, rank and serve --model take it" if is_reranker else f"{wanted} is done here"
-        raise settings.error(f"it is a {model_type}, no {wanted}; {use}")
+        raise settings.error(f"it is a {model_type}, no {wanted} (model_type); {use}")
     return settings
 
 
@@ -381,13 +414,22 @@ def list_modules(folder: Path) -> list[tuple[str, Path]]:
     path = folder / MODULES_FILE
     if not path.is_file():
         return []
-    modules = []
+    modules, names = [], set[object]()
     try:
         for number, step in enumerate(read_json(path)):
-            settings = ForeignConfig(path, step, ("idx", "name"), f"{number}.")
-            inside, kind = settings.get("path", ""), str(settings.get("type")).rpartition(".")[2]
+            settings = ForeignConfig(path, step, ("idx",), f"{number}.")
+            inside, (package, _, kind) = settings.get("path", ""), str(settings.get("type")).rpartition(".")
             if not isinstance(inside, str) or (inside and Path(inside).name != inside):
                 raise ValueError(f"the path {quoted(inside)} is not of a folder beside it")
+            if package and not package.startswith(_PACKAGE):
+                raise settings.error(
+                    f"the type of step {number} is {quoted(settings.get('type'))}: its code came with the model, and "
+                    "is not run here; take a model of the library's own steps"
+                )
+            name = settings.get("name", number)
+            if (not isinstance(name, str) and name != number) or name in names:
+                raise ValueError(f"the name {quoted(name)} is no text, or two steps have it")
+            names.add(name)
             settings.require("kwargs", [], remedy="take a model whose steps need nothing of the caller")
             settings.log_unknown()
             modules.append((kind, folder / inside))
@@ -399,14 +441,14 @@ def list_modules(folder: Path) -> list[tuple[str, Path]]:
 def _pooling(folder: Path) -> tuple[str, bool]:
     """Return the name of the pooling, and whether it includes the states of the prompt's tokens."""
     config = ForeignConfig.read(folder / "config.json", ("word_embedding_dimension", "embedding_dimension"))
-    old = [mode for key, mode in _OLD_POOLING.items() if config.get(key)]
-    modes: Unchecked = config.get("pooling_mode", old or "mean")
+    old = {key: mode for key, mode in _OLD_POOLING.items() if config.get(key)}
+    modes: Unchecked = config.get("pooling_mode", [*old.values()] or "mean")
     modes = [modes] if isinstance(modes, str) else modes
     if not isinstance(modes, list) or len(modes) != 1 or modes[0] not in [*_POOLING]:
-        raise config.error(f"pools by {quoted(modes)}; one of {', '.join(_POOLING)} is done here")
-    config.require("include_prompt", True, False, remedy="set it to true or false")
+        keys = "pooling_mode" if "pooling_mode" in config else listed([*old])
+        raise config.error(f"pools by {quoted(modes)} ({keys}); one of {', '.join(_POOLING)} is done here")
     config.log_unknown()
-    return _POOLING[modes[0]], config.get("include_prompt", True)
+    return _POOLING[modes[0]], config.flag("include_prompt", True)
 
 
 def _dense(folder: Path) -> Dense:
@@ -417,10 +459,13 @@ def _dense(folder: Path) -> Dense:
     sizes: Unchecked = config.get("in_features"), config.get("out_features")
     makes = config.get("module_output_name", "sentence_embedding")
     for problem, is_so in (
-        (f"the activation {quoted(path)}", activation is None),
-        ("a residual", bool(config.get("use_residual"))),
+        (f"the activation_function {quoted(path)}", activation is None),
+        ("a residual (use_residual)", bool(config.get("use_residual"))),
         (f"sizes {quoted(sizes)}", not all(type(size) is int and 0 < size <= 1 << 20 for size in sizes)),
-        ("tokens to read", config.get("module_input_name", "sentence_embedding") != "sentence_embedding"),
+        (
+            "tokens to read (module_input_name)",
+            config.get("module_input_name", "sentence_embedding") != "sentence_embedding",
+        ),
     ):
         if is_so:
             raise config.error(f"a dense layer with {problem}, which is not done here")
@@ -432,7 +477,7 @@ def _prompts(settings: ForeignConfig) -> tuple[str, str]:
     """Return the prompts before queries and before texts; log all other prompts, which are not used."""
     prompts, default = _prompts_in(settings), settings.get("default_prompt_name")
     unused = [name for name, prompt in prompts.items() if prompt and name not in ("query", "document")]
-    if unused or default not in (None, "query", "document"):
+    if unused or default not in (None, "", "query", "document"):
         note_once(
             f"note: {settings.path}: its prompts {listed(unused or [default])} precede neither queries nor texts, as "
             "in the library's encode_query and encode_document; convert --to tower takes --query_prompt, --text_prompt"

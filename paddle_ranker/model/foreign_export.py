@@ -454,5 +454,5 @@ def _feed_key(program: StaticProgram, role: str) -> Optional[Key]:
 
 def _unlike(program: StaticProgram, what: str) -> CheckpointError:
     return CheckpointError(
-        f"{program.file}: {what}: this is not an ERNIE, BERT or RoBERTa as PaddleNLP builds it, and stays a static model"
+        f"{program.file}: {what}: this is no ERNIE, BERT or RoBERTa as PaddleNLP builds it, and stays a static model"
     )

@@ -512,8 +512,8 @@ _OTHERS = {
     ),
     "static": (
         "a static model of another program, without a tokenizer",
-        f"{NAME_TOKENIZER}; predict, rank, serve, encode and index build then take it, and paddle-ranker convert makes a "
-        "ranker of it that trains on",
+        f"{NAME_TOKENIZER}; predict, rank, serve, encode and index build then take it, and paddle-ranker convert makes "
+        "a ranker of it that trains on",
     ),
     "index": (
         "a search index",

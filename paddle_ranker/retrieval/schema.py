@@ -415,9 +415,10 @@ class Field:
                 analyser(value)  # raises with the choices
                 field = replace(field, analyser=value)
             else:
+                of_words = _OPTIONS_OF_WORDS if can_be_searched else ()
+                choices = listed((*of_words, *["title"] * field.is_text, *_OPTIONS_OF_ALL))
                 raise UsageError(
-                    f"--field {quoted(text)}: {quoted(option)} is no option of a {kind} field; expected "
-                    f"{listed((*(_OPTIONS_OF_WORDS if can_be_searched else ()), *['title'] * field.is_text, *_OPTIONS_OF_ALL))}"
+                    f"--field {quoted(text)}: {quoted(option)} is no option of a {kind} field; expected {choices}"
                 )
         if not has_format:
             return field

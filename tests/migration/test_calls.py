@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Optional
+from typing import Any, Optional
 
 import numpy as np
 import pytest
@@ -34,7 +34,7 @@ def _states(name: str, cache: Path, first: list[str], second: Optional[list[str]
 
 
 @pytest.fixture
-def expected(made: Made) -> list[object]:
+def expected(made: Made) -> list[Any]:
     """What the rows with code give, in the order of the page."""
     cache = made.place / "paddlenlp" / "models"
     model = classifier(type_vocab_size=4)
@@ -51,7 +51,7 @@ def expected(made: Made) -> list[object]:
     ]  # fmt: skip
 
 
-def test_each_row_of_the_page_computes_what_it_replaces(at: Path, expected: list[object]) -> None:
+def test_each_row_of_the_page_computes_what_it_replaces(at: Path, expected: list[Any]) -> None:
     assert len(ROWS) == len(expected)
     names = {"Ranker": Ranker, "Tower": Tower, "queries": QUERIES, "paras": TITLES, "titles": NAMES}
     for (theirs, ours), wanted in zip(ROWS, expected):
@@ -65,7 +65,7 @@ def test_each_row_of_the_page_computes_what_it_replaces(at: Path, expected: list
     assert not np.allclose(expected[5], expected[6], atol=1e-3)  # titles are read
 
 
-def test_an_index_gives_the_tower_titles_and_texts(at: Path, expected: list[object], call: Call) -> None:
+def test_an_index_gives_the_tower_titles_and_texts(at: Path, expected: list[Any], call: Call) -> None:
     rows = [f"{number}\t{name}\t{title}" for number, (name, title) in enumerate(zip(NAMES, TITLES))]
     Path("paras.tsv").write_text("id\ttitle\ttext\n" + "\n".join(rows) + "\n", encoding="utf-8")
     line = "index build --corpus paras.tsv --tower zh_dureader_de --field title:text:title --output index --device cpu"

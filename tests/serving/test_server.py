@@ -393,8 +393,13 @@ def test_a_worker_that_is_killed_is_started_anew(two_workers: Server) -> None:
     before = children(two_workers.pid)
     os.kill(min(before), signal.SIGKILL)
     two_workers.scores()  # the other one answers
-    seen = set[int]()  # of many looks, since one that is taken while processes end may miss one
-    until(lambda: len(seen.update(children(two_workers.pid)) or seen - before) == 1)
+    seen = set(before)  # of many looks, since one that is taken while processes end may miss one
+
+    def is_started_anew() -> bool:
+        seen.update(children(two_workers.pid))
+        return seen > before
+
+    until(is_started_anew)
     (new,) = seen - before
     os.kill(max(before), signal.SIGKILL)
     assert two_workers.scores()  # by the new one, when it is ready

@@ -403,8 +403,8 @@ def read_model(folder: Path) -> HuggingFaceModel:
     if config.type_vocab_size > 1 and not gives_types(folder):
         if isinstance(config, TapasConfig):
             raise CheckpointError(
-                f"{folder}: the model_input_names of its tokenizer lack token_type_ids, by which a table's cells are told "
-                "apart: add them"
+                f"{folder}: the model_input_names of its tokenizer lack token_type_ids, by which a table's cells are "
+                "told apart: add them"
             )
         config = replace(config, type_vocab_size=1)
         arrays = {name: array[:1] if name.endswith(_TYPES) else array for name, array in arrays.items()}

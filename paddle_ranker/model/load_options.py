@@ -56,8 +56,7 @@ class LoadOptions:
         device support it
     threads: CPU threads of an exported model's engine; 0: one per core. `runtime.prepare` sets the threads of dygraph
     tensorrt: whether Paddle Inference compiles the graph with TensorRT, on a GPU
-    model_name: name of the model whose configuration belongs to a bare parameter file, or whose tokenizer to a static
-        model of another program
+    model_name: name of the model whose configuration belongs to a bare parameter file
     max_seq_length: maximum length of a row in tokens; None: as trained
     pooling: pooling (a name in `model.tower.POOLINGS`) of an encoder that is opened as a tower, if its folder states
         none; None: a default, which is logged

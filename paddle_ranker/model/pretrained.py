@@ -54,12 +54,10 @@ def resolve_model(name_or_path: str) -> Path:
     raise AssertionError(f"{name_or_path} is a known name")
 
 
-def find_model(name_or_path: Union[str, Path], tokenizer: Optional[str] = None) -> Path:
+def find_model(name_or_path: Union[str, Path]) -> Path:
     """Return the local folder of a named model or of an address, which is fetched once.
 
-    Return other paths unchanged, missing ones too; for a static model of another program, the folder of its export.
-
-    tokenizer: the model, or vocabulary's file, that a static model's texts are read with, see `as_export`
+    Return other paths unchanged, missing ones too.
 
     Raises `CheckpointError` if the model cannot be fetched (within some two seconds without a network), `UsageError` if
     `name_or_path` is neither text nor a path, `DependencyError` if fetching needs a package that is missing.
@@ -67,10 +65,8 @@ def find_model(name_or_path: Union[str, Path], tokenizer: Optional[str] = None) 
     if not isinstance(name_or_path, (str, os.PathLike)):
         raise UsageError(f"the model is {quoted(name_or_path)}: expected the path of its folder")
     if scheme_of(str(name_or_path)) is not None:
-        return _with_tokenizer(Path(fetched(str(name_or_path), beside=True)), tokenizer)
+        return Path(fetched(str(name_or_path), beside=True))
     path, text = Path(name_or_path), str(name_or_path)
-    if tokenizer is not None and path.exists():
-        return _with_tokenizer(path, tokenizer)
     model, colon, adapter = text.rpartition(":")
     if colon and model and "/" not in adapter and not path.exists():
         return _named_adapter(find_model(model), adapter)
@@ -95,23 +91,6 @@ def find_model(name_or_path: Union[str, Path], tokenizer: Optional[str] = None) 
         if not hint:
             raise
         raise CheckpointError(f"{error}{hint}") from error
-
-
-def _with_tokenizer(path: Path, tokenizer: Optional[str]) -> Path:
-    from paddle_ranker.model.foreign_export import as_export
-
-    return path if tokenizer is None else as_export(path, tokenizer)
-
-
-def vocabulary_folder(name: str) -> Path:
-    """Return a folder with a named model's tokenizer; of PaddleNLP's models, nothing else is fetched or needed."""
-    known = known_name(name)
-    if known is None:
-        return resolve_model(name)
-    for folder in (paddlenlp_folder(known), cache_folder("models", known)):
-        if (folder / "vocab.txt").is_file() and _states_tokenizer(folder, known):
-            return folder
-    return resolve_model(name)
 
 
 def _named_adapter(folder: Path, name: str) -> Path:

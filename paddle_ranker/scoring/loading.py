@@ -50,7 +50,7 @@ def open_model(
     """
     if options.engine is not None:
         ENGINES[options.engine]  # an unknown name raises its error here
-    folder_type = identify(find_model(source, options.model_name))
+    folder_type = identify(find_model(source))
     folder_type.require(role)
     if not folder_type.is_exported:
         return _open_trained(folder_type, role, options)

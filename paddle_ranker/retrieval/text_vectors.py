@@ -127,6 +127,7 @@ class Tower:
         Raises `UsageError` for titles if the tower reads texts alone.
         """
         refuse_text(texts, "texts")
+        refuse_text(titles or (), "titles")
         if titles is None:
             return self.compute(self.encoder.encode(texts))
         return self.compute(texts_of(self.encoder).encode(texts, titles=titles))

@@ -22,10 +22,10 @@ pytestmark = pytest.mark.unit
 
 SYNONYMS = "usa, united states of america\nnyc => new york\nlaptop => 笔记本\ncar, automobile\n"
 WITH_SYNONYMS = {
-    "usa": "A trip to the USA",
+    "trip": "A trip to the USA",
     "states": "Travels in the United  States of America, and of the united states of america",
     "nations": "the united nations and the states of matter of america",
-    "nyc": "NYC, a city",
+    "town": "NYC, a city",
     "york": "The New York subway",
     "things": "new things of york and new yorkshire, new",
     "book": "便宜笔记本电脑",
@@ -39,9 +39,9 @@ WITH_SYNONYMS = {
 @pytest.mark.parametrize(
     ("query", "wanted", "marked"),
     [
-        ("usa", ["usa", "states"], "United  States of America"),
-        ("United States of America", ["states", "nations", "usa"], "USA"),
-        ("nyc", ["nyc", "york"], "New York"),
+        ("usa", ["trip", "states"], "United  States of America"),
+        ("United States of America", ["states", "nations", "trip"], "USA"),
+        ("nyc", ["town", "york"], "New York"),
         ("laptop", ["lap", "book"], "笔记本"),
         ("car", ["cars", "automobiles"], "automobiles"),
         ("automobile", ["automobiles", "cars"], "cars"),

@@ -53,7 +53,7 @@ function drawPage(url, page, boxes, link) {
   picture.addEventListener("error", () => frame.remove());
   link.textContent = `PDF, ${say("page", { n: count(page) })}`;
   link.removeAttribute("download");
-  link.href += `#page=${page}`;
+  link.setAttribute("href", `${link.getAttribute("href")}#page=${page}`);
   link.classList.remove("content");
   picture.src = url;
 }

@@ -73,7 +73,7 @@ async function search(how) {
     const [answer] = await Promise.all([answered, loaded]);
     if (turn !== now().turn) return;
     if (answer) drawAnswer(readAnswer(answer), query(), isFirst);
-    else send("welcome", { isDone: true });
+    else if (now().name === "asking") send("welcome", { isDone: true }); // else a key is asked for
     if (how === "back") scrollBack();
   } catch (error) {
     if (turn === now().turn && error.name !== "AbortError") isFirst && error.kind !== "needs_key" ? showWelcome(true) : tellFailure(error);

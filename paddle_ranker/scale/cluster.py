@@ -25,6 +25,7 @@ from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.options import AUTO_DEVICE, require_ray_device
 from paddle_ranker.runtime import usable_cores
 from paddle_ranker.scoring.engines.engine_registry import AUTO, DEFAULT, DYGRAPH, ENGINES, EngineKind, exported_engines
+from paddle_ranker.storage.atomic import make_private_file
 
 LOCAL = "local"
 _ANSWER_SECONDS = 5.0
@@ -162,12 +163,7 @@ def _keep_token_private() -> None:
         from ray._private.authentication.authentication_token_generator import generate_new_authentication_token
 
         file.parent.mkdir(mode=0o700, exist_ok=True)
-        made = file.with_name(f"auth_token.{os.getpid()}")
-        with open(os.open(made, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="ascii") as stream:
-            stream.write(generate_new_authentication_token())
-        with suppress(FileExistsError):  # another process has made it meanwhile
-            os.link(made, file)
-        made.unlink()
+        make_private_file(file, generate_new_authentication_token())
         _token_loader().reset_cache()
     if file.exists() and file.stat().st_mode & 0o077:
         file.chmod(0o600)

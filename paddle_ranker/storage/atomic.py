@@ -176,6 +176,18 @@ def new_file(target: Union[str, Path], mode: str = "w", **arguments: Any) -> Ite
             raise
 
 
+def make_private_file(path: Path, text: str) -> None:
+    """Make a file that only its user can read; where another process has made it meanwhile, that one stays."""
+    descriptor, made = tempfile.mkstemp(prefix=UNFINISHED, dir=path.parent)  # readable by its user alone
+    try:
+        with open(descriptor, "w", encoding="ascii") as stream:
+            stream.write(text)
+        with suppress(FileExistsError):
+            os.link(made, path)
+    finally:
+        os.unlink(made)
+
+
 def link_or_copy(source: Union[str, Path], target: Union[str, Path]) -> None:
     """Make `target` a hard link to the file `source`, or a copy of it if the file system has no hard links."""
     try:

@@ -35,7 +35,7 @@ from typing import Optional, TypeVar, Union
 
 from paddle_ranker.errors import RankerError
 from paddle_ranker.serving.core.logs import utc
-from paddle_ranker.storage.atomic import make_folder, sync
+from paddle_ranker.storage.atomic import make_folder, make_private_file, sync
 from paddle_ranker.storage.untrusted import Unchecked
 
 EVENTS = ("click", "relevant", "irrelevant", "judged", "unjudged")
@@ -292,15 +292,7 @@ class SearchLog:
         path = self.folder / _SECRET
         try:
             if not path.exists():
-                mine = self.folder / f"{_SECRET}-{secrets.token_hex(4)}"
-                descriptor = os.open(mine, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-                with os.fdopen(descriptor, "w") as file:
-                    file.write(secrets.token_hex(32))
-                try:
-                    with suppress(FileExistsError):  # another process was first
-                        os.link(mine, path)
-                finally:
-                    mine.unlink()
+                make_private_file(path, secrets.token_hex(32))
             return path.read_bytes()
         except OSError as error:
             raise RankerError(f"{path}: what signs the searches' ids cannot be kept there ({error})") from error

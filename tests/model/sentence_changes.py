@@ -29,6 +29,7 @@ from tests.model import decoder_cases
 from tests.model.content_changes import ABSENT, summed
 from tests.model.family_cases import changed_case, weights
 from tests.model.reranker_cases import FIND, GELU, IDENTITY, TORCH, Step, dense, last, write_steps
+from tests.model.tokenizer_changes import with_change
 
 FILE = Path(__file__).with_suffix(".json")
 MODULES, LENGTHS, SETTINGS, CONFIG = (
@@ -187,22 +188,8 @@ def _router(folder: Path) -> dict[str, Any]:
 def changed(folder: Path, change: Change) -> Path:
     """Change a folder's file."""
     file, keys, value = change
-    _write(folder / file, _with(read(folder / file), keys, value))
+    _write(folder / file, with_change(read(folder / file), keys, value))
     return folder
-
-
-def _with(values: Any, keys: list[Any], value: Any) -> Any:
-    """Return the content of a file with a change; `values` change, too."""
-    if not keys:
-        return copy.deepcopy(value)
-    place = values
-    for key in keys[:-1]:
-        place = place[key]
-    if value == ABSENT:
-        del place[keys[-1]]
-    else:
-        place[keys[-1]] = value
-    return values
 
 
 def read(path: Path) -> Any:
@@ -322,7 +309,7 @@ def changes(folder: Path, kind: str) -> list[Change]:
     """Return the changes of a kind's folder that give a file another content, each content once."""
     found: dict[str, Change] = {}
     for file, keys, value in _all_changes(folder, kind):
-        values = _with(copy.deepcopy(read(folder / file)), keys, value)
+        values = with_change(copy.deepcopy(read(folder / file)), keys, value)
         if values != read(folder / file):
             found.setdefault(json.dumps([file, values]), (file, keys, value))
     return [*found.values()]

@@ -142,7 +142,14 @@ def _write(path: Path, values: Any) -> None:
 def changed(folder: Path, change: Change) -> Path:
     """Write the changed file into a folder."""
     file, keys, value = change
-    values = _read(folder / file)
+    _write(folder / file, with_change(_read(folder / file), keys, value))
+    return folder
+
+
+def with_change(values: Any, keys: list[Any], value: Any) -> Any:
+    """Return the content of a file with a change; `values` change, too."""
+    if not keys:
+        return copy.deepcopy(value)
     place = values
     for key in keys[:-1]:
         place = place[key]
@@ -150,8 +157,7 @@ def changed(folder: Path, change: Change) -> Path:
         del place[keys[-1]]
     else:
         place[keys[-1]] = value
-    _write(folder / file, values)
-    return folder
+    return values
 
 
 def changes(folder: Path, keys: dict[str, Any]) -> list[Change]:

@@ -157,9 +157,7 @@ class TextPairs:
 def _within(columns: Columns, folder: Path, memory: int) -> Columns:
     if isinstance(columns, PictureFiles):
         return columns.cached(folder, memory)
-    if isinstance(columns, EncodedTexts):
-        return within(columns, folder, memory)
-    return within(columns, folder, memory) if isinstance(columns, EncodedPairs) else columns
+    return within(columns, folder, memory) if isinstance(columns, (EncodedTexts, EncodedPairs)) else columns
 
 
 def encode_rows(encoder: RowsOfTower, rows: Sequence[str], file: str, *, queries: bool = False) -> Columns:

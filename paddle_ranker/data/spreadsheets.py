@@ -299,11 +299,8 @@ class _ExcelSheet(_XmlParser):
         self._row = self._column = -1
         self._kind, self._format, self._value = "", "", ""
         self._formula: Optional[str] = None
-        self.shown, self.formulas, self.errors = (
-            dict[Place, str](),
-            list[tuple[Place, str]](),
-            list[tuple[Place, str]](),
-        )
+        self.shown = dict[Place, str]()
+        self.formulas, self.errors = list[tuple[Place, str]](), list[tuple[Place, str]]()
 
     def begin(self, tag: str, attributes: dict[str, str]) -> None:
         """Begin a row, a cell, or its formula or value."""

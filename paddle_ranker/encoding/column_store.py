@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import IO, Optional, TypeVar
+from typing import IO, Optional, TypeVar, Union
 
 import numpy as np
 
@@ -86,7 +86,7 @@ class PairCollector:
         return sum(column.nbytes for column in self._columns.values())
 
 
-_T = TypeVar("_T", EncodedTexts, EncodedPairs)
+_T = TypeVar("_T", bound=Union[EncodedTexts, EncodedPairs])
 
 
 def within(texts: _T, folder: Path, max_bytes: int) -> _T:

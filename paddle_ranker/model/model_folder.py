@@ -411,9 +411,8 @@ def _has_parameters(folder: Path) -> bool:
 
 
 def _is_transformers(folder: Path) -> bool:
-    from paddle_ranker.model.hugging_face.adapter_folders import (
-        find_encoder,  # lazily, since every command imports this module
-    )
+    # Lazily, since every command imports this module.
+    from paddle_ranker.model.hugging_face.adapter_folders import find_encoder
 
     return find_encoder(folder) is not None
 

@@ -375,12 +375,13 @@ class Generation:
 
         numbers, scores: numbers and scores of the documents found by words, best first
         """
-        keys = [key for text in texts_of(query) if (key := self.info.schema.title_key(text))]
-        titled = [np.empty(0, np.int64)]
-        ids = [] if self.info.next_id > 1 else [texts_of(query)[0].strip()]
+        texts, titled = texts_of(query), [np.empty(0, np.int64)]
+        keys = [key for text in texts if (key := self.info.schema.title_key(text))]
+        ids = [] if self.info.next_id > 1 else [texts[0].strip()]
+        hashes = text_hashes(ids)
         for number, part in enumerate(self.parts):
             rows, mask = part.segment.rows_of_titles(keys), part.live if allowed is None else allowed[number]
-            with_id = [row for _, row in part.segment.rows_of_ids(ids, text_hashes(ids))]
+            with_id = [row for _, row in part.segment.rows_of_ids(ids, hashes)]
             rows = np.union1d(rows, np.array(with_id, np.int64))
             titled.append(part.first + (rows if mask is None else rows[mask[rows]]))
         whole = np.concatenate(titled)

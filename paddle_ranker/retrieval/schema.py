@@ -643,7 +643,9 @@ class Schema:
         within a single text.
         """
         return [
-            _texts_of(document, field.name) if field.is_text else _values_of(document, field.name)
+            _texts_of(document, field.name)
+            if field.is_text
+            else [text for item in _items_of(document, field.name) for text in _spellings(item)]
             for field in self.words
         ]
 
@@ -698,22 +700,23 @@ class Schema:
                 raise DataError(f"document {quoted(document.id or document.text)}: {problem}; correct it")
 
 
+def _items_of(document: Document, name: str) -> list[object]:
+    value: object = document.text if name == TEXT else document.fields.get(name)
+    return [item for item in (value if isinstance(value, list) else [value]) if item is not None and item != ""]
+
+
 def _texts_of(document: Document, name: str) -> list[str]:
-    value = document.text if name == TEXT else document.fields.get(name)
-    items = value if isinstance(value, list) else [value]
-    return [item if isinstance(item, str) else str(item) for item in items if item is not None and item != ""]
+    return [item if isinstance(item, str) else str(item) for item in _items_of(document, name)]
 
 
-def _values_of(document: Document, name: str) -> list[str]:
-    """Return the values of a field as texts; a fraction both as it is and, like a price, with two decimals."""
-    value = document.fields.get(name)
-    texts = list[str]()
-    for item in value if isinstance(value, list) else [value]:
-        if isinstance(item, float):
-            texts += {f"{item:.15g}": None, **({} if item.is_integer() else {f"{item:.2f}": None})}
-        elif item is not None and not isinstance(item, bool) and item != "":
-            texts.append(str(item))
-    return texts
+def _spellings(value: object) -> list[str]:
+    """Return the texts by which a value is found: a fraction as it is and, like a price, with two decimals."""
+    if isinstance(value, bool):
+        return []
+    if not isinstance(value, float):
+        return [str(value)]
+    plain, price = f"{value:.15g}", f"{value:.2f}"
+    return [plain] if value.is_integer() or plain == price else [plain, price]
 
 
 def _text_of(document: Document, name: str) -> str:

@@ -127,9 +127,9 @@ class Tower:
         Raises `UsageError` for titles if the tower reads texts alone.
         """
         refuse_text(texts, "texts")
-        refuse_text(titles or (), "titles")
         if titles is None:
             return self.compute(self.encoder.encode(texts))
+        refuse_text(titles, "titles")
         return self.compute(texts_of(self.encoder).encode(texts, titles=titles))
 
     def query_vectors(self, queries: Sequence[str]) -> Vectors:

@@ -25,7 +25,7 @@ from paddle_ranker.storage.untrusted import Unchecked, UncheckedObject
 
 ADAPTER_FILE = "adapter_config.json"
 ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")  # the first that exists is read
-_PREFIX = "base_model.model."
+_PREFIX, _WRAPPED = "base_model.model.", ".base_layer"  # of names of parameters; the latter of a changed module's own
 _PART = re.compile(
     r"(?P<module>.+)\.(?P<part>lora_A|lora_B|lora_embedding_A|lora_embedding_B|lora_magnitude_vector|ia3_l)"
     r"(?P<kind>\.weight|\.bias)?"
@@ -165,7 +165,7 @@ class PeftAdapter:
             return False
         layers = self.settings.get("layers_to_transform", [])
         if module in targets or layers == []:
-            return module in targets or _names(targets, module)
+            return True
         patterns = self.settings.get("layers_pattern", [])
         ways = [
             rf"(?:^|.*?\.){pattern}\.(\d+)\." for pattern in ([patterns] if isinstance(patterns, str) else patterns)
@@ -243,15 +243,11 @@ class PeftAdapter:
         unused = [module for module in parts if module not in changed]
         for name, array in plain.items():
             module, _, kind = name.rpartition(".")
-            wrapped = module[: -len(".base_layer")] if module.endswith(".base_layer") else ""
-            target = inside(f"{wrapped or module}.{kind}")
-            weight = merged.get(inside(f"{wrapped or module}.weight"))
-            is_wrapped = (
-                weight is not None
-                and weight.ndim > 1
-                and self.changes(wrapped or module, is_linear="embed" not in module)
-            )
-            if is_wrapped != bool(wrapped):
+            named = module.removesuffix(_WRAPPED)
+            target, weight = inside(f"{named}.{kind}"), merged.get(inside(f"{named}.weight"))
+            is_matrix = weight is not None and weight.ndim > 1
+            is_wrapped = is_matrix and self.changes(named, is_linear="embed" not in module)
+            if is_wrapped != module.endswith(_WRAPPED):
                 unused.append(name)
                 continue
             if target in merged and merged[target].shape != array.shape:
@@ -368,7 +364,7 @@ def _aligned(arrays: dict[str, Array], modules: list[str]) -> tuple[dict[str, Ar
     modules: the adapter's names of modules
     """
     known = {name.rpartition(".")[0] for name in arrays}
-    plain = [module[: -len(".base_layer")] if module.endswith(".base_layer") else module for module in modules]
+    plain = [module.removesuffix(_WRAPPED) for module in modules]
     firsts = {name.partition(".")[0] for name in plain if "." in name}
     best, prefix, is_ours = sum(module in known for module in plain), "", False
     for first in sorted(firsts):

@@ -266,7 +266,8 @@ class SearchRoutes:
         if request.fusion is not None and request.fusion not in FUSIONS:
             raise Fault(UNPROCESSABLE, f"{quoted(request.fusion)} is no fusion, only {listed(FUSIONS)}", field="fusion")
         asked = {name: value for name in _DEFAULTED if (value := getattr(request, name)) is not None}
-        depth, rank_top, top_k = ({**self._defaults(), **asked}[name] for name in _DEFAULTED)
+        counts = {**self._defaults(), **asked}
+        depth, rank_top, top_k = (counts[name] for name in _DEFAULTED)
         listing = Listing(
             top_k,
             request.offset,

@@ -25,6 +25,7 @@ from tests.numpy_bert import NumpyBert, sentence_vectors
 
 pytestmark = pytest.mark.parity
 SAID = expected(SIZES_FILE)["bert, small"]
+STEPS = "sentence_transformers.models"
 
 
 @pytest.fixture
@@ -136,7 +137,7 @@ def test_word_pieces_without_types_go_back_without_them(tmp_path: Path) -> None:
 def test_vectors(folder: Path) -> None:
     """Of texts of several lengths, of which the shorter ones are padded."""
     (folder / "modules.json").write_text(
-        json.dumps([{"path": "", "type": "a.Transformer"}, {"path": "1_Pooling", "type": "a.Pooling"}])
+        json.dumps([{"path": "", "type": f"{STEPS}.Transformer"}, {"path": "1_Pooling", "type": f"{STEPS}.Pooling"}])
     )
     (folder / "1_Pooling").mkdir()
     (folder / "1_Pooling" / "config.json").write_text(json.dumps({"pooling_mode_mean_tokens": True}))

@@ -358,7 +358,7 @@ def test_texts_are_put_in_small_letters(
     change_json(source / "sentence_bert_config.json", do_lower_case=True)
     np.testing.assert_allclose(Tower.open(source).vectors(["ABC x"]), small, atol=1e-6)
     assert info([str(source)]) == 0 and "tower" in capsys.readouterr().out
-    (source / "modules.json").write_text('[{"path": "../..", "type": "a.Transformer"}]')
+    (source / "modules.json").write_text('[{"path": "../..", "type": "sentence_transformers.models.Transformer"}]')
     with pytest.raises(CheckpointError):
         Tower.open(source)
 

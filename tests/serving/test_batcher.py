@@ -491,7 +491,7 @@ def test_a_small_job_waits_for_a_batch_or_two_of_a_large_one_and_does_not_stop_i
     large = Submitted(batcher, ["a"] * 400, ["b"] * 400)
     until(lambda: batcher._encoded_rows >= 64)
     small = [Submitted(batcher, ["y"], ["y"]) for _ in range(30)]
-    until(lambda: any(piece.job.size == 1 for piece in batcher._pieces))
+    until(lambda: any(piece.job.size == 1 for piece in batcher._pieces.copy()))  # the batcher changes it meanwhile
     queue.engine.gate.set()
     for job in (busy, *small, large):
         job.result()

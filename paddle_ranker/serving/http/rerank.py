@@ -6,9 +6,9 @@ Pairs without an order: `/score` and `/v1/score` in vLLM's format, `/predict` in
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any, Union
+from typing import Any, Union, cast
 
 import numpy as np
 from pydantic import TypeAdapter
@@ -137,12 +137,16 @@ class Reranker:
 
     async def _titles(self, request: Request, documents: Sequence[Union[str, DocumentObject]]) -> list[str]:
         """Return the texts of a request's documents. Pictures are decoded to `PictureTitle`s."""
-        spans = sum(len(document.places or ()) for document in documents if isinstance(document, DocumentObject))
-        titles = await run_in_thread(_BYTES_A_PLACE * spans, _placed_titles, documents)
+        objects = {number: one for number, one in enumerate(documents) if isinstance(one, DocumentObject)}
+        if not objects:
+            return cast("list[str]", documents)
+        spans = sum(len(one.places or ()) for one in objects.values())
+        texts = await run_in_thread(_BYTES_A_PLACE * spans, _texts_of, objects)
+        titles = [texts.get(number, one) for number, one in enumerate(cast("list[str]", documents))]
         pictures = {
-            place: Picture(f"documents[{place}].image", document.image)
-            for place, document in enumerate(documents)
-            if isinstance(document, DocumentObject) and document.image is not None
+            number: Picture(f"documents[{number}].image", one.image)
+            for number, one in objects.items()
+            if one.image is not None
         }
         if not pictures:
             return titles
@@ -252,15 +256,15 @@ class Reranker:
         return await read_request(request, limits.request_bytes, partial(_validated, adapter, limits=limits))
 
 
-def _placed_titles(documents: Sequence[Union[str, DocumentObject]]) -> list[str]:
-    return [_title(document, number) for number, document in enumerate(documents)]
+def _texts_of(objects: Mapping[int, DocumentObject]) -> dict[int, str]:
+    return {number: _text(document, number) for number, document in objects.items()}
 
 
-def _title(document: Union[str, DocumentObject], number: int) -> str:
-    if isinstance(document, DocumentObject) and not {"text", "image"} & document.model_fields_set:
+def _text(document: DocumentObject, number: int) -> str:
+    if not {"text", "image"} & document.model_fields_set:
         raise Fault(UNPROCESSABLE, "has no text and no image", field=f"documents[{number}].text")
-    if isinstance(document, str) or not document.places:
-        return document if isinstance(document, str) else document.text
+    if not document.places:
+        return document.text
     try:
         return PlacedText(document.text, document.places)
     except ValueError as error:

@@ -21,7 +21,7 @@ from paddle_ranker.model.transcriber import Transcriber
 from paddle_ranker.retrieval.text_vectors import Tower
 from paddle_ranker.scoring.loading import open_model
 from paddle_ranker.scoring.scorer import Scorer
-from tests.checkout import ONCE
+from tests.checkout import ONCE, SETTINGS_STEP
 from tests.model.content_changes import (
     ALL,
     FILE,
@@ -80,15 +80,14 @@ add_cross_attention is_decoder is_encoder_decoder position_embedding_type is_cau
 patch_size id2label pad_token_id pad_token empty_token max_question_length problem_type
 """
 MORE_CAREFUL = frozenset(_CAREFUL.split())
-SAMPLED = 5  # of so many changes, one is tried in each run of the tests
 
 
-def wrong_ones(kind: str, folder: Path, step: int) -> list[str]:
-    """Return what is read otherwise than by transformers, of each `step`-th change."""
+def wrong_ones(kind: str, folder: Path) -> list[str]:
+    """Return what is read otherwise than by transformers, of each `SETTINGS_STEP`-th change."""
     said, wrong = ANSWERS[kind], list[str]()
     np.testing.assert_allclose(found(write_folder(folder / "plain", kind), kind), said["plain"], atol=3e-5)
     for number, (file, keys, value, answer) in enumerate(said["changes"]):
-        if number % step:
+        if number % SETTINGS_STEP:
             continue
         model = changed(write_folder(folder / str(number), kind), (file, keys, value))
         change = f"{file} {'.'.join(keys)} {value!r}"
@@ -108,11 +107,10 @@ def wrong_ones(kind: str, folder: Path, step: int) -> list[str]:
 
 @ONCE
 @pytest.mark.skipif(PILLOW < 12, reason="needs Pillow 12, which transformers' pixels were computed with")
-@pytest.mark.parametrize("step", [SAMPLED, pytest.param(1, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_setting_is_read_as_transformers_reads_it_or_refused_by_name(
-    kind: str, step: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    wrong = wrong_ones(kind, tmp_path, step)
+    wrong = wrong_ones(kind, tmp_path)
     assert not wrong, "\n".join([str(len(wrong)), *wrong])

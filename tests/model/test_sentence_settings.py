@@ -17,7 +17,7 @@ from paddle_ranker.retrieval.text_vectors import Tower
 from paddle_ranker.scoring.loading import open_model
 from paddle_ranker.scoring.scorer import Scorer
 from paddle_ranker.storage.foreign_config import ForeignConfig
-from tests.checkout import ONCE
+from tests.checkout import ONCE, SETTINGS_STEP
 from tests.model.content_changes import summed
 from tests.model.sentence_changes import (
     FILE,
@@ -33,7 +33,6 @@ from tests.model.sentence_changes import (
 
 pytestmark = pytest.mark.parity
 ANSWERS: dict[str, Any] = json.loads(FILE.read_text(encoding="utf-8"))
-SAMPLED = 5  # of so many changes, one is tried in each run of the tests
 # Keys whose values are refused although the library passes over them: files that have them mean something by them.
 _CAREFUL = """
 kwargs path type pooling_mode module_output_name similarity_fn_name model_type processing_kwargs modality_config
@@ -68,15 +67,15 @@ def names_of(change: Change) -> list[str]:
     return [*value, "pooling_mode"]
 
 
-def wrong_ones(kind: str, folder: Path, step: int, unknown: list[str]) -> list[str]:
-    """Return what is read otherwise than by the library, of each `step`-th change."""
+def wrong_ones(kind: str, folder: Path, unknown: list[str]) -> list[str]:
+    """Return what is read otherwise than by the library, of each `SETTINGS_STEP`-th change."""
     said, wrong = ANSWERS[kind], list[str]()
     plain = write_folder(folder / "plain", kind)
     np.testing.assert_allclose(found(plain, kind)[1:], said["plain"][1:], atol=3e-5)
     cases = changes(plain, kind)
     assert len(cases) == len(said["answers"])
     for number, (change, answer) in enumerate(zip(cases, said["answers"])):
-        if number % step:
+        if number % SETTINGS_STEP:
             continue
         model = folder / "changed"
         shutil.rmtree(model, ignore_errors=True)
@@ -100,12 +99,11 @@ def wrong_ones(kind: str, folder: Path, step: int, unknown: list[str]) -> list[s
 
 
 @ONCE
-@pytest.mark.parametrize("step", [SAMPLED, pytest.param(1, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_setting_is_read_as_the_library_reads_it_or_refused_by_name(
-    kind: str, step: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     unknown: list[str] = []
     monkeypatch.setattr(ForeignConfig, "log_unknown", lambda stated: unknown.extend(stated.unknown))
-    wrong = wrong_ones(kind, tmp_path, step, unknown)
+    wrong = wrong_ones(kind, tmp_path, unknown)
     assert not wrong, "\n".join([str(len(wrong)), *wrong])

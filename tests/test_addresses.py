@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +12,16 @@ from paddle_ranker.__main__ import main
 from paddle_ranker.addresses import Store, address_of, fetch_again, fetched, scheme_of, uploading
 from paddle_ranker.commands.command_registry import COMMANDS
 from paddle_ranker.errors import RankerError, UsageError
-from paddle_ranker.options.declare import ANY_TEXT, REFUSED, Options, annotations_of, fields_of, shown_name
+from paddle_ranker.options.declare import (
+    ANY_TEXT,
+    REFUSED,
+    ClusterOptions,
+    Options,
+    annotations_of,
+    fields_of,
+    require_cluster,
+    shown_name,
+)
 from paddle_ranker.options.declare import _refuse_addresses as refuse_addresses
 from paddle_ranker.scoring.ranker import Ranker
 from tests.object_store import ObjectStore, object_store
@@ -79,6 +89,20 @@ def test_every_option_that_is_not_text_refuses_what_it_cannot_read() -> None:
                     refuse_addresses(field, "s3://b/x")
     assert checked > 500
     assert plain - PLAIN_TEXT == set()
+
+
+def test_what_is_no_address_of_a_cluster_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    of_cluster = [one for one in every_options_class() if "ray" in annotations_of(one)]
+    assert len(of_cluster) > 4 and all(issubclass(one, ClusterOptions) for one in of_cluster)
+    for address in ("ray://127.0.0.1:10001", "127.0.0.1", "host:", ":6379", "http://a:1", "a b:1", "[::1]", ""):
+        with pytest.raises(UsageError, match=rf"^--ray {re.escape(repr(address))}: expected local, auto, or HOST"):
+            require_cluster(address)
+    for address in ("local", "auto", "10.0.0.1:6379", "[::1]:6379", "head.svc:6379"):
+        require_cluster(address)
+    (tmp_path / "a.tsv").write_text("a\tb\n")
+    for line in ("predict --model m --input FILE --output o", "deploy ray --model m"):
+        assert main([*line.replace("FILE", str(tmp_path / "a.tsv")).split(), "--ray", "ray://a:1"]) == 2
+        assert "--ray 'ray://a:1': expected local, auto" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from typing import Any, Optional
 
 from paddle_ranker.errors import RankerError, UsageError
 from paddle_ranker.options import ClusterOptions, main_of, note, option, refuse_given
-from paddle_ranker.options.declare import fields_of
+from paddle_ranker.options.declare import ANY_TEXT, fields_of
 from paddle_ranker.runtime import usable_cores
 from paddle_ranker.scale.cluster import LOCAL, connected
 from paddle_ranker.scale.ray_serve import arguments_of, config_of, cores_of, deploy_options
@@ -40,6 +40,7 @@ class TargetOptions(ClusterOptions):
     ray: str = option(
         "auto",
         help="the cluster: local, of this machine, until this command ends; auto or HOST:PORT, one that runs",
+        addresses=ANY_TEXT,
     )
     name: str = option("paddle-ranker", help="name of the application; an application of this name is replaced")
     route_prefix: str = option("/", help="beginning of the application's paths")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import operator
 import os
+import re
 import typing
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -40,6 +41,7 @@ _BOUNDS: dict[str, tuple[Callable[[float, float], bool], str]] = {
 # What an option makes of an address, such as s3://bucket/name. A path that is not declared otherwise refuses it.
 REFUSED, ANY_TEXT, FETCHED, FETCHED_FOLDER, TAKEN = "refused", "any_text", "fetched", "fetched_folder", "taken"
 _FLAGS = ("positional", "leads", "several", "files", "shared", "either")
+_CLUSTER = re.compile(r"local|auto|(\[[^][\s/]+\]|[^:\s/]+):[0-9]+")
 _KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 
 
@@ -352,6 +354,14 @@ def require_ray_device(device: str) -> None:
         raise UsageError(f"--device {device}: with --ray it is cpu, gpu or auto, and Ray chooses which one")
 
 
+def require_cluster(address: str, name: str = "--ray") -> None:
+    """Raise `UsageError` unless `address`, of the option or variable `name`, has the form of a cluster's address."""
+    if not _CLUSTER.fullmatch(address):
+        raise UsageError(
+            f"{name} {quoted(address)}: expected local, auto, or HOST:PORT, as ray start prints it on the head"
+        )
+
+
 @dataclass(frozen=True)
 class ClusterOptions(Options):
     """Options of every command that joins a cluster."""
@@ -364,7 +374,9 @@ class ClusterOptions(Options):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.ray_open and getattr(self, "ray", None) in (None, "local"):
+        if (address := getattr(self, "ray", None)) is not None:
+            require_cluster(address)
+        if self.ray_open and address in (None, "local"):
             raise UsageError("--ray_open: is about a cluster that runs; add --ray auto or HOST:PORT, or leave it out")
 
 

@@ -23,11 +23,12 @@ from paddle_ranker.interrupts import take_back_signals
 from paddle_ranker.libraries import switch_off_telemetry
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.options import AUTO_DEVICE, require_ray_device
+from paddle_ranker.options.declare import require_cluster
 from paddle_ranker.runtime import usable_cores
 from paddle_ranker.scoring.engines.engine_registry import AUTO, DEFAULT, DYGRAPH, ENGINES, EngineKind, exported_engines
 from paddle_ranker.storage.atomic import make_private_file
 
-LOCAL = "local"
+LOCAL, _RUNNING = "local", "auto"
 _ANSWER_SECONDS = 5.0
 _REMOVALS, _ENDING_SECONDS = 20, 0.1  # attempts to delete the folder of a cluster that ends, and the time between two
 _ALIVE = "/ray.rpc.NodeInfoGcsService/CheckAlive"  # a call of Ray's head that needs the token and changes nothing
@@ -100,10 +101,12 @@ def _admitted(address: str, allow_open: bool) -> str:
     """
     from ray._private.services import canonicalize_bootstrap_address
 
+    if address == _RUNNING and (stated := os.environ.get("RAY_ADDRESS")):
+        require_cluster(stated, "RAY_ADDRESS")
     found = canonicalize_bootstrap_address(address)
     host, _, port = (found or "").rpartition(":")
-    if not host or not port.isdecimal():
-        raise UsageError(f"--ray {quoted(address)}: expected local, auto, or the HOST:PORT of a cluster's head")
+    if not host:
+        raise UsageError(f"RAY_ADDRESS {LOCAL}: no cluster would be joined; give --ray {LOCAL}, or unset it")
     socket.create_connection((host.strip("[]"), int(port)), _ANSWER_SECONDS).close()
     _set_mode("disabled")
     if _admits(f"{host}:{port}"):

@@ -82,7 +82,8 @@ def test_a_cluster_admits_who_has_its_token_and_one_without_is_joined_only_if_th
                 ("home", ["--ray", here], {"RAY_AUTH_TOKEN": OTHER}, (1, "that of this machine is another one")),
                 ("empty", ["--ray", here], {}, (1, "this machine has none")),
                 ("home", ["--ray", here], {"RAY_AUTH_TOKEN_PATH": "/missing"}, (1, "cannot be opened")),
-                ("home", ["--ray", f"ray://{here}"], {}, (1, "Invalid address")),
+                ("home", ["--ray", f"ray://{here}"], {}, (2, f"--ray 'ray://{here}': expected")),
+                ("home", [], {"RAY_ADDRESS": f"ray://{here}"}, (2, f"RAY_ADDRESS 'ray://{here}': expected")),
                 ("home", ["--ray", "127.0.0.1:1"], {}, (1, "cannot be joined")),
             ],
             "disabled": [

@@ -56,9 +56,10 @@ RANK, FEATURES = "rank", "features"  # names of stages
 _PAIR_TOKENS, _SPECIAL_TOKENS = 128, 3  # tokens of a pair, for a ranker that is not trained yet
 _ABOVE = 1e-6  # distance of the last document that features order from the best of the others
 _CLOSE = 0.1  # if the best document's probability is lower, no document is close
-# If the words of a document have a lower share of the query's weight, it is not close. Long questions and claims share
-# as little as a quarter with the documents that answer them (python -m benchmarks.defaults).
-_COVERED = 0.22
+# A document is close by words if it has this share of the query's weight, or, beside the heaviest word that it has, the
+# second share: a single word of a query about other things is in some document of any collection. Long questions and
+# claims share as little as a quarter with the documents that answer them (python -m benchmarks.defaults).
+_COVERED, _BESIDE_ONE = 0.4, 0.12
 _FIRST = 10  # documents whose words are looked at for this
 
 
@@ -545,9 +546,9 @@ class Search:
         """Whether no document is close to the query.
 
         If a calibrated ranker has scored documents: whether all probabilities are below 0.1. Otherwise: whether no
-        vector searcher's best score is above its floor (see `floors`), and each of the first documents lacks words with
-        more than 78% of the query's weight; False if the index has few documents, or lacks floors. Always False if the
-        list is sorted by fields, if the last word is unfinished, and if documents have a phrase of the query.
+        vector searcher's best score is above its floor (see `floors`), and none of the first documents has enough of
+        the query's words (see `_has_close_words`); False if the index has few documents, or lacks floors. Always False
+        if the list is sorted by fields, if the last word is unfinished, and if documents have a phrase of the query.
         """
         has_phrases = self.phrase_filter is not None and self.phrase_filter.phrases
         if self.sort or self.settings.prefix or has_phrases:
@@ -558,15 +559,23 @@ class Search:
         vectors = {name: score for name, score in self.best.items() if name != WORDS}
         if info.count < FEWEST or (vectors and (info.floors is None or not is_nothing_close(vectors, info.floors))):
             return False
-        return WORDS not in self.searchers or self._covered_weight() < _COVERED
+        return WORDS not in self.searchers or not self._has_close_words()
 
-    def _covered_weight(self) -> float:
-        """Return the largest share of the query's word weights that one of the first documents has."""
+    def _has_close_words(self) -> bool:
+        """Return whether one of the first documents has enough of the query's weight.
+
+        Enough is `_COVERED` of it; or `_BESIDE_ONE` of it beside the document's heaviest word, with the parts of this
+        word, such as the characters of a pair.
+        """
         ids = [self.candidates.ids[row] for row in self.order[:_FIRST]]
-        explained = self.collection.explain_words(self.words, ids, self.fusion.fields).values()
-        weight = self.collection.query_weight(self.words)
-        covered = max((sum(map(self._word_weights.__getitem__, tokens)) for tokens in explained), default=0.0)
-        return covered / weight if weight else 0.0
+        total = self.collection.query_weight(self.words)
+        for tokens in self.collection.explain_words(self.words, ids, self.fusion.fields).values():
+            weights = {token: self._word_weights[token] for token in tokens}
+            covered = sum(weights.values())
+            heaviest = max((sum(weights[part] for part in weights if part in token) for token in weights), default=0.0)
+            if covered >= _COVERED * total or covered - heaviest >= _BESIDE_ONE * total:
+                return bool(covered)
+        return False
 
     def is_cut(self, row: int) -> bool:
         """Return whether a candidate's probability is below `min_probability`; False if the candidate is not ranked."""

@@ -23,6 +23,7 @@ from paddle_ranker.retrieval.query_rewriting import KnownWords, QueryRewriter, W
 from paddle_ranker.retrieval.steps import in_order, run_steps
 from paddle_ranker.retrieval.top_k import Best
 from paddle_ranker.retrieval.turns import checked
+from paddle_ranker.unicode.characters import is_han
 from paddle_ranker.unicode.variants import common_form
 
 _FREQUENT = 1 << 12  # tokens of this many documents get an exact highest score, others an upper bound
@@ -486,7 +487,8 @@ class WordSearcher:
         """Return the sum of the weights of the query's words, where no word counts more than once.
 
         A word that no document has gets the weight of its correction. Without a correction it gets the weight of a word
-        in no document, or 0 if it joins two other words of the query, as 18v joins 18 and v.
+        in no document, or 0 if it joins two other words of the query, as 18v joins 18 and v. Pairs of ideographs count:
+        in texts about other things the same characters make other pairs.
         """
         counted, origins, counts, _ = self._count_words(query)
         idfs = idf([counts[word] for word in counted], self.statistics.documents).tolist()
@@ -728,9 +730,12 @@ def shortest_first(word: str) -> tuple[int, bytes]:
 
 
 def _joins(word: Word, tokens: Collection[str]) -> bool:
-    """Return whether a word begins with one of `tokens` and ends with one, as 18v begins with 18 and ends with v."""
+    """Return whether a word begins with one of `tokens` and ends with one, as 18v begins with 18 and ends with v.
+
+    Words of ideographs alone do not count.
+    """
     parts = [token for token in word if token]
-    return all(any(token != other and token.startswith(other) for other in tokens)
+    return all(not is_han(token) and any(token != other and token.startswith(other) for other in tokens)
                and any(token != other and token.endswith(other) for other in tokens) for token in parts)  # fmt: skip
 
 

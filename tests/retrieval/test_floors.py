@@ -76,20 +76,30 @@ def test_a_search_for_nonsense_says_that_nothing_is_close(tmp_path: Path, call: 
     ("query", "is_close"),
     [
         ("aurora lamp", True),
-        ("aurora zzqx wvkj", True),  # long questions share no more with the document that answers them
-        ("aurora zzqx wvkj qwerty uiop", False),  # a word that no document has weighs more than the rarest one
+        ("aurora zzqx", True),  # the heaviest word alone counts if it is nearly half of the query
+        ("aurora zzqx wvkj", False),  # but one word of more is in some document by chance
+        ("aurora lamp zzqx wvkj qwerty uiop", True),  # long questions share no more with the document that answers them
+        ("aurora lamp zzqx wvkj qwerty uiop asdf hjkl yxcv bnmq", False),
         ("the aurora of zzqx in lamps", True),
         ("aurora-lamp 18V", True),  # the text has 18 V and aurora lamp
         (f"{VOCABULARY[0]} {VOCABULARY[1]} zzqx", False),
     ],
 )
-def test_a_document_with_a_quarter_of_the_words_weight_is_close(query: str, is_close: bool, tmp_path: Path) -> None:
+def test_a_document_with_a_word_beside_the_heaviest_is_close(query: str, is_close: bool, tmp_path: Path) -> None:
     """Words of a single book stand together by chance: frequent ones do not make a document close."""
     words = VOCABULARY[:60]
     pages = [[words[place] for place in np.random.default_rng(n).integers(0, 60, 400)] for n in range(200)]
     texts = [*(" ".join(page) for page in pages), "aurora lamp 18 V " + " ".join(words[:40])]
     with Index.build([{"id": f"d{n}", "text": text} for n, text in enumerate(texts)], tmp_path / "index") as built:
         assert built.search(query).nothing_close is not is_close
+
+
+def test_characters_of_other_pairs_make_no_document_close(tmp_path: Path) -> None:
+    """Each character is known, and in documents about other things, but hardly two of them beside each other."""
+    texts = ["银行利率上调", "行人过马路", "感冒怎么治疗", "手机屏幕碎了"] * 30
+    with Index.build([{"id": f"d{n}", "text": text} for n, text in enumerate(texts)], tmp_path / "index") as built:
+        said = {query: built.search(query).nothing_close for query in ("利率上调", "感冒治疗", "上幕怎屏调冒人率了")}
+    assert said == {"利率上调": False, "感冒治疗": False, "上幕怎屏调冒人率了": True}
 
 
 def test_shards_here_and_elsewhere_say_what_one_folder_says(tmp_path: Path) -> None:

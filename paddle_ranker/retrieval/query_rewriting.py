@@ -31,6 +31,7 @@ TYPING, SOUND, PREFIX = "typing", "sound", "prefix"
 _FACTOR, _OF_PREFIX, _OF_SYNONYM = 0.7, 0.5, 0.8  # weight of a word with one error, a completion, a synonym
 _MOST_WORDS = 8  # mistyped words of a query that are looked up, and parts that have synonyms
 _MOST, _SHARE = 3, 0.05  # most corrections of a word; least share of the most frequent correction's documents
+_SHARE_OF_TYPED = 0.02  # least documents of a pair with another character, as a share of those with the typed one
 _COMPLETIONS, _COMPLETED = 8, 128  # most completions of a word: the most frequent of this many shortest words
 _BY_FAR = 3  # a correction is clear if it has this many times the documents of the next correction
 _APART = 3  # least letters of each of two words that were typed without a space
@@ -334,7 +335,8 @@ class QueryRewriter:
         """Yield corrections of Chinese characters by characters of the same sound.
 
         A character may be wrong if all pairs that contain it are unknown. A correction is kept if documents have all of
-        these pairs with the character that replaces it.
+        these pairs with the character that replaces it, and if they are not few beside those with the typed character:
+        一 of 一里路 is in many texts, and 忆里 in a few is no reason to read another character.
 
         pairs: pairs of neighbouring characters of the query, or jieba's words
         unknown: for each pair, whether no, or hardly any, document has it
@@ -355,10 +357,11 @@ class QueryRewriter:
             (position, other): min(counts[position, other, number] for number in around[position])
             for position, others in tried.items() for other in others
         }  # fmt: skip
+        typed = dict(zip(tried, self._words.counts([folded[position] for position in tried])))
         done = set[int]()
         for position, best in sorted(documents, key=lambda key: (-len(around[key[0]]), -documents[key], *key)):
             count = documents[position, best]
-            if count < least or not done.isdisjoint(around[position]):
+            if count < max(least, _SHARE_OF_TYPED * typed[position]) or not done.isdisjoint(around[position]):
                 continue
             done.update(around[position])
             start, end = pairs[around[position][0]].start, pairs[around[position][-1]].end

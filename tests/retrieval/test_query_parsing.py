@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from pypinyin import lazy_pinyin
 
+from paddle_ranker import Index
 from paddle_ranker.errors import DataError, UsageError
 from paddle_ranker.lexical.analyser import Phrase, analyser
 from paddle_ranker.lexical.spelling import WordVocabulary, homophones, lines_of, merged_lines
@@ -193,6 +194,14 @@ def test_mistyped_words_are_found(
     assert literal.words.corrected == ()
     if any(by == "typing" for _, _, by in corrected):
         assert literal.total() == 0
+
+
+def test_a_character_that_many_texts_have_is_no_error(tmp_path: Path) -> None:
+    """忆里 is in a single text; 苹果 is in more than a fiftieth as many as 平."""
+    texts = ["回忆里的歌", *(f"一个公里 {n}" for n in range(80)), *["平安出行"] * 20, "苹果园", "苹果树"]
+    with Index.build([{"id": f"d{n}", "text": text} for n, text in enumerate(texts)], tmp_path / "index") as built:
+        corrected = {query: dict(built.search(query).corrected) for query in ("一里路", "平果")}
+    assert corrected == {"一里路": {}, "平果": {"平果": ("苹果",)}}
 
 
 def test_a_correction_counts_less_than_the_word(collection: Collection) -> None:

@@ -22,9 +22,9 @@ import numpy as np
 
 from paddle_ranker.encoding.columns import Columns
 from paddle_ranker.errors import RankerError
-from paddle_ranker.serving.paddle import baidu_std
-from paddle_ranker.serving.paddle.json_messages import write_message
-from paddle_ranker.serving.paddle.messages import GENERAL_SERVICE, PIPELINE_SERVICE, Message, messages
+from paddle_ranker.paddle_serving import baidu_std
+from paddle_ranker.paddle_serving.json_messages import write_message
+from paddle_ranker.paddle_serving.messages import GENERAL_SERVICE, PIPELINE_SERVICE, Message, messages
 
 OK = "ok"
 HOST = "127.0.0.1"

@@ -33,10 +33,10 @@ from paddle_ranker.data.records import Text, read_records
 from paddle_ranker.errors import RankerError
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.options import Options, main_of, option
+from paddle_ranker.paddle_serving import baidu_std
+from paddle_ranker.paddle_serving.messages import GENERAL_SERVICE, messages
 from paddle_ranker.retrieval.text_vectors import Tower
 from paddle_ranker.scoring.engines.engine_registry import exported_engines
-from paddle_ranker.serving.paddle import baidu_std
-from paddle_ranker.serving.paddle.messages import GENERAL_SERVICE, messages
 
 _TEXTS, _TOLERANCE = 2000, 1e-5
 Texts = Sequence[str]

@@ -5,8 +5,8 @@ paddle-ranker export-serving --model output
 
 from __future__ import annotations
 
-from paddle_ranker.commands.export_serving import ExportServingOptions, export_serving
 from paddle_ranker.options import main_of
+from paddle_ranker.paddle_serving.export_serving import ExportServingOptions, export_serving
 
 main = main_of(export_serving, ExportServingOptions, __doc__)
 

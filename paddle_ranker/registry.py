@@ -118,11 +118,11 @@ def load_named_plugins() -> None:
 
 
 def _modules_of_recipes(name: str) -> list[str]:
-    """Return the full names of the recipes' modules that are called `name`."""
+    """Return the full names of the modules called `name` of guests and recipes."""
     recipes = importlib.import_module("paddle_ranker.recipes")
     return [
         f"{package}.{name}"
-        for package in map(recipes.package_of, recipes.RECIPES)
+        for package in map(recipes.package_of, (*recipes.GUESTS, *recipes.RECIPES))
         if importlib.util.find_spec(f"{package}.{name}") is not None
     ]
 

@@ -240,7 +240,7 @@ install_cuda_paddle() {
     fi
 }
 
-# Unpack the wheel that contains OpenSSL 1.0 to a place where only paddle_ranker.serving.paddle_launchers.native_client looks for
+# Unpack the wheel that contains OpenSSL 1.0 to a place where only paddle_ranker.paddle_serving.launchers.native_client looks for
 # it. The manylinux2014 build contains it, so that platform is requested.
 unpack_aside() {
     local target="$FOLDER/openssl10"

@@ -11,10 +11,11 @@ import numpy as np
 
 from paddle_ranker.metrics.calibration import sigmoid
 from paddle_ranker.model.info import RankerInfo
+from paddle_ranker.paddle_serving.messages import messages
+from paddle_ranker.paddle_serving.served_models import Models
 from paddle_ranker.serving.core.faults import INVALID, TIMED_OUT, Fault
 from paddle_ranker.serving.core.limits import Limits
-from paddle_ranker.serving.core.services import Models, Scores
-from paddle_ranker.serving.paddle.messages import messages
+from paddle_ranker.serving.core.services import Scores
 
 VOCABULARY = 100
 

@@ -13,6 +13,10 @@ from typing import TYPE_CHECKING, Any, Optional
 
 from starlette.routing import Router
 
+from paddle_ranker.paddle_serving.baidu_std_server import BaiduStdProtocol
+from paddle_ranker.paddle_serving.grpc_services import start_grpc
+from paddle_ranker.paddle_serving.http import routes
+from paddle_ranker.paddle_serving.port_protocols import GrpcConnection
 from paddle_ranker.serving.core.byte_budget import ByteBudget
 from paddle_ranker.serving.core.connections import Connections
 from paddle_ranker.serving.core.limits import Limits
@@ -20,11 +24,8 @@ from paddle_ranker.serving.core.metrics import Metrics
 from paddle_ranker.serving.core.server_config import ServeConfig
 from paddle_ranker.serving.core.services import CountedRequest, Counting
 from paddle_ranker.serving.http.middleware import Middleware
-from paddle_ranker.serving.paddle.baidu_std_server import BaiduStdProtocol
-from paddle_ranker.serving.paddle.grpc_services import start_grpc
-from paddle_ranker.serving.paddle.http import routes
 from paddle_ranker.serving.process.http_server import HttpServer
-from paddle_ranker.serving.process.protocols import Acceptor, GrpcConnection, Handlers, ProtocolHandler
+from paddle_ranker.serving.process.protocols import Acceptor, Handlers, ProtocolHandler
 from tests.fake_service import FakeService
 
 if TYPE_CHECKING:

@@ -27,7 +27,8 @@ MODULES = (
     "paddle_ranker.retrieval.listing", "paddle_ranker.retrieval.search", "paddle_ranker.retrieval.search_engine",
     "paddle_ranker.retrieval.text_vectors",
     "paddle_ranker.retrieval.word_search", "paddle_ranker.scoring.cascade", "paddle_ranker.scoring.ranker",
-    "paddle_ranker.scoring.scorer", "paddle_ranker.serving.clients.base", "paddle_ranker.serving.clients.http_client",
+    "paddle_ranker.scoring.scorer", "paddle_ranker.paddle_serving.clients.scoring_client",
+    "paddle_ranker.serving.clients.http_client",
     "paddle_ranker.serving.clients.search_client", "paddle_ranker.serving.clients.teacher",
     "paddle_ranker.training.teachers",
 )  # fmt: skip

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from paddle_ranker.export.output_folder import OUTPUT, output_folder
 from paddle_ranker.options import main_of, option
-from paddle_ranker.serving.clients.command import MODEL_DIR_HELP, ClientOptions, print_scores
+from paddle_ranker.paddle_serving.clients.command import MODEL_DIR_HELP, ClientOptions, print_scores
 
 PROJECT = Path(__file__).resolve().parents[2]
 
@@ -22,7 +22,7 @@ class HttpClientOptions(ClientOptions):
 
 def ask(options: HttpClientOptions) -> None:
     """Print the probabilities that the server returns for the pairs."""
-    from paddle_ranker.serving.clients import HttpClient
+    from paddle_ranker.paddle_serving.clients import HttpClient
 
     client = HttpClient(
         options.host,

@@ -17,7 +17,7 @@ from paddle_ranker.encoding.columns import Columns
 from paddle_ranker.errors import DependencyError, UsageError
 from paddle_ranker.export.output_folder import OUTPUT, output_folder
 from paddle_ranker.options import main_of, option
-from paddle_ranker.serving.clients.command import (
+from paddle_ranker.paddle_serving.clients.command import (
     MODEL_DIR_HELP,
     ClientOptions,
     adding_advice,
@@ -47,14 +47,14 @@ def ask(options: RpcClientOptions) -> None:
     if options.client == "native" or (options.client == "auto" and _native_can_be(options)):
         ask_natively(options)
         return
-    from paddle_ranker.serving.clients import BaiduStdClient
+    from paddle_ranker.paddle_serving.clients import BaiduStdClient
 
     client = BaiduStdClient(options.host, options.port, model_dir=options.model_dir, **options.client_options())
     print_scores(client, options)
 
 
 def _native_can_be(options: RpcClientOptions) -> bool:
-    from paddle_ranker.serving.paddle_launchers.native_client import native_client
+    from paddle_ranker.paddle_serving.launchers.native_client import native_client
 
     if not (Path(options.model_dir) / CLIENT_CONFIG).is_file():
         return False
@@ -67,9 +67,9 @@ def _native_can_be(options: RpcClientOptions) -> bool:
 
 def ask_natively(options: RpcClientOptions) -> None:
     """Print the probabilities of the pairs, or the texts' vectors, requested through Paddle Serving's own client."""
-    from paddle_ranker.serving.clients.base import load_pair_encoder, load_text_encoder
+    from paddle_ranker.paddle_serving.clients.scoring_client import load_pair_encoder, load_text_encoder
+    from paddle_ranker.paddle_serving.launchers.native_client import native_client
     from paddle_ranker.serving.clients.client_errors import UnreachableError, with_retries
-    from paddle_ranker.serving.paddle_launchers.native_client import native_client
 
     config = Path(options.model_dir) / CLIENT_CONFIG
     if not config.is_file():

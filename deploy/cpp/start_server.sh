@@ -44,4 +44,4 @@ if "$PYTHON" -c 'import importlib.util as u; raise SystemExit(u.find_spec("paddl
     # The package imports the module that runpy then runs; hide the warning about that.
     exec "$PYTHON" -u -W ignore::RuntimeWarning:runpy -m paddle_serving_server.serve ${options[@]+"${options[@]}"} "$@"
 fi
-exec "$PYTHON" -u -m paddle_ranker.serving.paddle_launchers.brpc_server ${options[@]+"${options[@]}"} "$@"
+exec "$PYTHON" -u -m paddle_ranker.paddle_serving.launchers.brpc_server ${options[@]+"${options[@]}"} "$@"

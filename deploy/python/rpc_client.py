@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Optional
 
 from paddle_ranker.options import main_of, option
-from paddle_ranker.serving.clients.command import ClientOptions, print_scores
+from paddle_ranker.paddle_serving.clients.command import ClientOptions, print_scores
 
 PORTS = {"grpc": 8089, "http": 8088}  # ports in config_nlp.yml
 
@@ -29,8 +29,8 @@ class PipelineClientOptions(ClientOptions):
 
 def ask(options: PipelineClientOptions) -> None:
     """Print the probabilities that the server returns for the pairs."""
-    from paddle_ranker.serving.clients import PipelineClient
-    from paddle_ranker.serving.paddle.pipeline import PipelineNames
+    from paddle_ranker.paddle_serving.clients import PipelineClient
+    from paddle_ranker.paddle_serving.pipeline import PipelineNames
 
     names = PipelineNames(service=options.service)
     port = options.port or PORTS[options.protocol]

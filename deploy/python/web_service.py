@@ -17,9 +17,9 @@ from typing import Optional
 from paddle_ranker import runtime
 from paddle_ranker.errors import RankerError, UsageError
 from paddle_ranker.options import Options, main_of, option
+from paddle_ranker.paddle_serving.launchers.brpc_server import EVERY_ADDRESS, HOST_VARIABLE
+from paddle_ranker.paddle_serving.launchers.pipeline_config import PipelineConfig, read_pipeline_config
 from paddle_ranker.serving.core.limits import API_KEY_VARIABLE
-from paddle_ranker.serving.paddle_launchers.brpc_server import EVERY_ADDRESS, HOST_VARIABLE
-from paddle_ranker.serving.paddle_launchers.pipeline_config import PipelineConfig, read_pipeline_config
 
 CONFIG = Path(__file__).resolve().parent / "config_nlp.yml"
 
@@ -79,7 +79,7 @@ def serve_by_paddle_serving(config: PipelineConfig) -> int:
     for name in (HOST_VARIABLE, API_KEY_VARIABLE):
         if os.environ.get(name):
             warn(f"{name} is set, which Paddle Serving's pipeline ignores: it listens on every address, without a key")
-    from paddle_ranker.serving.paddle_launchers import vendor_pipeline
+    from paddle_ranker.paddle_serving.launchers import vendor_pipeline
 
     vendor_pipeline.run(config)
     return 0

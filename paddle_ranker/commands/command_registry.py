@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Optional
 from paddle_ranker.errors import RankerError
 from paddle_ranker.model.role_names import (
     CONVERTIBLE,
-    EXPORTED,
     MEMBER,
     QUANTIZABLE,
     RANKER,
@@ -67,7 +66,6 @@ _TAKES = {
     "calibrate": (TRAINED_RANKER,),
     "blend": (MEMBER,),
     "quantize": (QUANTIZABLE,),
-    "export-serving": (EXPORTED,),
     "index": (TOWER,),
     "export": (TRAINED_MODEL,),
     "convert": (CONVERTIBLE,),
@@ -110,7 +108,6 @@ for _group, _commands in {
         "serve": "serve a ranker: baidu_std, HTTP and gRPC of Paddle Serving, /rerank of today's clients, on one port",
         "deploy": "serve models by replicas on a Ray cluster, or write the configuration for Kubernetes",
         "search-serve": "serve searches of an index: words and vectors, a ranker, a page",
-        "export-serving": "write an exported ranker as the two folders of Paddle Serving",
     },
     ENCODERS: {
         "convert": "bring a checkpoint from Hugging Face's transformers, or take one there",

@@ -1,4 +1,6 @@
-"""Compile the .proto files here into one set of descriptors: `python -m paddle_ranker.protos.build_descriptors`.
+"""Compile the .proto files of a folder into one set of descriptors.
+
+python -m paddle_ranker.protos.build_descriptors --folder paddle_ranker/paddle_serving/protos
 
 Needs grpcio-tools, which the complete stack has; its protoc wrote the file in the repository.
 """
@@ -12,22 +14,23 @@ from pathlib import Path
 
 from paddle_ranker.errors import RankerError, package_for
 from paddle_ranker.options import Options, main_of, option
-from paddle_ranker.protos import DESCRIPTORS, FOLDER, SOURCES
+from paddle_ranker.protos import DESCRIPTORS, FOLDER
 from paddle_ranker.storage.atomic import new_file
 
 
 @dataclass(frozen=True)
 class DescriptorOptions(Options):
-    output_file: str = option(str(DESCRIPTORS), help="where to write the descriptors")
+    folder: str = option(str(FOLDER), help="the folder of the .proto files, which gets the descriptors")
 
 
-def compile_descriptors() -> bytes:
-    """Return the serialized FileDescriptorSet of the .proto files; the same protoc always makes the same bytes."""
+def compile_descriptors(folder: Path) -> bytes:
+    """Return the serialized FileDescriptorSet of a folder's .proto files. One protoc always makes the same bytes."""
     with package_for("compiling .proto files", "grpcio-tools"):
         from grpc_tools import protoc
-    with tempfile.TemporaryDirectory() as folder:
-        target = Path(folder) / DESCRIPTORS.name
-        status = protoc.main(["protoc", f"--proto_path={FOLDER}", f"--descriptor_set_out={target}", *SOURCES])
+    with tempfile.TemporaryDirectory() as temporary:
+        target = Path(temporary) / DESCRIPTORS
+        sources = sorted(file.name for file in folder.glob("*.proto"))
+        status = protoc.main(["protoc", f"--proto_path={folder}", f"--descriptor_set_out={target}", *sources])
         if status:
             raise RankerError(f"protoc failed with status {status}; what is wrong stands above")
         return target.read_bytes()
@@ -35,10 +38,10 @@ def compile_descriptors() -> bytes:
 
 def build(options: DescriptorOptions) -> None:
     """Write the descriptors."""
-    compiled = compile_descriptors()
-    with new_file(options.output_file, "wb") as stream:
+    compiled, target = compile_descriptors(Path(options.folder)), Path(options.folder) / DESCRIPTORS
+    with new_file(target, "wb") as stream:
         stream.write(compiled)
-    print(f"{options.output_file}: {len(compiled):,} bytes of {', '.join(SOURCES)}")
+    print(f"{target}: {len(compiled):,} bytes")
 
 
 main = main_of(build, DescriptorOptions, __doc__)

@@ -1,11 +1,12 @@
-"""The list of this project's recipes; no other module of this package names them.
+"""The lists of this project's recipes and guests; no other module of this package names them.
 
 In a checkout recipes are top-level folders. In an installed wheel they are in this folder, where setup.py puts them:
 `python -m paddle_ranker.recipes.ernie_matching.train_pairwise`.
 
 A recipe adds items to registries in separate modules: its commands in `commands.py`, a kind of model in `kind.py`, the
 server's slots (models or indexes that it holds) and endpoints in `plugin.py`, a way to pretrain a starter in
-`starter.py`.
+`starter.py`. A guest is a folder of this package that adds items likewise: without it and its line here, everything
+else works.
 """
 
 from __future__ import annotations
@@ -13,8 +14,11 @@ from __future__ import annotations
 from pathlib import Path
 
 RECIPES = ("ernie_matching", "cross_encoder", "recall", "pretraining", "multimodal_entailment")
+GUESTS = ("paddle_serving",)
 
 
 def package_of(recipe: str) -> str:
-    """Return a recipe's package name: inside this package in an installed wheel, top-level in a checkout."""
+    """Return the package of a recipe or guest; a recipe is in this folder in an installed wheel, else top-level."""
+    if recipe in GUESTS:
+        return f"paddle_ranker.{recipe}"
     return f"{__name__}.{recipe}" if (Path(__file__).parent / recipe).is_dir() else recipe

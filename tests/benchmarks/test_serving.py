@@ -35,8 +35,8 @@ from benchmarks.serving_client import (
 )
 from paddle_ranker.encoding.columns import EncodedPairs
 from paddle_ranker.errors import RankerError, UsageError
-from paddle_ranker.serving.paddle import baidu_std
-from paddle_ranker.serving.paddle.messages import messages
+from paddle_ranker.paddle_serving import baidu_std
+from paddle_ranker.paddle_serving.messages import messages
 
 unit, server, slow = pytest.mark.unit, pytest.mark.server, pytest.mark.slow
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Any]

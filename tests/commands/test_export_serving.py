@@ -20,12 +20,12 @@ from paddle_ranker import Ranker
 from paddle_ranker.__main__ import main
 from paddle_ranker.errors import UsageError
 from paddle_ranker.export.parity import CHECKS
-from paddle_ranker.export.serving_files import FLOAT32, INT64, SERVING_VARIABLE, Variable, write_configs
 from paddle_ranker.export.static_graph import export_model
 from paddle_ranker.model.exported import open_exported
 from paddle_ranker.model.info import RankerInfo
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.model_folder import MODEL, RANKER, load_model
+from paddle_ranker.paddle_serving.serving_files import FLOAT32, INT64, SERVING_VARIABLE, Variable, write_configs
 from paddle_ranker.scoring.engines.opening import logit_of
 from paddle_ranker.scoring.loading import open_model
 from paddle_ranker.storage import atomic

@@ -15,12 +15,12 @@ from paddle_ranker.array_types import Arrays
 from paddle_ranker.encoding import samples
 from paddle_ranker.errors import DependencyError, RankerError
 from paddle_ranker.export.parity import compare
-from paddle_ranker.export.serving_files import SERVING_VARIABLE
 from paddle_ranker.export.static_graph import export_model, write_static_model
 from paddle_ranker.export.static_model import StaticModel, write_serving_model
 from paddle_ranker.model.exported import INPUTS, OUTPUTS, ExportedRanker, program_file
 from paddle_ranker.model.model_folder import TrainedRanker
 from paddle_ranker.model.model_kind import RANKER_SIGNATURE, ArraySpec, Signature
+from paddle_ranker.paddle_serving.serving_files import SERVING_VARIABLE
 from tests.export_cases import CALIBRATION, CASES, IS_MODERN, WRITES_ONNX, Exports, network_logits
 from tests.tiny import PAIRS, QUERIES, TITLES, VOCABULARY
 

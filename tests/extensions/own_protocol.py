@@ -12,6 +12,8 @@ from typing import Any, Optional
 
 from paddle_ranker.serving.core.faults import INVALID, Fault
 from paddle_ranker.serving.core.limits import require_key
+from paddle_ranker.serving.core.ranker_slot import RankerSlot
+from paddle_ranker.serving.core.server_config import RANKER_SLOT
 from paddle_ranker.serving.core.services import CountedRequest, ScoringService
 from paddle_ranker.serving.process.protocols import PROTOCOLS, PortProtocol, ProtocolHandler, ServerContext
 
@@ -43,7 +45,9 @@ class LineProtocol(asyncio.Protocol):
             share = self._context.connections.budget.share()
             with share, self._counting() as record:  # `record` also logs the request
                 share.reserve(len(line))
-                answer = await _probability(self._context.models.ranker, line, self._context.config.api_key, record)
+                answer = await _probability(
+                    self._context.slots.of(RANKER_SLOT, RankerSlot), line, self._context.config.api_key, record
+                )
         except Fault as fault:
             answer = f"error: {fault}"
         except Exception:

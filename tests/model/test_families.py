@@ -34,8 +34,8 @@ from paddle_ranker.model.model_kind import TOKENS, ArraySpec, Signature
 from paddle_ranker.model.networks.deberta import relative_buckets
 from paddle_ranker.model.networks.modernbert import ModernBertEncoder
 from paddle_ranker.model.ranker_folder import Fresh, RankerModel, load_single, save_ranker, start_ranker
+from paddle_ranker.paddle_serving.clients.scoring_client import load_pair_encoder
 from paddle_ranker.scoring.engines.precisions import has_bf16
-from paddle_ranker.serving.clients.base import load_pair_encoder
 from tests.model.family_cases import (
     BOXED,
     CASES,

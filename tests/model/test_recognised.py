@@ -21,7 +21,6 @@ from paddle_ranker.commands import (
     compare,
     convert,
     distill,
-    export_serving,
     info,
     quantize,
     rank,
@@ -29,6 +28,7 @@ from paddle_ranker.commands import (
 )
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.model.model_folder import RANKER, identify
+from paddle_ranker.paddle_serving import export_serving
 from paddle_ranker.retrieval.candidate_indexes import Document
 from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.manifest import IndexInfo, WordsInfo

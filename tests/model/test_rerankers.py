@@ -19,8 +19,8 @@ from paddle_ranker.model.info import RankerInfo
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.model_folder import RANKER, identify, load_model
 from paddle_ranker.model.ranker_folder import Fresh, load_single, save_ranker, start_ranker
+from paddle_ranker.paddle_serving.clients.scoring_client import load_pair_encoder
 from paddle_ranker.retrieval.text_vectors import Tower
-from paddle_ranker.serving.clients.base import load_pair_encoder
 from tests.model.reranker_cases import CASES, FILE, FIND, GELU, PAIRS, SIZE, dense, last, pooling, write
 from tests.tiny import change_json
 

@@ -147,8 +147,8 @@ def run(options: ConformanceOptions) -> int:
 
 def _given(model: Path, folder: Path) -> tuple[list[np.ndarray], dict[str, Any]]:
     """Return the scorer's probabilities of each group, and what the clients are given."""
-    from paddle_ranker.export.serving_folders import write_serving
     from paddle_ranker.model.exported import INPUTS, OUTPUTS
+    from paddle_ranker.paddle_serving.serving_folders import write_serving
     from paddle_ranker.scoring.scorer import Scorer
 
     client = folder / "serving_client"
@@ -171,11 +171,11 @@ def _given_texts(folder: Path, groups: list[dict[str, Any]]) -> tuple[dict[str, 
 
     Each group gets the tokens of its titles, too.
     """
-    from paddle_ranker.export.serving_files import EMBEDDING
-    from paddle_ranker.export.serving_folders import write_serving
     from paddle_ranker.export.static_graph import export_model
     from paddle_ranker.model.exported import INPUTS
     from paddle_ranker.model.tower_network import load_tower
+    from paddle_ranker.paddle_serving.serving_files import EMBEDDING
+    from paddle_ranker.paddle_serving.serving_folders import write_serving
     from paddle_ranker.retrieval.text_vectors import Tower
 
     exported, _ = export_model(load_tower(write_tower(folder / "tower"), LoadOptions()), folder / "output_recall")

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from benchmarks.serving_client import http
-from paddle_ranker.serving.paddle.messages import messages
+from paddle_ranker.paddle_serving.messages import messages
 from tests.robustness.fuzz_inputs import frame
 
 UNPACKED = 15 * 1024 * 1024  # bytes, below --request_bytes

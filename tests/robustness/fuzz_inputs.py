@@ -17,9 +17,9 @@ from PIL import Image
 
 from benchmarks.serving_client import http
 from multimodal_entailment.plugin import PATH as ENTAILMENT_PATH
-from paddle_ranker.serving.paddle import baidu_std
-from paddle_ranker.serving.paddle.json_messages import write_message
-from paddle_ranker.serving.paddle.messages import GENERAL_SERVICE, Message, messages
+from paddle_ranker.paddle_serving import baidu_std
+from paddle_ranker.paddle_serving.json_messages import write_message
+from paddle_ranker.paddle_serving.messages import GENERAL_SERVICE, Message, messages
 
 TITLES = ("深度学习", "b c d", "")
 INTEGERS = (0, 1, -1, 2, 7, 127, 128, 255, 65535, 2**31 - 1, -(2**31), 2**32 - 1, 2**63 - 1, -(2**63))

@@ -31,19 +31,13 @@ import requests
 from benchmarks.harness.report import format_table
 from multimodal_entailment.plugin import PATH as ENTAILMENT_PATH
 from paddle_ranker.options import Options, main_of, option
+from paddle_ranker.paddle_serving.clients import BaiduStdClient, GrpcClient, HttpClient, PipelineClient
+from paddle_ranker.paddle_serving.clients.scoring_client import GeneralModelClient, ScoringClient
+from paddle_ranker.paddle_serving.messages import messages
 from paddle_ranker.retrieval.candidate_indexes import Document
-from paddle_ranker.serving.clients import (
-    BaiduStdClient,
-    GrpcClient,
-    HttpClient,
-    PipelineClient,
-    RerankClient,
-    SearchClient,
-)
-from paddle_ranker.serving.clients.base import GeneralModelClient, ScoringClient
+from paddle_ranker.serving.clients import RerankClient, SearchClient
 from paddle_ranker.serving.clients.client_errors import ServerError
 from paddle_ranker.serving.core.faults import INTERNAL
-from paddle_ranker.serving.paddle.messages import messages
 from tests.robustness.fuzz_inputs import TITLES, makers, picture, posts_of
 from tests.started import Started, started_server
 

@@ -9,7 +9,7 @@ from typing import Any, Callable
 
 import pytest
 
-from paddle_ranker.serving.paddle import baidu_std
+from paddle_ranker.paddle_serving import baidu_std
 from tests.robustness import fuzz_server
 from tests.robustness.fuzz_inputs import makers
 from tests.robustness.fuzz_server import FuzzOptions, Tally

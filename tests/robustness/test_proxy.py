@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from paddle_ranker.serving.paddle.messages import GENERAL_SERVICE
+from paddle_ranker.paddle_serving.messages import GENERAL_SERVICE
 from tests.checkout import ONCE
 from tests.conftest import REPOSITORY
 from tests.live_service import SECONDS, LiveService

@@ -11,13 +11,13 @@ from typing import Any, Callable, Optional
 
 import pytest
 
+from paddle_ranker.paddle_serving import baidu_std, baidu_std_server
+from paddle_ranker.paddle_serving.baidu_std_server import BaiduStdProtocol
+from paddle_ranker.paddle_serving.messages import GENERAL_SERVICE, messages
 from paddle_ranker.serving.core.byte_budget import ByteBudget
 from paddle_ranker.serving.core.connections import Connections
 from paddle_ranker.serving.core.faults import UNAVAILABLE
 from paddle_ranker.serving.core.limits import Limits
-from paddle_ranker.serving.paddle import baidu_std, baidu_std_server
-from paddle_ranker.serving.paddle.baidu_std_server import BaiduStdProtocol
-from paddle_ranker.serving.paddle.messages import GENERAL_SERVICE, messages
 from tests.fake_service import FakeService, text_request
 from tests.started import until_in_loop
 

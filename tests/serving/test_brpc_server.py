@@ -14,9 +14,8 @@ import pytest
 
 from paddle_ranker import runtime
 from paddle_ranker.errors import CheckpointError, UsageError
-from paddle_ranker.serving.core.limits import Limits
-from paddle_ranker.serving.paddle_launchers import brpc_server
-from paddle_ranker.serving.paddle_launchers.brpc_server import (
+from paddle_ranker.paddle_serving.launchers import brpc_server
+from paddle_ranker.paddle_serving.launchers.brpc_server import (
     EVERY_ADDRESS,
     HOST_VARIABLE,
     SWITCHES,
@@ -25,6 +24,7 @@ from paddle_ranker.serving.paddle_launchers.brpc_server import (
     read_launch,
     serve_config,
 )
+from paddle_ranker.serving.core.limits import Limits
 from tests.conftest import REPOSITORY
 
 pytestmark = pytest.mark.unit
@@ -175,7 +175,7 @@ def test_it_ends_when_one_of_those_that_started_it_does(monkeypatch: pytest.Monk
 
 
 def test_the_shell_of_a_launcher_is_not_the_launcher() -> None:
-    code = "from paddle_ranker.serving.paddle_launchers.brpc_server import _ancestors; print(*_ancestors())"
+    code = "from paddle_ranker.paddle_serving.launchers.brpc_server import _ancestors; print(*_ancestors())"
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
 
     def ancestors(command: list[str]) -> list[int]:

@@ -19,16 +19,13 @@ from paddle_ranker.__main__ import main
 from paddle_ranker.encoding.pair_encoder import PairEncoder
 from paddle_ranker.errors import UsageError
 from paddle_ranker.metrics.calibration import sigmoid
+from paddle_ranker.paddle_serving import baidu_std
+from paddle_ranker.paddle_serving.clients import BaiduStdClient, GrpcClient, HttpClient, PipelineClient
+from paddle_ranker.paddle_serving.clients.command import QUERY, TITLE
+from paddle_ranker.paddle_serving.clients.scoring_client import load_pair_encoder
+from paddle_ranker.paddle_serving.messages import messages
 from paddle_ranker.retrieval.candidate_indexes import Document
-from paddle_ranker.serving.clients import (
-    BaiduStdClient,
-    GrpcClient,
-    HttpClient,
-    PipelineClient,
-    RerankClient,
-    SearchClient,
-)
-from paddle_ranker.serving.clients.base import load_pair_encoder
+from paddle_ranker.serving.clients import RerankClient, SearchClient
 from paddle_ranker.serving.clients.client_errors import (
     LateError,
     OverloadedError,
@@ -36,10 +33,7 @@ from paddle_ranker.serving.clients.client_errors import (
     ServerError,
     UnreachableError,
 )
-from paddle_ranker.serving.clients.command import QUERY, TITLE
 from paddle_ranker.serving.core.faults import OVERLOADED, UNPROCESSABLE, Fault
-from paddle_ranker.serving.paddle import baidu_std
-from paddle_ranker.serving.paddle.messages import messages
 from tests.conftest import REPOSITORY, Call, commands_here, load_script
 from tests.export_cases import Exports
 from tests.fake_service import logit_of, logits_of_tokens

@@ -26,14 +26,14 @@ from pydantic import TypeAdapter, ValidationError
 
 from paddle_ranker.encoding.cell_values import relations, values_in
 from paddle_ranker.errors import UsageError
+from paddle_ranker.paddle_serving.messages import Bounds, bounds_of, messages, parse
+from paddle_ranker.paddle_serving.pipeline import read_pairs, read_printed_dict
 from paddle_ranker.serving.core import threads
 from paddle_ranker.serving.core.byte_budget import ByteBudget, texts_size
 from paddle_ranker.serving.core.faults import INVALID, TIMED_OUT, TOO_LARGE, UNAVAILABLE, Fault
 from paddle_ranker.serving.core.json_text import check_json, json_bounds, parse_json
 from paddle_ranker.serving.core.limits import Limits, unpack
 from paddle_ranker.serving.http.rerank import RerankRequest, _validated
-from paddle_ranker.serving.paddle.messages import Bounds, bounds_of, messages, parse
-from paddle_ranker.serving.paddle.pipeline import read_pairs, read_printed_dict
 from tests.live_service import SECONDS, LiveService
 from tests.robustness.costly_inputs import http_bodies
 
@@ -379,7 +379,7 @@ def test_what_is_large_is_read_beside_the_event_loop(monkeypatch: pytest.MonkeyP
             assert leave.wait(SECONDS)
         return real(data, *bounds)
 
-    monkeypatch.setattr("paddle_ranker.serving.paddle.json_messages.parse_json", slow)
+    monkeypatch.setattr("paddle_ranker.paddle_serving.json_messages.parse_json", slow)
     with LiveService() as live, ThreadPoolExecutor(1) as elsewhere:
         url = f"http://127.0.0.1:{live.http}/ernie/prediction"
         large = {"key": ["0"], "value": [" " * 100_000]}

@@ -21,8 +21,13 @@ import pytest
 
 from paddle_ranker.__main__ import main
 from paddle_ranker.errors import CheckpointError, UsageError
+from paddle_ranker.paddle_serving import general_model, pipeline
+from paddle_ranker.paddle_serving.clients import BaiduStdClient, GrpcClient, HttpClient, PipelineClient
+from paddle_ranker.paddle_serving.launchers import brpc_server
+from paddle_ranker.paddle_serving.messages import messages
+from paddle_ranker.paddle_serving.pipeline import PipelineNames
+from paddle_ranker.paddle_serving.served_models import Models
 from paddle_ranker.retrieval.text_vectors import Tower
-from paddle_ranker.serving.clients import BaiduStdClient, GrpcClient, HttpClient, PipelineClient
 from paddle_ranker.serving.core.byte_budget import ByteBudget
 from paddle_ranker.serving.core.faults import TIMED_OUT, TOO_LARGE, Fault
 from paddle_ranker.serving.core.json_text import number_lists
@@ -30,14 +35,10 @@ from paddle_ranker.serving.core.logs import JsonLog
 from paddle_ranker.serving.core.metrics import Metrics
 from paddle_ranker.serving.core.ranker_slot import RankerSlot
 from paddle_ranker.serving.core.server_config import ServeConfig
-from paddle_ranker.serving.core.services import CountedRequest, Models
+from paddle_ranker.serving.core.services import CountedRequest
 from paddle_ranker.serving.core.slot_kinds import SLOTS, serve_options, served_by, with_folder_in_slot
 from paddle_ranker.serving.core.slots import Slots
 from paddle_ranker.serving.core.tower_slot import ServedTower, TowerSlot, check
-from paddle_ranker.serving.paddle import general_model, pipeline
-from paddle_ranker.serving.paddle.messages import messages
-from paddle_ranker.serving.paddle.pipeline import PipelineNames
-from paddle_ranker.serving.paddle_launchers import brpc_server
 from paddle_ranker.serving.process.worker import make_app
 from recall.export_to_serving import main as export_to_serving
 from tests.conftest import load_script

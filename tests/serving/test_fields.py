@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from paddle_ranker.protos import message_class
+from paddle_ranker.paddle_serving.protos import serving_message
 from paddle_ranker.serving.core.metrics import Metrics
 from paddle_ranker.serving.core.validation import Body
 from paddle_ranker.serving.http.document_routes import DocumentsRequest, RemovalRequest
@@ -169,7 +169,7 @@ def test_our_own_requests_refuse_what_they_do_not_know(kind: type[Body]) -> None
     ],
 )
 def test_paddle_serving_s_fields_are_read(name: str, read: set[str], without_effect: set[str]) -> None:
-    fields = message_class(f"baidu.paddle_serving.{name}").DESCRIPTOR.fields_by_name
+    fields = serving_message(f"baidu.paddle_serving.{name}").DESCRIPTOR.fields_by_name
     assert set(fields) == read | without_effect
     sources = Path(make_app.__code__.co_filename).parents[1] / "paddle"
     written = "".join(path.read_text("utf-8") for path in sources.glob("*.py"))

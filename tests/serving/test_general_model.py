@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from paddle_ranker.metrics.calibration import sigmoid
+from paddle_ranker.paddle_serving.general_model import infer
+from paddle_ranker.paddle_serving.messages import messages
 from paddle_ranker.serving.core.faults import INVALID, Fault
-from paddle_ranker.serving.paddle.general_model import infer
-from paddle_ranker.serving.paddle.messages import messages
 from tests.fake_service import FakeService, logit_of, logits_of_tokens
 
 pytestmark = pytest.mark.unit

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from paddle_ranker.metrics.calibration import sigmoid
+from paddle_ranker.paddle_serving.messages import GENERAL_SERVICE, PIPELINE_SERVICE, messages
 from paddle_ranker.serving.core.limits import Limits
-from paddle_ranker.serving.paddle.messages import GENERAL_SERVICE, PIPELINE_SERVICE, messages
 from tests.conftest import REPOSITORY
 from tests.fake_service import text_request
 from tests.live_service import SECONDS, LiveService

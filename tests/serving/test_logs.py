@@ -13,13 +13,13 @@ from pathlib import Path
 
 import pytest
 
+from paddle_ranker.paddle_serving.general_model import infer
+from paddle_ranker.paddle_serving.messages import messages
 from paddle_ranker.serving.core import logs
 from paddle_ranker.serving.core.faults import OVERLOADED, Fault
 from paddle_ranker.serving.core.logs import JsonLog, routed_logging
 from paddle_ranker.serving.core.metrics import Metrics
 from paddle_ranker.serving.core.services import CountedRequest
-from paddle_ranker.serving.paddle.general_model import infer
-from paddle_ranker.serving.paddle.messages import messages
 from tests.conftest import REPOSITORY
 from tests.fake_service import FakeService, text_request
 from tests.started import until

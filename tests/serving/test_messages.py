@@ -6,32 +6,35 @@ import json
 import math
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from google.protobuf import json_format
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from paddle_ranker.protos import DESCRIPTORS
+from paddle_ranker import protos
+from paddle_ranker.paddle_serving import protos as serving_protos
+from paddle_ranker.paddle_serving.json_messages import read_message, write_message
+from paddle_ranker.paddle_serving.messages import messages, parse
+from paddle_ranker.paddle_serving.pipeline import read_printed_dict
 from paddle_ranker.serving.core.faults import Fault
-from paddle_ranker.serving.paddle.json_messages import read_message, write_message
-from paddle_ranker.serving.paddle.messages import messages, parse
-from paddle_ranker.serving.paddle.pipeline import read_printed_dict
 from tests.conftest import REPOSITORY
 
 pytestmark = pytest.mark.unit
 
 
-def test_the_descriptors_are_what_protoc_makes_of_the_proto_files() -> None:
+@pytest.mark.parametrize("folder", [protos.FOLDER, serving_protos.FOLDER], ids=["protos", "paddle_serving"])
+def test_the_descriptors_are_what_protoc_makes_of_the_proto_files(folder: Path) -> None:
     pytest.importorskip("grpc_tools", reason="needs grpcio-tools, which the complete stack has")
     from paddle_ranker.protos.build_descriptors import compile_descriptors
 
-    assert compile_descriptors() == DESCRIPTORS.read_bytes()
+    assert compile_descriptors(folder) == (folder / protos.DESCRIPTORS).read_bytes()
 
 
 VENDOR = """
 import collections, collections.abc
-from paddle_ranker.serving.paddle.messages import messages
+from paddle_ranker.paddle_serving.messages import messages
 from {package}.proto import general_model_service_pb2 as general
 import importlib.util, {package} as package
 path = package.__path__[0] + "/pipeline/proto/pipeline_service_pb2.py"

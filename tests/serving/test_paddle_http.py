@@ -15,9 +15,9 @@ import pytest
 import requests
 
 from paddle_ranker.metrics.calibration import sigmoid
-from paddle_ranker.serving.clients import PipelineClient
+from paddle_ranker.paddle_serving.clients import PipelineClient
+from paddle_ranker.paddle_serving.messages import messages
 from paddle_ranker.serving.core.limits import Limits
-from paddle_ranker.serving.paddle.messages import messages
 from tests.fake_service import logit_of, logits_of_tokens, text_request
 from tests.live_service import SECONDS, LiveService
 

@@ -22,8 +22,8 @@ import pytest
 from paddle_ranker.__main__ import main
 from paddle_ranker.model.exported import open_exported
 from paddle_ranker.model.model_folder import RANKER
+from paddle_ranker.paddle_serving.messages import PIPELINE_SERVICE, messages
 from paddle_ranker.retrieval.text_vectors import Tower
-from paddle_ranker.serving.paddle.messages import PIPELINE_SERVICE, messages
 from tests.conftest import REPOSITORY, load_script
 from tests.export_cases import Exports
 from tests.started import SECONDS, Started, free_ports, get, is_open, post, started
@@ -148,7 +148,7 @@ def test_the_contract_s_http_line(made: Made, cpp: Server) -> None:
 _NATIVE = """
 import json, sys
 import numpy as np
-from paddle_ranker.serving.paddle_launchers.native_client import native_client
+from paddle_ranker.paddle_serving.launchers.native_client import native_client
 
 given = json.load(sys.stdin)
 client = native_client()()
@@ -244,8 +244,8 @@ def test_paddle_serving_s_pipeline_client(made: Made, pipeline: tuple[int, int],
 def test_the_pipeline_gives_tensorrt_the_shapes_of_its_batches(made: Made, tmp_path: Path) -> None:
     from paddle_serving_server.pipeline.local_service_handler import LocalServiceHandler
 
-    from paddle_ranker.serving.paddle_launchers.pipeline_config import read_pipeline_config
-    from paddle_ranker.serving.paddle_launchers.vendor_pipeline import ModelOp
+    from paddle_ranker.paddle_serving.launchers.pipeline_config import read_pipeline_config
+    from paddle_ranker.paddle_serving.launchers.vendor_pipeline import ModelOp
 
     published = (REPOSITORY / "deploy/python/config_nlp.yml").read_text(encoding="utf-8")
     (tmp_path / "config.yml").write_text(published.replace("device_type: 0", "device_type: 2"), encoding="utf-8")

@@ -15,7 +15,8 @@ import pytest
 from paddle_ranker.errors import CheckpointError, UsageError
 from paddle_ranker.model.info import RankerInfo
 from paddle_ranker.model.model_kind import ExportFacts
-from paddle_ranker.serving.paddle_launchers.pipeline_config import read_pipeline_config
+from paddle_ranker.paddle_serving.launchers.pipeline_config import read_pipeline_config
+from paddle_ranker.paddle_serving.pipeline_options import pipeline_options
 from tests.conftest import REPOSITORY
 
 pytestmark = pytest.mark.unit
@@ -48,7 +49,12 @@ def test_the_project_s_own_file() -> None:
     ]  # fmt: skip
     served = config.serve_config("127.0.0.1", "key")
     assert (served.host, served.port, served.more_ports, served.api_key) == ("127.0.0.1", 8089, (8088,), "key")
-    assert (served.pipeline_service, served.cpu_threads, served.streams, served.workers) == ("ernie", 2, 1, 1)
+    assert (pipeline_options(served).pipeline_service, served.cpu_threads, served.streams, served.workers) == (
+        "ernie",
+        2,
+        1,
+        1,
+    )
     assert served.model == config.model and served.deadline_seconds == 30
 
 
@@ -84,7 +90,7 @@ def test_timeout_and_name(tmp_path: Path) -> None:
     for name in ("rank", 1):
         (tmp_path / "renamed.yml").write_text(yaml.safe_dump({**values, "op": {name: values["op"]["ernie"]}}))
         served = read_pipeline_config(tmp_path / "renamed.yml").serve_config("::1", None)
-        assert served.pipeline_service == str(name)
+        assert pipeline_options(served).pipeline_service == str(name)
 
 
 @pytest.mark.parametrize("alias", ["predict", "score"])

@@ -14,10 +14,10 @@ import pytest
 import requests
 
 from paddle_ranker.metrics.calibration import sigmoid
+from paddle_ranker.paddle_serving import baidu_std
+from paddle_ranker.paddle_serving.messages import GENERAL_SERVICE, PIPELINE_SERVICE, messages
 from paddle_ranker.serving.core.faults import OVERLOADED, TIMED_OUT, UNAVAILABLE, Fault
 from paddle_ranker.serving.core.limits import Limits
-from paddle_ranker.serving.paddle import baidu_std
-from paddle_ranker.serving.paddle.messages import GENERAL_SERVICE, PIPELINE_SERVICE, messages
 from tests.fake_service import logit_of, text_request
 from tests.live_service import SECONDS, LiveService
 from tests.started import until

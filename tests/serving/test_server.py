@@ -25,8 +25,9 @@ import requests
 
 from paddle_ranker.__main__ import main
 from paddle_ranker.errors import UsageError
+from paddle_ranker.paddle_serving.clients import BaiduStdClient, GrpcClient, HttpClient, PipelineClient
 from paddle_ranker.scoring.ranker import Ranker
-from paddle_ranker.serving.clients import BaiduStdClient, GrpcClient, HttpClient, PipelineClient, RerankClient
+from paddle_ranker.serving.clients import RerankClient
 from paddle_ranker.serving.core.limits import API_KEY_VARIABLE
 from paddle_ranker.serving.core.server_config import ServeConfig
 from paddle_ranker.serving.process import server as server_process

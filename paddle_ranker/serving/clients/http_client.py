@@ -13,7 +13,7 @@ from pydantic import TypeAdapter
 
 from paddle_ranker.errors import quoted, refuse_text
 from paddle_ranker.scoring.ranker import RankedTitle, require_cut
-from paddle_ranker.serving.clients.base import LARGEST_ANSWER, BatchClient, GeneralModelClient
+from paddle_ranker.serving.clients.base import LARGEST_ANSWER, BatchClient
 from paddle_ranker.serving.clients.client_errors import (
     LateError,
     OverloadedError,
@@ -24,14 +24,11 @@ from paddle_ranker.serving.clients.client_errors import (
 )
 from paddle_ranker.serving.core.faults import ERROR_HEADER, Fault
 from paddle_ranker.serving.core.json_text import json_bounds
-from paddle_ranker.serving.core.limits import TIMEOUT_HEADER, pack, stated_milliseconds
+from paddle_ranker.serving.core.limits import TIMEOUT_HEADER, stated_milliseconds
 from paddle_ranker.serving.core.validation import validated
 from paddle_ranker.serving.http.rerank_formats import RERANK_PROTOCOLS
-from paddle_ranker.serving.paddle.json_messages import read_message, write_message
-from paddle_ranker.serving.paddle.messages import GENERAL_SERVICE, Message, messages, parse
 
 _RERANK = RERANK_PROTOCOLS["cohere"]
-_PATH = f"/{GENERAL_SERVICE.rpartition('.')[2]}/inference"
 
 
 class HttpCalls:
@@ -99,29 +96,6 @@ def _reason(error: Exception) -> str:
     inner = getattr(inner, "reason", inner)
     text = " ".join(str(inner).split())
     return text.rpartition(": ")[2] if "NewConnectionError" in text or "Failed to establish" in text else text[:300]
-
-
-class HttpClient(GeneralModelClient):
-    """A client that sends JSON or protobuf.
-
-    Args:
-        proto: send and accept protobuf.
-        gzip: compress requests; compressed answers are accepted in any case.
-    """
-
-    def __init__(self, *arguments: Any, proto: bool = False, gzip: bool = False, **options: Any) -> None:
-        super().__init__(*arguments, **options)
-        self._proto = proto
-        self._gzip = gzip
-        self._calls = HttpCalls(self.host, self.port, self.timeout, self.api_key)
-
-    def _ask(self, request: Message) -> Message:
-        body = request.SerializeToString() if self._proto else write_message(request)
-        headers = {"Content_Type": "application/proto"} if self._proto else {}
-        if self._gzip:
-            body, headers["Content_Encoding"] = pack(body, "gzip"), "gzip"
-        content = self._calls.ask("POST", _PATH, body, **headers)
-        return parse(messages().Response, content) if self._proto else read_message(content, messages().Response)
 
 
 class RerankClient(BatchClient):

@@ -88,8 +88,6 @@ class ServeConfig(Limits, HeadOptions, EngineOptions):
         maximum=86400,
     )
     drain_seconds: float = option(30.0, help="seconds for requests in flight when the server stops", minimum=0)
-    pipeline_service: str = option("ernie", help="service name of the pipeline's gateway, POST /ernie/prediction")
-    pipeline_method: str = option("prediction", help="method name of the pipeline's gateway")
     log_requests: bool = option(True, help="write a line of JSON on standard error for each request")
     log_texts: bool = option(False, help="include the users' texts in that line")
     served_name: tuple[str, ...] = option(

@@ -9,7 +9,6 @@ import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass
 from typing import Callable, NamedTuple, Optional, Protocol
 
 from paddle_ranker.array_types import Array
@@ -112,20 +111,6 @@ class VectorService(Protocol):
     ) -> TextVectors:
         """Return the vectors of encoded texts, int64 `[n, length]` each. Raises the faults of `score_tokens`."""
         ...
-
-
-@dataclass
-class Models:
-    """Models of a server for Paddle Serving's protocols.
-
-    ranker: scores pairs; without a ranker, a service that refuses all requests
-    tower: computes vectors; None without a tower
-    has_ranker: whether the server has a ranker
-    """
-
-    ranker: ScoringService
-    tower: Optional[VectorService] = None
-    has_ranker: bool = True
 
 
 class CountedRequest:

@@ -70,14 +70,15 @@ class SlotKind:
 
 
 SLOTS: Registry[SlotKind] = Registry("served model", recipes="plugin")
+# Options that `serve` accepts beside those of its slots, by a word for their subject.
+SERVE_OPTIONS: Registry[type[Options]] = Registry("options of serve", recipes="plugin")
 
 
 def serve_options() -> type[ServeConfig]:
-    """Return the class of `serve`'s options: `ServeConfig` with the options of every registered slot."""
+    """Return the class of `serve`'s options: `ServeConfig` with the options of every slot, and `SERVE_OPTIONS`."""
     # By name, so that the help does not depend on which recipe was imported first.
-    others = sorted(
-        {kind.options for kind in SLOTS.values() if not issubclass(ServeConfig, kind.options)}, key=lambda c: c.__name__
-    )
+    offered = {*(kind.options for kind in SLOTS.values()), *SERVE_OPTIONS.values()}
+    others = sorted((kind for kind in offered if not issubclass(ServeConfig, kind)), key=lambda kind: kind.__name__)
     return dataclasses.make_dataclass("ServeOptions", [], bases=(*others, ServeConfig), frozen=True)
 
 

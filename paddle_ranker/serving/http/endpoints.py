@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Optional
 
 from paddle_ranker.registry import Registry
 from paddle_ranker.serving.core.faults import Fault
@@ -41,6 +41,7 @@ class Endpoint(ABC):
         paths: name of a route's requests in the log and the metrics, by the route's path.
         methods: HTTP methods of all routes together.
         read_paths: paths whose POST changes nothing, so that pages of other sites may send it. All others refuse them.
+        comes_last: whether the routes match paths of others, which must come before them.
         example: a command line for `/docs`, with `SERVER` in place of the server's address, http://127.0.0.1:8600.
     """
 
@@ -48,6 +49,7 @@ class Endpoint(ABC):
     paths: ClassVar[Mapping[str, str]]
     methods: tuple[str, ...] = ("POST",)
     read_paths: Collection[str] = ()
+    comes_last: bool = False
     example: str = ""
 
     @abstractmethod
@@ -56,6 +58,10 @@ class Endpoint(ABC):
 
         slots: all slots of the server
         """
+
+    def name_of(self, path: str) -> Optional[str]:
+        """Return the name of requests at a path that no endpoint's `paths` have; None: it is not this endpoint's."""
+        return None
 
     def refusal(self, fault: Fault, request_id: str) -> dict[str, object]:
         """Convert a fault to JSON for the answers of this endpoint."""
@@ -76,7 +82,7 @@ def refusal(fault: Fault, request_id: str) -> dict[str, object]:
 
 
 class _Rerank(Endpoint):
-    """`/rerank`, `/score` and `/predict` in today's clients' formats. Paddle Serving's protocols use the same slot."""
+    """`/rerank`, `/score` and `/predict` in today's clients' formats."""
 
     slots = (RANKER_SLOT,)
     paths: ClassVar[Mapping[str, str]] = {

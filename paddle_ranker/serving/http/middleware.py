@@ -323,10 +323,8 @@ class Middleware:
         for beginning, name in self._beginnings.items():
             if path.startswith(beginning):
                 return name
-        first, _, rest = path[1:].partition("/")
-        if first.rpartition(".")[2] == "GeneralModelService":
-            return "brpc_http"
-        return "pipeline_http" if rest else "other"
+        names = (endpoint.name_of(path) for endpoint in ENDPOINTS.values())
+        return next((name for name in names if name is not None), "other")
 
 
 def _refuse_repeated(names: Sequence[bytes]) -> None:

@@ -17,9 +17,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Callable, Optional
 
 from paddle_ranker.registry import Registry
-from paddle_ranker.serving.core.connections import Connections, PeerTimeout
+from paddle_ranker.serving.core.connections import Connections
 from paddle_ranker.serving.core.connections import ProtocolHandler as ProtocolHandler
-from paddle_ranker.serving.core.faults import UNAVAILABLE, Fault
 from paddle_ranker.serving.core.server_config import ServeConfig
 
 if TYPE_CHECKING:
@@ -27,9 +26,8 @@ if TYPE_CHECKING:
 
     from paddle_ranker.serving.core.logs import JsonLog
     from paddle_ranker.serving.core.metrics import Metrics
-    from paddle_ranker.serving.core.services import CountedRequest, Models
+    from paddle_ranker.serving.core.services import CountedRequest
     from paddle_ranker.serving.core.slots import Slots
-    from paddle_ranker.serving.paddle.grpc_services import Dial
 
 BACKLOG = 2048  # maximum number of connections that wait to be accepted
 _SILENT_SECONDS = 10.0  # a connection is closed if its protocol is still unknown after this time
@@ -44,7 +42,6 @@ class ServerContext:
     """Parts of a worker that its protocols use.
 
     slots: the server's slots
-    models: the models for Paddle Serving's protocols
     app: the HTTP application
     log: log of requests; None: requests are not logged
     is_ready: returns whether the server is ready for requests
@@ -53,7 +50,6 @@ class ServerContext:
     config: ServeConfig
     slots: Slots
     connections: Connections
-    models: Models
     metrics: Metrics
     app: ASGIApp
     log: Optional[JsonLog] = None
@@ -188,19 +184,6 @@ class _Unknown(asyncio.Protocol):
         self._transport.abort()
 
 
-async def _start_baidu_std(context: ServerContext) -> ProtocolHandler:
-    from paddle_ranker.serving.paddle.baidu_std_server import BaiduStdProtocol
-
-    make = partial(
-        BaiduStdProtocol,
-        context.models,
-        api_key=context.config.api_key,
-        connections=context.connections,
-        counting=context.counting("baidu_std"),
-    )
-    return ProtocolHandler(make)
-
-
 async def _start_http(context: ServerContext) -> ProtocolHandler:
     from paddle_ranker.serving.process.http_server import HttpServer
 
@@ -210,120 +193,5 @@ async def _start_http(context: ServerContext) -> ProtocolHandler:
     return await made.start()
 
 
-class _Pipe(asyncio.Protocol):
-    """One end of a pipe of bytes: forwards what it receives to the other end, as fast as that end accepts it."""
-
-    other: Any = None  # the other end's transport
-
-    def connection_made(self, transport: Any) -> None:
-        self.transport = transport
-
-    def data_received(self, data: bytes) -> None:
-        self.other.write(data)
-
-    def pause_writing(self) -> None:
-        self.other.pause_reading()
-
-    def resume_writing(self) -> None:
-        self.other.resume_reading()
-
-    def connection_lost(self, exc: Optional[Exception]) -> None:
-        if self.other is not None:
-            self.other.close()
-
-
-class GrpcConnection(_Pipe):
-    """The client's end of a pipe to grpcio.
-
-    grpcio takes no accepted sockets, so it listens at a private address.
-
-    Args:
-        dial: connects to that address.
-    """
-
-    def __init__(self, dial: Dial, connections: Connections):
-        self._dial, self._connections = dial, connections
-
-    def connection_made(self, transport: Any) -> None:
-        super().connection_made(transport)
-        self._timeout = PeerTimeout(self.abort)
-        self._early = b""  # Python 3.9 reads a little even if reading is paused here
-        self._connections.add(self)
-        self._connecting = asyncio.ensure_future(self._connect())
-
-    async def _connect(self) -> None:
-        server = _Pipe()
-        server.other = self.transport
-        try:
-            self.other, _ = await self._dial(lambda: server)
-        except OSError:
-            self.abort()
-        if self.transport.is_closing():
-            self.connection_lost(None)
-        else:
-            self.other.write(self._early)
-            self.transport.resume_reading()
-
-    def data_received(self, data: bytes) -> None:
-        if self.other is not None:
-            self.other.write(data)
-        else:
-            self._early += data
-            self.transport.pause_reading()
-
-    def pause_writing(self) -> None:
-        super().pause_writing()
-        self._timeout.wait()
-
-    def resume_writing(self) -> None:
-        self._timeout.stop()
-        super().resume_writing()
-
-    def connection_lost(self, exc: Optional[Exception]) -> None:
-        self._timeout.end()
-        self._connections.discard(self)
-        super().connection_lost(exc)
-
-    def shutdown(self) -> None:
-        """Do nothing, since grpcio ends its connections itself."""
-
-    def abort(self) -> None:
-        self.transport.abort()
-
-
-class _GrpcHandler(ProtocolHandler):
-    def __init__(self, make: Callable[[], Any], server: Any, dial: Dial):
-        super().__init__(make)
-        self._server, self._dial = server, dial
-
-    async def check(self) -> None:
-        try:
-            transport, _ = await self._dial(asyncio.Protocol)
-        except OSError as error:
-            raise Fault(UNAVAILABLE, f"gRPC does not answer ({error.strerror or error})") from error
-        transport.close()
-
-    async def stop(self, seconds: float) -> None:
-        await self._server.stop(seconds)
-
-
-async def _start_grpc(context: ServerContext) -> ProtocolHandler:
-    from paddle_ranker.serving.paddle.grpc_services import start_grpc
-    from paddle_ranker.serving.paddle.pipeline import PipelineNames
-
-    config = context.config
-    server, dial = await start_grpc(
-        context.models,
-        api_key=config.api_key,
-        names=PipelineNames(config.pipeline_service, config.pipeline_method),
-        counting=context.counting("grpc"),
-        budget=context.connections.budget,
-        is_ready=context.is_ready,
-    )
-    return _GrpcHandler(partial(GrpcConnection, dial, context.connections), server, dial)
-
-
-PROTOCOLS: Registry[PortProtocol] = Registry("protocol")
-PROTOCOLS.add("baidu_std", PortProtocol("baidu_std", b"PRPC", _start_baidu_std))
+PROTOCOLS: Registry[PortProtocol] = Registry("protocol", recipes="plugin")
 PROTOCOLS.add("http", PortProtocol("HTTP", b"", _start_http))
-PROTOCOLS.add("grpc", PortProtocol("gRPC", b"PRI ", _start_grpc))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import importlib
 import json
 import os
@@ -30,20 +29,14 @@ from paddle_ranker.serving.core.connections import Connections
 from paddle_ranker.serving.core.faults import NOT_FOUND, Fault
 from paddle_ranker.serving.core.logs import JsonLog, routed_logging
 from paddle_ranker.serving.core.metrics import MULTIPROCESS_VARIABLE, Metrics
-from paddle_ranker.serving.core.ranker_slot import RankerSlot
 from paddle_ranker.serving.core.reload import NOT_SWITCHED, Reloader
-from paddle_ranker.serving.core.server_config import RANKER_SLOT, ServeConfig
-from paddle_ranker.serving.core.services import Models
+from paddle_ranker.serving.core.server_config import ServeConfig
 from paddle_ranker.serving.core.slot_kinds import SLOTS, fit_models, served_by
 from paddle_ranker.serving.core.slots import Slots
-from paddle_ranker.serving.core.tower_options import TOWER_SLOT
-from paddle_ranker.serving.core.tower_slot import TowerSlot
 from paddle_ranker.serving.http.admin import AdminRoutes, Controls, noting_gauges
 from paddle_ranker.serving.http.endpoints import ENDPOINTS, Endpoint
 from paddle_ranker.serving.http.middleware import ADMIN_PATHS, Middleware
 from paddle_ranker.serving.http.page import is_page
-from paddle_ranker.serving.paddle.http import routes as paddle_routes
-from paddle_ranker.serving.paddle.pipeline import PipelineNames
 from paddle_ranker.serving.process.protocols import (
     BACKLOG,
     PROTOCOLS,
@@ -66,7 +59,7 @@ def make_app(
     controls: Optional[Controls] = None,
     budget: Optional[ByteBudget] = None,
 ) -> ASGIApp:
-    """Return the ASGI application: the middleware around the routes of all endpoints, of admin and of Paddle Serving.
+    """Return the ASGI application: the middleware around the routes of admin and of all endpoints.
 
     slots: slots of the server; an endpoint refuses requests with `NOT_FOUND` if it needs a slot that is not in `slots`
     log: log of requests; None: requests are not logged
@@ -74,11 +67,11 @@ def make_app(
     budget: budget of the bytes of all requests; default: no limit
     """
     routes: list[BaseRoute] = []
-    for endpoint in ENDPOINTS.values():
+    ENDPOINTS.load_plugins()
+    for endpoint in sorted(ENDPOINTS.values(), key=lambda endpoint: endpoint.comes_last):
         missing = [name for name in endpoint.slots if name not in slots]
         routes += _without_slot(endpoint, missing[0]) if missing else endpoint.routes(slots, config)
-    routes += AdminRoutes(slots, metrics, config, controls or Controls(), list(routes)).routes()
-    routes += paddle_routes(models_of(slots, config), PipelineNames(config.pipeline_service, config.pipeline_method))
+    routes = [*AdminRoutes(slots, metrics, config, controls or Controls(), routes).routes(), *routes]
     return Middleware(
         Router(routes, redirect_slashes=False, default=_not_found),
         metrics,
@@ -88,13 +81,6 @@ def make_app(
         budget=budget,
         stopping=(controls or Controls()).stopping,
     )
-
-
-def models_of(slots: Slots, config: ServeConfig) -> Models:
-    """Return the models for Paddle Serving's protocols. Without a ranker, pairs are refused."""
-    has_ranker = RANKER_SLOT in slots
-    ranker = slots.of(RANKER_SLOT, RankerSlot) if has_ranker else RankerSlot(dataclasses.replace(config, model=None))
-    return Models(ranker, slots.of(TOWER_SLOT, TowerSlot) if TOWER_SLOT in slots else None, has_ranker)
 
 
 def _without_slot(endpoint: Endpoint, name: str) -> list[BaseRoute]:
@@ -219,8 +205,7 @@ class Worker:
         )
         app = make_app(self._slots, config, self._metrics, log=log, controls=controls, budget=self._connections.budget)
         app = _waiting(app, self._settled, config.deadline_seconds)
-        models = models_of(self._slots, config)
-        context = ServerContext(config, self._slots, self._connections, models, self._metrics, app, log, self._is_ready)
+        context = ServerContext(config, self._slots, self._connections, self._metrics, app, log, self._is_ready)
         watching = [asyncio.ensure_future(return_freed_memory())]
         if config.workers > 1:
             watching.append(asyncio.ensure_future(self._keep_gauges()))

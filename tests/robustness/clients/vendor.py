@@ -24,7 +24,7 @@ def _native(given: dict[str, Any], config: str, tokens: Any, shaped: Any) -> tup
     import numpy as np
 
     from paddle_ranker.errors import DependencyError
-    from paddle_ranker.serving.paddle_launchers.native_client import native_client
+    from paddle_ranker.paddle_serving.launchers.native_client import native_client
 
     try:
         client = native_client()()

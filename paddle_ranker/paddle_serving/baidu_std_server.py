@@ -9,15 +9,16 @@ import time
 from typing import Optional, Union, cast
 
 from paddle_ranker.errors import quoted
+from paddle_ranker.paddle_serving import baidu_std
+from paddle_ranker.paddle_serving.general_model import bounds, infer
+from paddle_ranker.paddle_serving.messages import GENERAL_METHODS, GENERAL_SERVICE, Message, messages, parse
+from paddle_ranker.paddle_serving.served_models import Models
 from paddle_ranker.serving.core.byte_budget import Share
 from paddle_ranker.serving.core.connections import Connections, PeerTimeout, close_gently, peer_of
 from paddle_ranker.serving.core.faults import INTERNAL, INVALID, NO_METHOD, NOT_FOUND, TOO_LARGE, Fault
 from paddle_ranker.serving.core.limits import require_key
-from paddle_ranker.serving.core.services import Counting, Models
+from paddle_ranker.serving.core.services import Counting
 from paddle_ranker.serving.core.threads import MUCH_BYTES, run_in_thread
-from paddle_ranker.serving.paddle import baidu_std
-from paddle_ranker.serving.paddle.general_model import bounds, infer
-from paddle_ranker.serving.paddle.messages import GENERAL_METHODS, GENERAL_SERVICE, Message, messages, parse
 
 _SERVICES = (GENERAL_SERVICE, GENERAL_SERVICE.rpartition(".")[2])
 _LOG = logging.getLogger(__name__)

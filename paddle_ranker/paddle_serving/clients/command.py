@@ -14,7 +14,7 @@ import numpy as np
 from paddle_ranker.errors import UsageError
 from paddle_ranker.options import Options, option
 from paddle_ranker.options.declare import ANY_TEXT
-from paddle_ranker.serving.clients.base import ScoringClient
+from paddle_ranker.paddle_serving.clients.scoring_client import ScoringClient
 from paddle_ranker.serving.clients.client_errors import LateError, UnreachableError
 from paddle_ranker.serving.core.limits import API_KEY_VARIABLE
 

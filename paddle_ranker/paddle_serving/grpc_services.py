@@ -15,14 +15,15 @@ import grpc
 import grpc.aio
 from google.protobuf.wrappers_pb2 import Int32Value, StringValue
 
+from paddle_ranker.paddle_serving import general_model, pipeline
+from paddle_ranker.paddle_serving.messages import GENERAL_SERVICE, PIPELINE_SERVICE, Bounds, Message, messages, parse
+from paddle_ranker.paddle_serving.pipeline import TUTORIAL_NAMES, PipelineNames
+from paddle_ranker.paddle_serving.served_models import Models
 from paddle_ranker.serving.core.byte_budget import ByteBudget
 from paddle_ranker.serving.core.faults import INTERNAL, OVERLOADED, TOO_LARGE, Fault
 from paddle_ranker.serving.core.limits import require_key
-from paddle_ranker.serving.core.services import Counting, Models
+from paddle_ranker.serving.core.services import Counting
 from paddle_ranker.serving.core.threads import run_in_thread
-from paddle_ranker.serving.paddle import general_model, pipeline
-from paddle_ranker.serving.paddle.messages import GENERAL_SERVICE, PIPELINE_SERVICE, Bounds, Message, messages, parse
-from paddle_ranker.serving.paddle.pipeline import TUTORIAL_NAMES, PipelineNames
 
 _LOG = logging.getLogger(__name__)
 _HEALTH = "/grpc.health.v1.Health/Check"

@@ -15,7 +15,8 @@ from paddle_ranker.errors import UsageError, quoted
 from paddle_ranker.model.exported import INPUTS, OUTPUTS
 from paddle_ranker.model.model_kind import Signature
 from paddle_ranker.model.tower import VECTOR
-from paddle_ranker.protos import Message, message_class
+from paddle_ranker.paddle_serving.protos import serving_message
+from paddle_ranker.protos import Message
 
 SERVING_VARIABLE = "sigmoid_2.tmp_0"  # the output's name for clients of the published pairwise ranker
 EMBEDDING = "output_embedding"  # the output's name for clients of a tower
@@ -83,7 +84,7 @@ def write_configs(folder: Path, side: str, feeds: Sequence[Variable], fetches: S
 
 
 def _model_config(feeds: Sequence[Variable], fetches: Sequence[Variable]) -> Message:
-    config = message_class("baidu.paddle_serving.configure.GeneralModelConfig")()
+    config = serving_message("baidu.paddle_serving.configure.GeneralModelConfig")()
     for kind, added, variables in (("feed", config.feed_var, feeds), ("fetch", config.fetch_var, fetches)):
         for variable in variables:
             type_of = {f"{kind}_type": variable.type}

@@ -13,16 +13,17 @@ import numpy as np
 
 from paddle_ranker.array_types import Array, Arrays
 from paddle_ranker.errors import quoted
-from paddle_ranker.export.serving_files import EMBEDDING
 from paddle_ranker.model.model_kind import ExportFacts
 from paddle_ranker.model.tower import VECTOR
+from paddle_ranker.paddle_serving.messages import Bounds, Message, bounds_of, messages
+from paddle_ranker.paddle_serving.served_models import Models
+from paddle_ranker.paddle_serving.serving_files import EMBEDDING
 from paddle_ranker.serving.core.byte_budget import Share
 from paddle_ranker.serving.core.faults import INVALID, Fault
 from paddle_ranker.serving.core.jobs import Texts
 from paddle_ranker.serving.core.limits import Limits
-from paddle_ranker.serving.core.services import CountedRequest, Models, Scores, ScoringService, VectorService
+from paddle_ranker.serving.core.services import CountedRequest, Scores, ScoringService, VectorService
 from paddle_ranker.serving.core.threads import run_in_thread
-from paddle_ranker.serving.paddle.messages import Bounds, Message, bounds_of, messages
 
 _MOST_FIELDS = 1000  # fields of a Request: two tensors, the fetched names, and room for later clients
 ENGINE_NAME = "GeneralInferOp_0"

@@ -13,13 +13,13 @@ import paddle
 from paddle_ranker.encoding.tokenizers.tokenizer_folder import TOKENIZER_FILES
 from paddle_ranker.errors import RankerError, UsageError
 from paddle_ranker.export.parity import compare
-from paddle_ranker.export.serving_files import Variable, conf_names, variables_of, write_configs
 from paddle_ranker.export.static_model import StaticModel, write_serving_model
 from paddle_ranker.model.exported import ExportedFolder, descriptions_of, open_exported
 from paddle_ranker.model.info import INFO_FILE, RankerInfo
 from paddle_ranker.model.model_folder import MODEL, identify
 from paddle_ranker.model.model_kind import EXPORTED, ExportFacts, ModelInfo, with_export
 from paddle_ranker.model.tower import TowerInfo
+from paddle_ranker.paddle_serving.serving_files import Variable, conf_names, variables_of, write_configs
 from paddle_ranker.storage.atomic import UNFINISHED, make_folder, new_folder, remove_unfinished
 
 _DESCRIPTIONS = ("config.json", *TOKENIZER_FILES)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any, Optional
 
 from paddle_ranker.errors import package_for
-from paddle_ranker.serving.clients.base import LARGEST_ANSWER, GeneralModelClient
+from paddle_ranker.paddle_serving.clients.scoring_client import GeneralModelClient
+from paddle_ranker.paddle_serving.messages import GENERAL_SERVICE, Message, messages, parse
+from paddle_ranker.serving.clients.base import LARGEST_ANSWER
 from paddle_ranker.serving.clients.client_errors import (
     LateError,
     OverloadedError,
@@ -13,7 +15,6 @@ from paddle_ranker.serving.clients.client_errors import (
     ServerError,
     UnreachableError,
 )
-from paddle_ranker.serving.paddle.messages import GENERAL_SERVICE, Message, messages, parse
 
 
 class GrpcCalls:

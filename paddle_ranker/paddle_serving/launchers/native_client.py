@@ -4,7 +4,7 @@
 unpacks into the environment's folder `openssl10`; a symbol that glibc hides since 2.34; and a library with the name of
 Python's shared library, even if this Python was built without a shared library. OpenSSL 1.0 has had no security fixes
 since 2019: load it only in a separate process, for servers on this machine and for tests. The clients in
-`paddle_ranker.serving.clients` need none of these libraries.
+`paddle_ranker.paddle_serving.clients` need none of these libraries.
 """
 
 from __future__ import annotations

@@ -8,7 +8,10 @@ import time
 from contextlib import suppress
 from typing import Any, Optional
 
-from paddle_ranker.serving.clients.base import LARGEST_ANSWER, GeneralModelClient
+from paddle_ranker.paddle_serving import baidu_std
+from paddle_ranker.paddle_serving.clients.scoring_client import GeneralModelClient
+from paddle_ranker.paddle_serving.messages import GENERAL_SERVICE, Message, messages, parse
+from paddle_ranker.serving.clients.base import LARGEST_ANSWER
 from paddle_ranker.serving.clients.client_errors import (
     LateError,
     OverloadedError,
@@ -18,8 +21,6 @@ from paddle_ranker.serving.clients.client_errors import (
 )
 from paddle_ranker.serving.core.faults import OVERLOADED, TIMED_OUT, Fault
 from paddle_ranker.serving.core.limits import stated_milliseconds
-from paddle_ranker.serving.paddle import baidu_std
-from paddle_ranker.serving.paddle.messages import GENERAL_SERVICE, Message, messages, parse
 
 _COMPRESSIONS = {"none": baidu_std.NONE, "gzip": baidu_std.GZIP, "zlib": baidu_std.ZLIB}
 _LOGGED_OFF = 2003  # brpc: the server is stopping

@@ -8,7 +8,8 @@ from typing import NamedTuple, Optional
 
 from google.protobuf.message import DecodeError
 
-from paddle_ranker.protos import Message, message_class
+from paddle_ranker.paddle_serving.protos import serving_message
+from paddle_ranker.protos import Message
 from paddle_ranker.serving.core.byte_budget import Share
 from paddle_ranker.serving.core.faults import INVALID, TOO_LARGE, Fault
 from paddle_ranker.serving.core.json_text import json_bounds
@@ -42,7 +43,7 @@ def messages() -> Messages:
     names += [f"{PIPELINE}.{name}" for name in ("Request", "Response")]
     names.append("brpc.policy.RpcMeta")
     names += [f"{CONFIGURE}.{name}" for name in ("ResourceConf", "ModelToolkitConf")]
-    return Messages(*map(message_class, names))
+    return Messages(*map(serving_message, names))
 
 
 class Bounds(NamedTuple):

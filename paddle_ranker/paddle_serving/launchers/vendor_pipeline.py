@@ -25,13 +25,13 @@ from paddle_ranker.model.exported import EXPORT_SERVING, INPUTS, ExportedFolder,
 from paddle_ranker.model.model_folder import MODEL
 from paddle_ranker.model.tower import KIND as TOWER
 from paddle_ranker.model.tower import TextEncoder
+from paddle_ranker.paddle_serving.launchers.brpc_server import EVERY_ADDRESS
+from paddle_ranker.paddle_serving.launchers.pipeline_config import TENSORRT, PipelineConfig
+from paddle_ranker.paddle_serving.messages import messages
+from paddle_ranker.paddle_serving.pipeline import PipelineNames, error_number, read_pairs, read_texts
 from paddle_ranker.scoring.engines.paddle_inference import TENSORRT_ROWS, tensorrt_shapes
 from paddle_ranker.serving.core.faults import INVALID, Fault
 from paddle_ranker.serving.core.limits import Limits
-from paddle_ranker.serving.paddle.messages import messages
-from paddle_ranker.serving.paddle.pipeline import PipelineNames, error_number, read_pairs, read_texts
-from paddle_ranker.serving.paddle_launchers.brpc_server import EVERY_ADDRESS
-from paddle_ranker.serving.paddle_launchers.pipeline_config import TENSORRT, PipelineConfig
 
 _DIE_WITH_THE_PARENT = 1  # PR_SET_PDEATHSIG
 _REQUEST = "request"
@@ -209,7 +209,7 @@ def _enable_loggers() -> None:
 
 def _announce(config: PipelineConfig, is_tower: bool) -> None:
     """Wait until every port answers, then print the model and the addresses."""
-    from paddle_ranker.serving.clients import PipelineClient
+    from paddle_ranker.paddle_serving.clients import PipelineClient
     from paddle_ranker.serving.clients.client_errors import ServerError
 
     names, places = PipelineNames(config.service), []

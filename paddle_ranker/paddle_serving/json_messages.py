@@ -17,9 +17,9 @@ from typing import Any, Optional
 from google.protobuf.descriptor import FieldDescriptor
 
 from paddle_ranker.errors import brief, quoted
+from paddle_ranker.paddle_serving.messages import Message
 from paddle_ranker.serving.core.faults import INVALID, Fault
 from paddle_ranker.serving.core.json_text import JsonBounds, parse_json
-from paddle_ranker.serving.paddle.messages import Message
 
 # Integers that are written as strings, joined by commas.
 _MANY_DIGITS = re.compile("-?[0-9]{1,20}(?:,-?[0-9]{1,20})*")

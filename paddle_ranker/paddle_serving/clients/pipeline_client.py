@@ -9,15 +9,15 @@ from typing import Any, Optional
 import numpy as np
 
 from paddle_ranker.errors import UsageError, quoted
-from paddle_ranker.serving.clients.base import ScoringClient
+from paddle_ranker.paddle_serving.clients.grpc import GrpcCalls
+from paddle_ranker.paddle_serving.clients.scoring_client import ScoringClient
+from paddle_ranker.paddle_serving.json_messages import read_message, write_message
+from paddle_ranker.paddle_serving.messages import PIPELINE_SERVICE, Message, messages, parse
+from paddle_ranker.paddle_serving.pipeline import CLOSED, TIMEOUT, PipelineNames
 from paddle_ranker.serving.clients.client_errors import LateError, OverloadedError, RefusedError, ServerError
-from paddle_ranker.serving.clients.grpc import GrpcCalls
 from paddle_ranker.serving.clients.http_client import HttpCalls
 from paddle_ranker.serving.core.faults import Fault
 from paddle_ranker.serving.core.json_text import parse_json
-from paddle_ranker.serving.paddle.json_messages import read_message, write_message
-from paddle_ranker.serving.paddle.messages import PIPELINE_SERVICE, Message, messages, parse
-from paddle_ranker.serving.paddle.pipeline import CLOSED, TIMEOUT, PipelineNames
 
 
 class PipelineClient(ScoringClient):

@@ -11,9 +11,9 @@ from typing import Any, Optional
 
 from paddle_ranker import runtime
 from paddle_ranker.errors import CheckpointError, UsageError, in_checkout, quoted
-from paddle_ranker.export.serving_files import fetched_alias
 from paddle_ranker.model.exported import INPUTS
 from paddle_ranker.model.model_folder import identify
+from paddle_ranker.paddle_serving.serving_files import fetched_alias
 from paddle_ranker.serving.core.server_config import MOST_STREAMS, ServeConfig
 from paddle_ranker.serving.core.slot_kinds import config_for
 

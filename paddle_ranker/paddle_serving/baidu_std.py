@@ -14,10 +14,10 @@ import struct
 from typing import NamedTuple, Optional
 
 from paddle_ranker.errors import quoted
+from paddle_ranker.paddle_serving.messages import Message, messages, parse
 from paddle_ranker.serving.core.byte_budget import Share
 from paddle_ranker.serving.core.faults import INVALID, TOO_LARGE, Fault
 from paddle_ranker.serving.core.limits import pack, unpack
-from paddle_ranker.serving.paddle.messages import Message, messages, parse
 
 MAGIC = b"PRPC"
 HEAD_BYTES = 12

@@ -13,11 +13,11 @@ from typing import Optional
 
 from paddle_ranker import runtime
 from paddle_ranker.errors import CheckpointError, UsageError
-from paddle_ranker.export.serving_files import EMBEDDING, fetched_alias, variables_of
 from paddle_ranker.model.exported import GRAPH_FORMATS, INPUTS, OUTPUTS, ExportedFolder, open_exported
 from paddle_ranker.model.model_folder import MODEL, identify
 from paddle_ranker.options import Options, main_of, note_without_effect, option
 from paddle_ranker.options.declare import FETCHED_FOLDER
+from paddle_ranker.paddle_serving.serving_files import EMBEDDING, fetched_alias, variables_of
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def export_serving(options: ExportServingOptions) -> None:
     fetches = aliases("--fetch_alias_names", options.fetch_alias_names, (fetched_alias(exported.signature),))
     variables = variables_of(exported.signature, feeds, fetches)
     runtime.prepare_command(1)
-    from paddle_ranker.export.serving_folders import write_serving
+    from paddle_ranker.paddle_serving.serving_folders import write_serving
 
     server, client, difference = write_serving(
         exported, Path(options.server_path), Path(options.client_path), feeds, fetches

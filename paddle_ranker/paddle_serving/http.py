@@ -16,16 +16,16 @@ from starlette.routing import BaseRoute, Match, Route
 from starlette.types import Scope
 
 from paddle_ranker.errors import quoted
+from paddle_ranker.paddle_serving import general_model, pipeline
+from paddle_ranker.paddle_serving.json_messages import read_message, write_message
+from paddle_ranker.paddle_serving.messages import GENERAL_METHODS, GENERAL_SERVICE, messages, parse
+from paddle_ranker.paddle_serving.pipeline import TUTORIAL_NAMES, PipelineNames
+from paddle_ranker.paddle_serving.served_models import Models
 from paddle_ranker.serving.core.faults import ERROR_HEADER, INTERNAL, NO_METHOD, Fault
-from paddle_ranker.serving.core.services import Models
 from paddle_ranker.serving.core.threads import run_in_thread
 from paddle_ranker.serving.core.tower_options import TOWER_SLOT
 from paddle_ranker.serving.http.exchange import SHARE, answer, deadline_of, read_request
 from paddle_ranker.serving.http.middleware import CLIENT_LEFT
-from paddle_ranker.serving.paddle import general_model, pipeline
-from paddle_ranker.serving.paddle.json_messages import read_message, write_message
-from paddle_ranker.serving.paddle.messages import GENERAL_METHODS, GENERAL_SERVICE, messages, parse
-from paddle_ranker.serving.paddle.pipeline import TUTORIAL_NAMES, PipelineNames
 
 PROTO = ("application/proto", "application/x-protobuf")
 _LOG = logging.getLogger(__name__)

@@ -1,1 +1,0 @@
-"""Paddle Serving's protocols."""

@@ -208,7 +208,7 @@ MARKERS = ("unit", "parity", "server", "browser", "real_data", "slow")
 LONGEST = (
     "robustness/test_walk_docs.py", "scripts/test_scripts.py", "training/test_distributed.py",
     "extensions/test_extensions.py", "scoring/test_engines.py", "multimodal_entailment/test_export.py",
-    "serving/test_server.py", "scripts/test_wheel.py", "commands/test_export_serving.py", "export/test_export.py",
+    "serving/test_server.py", "scripts/test_wheel.py", "paddle_serving/test_export_serving.py", "export/test_export.py",
     "training/test_resume_commands.py", "export/test_quantize.py", "benchmarks/test_entailment.py",
     "commands/test_blend.py", "test_kept_folders.py", "robustness/test_soak.py",
 )  # fmt: skip

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -13,7 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from paddle_ranker.recipes import RECIPES
+from paddle_ranker.commands.command_registry import COMMANDS
+from paddle_ranker.recipes import GUESTS, RECIPES
 from tests.conftest import REPOSITORY
 
 pytestmark = pytest.mark.unit
@@ -106,21 +109,63 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
     assert sorted(left) == []
 
 
-def test_the_core_imports_no_recipe() -> None:
+def test_the_core_imports_no_recipe_and_no_guest() -> None:
     found = [
         f"{module} imports {target}"
         for module, targets in GRAPH.items()
         for target in targets
-        if (target.split(".")[0] in OUTSIDE and room_of(module) != "recipes") or room_of(target) == "recipes"
+        if (target.split(".")[0] in OUTSIDE and room_of(module) != "recipes")
+        or (room_of(target) in {"recipes", *GUESTS} and room_of(target) != room_of(module))
     ]
     assert found == []
+
+
+# What only a guest needs beside its folder: scripts whose names the tutorial gives.
+SCRIPTS = {"paddle_serving": ("*/export_to_serving.py",)}
+IMPORT_ALL = """
+import importlib, pkgutil, sys
+import paddle_ranker
+from paddle_ranker.recipes import RECIPES, package_of
+for package in ("paddle_ranker", *map(package_of, RECIPES)):
+    for module in pkgutil.walk_packages(importlib.import_module(package).__path__, f"{package}."):
+        if not module.name.endswith("__main__"):
+            try:
+                importlib.import_module(module.name)
+            except ImportError as error:
+                assert (error.name or "").split(".")[0] not in ("paddle_ranker", *RECIPES), (module.name, error)
+sys.argv = ["paddle-ranker", "help"]
+from paddle_ranker.__main__ import main
+main()
+"""
+
+
+@pytest.mark.parametrize("guest", [*GUESTS, "pretraining", "multimodal_entailment"])
+def test_a_guest_can_be_deleted_with_its_folder(guest: str, tmp_path: Path) -> None:
+    for name in ("paddle_ranker", *RECIPES):
+        shutil.copytree(REPOSITORY / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.rmtree(tmp_path / ("paddle_ranker" if guest in GUESTS else "") / guest)
+    for script in (path for pattern in SCRIPTS.get(guest, ()) for path in tmp_path.glob(pattern)):
+        script.unlink()
+    lists = tmp_path / "paddle_ranker" / "recipes" / "__init__.py"
+    text = lists.read_text(encoding="utf-8")
+    lists.write_text(re.sub(rf'"{guest}",? ?', "", text), encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "-c", IMPORT_ALL], cwd=tmp_path, capture_output=True, text=True, timeout=300,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    COMMANDS.load_plugins()
+    of_guest = {name for name, command in COMMANDS.items() if guest in command.module.split(".")}
+    listed = {line.split()[0] for line in done.stdout.splitlines() if line.startswith("  ")}
+    assert of_guest and listed & set(COMMANDS) == set(COMMANDS) - of_guest
 
 
 def test_towers_need_no_recipe() -> None:
     names = "KINDS['tower'], SLOTS['tower'], ENDPOINTS['embeddings'], [n for n in RECIPES if n in sys.modules]"
     code = f"""import sys
 from paddle_ranker.model.builtin_kinds import KINDS
-from paddle_ranker.recipes import RECIPES
+from paddle_ranker.commands.command_registry import COMMANDS
+from paddle_ranker.recipes import GUESTS, RECIPES
 from paddle_ranker.serving.core.slot_kinds import SLOTS
 from paddle_ranker.serving.http.endpoints import ENDPOINTS
 assert ({names})[3] == []"""

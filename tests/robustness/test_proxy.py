@@ -16,7 +16,7 @@ from paddle_ranker.paddle_serving.messages import GENERAL_SERVICE
 from tests.checkout import ONCE
 from tests.conftest import REPOSITORY
 from tests.live_service import SECONDS, LiveService
-from tests.serving.test_grpc import request_bytes
+from tests.paddle_serving.test_grpc import request_bytes
 from tests.serving.test_http_connection import BODY, PATH, UPGRADES, chunked, request, statuses
 from tests.started import until
 

@@ -17,6 +17,7 @@ import pytest
 
 from paddle_ranker.commands.command_registry import COMMANDS
 from paddle_ranker.recipes import GUESTS, RECIPES
+from tests.checkout import ONCE
 from tests.conftest import REPOSITORY
 
 pytestmark = pytest.mark.unit
@@ -139,6 +140,7 @@ main()
 """
 
 
+@ONCE
 @pytest.mark.parametrize("guest", [*GUESTS, "pretraining", "multimodal_entailment"])
 def test_a_guest_can_be_deleted_with_its_folder(guest: str, tmp_path: Path) -> None:
     for name in ("paddle_ranker", *RECIPES):

@@ -452,7 +452,7 @@ def test_a_kind_of_model_and_a_protocol_are_asked_on_the_server_s_port(exported:
     plugins = f"{AS_MODULES},tests.extensions.own_protocol"
     with started(command, tmp_path / "server", PADDLE_RANKER_PLUGINS=plugins, PYTHONPATH=str(REPOSITORY)) as server:
         server.until(lambda: get(port, "/ready")[0] == 200)
-        assert "(baidu_std, HTTP, gRPC, lines)" in server.output
+        assert "(baidu_std, gRPC, HTTP, lines)" in server.output
         texts = ["深度学习", "a b c", "深度"]
         status, answer = post(port, "/v1/vectors", {"input": texts})
         assert (status, answer["model"]) == (200, "output")

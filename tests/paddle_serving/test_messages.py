@@ -32,6 +32,21 @@ def test_the_descriptors_are_what_protoc_makes_of_the_proto_files(folder: Path) 
     assert compile_descriptors(folder) == (folder / protos.DESCRIPTORS).read_bytes()
 
 
+# Of Paddle Serving's messages, what is read; the others are for the vendor's own log.
+@pytest.mark.parametrize(
+    ("name", "read", "without_effect"),
+    [
+        ("predictor.general_model.Request", {"tensor", "fetch_var_names", "profile_server", "log_id"}, set()),
+        ("pipeline_serving.Request", {"key", "value", "tensors", "name"}, {"method", "logid", "clientip"}),
+    ],
+)
+def test_paddle_serving_s_fields_are_read(name: str, read: set[str], without_effect: set[str]) -> None:
+    fields = serving_protos.serving_message(f"baidu.paddle_serving.{name}").DESCRIPTOR.fields_by_name
+    assert set(fields) == read | without_effect
+    written = "".join(path.read_text("utf-8") for path in serving_protos.FOLDER.parent.glob("*.py"))
+    assert all(f".{field}" in written for field in read)
+
+
 VENDOR = """
 import collections, collections.abc
 from paddle_ranker.paddle_serving.messages import messages

@@ -103,7 +103,7 @@ def announce(config: ServeConfig, sockets: list[socket.socket]) -> None:
     count = len(config.ports)
     kinds = served_by(config)
     served = " and ".join(str(kind.folder(config)) for kind in kinds.values())
-    titles = ", ".join(protocol.title for protocol in PROTOCOLS.values())
+    titles = ", ".join(sorted((protocol.title for protocol in PROTOCOLS.values()), key=str.lower))
     alone = "".join(f" and {place} (HTTP)" for place in places[count:])
     print(f"serving {served} on {' and '.join(places[:count])} ({titles}){alone}", flush=True)
     if INDEX in kinds:

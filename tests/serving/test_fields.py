@@ -8,12 +8,10 @@ Inference, Infinity, Xinference), each with a value that asks for something else
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from paddle_ranker.paddle_serving.protos import serving_message
 from paddle_ranker.serving.core.metrics import Metrics
 from paddle_ranker.serving.core.validation import Body
 from paddle_ranker.serving.http.document_routes import DocumentsRequest, RemovalRequest
@@ -158,22 +156,6 @@ def test_the_model_s_name_is_the_served_one(site: Application) -> None:
 @pytest.mark.parametrize("kind", [SearchRequest, DocumentsRequest, RemovalRequest, FeedbackRequest])
 def test_our_own_requests_refuse_what_they_do_not_know(kind: type[Body]) -> None:
     assert not kind.without_effect
-
-
-# Of Paddle Serving's messages, what is read; the others are for the vendor's own log.
-@pytest.mark.parametrize(
-    ("name", "read", "without_effect"),
-    [
-        ("predictor.general_model.Request", {"tensor", "fetch_var_names", "profile_server", "log_id"}, set()),
-        ("pipeline_serving.Request", {"key", "value", "tensors", "name"}, {"method", "logid", "clientip"}),
-    ],
-)
-def test_paddle_serving_s_fields_are_read(name: str, read: set[str], without_effect: set[str]) -> None:
-    fields = serving_message(f"baidu.paddle_serving.{name}").DESCRIPTOR.fields_by_name
-    assert set(fields) == read | without_effect
-    sources = Path(make_app.__code__.co_filename).parents[1] / "paddle"
-    written = "".join(path.read_text("utf-8") for path in sources.glob("*.py"))
-    assert all(f".{field}" in written for field in read)
 
 
 def test_pairs_are_scored_in_the_shapes_of_vllm_and_tei(site: Application) -> None:

@@ -39,6 +39,8 @@ _WORDS = (
     "zeroth first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth",
 )
 _NAMED = {word: float(number) for words in _WORDS for number, word in enumerate(words.split())}
+_MOST_CHARACTERS = 2048  # of a cell or question in which values are looked for; a model of 512 tokens reads fewer
+_KEPT_CHARACTERS = 64  # of a text whose values are kept: those of a caller's long texts would take memory for ever
 _LEAST_SHARE = 0.7  # minimum share of a column's cells with values of its type; columns below have no values
 
 
@@ -52,7 +54,7 @@ def _pattern(form: str) -> re.Pattern[str]:
 _DATES = [(form, parts, _pattern(form)) for form, parts in _FORMATS]
 
 
-@lru_cache(maxsize=1 << 16)
+@lru_cache(maxsize=1 << 14)
 def _date(text: str, form: str, parts: str) -> Optional[Date]:
     try:
         date = datetime.strptime(text, form)
@@ -70,10 +72,16 @@ def _number(text: str) -> Optional[float]:
     return number_of(_ORDINAL.sub("", text).replace(",", ""))
 
 
-@lru_cache(maxsize=1 << 16)
 def values_in(text: str) -> tuple[Value, ...]:
-    """Return the numbers and dates in a text, in order. A value within a longer value is left out."""
-    text = " ".join(text.lower().split())
+    """Return the numbers and dates in the first 2,048 characters of a text, in order.
+
+    A value within a longer value is left out.
+    """
+    text = " ".join(text[: 4 * _MOST_CHARACTERS].lower().split())[:_MOST_CHARACTERS]
+    return _kept_values(text) if len(text) <= _KEPT_CHARACTERS else _values(text)
+
+
+def _values(text: str) -> tuple[Value, ...]:
     values: dict[tuple[int, int], list[Value]] = {}
     for match in _NUMBER.finditer(text):
         number = _number(match.group())
@@ -98,6 +106,9 @@ def values_in(text: str) -> tuple[Value, ...]:
             kept.append((start, end))
             last = end
     return tuple(value for span in kept for value in values[span])
+
+
+_kept_values = lru_cache(maxsize=1 << 14)(_values)
 
 
 def column_values(cells: Sequence[str]) -> dict[int, Value]:

@@ -291,6 +291,10 @@ def _read(title: str) -> ReadTable:
     if len(row_numbers) * len(column_numbers) > max(_FEW_CELLS, _SPARSE * len(cells)):
         size = f"{len(row_numbers):,} rows and {len(column_numbers):,} columns with {len(cells):,} cells"
         raise DataError(f"the text {quoted(text)}: its places are {size}: leave out rows and columns, or add cells")
+    characters = sum(end - start for start, end, *_ in cells)
+    if characters > max(_FEW_CELLS, _SPARSE * len(text)):  # spans may overlap, as of a merged cell
+        size = f"{len(cells):,} cells of {characters:,} characters, of a text of {len(text):,}"
+        raise DataError(f"the text {quoted(text)}: its places are {size}: correct their ends")
     place = {row: number for number, row in enumerate(row_numbers)}
     beside = {column: number for number, column in enumerate(column_numbers)}
     rows = [[""] * len(beside) for _ in place]

@@ -35,7 +35,7 @@ pytestmark = pytest.mark.parity
 ANSWERS: dict[str, Any] = json.loads(FILE.read_text(encoding="utf-8"))
 # Keys whose values are refused although the library passes over them: files that have them mean something by them.
 _CAREFUL = """
-kwargs path type pooling_mode module_output_name similarity_fn_name model_type processing_kwargs modality_config
+kwargs type pooling_mode module_output_name similarity_fn_name model_type processing_kwargs modality_config
 model_args model_kwargs tokenizer_args processor_kwargs config_args config_kwargs transformer_task query_length
 document_length prompts
 """

@@ -24,8 +24,11 @@ import pytest
 import requests
 from pydantic import TypeAdapter, ValidationError
 
+from paddle_ranker.data.placed_text import PlacedText
+from paddle_ranker.encoding import cell_values
 from paddle_ranker.encoding.cell_values import relations, values_in
-from paddle_ranker.errors import UsageError
+from paddle_ranker.encoding.table_pairs import _read
+from paddle_ranker.errors import DataError, UsageError
 from paddle_ranker.paddle_serving.messages import Bounds, bounds_of, messages, parse
 from paddle_ranker.paddle_serving.pipeline import read_pairs, read_printed_dict
 from paddle_ranker.serving.core import threads
@@ -117,8 +120,18 @@ def test_twice_the_bytes_take_twice_the_time(name: str) -> None:
 
 
 @pytest.mark.parametrize("part", ["1 ", "may ", "may 1, 2001 ", "2001-05-06 "])
-def test_values_of_a_cell_are_read_in_time_linear_in_it(part: str) -> None:
-    assert seconds(partial(values_in.__wrapped__, part * (50_000 // len(part)))) < 1  # 2 to 14 s before
+def test_values_of_long_cells_take_little_time_and_are_not_kept(part: str) -> None:
+    text = part * (90_000 // len(part))
+    kept = cell_values._kept_values.cache_info().currsize
+    assert seconds(lambda: [values_in(f"{text}{number}") for number in range(20)]) < 1  # 4 to 20 s before
+    assert values_in(text)[:3] == values_in(part * 5)[:3] and values_in("x" * 9_000 + " 7") == ()
+    assert cell_values._kept_values.cache_info().currsize <= kept + 1
+
+
+def test_cells_that_all_span_one_long_text_are_refused() -> None:
+    places = [(0, 90_000, number // 30, number % 30) for number in range(6_000)]  # 540 million characters
+    with pytest.raises(DataError, match="its places are 6,000 cells of 540,000,000 characters"):
+        _read(PlacedText("7 " * 45_000, places))
 
 
 def test_values_of_a_question_are_compared_once_with_a_column() -> None:

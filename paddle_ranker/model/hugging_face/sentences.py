@@ -419,8 +419,9 @@ def list_modules(folder: Path) -> list[tuple[str, Path]]:
         for number, step in enumerate(read_json(path)):
             settings = ForeignConfig(path, step, ("idx",), f"{number}.")
             inside, (package, _, kind) = settings.get("path", ""), str(settings.get("type")).rpartition(".")
-            if not isinstance(inside, str) or (inside and Path(inside).name != inside):
-                raise ValueError(f"the path {quoted(inside)} is not of a folder beside it")
+            # Forms such as "./1_Pooling" and "1_Pooling/" are legal; a folder outside of the model's is not.
+            if not isinstance(inside, str) or inside.startswith("/") or ".." in Path(inside).parts:
+                raise ValueError(f"the path {quoted(inside)} is not of a folder in that of the model")
             if package and not package.startswith(_PACKAGE):
                 raise settings.error(
                     f"the type of step {number} is {quoted(settings.get('type'))}: its code came with the model, and "

@@ -354,12 +354,12 @@ def _to_hf(source: Path, temporary: Path, options: ConvertOptions) -> list[str]:
     written = {name: state[name] for name in state if name.rpartition(".")[0] not in new_parts}
     architecture = write_model(temporary, {**written, **masked_lm}, config)
     with_types, prompt = config.type_vocab_size > 1, info.query_prompt if info else ""
-    reads_markers = bool(masked_lm) or config.reads_markers
+    in_chat = has_head and isinstance(config, Qwen3Config) and bool(config.instruction)
+    reads_markers = bool(masked_lm) or config.reads_markers or in_chat
     write_tokenizer(
         read_tokenizer(source), temporary, length, with_types=with_types, reads_markers=reads_markers, prompts=[prompt],
         class_name=config.tokenizer_class, more=config.tokenizer_settings,
     )  # fmt: skip
-    in_chat = has_head and isinstance(config, Qwen3Config) and bool(config.instruction)
     if isinstance(config, Qwen3Config) and in_chat:
         write_template(temporary, prompt or config.instruction)
     if has_head and (in_chat or prompt):

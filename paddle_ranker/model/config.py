@@ -38,7 +38,7 @@ class EncoderConfig:
     has_tanh_pooler: whether the encoder's pooler is a linear layer and tanh
     heads_share_width: whether a head's size is the width of a state divided by the number of heads
     shares_queries: whether the network computes the query once for all pairs of a batch that begin with it
-    reads_markers: whether the texts that transformers gives the model hold special tokens: a chat, an empty cell
+    reads_markers: whether the texts that transformers gives the model hold special tokens, as of empty cells
     tokenizer_class: transformers' class with which its users make the model's inputs
     """
 
@@ -231,7 +231,6 @@ class Qwen3Config(EncoderConfig):
     has_tanh_pooler: ClassVar[bool] = False
     heads_share_width: ClassVar[bool] = False
     shares_queries: ClassVar[bool] = True
-    reads_markers: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -1,4 +1,4 @@
-"""Rankers of every family written by `convert --to hf`, and the logits that transformers then gives pairs.
+"""Rankers of every family, written by `convert --to hf`, and the logits that transformers then gives pairs.
 
 Each has a tokenizer of `tokenizer_changes` with an added token, once with special tokens in texts and once without.
 `conversion_cases.json` holds for each folder a digest of the tokenizer's files, and the logits of transformers' Auto
@@ -22,20 +22,25 @@ from safetensors.numpy import save_file
 
 from tests.encoding import id_cases
 from tests.model import decoder_cases
-from tests.model.family_cases import WORDS, changed_case, weights
-from tests.model.tokenizer_changes import CONFIG, KINDS, LIBRARY, TEXTS, marked_folder
+from tests.model.family_cases import changed_case, weights
+from tests.model.tokenizer_changes import CONFIG, KINDS, LIBRARY, TEXTS, marked_folder, read, vocabulary_of, write
 
 FILE = Path(__file__).with_suffix(".json")
 FAMILIES = [kind for kind in KINDS if not kind.startswith(("clip", "siglip"))]
 CASES = [f"{kind}{marked}" for kind in FAMILIES for marked in ("", " marked")]
-SIZE, ADDED = 4200, "<|added|>"
+MASK_ID, ADDED = 555, "<|added|>"
 TOKENIZER = (LIBRARY, CONFIG)  # files of a written folder of which the ids of texts follow
 
+_WORDS = ("word_embeddings.weight", "embed_tokens.weight", "tok_embeddings.weight")
 
-def pairs(texts: list[str]) -> list[tuple[str, str]]:
-    """Return pairs of ordinary texts, and of texts with special tokens."""
+
+def pairs(texts: list[str], has_ends: bool) -> list[tuple[str, str]]:
+    """Return pairs of ordinary texts, and of texts with special tokens.
+
+    has_ends: whether pairs have special tokens, so that one of empty texts has tokens
+    """
     every = [*TEXTS, *texts, f"an {ADDED} token{ADDED}", f" {ADDED}"]
-    return [*zip(every, every[1:] + every[:1]), ("", ""), ("a" * 70, TEXTS[0])]
+    return [*zip(every, every[1:] + every[:1]), *([("", "")] if has_ends else []), ("a" * 70, TEXTS[0])]
 
 
 def write_model(folder: Path, case: str, folders: Path) -> list[str]:
@@ -46,27 +51,36 @@ def write_model(folder: Path, case: str, folders: Path) -> list[str]:
     kind = case.removesuffix(" marked")
     _, _, texts = marked_folder(folder, kind, folders)
     config, shapes = changed_case(KINDS[kind][1])
-    known = config["vocab_size"]
-    for name, shape in shapes.items():
-        if shape[0] in (known, WORDS) and ("embed" in name or "tok" in name):
-            shapes[name] = [SIZE, *shape[1:]]
-    config = {**config, "vocab_size": SIZE}
-    if (folder / LIBRARY).is_file():
-        _add_token(folder / LIBRARY)
+    ids = _added(folder)
+    size = max(ids.values()) + 1
+    if kind == "mpnet":  # whose padding has the id 1
+        lines = (folder / "vocab.txt").read_text(encoding="utf-8").splitlines()
+        lines[:2] = lines[1::-1]
+        (folder / "vocab.txt").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        ids["<pad>"] = 1
+    word = next(name for name in shapes if name.endswith(_WORDS))
+    shapes = {**shapes, word: [size, *shapes[word][1:]]}
+    pad = next(ids[token] for token in ("[PAD]", "<pad>", decoder_cases.END) if token in ids)
+    config = {**config, "vocab_size": size, "pad_token_id": pad}
     (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
     save_file(weights(shapes), folder / "model.safetensors", {"format": "pt"})
     return texts
 
 
-def _add_token(path: Path) -> None:
-    """Add a token that is not special to a `tokenizer.json`, with the first free id."""
-    library = json.loads(path.read_text(encoding="utf-8"))
-    vocabulary = library["model"]["vocab"]
-    ids = vocabulary.values() if isinstance(vocabulary, dict) else range(len(vocabulary))
-    number = max([*ids, *(token["id"] for token in library["added_tokens"])]) + 1
+def _added(folder: Path) -> dict[str, int]:
+    """Add a token that is not special to a tokenizer's files, with the first free id; return the ids of all tokens."""
+    library = read(folder / LIBRARY)
+    ids = {**vocabulary_of(folder), **{token["content"]: token["id"] for token in library.get("added_tokens", [])}}
+    if not ids:  # XLM-RoBERTa's SentencePiece model, whose ids are one above
+        ids = {"<pad>": 1, "<mask>": MASK_ID}
+    ids[ADDED] = max(ids.values()) + 1
+    if not library:
+        write(folder / "added_tokens.json", {ADDED: ids[ADDED]})
+        return ids
     flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": False}
-    library["added_tokens"].append({"id": number, "content": ADDED, **flags})
-    path.write_text(json.dumps(library, ensure_ascii=False), encoding="utf-8")
+    library["added_tokens"].append({"id": ids[ADDED], "content": ADDED, **flags})
+    write(folder / LIBRARY, library)
+    return ids
 
 
 def write_converted(folder: Path, case: str, folders: Path) -> tuple[Path, Path, list[tuple[str, str]]]:
@@ -75,9 +89,11 @@ def write_converted(folder: Path, case: str, folders: Path) -> tuple[Path, Path,
 
     texts = write_model(folder / "hf", case, folders)
     ours, back = folder / "ours", folder / "back"
-    convert(ConvertOptions(str(folder / "hf"), str(ours), special_tokens_in_texts=case.endswith(" marked")))
-    convert(ConvertOptions(str(ours), str(back), to="hf"))
-    return ours, back, pairs(texts)
+    convert(
+        ConvertOptions(source=str(folder / "hf"), target=str(ours), special_tokens_in_texts=case.endswith(" marked"))
+    )
+    convert(ConvertOptions(source=str(ours), target=str(back), to="hf"))
+    return ours, back, pairs(texts, not case.startswith("qwen3"))
 
 
 def digest(folder: Path) -> str:
@@ -107,7 +123,7 @@ def their_logits(folder: Path, given: list[tuple[str, str]]) -> list[float]:
     model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32).eval()
     found = []
     for query, title in given:
-        row = tokenizer(query, title, truncation=True, return_tensors="pt")
+        row = tokenizer([query], [title], truncation=True, return_tensors="pt")  # not in lists, "" is no text
         with torch.no_grad():
             logits = model(**row).logits[0].double().tolist()
         found.append(logits[-1] - (logits[0] if len(logits) == 2 else 0))
@@ -116,7 +132,7 @@ def their_logits(folder: Path, given: list[tuple[str, str]]) -> list[float]:
 
 def main(task: str, base: Path) -> None:
     """Write the folders, or the answers for them."""
-    answers = {}
+    answers: dict[str, Any] = {}
     if task == "write":
         id_cases.unpack(base / "cases")
     for case in CASES:

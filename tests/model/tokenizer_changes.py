@@ -109,11 +109,11 @@ def write_folder(target: Path, kind: str, folders: Path) -> Path:
         decoder_cases.write_tokenizer(target, adds_end=False)
     for path in (folders / source).iterdir() if source else ():
         (target / path.name).write_bytes(path.read_bytes())
-    settings = _read(target / CONFIG)
+    settings = read(target / CONFIG)
     settings.pop("tokenizer_class", None)
     if kind == "clip, merges":
-        model = _read(target / LIBRARY)["model"]
-        _write(target / "vocab.json", model["vocab"])
+        model = read(target / LIBRARY)["model"]
+        write(target / "vocab.json", model["vocab"])
         (target / "merges.txt").write_text("".join(f"{' '.join(pair)}\n" for pair in model["merges"]), encoding="utf-8")
         (target / LIBRARY).unlink()
     if kind == "siglip":
@@ -125,24 +125,24 @@ def write_folder(target: Path, kind: str, folders: Path) -> Path:
         (target / "vocab.txt").write_text("".join(f"{named.get(line, line)}\n" for line in lines), encoding="utf-8")
         settings = {"do_lower_case": True, "model_max_length": 512}
     if kind in _RULES:
-        _write(target / LIBRARY, {**_read(target / LIBRARY), **_RULES[kind]})
-    _write(target / CONFIG, {**settings, **({"tokenizer_class": name} if name else {})})
-    _write(target / "config.json", {"model_type": model_type, "vocab_size": 4096})
+        write(target / LIBRARY, {**read(target / LIBRARY), **_RULES[kind]})
+    write(target / CONFIG, {**settings, **({"tokenizer_class": name} if name else {})})
+    write(target / "config.json", {"model_type": model_type, "vocab_size": 4096})
     return target
 
 
-def _read(path: Path) -> Any:
+def read(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
-def _write(path: Path, values: Any) -> None:
+def write(path: Path, values: Any) -> None:
     path.write_text(json.dumps(values, ensure_ascii=False), encoding="utf-8")
 
 
 def changed(folder: Path, change: Change) -> Path:
     """Write the changed file into a folder."""
     file, keys, value = change
-    _write(folder / file, with_change(_read(folder / file), keys, value))
+    write(folder / file, with_change(read(folder / file), keys, value))
     return folder
 
 
@@ -165,7 +165,7 @@ def changes(folder: Path, keys: dict[str, Any]) -> list[Change]:
 
     keys: defaults of the keys that the class of the tokenizer takes in transformers
     """
-    settings, word = _read(folder / CONFIG), "dignity"
+    settings, word = read(folder / CONFIG), "dignity"
     files = (folder / name for name in ("vocab.txt", LIBRARY, CONFIG))
     texts = [path.read_text(encoding="utf-8") for path in files if path.is_file()]
     mask = "[MASK]" if any("[MASK]" in text for text in texts) else "<mask>"
@@ -184,18 +184,18 @@ def changes(folder: Path, keys: dict[str, Any]) -> list[Change]:
         (CONFIG, ["extra_special_tokens"], {"title_token": mask}),
     ]
     flags = {"content": word, "lstrip": False, "rstrip": False, "single_word": False, "normalized": False}
-    number = _vocabulary(folder).get(word)
+    number = vocabulary_of(folder).get(word)
     if number is not None:
         entries = [{**flags, "special": False}]
         entries += [{**entries[0], flag: True} for flag in ("lstrip", "rstrip", "single_word", "normalized")]
         found += [(CONFIG, ["added_tokens_decoder"], {str(number): entry}) for entry in entries]
-    found += [(LIBRARY, path, value) for path, value in _leaves(_read(folder / LIBRARY), [])]
+    found += [(LIBRARY, path, value) for path, value in _leaves(read(folder / LIBRARY), [])]
     return found
 
 
-def _vocabulary(folder: Path) -> dict[str, int]:
+def vocabulary_of(folder: Path) -> dict[str, int]:
     """Return the ids of a folder's tokens; {} of a SentencePiece model."""
-    vocabulary = _read(folder / LIBRARY).get("model", {}).get("vocab") or _read(folder / "vocab.json")
+    vocabulary = read(folder / LIBRARY).get("model", {}).get("vocab") or read(folder / "vocab.json")
     if isinstance(vocabulary, list):
         vocabulary = {token: number for number, (token, _) in enumerate(vocabulary)}
     if not vocabulary and (folder / "vocab.txt").is_file():
@@ -261,12 +261,12 @@ def _leaves(value: Any, path: list[Any]) -> Iterator[tuple[list[Any], Any]]:
 def marked_folder(target: Path, kind: str, folders: Path) -> tuple[Path, list[str], list[str]]:
     """Write the folder of a kind with a special token of its own; return prompts and texts with special tokens, too."""
     folder = write_folder(target, kind, folders)
-    settings, words = _read(folder / CONFIG), _vocabulary(folder)
+    settings, words = read(folder / CONFIG), vocabulary_of(folder)
     own = min(
         (word for word in words if word.isascii() and word.isalpha() and len(word) > 3 and word not in str(TEXTS)),
         default="",
     )
-    added = [token["content"] for token in _read(folder / LIBRARY).get("added_tokens", []) if token["special"]]
+    added = [token["content"] for token in read(folder / LIBRARY).get("added_tokens", []) if token["special"]]
     found = {*added, *(token for name, token in settings.items() if _is_role(name) and token)}
     found = found or (
         {"</s>", "<unk>"}
@@ -279,8 +279,8 @@ def marked_folder(target: Path, kind: str, folders: Path) -> tuple[Path, list[st
     if own:
         entry = {"content": own, "lstrip": False, "rstrip": False, "single_word": False, "normalized": False}
         entries = {str(token["id"]): {key: token[key] for key in token if key != "id"} for token in
-                   _read(folder / LIBRARY).get("added_tokens", [])}  # fmt: skip
-        _write(
+                   read(folder / LIBRARY).get("added_tokens", [])}  # fmt: skip
+        write(
             folder / CONFIG,
             {**settings, "added_tokens_decoder": {**entries, str(words[own]): {**entry, "special": True}}},
         )
@@ -355,7 +355,7 @@ def _keys_of(folder: Path) -> dict[str, Any]:
 
 def main(kinds: list[str]) -> None:
     """Write transformers' answers for some kinds, by default all."""
-    answers = _read(FILE)
+    answers = read(FILE)
     with tempfile.TemporaryDirectory() as name:
         folders = Path(name)
         (folders / "cases").mkdir()

@@ -31,7 +31,7 @@ from paddle_ranker.encoding.tokenizers.interface import (
 from paddle_ranker.encoding.tokenizers.text_rules import TextRules
 from paddle_ranker.errors import CheckpointError, DependencyError, brief, package_for, quoted
 from paddle_ranker.storage.atomic import write_json
-from paddle_ranker.storage.untrusted import UncheckedObject, read_file, read_json
+from paddle_ranker.storage.untrusted import Unchecked, UncheckedObject, read_file, read_json
 from paddle_ranker.unicode.character_kinds import normalise
 
 if TYPE_CHECKING:
@@ -337,6 +337,7 @@ class LibraryFiles:
             ]
             if present:
                 special[role] = present[0]
+        loaded._hide_special_tokens(library)
         if "pad_token" not in special:
             raise CheckpointError(f"{path}: has no pad_token ({' or '.join(_USUAL['pad_token'])}); copy it again")
         return loaded
@@ -375,7 +376,30 @@ class LibraryFiles:
         library.no_truncation()
         library.no_padding()
         library.encode_special_tokens = True
+        self._hide_special_tokens(library)
         return library, self.settings.get("truncation_side") or side
+
+    def _hide_special_tokens(self, library: Library) -> None:
+        """Replace special tokens in texts by a character that is in no vocabulary, where they would get their ids.
+
+        Unigram and WordLevel ignore `encode_special_tokens` and find these tokens in their vocabularies.
+        """
+        from tokenizers import normalizers
+
+        unknown = self.special_tokens.get("unk_token")
+        for token in sorted({*self.special_tokens.values()} - {unknown}):
+            if library.token_to_id(token) in library.encode(f"{token} a{token}", add_special_tokens=False).ids:
+                steps = [] if library.normalizer is None else [library.normalizer]
+                library.normalizer = normalizers.Sequence([*steps, normalizers.Replace(token, _MARK)])
+
+    def with_plain_texts(self) -> LibraryFiles:
+        """Return the files of a tokenizer that gives special tokens in texts no ids of theirs in transformers, too."""
+        normalizer: Unchecked = self.library.normalizer
+        described = "" if normalizer is None else bytes(normalizer.__getstate__()).decode("utf-8")
+        if _MARK not in described:
+            return self
+        content = {**json.loads(self.files[TOKENIZER_FILE]), "normalizer": json.loads(described)}
+        return replace(self, files={**self.files, TOKENIZER_FILE: json.dumps(content, ensure_ascii=False).encode()})
 
     @cached_property
     def vocab_size(self) -> int:
@@ -429,11 +453,8 @@ class LibraryFiles:
         return PairTemplate(before, between, after, text_before, text_after, True, self._opened[1] == "left")
 
     def tokenizer(self) -> LibraryTokenizer:
-        unknown = self.library.token_to_id(self.special_tokens.get("unk_token", ""))
-        special = [number for number in self._special_ids if number != unknown]
-        in_prompts = pattern_of(self.markers)
-        in_texts = self.special_tokens_in_texts
-        return LibraryTokenizer(self.library, special, unknown, in_prompts, lambda: self._marked, in_texts)
+        in_prompts, in_texts = pattern_of(self.markers), self.special_tokens_in_texts
+        return LibraryTokenizer(self.library, in_prompts, lambda: self._marked, in_texts)
 
     @cached_property
     def _marked(self) -> MarkedLibrary:
@@ -445,6 +466,7 @@ class LibraryFiles:
         library.no_truncation()
         library.no_padding()
         library.encode_special_tokens = True  # the second tokens are no special ones
+        self._hide_special_tokens(library)
         flags = {token.content: {name: getattr(token, name) for name in _FLAGS} for token in
                  library.get_added_tokens_decoder().values()}  # fmt: skip
         for entry in (self.settings.get(_ADDED) or {}).values():  # takes precedence in transformers
@@ -530,9 +552,6 @@ class MarkedLibrary:
 class LibraryTokenizer:
     """Encoder of texts with `tokenizers`, which releases the GIL.
 
-    special: ids that must not occur in texts. Unigram ignores `encode_special_tokens` and gives these ids to special
-        tokens in texts
-    unknown: id that replaces the ids in `special`, or None to keep them
     in_prompts: pattern of the special tokens that count in prompts
     marked: returns the tokenizer for prompts and texts with special tokens
     in_texts: whether special tokens in texts get their ids
@@ -541,14 +560,12 @@ class LibraryTokenizer:
     def __init__(
         self,
         library: Library,
-        special: Sequence[int],
-        unknown: Optional[int],
         in_prompts: re.Pattern[str],
         marked: Callable[[], MarkedLibrary],
         in_texts: bool = False,
     ):
-        self._library, self._special, self._unknown = library, np.array(special, np.int32), unknown
-        self._in_prompts, self._make_marked, self._marks_texts, self._prompt = in_prompts, marked, in_texts, ""
+        self._library, self._in_prompts, self._make_marked = library, in_prompts, marked
+        self._marks_texts, self._prompt = in_texts, ""
 
     def after(self, prompt: str) -> LibraryTokenizer:
         prompted = copy(self)
@@ -569,8 +586,6 @@ class LibraryTokenizer:
         rows = [e.ids for e in library.encode_batch_fast(texts, add_special_tokens=False)]
         lengths = np.fromiter(map(len, rows), dtype=np.int64, count=len(rows))
         flat = np.fromiter((number for row in rows for number in row), np.int32, count=int(lengths.sum()))
-        if self._unknown is not None:
-            flat[np.isin(flat, self._special)] = self._unknown
         return flat if marked is None else marked.ids[flat], lengths
 
     def ends(self, texts: Sequence[str]) -> list[Lengths]:

@@ -23,6 +23,7 @@ from paddle_ranker.encoding.tokenizers.tokenizer_folder import (
     TOKENIZER_FILE,
     VOCABULARY_FILE,
     WORD_RULES,
+    LibraryFiles,
     TokenizerFiles,
     read_settings,
 )
@@ -116,7 +117,8 @@ def write_tokenizer(
     reads_markers = reads_markers or files.special_tokens_in_texts or in_prompts
     inputs = ["input_ids", *(["token_type_ids"] if with_types else []), "attention_mask"]
     if not isinstance(files, TokenizerFiles):  # already in that format
-        files.write(target)
+        assert isinstance(files, LibraryFiles)
+        (files if reads_markers else files.with_plain_texts()).write(target)
         kept = {key: value for key, value in read_settings(target / CONFIG_FILE).items() if key in _KNOWN_KEYS}
         settings = {**kept, "model_max_length": max_length, **(more or {})}
         _write_settings(target, settings, inputs, reads_markers, class_name)

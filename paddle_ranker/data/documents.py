@@ -70,7 +70,7 @@ _OF_INDEXES = ("index.json", "shards.json")  # files that the folder of an index
 _FILE = "file"  # field of a folder's files, with their paths
 # Programs that convert files of common kinds that are not read, by suffix
 _CONVERTERS = {
-    **{suffix: f"heif-convert IN{suffix} OUT.png" for suffix in (".heic", ".heif")},
+    **{suffix: f"heif-convert IN{suffix} OUT.png" for suffix in (".heic", ".heif", ".hif")},
     ".avif": "avifdec IN.avif OUT.png",
     ".jxl": "djxl IN.jxl OUT.png",
     ".psd": "magick 'IN.psd[0]' OUT.png",
@@ -875,14 +875,24 @@ class _FileRows:
             return row if field in self._files.read else {**row, "title": _title_of(name)}
         if path.suffix.lower() not in _PLAIN:
             suffix = path.suffix.lower()
-            converts = f"; {_CONVERTERS[suffix]} converts them" if suffix in _CONVERTERS else ""
-            return Unread(id, f"{NO_FIELD} {suffix or 'such'} files{converts}")
+            return Unread(id, f"{NO_FIELD} {suffix or 'such'} files{_remedy(suffix)}")
         text = _text_in(str(path))
         if not text.strip():
             return Unread(id, "it is empty")
         if len(text) > _MOST_TEXT:
             return Unread(id, f"it has more than {_MOST_TEXT:,} bytes")
         return {**row, "title": _title_of(name), "text": text}
+
+
+def _remedy(suffix: str) -> str:
+    """Return what reads or converts files of a suffix, to follow a message; "" if that is not known."""
+    from paddle_ranker.data.pictures import PHONE_SUFFIXES, PHONES_INSTALL, reads_format
+
+    kind = PHONE_SUFFIXES.get(suffix[1:])
+    if suffix not in _CONVERTERS or (kind is not None and reads_format(kind)):
+        return ""
+    installs = f"{PHONES_INSTALL} reads them, or " if kind is not None else ""
+    return f"; {installs}{_CONVERTERS[suffix]} converts them"
 
 
 def _text_in(path: str) -> str:

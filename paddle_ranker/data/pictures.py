@@ -11,11 +11,12 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Optional, Union
 
 import numpy as np
-from PIL import Image
+from PIL import Image, features
 
 from paddle_ranker.data.metering import DECODED, CallerLeft, DecodedBytes, SteppingFile, pause
 from paddle_ranker.errors import RankerError, UsageError
@@ -24,8 +25,9 @@ from paddle_ranker.errors import RankerError, UsageError
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 _MOST_PIXELS = 178_956_970  # maximum number of pixels in Pillow
 # Bytes per pixel that Pillow and its library hold while they decode. WEBP: two canvases of an animation, the frame's
-# bytes and the image. TIFF: a strip and the image, with up to 16 bits per sample. JPEG: see `_held_bytes`.
-_BYTES_A_PIXEL = {"PNG": 4, "GIF": 4, "BMP": 8, "TIFF": 12, "WEBP": 16}
+# bytes and the image. TIFF: a strip and the image, with up to 16 bits per sample. AVIF and HEIF: as measured, with
+# transparency and colours of full size. JPEG: see `_held_bytes`.
+_BYTES_A_PIXEL = {"PNG": 4, "GIF": 4, "BMP": 8, "TIFF": 12, "WEBP": 16, "AVIF": 14, "HEIF": 13}
 _RGB_BYTES = 8  # per pixel of a whole picture in RGB and on white
 _LONGEST_SIDE = 65_535  # pixels; a row costs as much as some hundred pixels, and no format but PNG and TIFF has more
 _MOST_SCANNED = 1 << 30  # pixels of all scans of a JPEG: each scan of a progressive JPEG goes over all pixels
@@ -38,11 +40,18 @@ _PNG_END = b"\0\0\0\0IEND\xaeB`\x82"  # the last chunk, with its length and its 
 _ENDS, _TAIL = {"JPEG": b"\xff\xd9", "PNG": _PNG_END}, 64
 # Programs that convert pictures of kinds that are not read, by the files' first bytes
 _CONVERTERS = (
-    (rb".{4}ftypavi", "AVIF", "avifdec IN.avif OUT.png"),
-    (rb".{4}ftyp(?:hei|hev|mif|msf)", "HEIC", "heif-convert IN.heic OUT.png"),
     (rb"\xff\x0a|\0\0\0\x0cJXL ", "JPEG XL", "djxl IN.jxl OUT.png"),
     (rb"8BPS", "a PSD", "magick 'IN.psd[0]' OUT.png"),
 )
+# Kinds of phones, whose packages are optional: their names, the brands that a file states, and what converts them
+_HEIF_BRANDS = frozenset((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"))
+_PHONES = {
+    "AVIF": ("AVIF", frozenset((b"avif", b"avis")), "avifdec IN.avif OUT.png"),
+    "HEIF": ("HEIC", _HEIF_BRANDS, "heif-convert IN.heic OUT.png"),
+}
+PHONE_SUFFIXES = {"avif": "AVIF", "heic": "HEIF", "heif": "HEIF", "hif": "HEIF"}
+PHONES_INSTALL = "pip install 'paddle-ranker[files]'"
+_MOST_BRANDS = 1 << 10  # bytes
 _SVG = re.compile(rb"\s*(?:<\?xml|<!--|<!DOCTYPE svg|<svg)")
 _ORIENTATION = 0x0112  # a tag of EXIF
 _PHOTOMETRIC, _TILE_WIDTH, _TILE_HEIGHT = 262, 322, 323  # tags of TIFF
@@ -107,8 +116,9 @@ Source = Union[str, Path, bytes]
 def opened_picture(source: Source, limits: ImageLimits = _DEFAULT_LIMITS) -> Iterator[Image.Image]:
     """Yield a picture, from its path or from its file's bytes, in RGB; its memory is reserved until the block ends.
 
-    EXIF's orientation is applied, and transparency becomes white. Of an animation only the first frame is read. 16-bit
-    pixels keep their upper 8 bits; Pillow's own conversion to RGB would make them white.
+    EXIF's orientation, or that of a HEIC's and an AVIF's properties, is applied, and transparency becomes white. Of an
+    animation only the first frame is read. 16-bit pixels keep their upper 8 bits; Pillow's own conversion to RGB would
+    make them white.
 
     Raises `ImageError` as `decoded` and `rgb` do.
     """
@@ -118,7 +128,7 @@ def opened_picture(source: Source, limits: ImageLimits = _DEFAULT_LIMITS) -> Ite
 
 def frame_count(path: Path) -> int:
     """Return the number of frames, or pages, in the file of a picture that has been read without an error."""
-    with Image.open(path, formats=_FORMATS) as image:
+    with Image.open(path, formats=_formats(_first_bytes(path))) as image:
         return 1 if image.format == "MPO" else getattr(image, "n_frames", 1)  # MPO: one picture, and its preview
 
 
@@ -130,7 +140,8 @@ def require_picture(path: Union[str, Path], limits: ImageLimits = _DEFAULT_LIMIT
     size = _file_size(Path(path), limits)
     if not size:
         raise ImageError(f"{path}: the file is empty")
-    with _parsing(str(path), limits), Image.open(path, formats=_FORMATS) as image:
+    first = _first_bytes(Path(path))
+    with _parsing(str(path), limits, first), Image.open(path, formats=_formats(first)) as image:
         (width, height), kind = image.size, image.format
         if kind == "PNG" and width * height <= limits.max_pixels:
             image.verify()
@@ -140,6 +151,39 @@ def require_picture(path: Union[str, Path], limits: ImageLimits = _DEFAULT_LIMIT
     if end is None or end not in _last_bytes(Path(path)):
         with opened_picture(path, limits):
             pass
+
+
+def _first_bytes(path: Path) -> bytes:
+    with path.open("rb") as stream:
+        return stream.read(_MOST_BRANDS)
+
+
+def phone_format(data: bytes) -> str:
+    """Return AVIF or HEIF, Pillow's name of the format, if a file's first bytes say that it is one; else ""."""
+    if data[4:8] != b"ftyp":
+        return ""
+    size = min(int.from_bytes(data[:4], "big"), _MOST_BRANDS)
+    brands = {data[place : place + 4] for place in (8, *range(16, size, 4))}
+    return next((kind for kind, (_, names, _) in _PHONES.items() if brands & names), "")
+
+
+@cache
+def reads_format(kind: str) -> bool:
+    """Return whether AVIF or HEIF is read here: by Pillow, or by a plugin that is a package of its own."""
+    if kind == "AVIF":
+        return bool(features.check("avif"))
+    try:
+        from pillow_heif import register_heif_opener
+    except (ImportError, OSError):
+        return False
+    register_heif_opener(thumbnails=False)
+    return True
+
+
+def _formats(data: bytes) -> tuple[str, ...]:
+    """Return Pillow's names of the formats that a file of these first bytes may have."""
+    kind = phone_format(data)
+    return (kind,) if kind and reads_format(kind) else _FORMATS
 
 
 def _last_bytes(path: Path) -> bytes:
@@ -211,6 +255,12 @@ def _parsing(name: str, limits: ImageLimits, data: bytes = b"") -> Iterator[None
 
 def _unknown(data: bytes) -> str:
     """Return the message for bytes that are not an image of a known kind."""
+    phones = phone_format(data)
+    if phones:
+        kind, _, program = _PHONES[phones]
+        if reads_format(phones):
+            return f"{kind}, damaged or cut short; get it again"
+        return f"{kind}, which is not read here: {PHONES_INSTALL} reads it, or {program} converts it"
     for pattern, kind, program in _CONVERTERS:
         if re.match(pattern, data, re.S):
             return f"{kind}, which is not read here: {program} converts it"
@@ -221,7 +271,7 @@ def _unknown(data: bytes) -> str:
 
 def _opened(name: str, data: bytes, limits: ImageLimits) -> Image.Image:
     with _parsing(name, limits, data):
-        return Image.open(SteppingFile(data), formats=_FORMATS)
+        return Image.open(SteppingFile(data), formats=_formats(data))
 
 
 def read_image(path: Union[str, Path], limits: ImageLimits = _DEFAULT_LIMITS) -> bytes:

@@ -21,7 +21,8 @@ from paddle_ranker.retrieval.text_vectors import Tower, mean_vector
 from paddle_ranker.retrieval.turns import check
 
 _LONGEST_EXAMPLE = 600.0  # seconds of a sound that is searched by
-_SUFFIXES = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp", "GIF": "gif", "BMP": "bmp", "TIFF": "tif"}
+_SUFFIXES = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp", "GIF": "gif", "BMP": "bmp", "TIFF": "tif",
+             "AVIF": "avif", "HEIF": "heic"}  # fmt: skip
 
 
 def suffix_of(data: bytes) -> str:

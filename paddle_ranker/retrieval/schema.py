@@ -61,6 +61,7 @@ PLACES = "places"  # name of the field with the places of a document's words in 
 _ALIASES = {
     "jpg": ("jpeg",),
     "tif": ("tiff",),
+    "heic": ("heif", "hif"),
     "ogg": ("oga", "opus"),
     "mp4": ("m4v",),
     "csv": ("tsv",),
@@ -222,6 +223,14 @@ def file_type(
     )
 
 
+def _is_read(suffix: str) -> bool:
+    """Return whether files of a suffix are read here; some need a package that may be missing."""
+    from paddle_ranker.data.pictures import PHONE_SUFFIXES, reads_format
+
+    kind = PHONE_SUFFIXES.get(suffix)
+    return kind is None or reads_format(kind)
+
+
 def _suffix_by(*beginnings: tuple[bytes, str]) -> Callable[[bytes], str]:
     """Return a function that finds a file's suffix by its first bytes; raises `ValueError` if no pattern matches.
 
@@ -235,6 +244,22 @@ def _suffix_by(*beginnings: tuple[bytes, str]) -> Callable[[bytes], str]:
         raise ValueError("it begins otherwise" if data else "it is empty")
 
     return suffix_of
+
+
+_of_scan = _suffix_by(
+    (rb"\xff\xd8\xff", "jpg"),
+    (rb"\x89PNG", "png"),
+    (rb"RIFF.{4}WEBP", "webp"),
+    (rb"GIF8", "gif"),
+    (rb"BM", "bmp"),
+    (rb"II\*\0|MM\0\*", "tif"),
+)
+
+
+def _scan_suffix(data: bytes) -> str:
+    from paddle_ranker.data.pictures import phone_format
+
+    return {"AVIF": "avif", "HEIF": "heic"}.get(phone_format(data)) or _of_scan(data)
 
 
 FIELD_TYPES: Registry[FieldType] = Registry("field type", "--field")
@@ -257,11 +282,11 @@ for _name, _what, _weight in (
 ):
     FIELD_TYPES.add(_name, FieldType(TYPES[_name].fits, _what, _name, _weight))
 _PICTURES = {"jpg": "image/jpeg", "png": "image/png", "webp": "image/webp", "gif": "image/gif", "bmp": "image/bmp",
-             "tif": "image/tiff"}  # fmt: skip
+             "tif": "image/tiff", "avif": "image/avif", "heic": "image/heic"}  # fmt: skip
 FIELD_TYPES.add(
     "picture",
     file_type(
-        "a picture (JPEG, PNG, WebP, GIF, BMP, TIFF)",
+        "a picture (JPEG, PNG, WebP, GIF, BMP, TIFF, HEIC, AVIF)",
         _PICTURES,
         _picture_suffix,
         _open_picture_tower,
@@ -279,16 +304,9 @@ FIELD_TYPES.add(
 FIELD_TYPES.add(
     "scan",
     file_type(
-        "a picture of a text, which is read (JPEG, PNG, WebP, GIF, BMP, TIFF)",
+        "a picture of a text, which is read (JPEG, PNG, WebP, GIF, BMP, TIFF, HEIC, AVIF)",
         _PICTURES,
-        _suffix_by(
-            (rb"\xff\xd8\xff", "jpg"),
-            (rb"\x89PNG", "png"),
-            (rb"RIFF.{4}WEBP", "webp"),
-            (rb"GIF8", "gif"),
-            (rb"BM", "bmp"),
-            (rb"II\*\0|MM\0\*", "tif"),
-        ),
+        _scan_suffix,
         _open_picture_tower,
         _A_PIXEL,
         "ocr",
@@ -561,7 +579,7 @@ class Schema:
         """The field of files by suffix, and the names of the fields whose files are read for their words."""
         by_suffix = dict[str, str]()
         for field in self.files:
-            for suffix in FIELD_TYPES[field.type].media_types:
+            for suffix in filter(_is_read, FIELD_TYPES[field.type].media_types):
                 for alias in (suffix, *_ALIASES.get(suffix, ())):
                     by_suffix.setdefault(alias, field.name)
         return FileFields(by_suffix, frozenset(field.name for field in self.read_files))

@@ -64,7 +64,7 @@ BAD: dict[str, tuple[bytes, str]] = {
     "text.png": (b"no picture", "not an image of a known kind"),
     "bomb.png": (bomb(), "40,000,000 pixels"),
     "drawing.svg": (b'<?xml version="1.0"?><svg xmlns="http://www.w3.org/2000/svg"/>', "rsvg-convert"),
-    "photo.heic": (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "heif-convert"),
+    "photo.heic": (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "heif-convert|damaged"),
     "empty.png": (b"", "not an image of a known kind|empty"),
 }
 GOOD = {

@@ -44,11 +44,15 @@ def run(options: InfoOptions) -> None:
 def facts_of(model: FolderType) -> Iterator[Fact]:
     """Yield the facts in a model's files, without loading the model; raises `CheckpointError` if a file is damaged."""
     from paddle_ranker.model.families import read_config
+    from paddle_ranker.model.hugging_face.adapter_folders import adapter_of
     from paddle_ranker.model.hugging_face.folder import encoder_config, stated_head
     from paddle_ranker.model.hugging_face.library_tokenizer import stated_length
     from paddle_ranker.model.model_kind import TRANSFORMERS
 
     kind, info = model.kind, model.info
+    adapter = adapter_of(model.folder)
+    if adapter is not None:
+        yield "adapter", adapter.described()
     if model.form == TRANSFORMERS:
         head = stated_head(model.folder)
         if head is not None:

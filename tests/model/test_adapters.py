@@ -12,10 +12,12 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from paddle_ranker.__main__ import main
+from paddle_ranker.commands.info import facts_of
 from paddle_ranker.errors import CheckpointError
+from paddle_ranker.model.hugging_face import adapters
 from paddle_ranker.model.hugging_face.weights import read_weights
 from paddle_ranker.model.load_options import LoadOptions
-from paddle_ranker.model.model_folder import RANKER, load_encoder
+from paddle_ranker.model.model_folder import RANKER, identify, load_encoder
 from paddle_ranker.model.pretrained import find_model
 from paddle_ranker.model.ranker_folder import load_single
 from paddle_ranker.retrieval.text_vectors import Tower
@@ -147,6 +149,9 @@ def test_of_several_adapters_one_is_chosen_by_its_name(tmp_path: Path) -> None:
         ({"base_model_name_or_path": None}, "names no base"),
         ({"base_model_name_or_path": "nobody/nothing"}, "hf download nobody/nothing"),
         ({"target_modules": "("}, "has a pattern that is none"),
+        ({"exclude_modules": "["}, "has a pattern that is none"),
+        ({"target_modules": "((a{99}){99}){99}"}, "10,000 repetitions"),
+        ({"rank_pattern": {"a" * 3000: 2}}, "2,000 characters"),
         ({"peft_type": "PREFIX_TUNING"}, "PREFIX_TUNING.*nothing can be merged"),
         ({"peft_type": "LOHA"}, "LOHA.*merge_and_unload"),
     ],
@@ -190,3 +195,35 @@ def test_an_adapter_of_another_model_is_refused(tmp_path: Path) -> None:
         save_file({**arrays, **others}, folder / ARRAYS, {"format": "pt"})
         with pytest.raises(CheckpointError, match=message):
             load_single(folder, LoadOptions())
+
+
+SLOW = "((.+?)(?:.+?)?)+?[A-Z]"
+
+
+@pytest.mark.parametrize(
+    "key", ["target_modules", "exclude_modules", "rank_pattern", "modules_to_save", "layers_pattern"]
+)
+def test_no_pattern_of_a_folder_holds_the_process(key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(adapters, "_MOST_SECONDS", 0.05)
+    folder = write_case(tmp_path, "rslora")
+    value = {"rank_pattern": {SLOW: 2}, "modules_to_save": [SLOW], "layers_pattern": [SLOW]}.get(key, SLOW)
+    others = {"layers_to_transform": None, "layers_pattern": None} if key == "target_modules" else {}
+    change_json(folder / CONFIG, **others, **{key: value})
+    with pytest.raises(CheckpointError, match=r"takes more than 0\.05 s to match"):
+        load_single(folder)
+
+
+def test_info_and_doctor_name_an_adapter_its_kind_its_base_and_its_rank(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write_case(tmp_path, "lora")
+    wanted = f"LoRA, rank 3 (layer.0.attention.self.query 2), of {tmp_path / 'base'}"
+    for command in (["info", str(folder)], ["doctor", "--model", str(folder)]):
+        assert main(command) == 0
+        assert wanted in capsys.readouterr().out
+    change_json(folder / CONFIG, use_rslora=True, use_dora=True, rank_pattern={})
+    facts = dict(facts_of(identify(folder)))
+    assert facts["adapter"] == f"DoRA and rsLoRA, rank 3, of {tmp_path / 'base'}"
+    change_json(write_case(tmp_path / "other", "ia3") / CONFIG, revision="abc")
+    facts = dict(facts_of(identify(tmp_path / "other" / "adapter")))
+    assert facts["adapter"] == f"IA³, of {tmp_path / 'other' / 'base'}, revision abc"

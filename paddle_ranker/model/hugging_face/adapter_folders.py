@@ -104,6 +104,12 @@ def with_base(folder: Path) -> Path:
     return target
 
 
+def adapter_of(folder: Path) -> Optional[PeftAdapter]:
+    """Return the adapter that is merged when a folder's weights are read; None if there is none."""
+    merged = (find_encoder(folder) or folder) / MERGED_FOLDER
+    return PeftAdapter.read(merged) if (merged / ADAPTER_FILE).is_file() else None
+
+
 def _find_base(adapter: PeftAdapter) -> Path:
     """Return the base's folder; fetch it by its name if it is missing.
 

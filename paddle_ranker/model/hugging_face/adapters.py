@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import re
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Optional
 
 import numpy as np
+import regex
 
 from paddle_ranker.array_types import Array
 from paddle_ranker.errors import CheckpointError, listed, quoted
@@ -32,6 +34,8 @@ _PART = re.compile(
 )
 _OTHER_PART = re.compile(r"(^|\.)(lora_|ia3_|hada_|lokr_|oft_|vera_|token_adapter|prompt_)")
 _HEADS = ("score", "classifier")
+# Bounds of a folder's patterns: characters, product of all counts such as {1,3}, seconds of all matches of an adapter
+_LONGEST_PATTERN, _MOST_REPEATS, _MOST_SECONDS = 2000, 10_000, 5.0
 # Kinds that add inputs or networks instead of changing weights: peft cannot merge them.
 _ADDED = """
 PROMPT_TUNING MULTITASK_PROMPT_TUNING P_TUNING PREFIX_TUNING ADAPTION_PROMPT CPT CARTRIDGE POLY XLORA SHADOW
@@ -63,6 +67,33 @@ _REFUSED: dict[str, tuple[object, ...]] = {
 _CHANGES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
 
 
+class _TimedPatterns:
+    """Matches patterns that strangers wrote; what would take longer than its bound is a `ValueError`.
+
+    They are matched by `regex`, which ends a match after a time, instead of `re`, which cannot.
+    """
+
+    def __init__(self) -> None:
+        self._left = _MOST_SECONDS
+
+    def match(self, pattern: str, text: str) -> Optional[regex.Match[str]]:
+        """Match a pattern at the beginning of a text; raises `ValueError` if it is none, or if it takes too long."""
+        counts = [int(number) for number in re.findall(r"(?<=[{,])[0-9]{1,9}(?=[,}])", pattern)]
+        if len(pattern) > _LONGEST_PATTERN or math.prod(max(1, count) for count in counts) > _MOST_REPEATS:
+            raise ValueError(f"it has more than {_LONGEST_PATTERN:,} characters or {_MOST_REPEATS:,} repetitions")
+        start = time.monotonic()
+        try:
+            return regex.match(pattern, text, timeout=max(0.01, self._left))
+        except TimeoutError:
+            raise ValueError(
+                f"it takes more than {_MOST_SECONDS:g} s to match; write it without nested repetitions"
+            ) from None
+        except (regex.error, RecursionError) as error:
+            raise ValueError(str(error)) from error
+        finally:
+            self._left -= time.monotonic() - start
+
+
 @dataclass(frozen=True)
 class PeftAdapter:
     """Settings of an adapter.
@@ -77,6 +108,7 @@ class PeftAdapter:
     base: str
     revision: str
     settings: ForeignConfig = field(repr=False, compare=False)
+    _patterns: _TimedPatterns = field(default_factory=_TimedPatterns, repr=False, compare=False)
 
     @classmethod
     def read(cls, folder: Path) -> PeftAdapter:
@@ -153,7 +185,7 @@ class PeftAdapter:
         is_linear: whether it is a linear layer, which "all-linear" names
         """
         excluded, saved = self.settings.get("exclude_modules", []), self.settings.get("modules_to_save", [])
-        if _names(excluded, module) or any(self._match(rf"(^|.*\.){name}($|\..*)", module) for name in saved):
+        if self._names(excluded, module) or any(self._match(rf"(^|.*\.){name}($|\..*)", module) for name in saved):
             return False
         targets = self.settings["target_modules"]
         if isinstance(targets, str) and targets.lower() == "all-linear":
@@ -161,7 +193,7 @@ class PeftAdapter:
             return is_linear and module != "lm_head" and not is_head
         if isinstance(targets, str):
             return self._match(f"(?:{targets})$", module)
-        if not _names(targets, module):
+        if not self._names(targets, module):
             return False
         layers = self.settings.get("layers_to_transform", [])
         if module in targets or layers == []:
@@ -170,20 +202,41 @@ class PeftAdapter:
         ways = [
             rf"(?:^|.*?\.){pattern}\.(\d+)\." for pattern in ([patterns] if isinstance(patterns, str) else patterns)
         ]
-        number = next((found[1] for way in ways or [r".*?\.[^.]*\.(\d+)\."] if (found := re.match(way, module))), None)
+        found = (self._found(way, module) for way in ways or [r".*?\.[^.]*\.(\d+)\."])
+        number = next((match[1] for match in found if match), None)
         return number is not None and int(number) in ([layers] if isinstance(layers, int) else layers)
 
     def _match(self, pattern: str, module: str) -> bool:
+        return self._found(pattern, module) is not None
+
+    def _found(self, pattern: str, module: str) -> Optional[regex.Match[str]]:
         try:
-            return re.match(pattern, module) is not None
-        except re.error as error:
+            return self._patterns.match(pattern, module)
+        except ValueError as error:
             raise self.settings.error(f"has a pattern that is none ({error}): {quoted(pattern)}") from error
+
+    def _names(self, names: Unchecked, module: str) -> bool:
+        """Return whether names of modules, or a pattern, name a module; a name also names what ends in it."""
+        if isinstance(names, str):
+            return bool(names) and self._match(rf"(?:{names})\Z", module)
+        return any(module == name or module.endswith(f".{name}") for name in names)
 
     def _of_module(self, name: str, patterns: str, module: str) -> float:
         """Return a setting of a module: that of the first pattern that fits, or else that of all modules."""
         values: UncheckedObject = self.settings.get(patterns, {})
         own = (value for pattern, value in values.items() if self._match(rf"(.*\.)?({pattern})$", module))
         return float(next(own, self.settings.get(name, 8)))
+
+    def described(self) -> str:
+        """Return the adapter's kind, its rank and its base, as text."""
+        kinds = [
+            name for key, name in (("use_dora", "DoRA"), ("use_rslora", "rsLoRA")) if self.settings.get(key, False)
+        ]
+        kind, rank = " and ".join(kinds) or "LoRA", f", rank {self.settings.get('r', 8)}"
+        others: UncheckedObject = self.settings.get("rank_pattern", {})
+        rank += f" ({listed(f'{module} {value}' for module, value in others.items())})" if others else ""
+        revision = "" if self.revision == "main" else f", revision {self.revision}"
+        return f"{f'{kind}{rank}' if self.is_lora else 'IA³'}, of {self.base}{revision}"
 
     def rank(self, module: str) -> int:
         return int(self._of_module("r", "rank_pattern", module))
@@ -341,13 +394,6 @@ class PeftAdapter:
             f"{self.file}: {module} is {list(ours.shape)}, and {list(theirs.shape)} in its base {base}: it is of "
             "another model, or of one with added tokens"
         )
-
-
-def _names(names: Unchecked, module: str) -> bool:
-    """Return whether names of modules, or a pattern, name a module; a name also names what ends in it."""
-    if isinstance(names, str):
-        return bool(names) and re.fullmatch(names, module) is not None
-    return any(module == name or module.endswith(f".{name}") for name in names)
 
 
 def weights_of(folder: Path) -> Optional[Path]:

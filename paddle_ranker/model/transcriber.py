@@ -20,6 +20,7 @@ from paddle_ranker.data.speech import SpokenWord
 from paddle_ranker.encoding.sound_encoder import LENGTHS, SAMPLES, SoundEncoder
 from paddle_ranker.errors import CheckpointError, quoted
 from paddle_ranker.model.encoder_loading import unfilled
+from paddle_ranker.model.hugging_face.adapter_folders import with_base
 from paddle_ranker.model.hugging_face.sound_models import read_published
 from paddle_ranker.model.networks.sounds import SpeechNetwork
 from paddle_ranker.model.parameters import set_parameters
@@ -133,6 +134,7 @@ class Transcriber:
     @classmethod
     def open(cls, folder: Path) -> Transcriber:
         """Open a published model; raises `CheckpointError` if it has no head that spells speech, or is damaged."""
+        folder = with_base(folder)
         published, rows, letters = read_published(folder), SoundEncoder.read(folder), Letters.read(folder)
         if published.head is None:
             raise CheckpointError(

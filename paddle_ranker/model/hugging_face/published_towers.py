@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -10,15 +11,15 @@ from typing import Optional
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.model.families import require_config
 from paddle_ranker.model.hugging_face import picture_models, sound_models
-from paddle_ranker.model.hugging_face.adapter_folders import with_base
+from paddle_ranker.model.hugging_face.adapter_folders import adapter_of, with_base
 from paddle_ranker.model.hugging_face.library_tokenizer import MODULES_FILE
-from paddle_ranker.model.tower import INFO_FILE
+from paddle_ranker.model.tower import INFO_FILE, TowerInfo
 from paddle_ranker.storage.atomic import cache_folder, made_once, new_folder
 from paddle_ranker.storage.digest import json_digest
 from paddle_ranker.storage.untrusted import read_json
 
 _CONFIG = "config.json"
-_FORMAT = 2  # version of the folders' form in the cache
+_FORMAT = 3  # version of the folders' form in the cache
 
 
 def as_towers(folder: Path) -> Path:
@@ -39,6 +40,10 @@ def as_towers(folder: Path) -> Path:
                     sound_models.bring_tower(source, temporary)
                 else:
                     picture_models.bring_towers(folder, source, temporary)
+                info, adapter = TowerInfo.read(temporary), adapter_of(source)
+                if info is not None and adapter is not None:
+                    training = {**info.training, "adapter": adapter.described()}
+                    dataclasses.replace(info, training=training).write(temporary)
     return target
 
 

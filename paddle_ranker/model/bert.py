@@ -1,4 +1,4 @@
-"""BERT-style encoder with PaddleNLP's parameter names, and its variants ELECTRA, DistilBERT and MPNet.
+"""BERT-style encoder with PaddleNLP's parameter names, and its variants ERNIE-M, ELECTRA, DistilBERT and MPNet.
 
 `Encoder` computes what PaddleNLP's ErnieModel, ErnieGramModel and BertModel compute, so their checkpoints load
 unchanged. It adds an extra input embedding (match levels), pre-LayerNorm, and an exact shortcut: a ranker reads only
@@ -477,6 +477,20 @@ class Encoder(nn.Layer):
             states = self.apart(input_ids, token_type_ids)
             return self.above(states, input_ids, token_type_ids, extra, pools=True)
         return self._pooled_after(self.encoder.layers, *self._embed(input_ids, token_type_ids, extra))
+
+
+class ErnieMEncoder(Encoder):
+    """ERNIE-M: BERT without token types, whose tokens attend to no token with the id 0 (Ouyang et al., 2021).
+
+    In its vocabulary, [CLS] has the id 0, and [PAD] 1. PaddleNLP's ErnieMModel hides 0 if it gets no mask, and its
+    tokenizer makes none. So the published parameters are trained with a hidden [CLS].
+    """
+
+    def _mask(self, input_ids: Tensor) -> Tensor:
+        mask = Encoder._mask(self, input_ids)
+        if self.config.pad_token_id == 0:
+            return mask
+        return mask + ((input_ids == 0).astype(mask.dtype) * MASKED).unsqueeze([1, 2])
 
 
 class DistilBertEncoder(Encoder):

@@ -152,6 +152,32 @@ class EncoderConfig:
 
 
 @dataclass(frozen=True)
+class ErnieMConfig(EncoderConfig):
+    """Configuration of ERNIE-M: no token types, and positions that start at 2.
+
+    As PaddleNLP's network does, it takes four times `hidden_size` and an epsilon of 1e-5, whatever the file says.
+    """
+
+    type_vocab_size: Count = 0
+    max_position_embeddings: Positive = 514
+    layer_norm_eps: float = 1e-5
+    pad_token_id: Count = 1
+    model_type: str = "ernie_m"
+
+    @property
+    def first_position(self) -> int:
+        return 2
+
+    @classmethod
+    def from_dict(cls, values: UncheckedObject) -> EncoderConfig:
+        """Create a configuration as the base class does; values without effect in PaddleNLP's network have none."""
+        size = values.get("hidden_size", cls.hidden_size)
+        fixed = {"type_vocab_size": 0, "use_task_id": False, "layer_norm_eps": cls.layer_norm_eps}
+        inner = 4 * size if type(size) is int else cls.intermediate_size
+        return super().from_dict({"vocab_size": 250002, **values, **fixed, "intermediate_size": inner})
+
+
+@dataclass(frozen=True)
 class ElectraConfig(EncoderConfig):
     """Configuration of ELECTRA; if embeddings are narrower than the layers, a projection follows the embeddings."""
 
@@ -435,6 +461,14 @@ class DebertaConfig(EncoderConfig):
         return self.max_relative_positions if self.max_relative_positions > 0 else self.max_position_embeddings
 
 
+def most_new_words(rows: int) -> int:
+    """Return how many tokens a vocabulary may have above a model's `rows` word embeddings, for a training to add them.
+
+    Published vocabularies differ by thousands of tokens.
+    """
+    return max(1000, rows // 10)
+
+
 def require_tokenizer_fits(vocab_size: int, pad_id: int, config: EncoderConfig, may_fall_short: bool = False) -> None:
     """Raise `CheckpointError` if a tokenizer's vocabulary size or padding id does not fit the model of `config`.
 
@@ -442,9 +476,11 @@ def require_tokenizer_fits(vocab_size: int, pad_id: int, config: EncoderConfig, 
     """
     if vocab_size > config.vocab_size:
         file = "tokenizer.json" if may_fall_short else "vocab.txt"
+        added = vocab_size - config.vocab_size <= most_new_words(config.vocab_size)
         raise CheckpointError(
             f"the vocabulary has ids up to {vocab_size - 1} but the model has {config.vocab_size} "
             f"word embeddings: {file} is another model's"
+            + (", or has words that were added since: a training from here gives them embeddings" if added else "")
         )
     lacking, rows = config.vocab_size - vocab_size, config.vocab_size
     rounded = math.gcd(rows, _MOST_PADDING + 1) - 1 if 2 * vocab_size > rows else 0  # up to the next multiple

@@ -20,7 +20,7 @@ from paddle_ranker.encoding.pair_encoder import InstructedPairEncoder, PairEncod
 from paddle_ranker.encoding.picture_pairs import PicturePairEncoder
 from paddle_ranker.encoding.table_pairs import TableLimits, TablePairEncoder
 from paddle_ranker.encoding.tokenizers.interface import ModelTokenizer
-from paddle_ranker.encoding.tokenizers.tokenizer_folder import read_tokenizer
+from paddle_ranker.encoding.tokenizers.tokenizer_folder import SENTENCEPIECE_FILE, TokenizerFiles, read_tokenizer
 from paddle_ranker.errors import CheckpointError, quoted
 from paddle_ranker.model.config import (
     BigBirdConfig,
@@ -29,6 +29,7 @@ from paddle_ranker.model.config import (
     DistilBertConfig,
     ElectraConfig,
     EncoderConfig,
+    ErnieMConfig,
     LayoutLMConfig,
     LiltConfig,
     LongformerConfig,
@@ -201,6 +202,19 @@ def _check_bert(settings: ForeignConfig, values: Values) -> None:
 
 
 FAMILIES.add("ernie_gram", replace(BERT, classes="ErnieGram"))
+
+
+def _of_pieces(files: ModelTokenizer, max_seq_length: int, config: EncoderConfig) -> PairEncoder:
+    if isinstance(files, TokenizerFiles):
+        raise CheckpointError(
+            f"its tokenizer has no {SENTENCEPIECE_FILE}: copy it from PaddleNLP's folder of the model"
+        )
+    return PairEncoder(files, max_seq_length)
+
+
+_ERNIE_M = replace(BERT, pair_encoder=_of_pieces, config=ErnieMConfig, classes="ErnieM")
+# Before ERNIE, with which the names of its classes begin.
+FAMILIES.add("ernie_m", replace(_ERNIE_M, network=_network("bert", "ErnieMEncoder")))
 for _type, _classes, _fields in (
     ("bert", "Bert", _FIELDS),
     ("ernie", "Ernie", {**_FIELDS, "use_task_id": False, "task_type_vocab_size": 3}),

@@ -17,8 +17,10 @@ from pathlib import Path
 from typing import Optional
 
 from paddle_ranker.array_types import Array
+from paddle_ranker.encoding.tokenizers.tokenizer_folder import SENTENCEPIECE_FILE, VOCABULARY_FILE
 from paddle_ranker.errors import CheckpointError, DependencyError, quoted, spelling_hint
 from paddle_ranker.model.config import WORD_EMBEDDINGS, EncoderConfig
+from paddle_ranker.model.families import config_from
 from paddle_ranker.storage.untrusted import UncheckedObject
 
 # Families by `model_type`: the names of the class of the networks, and of the class of the tokenizer.
@@ -27,8 +29,10 @@ PUBLISHED_FAMILIES = {
     "ernie_gram": ("ErnieGramPretrainedModel", "ErnieGramTokenizer"),
     "bert": ("BertPretrainedModel", "BertTokenizer"),
     "roberta": ("RobertaPretrainedModel", "RobertaChineseTokenizer"),
+    "ernie_m": ("ErnieMPretrainedModel", "ErnieMTokenizer"),
 }
-_UNREAD = {"ernie_m": "an ERNIE-M, whose network is not read here; take a multilingual one of the hub: xlm-roberta's"}
+# Files of a tokenizer in a model folder, by PaddleNLP's names of them
+_VOCABULARIES = {"vocab_file": VOCABULARY_FILE, "sentencepiece_model_file": SENTENCEPIECE_FILE}
 _LAYER = re.compile(r".*encoder\.layers\.(\d+)\.linear1\.weight")
 _OWNER = "hfl/"  # left out of the names in PaddleNLP 2.0
 _INSTALL = "pip install 'paddle-ranker[paddlenlp]'"
@@ -59,15 +63,15 @@ class Published:
 
     config: EncoderConfig
     parameters: Optional[str]  # URL; None if PaddleNLP has none
-    vocabulary: Optional[str]
+    vocabularies: Mapping[str, str]  # URL by name in a model folder
     tokenizer: UncheckedObject
 
 
 def published_model(name: str) -> Published:
     """Return a model's entry in PaddleNLP's tables.
 
-    Raises `CheckpointError` unless the name is of an ERNIE, ERNIE-Gram, BERT or RoBERTa-wwm model of PaddleNLP,
-    `DependencyError` if PaddleNLP is missing.
+    Raises `CheckpointError` unless the name is of an ERNIE, ERNIE-Gram, ERNIE-M, BERT or RoBERTa-wwm model of
+    PaddleNLP, `DependencyError` if PaddleNLP is missing.
     """
     entry = _published().get(known_name(name) or name)
     if entry is not None:
@@ -108,28 +112,17 @@ def _advice(name: str) -> str:
             f"{name} is RocketQA's and not published by PaddleNLP, whose files are read here; take one of "
             f"{', '.join([*_CROSS_ENCODERS, *DUAL_ENCODERS])}"
         )
-    unread = next((_UNREAD[family] for family, names in _unread().items() if name in names), "")
-    if unread:
-        return f"{name} is {unread}"
     names = [*_published(), *_CROSS_ENCODERS, *DUAL_ENCODERS]
     return (
         f"check the path or the spelling{spelling_hint(name, names)}; names are those of PaddleNLP's ERNIE, "
-        "ERNIE-Gram, BERT and RoBERTa-wwm models, RocketQA's, and those of the Hugging Face hub with their owner, "
-        "BAAI/bge-reranker-base say"
+        "ERNIE-Gram, ERNIE-M, BERT and RoBERTa-wwm models, RocketQA's, and those of the Hugging Face hub with their "
+        "owner, BAAI/bge-reranker-base say"
     )
 
 
 @cache
 def _published() -> dict[str, Published]:
     return {name: entry for family, names in PUBLISHED_FAMILIES.items() for name, entry in _entries(family, *names)}
-
-
-@cache
-def _unread() -> dict[str, tuple[str, ...]]:
-    return {
-        family: tuple(name for table in _configurations(_literals(family, "configuration")) for name in table)
-        for family in _UNREAD
-    }
 
 
 def _entries(family: str, network: str, tokenizer: str) -> Iterator[tuple[str, Published]]:
@@ -139,7 +132,7 @@ def _entries(family: str, network: str, tokenizer: str) -> Iterator[tuple[str, P
     files = next((table for name, table in tables.items() if name.endswith("RESOURCE_FILES_MAP")), None)
     if files is None:
         files = _literals(family, "modeling").get(f"{network}.pretrained_resource_files_map", {})
-    vocabularies = tokenizers.get(f"{tokenizer}.pretrained_resource_files_map", {}).get("vocab_file", {})
+    vocabularies = tokenizers.get(f"{tokenizer}.pretrained_resource_files_map", {})
     settings = tokenizers.get(f"{tokenizer}.pretrained_init_configuration", {})
     for table in _configurations(tables):
         for name, values in table.items():
@@ -148,9 +141,13 @@ def _entries(family: str, network: str, tokenizer: str) -> Iterator[tuple[str, P
             yield (
                 name,
                 Published(
-                    EncoderConfig.from_dict(known),
+                    config_from(known),
                     files.get("model_state", {}).get(name),
-                    vocabularies.get(name),
+                    {
+                        file: urls[name]
+                        for key, file in _VOCABULARIES.items()
+                        if name in (urls := vocabularies.get(key, {}))
+                    },
                     dict(settings.get(name) or {}),
                 ),
             )

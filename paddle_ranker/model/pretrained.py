@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Optional, Union
 
 from paddle_ranker.addresses import fetched, scheme_of
-from paddle_ranker.encoding.tokenizers.tokenizer_folder import CONFIG_FILE
+from paddle_ranker.encoding.tokenizers.tokenizer_folder import CONFIG_FILE, SENTENCEPIECE_FILE
 from paddle_ranker.errors import CheckpointError, RankerError, UsageError, listed, quoted, spelling_hint
 from paddle_ranker.model.config import EncoderConfig
 from paddle_ranker.model.families import read_config, require_config, write_config
@@ -124,8 +124,11 @@ def _named_folder(name: str) -> Optional[Path]:
 
 
 def _states_tokenizer(folder: Path, name: str) -> bool:
-    """Return whether a folder's tokenizer has the settings of a published model, in a file or by default."""
-    return (folder / CONFIG_FILE).is_file() or published_model(name).tokenizer in ({}, {"do_lower_case": True})
+    """Return whether a folder's tokenizer has a published model's files and settings, which may be the default."""
+    published = published_model(name)
+    if SENTENCEPIECE_FILE in published.vocabularies:
+        return (folder / SENTENCEPIECE_FILE).is_file()
+    return (folder / CONFIG_FILE).is_file() or published.tokenizer in ({}, {"do_lower_case": True})
 
 
 def named_config(name_or_path: str) -> EncoderConfig:
@@ -175,13 +178,13 @@ def _dual_encoder(name: str, texts: str, queries: str) -> Path:
 
 
 def _addresses(name: str) -> dict[str, str]:
-    """Return the URLs where PaddleNLP publishes the model's parameters and vocabulary, by file name."""
+    """Return the URLs where PaddleNLP publishes the model's parameters and tokenizer, by file name."""
     published = published_model(name)
-    if published.parameters is None or published.vocabulary is None:
+    if published.parameters is None or not published.vocabularies:
         raise CheckpointError(
             f"{quoted(name)}: PaddleNLP knows the model but not where its parameters are; give a local folder"
         )
-    return {PARAMETERS_FILE: published.parameters, "vocab.txt": published.vocabulary}
+    return {PARAMETERS_FILE: published.parameters, **published.vocabularies}
 
 
 def _fetch_model(name: str, folder: Path) -> None:

@@ -37,8 +37,10 @@ def write(model: Any, folder: Path, **how: Any) -> Path:
     return folder
 
 
-def classifier(family: str = "Ernie", classes: int = 2, seed: int = 5, **more: Any) -> Any:
-    config = getattr(transformers, f"{family}Config")(**SHAPE, num_labels=classes, **more)
+def classifier(
+    family: str = "Ernie", classes: int = 2, seed: int = 5, shape: dict[str, Any] = SHAPE, **more: Any
+) -> Any:
+    config = getattr(transformers, f"{family}Config")(**shape, num_labels=classes, **more)
     paddle.seed(seed)
     model = getattr(transformers, f"{family}ForSequenceClassification")(config)
     draw = np.random.RandomState(seed)

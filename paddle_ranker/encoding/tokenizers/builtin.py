@@ -1,9 +1,13 @@
-"""WordPiece tokenizer in Python, fast since `str.translate` replaces characters and a dict caches the ids of words."""
+"""WordPiece tokenizer in Python, and the base of tokenizers that split texts into words.
+
+It is fast since `str.translate` replaces characters, and a dict caches the ids of words.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Mapping, Sequence
 from types import MappingProxyType
 from typing import Optional
 
@@ -12,6 +16,7 @@ from numpy.typing import NDArray
 
 from paddle_ranker.encoding.tokenizers.interface import FlatIds, Lengths, Tokenizes
 from paddle_ranker.encoding.tokenizers.text_rules import CJK_RANGES, TextRules, WordSplitter
+from paddle_ranker.unicode.character_kinds import unicode_table
 from paddle_ranker.unicode.characters import in_brackets
 
 _ID_BYTES = np.dtype(np.int32).itemsize
@@ -33,12 +38,12 @@ class _WordCache(dict[str, bytes]):
     # Chinese text has some thousands of distinct words; ids and URLs could fill the memory of a long-lived server.
     _MOST_WORDS = 100_000
 
-    def __init__(self, wordpiece: WordPiece) -> None:
+    def __init__(self, ids: Callable[[str], list[int]]) -> None:
         super().__init__()
-        self._wordpiece = wordpiece
+        self._ids = ids
 
     def __missing__(self, word: str) -> bytes:
-        ids = np.array(self._wordpiece.ids(word), dtype=np.int32).tobytes()
+        ids = np.array(self._ids(word), dtype=np.int32).tobytes()
         if len(self) >= self._MOST_WORDS:
             self.clear()
         if len(word) <= MAX_WORD_CHARACTERS:
@@ -46,31 +51,46 @@ class _WordCache(dict[str, bytes]):
         return ids
 
 
-class Tokenizer:
-    """WordPiece encoder of texts as ids, without special tokens. Thread-safe.
+class WordTokenizer(ABC):
+    """Base of encoders that split a text into words, and look up the ids of each word. Thread-safe.
 
-    rules: rules for splitting texts into words
-    token_to_id: ids by token
-    unk_id: id of unknown words
+    ids: returns the ids of a word
     markers: ids of special tokens, which prompts may hold
     in_texts: special tokens that texts may hold, too
+    added: ids of further tokens, which are found in every text, also inside words, before words are split
+    lowers: whether tokens in `added` are found whatever the case of the text
     """
 
     def __init__(
         self,
-        rules: TextRules,
-        token_to_id: Mapping[str, int],
-        unk_id: int,
-        markers: Mapping[str, int] = MappingProxyType({}),
-        in_texts: Collection[str] = (),
+        ids: Callable[[str], list[int]],
+        markers: Mapping[str, int],
+        in_texts: Collection[str],
+        added: Mapping[str, int],
+        lowers: bool,
     ) -> None:
-        self._normalize = WordSplitter(rules).normalize
-        self._ids_of_word = _WordCache(WordPiece(token_to_id, unk_id)).__getitem__
-        self._markers = {token: np.array(number, np.int32).tobytes() for token, number in markers.items()}
-        self._in_prompts, self._in_texts = pattern_of(markers), pattern_of(in_texts)
+        self._ids_of_word = _WordCache(ids).__getitem__
+        if lowers:
+            added = {lowered(token): number for token, number in added.items()}
+        tokens = {**markers, **added}
+        self._markers = {token: np.array(number, np.int32).tobytes() for token, number in tokens.items()}
+        self._in_prompts, self._in_texts = pattern_of(tokens), pattern_of({*in_texts, *added})
+        # As PaddleNLP does it, special tokens keep their case, and the rest of a text loses it before tokens are found.
+        self._keep_case = pattern_of(markers) if added and lowers else None
+
+    @abstractmethod
+    def _words(self, text: str) -> list[str]:
+        """Split a text into words."""
+
+    def _split(self, text: str, tokens: re.Pattern[str]) -> list[str]:
+        """Split a text at tokens, which are every second part."""
+        if self._keep_case is not None:
+            parts = self._keep_case.split(text)
+            text = "".join(part if number % 2 else lowered(part) for number, part in enumerate(parts))
+        return tokens.split(text)
 
     def after(self, prompt: str) -> TokenizerAfterPrompt:
-        *marked, rest = self._in_prompts.split(prompt)
+        *marked, rest = self._split(prompt, self._in_prompts)
         return TokenizerAfterPrompt(self, np.frombuffer(self._marked(marked), np.int32), rest)
 
     def encode(self, texts: Sequence[str], most: Optional[int] = None) -> FlatIds:
@@ -81,21 +101,59 @@ class Tokenizer:
     def _marked(self, parts: Sequence[str]) -> bytes:
         """Return the ids, as bytes of int32, of a text that is split at its special tokens, which are among `parts`."""
         return b"".join(
-            self._markers[part] if number % 2 else b"".join(map(self._ids_of_word, self._normalize(part).split()))
+            self._markers[part] if number % 2 else b"".join(map(self._ids_of_word, self._words(part.strip())))
             for number, part in enumerate(parts)
         )
 
     def _rows(self, texts: Sequence[str], most: Optional[int]) -> list[bytes]:
         """Return the ids of each text as bytes of int32."""
         if self._in_texts is not NO_TOKEN:
-            return [self._marked(self._in_texts.split(text)) for text in texts]
-        normalize, ids_of_word = self._normalize, self._ids_of_word
+            return [self._marked(self._split(text, self._in_texts)) for text in texts]
+        ids_of_word = self._ids_of_word
         return [
             b"".join(map(ids_of_word, words))
             if most is None or len(words) <= _SOME_WORDS
             else self._first_ids(words, most * _ID_BYTES)
-            for words in (normalize(text).split() for text in texts)
+            for words in map(self._words, texts)
         ]
+
+    def _first_ids(self, words: Sequence[str], size: int) -> bytes:
+        """Return the ids of the first words as bytes of int32: at least `size` bytes, or the ids of all words."""
+        ids = b""
+        for start in range(0, len(words), _SOME_WORDS):
+            ids += b"".join(map(self._ids_of_word, words[start : start + _SOME_WORDS]))
+            if len(ids) >= size:
+                break
+        return ids
+
+    @abstractmethod
+    def ends(self, texts: Sequence[str]) -> list[Lengths]:
+        """Return the end of each token; see `Tokenizes.ends`."""
+
+
+class Tokenizer(WordTokenizer):
+    """WordPiece encoder of texts as ids, without special tokens. Thread-safe.
+
+    rules: rules for splitting texts into words
+    token_to_id: ids by token
+    unk_id: id of unknown words
+    markers, in_texts, added: as in `WordTokenizer`
+    """
+
+    def __init__(
+        self,
+        rules: TextRules,
+        token_to_id: Mapping[str, int],
+        unk_id: int,
+        markers: Mapping[str, int] = MappingProxyType({}),
+        in_texts: Collection[str] = (),
+        added: Mapping[str, int] = MappingProxyType({}),
+    ) -> None:
+        super().__init__(WordPiece(token_to_id, unk_id).ids, markers, in_texts, added, rules.do_lower_case)
+        self._normalize = WordSplitter(rules).normalize
+
+    def _words(self, text: str) -> list[str]:
+        return self._normalize(text).split()
 
     def ends(self, texts: Sequence[str]) -> list[Lengths]:
         """Return the end of each token; see `Tokenizes.ends`. A word is divided evenly among its tokens."""
@@ -111,15 +169,6 @@ class Tokenizer:
             ends.append(np.repeat(stops - lengths, counts) + shares)
         return ends
 
-    def _first_ids(self, words: Sequence[str], size: int) -> bytes:
-        """Return the ids of the first words as bytes of int32: at least `size` bytes, or the ids of all words."""
-        ids = b""
-        for start in range(0, len(words), _SOME_WORDS):
-            ids += b"".join(map(self._ids_of_word, words[start : start + _SOME_WORDS]))
-            if len(ids) >= size:
-                break
-        return ids
-
 
 class TokenizerAfterPrompt:
     """Encoder of texts after a prompt.
@@ -128,7 +177,7 @@ class TokenizerAfterPrompt:
     rest: the rest of the prompt
     """
 
-    def __init__(self, tokenizer: Tokenizer, before: NDArray[np.int32], rest: str) -> None:
+    def __init__(self, tokenizer: WordTokenizer, before: NDArray[np.int32], rest: str) -> None:
         self._tokenizer, self._before, self._rest = tokenizer, before, rest
 
     def after(self, prompt: str) -> Tokenizes:
@@ -143,6 +192,11 @@ class TokenizerAfterPrompt:
 
     def ends(self, texts: Sequence[str]) -> list[Lengths]:
         return self._tokenizer.ends(texts)
+
+
+def lowered(text: str) -> str:
+    """Lowercase a text character by character, as PaddleNLP does."""
+    return "".join(map(unicode_table().lower, text))
 
 
 MAX_WORD_CHARACTERS = 100

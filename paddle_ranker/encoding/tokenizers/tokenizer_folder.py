@@ -1,4 +1,4 @@
-"""Tokenizer files of a model folder: `vocab.txt` of WordPiece, or `tokenizer.json` of Hugging Face's `tokenizers`.
+"""Tokenizer files of a model folder: `vocab.txt` of WordPiece, ERNIE-M's two files, or Hugging Face's `tokenizer.json`.
 
 PaddleNLP reads the written files as an equal tokenizer.
 """
@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Optional
+from typing import TYPE_CHECKING, Any, ClassVar, Optional, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,7 @@ from paddle_ranker.encoding.tokenizers.interface import (
     Spelling,
     bert_template,
 )
+from paddle_ranker.encoding.tokenizers.pieces import UNDERLINE, PieceTokenizer, without_surrogates
 from paddle_ranker.encoding.tokenizers.text_rules import TextRules
 from paddle_ranker.errors import CheckpointError, DependencyError, brief, package_for, quoted
 from paddle_ranker.storage.atomic import write_json
@@ -42,6 +43,7 @@ VOCABULARY_FILE = "vocab.txt"
 CONFIG_FILE = "tokenizer_config.json"
 SPECIAL_TOKENS_FILE = "special_tokens_map.json"
 ADDED_TOKENS_FILE = "added_tokens.json"
+SENTENCEPIECE_FILE = "sentencepiece.bpe.model"
 _LINES = "vocab_lines"  # a setting of this toolkit in CONFIG_FILE, which reveals a vocabulary that was cut short
 IN_TEXTS = "special_tokens_in_texts"  # another setting: special tokens in texts get their ids; by default false
 ADDITIONAL, _EXTRA = "additional_special_tokens", "extra_special_tokens"  # names before and since transformers 5
@@ -58,71 +60,24 @@ ROLES = {  # roles of special tokens, with their default tokens
 
 
 @dataclass(frozen=True)
-class TokenizerFiles:
-    """Files of a WordPiece tokenizer; a `ModelTokenizer`."""
+class VocabularyFiles:
+    """Files of a tokenizer with a `vocab.txt`; the base of two kinds of `ModelTokenizer`.
+
+    Attributes:
+        tokenizer_class: PaddleNLP's class of the tokenizer, by default.
+    """
 
     backend: ClassVar[str] = "builtin"
     may_fall_short: ClassVar[bool] = False  # `vocab.txt` has a line for each token
     vocabulary: bytes  # content of the file, so that a copy is byte-identical
-    token_to_id: dict[str, int]
+    token_to_id: dict[str, int]  # tokens in `added` included
     vocab_size: int  # largest id + 1: a repeated token leaves a gap in token_to_id
-    rules: TextRules
     special_tokens: dict[str, str]  # "unk_token" -> "[UNK]", ...
     config: dict[str, Any]  # tokenizer_config.json with defaults filled in
-
-    @classmethod
-    def read(cls, folder: Path) -> TokenizerFiles:
-        """Read `vocab.txt` and, if they exist, `tokenizer_config.json` and `special_tokens_map.json`.
-
-        Raises `CheckpointError` if a file is missing, unreadable, or has unsupported settings.
-        """
-        vocabulary, token_to_id, vocab_size = _read_vocabulary(folder)
-        config = read_settings(folder / CONFIG_FILE)
-        expected = config.get(_LINES)
-        if isinstance(expected, int) and vocab_size < expected:
-            raise CheckpointError(
-                f"{folder / VOCABULARY_FILE} has {vocab_size:,} tokens, {CONFIG_FILE} says {expected:,}: it was cut "
-                "short; copy it again"
-            )
-        special_tokens = dict(ROLES)
-        for source in (read_settings(folder / SPECIAL_TOKENS_FILE), config):
-            for role in ROLES:
-                if source.get(role) is not None:
-                    special_tokens[role] = token_text(source[role], role, folder)
-        for role in ("pad_token", "cls_token", "sep_token", "unk_token"):
-            if special_tokens[role] not in token_to_id:
-                raise CheckpointError(
-                    f"{folder / VOCABULARY_FILE} has no {special_tokens[role]} (the {role}): "
-                    "give the vocabulary that the model was trained with"
-                )
-        _refuse_what_is_not_done(config, vocab_size, folder)
-        rules = TextRules(
-            do_lower_case=_boolean(config, "do_lower_case", folder),
-            strip_accents=None if config.get("strip_accents") is None else _boolean(config, "strip_accents", folder),
-            tokenize_chinese_chars=_boolean(config, "tokenize_chinese_chars", folder),
-            of_bert=config.get(WORD_RULES) == BERT_RULES,
-        )
-        return cls(
-            vocabulary=vocabulary,
-            token_to_id=token_to_id,
-            vocab_size=vocab_size,
-            rules=rules,
-            special_tokens=special_tokens,
-            config=_complete_config({**config, _LINES: vocab_size}, rules, special_tokens),
-        )
-
-    def in_small_letters(self) -> TokenizerFiles:
-        rules = replace(self.rules, do_lower_case=True)
-        return replace(self, rules=rules, config=_complete_config(self.config, rules, self.special_tokens))
+    added: dict[str, int]  # tokens beyond vocab.txt, as PaddleNLP's `add_tokens` adds them
 
     def id_of(self, token: str) -> Optional[int]:
         return self.token_to_id.get(token)
-
-    def template(self) -> PairTemplate:
-        """Return `[CLS] query [SEP] title [SEP]`, cut as in `tokenizers` if rules are BERT's, else as in PaddleNLP."""
-        cls, sep = (self.token_to_id[self.special_tokens[role]] for role in ("cls_token", "sep_token"))
-        keeps_end = self.config.get("truncation_side") == "left"
-        return replace(bert_template(cls, sep), longer_keeps_more=self.rules.of_bert, keeps_end=keeps_end)
 
     @property
     def special_tokens_in_texts(self) -> bool:
@@ -133,26 +88,174 @@ class TokenizerFiles:
         declared = (*self.special_tokens.values(), *declared_tokens(self.config, Path(CONFIG_FILE)))
         return {token: self.token_to_id[token] for token in declared if token in self.token_to_id}
 
-    def with_special_tokens_in_texts(self) -> TokenizerFiles:
+    def with_special_tokens_in_texts(self: FilesT) -> FilesT:
         return replace(self, config={**self.config, IN_TEXTS: True})
 
-    def tokenizer(self) -> Tokenizer:
-        markers, unknown = self.markers, self.token_to_id[self.special_tokens["unk_token"]]
-        in_texts = set(markers) - {self.special_tokens["pad_token"]} if self.special_tokens_in_texts else ()
-        return Tokenizer(self.rules, self.token_to_id, unknown, markers, in_texts)
+    def _role(self, role: str) -> int:
+        return self.token_to_id[self.special_tokens[role]]
+
+    @property
+    def _special_ids(self) -> list[int]:
+        return sorted({self.token_to_id[token] for token in self.special_tokens.values() if token in self.token_to_id})
+
+    @property
+    def _in_texts(self) -> set[str]:
+        """Return the special tokens that get their ids in texts."""
+        return set(self.markers) - {self.special_tokens["pad_token"]} if self.special_tokens_in_texts else set()
+
+    @property
+    def _found(self) -> dict[str, int]:
+        """Return the added tokens that are no special ones."""
+        return {token: number for token, number in self.added.items() if token not in self.markers}
 
     def words(self) -> Sequence[str]:
-        """Return the texts of ordinary tokens, without `##`."""
+        """Return the texts of ordinary tokens, without `##` and the marks of spaces."""
         special = {self.special_tokens[role] for role in ("pad_token", "cls_token", "sep_token", "unk_token")}
-        return [token.removeprefix(CONTINUATION) for token in self.token_to_id if token not in special]
-
-    def spelling(self) -> None:
-        """Return None: tokens are compared by ids, so `##a`, inside a word, differs from `a` at its beginning."""
+        words = (
+            token.removeprefix(CONTINUATION).lstrip(UNDERLINE) for token in self.token_to_id if token not in special
+        )
+        return [word for word in words if word]
 
     def write(self, folder: Path) -> None:
         (folder / VOCABULARY_FILE).write_bytes(self.vocabulary)
         write_json(folder / CONFIG_FILE, self.config)
         write_json(folder / SPECIAL_TOKENS_FILE, self.special_tokens)
+        if self.added:
+            write_json(folder / ADDED_TOKENS_FILE, self.added)
+
+
+FilesT = TypeVar("FilesT", bound=VocabularyFiles)
+
+
+def _read_common(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Read `vocab.txt`, the settings, and the tokens beyond the vocabulary, which both kinds of tokenizers have.
+
+    Returns the fields of `VocabularyFiles`, apart from the configuration, and the content of the settings.
+
+    Raises `CheckpointError` if a file is missing, unreadable, or has unsupported settings.
+    """
+    vocabulary, token_to_id, lines = _read_vocabulary(folder)
+    config = read_settings(folder / CONFIG_FILE)
+    expected = config.get(_LINES)
+    if isinstance(expected, int) and lines < expected:
+        raise CheckpointError(
+            f"{folder / VOCABULARY_FILE} has {lines:,} tokens, {CONFIG_FILE} says {expected:,}: it was cut short; copy "
+            "it again"
+        )
+    special_map = read_settings(folder / SPECIAL_TOKENS_FILE)
+    special_tokens = dict(ROLES)
+    for source in (special_map, config):
+        for role in ROLES:
+            if source.get(role) is not None:
+                special_tokens[role] = token_text(source[role], role, folder)
+    for role in ("pad_token", "cls_token", "sep_token", "unk_token"):
+        if special_tokens[role] not in token_to_id:
+            raise CheckpointError(
+                f"{folder / VOCABULARY_FILE} has no {special_tokens[role]} (the {role}): "
+                "give the vocabulary that the model was trained with"
+            )
+    _refuse_what_is_not_done(config, folder)
+    added = _added_tokens(folder, config, lines)
+    known = {**token_to_id, **added}
+    special = [token for token in declared_tokens(special_map, folder) if token in known]
+    config = {**config, _LINES: lines, **({ADDITIONAL: special} if special and ADDITIONAL not in config else {})}
+    fields = {
+        "vocabulary": vocabulary, "token_to_id": known, "vocab_size": lines + len(added),
+        "special_tokens": special_tokens, "added": added,
+    }  # fmt: skip
+    return fields, config
+
+
+@dataclass(frozen=True)
+class TokenizerFiles(VocabularyFiles):
+    """Files of a WordPiece tokenizer; a `ModelTokenizer`."""
+
+    rules: TextRules
+
+    @classmethod
+    def read(cls, folder: Path) -> TokenizerFiles:
+        """Read `vocab.txt` and, if they exist, `tokenizer_config.json` and `special_tokens_map.json`.
+
+        Raises `CheckpointError` if a file is missing, unreadable, or has unsupported settings.
+        """
+        fields, config = _read_common(folder)
+        rules = TextRules(
+            do_lower_case=_boolean(config, "do_lower_case", folder),
+            strip_accents=None if config.get("strip_accents") is None else _boolean(config, "strip_accents", folder),
+            tokenize_chinese_chars=_boolean(config, "tokenize_chinese_chars", folder),
+            of_bert=config.get(WORD_RULES) == BERT_RULES,
+        )
+        return cls(**fields, rules=rules, config=_complete_config(config, rules, fields["special_tokens"]))
+
+    def in_small_letters(self) -> TokenizerFiles:
+        rules = replace(self.rules, do_lower_case=True)
+        return replace(self, rules=rules, config=_complete_config(self.config, rules, self.special_tokens))
+
+    def template(self) -> PairTemplate:
+        """Return `[CLS] query [SEP] title [SEP]`, cut as in `tokenizers` if rules are BERT's, else as in PaddleNLP."""
+        keeps_end = self.config.get("truncation_side") == "left"
+        template = bert_template(self._role("cls_token"), self._role("sep_token"))
+        return replace(template, longer_keeps_more=self.rules.of_bert, keeps_end=keeps_end)
+
+    def tokenizer(self) -> Tokenizer:
+        unknown, pieces = self._role("unk_token"), self.token_to_id
+        if self.added:
+            pieces = {token: number for token, number in pieces.items() if token not in self.added}
+        return Tokenizer(self.rules, pieces, unknown, self.markers, self._in_texts, self._found)
+
+    def spelling(self) -> None:
+        """Return None: tokens are compared by ids, so `##a`, inside a word, differs from `a` at its beginning."""
+
+
+@dataclass(frozen=True)
+class ErnieMFiles(VocabularyFiles):
+    """Files of ERNIE-M's tokenizer, whose ids are those of a `vocab.txt`; a `ModelTokenizer`."""
+
+    backend: ClassVar[str] = "sentencepiece"
+    model: bytes  # content of the SentencePiece model's file
+
+    @classmethod
+    def read(cls, folder: Path) -> ErnieMFiles:
+        """Read the files of a folder as `TokenizerFiles.read` does, and `sentencepiece.bpe.model`."""
+        fields, config = _read_common(folder)
+        lowers = config.get("do_lower_case") is not None and _boolean(config, "do_lower_case", folder)
+        model = read_file(folder / SENTENCEPIECE_FILE, MOST_BYTES)
+        special = fields["special_tokens"]
+        config = {"tokenizer_class": "ErnieMTokenizer", **config, **special, "do_lower_case": lowers}
+        config.pop("name_or_path", None)
+        files = cls(**fields, config=config, model=model)
+        try:
+            files.tokenizer()
+        except CheckpointError as error:
+            raise CheckpointError(f"{folder / SENTENCEPIECE_FILE}: {error}") from error
+        return files
+
+    def in_small_letters(self) -> ErnieMFiles:
+        return replace(self, config={**self.config, "do_lower_case": True})
+
+    def template(self) -> PairTemplate:
+        """Return `[CLS] query [SEP] [SEP] title [SEP]`, cut as in PaddleNLP."""
+        first, last = (self._role("cls_token"),), (self._role("sep_token"),)
+        keeps_end = self.config.get("truncation_side") == "left"
+        return PairTemplate(first, last * 2, last, first, last, keeps_end=keeps_end)
+
+    def tokenizer(self) -> PieceTokenizer:
+        lowers, unknown = self.config["do_lower_case"], self._role("unk_token")
+        pieces = {token: number for token, number in self.token_to_id.items() if token not in self.added}
+        return PieceTokenizer(self.model, lowers, pieces, unknown, self.markers, self._in_texts, self._found)
+
+    def spelling(self) -> Spelling:
+        """Return the classes of tokens with equal texts, without the marks of spaces."""
+        texts = [""] * self.vocab_size
+        for token, number in self.token_to_id.items():
+            texts[number] = token.replace(UNDERLINE, " ")
+        for number in self._special_ids:
+            texts[number] = ""
+        return _spelling(texts, self._special_ids, self._role("pad_token"))
+
+    def write(self, folder: Path) -> None:
+        super().write(folder)
+        (folder / SENTENCEPIECE_FILE).write_bytes(self.model)
 
 
 def _read_vocabulary(folder: Path) -> tuple[bytes, dict[str, int], int]:
@@ -234,7 +337,7 @@ def _boolean(config: dict[str, Any], name: str, folder: Path) -> bool:
     return value
 
 
-def _refuse_what_is_not_done(config: dict[str, Any], vocab_size: int, folder: Path) -> None:
+def _refuse_what_is_not_done(config: dict[str, Any], folder: Path) -> None:
     if config.get(WORD_RULES) not in (None, BERT_RULES):
         raise CheckpointError(
             f"{folder / CONFIG_FILE}: {WORD_RULES} is {quoted(config[WORD_RULES])}: update the toolkit"
@@ -246,18 +349,34 @@ def _refuse_what_is_not_done(config: dict[str, Any], vocab_size: int, folder: Pa
             f"{folder / CONFIG_FILE}: do_basic_tokenize false is not supported; set it to true where the model was "
             "trained with word splitting"
         )
-    added = {**read_settings(folder / ADDED_TOKENS_FILE), **_ids_of_added_tokens(config)}
-    beyond = [token for token, token_id in added.items() if not isinstance(token_id, int) or token_id >= vocab_size]
-    if beyond:
+
+
+def _added_tokens(folder: Path, config: dict[str, Any], lines: int) -> dict[str, int]:
+    """Return the tokens that PaddleNLP's `add_tokens` has added behind the vocabulary, with their ids.
+
+    lines: number of tokens in the vocabulary
+
+    Raises `CheckpointError` unless their ids go on from the vocabulary's.
+    """
+    tokens = {**read_settings(folder / ADDED_TOKENS_FILE), **_ids_of_added_tokens(config)}
+    beyond = {token: number for token, number in tokens.items() if type(number) is not int or number >= lines}
+    ids = [*beyond.values()]
+    go_on = all(type(number) is int for number in ids) and sorted(ids) == [*range(lines, lines + len(ids))]
+    if "" in beyond or not go_on:
         raise CheckpointError(
-            f"{folder} adds the token {quoted(beyond[0])} to its vocabulary of {vocab_size}, which is not supported: "
-            f"append added tokens to {VOCABULARY_FILE}, or train without them"
+            f"{folder} adds the token {quoted(next(iter(beyond)))} to its vocabulary of {lines}, and the ids of added "
+            f"tokens are not {lines}, {lines + 1} and so on: they are of another vocabulary; save the tokenizer again"
         )
+    return dict(sorted(beyond.items(), key=lambda item: item[1]))
 
 
 def _ids_of_added_tokens(config: dict[str, Any]) -> dict[str, Any]:
     added = config.get(_ADDED) or {}
-    return {str(token): int(token_id) for token_id, token in added.items() if str(token_id).isdecimal()}
+    return {
+        str(token.get("content") if isinstance(token, dict) else token): int(token_id)
+        for token_id, token in (added.items() if isinstance(added, dict) else ())
+        if str(token_id).isdecimal()
+    }
 
 
 def _complete_config(config: dict[str, Any], rules: TextRules, special_tokens: dict[str, str]) -> dict[str, Any]:
@@ -511,19 +630,30 @@ class LibraryFiles:
 
     def spelling(self) -> Spelling:
         """Return the classes of tokens with equal texts, stripped, normalised and in lower case."""
-        texts = self._texts()
-        spelled = [normalise(text.strip()) for text in texts]
-        first: dict[str, int] = {}
-        ids = np.fromiter((first.setdefault(text, number) for number, text in enumerate(spelled)), np.int64)
-        blank = np.fromiter((not text for text in spelled), bool)
-        ids[blank] = self.id_of(self.special_tokens["pad_token"])
-        blank[self._special_ids] = False
-        inside = np.fromiter(("\udc80" <= text[:1] <= "\udcbf" for text in texts), bool)
-        return Spelling(ids, inside, blank)
+        padding = self.id_of(self.special_tokens["pad_token"])
+        assert padding is not None  # `read` has looked for it
+        return _spelling(self._texts(), self._special_ids, padding)
 
     def write(self, folder: Path) -> None:
         for name, content in self.files.items():
             (folder / name).write_bytes(content)
+
+
+def _spelling(texts: Sequence[str], special: Sequence[int], padding: int) -> Spelling:
+    """Return the classes of tokens with equal texts, stripped, normalised and in lower case.
+
+    texts: text of each token, "" for special tokens
+    special: ids of the special tokens
+    padding: id of the padding token
+    """
+    spelled = [normalise(text.strip()) for text in texts]
+    first: dict[str, int] = {}
+    ids = np.fromiter((first.setdefault(text, number) for number, text in enumerate(spelled)), np.int64)
+    blank = np.fromiter((not text for text in spelled), bool)
+    ids[blank] = padding
+    blank[[*special]] = False
+    inside = np.fromiter(("\udc80" <= text[:1] <= "\udcbf" for text in texts), bool)
+    return Spelling(ids, inside, blank)
 
 
 _MARK = "\ufdd0"  # a noncharacter: no text needs it, and no tokenizer has it
@@ -569,11 +699,11 @@ class LibraryTokenizer:
 
     def after(self, prompt: str) -> LibraryTokenizer:
         prompted = copy(self)
-        prompted._prompt = _without_surrogates(prompt)
+        prompted._prompt = without_surrogates(prompt)
         return prompted
 
     def encode(self, texts: Sequence[str], most: Optional[int] = None) -> FlatIds:
-        library, marked, texts = self._library, None, [*map(_without_surrogates, texts)]
+        library, marked, texts = self._library, None, [*map(without_surrogates, texts)]
         prompt = self._prompt
         if self._marks_texts or self._in_prompts.search(prompt):
             marked = self._make_marked()
@@ -589,7 +719,7 @@ class LibraryTokenizer:
         return flat if marked is None else marked.ids[flat], lengths
 
     def ends(self, texts: Sequence[str]) -> list[Lengths]:
-        texts = [*map(_without_surrogates, texts)]
+        texts = [*map(without_surrogates, texts)]
         if self._marks_texts:
             return [self._ends_of_marked(text) for text in texts]
         encodings = self._library.encode_batch(texts, add_special_tokens=False)
@@ -608,11 +738,6 @@ class LibraryTokenizer:
         encoding = marked.library.encode(marked.replaced(text, marked.in_texts), add_special_tokens=False)
         found = np.array(ends, np.int64)[[0, *(end for _, end in encoding.offsets)]]
         return np.maximum.accumulate(found)[1:]
-
-
-def _without_surrogates(text: str) -> str:
-    """Replace lone surrogates in a text, which JSON can contain and `tokenizers` refuses."""
-    return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
 
 
 def _of_bytes(token: str, text: str) -> str:
@@ -647,14 +772,19 @@ def _around(encoding: Encoding, texts: int) -> list[tuple[int, ...]]:
     return [tuple(part) for part in parts]
 
 
-TOKENIZER_FILES = (VOCABULARY_FILE, TOKENIZER_FILE, CONFIG_FILE, SPECIAL_TOKENS_FILE)
+TOKENIZER_FILES = (
+    VOCABULARY_FILE, SENTENCEPIECE_FILE, TOKENIZER_FILE, CONFIG_FILE, SPECIAL_TOKENS_FILE, ADDED_TOKENS_FILE
+)  # fmt: skip
 
 
 def read_tokenizer(folder: Path) -> ModelTokenizer:
     """Read a folder's `vocab.txt`, or else its `tokenizer.json`.
 
+    With `sentencepiece.bpe.model` beside it, a `vocab.txt` is ERNIE-M's; no other model has both.
+
     Raises `CheckpointError` if the folder has neither, or the files are unusable.
     """
-    if not (folder / VOCABULARY_FILE).is_file() and (folder / TOKENIZER_FILE).is_file():
+    has_words, has_pieces = ((folder / name).is_file() for name in (VOCABULARY_FILE, SENTENCEPIECE_FILE))
+    if not has_words and (folder / TOKENIZER_FILE).is_file():
         return LibraryFiles.read(folder)
-    return TokenizerFiles.read(folder)
+    return ErnieMFiles.read(folder) if has_words and has_pieces else TokenizerFiles.read(folder)

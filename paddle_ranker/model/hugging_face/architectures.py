@@ -75,7 +75,8 @@ INSTEAD = {
     "qwen2 llama mistral gemma gemma2 gemma3 gemma3_text phi3 minicpm gpt2 gpt_neox bloom internlm2": "this is a "
     "decoder of another family: take Qwen/Qwen3-Reranker-0.6B or Qwen/Qwen3-Embedding-0.6B (qwen3), or let a server "
     "run it and distill its scores (paddle-ranker distill)",
-    "albert nezha roformer ernie_m mobilebert squeezebert convbert funnel": "take hfl/chinese-macbert-base or "
+    "ernie_m": "take PaddleNLP's files of it, by its name: ernie-m-base or ernie-m-large",
+    "albert nezha roformer mobilebert squeezebert convbert funnel": "take hfl/chinese-macbert-base or "
     "ernie-3.0-base-zh of Chinese, microsoft/deberta-v3-small of English, FacebookAI/xlm-roberta-base of others",
     "new nomic_bert gte jina_bert jina_bert_v3 eurobert snowflake": "its network is code of its own: take BAAI/bge-m3 "
     "(xlm-roberta) or Alibaba-NLP/gte-modernbert-base (modernbert)",

@@ -23,6 +23,7 @@ from paddle_ranker.encoding.tokenizers.tokenizer_folder import (
     IN_TEXTS,
     MOST_BYTES,
     ROLES,
+    SENTENCEPIECE_FILE,
     SPECIAL_TOKENS_FILE,
     TOKENIZER_FILE,
     VOCABULARY_FILE,
@@ -48,7 +49,7 @@ from paddle_ranker.storage.untrusted import Unchecked, UncheckedObject, read_fil
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-SENTENCEPIECE_FILES = ("sentencepiece.bpe.model", "spm.model", "spiece.model")
+SENTENCEPIECE_FILES = (SENTENCEPIECE_FILE, "spm.model", "spiece.model")
 PIECES_FILE, MERGES_FILE = "vocab.json", "merges.txt"  # files of byte-level BPE
 MODULES_FILE = "modules.json"  # file of sentence-transformers
 LENGTH_FILE, MODEL_FILE = "sentence_bert_config.json", "config_sentence_transformers.json"
@@ -699,7 +700,7 @@ def tokenizer_of_sentencepiece(path: Path, settings: UncheckedObject, reserved: 
     if kind != _UNIGRAM:
         raise CheckpointError(f"{path}: its model is of the kind {kind}; only Unigram (1) is done here")
     pieces = [(piece.piece, piece.score) for piece in model.pieces]
-    if path.name == "sentencepiece.bpe.model":
+    if path.name == SENTENCEPIECE_FILE:
         cls, sep, unknown, mask = "<s>", "</s>", "<unk>", "<mask>"
         pieces = [*((token, 0.0) for token in reserved[0]), *pieces[reserved[1] :], (mask, 0.0)]
         template = f"{cls} $A {sep}", f"{cls} $A {sep} {sep} $B {sep}"

@@ -19,7 +19,7 @@ from paddle_ranker.encoding.tokenizers.interface import ModelTokenizer
 from paddle_ranker.encoding.tokenizers.tokenizer_folder import read_tokenizer
 from paddle_ranker.errors import CheckpointError, listed
 from paddle_ranker.model.bert import Encoder
-from paddle_ranker.model.config import ENCODER_PREFIX, EncoderConfig
+from paddle_ranker.model.config import ENCODER_PREFIX, WORD_EMBEDDINGS, EncoderConfig, most_new_words
 from paddle_ranker.model.families import (
     EncoderFamily,
     Named,
@@ -97,6 +97,30 @@ class Checkpoint:
         """Whether the checkpoint has a trained pooler: one whose bias is not all zeros."""
         bias = self.arrays.get(f"{ENCODER_PREFIX}{_POOLER}dense.bias")
         return bias is not None and bool(np.any(bias))
+
+    def with_new_words(self) -> Checkpoint:
+        """Return a copy for a training, whose word embeddings have a row for each token of the tokenizer; log new rows.
+
+        New rows are random, as those of PaddleNLP's `resize_token_embeddings`. The checkpoint is returned unchanged if
+        no row lacks, or if so many lack that the vocabulary must be another model's.
+        """
+        tokenizer, rows = self.tokenizer(), self.config.vocab_size
+        lacking = tokenizer.vocab_size - rows
+        if not 0 < lacking <= most_new_words(rows):
+            return self
+        words = sorted((number, token) for token, number in tokenizer.token_to_id.items() if number >= rows)
+        note_once(
+            f"note: {self.file.parent}: its vocabulary has {lacking} tokens above the {rows:,} word embeddings "
+            f"({listed(token for _, token in words)}): their embeddings begin at random"
+        )
+        draw = paddle.ParamAttr(initializer=paddle.nn.initializer.TruncatedNormal(0.0, self.config.initializer_range))
+        name, idf = ENCODER_PREFIX + WORD_EMBEDDINGS, "lexical.idf"
+        old, arrays = self.arrays[name], dict(self.arrays)
+        new = paddle.nn.Embedding(lacking, old.shape[1], weight_attr=draw).weight.numpy()
+        arrays[name] = np.concatenate([old, new.astype(old.dtype)])
+        if idf in arrays:  # a word without a frequency counts nothing
+            arrays[idf] = np.concatenate([arrays[idf], np.zeros(lacking, arrays[idf].dtype)])
+        return replace(self, config=replace(self.config, vocab_size=rows + lacking), arrays=arrays)
 
     def pair_encoder(self, max_seq_length: int, query_prompt: str = "") -> PairEncoder:
         """Create the encoder of pairs and texts.

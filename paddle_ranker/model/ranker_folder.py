@@ -113,7 +113,7 @@ def start_ranker(source: Union[str, Path], fresh: Fresh, options: LoadOptions = 
     """
     source = Path(source)
     stored = _stated(source)
-    checkpoint = read_checkpoint(source, options.model_name).for_label(options.positive_label)
+    checkpoint = read_checkpoint(source, options.model_name).for_label(options.positive_label).with_new_words()
     info = _described(checkpoint, stored, options)
     started = dataclasses.replace(
         info,

@@ -182,6 +182,7 @@ def start_tower(checkpoint: Checkpoint, info: TowerInfo) -> tuple[TowerModel, li
 
     Raises `CheckpointError` if the checkpoint's parameters or tokenizer do not fit its configuration.
     """
+    checkpoint = checkpoint if info.reads != TEXT else checkpoint.with_new_words()
     encoder, new_parts = encoder_of(checkpoint)
     if info.pooling != "pooler":
         new_parts = [part for part in new_parts if part != f"{ENCODER_PREFIX}pooler.dense"]

@@ -184,7 +184,7 @@ USUAL = b"[PAD]\n[CLS]\n[SEP]\n[UNK]\n"
         (USUAL, b'{"do_lower_case": "yes"}', "do_lower_case is 'yes'"),
         (USUAL, b'{"do_basic_tokenize": false}', "do_basic_tokenize"),
         (USUAL, b'{"unk_token": 5}', "unk_token is 5"),
-        (USUAL, b'{"added_tokens_decoder": {"3": "[UNK]", "4": "<x>"}}', "adds the token '<x>'"),
+        (USUAL, b'{"added_tokens_decoder": {"3": "[UNK]", "5": "<x>"}}', "adds the token '<x>'"),
     ],
 )
 def test_unusable_files_are_named(tmp_path: Path, vocabulary: Any, config: Any, message: str) -> None:

@@ -126,9 +126,28 @@ class WordTokenizer(ABC):
                 break
         return ids
 
-    @abstractmethod
     def ends(self, texts: Sequence[str]) -> list[Lengths]:
-        """Return the end of each token; see `Tokenizes.ends`."""
+        if self._in_texts is NO_TOKEN:
+            return self._ends_of_words(texts)
+        return [*map(self._ends_of_marked, texts)]
+
+    @abstractmethod
+    def _ends_of_words(self, texts: Sequence[str]) -> list[Lengths]:
+        """Return the end of each token of texts without the tokens that `_split` finds; see `Tokenizes.ends`."""
+
+    def _ends_of_marked(self, text: str) -> Lengths:
+        parts = self._split(text, self._in_texts)
+        stops = np.cumsum([*map(len, parts)], dtype=np.int64)
+        plain = self._ends_of_words(parts[::2])
+        ends = [
+            stops[number : number + 1] if number % 2 else plain[number // 2] + (stops[number] - len(part))
+            for number, part in enumerate(parts)
+        ]
+        if int(stops[-1]) == len(text):
+            return np.concatenate(ends)
+        # Lowercasing has made characters longer.
+        widths = np.cumsum([len(lowered(char)) for char in text], dtype=np.int64)
+        return np.minimum(np.searchsorted(widths, np.concatenate(ends)) + 1, len(text))
 
 
 class Tokenizer(WordTokenizer):
@@ -155,8 +174,8 @@ class Tokenizer(WordTokenizer):
     def _words(self, text: str) -> list[str]:
         return self._normalize(text).split()
 
-    def ends(self, texts: Sequence[str]) -> list[Lengths]:
-        """Return the end of each token; see `Tokenizes.ends`. A word is divided evenly among its tokens."""
+    def _ends_of_words(self, texts: Sequence[str]) -> list[Lengths]:
+        """Divide a word evenly among its tokens."""
         words_of_texts = [_WORD.findall(text) for text in texts]
         distinct = list(dict.fromkeys(word for words in words_of_texts for word in words))
         tokens_of, ends = dict(zip(distinct, self.encode(distinct)[1].tolist())), []

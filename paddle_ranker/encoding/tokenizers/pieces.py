@@ -12,7 +12,7 @@ from typing import Optional
 
 import numpy as np
 
-from paddle_ranker.encoding.tokenizers.builtin import NO_TOKEN, WordTokenizer, lowered
+from paddle_ranker.encoding.tokenizers.builtin import WordTokenizer, lowered
 from paddle_ranker.encoding.tokenizers.interface import FlatIds, Lengths
 from paddle_ranker.errors import CheckpointError, brief, package_for
 
@@ -79,17 +79,17 @@ class PieceTokenizer(WordTokenizer):
         return pieces
 
     def ends(self, texts: Sequence[str]) -> list[Lengths]:
-        return [self._ends(without_surrogates(text)) for text in texts]
+        return super().ends([*map(without_surrogates, texts)])
+
+    def _ends_of_words(self, texts: Sequence[str]) -> list[Lengths]:
+        return [*map(self._ends, texts)]
 
     def _ends(self, text: str) -> Lengths:
         """Return the ends of a text's tokens, by the lengths of pieces and of normalised characters."""
-        lengths, marked = list[int](), self._in_texts is not NO_TOKEN
-        for number, part in enumerate(self._split(text, self._in_texts) if marked else [text]):
-            parts = (inner for piece in self._words(part.strip() if marked else part) for inner in split_piece(piece))
-            lengths += [_width(part)] if number % 2 else [_width(inner.replace(UNDERLINE, "")) for inner in parts]
+        parts = (part for piece in self._words(text) for part in split_piece(piece))
+        stops = np.cumsum([_width(part.replace(UNDERLINE, "")) for part in parts], dtype=np.int64)
         widths = np.cumsum([_width(char) for char in text], dtype=np.int64)
-        places = np.searchsorted(widths, np.cumsum(lengths, dtype=np.int64), side="left") + 1
-        return np.minimum(places, len(text))
+        return np.minimum(np.searchsorted(widths, stops) + 1, len(text))
 
 
 def _ids(token_to_id: Mapping[str, int], unk_id: int, piece: str) -> list[int]:

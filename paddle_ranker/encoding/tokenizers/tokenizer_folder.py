@@ -61,11 +61,7 @@ ROLES = {  # roles of special tokens, with their default tokens
 
 @dataclass(frozen=True)
 class VocabularyFiles:
-    """Files of a tokenizer with a `vocab.txt`; the base of two kinds of `ModelTokenizer`.
-
-    Attributes:
-        tokenizer_class: PaddleNLP's class of the tokenizer, by default.
-    """
+    """Files of a tokenizer with a `vocab.txt`; the base of two kinds of `ModelTokenizer`."""
 
     backend: ClassVar[str] = "builtin"
     may_fall_short: ClassVar[bool] = False  # `vocab.txt` has a line for each token

@@ -27,7 +27,7 @@ from paddle_ranker.encoding.tokenizers.tokenizer_folder import (
     TokenizerFiles,
     read_settings,
 )
-from paddle_ranker.errors import CheckpointError, quoted
+from paddle_ranker.errors import CheckpointError, listed, quoted
 from paddle_ranker.storage.atomic import write_json
 from paddle_ranker.storage.untrusted import Unchecked, UncheckedObject
 from paddle_ranker.unicode.character_kinds import INVISIBLE, MARK, SYMBOL, UNASSIGNED, unicode_table
@@ -123,6 +123,11 @@ def write_tokenizer(
         settings = {**kept, "model_max_length": max_length, **(more or {})}
         _write_settings(target, settings, inputs, reads_markers, class_name)
         return
+    if files.added:
+        raise CheckpointError(
+            f"its tokenizer has words beyond {VOCABULARY_FILE} ({listed(files.added)}), which is not written for "
+            "transformers: train without them"
+        )
     # transformers would add a special token that the vocabulary lacks, with an id that has no embedding.
     special = {role: token for role, token in files.special_tokens.items() if token in files.token_to_id}
     files = replace(files, special_tokens=special)

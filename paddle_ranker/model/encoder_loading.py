@@ -38,7 +38,7 @@ from paddle_ranker.model.hugging_face.folder import (
 from paddle_ranker.model.hugging_face.library_tokenizer import has_no_library_file, stated_length
 from paddle_ranker.model.hugging_face.sentences import CrossEncoderSettings, read_reranker
 from paddle_ranker.model.hugging_face.weights import WEIGHT_FILES, load_parameters, parameters_file
-from paddle_ranker.model.info import RankerInfo
+from paddle_ranker.model.info import RankerInfo, heads_of_many_classes
 from paddle_ranker.model.network import RankerNetwork, load_heads, parts_of
 from paddle_ranker.model.paddlenlp_names import (
     PUBLISHED_FAMILIES,
@@ -158,18 +158,15 @@ def _of_file(file: Path, model_name: Optional[str]) -> Checkpoint:
     arrays = load_parameters(file)
     if config is None:
         config = _config_of_name(file, arrays, model_name) if model_name else _config_of_shape(file, arrays)
-    head = paddlenlps_head(folder)
     try:
         config.require_fits(*count(arrays))
+        for name in heads_of_many_classes(arrays):  # the rest is an encoder, as in transformers' folders
+            arrays = {key: array for key, array in arrays.items() if key not in (name, f"{name[:-6]}bias")}
         named = family_of(config.model_type).name_parameters(arrays)
     except CheckpointError as error:
-        raise CheckpointError(f"{file}: {error}{_classes(head)}") from error
+        raise CheckpointError(f"{file}: {error}") from error
+    head = paddlenlps_head(folder)
     return Checkpoint(file, config, named, arrays, lambda: _tokenizer_of(folder, config), head=head)
-
-
-def _classes(head: Optional[ClassifierHead]) -> str:
-    """Return the end of an error about a head: the names of its classes, if there are more than two."""
-    return f", this one tells {listed(head.labels)} apart" if head is not None and len(head.labels) > 2 else ""
 
 
 def _config_of_name(file: Path, arrays: Named, model_name: str) -> EncoderConfig:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Optional, TypedDict
 
+from paddle_ranker.array_types import Array
 from paddle_ranker.errors import CheckpointError, brief
 from paddle_ranker.metrics.calibration import FEW_QUERIES, Calibration
 from paddle_ranker.model.config import EncoderConfig
@@ -86,6 +87,11 @@ PUBLISHED_HEADS = {
 }
 # Prefix of the names in checkpoints of the published recall scripts, which have none of these heads.
 PUBLISHED_TOWER = "ptm."
+
+
+def heads_of_many_classes(arrays: Mapping[str, Array]) -> list[str]:
+    """Return the names of the weights of published heads that tell more than two classes apart, and so cannot rank."""
+    return [name for name in PUBLISHED_HEADS if name in arrays and max(arrays[name].shape[1:], default=0) > 2]
 
 
 def blend_of(folder: Path, info: RankerInfo) -> BlendFacts:

@@ -25,7 +25,7 @@ from paddle_ranker.encoding.pair_encoder import PairRowEncoder
 from paddle_ranker.errors import CheckpointError, listed
 from paddle_ranker.model import role_names
 from paddle_ranker.model.builtin_kinds import KINDS
-from paddle_ranker.model.info import BLEND, PUBLISHED_HEADS, PUBLISHED_TOWER, RankerInfo
+from paddle_ranker.model.info import BLEND, PUBLISHED_HEADS, PUBLISHED_TOWER, RankerInfo, heads_of_many_classes
 from paddle_ranker.model.load_options import DEFAULT_OPTIONS, LoadOptions
 from paddle_ranker.model.model_kind import (
     CLIENT,
@@ -91,8 +91,9 @@ class FolderType:
 
         file = self.path if self.path.is_file() else parameters_file(self.path)
         arrays = load_parameters(file or self.path / PARAMETERS_FILE)
-        kinds = [kind for head, kind in PUBLISHED_HEADS.items() if head in arrays]
-        if not kinds and any(name.startswith(PUBLISHED_TOWER) for name in arrays):
+        many = heads_of_many_classes(arrays)
+        kinds = [kind for head, kind in PUBLISHED_HEADS.items() if head in arrays and head not in many]
+        if not (kinds or many) and any(name.startswith(PUBLISHED_TOWER) for name in arrays):
             kinds = [TOWER_KIND]
         return KINDS[kinds[0]] if kinds else None
 
@@ -159,10 +160,10 @@ class FolderType:
         """
         if self.name == "absent":
             return CheckpointError(f"{self.path}: is {self.what}; {self.use}")
-        if self.form == TRANSFORMERS and not why:
+        if (self.form == TRANSFORMERS or self.is_encoder) and not why:
             from paddle_ranker.model.hugging_face.folder import why_no_ranker
 
-            why = why_no_ranker(self.path)
+            why = why_no_ranker(self.folder)
         return CheckpointError(f"{self.path}: is {self.what}, not {wanted}{f' ({why})' if why else ''}; {self.use}")
 
     def require(self, role: Role[InfoT, EncoderT]) -> None:

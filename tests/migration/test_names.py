@@ -28,6 +28,7 @@ from tests.migration.published import (
     PARA,
     QUERIES,
     QUERY,
+    SAFE,
     TITLES,
     Made,
     classifier,
@@ -217,9 +218,20 @@ def test_classes_are_scored_by_their_names(at: Path, tmp_path: Path) -> None:
         folder = write(classifier(id2label=labels), tmp_path / labels[0])
         scores.append(np.array(Ranker.load(folder).score(QUERIES, TITLES)))
     np.testing.assert_allclose(scores[0] + scores[1], 1, atol=1e-6)
-    three = write(classifier(classes=3, id2label={0: "no", 1: "yes", 2: "neutral"}), tmp_path / "three")
-    with pytest.raises(CheckpointError, match="1 or 2 columns, this one tells no, yes, neutral apart"):
+
+
+@pytest.mark.parametrize("family", ["Ernie", "Roberta"])
+@pytest.mark.parametrize("how", [{}, SAFE], ids=["pdparams", "safetensors"])
+def test_a_head_of_three_classes_is_refused_with_their_names_and_trained_anew(
+    family: str, how: dict[str, Any], at: Path, tmp_path: Path, call: Call
+) -> None:
+    three = write(classifier(family, classes=3, id2label={0: "no", 1: "yes", 2: "neutral"}), tmp_path / "three", **how)
+    with pytest.raises(CheckpointError, match=r"not a ranker \(its head tells 3 classes apart: no, yes, neutral\)"):
         Ranker.load(three)
+    line = "train-ce --train labelled.tsv --test labelled.tsv --epochs 1 --batch_size 64 --device cpu --output trained"
+    status, _, errors = call(main, *line.split(), "--model", str(three))
+    assert status == 0, errors
+    assert Tower.open(three).vectors(TITLES).shape == (len(TITLES), 16)
 
 
 @pytest.mark.parametrize("target", ["paddle", "hf"])

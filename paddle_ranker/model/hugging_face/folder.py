@@ -370,7 +370,8 @@ def states_head(folder: Path) -> bool:
 
 def why_no_ranker(folder: Path) -> str:
     """Return why a folder's classifier head cannot rank, for messages; "" if it can, or there is no head."""
-    head = stated_head(folder)
+    path = (find_encoder(folder) or folder) / "config.json"
+    head = ClassifierHead.of(read_foreign_config(path)) if path.is_file() else None
     if head is None or len(head.labels) in _CLASSES:
         return ""
     return f"its head tells {len(head.labels)} classes apart: {listed(head.labels)}"

@@ -136,12 +136,10 @@ def _entries(family: str, network: str, tokenizer: str) -> Iterator[tuple[str, P
     settings = tokenizers.get(f"{tokenizer}.pretrained_init_configuration", {})
     for table in _configurations(tables):
         for name, values in table.items():
-            # PaddleNLP's RobertaModel has the epsilon of Paddle's LayerNorm, whatever the configuration says.
-            known = {**values, **({"layer_norm_eps": 1e-5} if family == "roberta" else {}), "model_type": family}
             yield (
                 name,
                 Published(
-                    config_from(known),
+                    config_from({**values, "model_type": family}),
                     files.get("model_state", {}).get(name),
                     {
                         file: urls[name]

@@ -29,6 +29,7 @@ from tests.migration.published import (
     QUERIES,
     QUERY,
     SAFE,
+    SHAPE,
     TITLES,
     Made,
     classifier,
@@ -148,6 +149,21 @@ def test_the_tables_are_those_of_paddlenlp() -> None:
     assert known_name("roberta-wwm-ext") == "hfl/roberta-wwm-ext"
     rocketqa = {*paddlenlp_names._CROSS_ENCODERS.values(), *sum(paddlenlp_names.DUAL_ENCODERS.values(), ())}
     assert rocketqa <= set(published_models())
+
+
+@pytest.mark.parametrize(
+    "family, name",
+    [
+        ("Ernie", "ernie-1.0"), ("ErnieGram", "ernie-gram-zh"), ("ErnieM", "ernie-m-large"),
+        ("Bert", "bert-base-chinese"), ("Roberta", "hfl/roberta-wwm-ext-large"),
+    ],
+)  # fmt: skip
+def test_norms_have_the_epsilon_of_paddlenlps_network(family: str, name: str) -> None:
+    config_class = getattr(transformers, f"{family}Config")
+    stated = {key: value for key, value in config_class.pretrained_init_configuration[name].items() if "eps" in key}
+    network = getattr(transformers, f"{family}Model")(config_class(**SHAPE, **stated))
+    norms = [layer._epsilon for layer in network.sublayers() if isinstance(layer, paddle.nn.LayerNorm)]
+    assert norms == [published_models()[name].config.layer_norm_eps] * len(norms) and len(norms) == 5
 
 
 def test_roberta_wwm_by_name_computes_what_paddlenlp_computes(at: Path, tmp_path: Path) -> None:

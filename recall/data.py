@@ -253,7 +253,11 @@ def _read(rows: Iterable[Row]) -> _Read:
 
 
 def encode_pairs(
-    rows: Iterable[Row], encoder: RowsOfTower, name: str, query_encoder: Optional[RowsOfTower] = None
+    rows: Iterable[Row],
+    encoder: RowsOfTower,
+    name: str,
+    query_encoder: Optional[RowsOfTower] = None,
+    further: Iterable[str] = (),
 ) -> TextPairs:
     """Encode rows, all of one kind.
 
@@ -264,10 +268,13 @@ def encode_pairs(
     Args:
         name: names the rows in messages.
         query_encoder: the queries' encoder, if it differs from the titles' encoder.
+        further: titles beside those of the rows, which may become negatives.
 
     Raises `DataError` if there is no example.
     """
     queries, titles, examples, others, judged, teacher = _read(rows)
+    for text in further:
+        _ = titles[text]
     if not examples:
         raise DataError(f"{name}: holds no title that answers a query, so there is nothing to train on")
     of_query, of_title = np.array(examples, np.int64).T

@@ -18,7 +18,7 @@ from paddle_ranker.model.tower_network import TowerNetwork
 from paddle_ranker.training.losses.expression import RankingLoss
 from paddle_ranker.training.task import Means
 from recall.data import TextPairs
-from recall.loss import IN_BATCH_ALONE, MOST_SCALE, TowerLoss
+from recall.loss import BATCH_LOSSES, IN_BATCH_ALONE, MOST_SCALE, TowerLoss
 from recall.repetition import repeat_tokens
 
 _NEVER = -1e9  # logit of a title that is not a negative
@@ -87,16 +87,23 @@ class InBatchExamples:
     ):
         self._repeated, self._longest_repeated = repeated, longest
         self.groups: Optional[Groups] = Groups.of(pairs.query_of) if group_by_query else None
-        self.pairs, self.settings, self._seed = pairs, settings, seed
-        self._drawn = min(settings.negatives, pairs.negatives.most) if pairs.negatives is not None else 0
-        self.rows_each = 2 + self._drawn
+        self.settings, self._seed = settings, seed
         self.batches = self.without_negatives = 0
-        terms = settings.terms
-        self._of_lists = RankingLoss(terms.of_lists) if terms.of_lists else None
-        if terms.of_teacher:
-            pairs.teacher_of(*pairs.listed())  # a missing score raises its error before the training
+        self._of_lists = RankingLoss(settings.terms.of_lists) if settings.terms.of_lists else None
+        self.learn_from(pairs)
         self._longest = self._longest_texts()
         self.begin_epoch(1)
+
+    def learn_from(self, pairs: TextPairs) -> None:
+        """Take the same pairs with other negatives, from the next `begin_epoch` on.
+
+        Batches keep the lengths of the first pairs, so that the number of an epoch's batches does not change.
+        """
+        if self.settings.terms.of_teacher:
+            pairs.teacher_of(*pairs.listed())  # a missing score raises its error before the training
+        self.pairs = pairs
+        self._drawn = min(self.settings.negatives, pairs.negatives.most) if pairs.negatives is not None else 0
+        self.rows_each = 2 + self._drawn
 
     def begin_epoch(self, epoch: int) -> None:
         """Draw the negatives of each example for an epoch."""
@@ -175,10 +182,8 @@ class InBatchExamples:
     ) -> tuple[Tensor, Tensor]:
         """Return the part that a block of queries adds to the batch's loss, for vectors of one length, and to accuracy.
 
-        The loss `in_batch` is the mean cross-entropy of each query's title among all titles of the batch, with
-        logit = scale * (cosine - margin), the margin for the query's title only (Wang et al., 2018, "CosFace"). Not
-        negatives are: titles that are known to answer the query at least as well as its title, titles that read like
-        the query, and repeated titles.
+        A loss over the batch is the mean over queries. Not negatives are: titles that are known to answer the query at
+        least as well as its title, titles that read like the query, and repeated titles.
         """
         queries, titles = batch.split(outputs)
         logits = scale * paddle.matmul(queries[rows], titles, transpose_y=True)
@@ -189,9 +194,9 @@ class InBatchExamples:
         accuracy = (of_titles > others.max(axis=1)).astype("float32").sum() / len(batch.title_columns)
         terms = self.settings.terms
         losses = []
-        if terms.in_batch:
-            surprise = F.softplus(paddle.logsumexp(others, axis=1) - of_titles)
-            losses.append(terms.in_batch / len(batch.title_columns) * surprise.sum())
+        for name, factor in terms.of_batch.items():
+            of_queries = BATCH_LOSSES[name].function(of_titles, others, scale)
+            losses.append(factor / len(batch.title_columns) * of_queries.sum())
         if self._of_lists is not None:
             row, column, numbers = batch.lists(rows)
             teacher = self.pairs.teacher_of(batch.query_of[rows][row], numbers) if terms.of_teacher else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Optional
 
@@ -42,7 +43,8 @@ class TowerTrainingOptions(RowOptions, AdapterOptions):
     evaluate: Optional[bool] = option(None, help="evaluate during training (default: true if there is a test file)")
     corpus_file: Optional[str] = option(
         None,
-        help="texts to search in evaluations, in addition to the titles of the test file",
+        help="texts to search in evaluations, in addition to the titles of the test file; --refresh_negatives mines "
+        "them too",
         name="corpus",
         files=True,
     )
@@ -126,7 +128,7 @@ class TowerTrainingOptions(RowOptions, AdapterOptions):
         if self.evaluate and self.similar_text_pair is None:
             raise UsageError("--evaluate needs pairs to evaluate on: add --test FILE")
         for field in fields_of(type(self)):
-            if field.name in _OF_EVALUATIONS and self.similar_text_pair is None and getattr(self, field.name):
+            if field.name in self.of_evaluations and self.similar_text_pair is None and getattr(self, field.name):
                 raise UsageError(f"{shown_name(field)} is about evaluations: add --test FILE, or leave it out")
         if self.early_stopping and not self.evaluates:
             raise UsageError("--early_stopping counts evaluations, and --evaluate false makes none: leave one out")
@@ -152,6 +154,11 @@ class TowerTrainingOptions(RowOptions, AdapterOptions):
     def asked_pooling(self) -> Optional[str]:
         """Return the pooling that the options ask for; None: the checkpoint's."""
         return self.pooling
+
+    @property
+    def of_evaluations(self) -> Sequence[str]:
+        """Return the names of the options that matter to evaluations alone."""
+        return _OF_EVALUATIONS
 
     @property
     def evaluates(self) -> bool:

@@ -3,10 +3,12 @@
 paddle-ranker train-batch-neg --train pairs.tsv --model starter --output checkpoint
 paddle-ranker train-batch-neg --train mined.tsv --test dev.tsv --corpus texts.tsv --batch_size 4096 --micro_batch 32
 paddle-ranker train-batch-neg --train scored.tsv --test dev.tsv --loss in_batch+0.1*margin_mse
+paddle-ranker train-batch-neg --train pairs.tsv --corpus texts.tsv --refresh_negatives 1 --init_from_ckpt tower/best
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Optional
 
@@ -36,6 +38,12 @@ class TrainBatchNegOptions(TaughtTowerOptions):
     negatives: int = option(
         4, help="maximum number of a pair's negatives in a batch; if there are more, each epoch draws anew", minimum=1
     )
+    refresh_negatives: int = option(
+        0,
+        help="let the tower mine negatives itself before every n-th epoch, from the titles of --train and the texts of "
+        "--corpus (ANCE); not before the first epoch, unless --init_from_ckpt is given; 0: never",
+        minimum=0,
+    )
     group_by_query: Optional[bool] = option(
         None,
         help="put all examples of a query into one part of a batch, where each text is computed once (default: true "
@@ -53,10 +61,37 @@ class TrainBatchNegOptions(TaughtTowerOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if not self.terms.of_batch:
+            refuse_given(self, ["margin"], f"is about losses over the batch, and --loss {self.loss} has none")
+        if not self.terms.scaled:
+            refuse_given(self, ["scale", "learned_scale"], f"changes nothing in --loss {self.loss}: leave it out")
+        if self.refresh_negatives:
+            refuse_given(
+                self, ["max_tokens", "freeze_pictures"], "and --refresh_negatives do not go together: leave one out"
+            )
+            if not any(map(self.refreshes_before, range(1, self.epochs + 1))):
+                raise UsageError(
+                    f"--refresh_negatives {self.refresh_negatives}: no epoch of --epochs {self.epochs} would be left; "
+                    "give more epochs, or begin with a tower by --init_from_ckpt"
+                )
+            if self.terms.of_teacher and not (self.teacher or self.teacher_url):
+                raise UsageError(
+                    f"--refresh_negatives finds titles without a teacher's score, from which --loss {self.loss} "
+                    "learns: add --teacher or --teacher_url"
+                )
         if not self.terms.of_teacher:
             refuse_given(self, ["teacher_scores"], f"is about a teacher, from which --loss {self.loss} does not learn")
         if (self.teacher or self.teacher_url) and not self.terms.of_teacher:
             raise UsageError(f"--loss {self.loss} learns from no teacher: add one, as in --loss in_batch+margin_mse")
+
+    @property
+    def of_evaluations(self) -> Sequence[str]:
+        return [name for name in super().of_evaluations if not (self.refresh_negatives and name == "corpus_file")]
+
+    def refreshes_before(self, epoch: int) -> bool:
+        """Return whether the tower mines negatives before an epoch, which counts from 1."""
+        is_trained = epoch > 1 or self.init_from_ckpt is not None
+        return bool(self.refresh_negatives) and is_trained and (epoch - 1) % self.refresh_negatives == 0
 
     @property
     def terms(self) -> TowerLoss:
@@ -71,6 +106,8 @@ def train(options: TrainBatchNegOptions, on_evaluation: Optional[OnEvaluation] =
     from recall.data import PictureCheck, encode_pairs, open_rows
     from recall.frozen_pictures import freeze_pictures
     from recall.model import InBatchExamples, LossSettings
+    from recall.refresh import RefreshedNegatives
+    from recall.results import corpus_texts
     from recall.teacher import with_file_logits, with_teacher
     from recall.training import learn_words, open_evaluation, start_tower_training, train_tower
 
@@ -81,8 +118,11 @@ def train(options: TrainBatchNegOptions, on_evaluation: Optional[OnEvaluation] =
     evaluation = open_evaluation(start, options)
     source = open_rows(options.train_set_file, options)
     source.check = PictureCheck((queries or model).row_encoder, model.row_encoder, options.train_set_file)
-    pairs = encode_pairs(source, model.row_encoder, options.train_set_file, queries.row_encoder if queries else None)
-    options.terms.require_negatives(pairs.negatives.most if pairs.negatives else 0)
+    query_encoder = queries.row_encoder if queries else None
+    corpus = corpus_texts(options.corpus_file, options) if options.refresh_negatives and options.corpus_file else ()
+    pairs = encode_pairs(source, model.row_encoder, options.train_set_file, query_encoder, corpus)
+    if not (options.refresh_negatives and (options.terms.of_batch or options.refreshes_before(1))):
+        options.terms.require_negatives(pairs.negatives.most if pairs.negatives else 0)
     if options.freeze_pictures:
         pairs = freeze_pictures(start, pairs, options)
     if LEXICAL in start.part_factors:
@@ -102,7 +142,8 @@ def train(options: TrainBatchNegOptions, on_evaluation: Optional[OnEvaluation] =
     by_query = source.kind is LabeledPair if options.group_by_query is None else options.group_by_query
     examples = InBatchExamples(pairs.within(options), settings, options.seed, by_query)
     facts = {"negatives": examples.rows_each - 2, "group_by_query": by_query}
-    return train_tower(start, examples, evaluation, options, facts, on_evaluation)
+    begin_epoch = RefreshedNegatives(start, examples, options).begin_epoch if options.refresh_negatives else None
+    return train_tower(start, examples, evaluation, options, facts, on_evaluation, begin_epoch)
 
 
 main = training_main(train, TrainBatchNegOptions, __doc__)

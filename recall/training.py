@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Optional
@@ -109,6 +109,17 @@ def start_tower_training(
     model.network.query_tower = None if queries is None else queries.network
     model.network.learned_scale = LearnedScale(options.scale) if options.learned_scale else None
     return TowerStart(run, model, factors, queries)
+
+
+def towers_in_training(start: TowerStart, batch_size: int) -> tuple[Tower, Tower]:
+    """Return the networks in training as a tower of titles, which knows its queries' tower, and a tower of queries."""
+
+    def opened(part: TowerModel, queries: Optional[Tower] = None) -> Tower:
+        return Tower(DygraphEngine(part.network, part.signature), part.row_encoder, batch_size, queries)
+
+    queries = None if start.queries is None else opened(start.queries)
+    tower = opened(start.model, queries)
+    return tower, queries or tower
 
 
 def _refuse_unused(options: TowerTrainingOptions, titles: RowsOfTower, queries: RowsOfTower) -> None:
@@ -264,11 +275,7 @@ class RecallEvaluation:
         self.report = f"{len(self._set.queries):,} queries, {len(self._set.corpus):,} texts to search{skipped}"
         if corpus and not {*corpus} & {*titles}:
             start.run.report(f"{options.corpus_file}: holds no title of {options.similar_text_pair}; is it their file?")
-        towers = [
-            Tower(DygraphEngine(part.network, part.signature), part.row_encoder, options.batch_size)
-            for part in (model, queries or model)
-        ]
-        self._tower, self._query_tower = towers
+        self._tower, self._query_tower = towers_in_training(start, options.batch_size)
 
     def compare(self, pairs: TextPairs) -> None:
         """Warn if pairs of the evaluation are also training pairs.
@@ -344,12 +351,14 @@ def train_tower(
     options: TowerTrainingOptions,
     facts: Mapping[str, object],
     on_evaluation: Optional[OnEvaluation] = None,
+    begin_epoch: Optional[Callable[[int], None]] = None,
 ) -> FitResult:
     """Train, evaluate regularly, keep the best checkpoint by `options.metric`, and print the result.
 
     Args:
         facts: further values to record in `tower.json`.
         on_evaluation: see `Task`.
+        begin_epoch: see `Task`; the default draws the examples' negatives.
     """
     run, model, processes = start.run, start.model, start.run.processes
     options.note_unused()
@@ -374,12 +383,12 @@ def train_tower(
             "options": {**options.identity(), **shape},
             "content": {name: content_digest(path) for name, path in options.compared.items()},
         },
-        begin_epoch=examples.begin_epoch,
+        begin_epoch=begin_epoch or examples.begin_epoch,
         on_evaluation=on_evaluation,
         apart=APART,
     )
     result = run.train(task)
-    if examples.without_negatives and examples.settings.terms.in_batch:
+    if examples.without_negatives and examples.settings.terms.of_batch:
         run.report(
             f"in {examples.without_negatives:,} of {examples.batches:,} batches no query had a negative, so they "
             "taught nothing: take a larger --batch_size, or data with negatives"

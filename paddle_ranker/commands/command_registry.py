@@ -79,6 +79,7 @@ for _group, _commands in {
     DATA: {
         "make-triples": "make training triples from a file of labelled pairs",
         "mine": "mine hard negatives with BM25, and with a trained ranker",
+        "augment": "repeat training rows with changed queries: words inserted, substituted, deleted, swapped",
         "distill": "write a large ranker's scores into training data for a small one",
         "judgments": "turn a search server's log of clicks and judgments into training data and qrels",
     },

@@ -44,6 +44,7 @@ from paddle_ranker.storage.streams import output_free_for
 from paddle_ranker.training.mining import (
     JUDGED_KINDS,
     QUERIES_AT_ONCE,
+    SCORE_RATIO,
     TITLE_KINDS,
     Choice,
     Judge,
@@ -66,7 +67,6 @@ RERANKED = 100
 _PART = 8 * QUERIES_AT_ONCE  # queries of an actor's part
 _OF_RANKER = " of ranker: "  # joins a ranker's number and the name of a count, among the counts of a part
 DEFAULT_TOKENIZER = "jieba"
-SCORE_RATIO = 0.95  # the best ratio in NV-Retriever's comparison (2024)
 _METHODS = "; ".join(f"{name}, {kind.what}" for name, kind in INDEXES.items())
 
 
@@ -87,7 +87,7 @@ class MineOptions(LabelOptions, ScoringOptions, MilvusOptions, RayOptions):
         help="triples (query, title, neg_title), or pairs: the rows of --queries and the negatives, with label 0",
         choices=("triples", "pairs"),
     )
-    negatives: int = option(4, help="most negatives of one positive", minimum=1)
+    negatives: int = option(Choice.negatives, help="most negatives of one positive", minimum=1)
     min_label: float = option(1.0, help="titles with this label or a higher one get negatives", above=0)
     method: Optional[str] = option(
         None, help=f"how candidates are found: {_METHODS} (default: tower if --tower is given, else bm25)",
@@ -108,9 +108,11 @@ class MineOptions(LabelOptions, ScoringOptions, MilvusOptions, RayOptions):
         help=f"what BM25 compares: words, bigrams, or stems (default: {DEFAULT_TOKENIZER})",
         choices=tuple(TOKENIZERS),
     )
-    rank_from: int = option(1, help="best rank of a negative; above 1 skips the likeliest false negatives", minimum=1)
-    rank_to: int = option(50, help="worst rank of a negative", minimum=1)
-    sample: str = option("random", help="which of these ranks: the top ones, or drawn", choices=("top", "random"))
+    rank_from: int = option(
+        Choice.rank_from, help="best rank of a negative; above 1 skips the likeliest false negatives", minimum=1
+    )
+    rank_to: int = option(Choice.rank_to, help="worst rank of a negative", minimum=1)
+    sample: str = option(Choice.sample, help="which of these ranks: the top ones, or drawn", choices=("top", "random"))
     ranker: Optional[str] = option(
         None,
         help=f"order the candidates anew with this trained ranker, a model folder ({os.pathsep!r} between several)",
@@ -134,7 +136,7 @@ class MineOptions(LabelOptions, ScoringOptions, MilvusOptions, RayOptions):
         minimum=0,
         maximum=1,
     )
-    seed: int = option(1000, help="draws what is random", minimum=0)
+    seed: int = option(Choice.seed, help="draws what is random", minimum=0)
 
     def __post_init__(self) -> None:
         super().__post_init__()

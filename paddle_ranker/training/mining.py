@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from tqdm import tqdm
 
 QUERIES_AT_ONCE = 32  # queries that are searched and scored together
+SCORE_RATIO = 0.95  # the best ratio in NV-Retriever's comparison (2024)
 
 KNOWN, ITSELF, NEAR = "known answers", "the query itself", "scores too near the positive's"
 JUDGED_KINDS: tuple[type[Record], ...] = (LabeledPair, Triple, Pair)
@@ -120,14 +121,14 @@ class Choice:
     as_pairs: whether to yield labelled pairs (the judged pairs, and the negatives with label 0) instead of triples
     """
 
-    negatives: int
-    rank_from: int
-    rank_to: int
-    sample: str
-    seed: int
+    negatives: int = 4
+    rank_from: int = 1
+    rank_to: int = 50
+    sample: str = "random"
+    seed: int = 1000
     max_score_ratio: Optional[float] = None
     margin: Optional[float] = None
-    candidates: int = 0
+    candidates: int = rank_to
     min_label: float = 1.0
     as_pairs: bool = False
 

@@ -42,8 +42,8 @@ LINES = {
 }
 # Commands that encode no text of a user's, and those of which another test says it.
 OTHERS = {
-    "doctor", "starter", "info", "make-triples", "judgments", "curve", "report-searches", "export", "export-serving",
-    "convert", "serve", "search-serve", "deploy", "train-tokenizer", "fill-mask", "make-demo-posts",
+    "doctor", "starter", "info", "make-triples", "augment", "judgments", "curve", "report-searches", "export",
+    "export-serving", "convert", "serve", "search-serve", "deploy", "train-tokenizer", "fill-mask", "make-demo-posts",
     "convert-image-weights", "quantize", "scaling-law", "improve",
 }  # fmt: skip
 

@@ -46,7 +46,11 @@ PUBLISHED = {
     "recall.train_batch_neg": f"{_TOWERS} --train_set_file FILE --dev_set_file FILE --margin 0.2 --scale 30 "
     "--log_steps 10 --corpus_file FILE --similar_text_pair_file FILE --recall_result_dir d "
     "--recall_result_file f --recall_num 50 --hnsw_m 100 --hnsw_ef 100 --hnsw_max_elements 1000000 "
-    "--evaluate_result evaluate_result.txt --evaluate True --max_grad_norm 5.0 --use_amp --amp_loss_scale 32768",
+    "--evaluate_result evaluate_result.txt --evaluate --max_grad_norm 5.0 --use_amp --amp_loss_scale 32768 "
+    "--use_gradient_cache --chunk_numbers 50",
+    "recall.train_batch_neg hardest": f"--loss hardest {_TOWERS} --train_set_file FILE --margin 0.3",
+    "recall.train_batch_neg ance": f"--refresh_negatives 1 {_TOWERS} --train_set_file FILE --corpus_file FILE "
+    "--margin 0.3",
     "recall.train_simcse": f"{_TOWERS} --train_set_file FILE --test_set_file FILE --margin 0.0 --scale 20 "
     "--dropout 0.2 --infer_with_fc_pooler --eval_steps 10000",
     "recall.recall simcse": "--params_path FILE --similar_text_pair_file FILE --corpus_file FILE --recall_result_dir d "

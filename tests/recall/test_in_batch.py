@@ -203,6 +203,26 @@ def test_nested_lengths_and_lists_of_a_teacher_are_terms_of_the_loss(tmp_path: P
     assert float(examples.loss(model.network, batch)[0]) == pytest.approx(wanted, rel=1e-5)
 
 
+@pytest.mark.parametrize(("terms", "scale"), [("hardest", 30.0), ("in_batch+0.5*hardest", 5.0)])
+def test_the_hardest_negative_is_a_hinge_of_cosines(tmp_path: Path, terms: str, scale: float) -> None:
+    model, batch, margin = tower(tmp_path / "e"), np.array([0, 1, 2, 3, 5, 8]), 0.9
+    pairs = encode_pairs(PAIRS, model.row_encoder, "pairs")
+    examples = InBatchExamples(pairs, LossSettings(scale, margin, parse_tower_loss(terms)))
+    vectors = examples.outputs(model.network, batch).numpy().astype(np.float64)
+    queries, titles, rows = vectors[:6], vectors[6:], [PAIRS[number] for number in batch]
+    answers = {(row.query, row.title) for row in PAIRS}
+    known = {(i, j) for i, row in enumerate(rows) for j in range(6) if (row.query, rows[j].title) in answers}
+    texts = [row.title for row in rows]
+    cosines = queries @ titles.T
+    hardest = [max(cosines[i, j] for j in range(6) if (i, j) not in known) for i in range(6)]
+    hinges = np.maximum(0.0, margin - (np.diag(cosines) - hardest))
+    assert np.count_nonzero(hinges) > 0
+    wanted = hinges.mean()
+    if terms != "hardest":
+        wanted = 0.5 * wanted + by_hand(queries, titles, known, texts, scale, margin)
+    assert float(examples.loss(model.network, batch)[0]) == pytest.approx(wanted, abs=1e-5)
+
+
 @pytest.mark.parametrize("pooling", ["mean", "pooler"])
 def test_a_batch_in_parts_has_the_gradient_of_the_whole(tmp_path: Path, pooling: str) -> None:
     model = tower(tmp_path / "e", pooling=pooling)

@@ -269,6 +269,11 @@ def test_a_batch_is_cut_into_equal_parts(data: Path, given: dict[str, Any], part
      ({"early_stopping": 3}, "--early_stopping is about evaluations"),
      ({"early_stopping": 3, "evaluate": False, "similar_text_pair": "dev.csv"}, "--early_stopping counts evaluations"),
      ({"scale": 120.0, "learned_scale": True}, "--learned_scale learns up to 100"),
+     ({"loss": "kl", "margin": 0.2}, "--loss kl has none"), ({"loss": "hardest", "scale": 20.0}, "--scale changes"),
+     ({"refresh_negatives": 3, "epochs": 3}, "no epoch of --epochs 3"),
+     ({"refresh_negatives": 1, "max_tokens": 99}, "--max_tokens and --refresh_negatives"),
+     ({"refresh_negatives": 1, "loss": "in_batch+kl"}, "titles without a teacher's score"),
+     ({"corpus_file": "texts.csv"}, "--corpus is about evaluations"),
      ({"towers": 1, "query_model": "x"}, "--towers 1")],
 )  # fmt: skip
 def test_what_cannot_be_meant_is_refused(data: Path, given: dict[str, Any], message: str) -> None:

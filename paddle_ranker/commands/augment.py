@@ -30,8 +30,8 @@ _RUNS = re.compile(rf"(\s*)([{_HAN}]+|[^\s{_HAN}]+)")
 _UNSPACED = re.compile(f"[{in_brackets((*HAN, *SYLLABLES, *UNSPACED_SCRIPTS))}]")
 
 
-class Word(NamedTuple):
-    """A word of a text.
+class QueryWord(NamedTuple):
+    """Word of a query.
 
     before: what stands between the word and the one before; None for neighbours that the text has not
     after: signs that follow the word
@@ -42,19 +42,19 @@ class Word(NamedTuple):
     after: str = ""
 
 
-Ways = Callable[[list[Word], int, random.Random, Sequence[str]], list[Word]]
+Ways = Callable[[list[QueryWord], int, random.Random, Sequence[str]], list[QueryWord]]
 
 
-def words_of(text: str) -> list[Word]:
+def words_of(text: str) -> list[QueryWord]:
     """Split a text at spaces, and Chinese into jieba's words; `joined` gives the same text, without outer spaces."""
-    found = list[Word]()
+    found = list[QueryWord]()
     for space, run in _RUNS.findall(text):
         for number, piece in enumerate(jieba_segmenter().lcut(run) if re.match(f"[{_HAN}]", run) else [run]):
             before, word = "" if number else space, _without_signs(piece)
             if found and not (before or word):
                 found[-1] = found[-1]._replace(after=found[-1].after + piece)
             else:
-                found.append(Word(word or piece, before, piece[len(word) :] if word else ""))
+                found.append(QueryWord(word or piece, before, piece[len(word) :] if word else ""))
     return found
 
 
@@ -66,7 +66,7 @@ def _without_signs(piece: str) -> str:
     return piece[:end]
 
 
-def joined(words: Sequence[Word]) -> str:
+def joined(words: Sequence[QueryWord]) -> str:
     """Join words; new neighbours have a space between them, unless one of them is of a script without spaces."""
     text = ""
     for word in words:
@@ -77,23 +77,23 @@ def joined(words: Sequence[Word]) -> str:
     return text
 
 
-def insert(words: list[Word], place: int, draw: random.Random, known: Sequence[str]) -> list[Word]:
+def insert(words: list[QueryWord], place: int, draw: random.Random, known: Sequence[str]) -> list[QueryWord]:
     """Insert a drawn word before the word at a place."""
-    return [*words[:place], Word(draw.choice(known)), *_beside_a_new_one(words[place:])]
+    return [*words[:place], QueryWord(draw.choice(known)), *_beside_a_new_one(words[place:])]
 
 
-def substitute(words: list[Word], place: int, draw: random.Random, known: Sequence[str]) -> list[Word]:
+def substitute(words: list[QueryWord], place: int, draw: random.Random, known: Sequence[str]) -> list[QueryWord]:
     """Put a drawn word in the place of a word."""
     other = words[place]._replace(text=draw.choice(known), before=words[place].before or None)
     return [*words[:place], other, *_beside_a_new_one(words[place + 1 :])]
 
 
-def delete(words: list[Word], place: int, draw: random.Random, known: Sequence[str]) -> list[Word]:
+def delete(words: list[QueryWord], place: int, draw: random.Random, known: Sequence[str]) -> list[QueryWord]:
     """Delete the word at a place."""
     return [*words[:place], *_beside_a_new_one(words[place + 1 :])]
 
 
-def swap(words: list[Word], place: int, draw: random.Random, known: Sequence[str]) -> list[Word]:
+def swap(words: list[QueryWord], place: int, draw: random.Random, known: Sequence[str]) -> list[QueryWord]:
     """Swap the word at a place with another word."""
     other = draw.choice([number for number in range(len(words)) if number != place])
     texts = {place: words[other].text, other: words[place].text}
@@ -104,7 +104,7 @@ def swap(words: list[Word], place: int, draw: random.Random, known: Sequence[str
     ]
 
 
-def _beside_a_new_one(words: Sequence[Word]) -> list[Word]:
+def _beside_a_new_one(words: Sequence[QueryWord]) -> list[QueryWord]:
     return [word._replace(before=word.before or None) if number == 0 else word for number, word in enumerate(words)]
 
 
@@ -127,7 +127,7 @@ class AugmentOptions(LabelOptions):
     )
     rate: float = option(0.1, help="share of a query's words that change, at least one word", above=0, maximum=1)
     copies: int = option(1, help="changed copies of each query", minimum=1)
-    seed: int = option(1000, help="draws ways, places and words; a query's depend on the query alone", minimum=0)
+    seed: int = option(1000, help="draws ways, places and words", minimum=0)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from paddle_ranker.data.records import LabeledPair, Record, RecordFile, Triple, write_records
-from paddle_ranker.errors import DataError, UsageError
+from paddle_ranker.errors import DataError, UsageError, quoted
 from paddle_ranker.model.tower import TextEncoder
 from paddle_ranker.retrieval.candidate_indexes import Document, IndexOptions, TowerIndex
 from paddle_ranker.training.mining import SCORE_RATIO, Choice, Miner, group_judgments, report_of
@@ -105,7 +105,8 @@ class RefreshedNegatives:
             try:
                 query, title, other = numbers[0][row.query], numbers[1][row.title], numbers[1][row.neg_title]
             except KeyError as error:
-                raise DataError(f"{file}: {error} is no text of the training; begin anew, without --resume") from None
+                text = quoted(error.args[0])
+                raise DataError(f"{file}: {text} is no text of the training; begin anew, without --resume") from None
             others.setdefault((keys[0][query], keys[1][title]), []).append(other)
         given, rows = pairs.negatives, list[list[int]]()
         for number, (query, title) in enumerate(zip(pairs.query_of.tolist(), pairs.title_of.tolist())):

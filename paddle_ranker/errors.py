@@ -205,9 +205,37 @@ def spelling_hint(word: str, candidates: Iterable[str]) -> str:
 
     Case and the characters between words are ignored: `product_name` is close to `Product Name`.
     """
-    plain = {re.sub(r"[\W_]+", " ", name).strip().lower(): name for name in candidates}
-    close = difflib.get_close_matches(re.sub(r"[\W_]+", " ", word).strip().lower(), plain, n=1)
+    plain = {_plain_name(name): name for name in candidates}
+    close = difflib.get_close_matches(_plain_name(word), plain, n=1)
     return f" (did you mean {brief(plain[close[0]])}?)" if close else ""
+
+
+def misspelt(name: str, candidates: Iterable[str]) -> str:
+    """Return the candidate of which `name` is probably a misspelling, or "" if there is none.
+
+    One letter of four to seven may differ, two of more; case and the characters between words always may, digits never.
+    Of paths, such as `product.price`, one part may be misspelt.
+    """
+    from rapidfuzz.distance import OSA
+
+    parts, found = [*map(_plain_name, name.split("."))], list[tuple[int, str]]()
+    for candidate in candidates:
+        others = [*map(_plain_name, candidate.split("."))]
+        differ = [(part, other) for part, other in zip(parts, others) if part != other]
+        if candidate == name or len(parts) != len(others) or len(differ) > 1:
+            continue
+        if not differ:
+            return candidate
+        part, other = differ[0]
+        most = min(2, max(len(part), len(other)) // 4)
+        distance = OSA.distance(part, other, score_cutoff=most)
+        if distance <= most and re.sub(r"\D", "", part) == re.sub(r"\D", "", other):
+            found.append((distance, candidate))
+    return min(found, default=(0, ""))[1]
+
+
+def _plain_name(name: str) -> str:
+    return re.sub(r"[\W_]+", " ", name).strip().lower()
 
 
 def error_on_its_way(interrupt: BaseException) -> Optional[RankerError]:

@@ -399,20 +399,24 @@ class Index(Closable):
             raise UsageError(f"judgments: {self.folder} has no documents {listed(missing[:3])}")
         return qrels
 
-    def add(self, rows: Rows) -> Added:
-        """Add documents, replacing those with the same ids; return how many are new, replaced and unchanged."""
-        return self._write(rows, sync=False)
+    def add(self, rows: Rows, *, new_fields: Sequence[str] = ()) -> Added:
+        """Add documents, replacing those with the same ids; return how many are new, replaced and unchanged.
 
-    def sync(self, rows: Rows) -> Added:
-        """Add the documents in `rows`, and remove all other documents of the index; return the numbers of changes."""
-        return self._write(rows, sync=True)
+        Raises `DataError` for a field whose name looks like that of a field of the index misspelt, unless it is among
+        `new_fields`.
+        """
+        return self._write(rows, sync=False, new_fields=new_fields)
+
+    def sync(self, rows: Rows, *, new_fields: Sequence[str] = ()) -> Added:
+        """Add the documents in `rows` as `add` does, and remove all other documents; return the numbers of changes."""
+        return self._write(rows, sync=True, new_fields=new_fields)
 
     def remove(self, ids: Iterable[str]) -> int:
         """Remove the documents with these ids; return how many of the ids the index had."""
         with self._writing() as collection:
             return int(collection.writer.remove(ids))
 
-    def _write(self, rows: Rows, sync: bool) -> Added:
+    def _write(self, rows: Rows, sync: bool, new_fields: Sequence[str]) -> Added:
         """Add documents to the index; with `sync`, remove all documents that are not in `rows`.
 
         Then merge the index's segments as far as this makes searches cheaper. Return the numbers of changes.
@@ -427,7 +431,9 @@ class Index(Closable):
             with collection.snapshot().files.staged() as files:
                 fields = collection.info.vector_fields
                 kept = kept_rows(documents, schema, files, folder_of(corpus), documents, embedded=fields)
-                added = collection.writer.add_rows(kept, vectors_of, sync=sync, files=files)
+                added = collection.writer.add_rows(
+                    kept, vectors_of, sync=sync, files=files, new_fields=list_texts(new_fields, "new_fields")
+                )
             collection.writer.merge()
             collection.writer.measure_floors()
             return added

@@ -30,9 +30,19 @@ from paddle_ranker import runtime
 from paddle_ranker.array_types import STORED_TYPES, Vectors
 from paddle_ranker.data.beir import beir_corpus
 from paddle_ranker.data.documents import DocumentFile, holds_contents
+from paddle_ranker.data.field_paths import by_path
 from paddle_ranker.data.formats import write_rows
 from paddle_ranker.data.records import DocumentRow, RecordFile, Text
-from paddle_ranker.errors import CheckpointError, DataError, RankerError, UsageError, listed, quoted, spelling_hint
+from paddle_ranker.errors import (
+    CheckpointError,
+    DataError,
+    RankerError,
+    UsageError,
+    listed,
+    misspelt,
+    quoted,
+    spelling_hint,
+)
 from paddle_ranker.lexical.analyser import FOLDS
 from paddle_ranker.lexical.tokens import STANDARD, TOKENIZERS
 from paddle_ranker.model.load_options import ON_CPU, LoadOptions
@@ -212,9 +222,9 @@ class BuildOptions(CorpusOptions, RayOptions):
         help=lambda: (
             "declare a field, NAME:TYPE with a type of "
             + ", ".join(f"{name} ({kind.what})" for name, kind in FIELD_TYPES.items())
-            + "; also :list (but for a title); of text :weight=NUMBER, :title, :literal (its words correct no query) "
-            + f"and :analyser=NAME+NAME ({', '.join(FOLDS)}, a language); last :format=, how files write "
-            "numbers, dates, truth values or lists (1.234,5, %d/%m/%Y, ja/nein, ;); several with commas, or --field "
+            + "; text+facet: both; also :list (but for a title); of text :weight=NUMBER, :title, :literal (its words "
+            + f"correct no query), :analyser=NAME+NAME ({', '.join(FOLDS)}, a language); last :format=, how files write"
+            " numbers, dates, truth values or lists (1.234,5, %d/%m/%Y, ja/nein, ;); several with commas, or --field "
             "again (default: by the values)"
         ),
         joins=",",
@@ -343,6 +353,9 @@ class AddOptions(CorpusOptions, MilvusOptions):
     index: str = option(help="the index folder", leads=True)
     tower: Optional[str] = option(
         None, help="refuse to add unless the index has this tower (default: its own copy)", addresses=FETCHED_FOLDER
+    )
+    new_fields: tuple[str, ...] = option(
+        (), help="fields that are new, although the index has others of similar names", several=True, addresses=ANY_TEXT
     )
 
 
@@ -580,7 +593,8 @@ def _schema(options: BuildOptions) -> tuple[Schema, int]:
     def seen() -> Iterator[DocumentRow]:
         for row in rows:
             if len(examples) < MOST_FIELDS:
-                examples.update({name: value for name, value in row.fields.items() if examples.get(name) in (None, "")})
+                values = {**row.fields, **by_path(row.fields)}
+                examples.update({name: value for name, value in values.items() if examples.get(name) in (None, "")})
                 examples.setdefault(TEXT, row.text)
             yield row
 
@@ -596,7 +610,13 @@ def _schema(options: BuildOptions) -> tuple[Schema, int]:
         passage_tokens=options.passage_tokens,
         passage_overlap=options.passage_overlap,
     )
-    for name in [field.name for field in options.declared if field.name not in (*examples, TEXT)]:
+    names = {field.name for field in options.declared}
+    for name in [name for name in names if name not in (*examples, TEXT)]:
+        if meant := misspelt(name, examples.keys() - names):
+            raise UsageError(
+                f"--field {name}: no document has this field (did you mean {meant}?); correct it, or, to have both, "
+                f"declare {meant}, too"
+            )
         note(f"--field {name}: no document has this field{spelling_hint(name, examples)}")
     if schema.fields:
         print("fields (--field declares them otherwise):", *schema_lines(schema, examples), sep="\n")
@@ -714,7 +734,8 @@ def _add(
         files = bars.enter_context(collection.snapshot().files.staged())
         info, folder = collection.info, folder_of(options.documents_file)
         kept = kept_rows(counted, info.schema, files, folder, rows, embedded=info.vector_fields)
-        added = collection.writer.add_rows(kept, encode, sync=bool(sync), files=files)
+        new_fields = options.new_fields if isinstance(options, AddOptions) else ()
+        added = collection.writer.add_rows(kept, encode, sync=bool(sync), files=files, new_fields=new_fields)
     collection.writer.merge(None)
     collection.writer.measure_floors()
     print(f"{options.corpus}: {rows.report()}; {_counts(added)}")

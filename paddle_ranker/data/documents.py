@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Optional, Union
 
 from paddle_ranker.data.cell_formats import LIST, Spellings, ValueSpelling, has_markup, spelling_of
+from paddle_ranker.data.field_paths import Paths, replaced, text_of_values, unwrapped, value_at, with_texts
 from paddle_ranker.data.file_readers import Unread, is_file_name
 from paddle_ranker.data.formats import (
     EMPTY_LINE,
@@ -84,7 +85,6 @@ _NO_TEXTS = (
     (re.compile(rb"\s*(<!doctype html|<html\b)", re.IGNORECASE), "a web page", ".html"),
     (re.compile(rb"\s*(\{\\rtf|%!PS)"), "a formatted text", ".txt when it is converted to plain text"),
 )
-INNER = ("fields", "metadata")  # objects whose members are fields
 NO_COLUMN, ALL_SHEETS = "none", "all"
 _BY_VALUES: Mapping[str, str] = {}
 Declared = Mapping[str, Optional[ValueSpelling]]  # by a field's name: the spelling of its texts, None to keep them
@@ -332,28 +332,28 @@ def _document(
     joins_title: whether the title is put before the text
     declared: see `DocumentFile`
     """
-    fields = dict[str, Any]()
-    for name, value in row.items():
-        if name in INNER and isinstance(value, dict):
-            fields.update(value)
-        elif name not in ("id", "text"):
-            fields[name] = value
+    fields = without_nan({name: value for name, value in row.items() if name not in ("id", "text")})
     for name, spelling in declared.items():
-        value = fields.get(name)
-        if spelling is not None and isinstance(value, str):
+        value = value_at(fields, name)
+        if spelling is not None and isinstance(value, str if spelling.type == LIST else (str, list)):
             try:
-                fields[name] = spelling.value(value)
-            except ValueError:
-                return BadRow(f"{name} is {quoted(value)}, expected a {spelling.type} written as {spelling.format}")
-    titles = (fields.get(name) for name in (title_name, *TITLES) if name is not None)
+                fields = _spelled(fields, name, spelling)
+            except ValueError as error:
+                problem = f"expected a {spelling.type} written as {spelling.format}"
+                return BadRow(f"{name} is {quoted(str(error))}, {problem}")
+    titles = (value_at(fields, name) for name in (title_name, *TITLES) if name is not None)
     title = next((candidate for candidate in titles if isinstance(candidate, str) and candidate.strip()), "")
     text: Any = row.get("text")
     id: Any = row.get("id")
-    if text is None or text == "":
-        text = title
+    id = str(id) if isinstance(id, int) and not isinstance(id, bool) else id
+    if isinstance(text, (int, float)) and not isinstance(text, bool):
+        text = json.dumps(text)
+    elif isinstance(text, list) and all(isinstance(item, str) for item in text):
+        text = "\n".join(text)
+    if text is None or (isinstance(text, str) and not text.strip()):
+        text = title or text_of_values(fields) or id or text
     elif joins_title and title not in ("", text):
         text = f"{title} {text}"
-    id = str(id) if isinstance(id, int) and not isinstance(id, bool) else id
     for name, value in (("text", text), ("id", id)):
         if value is None and name == "id":
             continue
@@ -365,10 +365,21 @@ def _document(
             return BadRow(f"the {name} is empty")
         if not is_storable(value):
             return BadRow(f"the {name} holds a NUL or half of a surrogate pair, expected text")
-    fields = without_nan(fields)
     if not all(map(is_finite, fields.values())):
         return BadRow("a field holds an infinite number, which JSON cannot hold")
     return DocumentRow(text, id, fields)
+
+
+def _spelled(fields: Mapping[str, Any], name: str, spelling: ValueSpelling) -> dict[str, Any]:
+    """Return fields with the texts at the path `name` as values; raises `ValueError` with a text spelled otherwise."""
+
+    def value_of(path: str, text: str) -> Any:
+        try:
+            return spelling.value(text) if path == name else text
+        except ValueError:
+            raise ValueError(text) from None
+
+    return {key: with_texts(value, value_of, key) if name.startswith(key) else value for key, value in fields.items()}
 
 
 class _Dialect(NamedTuple):
@@ -560,10 +571,11 @@ class _DocumentRows:
     @cached_property
     def columns(self) -> dict[str, _ColumnFacts]:
         """Facts about each column by its name; the first access reads the whole file."""
-        columns = dict[str, _ColumnFacts]()
+        columns, paths = dict[str, _ColumnFacts](), Paths()
         for number, row in self.named_rows():
-            for name, value in row.items() if isinstance(row, dict) else ():
+            for name, value in paths.of(row).items() if isinstance(row, dict) else ():
                 columns.setdefault(name, _ColumnFacts()).add(value, number)
+        columns = {name: facts for name, facts in columns.items() if not paths.is_dropped(name)}
         comma = any(column.spellings.has_decimal_comma for column in columns.values())
         for column in columns.values():
             column.close(comma)
@@ -589,26 +601,30 @@ class _DocumentRows:
         """
         id, title, text = map(roles.get, ROLES)
         is_table, spellings = self.is_of_texts, self._inferred(roles, declared)
+        html = {name for name, facts in self.columns.items() if facts.is_html}
         for number, row in self.named_rows():
             if isinstance(row, BadRow):
                 yield number, row
                 continue
             named, has_file = dict[str, Any](), files.has_file(row)
             names = {id: "id", title if text is None and not has_file else text: "text"}
+            for role, path in roles.items():
+                if path not in row and (value := value_at(row, path)) is not None:
+                    row = {**replaced(row, path, None), path: value} if role != "title" else row
             for name, value in row.items():
                 spelling = spellings.get(name)
                 if spelling is not None and isinstance(value, str):
                     value = spelling.value(value)
-                elif isinstance(value, str) and self.columns[name].is_html:
-                    value = text_of_html(value)
+                elif html:
+                    value = with_texts(value, lambda path, text: text_of_html(text) if path in html else text, name)
                 if value is not None and (value != "" or not is_table):
                     named[names.get(name, f"{name}_" if name in ("id", "text") else name)] = value
             if has_file:
                 yield number, named
                 continue
             if title is not None and not named.get("text"):
-                named["text"] = named.get(title)
-            if is_table and not named.get("text"):  # a row without a text is a document, too
+                named["text"] = value_at(named, title)
+            if is_table and not named.get("text"):  # the texts as they are spelled
                 named["text"] = " ".join(filter(None, row.values()))
             yield number, named
 
@@ -655,7 +671,7 @@ class _DocumentRows:
                 if (action := _action(row)) is not None:
                     id = action.get("_id")
                     continue
-                for document in _unwrapped(row):
+                for document in map(unwrapped, _documents_in(row)):
                     yield number, document if id is None else {"_id": id, **document}
                 id = None
 
@@ -1051,12 +1067,12 @@ def _undumped(cell: str) -> str:
     return "" if cell == _NO_VALUE else _ESCAPE.sub(lambda match: _ESCAPED[match[1]], cell)
 
 
-def _unwrapped(row: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def _documents_in(row: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Yield the documents in a row: the hits of Elasticsearch's output (`_source`), or else the row itself."""
     hits = row.get("hits")
     if isinstance(hits, dict) and isinstance(hits.get("hits"), list):
         for hit in hits["hits"]:
-            yield from _unwrapped(hit) if isinstance(hit, dict) else ()
+            yield from _documents_in(hit) if isinstance(hit, dict) else ()
     elif isinstance(row.get("_source"), dict):
         yield {**({"_id": row["_id"]} if "_id" in row else {}), **row["_source"]}
     else:

@@ -685,7 +685,9 @@ def without_nan(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 def _nan_to_null(value: Any) -> Any:
     if isinstance(value, list):
-        return [*map(_nan_to_null, value)] if any(isinstance(item, (float, list)) for item in value) else value
+        return [*map(_nan_to_null, value)] if any(isinstance(item, (float, list, dict)) for item in value) else value
+    if isinstance(value, dict):
+        return {name: _nan_to_null(item) for name, item in value.items()}
     return None if isinstance(value, float) and math.isnan(value) else value
 
 

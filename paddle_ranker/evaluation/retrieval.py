@@ -15,6 +15,7 @@ from typing import Optional
 import numpy as np
 
 from paddle_ranker.array_types import Floats
+from paddle_ranker.data.field_paths import value_at
 from paddle_ranker.data.trec import Labels, Scores, in_order, read_qrels, read_texts
 from paddle_ranker.errors import DataError, brief, quoted
 from paddle_ranker.evaluation.comparison import Comparison, System, compare_systems
@@ -191,7 +192,7 @@ class _DocumentNames:
                 self._ids.add(document.id)
             if document.text in wanted:
                 self._texts.setdefault(document.text, []).append(document.id)
-            heading = document.fields.get(title) if title is not None else None
+            heading = value_at(document.fields, title) if title is not None else None
             if isinstance(heading, str) and heading in wanted:
                 self._titles.setdefault(heading, []).append(document.id)
 

@@ -27,7 +27,7 @@ from typing import Optional, Union
 import numpy as np
 
 from paddle_ranker.array_types import Booleans
-from paddle_ranker.data.documents import INNER, ROLES, DocumentFile
+from paddle_ranker.data.documents import ROLES, DocumentFile
 from paddle_ranker.data.records import DocumentRow
 from paddle_ranker.errors import CheckpointError, RankerError, UsageError, checked_items, listed, refuse_text
 from paddle_ranker.model.load_options import LoadOptions
@@ -277,6 +277,7 @@ class CollectionWriter:
         merge: bool = True,
         prepared: Sequence[SegmentData] = (),
         files: Optional[StagedFiles] = None,
+        new_fields: Iterable[str] = (),
     ) -> Added:
         """Add documents, or replace documents of the same ids; durable when this returns.
 
@@ -289,16 +290,21 @@ class CollectionWriter:
         merge: whether to merge small segments at the end; if not, call the method `merge` soon, in any thread
         prepared: result of `prepare` for these documents
         files: the files of these documents, as in `prepare`; the caller closes it
+        new_fields: fields that are new, although their names are like those of fields that the index has
         """
         refuse_text(documents, "documents", Document)
-        return self._add(documents, vectors_of, merge, prepared=prepared, files=files)
+        return self._add(documents, vectors_of, merge, prepared=prepared, files=files, new_fields=new_fields)
 
     def prepare(
-        self, documents: Sequence[Document], files: StagedFiles, vectors_of: Optional[VectorsOf] = None
+        self,
+        documents: Sequence[Document],
+        files: StagedFiles,
+        vectors_of: Optional[VectorsOf] = None,
+        new_fields: Iterable[str] = (),
     ) -> list[SegmentData]:
         """Compute words and vectors of documents, for `add`; other threads may write meanwhile."""
         refuse_text(documents, "documents", Document)
-        return self._addition(vectors_of, files).prepare(documents)
+        return self._addition(vectors_of, files, new_fields=new_fields).prepare(documents)
 
     def _addition(
         self,
@@ -306,11 +312,12 @@ class CollectionWriter:
         files: StagedFiles,
         unfinished: Optional[Unfinished] = None,
         prepared: Sequence[SegmentData] = (),
+        new_fields: Iterable[str] = (),
     ) -> Addition:
         now = self._snapshot
         vectors_of = vectors_of or (lambda texts: now.tower(VECTORS).vectors(texts))
         write_states = None if now.info.states is None else partial(now.models.write_states, info=now.info)
-        arguments = vectors_of, self._cutter, files, now.tower, unfinished, prepared, write_states
+        arguments = vectors_of, self._cutter, files, now.tower, unfinished, prepared, write_states, new_fields
         return Addition(self._index.folders, self._new_segment, now.generation, *arguments)
 
     def add_rows(
@@ -320,6 +327,7 @@ class CollectionWriter:
         *,
         sync: bool = False,
         files: Optional[StagedFiles] = None,
+        new_fields: Iterable[str] = (),
     ) -> Added:
         """Add the rows of a corpus as `add` does.
 
@@ -327,9 +335,10 @@ class CollectionWriter:
         If an earlier row has the same text and fields, a row without an id is left out.
 
         sync: whether to remove the documents that are not among the rows
+        new_fields: as in `add`
         """
         refuse_text(rows, "rows", DocumentRow)
-        return self._add(rows, vectors_of, True, sync, files=files)
+        return self._add(rows, vectors_of, True, sync, files=files, new_fields=new_fields)
 
     def _add(
         self,
@@ -339,11 +348,12 @@ class CollectionWriter:
         sync: bool = False,
         prepared: Sequence[SegmentData] = (),
         files: Optional[StagedFiles] = None,
+        new_fields: Iterable[str] = (),
     ) -> Added:
         with self._changing(), ExitStack() as ends:
             staged = ends.enter_context(self._snapshot.files.staged()) if files is None else files
             unfinished = Unfinished(self._index.folders, self._collection.info.schema)
-            addition = self._addition(vectors_of, staged, unfinished, prepared)
+            addition = self._addition(vectors_of, staged, unfinished, prepared, new_fields)
             added = addition.run(checked_items(rows, "documents", Document, DocumentRow))
             ends.callback(self._forget_files, staged.names)  # forget published files that no document names
             staged.publish()
@@ -567,7 +577,7 @@ def documents_for(
     expected = dict.fromkeys([*info.columns.values(), *collection.fields])
     has_roles = any(getattr(options, f"{role}_column") is not None for role in ROLES) or rows.columns.get(TEXT) == TEXT
     lacking = [name for name in expected if name not in rows.names]
-    more = sorted(rows.names - {*expected, *ROLES, *INNER, *rows.columns.values()})
+    more = sorted(rows.names - {*expected, *ROLES, *rows.columns.values()})
     if more and expected and len(lacking) == len(expected) and not has_roles:
         raise UsageError(
             f"{corpus}: has the columns {listed(sorted(rows.names - {*ROLES}))}, and {collection.folder} has "

@@ -15,9 +15,10 @@ from typing import NamedTuple, Optional, Protocol, Union
 import numpy as np
 
 from paddle_ranker.array_types import Vectors
+from paddle_ranker.data.field_paths import value_at
 from paddle_ranker.data.placed_text import PlacedText
 from paddle_ranker.data.records import DocumentRow
-from paddle_ranker.errors import CheckpointError, DataError, brief, quoted
+from paddle_ranker.errors import CheckpointError, DataError, brief, misspelt, quoted
 from paddle_ranker.lexical.passages import Span, cut_passages, estimated_ends
 from paddle_ranker.lexical.postings import Hashes, text_hashes
 from paddle_ranker.model.tower import TextEncoder, TitledText
@@ -28,7 +29,7 @@ from paddle_ranker.retrieval.manifest import VECTORS, SegmentInfo, VectorField, 
 from paddle_ranker.retrieval.merging import Source, merge_segments, postings_of
 from paddle_ranker.retrieval.open_segments import Generation, Location
 from paddle_ranker.retrieval.places import pieces_in, pieces_of
-from paddle_ranker.retrieval.schema import MOST_FIELDS, TEXT, FieldTower, Schema
+from paddle_ranker.retrieval.schema import MOST_FIELDS, PLACES, TEXT, FieldTower, Schema
 from paddle_ranker.retrieval.segments import (
     FieldVectors,
     Passages,
@@ -162,6 +163,7 @@ class Addition:
         unfinished: segments of interrupted additions, whose vectors are used again; None if only `prepare` is called.
         prepared: results of `prepare` for the documents.
         write_states: writes the stored states of documents, if the index has them.
+        new_fields: fields that are new, although their names are like those of fields that the index has.
 
     Attributes:
         segments: the segments that were written.
@@ -181,6 +183,7 @@ class Addition:
         unfinished: Optional[Unfinished] = None,
         prepared: Sequence[SegmentData] = (),
         write_states: Optional[WriteStates] = None,
+        new_fields: Iterable[str] = (),
     ):
         self._folders, self._sizes = folders, dict.fromkeys(folders, 0)
         for part in now.parts:
@@ -196,7 +199,8 @@ class Addition:
         self._unchanged = 0
         self._at_once = dict[str, int]()  # by vector field: number of inputs that its tower gets at a time
         self._matched = [~part.mask for part in now.parts]  # documents that are removed or have a row in this addition
-        self._fields = set(now.fields)
+        self._known = {*now.fields}
+        self._fields = self._known.union(new_fields, now.info.schema.part_fields, [PLACES])
 
     @property
     def next_id(self) -> int:
@@ -313,8 +317,16 @@ class Addition:
 
     def _check_fields(self, chunk: Sequence[Document]) -> None:
         for document in chunk:
-            if not self._fields.issuperset(document.fields):
-                self._fields.update(document.fields)
+            values = self._info.schema.values(document)
+            if not self._fields.issuperset(values):
+                for name in [name for name, value in values.items() if value not in (None, "")]:
+                    meant = "" if name in self._fields else misspelt(name, self._known - values.keys())
+                    if meant:
+                        raise DataError(
+                            f"document {quoted(document.id)}: has {quoted(name)}, which the index lacks (did you mean "
+                            f"{brief(meant)}?); rename it, or if it is a field of its own, name it in new_fields"
+                        )
+                self._fields.update(values)
                 if len(self._fields) > MOST_FIELDS:
                     problem = f"with it, all have {len(self._fields):,} fields together, above {MOST_FIELDS:,}"
                     raise DataError(f"document {quoted(document.id)}: {problem}; name fewer")
@@ -492,7 +504,7 @@ def _stored(spans: Spans) -> Spans:
 
 def _values_of(document: Document, field: str) -> list[Unchecked]:
     """Return a document's non-empty values of a field."""
-    value = document.text if field == TEXT else document.fields.get(field)
+    value = document.text if field == TEXT else value_at(document.fields, field)
     return [item for item in (value if isinstance(value, list) else [value]) if item]
 
 

@@ -21,6 +21,7 @@ from typing import Annotated, NamedTuple, Optional, Protocol, Union
 from paddle_ranker.array_types import Vectors
 from paddle_ranker.data.cell_formats import LIST, TYPE_NAMES, ValueSpelling, spelling_of
 from paddle_ranker.data.documents import TITLES, Declared, FileFields
+from paddle_ranker.data.field_paths import MOST_PARTS, Paths, by_path, text_of_values, value_at
 from paddle_ranker.data.file_readers import READERS, Reader, is_file_name
 from paddle_ranker.data.film import BEGINNINGS
 from paddle_ranker.data.labels import number_of
@@ -53,6 +54,7 @@ _LONG = 40  # texts of several words are searched if they have at least this man
 # Codes such as article numbers are searched, too: values without spaces, nearly all of which differ.
 _CODE, _FEWEST_CODES, _MOST_CODES, _DIFFERENT = re.compile(r"(?!.*://)\S{1,64}"), 20, 1 << 20, 0.9
 _SLOT = re.compile(r"\{([^{}]*)\}")
+_FACET = "facet"  # what a text field is with its type
 _OF_TYPE = -1.0  # a weight that stands for the weight of the field's type
 _OPTIONS_OF_WORDS = ("weight=NUMBER", "analyser=NAME+NAME", "literal")  # of fields that can be searched
 _OPTIONS_OF_ALL = ("list", "label=TEXT", "unit=TEXT", "format=FORMAT")
@@ -380,6 +382,7 @@ class Field:
     label: name that the search page shows in place of `name`
     unit: unit that the search page shows after numbers, such as €
     format: spelling of the values in files, see `data.cell_formats.spelling_of`; "": detected from a file's column
+    facet: whether the values of a text field are a facet, too
     """
 
     name: str
@@ -392,6 +395,7 @@ class Field:
     label: str = ""
     unit: str = ""
     format: str = ""
+    facet: bool = False
 
     def __post_init__(self) -> None:
         if self.weight == _OF_TYPE:
@@ -400,21 +404,27 @@ class Field:
     @classmethod
     def parse_several(cls, text: str) -> tuple[Field, ...]:
         """Parse fields that are joined by commas; a comma that no NAME:TYPE follows belongs to an option."""
-        before_field = rf",(?=[^,:]+:(?:{'|'.join(map(re.escape, FIELD_TYPES))})(?:[:,]|$))"
+        before_field = rf",(?=[^,:]+:(?:{'|'.join(map(re.escape, FIELD_TYPES))})(?:[:,+]|$))"
         return tuple(cls.parse(part) for part in re.split(before_field, text) if part)
 
     @classmethod
     def parse(cls, text: str) -> Field:
-        """Parse `title:text:weight=3:title` or `tags:keyword:list`; raises `UsageError` for anything else.
+        """Parse `title:text:weight=3:title`, `brand:text+facet` or `tags:keyword:list`; else raise `UsageError`.
 
         A format is the last option, as it may have a colon.
         """
         name, _, rest = text.partition(":")
         rest, has_format, format = rest.partition(":format=")
         kind, *options = rest.split(":")
-        field = cls(name, kind)
+        kind, *more = kind.split("+")
+        field = cls(name, kind, facet=more == [_FACET])
         if not name or kind not in FIELD_TYPES:
             raise UsageError(f"--field {quoted(text)}: expected NAME:TYPE with a type of {listed(FIELD_TYPES)}")
+        if more and not (field.facet and field.is_text):
+            raise UsageError(
+                f"--field {quoted(text)}: expected NAME:{TEXT}+{_FACET}, or NAME:TYPE with one type; other types than "
+                f"{TEXT} are facets by themselves"
+            )
         can_be_searched = field.is_searched
         for option in options:
             key, _, value = option.partition("=")
@@ -503,7 +513,7 @@ class Field:
             for key, text in (("label", self.label), ("unit", self.unit), ("format", self.format))
             if text
         )
-        return f"{self.name}:{self.type}{weight}{flags}{words}{shown}"
+        return f"{self.name}:{self.type}{f'+{_FACET}' * self.facet}{weight}{flags}{words}{shown}"
 
 
 TEXT_FIELD = Field(TEXT, TEXT)
@@ -667,6 +677,19 @@ class Schema:
             for field in self.words
         ]
 
+    @cached_property
+    def _names(self) -> frozenset[str]:
+        return frozenset(field.name for field in self.fields)
+
+    def values(self, document: Document) -> dict[str, object]:
+        """Return the values of a document's fields by path; objects in declared fields are not taken apart."""
+        return by_path(document.fields, self._names)
+
+    def text_of(self, fields: Mapping[str, object]) -> str:
+        """Return the text of a document without a text: its title, else the values of its fields."""
+        title = value_at(fields, self.title) if self.title is not None else None
+        return title if isinstance(title, str) and title.strip() else text_of_values(fields)
+
     def identity(self, document: Document) -> str:
         """Return a text made of the document's text and fields, to find documents that have both in common."""
         fields = json.dumps(dict(document.fields), sort_keys=True, default=str)
@@ -713,13 +736,13 @@ class Schema:
     def check(self, document: Union[Document, DocumentRow]) -> None:
         """Raise `DataError` if a value of a document does not fit its field."""
         for field in self.fields:
-            problem = field.problem(document.fields.get(field.name)) if field.name != TEXT else ""
+            problem = field.problem(value_at(document.fields, field.name)) if field.name != TEXT else ""
             if problem:
                 raise DataError(f"document {quoted(document.id or document.text)}: {problem}; correct it")
 
 
 def _items_of(document: Document, name: str) -> list[object]:
-    value: object = document.text if name == TEXT else document.fields.get(name)
+    value: object = document.text if name == TEXT else value_at(document.fields, name)
     return [item for item in (value if isinstance(value, list) else [value]) if item is not None and item != ""]
 
 
@@ -767,7 +790,6 @@ class _FieldFacts:
         }  # by type: the first that do not fit it, and where
         self.spelled: dict[float, tuple[str, str]] = {}  # spellings of the first different numbers, and where
         self.alike = ""  # two spellings of one number, and where
-        self.keys: dict[str, None] = {}  # keys of the first object
 
     def add(self, value: object, place: str) -> None:
         """Count a value of the document that `place` names."""
@@ -775,8 +797,6 @@ class _FieldFacts:
         for item in value if isinstance(value, list) else [value]:
             before = self.types.missing
             self._note_type(item, self.types.add(item), place)
-            if isinstance(item, dict) and not self.keys:
-                self.keys = dict.fromkeys(map(str, item))
             self.are_texts &= isinstance(item, str)
             if isinstance(item, str):
                 self.characters += len(item)
@@ -869,19 +889,20 @@ def infer_schema(
     like count as missing.
 
     note: called with a message if some values of a field count as missing, if most but not all values fit a type, and
-        if a field has objects as values
+        if a field has objects with so many members that they are stored as they are
     title: a name for the title field that is preferred to `title` and `name`; None: no such name
     doubted: names of fields about whose type the reader of the rows has said more
     """
     values: dict[str, _FieldFacts] = {}
-    count = characters = 0
+    names = {field.name for field in declared}
+    count, characters, paths = 0, 0, Paths(names)
     for row in rows:
         count += 1
         characters += len(row.text)
-        for name, value in row.fields.items():
+        for name, value in paths.of(row.fields).items():
             if value is not None and value != "":
                 values.setdefault(name, _FieldFacts()).add(value, f"document {row.id or count}")
-    names = {field.name for field in declared}
+    values = {name: facts for name, facts in values.items() if not paths.is_dropped(name)}
     has_title = any(field.title for field in declared)
     titles = [
         name
@@ -891,14 +912,15 @@ def infer_schema(
     ]
     fields = list(declared)
     for name in sorted(values.keys() - names):
-        fields.append(values[name].field(name, not has_title and titles[:1] == [name], characters / count))
+        is_title = not has_title and titles[:1] == [name]
+        is_whole = name in paths.whole
+        fields.append(Field(name, STORED) if is_whole else values[name].field(name, is_title, characters / count))
         has_title |= fields[-1].title
     for field in fields:
         field_values = values.get(field.name)
-        if field_values is not None and field.type == STORED and field_values.types.type == "object":
-            example = f"{field.name}_{next(iter(field_values.keys), 'part')}"
-            note(f"{field.name}: holds objects, which are stored and found by no filter; give each part a field of its "
-                 f"own, such as {example}")  # fmt: skip
+        if field.name in paths.whole:
+            note(f"{field.name}: holds objects with more than {MOST_PARTS} different members, which are stored and not "
+                 f"searched; --field {field.name}.MEMBER:TYPE declares one that is")  # fmt: skip
         is_inferred = field.name not in names and field.name not in doubted
         if field_values is not None and is_inferred and (doubt := field_values.doubt(field.type)):
             note(f"{field.name} stays {_STAYS.get(field.type, field.type)}: {doubt}")

@@ -507,7 +507,8 @@ def write_segment(
             "text_hashes": _sorted_hashes(text_hashes(map(schema.identity, documents))),
             "title_hashes": _sorted_hashes(text_hashes(map(schema.key_of, documents))),
         }
-        names, arrays["fields"], values = _field_values(documents, {PLACES} if schema.read_files else set())
+        values_of = [schema.values(document) for document in documents]
+        names, arrays["fields"], values = _field_values(values_of, {PLACES} if schema.read_files else set())
         (target / "fields.jsonl").write_bytes(b"".join(_json(value) + b"\n" for value in values))
         for name, vectors in contents.vectors.items():
             prefix = file_prefix(name)
@@ -606,18 +607,19 @@ def _sorted_hashes(hashes: NDArray[np.uint64]) -> NDArray[np.uint64]:
 
 
 def _field_values(
-    documents: Sequence[Document], left_out: set[str]
+    documents: Sequence[Mapping[str, object]], left_out: set[str]
 ) -> tuple[list[str], NDArray[np.int32], list[list[object]]]:
     """Return the fields' names; each document's code of its value, `[fields, n]`; each field's values by code.
 
+    documents: each document's values by path, see `Schema.values`
     left_out: names of fields that are left out
     """
-    names = sorted({name for document in documents for name in document.fields} - left_out)
+    names = sorted({name for values in documents for name in values} - left_out)
     numbers = {name: number for number, name in enumerate(names)}
     codes = np.full((len(names), len(documents)), -1, np.int32)
     value_codes: list[dict[bytes, int]] = [{} for _ in names]
-    for row, document in enumerate(documents):
-        for name, value in document.fields.items():
+    for row, fields in enumerate(documents):
+        for name, value in fields.items():
             if value is not None and name not in left_out:
                 number = numbers[name]
                 codes[number, row] = value_codes[number].setdefault(_json(value), len(value_codes[number]))

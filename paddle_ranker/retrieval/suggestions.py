@@ -26,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from paddle_ranker.array_types import Booleans, Integers
+from paddle_ranker.data.field_paths import value_at
 from paddle_ranker.lexical.analyser import analyser
 from paddle_ranker.lexical.postings import Hashes, text_hashes
 from paddle_ranker.progress import Progress
@@ -303,7 +304,7 @@ class TitleSuggestions:
         field, counts = suggested_field(now), Counter[str]()
         for id, document in now.each([*clicks]) if field is not None else ():
             assert field is not None
-            title = document.text if field.name == TEXT else document.fields.get(field.name)
+            title = document.text if field.name == TEXT else value_at(document.fields, field.name)
             if isinstance(title, str):
                 counts[title] += clicks[id]
         weights = [-_CLICKED - min(count, _CLICKED - 1) for count in counts.values()]

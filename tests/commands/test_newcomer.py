@@ -16,7 +16,7 @@ import pytest
 from paddle_ranker import Index
 from paddle_ranker.commands.index import main
 from paddle_ranker.commands.search import main as search
-from paddle_ranker.errors import RankerError, UsageError
+from paddle_ranker.errors import DataError, RankerError, UsageError, misspelt
 
 pytestmark = pytest.mark.unit
 COLUMNS = ("Nr", "Product Name", "Blurb", "Price", "Datum", "Lagernd", "weight")
@@ -162,21 +162,49 @@ def test_an_unknown_name_and_a_value_that_is_none_are_refused_with_what_may_be_m
     assert says in str(refused.value)
 
 
-def test_a_declared_field_that_no_document_has_is_said(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([*BUILD, "--field", "product_name:text"]) == 0
-    assert "--field product_name: no document has this field (did you mean Product Name?)" in capsys.readouterr().err
+def test_a_misspelt_field_is_asked_about_and_another_one_is_new(
+    index: Index, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("product_name", "Proudct Name"):
+        assert main([*BUILD[:-1], "declared", "--field", f"{name}:text"]) == 2
+        said = capsys.readouterr().err
+        assert f"--field {name}: no document has this field (did you mean Product Name?)" in said
+    both = "Prise:number,Price:number:format=1.234,5"
+    assert main([*BUILD[:-1], "declared", "--field", both, "--field", "Colour:keyword"]) == 0
+    assert "--field Colour: no document has this field" in capsys.readouterr().err
+    new = {"Nr": "X1", "Product Name": "Lamp", "Blurb": "A lamp.", "Prise": 3.5}
+    with pytest.raises(DataError, match=r"has 'Prise', which the index lacks \(did you mean Price\?\)"):
+        index.add([new])
+    write([new], "new.csv")
+    assert main(["add", "index", "--corpus", "new.csv"]) == 1 and "name it in new_fields" in capsys.readouterr().err
+    assert main(["add", "index", "--corpus", "new.csv", "--new_fields", "Prise"]) == 0
+    assert index.add([{**new, "Nr": "X2", "Price": 2, "Priec": 1}]).new == 1  # both are there: another field
+    assert index.add([{**new, "Nr": "X3", "Brand": "A"}]).new == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("sice", "size"), ("Weigth", "weight"), ("product.prcie", "product.price"), ("sku", ""),
+        ("translations.fr", ""), ("price2", ""), ("prices", "price"), ("colour", ""),
+    ],
+)  # fmt: skip
+def test_a_name_is_misspelt_if_few_of_its_letters_differ(name: str, meant: str) -> None:
+    names = ["size", "weight", "product.price", "price", "price1", "sku1", "translations.de"]
+    assert misspelt(name, names) == meant
 
 
 def test_messages_about_rows_of_a_program_name_no_file(capsys: pytest.CaptureFixture[str]) -> None:
     frame = pandas.DataFrame([{**row(number), "size": {"width": number}} for number in range(40)])
+    frame = frame.rename(columns={"Blurb": "Words"})  # the columns of other tests are said once
     index = Index.build(frame, "frame")
-    index.add(frame[:3].assign(Nr=[91, 92, 93], Blurb="Something else"))
+    index.add(frame[:3].assign(Nr=[91, 92, 93], Words="Something else"))
     said = capsys.readouterr()
     assert "rows: --id_column Nr --title_column 'Product Name'" in said.err and "rows: kept 40" in said.out
-    assert "size: holds objects" in said.err and "such as size_width" in said.err
+    assert "size.width:number" in said.out
     assert "/" not in (said.out + said.err).replace("ja/nein", "")
     with pytest.raises(RankerError, match=r"^rows, line 2: "):
-        Index.build([{"text": "a"}, {"year": 3}], "other")
+        Index.build([{"text": "a"}, {"text": {"a": 1}}], "other")
 
 
 def test_a_search_without_results_says_what_to_try(index: Index, capsys: pytest.CaptureFixture[str]) -> None:

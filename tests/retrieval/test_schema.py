@@ -150,7 +150,7 @@ def test_fields_are_inferred_by_all_their_values() -> None:
     found = {str(one) for one in infer_schema(rows, (Field("short", "stored"),)).fields}
     assert found == {
         "name:text:weight=5:title", "about:text", "year:number", "day:date", "ok:boolean", "tags:keyword:list",
-        "mixed:stored", "short:stored", "nested:stored",
+        "mixed:stored", "short:stored", "nested.a:number",
     }  # fmt: skip
 
 

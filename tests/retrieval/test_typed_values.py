@@ -404,10 +404,12 @@ def test_a_field_that_is_not_declared_has_the_type_of_all_its_values(tmp_path: P
         "text_truths": (["True", "false", "TRUE", "nan"], {True: [0, 2], "true": [0, 2]}),
         "dates": (["2024-03-02", "2024-03-02T05:30:00+05:30", "2024-04", None], {"2024-03-02": [0, 1], "2024-04": [2]}),
         "no_dates": (["2024-03-02", "2024-03-02 00:00:00", "soon", None], {"2024-03-02": [0], "soon": [2]}),
-        "objects": ([{"a": 1}, {"a": 1.0}, {"b": 2}, None], {None: [3]}),
+        "objects": ([[[1]], [[1.0]], [[2]], None], {None: [3]}),
+        "nested.a": ([{"a": 1}, {"a": 1.0}, [{"a": 2}, {"a": 1}], {"b": 1}], {1: [0, 1, 2], 2: [2], None: [3]}),
     }
     documents = [
-        Document(f"d{n}", "rice", {name: values[n] for name, (values, _) in columns.items()}) for n in range(4)
+        Document(f"d{n}", "rice", {name.split(".")[0]: values[n] for name, (values, _) in columns.items()})
+        for n in range(4)
     ]
     halves = [index(tmp_path / f"half{n}", documents[n::2]) for n in range(2)]
     whole = index(tmp_path / "whole", documents, parts=4)

@@ -14,6 +14,7 @@ from typing import Optional, TypeVar
 import numpy as np
 
 from paddle_ranker.array_types import Vectors
+from paddle_ranker.data.field_paths import replaced
 from paddle_ranker.errors import DataError, RankerError, listed
 from paddle_ranker.retrieval.candidate_indexes import Document
 from paddle_ranker.retrieval.collection import Collection
@@ -60,13 +61,20 @@ class IndexWriter:
         self._waiting, self._merge_waits = 0, False
 
     async def add(
-        self, documents: Sequence[Document], deadline: float, reserve: Optional[Reserve] = None, *, replace: bool
+        self,
+        documents: Sequence[Document],
+        deadline: float,
+        reserve: Optional[Reserve] = None,
+        *,
+        replace: bool,
+        new_fields: Sequence[str] = (),
     ) -> Added:
         """Add documents. Return the counts of new, replaced and unchanged documents.
 
         deadline: time on `time.monotonic()`'s clock
         reserve: see `StoppableWork.run`
         replace: whether documents may replace stored ones with the same ids; False: a request that would is refused
+        new_fields: as in `CollectionWriter.add`
 
         Raises `Fault`; then nothing was added.
         """
@@ -80,18 +88,20 @@ class IndexWriter:
                 _refuse_changes(collection, documents)
             return documents
 
-        return await self._add(made, files, deadline, reserve)
+        return await self._add(made, files, deadline, reserve, new_fields)
 
     async def change(
         self,
         changes: Sequence[tuple[str, Optional[str], Mapping[str, object]]],
         deadline: float,
         reserve: Optional[Reserve] = None,
+        *,
+        new_fields: Sequence[str] = (),
     ) -> Added:
         """Change stored documents. Return the counts of replaced and unchanged documents.
 
         changes: for each document its id, its new text (None: unchanged) and its new fields (None removes a field)
-        deadline, reserve: as in `add`
+        deadline, reserve, new_fields: as in `add`
 
         Raises `Fault`, also for an id that no document has; then nothing was changed.
         """
@@ -102,14 +112,15 @@ class IndexWriter:
                 raise Fault(NO_DOCUMENT, f"there is no document {listed(missing)}; nothing was changed", field="id")
             documents = []
             for id, text, fields in changes:
-                merged = {**stored[id].fields, **fields}
-                kept = {name: value for name, value in merged.items() if value is not None or name not in fields}
+                kept = dict(stored[id].fields)
+                for name, value in fields.items():
+                    kept = replaced(kept, name, value)
                 if collection.info.schema.read_files and text not in (None, stored[id].text) and PLACES not in fields:
                     kept.pop(PLACES, None)  # places belong to the old text
                 documents.append(Document(id, stored[id].text if text is None else text, kept))
             return documents
 
-        return await self._add(made, self._index.local.snapshot().files.staged(), deadline, reserve)
+        return await self._add(made, self._index.local.snapshot().files.staged(), deadline, reserve, new_fields)
 
     async def remove(self, ids: Sequence[str], deadline: float) -> int:
         """Remove the documents with these ids. Return how many existed. Raises `Fault`."""
@@ -121,21 +132,23 @@ class IndexWriter:
         files: StagedFiles,
         deadline: float,
         reserve: Optional[Reserve],
+        new_fields: Sequence[str],
     ) -> Added:
         """Add documents. Their words and vectors, which take long, are computed before the lock on writing is taken.
 
         made: called with the index, possibly twice; returns the documents to add
         files: files of the documents that are not in the index folder yet
-        deadline, reserve: as in `add`
+        deadline, reserve, new_fields: as in `add`
         """
         loop = asyncio.get_running_loop()
         vectors_of = partial(self._vectors, loop, deadline)
 
         def prepare(collection: Collection) -> list[SegmentData]:
-            return collection.writer.prepare(made(collection), files, vectors_of)
+            return collection.writer.prepare(made(collection), files, vectors_of, new_fields)
 
         def add(collection: Collection) -> Added:
-            return collection.writer.add(made(collection), vectors_of, merge=False, prepared=prepared, files=files)
+            documents, more = made(collection), {"prepared": prepared, "files": files, "new_fields": new_fields}
+            return collection.writer.add(documents, vectors_of, merge=False, **more)
 
         self._begin()
         try:

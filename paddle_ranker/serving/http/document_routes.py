@@ -13,6 +13,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute
 from typing_extensions import TypedDict
 
+from paddle_ranker.data.field_paths import unwrapped
 from paddle_ranker.errors import listed, quoted
 from paddle_ranker.retrieval.candidate_indexes import Document
 from paddle_ranker.serving.core.faults import ALREADY_THERE, NO_DOCUMENT, READ_ONLY, TOO_LARGE, UNPROCESSABLE, Fault
@@ -31,6 +32,11 @@ from paddle_ranker.serving.http.exchange import (
 )
 from paddle_ranker.serving.http.openapi import DescribedRoute
 
+NewFields = Annotated[
+    list[str],
+    FailFast(),
+    Field(default_factory=list, description="fields that are new, although the index has others of similar names"),
+]
 A = TypeVar("A", "DocumentsRequest", "ChangesRequest", "RemovalRequest")
 _OWN = ("id", "text")  # keys of a document that are no fields
 _LISTED = 100  # default number of listed documents
@@ -43,7 +49,7 @@ class GivenDocument(BaseModel):
     model_config = ConfigDict(strict=True, extra="allow")
 
     id: str = Field(min_length=1, max_length=_LONGEST_ID)
-    text: str = Field(min_length=1)
+    text: Optional[str] = Field(None, min_length=1, description="default: the title, else the values of the fields")
     fields: dict[str, Any] = Field(default_factory=dict, description="values by name, which filters can ask for")
 
 
@@ -54,6 +60,7 @@ class DocumentsRequest(Body):
     mode: Literal["add", "replace"] = Field(
         "replace", description="whether a document of an id that is there takes its place, or the request is refused"
     )
+    new_fields: NewFields
 
 
 class ChangedDocument(BaseModel):
@@ -70,6 +77,7 @@ class ChangesRequest(Body):
     """Request to change stored documents."""
 
     documents: Annotated[list[ChangedDocument], FailFast()]
+    new_fields: NewFields
 
 
 class RemovalRequest(Body):
@@ -94,10 +102,16 @@ class DocumentRoutes:
     async def add(self, request: Request) -> Response:
         """Answer `POST /v1/documents`."""
         body, fields = await self._read(request, self._documents)
-        documents = [Document(document.id, document.text, values) for document, values in zip(body.documents, fields)]
+        schema = self._index.info.schema
+        documents = [
+            Document(document.id, document.text or schema.text_of(values) or document.id, values)
+            for document, values in zip(body.documents, fields)
+        ]
         request.scope["state"]["pairs"] = len(documents)
         deadline, replace = self._deadline(request), body.mode == "replace"
-        added = await self._writer.add(documents, deadline, reserve_of(request), replace=replace)
+        added = await self._writer.add(
+            documents, deadline, reserve_of(request), replace=replace, new_fields=body.new_fields
+        )
         return await self._answer(request, added=added.new, replaced=added.replaced, unchanged=added.unchanged)
 
     async def change(self, request: Request) -> Response:
@@ -105,7 +119,8 @@ class DocumentRoutes:
         body, fields = await self._read(request, self._changes)
         changes = [(document.id, document.text, values) for document, values in zip(body.documents, fields)]
         request.scope["state"]["pairs"] = len(changes)
-        added = await self._writer.change(changes, self._deadline(request), reserve_of(request))
+        reserve = reserve_of(request)
+        added = await self._writer.change(changes, self._deadline(request), reserve, new_fields=body.new_fields)
         return await self._answer(request, replaced=added.replaced, unchanged=added.unchanged)
 
     def _checked(self, body: Union[DocumentsRequest, ChangesRequest, RemovalRequest]) -> list[dict[str, Any]]:
@@ -131,7 +146,7 @@ class DocumentRoutes:
             if both := sorted(document.fields.keys() & more.keys()):
                 problem = f"gives {listed(both)} twice, in fields and beside them; give each once"
                 raise Fault(UNPROCESSABLE, problem, field=f"documents[{place}]")
-            fields.append({**document.fields, **more})
+            fields.append(unwrapped({**document.fields, **more}))
             values = {name: value for name, value in fields[-1].items() if name not in files}
             if (size := len(to_json(values))) > 4 * self._index.limits.characters:
                 problem = f"are {size:,} bytes as JSON, at most {4 * self._index.limits.characters:,} are allowed"

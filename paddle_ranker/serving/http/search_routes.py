@@ -6,6 +6,7 @@ import asyncio
 import base64
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -20,6 +21,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute
 from typing_extensions import NotRequired, TypedDict
 
+from paddle_ranker.data.field_paths import BETWEEN, value_at
 from paddle_ranker.errors import listed, quoted
 from paddle_ranker.lexical.highlights import Highlight, SharedWords
 from paddle_ranker.retrieval.bounds import LEAST_COUNTS, MOST_NAMES, check_names, check_parameters
@@ -278,7 +280,8 @@ class SearchRoutes:
             group_size=request.group_size,
         )
         fields = self._pipeline.index.ready().collection.fields
-        check_names("fields", request.fields or (), [TEXT, *fields])
+        objects = {field[: match.start()] for field in fields for match in re.finditer(re.escape(BETWEEN), field)}
+        check_names("fields", request.fields or (), [TEXT, *fields, *objects])
         check_names("facets", request.facets or (), fields)
         check_parameters(
             listing,
@@ -446,7 +449,11 @@ def _hits(request: SearchRequest, search: Search, ranks: dict[int, int]) -> list
     shared = search.shared_words
     ids = [search.candidates.ids[row] for row in ranks]
     explanation = Explanation(search, [*ranks]) if request.explain else None
-    hits, names, schema = [], None if request.fields is None else set(request.fields), search.collection.info.schema
+    hits, names, schema = (
+        [],
+        None if request.fields is None else dict.fromkeys(request.fields),
+        search.collection.info.schema,
+    )
     has_text = TEXT in names if names is not None else request.snippet is None
     is_looked_at = request.explain or has_text or request.snippet is not None
     most = _LOOKED_AT // max(1, len(ids)) if is_looked_at else 0  # code points of each text
@@ -466,10 +473,11 @@ def _hits(request: SearchRequest, search: Search, ranks: dict[int, int]) -> list
         if request.snippet is not None:
             hit["snippet"] = _snippet(document.text, highlights, shared, request.snippet)
         hidden = PLACES if in_file is not None else None
+        chosen = document.fields if names is None else {name: value_at(document.fields, name) for name in names}
         hit["fields"] = {
             name: value
-            for name, value in document.fields.items()
-            if name != hidden and (names is None or name in names)
+            for name, value in chosen.items()
+            if name != hidden and (value is not None or name in document.fields)
         }
         if contents := contents_of(document, schema, names):
             hit["contents"] = contents
@@ -561,7 +569,8 @@ def _fields(now: Snapshot) -> dict[str, Any]:
     """
     fields, facets = dict[str, dict[str, Any]](), list[str]()
     schema = now.info.schema
-    files, texts = {field.name for field in schema.files}, {field.name for field in schema.words if field.is_text}
+    files, chosen = {field.name for field in schema.files}, {field.name for field in schema.fields if field.facet}
+    texts = {field.name for field in schema.words if field.is_text} - chosen
     shown = {
         field.name: {k: v for k, v in (("label", field.label), ("unit", field.unit)) if v} for field in schema.fields
     }
@@ -582,7 +591,7 @@ def _fields(now: Snapshot) -> dict[str, Any]:
             are_whole = are_whole if scale is None else bool((scale.positions % 1 == 0).all())
             fields[name]["type"] = "integer" if are_whole else "number"
         values = len(sample.values) if sample.are_all else None
-        if name not in texts | schema.part_fields and _is_facet(values, scale, len(now)):
+        if name in chosen or (name not in texts | schema.part_fields and _is_facet(values, scale, len(now))):
             facets.append(name)
     return {"fields": fields, "facets": facets[:MOST_NAMES]}  # those that a search may ask for at once
 

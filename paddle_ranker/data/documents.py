@@ -13,14 +13,18 @@ import json
 import os
 import re
 import shlex
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from functools import cached_property, lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple, Optional, Union
 
 from paddle_ranker.data.cell_formats import LIST, Spellings, ValueSpelling, has_markup, spelling_of
+from paddle_ranker.data.containers import EXTENSIONS as HOLDERS
+from paddle_ranker.data.containers import members_in
 from paddle_ranker.data.field_paths import Paths, replaced, text_of_values, unwrapped, value_at, with_texts
 from paddle_ranker.data.file_readers import Unread, is_file_name
 from paddle_ranker.data.formats import (
@@ -38,6 +42,7 @@ from paddle_ranker.data.formats import (
 from paddle_ranker.data.header import DESCRIPTION, HEADING, ID, TEXT, key_of, names_columns, plain_name, unquoted
 from paddle_ranker.data.html_text import text_of_html
 from paddle_ranker.data.labels import number_of
+from paddle_ranker.data.reader_pool import ChildProcess
 from paddle_ranker.data.records import DocumentRow, is_finite, is_storable, without_nan
 from paddle_ranker.data.skips import NO_FIELD, NOT_READ, LeftOut, LeftOutItem, Skips
 from paddle_ranker.data.spreadsheets import ZIP, Sheet, is_spreadsheet, sheets_of
@@ -76,6 +81,8 @@ _CONVERTERS = {
     ".jxl": "djxl IN.jxl OUT.png",
     ".psd": "magick 'IN.psd[0]' OUT.png",
     ".svg": "rsvg-convert -w 512 IN.svg -o OUT.png",
+    **{suffix: f"soffice --convert-to docx IN{suffix}" for suffix in (".doc", ".rtf")},
+    **{suffix: f"soffice --convert-to pptx IN{suffix}" for suffix in (".ppt", ".odp")},
     **{suffix: f"ffmpeg -i IN{suffix} OUT.flac" for suffix in (".m4a", ".aac", ".aif", ".aiff", ".wma", ".caf")},
 }
 _WHOLE = (".md",)  # suffixes of text files that are one document each
@@ -809,7 +816,7 @@ def holds_contents(path: str, files: FileFields) -> bool:
     name = path.lower()
     if os.path.isdir(path):
         return True
-    takes = Path(name).suffix[1:] in files.by_suffix or name.endswith(_WHOLE)
+    takes = Path(name).suffix[1:] in files.by_suffix or name.endswith((*_WHOLE, *HOLDERS))
     return takes and not any(name.endswith(file_format.extensions) for file_format in FORMATS.values())
 
 
@@ -873,24 +880,56 @@ class _FileRows:
         """
         for left_out in self._left_out:
             yield left_out.name, left_out
-        for name in self._names:
-            try:
-                yield _shown_name(name), self._row(name)
-            except (DataError, OSError) as error:
-                yield _shown_name(name), BadRow(one_line(error).removeprefix(f"{self._root / name}: "))
+        with ExitStack() as ends:
+            unpacker: Optional[ChildProcess] = None
+            for name in self._names:
+                if name.lower().endswith(HOLDERS):
+                    if unpacker is None:
+                        unpacker = ChildProcess()
+                        ends.callback(unpacker.close)
+                    yield from self._rows_within(name, unpacker)
+                else:
+                    yield _shown_name(name), self._row_or_problem(name, self._root / name)
 
-    def _row(self, name: str) -> Union[dict[str, Any], Unread]:
+    def _rows_within(
+        self, name: str, unpacker: ChildProcess
+    ) -> Iterator[tuple[str, Union[dict[str, Any], Unread, BadRow]]]:
+        """Yield (name, row) for each member of a file that holds others; its files are there until the next row."""
+        with tempfile.TemporaryDirectory(prefix="paddle_ranker_") as folder:
+            try:
+                unpacker.ask("unpack", (self._root / name).resolve(), folder, name)
+            except (DataError, OSError) as error:
+                yield _shown_name(name), BadRow(one_line(error))
+                return
+            for member in members_in(Path(folder)):
+                inside = f"{name}/{member.name}" if member.name else name
+                id = os.path.join(self._before, inside)
+                if member.reason:
+                    yield inside, Unread(id, member.reason)
+                elif member.path is not None:
+                    row = self._row_or_problem(inside, member.path)
+                    yield inside, {**member.values, **row} if isinstance(row, dict) else row
+                else:
+                    yield inside, {"id": id, _FILE: id, **member.values}
+
+    def _row_or_problem(self, name: str, path: Path) -> Union[dict[str, Any], Unread, BadRow]:
+        try:
+            return self._row(name, path)
+        except (DataError, OSError) as error:
+            return BadRow(one_line(error).removeprefix(f"{path}: "))
+
+    def _row(self, name: str, path: Path) -> Union[dict[str, Any], Unread]:
         if not is_storable(name):
             raise DataError("its name is not UTF-8; rename it")
-        field, path, id = self._field_of(name), self._root / name, os.path.join(self._before, name)
+        field, id = self._field_of(name), os.path.join(self._before, name)
         row: dict[str, Any] = {"id": id, _FILE: id}
         if field is not None:
             inside = os.path.relpath(path, self._base)
             row[field] = path if inside.startswith("..") else Path(inside).as_posix()
             # A file that is read may have a title of its own.
             return row if field in self._files.read else {**row, "title": _title_of(name)}
-        if path.suffix.lower() not in _PLAIN:
-            suffix = path.suffix.lower()
+        suffix = Path(name).suffix.lower()
+        if suffix not in _PLAIN:
             return Unread(id, f"{NO_FIELD} {suffix or 'such'} files{_remedy(suffix)}")
         text = _text_in(str(path))
         if not text.strip():

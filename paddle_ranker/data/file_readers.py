@@ -62,7 +62,7 @@ class Reader(NamedTuple):
         cannot be read, and `DependencyError` if a package is missing
     version: returns a text that changes whenever `read` may yield other parts: after a change of code, library or model
     places: form of the parts' places: `boxes` (left, top, right and bottom as fractions of the page), `seconds` (begin
-        and end) or `cells` (row and column)
+        and end) or `cells` (row and column); "" if parts have none
     fields: a dict from the name of a part's field to its type, as `--field` takes it; number fields are also shown
         with a hit's place
     piece: for places in seconds: length in seconds of the pieces of a part that get separate vectors. Pieces are
@@ -112,4 +112,5 @@ _add("pdf", "boxes", {"page": "number", "title": "text", "heading": "text"})
 _add("ocr", "boxes", {"page": "number"})
 _add("speech", "seconds", _SECONDS, seconds=3600, memory=16 << 30)  # some minutes at once; Whisper's largest model
 _add("film", "seconds", _SECONDS, piece=2, has_words=False)
+_add("office", "", {"section": "number", "slide": "number", "title": "text", "heading": "text"})
 _add("table", "cells", {"first_row": "number", "last_row": "number"})

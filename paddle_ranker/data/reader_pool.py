@@ -46,6 +46,7 @@ _FORMAT = 1  # version of the files' form in the cache
 _MOST_LINE = 1 << 28  # bytes of a part in the cache
 _PART_BYTES = 1 << 13  # bytes of a file that may take as long to read as a part
 _SECOND_BYTES = 1 << 18  # bytes that may take a second more
+_UNPACK_SECONDS, _UNPACK_MEMORY = 60, 2 << 30
 _ERRORS = {error.__name__: error for error in (DataError, DependencyError)}
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 _CHILD = "from paddle_ranker.data.reader_pool import answer_requests; answer_requests()"
@@ -317,4 +318,16 @@ def _read_packets(path: Path) -> None:
     import_module("paddle_ranker.data.film").read_packets(path)
 
 
-_TASKS: dict[str, Callable[..., Unchecked]] = {"read": _keep, "draw": _draw, "packets": _read_packets}
+def _unpack(path: Path, folder: str, name: str) -> None:
+    """Unpack a file that holds others; see `containers.unpack`."""
+    seconds = _UNPACK_SECONDS + path.stat().st_size / _SECOND_BYTES
+    with _limited(_UNPACK_MEMORY, seconds, seconds):
+        import_module("paddle_ranker.data.containers").unpack(path, Path(folder), name)
+
+
+_TASKS: dict[str, Callable[..., Unchecked]] = {
+    "read": _keep,
+    "draw": _draw,
+    "packets": _read_packets,
+    "unpack": _unpack,
+}

@@ -21,6 +21,7 @@ from pathlib import PurePosixPath
 from typing import IO, Any, NamedTuple, Optional
 from xml.parsers import expat
 
+from paddle_ranker.data.archives import MOST_UNPACKED, TooLargeError, open_archive
 from paddle_ranker.data.cell_formats import cell_text
 from paddle_ranker.data.number_formats import BUILT_IN, shown_number
 from paddle_ranker.errors import DataError, brief, package_for, quoted
@@ -28,7 +29,6 @@ from paddle_ranker.errors import DataError, brief, package_for, quoted
 ZIP = b"PK\x03\x04"
 _XLS = b"\xd0\xcf\x11\xe0"  # start of a spreadsheet of Excel before 2007
 EXTENSIONS = (".xlsx", ".xlsm", ".xlsb", ".ods", ".xls")
-_MOST_UNPACKED, _SMALL, _MOST_RATIO = 1 << 30, 1 << 26, 200  # bytes; a ratio of sheets of equal cells is 50
 _MOST_TEXT = 1 << 20  # characters of a cell; Excel holds 32,767
 _MOST_AREA, _LEAST_FILLED = 1 << 22, 64  # cells up to the last; one of so many is filled in a larger sheet
 _BLOCK = 1 << 16
@@ -79,7 +79,7 @@ def sheets_of(path: str, stream: IO[bytes]) -> list[Sheet]:
         if any(error not in _KNOWN_ERRORS for facts in cells.values() for _, error in facts.errors):
             data = _with_known_errors(data)
         book = python_calamine.load_workbook(io.BytesIO(data))
-    except _TooLargeError as error:
+    except TooLargeError as error:
         raise DataError(f"{path}: {error}") from error
     except (
         python_calamine.CalamineError, zipfile.BadZipFile, expat.ExpatError, EOFError, OSError, zlib.error, ValueError,
@@ -165,18 +165,10 @@ def _letters(column: int) -> str:
     return name
 
 
-class _TooLargeError(Exception):
-    """A spreadsheet takes far more memory than what it holds; the message says why."""
-
-
 def _looked_through(data: bytes) -> dict[str, _Cells]:
-    """Return facts about the sheets of a zipped spreadsheet, by name; raises `_TooLargeError`."""
-    archive = zipfile.ZipFile(io.BytesIO(data))
+    """Return facts about the sheets of a zipped spreadsheet, by name; raises `TooLargeError`."""
+    archive = open_archive(io.BytesIO(data), len(data))
     names = {entry.filename: entry for entry in archive.infolist()}
-    size = sum(entry.file_size for entry in names.values())
-    most = min(_MOST_UNPACKED, max(_SMALL, _MOST_RATIO * len(data)))
-    if size > most:
-        raise _TooLargeError(f"{size:,} bytes unpacked, more than the limit of {most:,}; save it as CSV")
     if "content.xml" in names:
         return _Ods(partial(_blocks_of, archive, names["content.xml"])).sheets
     for name in names:
@@ -189,7 +181,7 @@ def _looked_through(data: bytes) -> dict[str, _Cells]:
 
 
 def _blocks_of(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> Iterator[bytes]:
-    """Yield the content of a file of an archive; raises `_TooLargeError` if it is longer than it is said to be."""
+    """Yield the content of a file of an archive; raises `TooLargeError` if it is longer than it is said to be."""
     if entry.compress_type == zipfile.ZIP_STORED:
         yield archive.read(entry)
         return
@@ -210,7 +202,7 @@ def _blocks_of(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> Iterator[byt
             block = inflate.decompress(packed, 16 * _BLOCK)
             written += len(block)
             if written > entry.file_size:
-                raise _TooLargeError("a part of it is longer than it is said to be; save it again")
+                raise TooLargeError("a part of it is longer than it is said to be; save it again")
             yield block
             packed = inflate.unconsumed_tail
 
@@ -222,7 +214,7 @@ class _XmlParser:
         self.text, self._wanted, self._length = list[str](), False, 0
 
     def parse(self, blocks: Iterator[bytes]) -> None:
-        """Parse XML; raises `_TooLargeError` for long texts, and `ValueError` for a document type."""
+        """Parse XML; raises `TooLargeError` for long texts, and `ValueError` for a document type."""
         parser = expat.ParserCreate()
         parser.buffer_text = True
         parser.StartElementHandler = self._begin
@@ -243,7 +235,7 @@ class _XmlParser:
     def _characters(self, text: str) -> None:
         self._length += len(text)
         if self._length > _MOST_TEXT:
-            raise _TooLargeError(f"a cell of more than {_MOST_TEXT:,} characters; save it as a text")
+            raise TooLargeError(f"a cell of more than {_MOST_TEXT:,} characters; save it as a text")
         if self._wanted:
             self.text.append(text)
 
@@ -276,13 +268,13 @@ class _Area:
     def add(self, row: int, column: int, count: int = 1) -> None:
         self._filled += count
         self._rows, self._columns = max(self._rows, row + 1), max(self._columns, column + 1)
-        if self._filled > _MOST_UNPACKED >> 3:
-            raise _TooLargeError(f"more than {_MOST_UNPACKED >> 3:,} cells; save it as CSV")
+        if self._filled > MOST_UNPACKED >> 3:
+            raise TooLargeError(f"more than {MOST_UNPACKED >> 3:,} cells; save it as CSV")
 
     def check(self) -> None:
         area = self._rows * self._columns
         if area > _MOST_AREA and area > _LEAST_FILLED * self._filled:
-            raise _TooLargeError(
+            raise TooLargeError(
                 f"{self._filled:,} cells in an area of {area:,}; delete the cells far from the table, or save it as CSV"
             )
 

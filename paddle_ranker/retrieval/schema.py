@@ -369,6 +369,27 @@ FIELD_TYPES.add(
 )
 
 
+FIELD_TYPES.add(
+    "document",
+    file_type(
+        "a text document (DOCX, ODT, PPTX, EPUB), read by headings or slides",
+        {
+            "docx": "application/vnd.openxmlformats-officedocument.wordprocessingml.document",
+            "odt": "application/vnd.oasis.opendocument.text",
+            "pptx": "application/vnd.openxmlformats-officedocument.presentationml.presentation",
+            "epub": "application/epub+zip",
+        },
+        _suffix_by(
+            (rb"PK\x03\x04.{26}mimetypeapplication/epub\+zip", "epub"),
+            (rb"PK\x03\x04.{26}mimetypeapplication/vnd\.oasis\.opendocument\.text", "odt"),
+            (rb"PK\x03\x04(?:(?!ppt/).)*word/", "docx"),
+            (rb"PK\x03\x04.*ppt/", "pptx"),
+        ),
+        reader="office",
+    ),
+)
+
+
 @dataclass(frozen=True)
 class Field:
     """Declared field of documents.

@@ -273,6 +273,10 @@ def cut(
             named.texts.add(text_hashes(info.schema.identity(document) for document in chunk_documents))
             for number, document in enumerate(chunk_documents):
                 shard = (read + number * len(chunk) // len(chunk_documents)) * shards // max(total, 1)
+                if any(isinstance(value, Path) for value in document.fields.values()):
+                    raise DataError(
+                        f"{document.id}: is in an archive or a mail; unpack it before, or build without --shards"
+                    )
                 line = json.dumps([document.id, document.text, document.fields], ensure_ascii=False)
                 streams[min(shard, shards - 1)].write(f"{line}\n")
             read, documents = read + len(chunk), documents + len(chunk_documents)

@@ -17,7 +17,7 @@ import pytest
 from paddle_ranker.data.documents import DocumentFile, head_of
 from paddle_ranker.data.file_readers import READERS, Part, Unread
 from paddle_ranker.data.number_formats import shown_number
-from paddle_ranker.data.spreadsheets import _check_binary, _TooLargeError, sheets_of
+from paddle_ranker.data.spreadsheets import _check_binary, TooLargeError, sheets_of
 from paddle_ranker.errors import DataError, UsageError
 from paddle_ranker.options import DocumentOptions
 from paddle_ranker.retrieval.typed_values import NUMBER, TYPES, Value
@@ -343,7 +343,7 @@ def test_the_area_of_a_binary_workbook_is_checked() -> None:
         return record(0, struct.pack("<I", number) + bytes(13)) + cells
 
     _check_binary(row(0, 0, 1, 2) + row(1, 0))
-    with pytest.raises(_TooLargeError, match="3 cells in an area of 17,179,869,184"):
+    with pytest.raises(TooLargeError, match="3 cells in an area of 17,179,869,184"):
         _check_binary(row(0, 0, 1) + row(1048575, 16383))
 
 

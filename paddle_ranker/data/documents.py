@@ -1022,13 +1022,16 @@ def _sniffed(sample: str) -> Optional[tuple[str, str]]:
 def _named(
     names: Sequence[str], rows: Iterator[tuple[int, Union[list[str], BadRow]]]
 ) -> Iterator[tuple[int, Union[dict[str, Any], BadRow]]]:
-    """Yield (number, row) for rows of cells: dicts by the names of the columns, or a `BadRow` for another width."""
+    """Yield (number, row) for rows of cells: dicts by the names of the columns, or a `BadRow` for another width.
+
+    Rows of empty cells, which spreadsheet programs write below a table, are left out as empty lines are.
+    """
     for number, row in rows:
         if isinstance(row, BadRow):
             yield number, row
         elif len(row) < len(names) or any(row[len(names) :]):
             yield number, BadRow(f"{len(row)} columns, expected {len(names)}")
-        else:
+        elif any(map(str.strip, row)):
             yield number, dict(zip(names, row))
 
 

@@ -18,12 +18,13 @@ _DEEPEST, _LONGEST = 32, 256  # levels, and characters of a path; an object beyo
 _OF_ROWS = ("id", "text")
 
 
-def by_path(fields: Mapping[str, Any], whole: Collection[str] = ()) -> dict[str, Any]:
+def by_path(fields: Mapping[str, Any], whole: Collection[str] = (), named: Collection[str] = ()) -> dict[str, Any]:
     """Return the values of fields, and of the members of objects in them, by path.
 
     The values of a path within a list of objects are a list.
 
-    whole: paths whose values are not taken apart, such as those of declared fields
+    whole: paths whose values are not taken apart, such as those of fields that are declared as stored
+    named: further paths to look up, which may be within those of `whole`
     """
     if not any(map(_has_objects, fields.values())):
         return dict(fields)
@@ -52,20 +53,27 @@ def by_path(fields: Mapping[str, Any], whole: Collection[str] = ()) -> dict[str,
         add(path, value, is_listed)
 
     visit("", {**fields}, False, 0)
-    for path in whole:
-        if path not in found and BETWEEN in path and (value := value_at(fields, path)) is not None:
+    for path in named:
+        if path not in found and (value := value_at(fields, path)) is not None:
             found[path] = value
     return found
 
 
 def value_at(fields: Mapping[str, Any], path: str) -> Any:
-    """Return the value at a path as `by_path` does, which does not take it apart; None if there is none."""
+    """Return the value at a path as `by_path` does, and an object as it is; None if there is none."""
     if path in fields or BETWEEN not in path:
-        return fields.get(path)
-    found = [*_values_at(fields, path, False)]
+        return _without_objects(fields.get(path))
+    found = [(_without_objects(value), is_listed) for value, is_listed in _values_at(fields, path, False)]
     if len(found) == 1 and not found[0][1]:
         return found[0][0]
     return [item for value, _ in found for item in _items(value)] if found else None
+
+
+def _without_objects(value: Any) -> Any:
+    """Return a value; if it is a list of objects and others, only the others."""
+    if not isinstance(value, list) or not _has_objects(value):
+        return value
+    return [item for item in value if not isinstance(item, dict)] or value
 
 
 def _values_at(value: Any, path: str, is_listed: bool) -> Iterator[tuple[Any, bool]]:
@@ -100,9 +108,9 @@ class Paths:
         whole: names of the fields with more than `MOST_PARTS` paths, which are not taken apart.
     """
 
-    def __init__(self, whole: Collection[str] = ()) -> None:
-        """Create the object; `whole` as in `by_path`."""
-        self._given, self.whole = frozenset(whole), set[str]()
+    def __init__(self, whole: Collection[str] = (), named: Collection[str] = ()) -> None:
+        """Create the object; the arguments as in `by_path`."""
+        self._given, self._named, self.whole = frozenset(whole), frozenset(named), set[str]()
         self._seen = dict[str, set[str]]()
 
     def of(self, fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -115,11 +123,11 @@ class Paths:
             seen.update(by_path({name: fields[name]}, whole))
             if len(seen) > MOST_PARTS:
                 self.whole.add(name)
-        return by_path(fields, self._given | self.whole)
+        return by_path(fields, self._given | self.whole, self._named)
 
     def is_dropped(self, path: str) -> bool:
         """Return whether a path that an earlier row had belongs to a field that is not taken apart any more."""
-        return path not in self._given and any(path.startswith(f"{name}{BETWEEN}") for name in self.whole)
+        return path not in self._named and any(path.startswith(f"{name}{BETWEEN}") for name in self.whole)
 
 
 def unwrapped(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -699,12 +699,14 @@ class Schema:
         ]
 
     @cached_property
-    def _names(self) -> frozenset[str]:
-        return frozenset(field.name for field in self.fields)
+    def paths(self) -> tuple[frozenset[str], frozenset[str]]:
+        """Names of the fields that are stored, whose objects are not taken apart; names of the declared fields."""
+        stored = frozenset(field.name for field in self.fields if field.type == STORED)
+        return stored, frozenset(field.name for field in self.fields)
 
     def values(self, document: Document) -> dict[str, object]:
-        """Return the values of a document's fields by path; objects in declared fields are not taken apart."""
-        return by_path(document.fields, self._names)
+        """Return the values of a document's fields by path; objects in stored fields are not taken apart."""
+        return by_path(document.fields, *self.paths)
 
     def text_of(self, fields: Mapping[str, object]) -> str:
         """Return the text of a document without a text: its title, else the values of its fields."""
@@ -812,6 +814,11 @@ class _FieldFacts:
         self.spelled: dict[float, tuple[str, str]] = {}  # spellings of the first different numbers, and where
         self.alike = ""  # two spellings of one number, and where
 
+    @property
+    def count(self) -> int:
+        """Number of values."""
+        return self.types.valued + self.types.missing
+
     def add(self, value: object, place: str) -> None:
         """Count a value of the document that `place` names."""
         self.has_lists |= isinstance(value, list)
@@ -860,9 +867,7 @@ class _FieldFacts:
 
         text_length: mean length of the documents' texts, in characters
         """
-        kind, count = self.types.type, self.types.valued + self.types.missing
-        if not count:
-            return Field(name, STORED)
+        kind, count = self.types.type, self.count
         if kind in TYPE_NAMES and not (kind == "number" and self.alike):
             return Field(name, kind, list=self.has_lists)
         if self.are_texts and not self.has_lists:
@@ -916,14 +921,14 @@ def infer_schema(
     """
     values: dict[str, _FieldFacts] = {}
     names = {field.name for field in declared}
-    count, characters, paths = 0, 0, Paths(names)
+    count, characters, paths = 0, 0, Paths(*Schema(tuple(declared)).paths)
     for row in rows:
         count += 1
         characters += len(row.text)
         for name, value in paths.of(row.fields).items():
             if value is not None and value != "":
                 values.setdefault(name, _FieldFacts()).add(value, f"document {row.id or count}")
-    values = {name: facts for name, facts in values.items() if not paths.is_dropped(name)}
+    values = {name: facts for name, facts in values.items() if facts.count and not paths.is_dropped(name)}
     has_title = any(field.title for field in declared)
     titles = [
         name

@@ -17,7 +17,7 @@ import pytest
 from paddle_ranker.data.documents import DocumentFile, head_of
 from paddle_ranker.data.file_readers import READERS, Part, Unread
 from paddle_ranker.data.number_formats import shown_number
-from paddle_ranker.data.spreadsheets import _check_binary, TooLargeError, sheets_of
+from paddle_ranker.data.spreadsheets import TooLargeError, _check_binary, sheets_of
 from paddle_ranker.errors import DataError, UsageError
 from paddle_ranker.options import DocumentOptions
 from paddle_ranker.retrieval.typed_values import NUMBER, TYPES, Value

@@ -53,3 +53,11 @@ def test_every_page_of_docs_is_in_the_site_and_in_the_list() -> None:
     names = {page.name for page in pages() if page.parent.name == "docs"} - {"README.md"}
     assert {name for name in names if f"- docs/{name}\n" not in nav} == set()
     assert {name for name in names if f"({name})" not in index} == set()
+
+
+def test_every_extra_is_named_with_what_it_adds() -> None:
+    project = (REPOSITORY / "pyproject.toml").read_text(encoding="utf-8")
+    listed = project.partition("[project.optional-dependencies]")[2].partition("\n[")[0]
+    extras = re.findall(r"^([\w-]+) = \[", listed, re.MULTILINE)
+    rows = re.findall(r"^\| (`.+?`) \|", (REPOSITORY / "docs/setup.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert len(extras) > 15 and {*extras} <= {name for row in rows for name in re.findall("`(.+?)`", row)}

@@ -4,13 +4,14 @@ paddle-ranker convert HF_FOLDER encoder
 paddle-ranker convert checkpoint/best HF_FOLDER --to hf
 paddle-ranker convert ANY_ENCODER tower --to tower --pooling mean
 paddle-ranker convert tower ST_FOLDER --to sentence-transformers
+paddle-ranker convert STATIC_MODEL ranker --model_name_or_path ernie-1.0
 """
 
 from __future__ import annotations
 
 import dataclasses
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,12 +19,13 @@ from typing import TYPE_CHECKING, Optional
 
 from paddle_ranker import runtime
 from paddle_ranker.commands.info import describe_encoder
-from paddle_ranker.errors import CheckpointError, RankerError, UsageError, listed
+from paddle_ranker.errors import CheckpointError, RankerError, UsageError, listed, quoted
 from paddle_ranker.model.config import ENCODER_PREFIX, Qwen3Config
-from paddle_ranker.model.load_options import HeadOptions
+from paddle_ranker.model.foreign_export import GraphFiles, find_graph
+from paddle_ranker.model.load_options import HeadOptions, TokenizerOptions
 from paddle_ranker.model.model_folder import MEMBER, TRAINED_TOWER, identify
 from paddle_ranker.model.model_kind import TRAINED
-from paddle_ranker.model.tower import PICTURE, POOLINGS, QUERY_FOLDER, TEXT, TowerInfo
+from paddle_ranker.model.tower import PICTURE, POOLINGS, QUERY_FOLDER, TEXT, TowerInfo, texts_of
 from paddle_ranker.options import main_of, note, option
 from paddle_ranker.options.declare import ANY_TEXT, FETCHED_FOLDER
 
@@ -33,11 +35,12 @@ if TYPE_CHECKING:
     from paddle_ranker.model.tower_network import TowerModel
 
 _ANY_LENGTH = 16
+_PROOF, _EQUAL = 100, 1e-5  # texts that a converted static model must score alike, and how closely
 _TOWERS = ("tower", "sentence-transformers")
 
 
 @dataclass(frozen=True)
-class ConvertOptions(HeadOptions):
+class ConvertOptions(HeadOptions, TokenizerOptions):
     source: str = option(
         positional=True,
         help="folder to convert: from Hugging Face; with --to hf, of this toolkit; otherwise any encoder, or its name",
@@ -107,6 +110,11 @@ def convert(options: ConvertOptions) -> list[str]:
     from paddle_ranker.storage.atomic import make_folder, new_folder, remove_unfinished
 
     is_tower, target = options.to in _TOWERS, Path(options.target)
+    graph = find_graph(Path(options.source))
+    if graph is None and options.model_name_or_path is not None:
+        raise UsageError(f"--model_name_or_path belongs to static models, and {options.source} is none: leave it out")
+    if graph is not None:
+        return _of_static(graph, target, options)
     source = resolve_model(options.source) if is_tower else find_model(options.source)
     model = identify(source)
     source = model.path
@@ -132,6 +140,97 @@ def convert(options: ConvertOptions) -> list[str]:
             lines = _to_hf(source, temporary, options)
         lines += _texts(source, temporary, options) if model.reads == TEXT else []
     return [line.replace("TARGET", str(target)) for line in lines]
+
+
+def _of_static(graph: GraphFiles, target: Path, options: ConvertOptions) -> list[str]:
+    """Make a ranker or tower that trains on of another program's static model; return lines for the report.
+
+    Raises `CheckpointError` if the parameters are not those of the named architecture, or both do not score alike.
+    """
+    from paddle_ranker.model.encoder_loading import config_of_shape, read_checkpoint
+    from paddle_ranker.model.families import write_config
+    from paddle_ranker.model.foreign_export import as_export, published_arrays, stated_config
+    from paddle_ranker.model.load_options import LoadOptions
+    from paddle_ranker.model.model_folder import load_model
+    from paddle_ranker.model.parameters import PARAMETERS_FILE, save_arrays
+    from paddle_ranker.model.ranker_folder import RankerModel, save_ranker
+    from paddle_ranker.storage.atomic import make_folder, new_folder, remove_unfinished
+
+    if options.to != "paddle":
+        raise UsageError(f"--to {options.to}: {graph.program} becomes a model of this toolkit first; leave --to out")
+    if target.exists() or target.is_symlink():
+        raise RankerError(f"{target}: is there already; choose another TARGET, or remove it")
+    export = as_export(graph.program, options.model_name_or_path)  # prepares Paddle
+    from paddle_ranker.encoding.tokenizers.tokenizer_folder import read_tokenizer
+    from paddle_ranker.model.static_program import read_program, static_mode
+
+    with static_mode():
+        published = published_arrays(read_program(*graph))
+    named = options.model_name_or_path or str(graph.program.parent)
+    config = stated_config(named) or config_of_shape(graph.program, published.arrays)
+    remove_unfinished(make_folder(target.parent))
+    with new_folder(target) as temporary, tempfile.TemporaryDirectory() as folder:
+        source = Path(folder)
+        save_arrays(published.arrays, source / PARAMETERS_FILE)
+        write_config(source, config)
+        read_tokenizer(export).write(source)
+        with _source_named(source, graph.program):
+            read_checkpoint(source)
+            if published.is_tower:
+                info = TowerInfo.read(export)
+                assert info is not None
+                pooling = "pooler" if published.has_pooler else options.pooling or "first"
+                how = dataclasses.replace(options, to="tower", pooling=pooling, normalize=info.normalize)
+                lines = _to_tower(source, temporary, how)
+            else:
+                model = load_model(source, MEMBER, LoadOptions())
+                assert isinstance(model, RankerModel)
+                training: dict[str, object] = {"converted from": str(graph.program)}
+                ranker = dataclasses.replace(model.info, training=training)
+                save_ranker(temporary, model.network, model.row_encoder, ranker)
+                lines = [f"TARGET: a ranker, {describe_encoder(config)}, pairs of up to {ranker.max_seq_length} tokens"]
+        difference = _proved(graph.program, export, temporary, is_tower=published.is_tower)
+    lines.append(f"scores of the static model and of TARGET on {_PROOF} texts: largest difference {difference:.1e}")
+    return [line.replace("TARGET", str(target)) for line in lines]
+
+
+def _proved(program: Path, export: Path, made: Path, *, is_tower: bool) -> float:
+    """Return the largest difference between what two models compute of the same texts.
+
+    Raises `CheckpointError`, with the first text, if it is above `_EQUAL`.
+    """
+    import numpy as np
+
+    from paddle_ranker.model.load_options import ON_CPU
+    from paddle_ranker.retrieval.text_vectors import Tower
+    from paddle_ranker.scoring.ranker import Ranker
+
+    if is_tower:
+        towers = [Tower.open(folder, ON_CPU) for folder in (export, made)]
+        queries = titles = _sample_texts(texts_of(towers[0].encoder).tokens.words())
+        computed = [tower.vectors(titles) for tower in towers]
+    else:
+        rankers = [Ranker.load(folder, device="cpu") for folder in (export, made)]
+        titles = _sample_texts(rankers[0].row_encoder.members[0].words())
+        queries = [title[: 2 + len(title) // 3] for title in titles]
+        computed = [np.array(ranker.score(queries, titles))[:, None] for ranker in rankers]
+    differences = np.abs(computed[0] - computed[1]).max(1)
+    if not differences.max() <= _EQUAL:
+        first = int(np.argmax(~(differences <= _EQUAL)))
+        raise CheckpointError(
+            f"{program}: its parameters in the network of the named model compute something else: the text "
+            f"{quoted(titles[first])} (number {first + 1} of {_PROOF}) differs by {differences[first]:.1e}, more than "
+            f"{_EQUAL:.0e}; name the model that it was trained from, or use the static model as it is"
+        )
+    return float(differences.max())
+
+
+def _sample_texts(words: Sequence[str]) -> list[str]:
+    import numpy as np
+
+    random = np.random.default_rng(0)
+    lengths = random.permutation(np.geomspace(1, 100, _PROOF).astype(int))
+    return [" ".join(random.choice(np.array(words), length)) for length in lengths]
 
 
 def _convert_files(source: Path, temporary: Path, options: ConvertOptions, reads: str) -> list[str]:

@@ -31,8 +31,9 @@ from typing import TYPE_CHECKING, NamedTuple, Optional
 from paddle_ranker.commands import command_registry
 from paddle_ranker.commands.info import Fact, facts_of
 from paddle_ranker.errors import PADDLE_INDEX, CheckpointError, RankerError, UsageError, in_checkout, one_line, quoted
+from paddle_ranker.model.load_options import TokenizerOptions
 from paddle_ranker.model.role_names import TRAINED_MODEL
-from paddle_ranker.options import Options, json_text, main_of, option
+from paddle_ranker.options import json_text, main_of, option
 from paddle_ranker.options.declare import FETCHED_FOLDER
 from paddle_ranker.runtime import (
     TF32_VARIABLE,
@@ -153,7 +154,7 @@ class Finding(NamedTuple):
 
 
 @dataclass(frozen=True)
-class DoctorOptions(Options):
+class DoctorOptions(TokenizerOptions):
     model: Optional[str] = option(
         None,
         help="report on a model instead: open it by its folder or name, and list the commands and engines for it",
@@ -410,15 +411,17 @@ class Examined:
     problem: str = ""
 
 
-def examine_model(source: str) -> Examined:
+def examine_model(source: str, tokenizer: Optional[str] = None) -> Examined:
     """Open a model by its folder or name, run it on a few rows, and return the findings."""
+    from paddle_ranker.model.foreign_export import find_with_tokenizer
     from paddle_ranker.model.model_folder import ROLES, identify
     from paddle_ranker.model.pretrained import resolve_model
 
     findings = Examined()
     try:
-        path = resolve_model(source)
+        path = resolve_model(str(find_with_tokenizer(source, tokenizer)))
         model = identify(path)
+        path = model.path
         place = str(path.resolve()) if Path(source).exists() else f"{path}, in the cache"
         findings.facts += [("found at", place), ("what", model.what), *facts_of(model), *_weights(model.folder)]
         findings.works += _open(model, findings.facts)
@@ -578,12 +581,12 @@ def _slots(model: FolderType) -> Iterator[Fact]:
             yield f"serve --{slot.option}", f"a {slot.what}: {', '.join(dict.fromkeys(paths))}"
 
 
-def report_model(source: str, as_json: bool) -> int:
+def report_model(source: str, as_json: bool, tokenizer: Optional[str] = None) -> int:
     """Print a model's facts, and the commands, engines and server options that accept it.
 
     Returns 1 if the model does not open, else 0.
     """
-    findings = examine_model(source)
+    findings = examine_model(source, tokenizer)
     if as_json:
         report = {"ok": not findings.problem, "model": source, "problem": findings.problem}
         report.update(facts=findings.facts, counts_as=sorted(findings.counts_as), works_with=dict(findings.works))
@@ -601,7 +604,7 @@ def report_model(source: str, as_json: bool) -> int:
 def doctor(options: DoctorOptions) -> int:
     """Print the report; return 1 if an essential package is missing or broken or a model does not open, else 0."""
     if options.model is not None:
-        return report_model(options.model, options.json)
+        return report_model(options.model, options.json, options.model_name_or_path)
     findings = examine(options.imports)
     bad = [finding.name for finding in findings if finding.essential and finding.status in ("missing", "broken")]
     if options.json:

@@ -45,7 +45,8 @@ from paddle_ranker.errors import (
 )
 from paddle_ranker.lexical.analyser import FOLDS
 from paddle_ranker.lexical.tokens import STANDARD, TOKENIZERS
-from paddle_ranker.model.load_options import ON_CPU, LoadOptions
+from paddle_ranker.model.foreign_export import find_with_tokenizer
+from paddle_ranker.model.load_options import ON_CPU, LoadOptions, TokenizerOptions
 from paddle_ranker.model.pretrained import find_model, resolve_model
 from paddle_ranker.options import (
     DeviceOptions,
@@ -160,7 +161,7 @@ class CorpusOptions(BatchOptions, DocumentOptions, DeviceOptions):
 
 
 @dataclass(frozen=True)
-class BuildOptions(CorpusOptions, RayOptions):
+class BuildOptions(TokenizerOptions, CorpusOptions, RayOptions):
     index: str = option(help="folder to make; one that is there gets what it lacks", name="output")
     tower: Optional[str] = option(
         None,
@@ -476,7 +477,7 @@ def _new_info(options: BuildOptions, index: Path) -> tuple[IndexInfo, int]:
     if options.tower is not None or options.field_tower or options.store_states is not None:
         runtime.prepare_command(options.cpu_threads)
     if options.tower is not None:
-        copied = copy_tower(options.tower, index)
+        copied = copy_tower(find_with_tokenizer(options.tower, options.model_name_or_path), index)
         tower = copied.copy
         vectors = options.vectors(copied.size)
         if count >= MANY_TEXTS:

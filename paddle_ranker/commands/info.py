@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional
 
 from paddle_ranker.errors import CheckpointError, listed
-from paddle_ranker.options import Options, main_of, option
+from paddle_ranker.model.load_options import TokenizerOptions
+from paddle_ranker.options import main_of, option
 from paddle_ranker.options.declare import FETCHED_FOLDER
 
 if TYPE_CHECKING:
@@ -26,16 +27,16 @@ Fact = tuple[str, str]  # a name and a value
 
 
 @dataclass(frozen=True)
-class InfoOptions(Options):
+class InfoOptions(TokenizerOptions):
     model: Path = option(help="a folder, or a parameter file; or a model's name", leads=True, addresses=FETCHED_FOLDER)  # noqa: RUF009
 
 
 def run(options: InfoOptions) -> None:
     """Print a description of a folder, without loading Paddle or the model."""
+    from paddle_ranker.model.foreign_export import find_with_tokenizer
     from paddle_ranker.model.model_folder import identify
-    from paddle_ranker.model.pretrained import find_model
 
-    folder_type = identify(find_model(options.model))
+    folder_type = identify(find_with_tokenizer(options.model, options.model_name_or_path))
     print(f"{options.model}: {folder_type.what}; {folder_type.use}")
     for name, text in facts_of(folder_type):
         print(f"{name}: {text}")

@@ -1,11 +1,7 @@
-"""Work with a static model's files: run them for comparisons, rename outputs, write a model with one output."""
+"""Work with a static model's files: run them for comparisons, write a model with one output."""
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Optional
 
@@ -17,8 +13,7 @@ from paddle_ranker.array_types import Arrays
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.model.exported import INPUTS, ExportedFolder, exporting_again, require_readable
 from paddle_ranker.model.model_kind import RANKER_SIGNATURE, Signature
-
-_FETCHED = re.compile(r'"fetch_name_(\d+)"')
+from paddle_ranker.model.static_program import name_outputs, static_mode
 
 
 class StaticModel:
@@ -58,29 +53,6 @@ class StaticModel:
         return {name: handle.copy_to_cpu() for name, handle in self._outputs.items()}
 
 
-def name_outputs(program: Path, names: Sequence[str]) -> None:
-    """Rename the outputs in a graph's file to `names`; Paddle 3 names them `fetch_name_0`, `fetch_name_1`, ...
-
-    Raises `CheckpointError` if the graph has another number of outputs.
-    """
-    if program.suffix == ".json":
-        text = program.read_text(encoding="utf-8")
-        if len(_FETCHED.findall(text)) != len(names):
-            raise CheckpointError(f"{program}: has not {len(names)} outputs as Paddle 3 names them")
-        text = _FETCHED.sub(lambda match: json.dumps(names[int(match.group(1))]), text)
-        program.write_text(text, encoding="utf-8")
-        return
-    with _static_mode():
-        graph = paddle.static.deserialize_program(program.read_bytes())
-        block = graph.global_block()
-        fetched = [operator.input("X")[0] for operator in block.ops if operator.type == "fetch"]
-        if len(fetched) != len(names):
-            raise CheckpointError(f"{program}: has {len(fetched)} outputs, expected {len(names)}")
-        for old, new in zip(fetched, names):
-            block._rename_var(old, new)
-        program.write_bytes(graph.desc.serialize_to_string())
-
-
 def write_serving_model(exported: ExportedFolder, target: Path, variable: Optional[str] = None) -> Path:
     """Write a static model with only the first output, a ranker's `predict`, in the format of `exported`.
 
@@ -101,7 +73,7 @@ def write_serving_model(exported: ExportedFolder, target: Path, variable: Option
             f"{program}: was exported with Paddle 2, and Paddle {paddle.__version__} only runs it; "
             f"{exporting_again(program.parent, paddle.__version__)}"
         )
-    with _static_mode(), paddle.static.scope_guard(paddle.static.Scope()):
+    with static_mode(), paddle.static.scope_guard(paddle.static.Scope()):
         executor = paddle.static.Executor(paddle.CPUPlace())
         source = str(program.with_suffix(""))
         graph, feeds, fetches = paddle.static.load_inference_model(source, executor)
@@ -122,15 +94,3 @@ def write_serving_model(exported: ExportedFolder, target: Path, variable: Option
 
 def _is_input(operator: object) -> bool:
     return operator.name() in ("pd_op.data", "pd_op.feed")  # type: ignore[attr-defined]
-
-
-@contextmanager
-def _static_mode() -> Iterator[None]:
-    """Switch Paddle to static graphs; afterwards return to dynamic mode if it was on."""
-    was_dynamic = paddle.in_dynamic_mode()
-    paddle.enable_static()
-    try:
-        yield
-    finally:
-        if was_dynamic:
-            paddle.disable_static()

@@ -157,7 +157,7 @@ def _of_file(file: Path, model_name: Optional[str]) -> Checkpoint:
     config = read_config(folder)
     arrays = load_parameters(file)
     if config is None:
-        config = _config_of_name(file, arrays, model_name) if model_name else _config_of_shape(file, arrays)
+        config = _config_of_name(file, arrays, model_name) if model_name else config_of_shape(file, arrays)
     try:
         config.require_fits(*count(arrays))
         for name in heads_of_many_classes(arrays):  # the rest is an encoder, as in transformers' folders
@@ -166,7 +166,7 @@ def _of_file(file: Path, model_name: Optional[str]) -> Checkpoint:
     except CheckpointError as error:
         raise CheckpointError(f"{file}: {error}") from error
     head = paddlenlps_head(folder)
-    return Checkpoint(file, config, named, arrays, lambda: _tokenizer_of(folder, config), head=head)
+    return Checkpoint(file, config, named, arrays, lambda: tokenizer_of(folder, config), head=head)
 
 
 def _config_of_name(file: Path, arrays: Named, model_name: str) -> EncoderConfig:
@@ -179,7 +179,7 @@ def _config_of_name(file: Path, arrays: Named, model_name: str) -> EncoderConfig
     return config
 
 
-def _config_of_shape(file: Path, arrays: Named) -> EncoderConfig:
+def config_of_shape(file: Path, arrays: Named) -> EncoderConfig:
     """Return the configuration of the published models whose shape fits the parameters, and log it.
 
     Raises `CheckpointError` if none fits, or if several fit that compute differently.
@@ -214,7 +214,7 @@ def _of_hugging_face(folder: Path, reranker: Optional[CrossEncoderSettings]) -> 
     return Checkpoint(file, model.config, named, model.arrays, tokenizer, length, head, info)
 
 
-def _tokenizer_of(folder: Path, config: EncoderConfig) -> ModelTokenizer:
+def tokenizer_of(folder: Path, config: EncoderConfig) -> ModelTokenizer:
     """Read the tokenizer of a folder of this toolkit or PaddleNLP; its files may have transformers' format."""
     if not config.vocab_size:
         raise CheckpointError(f"{folder}: reads pictures; give an encoder of texts")

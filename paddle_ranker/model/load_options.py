@@ -36,13 +36,26 @@ class CheckpointOptions(Options):
 
     model_name_or_path: Optional[str] = option(
         None,
-        help="model whose configuration a parameter file without a folder gets; a folder has its own",
+        help="model whose configuration a parameter file without a folder gets, and whose tokenizer another program's "
+        "static model; a folder has its own",
         addresses=FETCHED_FOLDER,
     )
     max_seq_length: Optional[int] = option(
         None,
         help="maximum length of a pair or text in tokens (default: the model's)",
         minimum=5,
+    )
+
+
+@dataclass(frozen=True)
+class TokenizerOptions(Options):
+    """Option of every command that opens static models of other programs, and no bare parameter files."""
+
+    model_name_or_path: Optional[str] = option(
+        None,
+        help="model whose tokenizer the texts of another program's static model are read with: a name, a folder, or "
+        "the vocabulary's file (default: the files beside the graph)",
+        addresses=FETCHED_FOLDER,
     )
 
 
@@ -56,7 +69,8 @@ class LoadOptions:
         device support it
     threads: CPU threads of an exported model's engine; 0: one per core. `runtime.prepare` sets the threads of dygraph
     tensorrt: whether Paddle Inference compiles the graph with TensorRT, on a GPU
-    model_name: name of the model whose configuration belongs to a bare parameter file
+    model_name: name of the model whose configuration belongs to a bare parameter file, or whose tokenizer to a static
+        model of another program
     max_seq_length: maximum length of a row in tokens; None: as trained
     pooling: pooling (a name in `model.tower.POOLINGS`) of an encoder that is opened as a tower, if its folder states
         none; None: a default, which is logged

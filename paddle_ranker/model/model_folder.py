@@ -25,6 +25,7 @@ from paddle_ranker.encoding.pair_encoder import PairRowEncoder
 from paddle_ranker.errors import CheckpointError, listed
 from paddle_ranker.model import role_names
 from paddle_ranker.model.builtin_kinds import KINDS
+from paddle_ranker.model.foreign_export import NAME_TOKENIZER
 from paddle_ranker.model.info import BLEND, PUBLISHED_HEADS, PUBLISHED_TOWER, RankerInfo, heads_of_many_classes
 from paddle_ranker.model.load_options import DEFAULT_OPTIONS, LoadOptions
 from paddle_ranker.model.model_kind import (
@@ -321,6 +322,9 @@ def identify(path: Path) -> FolderType:
         from paddle_ranker.model.hugging_face.published_towers import as_towers
 
         path = as_towers(path)
+    foreign = _foreign(path)
+    if foreign is not None:
+        return foreign
     if path.is_file():
         if path.suffix in _OF_EXPORT:
             inside = identify(path.parent)
@@ -344,6 +348,19 @@ def identify(path: Path) -> FolderType:
     if _inner_model(path) is not None:
         return FolderType(path, "several")
     return FolderType(path, "nothing" if any(path.iterdir()) else "empty")
+
+
+def _foreign(path: Path) -> Optional[FolderType]:
+    """Identify a static model of another program: its export, if a tokenizer is beside it; None for other paths."""
+    from paddle_ranker.model.foreign_export import as_export, find_graph, has_tokenizer
+
+    folder = path.parent if path.is_file() else path
+    if not folder.is_dir() or _has_parameters(folder):
+        return None
+    graph = find_graph(path)
+    if graph is None:
+        return None
+    return identify(as_export(path)) if has_tokenizer(graph.program.parent) else FolderType(path, "static")
 
 
 def load_model(
@@ -464,7 +481,6 @@ def _has_graph_alone(folder: Path) -> bool:
 # Contents of folders whose files state no kind of model, from special to general: the first that fits counts.
 _FILES: tuple[tuple[str, Callable[[Path], bool]], ...] = (
     ("index", lambda folder: _has("index.json")(folder) or _has("shards.json")(folder)),
-    ("static", is_exported),
     ("masked_lm", lambda folder: _has_parameters(folder) and _has(MASKED_LM_FILE)(folder)),
     ("encoder", _has_parameters),
     ("transformers", _is_transformers),
@@ -495,8 +511,9 @@ _OTHERS = {
         f"fill-mask takes it; {_TRAIN}",
     ),
     "static": (
-        "a static model without the file that says what it is",
-        "export the model again: paddle-ranker export --model RANKER --output",
+        "a static model of another program, without a tokenizer",
+        f"{NAME_TOKENIZER}; predict, rank, serve, encode and index build then take it, and paddle-ranker convert makes "
+        "a ranker of it that trains on",
     ),
     "index": (
         "a search index",

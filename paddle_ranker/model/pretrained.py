@@ -105,6 +105,17 @@ def _named_adapter(folder: Path, name: str) -> Path:
     raise CheckpointError(f"{folder}:{name}: there is no such adapter; {folder} has {listed(names)}")
 
 
+def vocabulary_folder(name: str) -> Path:
+    """Return a folder with a named model's tokenizer; of PaddleNLP's models, nothing else is fetched or needed."""
+    known = known_name(name)
+    if known is None:
+        return resolve_model(name)
+    for folder in (paddlenlp_folder(known), cache_folder("models", known)):
+        if (folder / "vocab.txt").is_file() and _states_tokenizer(folder, known):
+            return folder
+    return resolve_model(name)
+
+
 def _named_folder(name: str) -> Optional[Path]:
     """Return the folder of a model that PaddleNLP or RocketQA publishes under a name; None for an unknown name."""
     if name in DUAL_ENCODERS:

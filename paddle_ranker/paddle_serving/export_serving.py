@@ -14,14 +14,15 @@ from typing import Optional
 from paddle_ranker import runtime
 from paddle_ranker.errors import CheckpointError, UsageError
 from paddle_ranker.model.exported import GRAPH_FORMATS, INPUTS, OUTPUTS, ExportedFolder, open_exported
+from paddle_ranker.model.load_options import TokenizerOptions
 from paddle_ranker.model.model_folder import MODEL, identify
-from paddle_ranker.options import Options, main_of, note_without_effect, option
+from paddle_ranker.options import main_of, note_without_effect, option
 from paddle_ranker.options.declare import FETCHED_FOLDER
 from paddle_ranker.paddle_serving.serving_files import EMBEDDING, fetched_alias, variables_of
 
 
 @dataclass(frozen=True)
-class ExportServingOptions(Options):
+class ExportServingOptions(TokenizerOptions):
     """Options of the commands that export for Paddle Serving."""
 
     dirname: str = option(
@@ -53,7 +54,9 @@ def export_serving(options: ExportServingOptions) -> None:
     """Write both folders; print them and the largest difference from the exported model's output."""
     note_without_effect(options, ["show_proto"], "the names of inputs and outputs are always printed")
     feeds = aliases("--feed_alias_names", options.feed_alias_names, INPUTS)
-    exported = find_exported(Path(options.dirname), options.model_filename, options.params_filename)
+    exported = _foreign_export(options) or find_exported(
+        Path(options.dirname), options.model_filename, options.params_filename
+    )
     fetches = aliases("--fetch_alias_names", options.fetch_alias_names, (fetched_alias(exported.signature),))
     variables = variables_of(exported.signature, feeds, fetches)
     runtime.prepare_command(1)
@@ -67,6 +70,25 @@ def export_serving(options: ExportServingOptions) -> None:
     named = ", ".join(f"{variable.alias} ({variable.name})" for variable in variables[1])
     print(f"exported for servers: {server.folder}: takes {', '.join(feeds)}, returns {named}")
     print(f"exported for clients: {client}")
+
+
+def _foreign_export(options: ExportServingOptions) -> Optional[ExportedFolder]:
+    """Open a static model of another program; None if the folder has none."""
+    from paddle_ranker.model.foreign_export import as_export, find_graph
+
+    path = Path(options.dirname)
+    if options.model_filename is not None and (path / options.model_filename).is_file():
+        path = path / options.model_filename
+    graph = find_graph(path)
+    if graph is None:
+        return None
+    parameters = graph.parameters and graph.parameters.name
+    if options.params_filename not in (None, parameters):
+        raise UsageError(
+            f"--params_filename {options.params_filename}: the parameters of {graph.program.name} are in "
+            f"{parameters or 'a file each'}"
+        )
+    return open_exported(as_export(path, options.model_name_or_path), MODEL)
 
 
 def aliases(name: str, texts: Sequence[str], names: Sequence[str]) -> tuple[str, ...]:

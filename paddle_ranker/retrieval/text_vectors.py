@@ -22,6 +22,7 @@ from paddle_ranker.encoding.columns import Columns
 from paddle_ranker.encoding.picture_encoder import PictureEncoder
 from paddle_ranker.encoding.sound_encoder import SoundEncoder
 from paddle_ranker.errors import UsageError, refuse_text
+from paddle_ranker.model.foreign_export import find_with_tokenizer
 from paddle_ranker.model.load_options import DEFAULT_OPTIONS, LoadOptions
 from paddle_ranker.model.model_folder import ANY_TOWER, identify
 from paddle_ranker.model.pretrained import resolve_model
@@ -102,7 +103,7 @@ class Tower:
     def _open(
         cls, source: Union[str, Path], options: LoadOptions, batch_size: int, for_search: bool, folder: Path
     ) -> Tower:
-        path = resolve_model(str(source))
+        path = resolve_model(str(find_with_tokenizer(source, options.model_name)))
         opened = open_model(path, ANY_TOWER, options)
         info, is_scaled = opened.info, bool(options.normalize) or (for_search and opened.info.similarity == "cosine")
         if options.pooling not in (None, info.pooling) or (options.normalize is False and info.normalize):

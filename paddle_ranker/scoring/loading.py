@@ -9,11 +9,11 @@ from typing import Optional, Union, cast
 from paddle_ranker.encoding.pair_encoder import PairRowEncoder
 from paddle_ranker.errors import CheckpointError, UsageError
 from paddle_ranker.model.exported import ExportedFolder, open_exported
+from paddle_ranker.model.foreign_export import find_with_tokenizer
 from paddle_ranker.model.info import RankerInfo
 from paddle_ranker.model.load_options import DEFAULT_OPTIONS, LoadOptions
 from paddle_ranker.model.model_folder import FolderType, Role, identify
 from paddle_ranker.model.model_kind import EncoderT, InfoT, Model
-from paddle_ranker.model.pretrained import find_model
 from paddle_ranker.scoring.engines.engine import Engine
 from paddle_ranker.scoring.engines.engine_registry import DYGRAPH, ENGINES
 from paddle_ranker.scoring.engines.opening import open_engine
@@ -50,7 +50,7 @@ def open_model(
     """
     if options.engine is not None:
         ENGINES[options.engine]  # an unknown name raises its error here
-    folder_type = identify(find_model(source))
+    folder_type = identify(find_with_tokenizer(source, options.model_name))
     folder_type.require(role)
     if not folder_type.is_exported:
         return _open_trained(folder_type, role, options)

@@ -12,7 +12,7 @@ from socket import gethostname
 from typing import Optional, Union
 
 from paddle_ranker.errors import UsageError
-from paddle_ranker.model.load_options import CheckpointOptions, HeadOptions
+from paddle_ranker.model.load_options import CheckpointOptions, HeadOptions, TokenizerOptions
 from paddle_ranker.options import option, redeclare
 from paddle_ranker.options.declare import ANY_TEXT, FETCHED_FOLDER
 from paddle_ranker.scoring.scoring_options import EngineOptions
@@ -29,7 +29,7 @@ def _key_of_environment() -> Optional[str]:
 
 
 @dataclass(frozen=True)
-class ServeConfig(Limits, HeadOptions, EngineOptions):
+class ServeConfig(Limits, HeadOptions, TokenizerOptions, EngineOptions):
     """Options of `paddle-ranker serve`. Other commands that start a server build this from their own options.
 
     Each further kind of served model adds the options of its `SlotKind`.

@@ -160,14 +160,15 @@ def with_found_models(config: ServeConfig) -> ServeConfig:
 
     Raises `UsageError` for a folder that does not exist.
     """
-    from paddle_ranker.model.pretrained import find_model, resolve_model
+    from paddle_ranker.model.foreign_export import find_with_tokenizer
+    from paddle_ranker.model.pretrained import resolve_model
 
     if config.folder is not None:
-        config = dataclasses.replace(config, folder=find_model(config.folder))
+        config = dataclasses.replace(config, folder=find_with_tokenizer(config.folder, config.model_name_or_path))
     config = with_tower_of_index(with_folder_in_slot(config))
     for kind in served_by(config).values():
         name = kind.folder(config)
-        folder = None if name is None else find_model(name)
+        folder = None if name is None else find_with_tokenizer(name, config.model_name_or_path)
         if folder is None or (folder == name and folder.exists()):
             continue
         if not folder.exists() and not kind.takes_encoders:

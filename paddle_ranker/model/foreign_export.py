@@ -1,0 +1,478 @@
+"""Static models of other programs, such as PaddleNLP's scripts: found, and written as exports of this toolkit.
+
+    find_graph(folder)                     # the files of such a model, or None; reads names alone
+    as_export(folder, "ernie-1.0")         # the folder in the cache with its export
+
+The graph keeps its operations and parameters. It gets this toolkit's inputs and outputs, and the tokenizer that the
+caller names or that lies beside it, and each engine and command then takes it as any export.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, Optional, Union
+
+import numpy as np
+
+from paddle_ranker.array_types import Arrays
+from paddle_ranker.errors import CheckpointError, listed
+from paddle_ranker.model.config import WORD_EMBEDDINGS, EncoderConfig
+from paddle_ranker.model.families import read_config, write_config
+from paddle_ranker.options import note_once
+from paddle_ranker.storage.atomic import cache_folder, made_once, new_folder
+from paddle_ranker.storage.digest import json_digest
+
+if TYPE_CHECKING:
+    from paddle_ranker.model.static_program import Key, StaticProgram
+
+NAME_TOKENIZER = (
+    "name the model whose tokenizer its texts were read with: --model_name_or_path NAME, a folder, or the vocabulary's "
+    "file"
+)
+OLD_PROGRAM = "__model__"
+_OLD_PARAMETERS = ("__params__", "params")
+_TOKENIZERS = ("vocab.txt", "tokenizer.json")
+_FORMAT = 1  # version of the folders' form in the cache
+_LENGTH = 128  # tokens of a pair or text, if no option says otherwise, as in the published scripts
+_LEAST_VECTOR = 16  # fewer numbers are classes
+_ROLES = {
+    "input_ids": ("input_ids", "src_ids", "word_ids", "token_ids"),
+    "token_type_ids": ("token_type_ids", "segment_ids", "sent_ids", "sentence_ids"),
+}
+# Operations behind which an output is still the same numbers
+_THROUGH = {"scale", "assign", "reshape", "squeeze", "unsqueeze", "flatten", "cast", "share_data", "fetch"}
+
+
+class GraphFiles(NamedTuple):
+    """Files of a static model; `parameters` is None if each parameter has a file."""
+
+    program: Path
+    parameters: Optional[Path]
+
+
+def find_graph(path: Path) -> Optional[GraphFiles]:
+    """Return the files of a static model of another program at a path, a folder or its graph's file; None without.
+
+    Raises `CheckpointError` for a folder of several graphs.
+    """
+    folder = path if path.is_dir() else path.parent
+    if not path.exists() or _is_described(folder):
+        return None
+    if path.is_file():
+        stem = path.with_suffix("") if path.suffix == ".pdiparams" else path
+        return next((each for each in _graphs(folder) if stem in (each.program, each.program.with_suffix(""))), None)
+    graphs = _graphs(folder)
+    if len(graphs) > 1:
+        raise CheckpointError(
+            f"{folder}: has several static models, {listed(each.program.name for each in graphs)}: give the path of one"
+        )
+    return graphs[0] if graphs else None
+
+
+def _graphs(folder: Path) -> list[GraphFiles]:
+    names = sorted({path.name for path in folder.iterdir()})
+    found = []
+    for name in names:
+        stem, _, ending = name.rpartition(".")
+        if ending in ("json", "pdmodel") and f"{stem}.pdiparams" in names:
+            found.append(GraphFiles(folder / name, folder / f"{stem}.pdiparams"))
+    if OLD_PROGRAM in names:
+        combined = next((folder / name for name in _OLD_PARAMETERS if name in names), None)
+        found.append(GraphFiles(folder / OLD_PROGRAM, combined))
+    return found
+
+
+def _is_described(folder: Path) -> bool:
+    """Return whether a folder has an info file, and so is one of this toolkit, or a plugin's."""
+    from paddle_ranker.model.builtin_kinds import KINDS
+
+    def described() -> bool:
+        return any((folder / kind.info_file).is_file() for kind in KINDS.values())
+
+    if described():
+        return True
+    if any(path.name != "config.json" for path in folder.glob("*.json")):
+        KINDS.load_plugins()
+    return described()
+
+
+def has_tokenizer(folder: Path) -> bool:
+    """Return whether a folder has the files of a tokenizer."""
+    return any((folder / name).is_file() for name in _TOKENIZERS)
+
+
+def find_with_tokenizer(source: Union[str, Path], tokenizer: Optional[str]) -> Path:
+    """Return the path of a model, see `find_model`; of another program's static model, the folder of its export.
+
+    tokenizer: the model that names the tokenizer, see `as_export`; None: static models are returned as they are
+    """
+    from paddle_ranker.model.pretrained import find_model
+
+    path = find_model(source)
+    return path if tokenizer is None else as_export(path, tokenizer)
+
+
+def as_export(path: Path, tokenizer: Union[str, Path, None] = None) -> Path:
+    """Write a static model of another program as an export of this toolkit; return its folder in the user's cache.
+
+    A model is written once. Return any other path unchanged.
+
+    tokenizer: a model's name or folder, or the file of a vocabulary; None: the tokenizer beside the graph
+
+    Raises `CheckpointError` without a tokenizer, and for a graph that scores no texts.
+    """
+    graph = find_graph(path)
+    if graph is None:
+        return path
+    folder = graph.program.parent
+    if tokenizer is None and not has_tokenizer(folder):
+        raise CheckpointError(f"{path}: is a static model without a tokenizer; {NAME_TOKENIZER}")
+    source = str(folder if tokenizer is None else tokenizer)
+    used = [folder, Path(source)] if Path(source).exists() else [folder]
+    files = sorted({file for place in used for file in (place.iterdir() if place.is_dir() else [place])})
+    stats = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in files if file.is_file()]
+    from paddle_ranker import runtime
+
+    runtime.prepare()
+    import paddle
+
+    digest = json_digest(_FORMAT, paddle.__version__, graph.program.name, source, stats)
+    target = cache_folder("models", f"{folder.resolve().name}-{digest}")
+    with made_once(target) as missing:
+        if missing:
+            with new_folder(target) as temporary:
+                _write(graph, source, temporary)
+    return target
+
+
+class _Scored(NamedTuple):
+    """Output of a graph: in words, and the keys of the value, and of the numbers before sigmoid or softmax."""
+
+    what: str
+    value: Key
+    before: Optional[Key]
+
+
+def _write(graph: GraphFiles, source: str, target: Path) -> None:
+    from paddle_ranker.model.builtin_kinds import KINDS
+    from paddle_ranker.model.hugging_face.folder import folder_pair_encoder
+    from paddle_ranker.model.info import RankerInfo
+    from paddle_ranker.model.load_options import DEFAULT_OPTIONS
+    from paddle_ranker.model.model_kind import with_export
+    from paddle_ranker.model.static_program import read_program, static_mode
+    from paddle_ranker.model.tower import KIND, TowerInfo
+
+    with static_mode():
+        program = read_program(*graph)
+        output = _output(program)
+        named = _inputs(program)
+        config = _config_of(graph.program, program, source)
+        _write_tokenizer(source, config, target)
+        write_config(target, config)
+        length = min(_LENGTH, config.longest_pair)
+        folder_pair_encoder(target, length)  # raises if the tokenizer does not fit
+        is_tower = output.what == "a vector"
+        if is_tower:
+            size = program.shapes[output.value][-1]
+            info: Any = TowerInfo(length, size, normalize=False, similarity="dot")  # type: ignore[explicit-any]
+        else:
+            kind_name = "cross_encoder" if output.what.startswith("two") else "pairwise"
+            info = RankerInfo(kind_name, length, match_embeddings=False)
+        kind = KINDS[KIND if is_tower else info.kind]
+        signature = kind.signature(info)
+        inputs = program.name_inputs(named)
+        values = _appended(program, output, inputs, is_tower)
+        encoder = kind.row_encoder(target, info, DEFAULT_OPTIONS)
+        batches = list(kind.sample_inputs(encoder, info))
+        _require_equal(program, output, values, batches)
+        if is_tower and _are_normal(program, values["vector"], batches):
+            info = dataclasses.replace(info, normalize=True, similarity="cosine")
+        written = program.write(target / kind.prefix, inputs, values)
+    for other in target.glob("*.info"):
+        other.unlink()
+    import paddle
+
+    facts = {
+        "prefix": kind.prefix,
+        "format": written.suffix[1:],
+        "paddle": paddle.__version__,
+        "inputs": list(signature.input_names),
+        "outputs": list(signature.output_names),
+        "parity": {},
+        "files": {path.name: path.stat().st_size for path in sorted(target.glob(f"{kind.prefix}.*"))},
+    }
+    info = dataclasses.replace(info, training={"converted from": str(graph.program)})
+    kind.write_info(target, with_export(info, facts))  # type: ignore[arg-type]
+    said = ", ".join(name if name == role else f"{name} as {role}" for role, name in named.items())
+    note_once(f"note: {graph.program}: takes {said}; returns {output.what}: opened as {kind.what}")
+
+
+def _inputs(program: StaticProgram) -> dict[str, str]:
+    """Return the names of the graph's inputs by this toolkit's; raises `CheckpointError` for other inputs."""
+    left = sorted(program.feeds)
+    found: dict[str, str] = {}
+    for role, names in _ROLES.items():
+        name = next((name for name in names if name in left), None)
+        if name is not None:
+            found[role] = name
+            left.remove(name)
+    if not found and len(left) <= len(_ROLES):
+        found, left = dict(zip(_ROLES, left)), []
+    if left or "input_ids" not in found:
+        raise CheckpointError(
+            f"{program.file}: takes {listed(sorted(program.feeds))}; a text model is given input_ids and "
+            "token_type_ids alone here: export it with these inputs"
+        )
+    return found
+
+
+def _output(program: StaticProgram) -> _Scored:
+    """Return the graph's output that scores a pair, or that is a text's vector."""
+    said = []
+    for key in program.fetches:
+        shape = program.shapes[key]
+        value = key
+        node = program.producer(value)
+        while node is not None and node.type in _THROUGH:
+            value = node.inputs[0]
+            node = program.producer(value)
+        last = node.type if node is not None else ""
+        width = shape[-1] if len(shape) == 2 else 1 if len(shape) == 1 else -1
+        if last in ("sigmoid", "softmax") and node is not None and width == (1 if last == "sigmoid" else 2):
+            what = "a probability" if width == 1 else "two probabilities"
+            return _Scored(what, key, node.inputs[0])
+        if last not in ("sigmoid", "softmax") and width in (1, 2):
+            return _Scored("one logit" if width == 1 else "two logits", key, value)
+        if len(shape) == 2 and width >= _LEAST_VECTOR and last != "softmax":
+            return _Scored("a vector", key, None)
+        said.append(f"{list(shape)}{f' of {last}' if last else ''}")
+    raise CheckpointError(
+        f"{program.file}: returns {'; '.join(said) or 'nothing'}: neither a logit, two logits or a probability of each "
+        f"pair, nor a vector of each text ({_LEAST_VECTOR} numbers or more)"
+    )
+
+
+def _appended(  # type: ignore[explicit-any]
+    program: StaticProgram, output: _Scored, inputs: dict[str, object], is_tower: bool
+) -> dict[str, Any]:
+    """Append this toolkit's outputs to the graph, and return them by name; inputs that it lacks are added."""
+    import paddle
+
+    from paddle_ranker.model.static_program import appended
+
+    with appended(program):
+        if is_tower:
+            value = program.values[output.value]
+            values = {"vector": value * 1.0}
+        else:
+            logit = program.values[output.before]  # type: ignore[index]
+            if output.what.startswith("two"):
+                logit = logit[:, 1:2] - logit[:, 0:1]
+            logit = paddle.reshape(paddle.cast(logit, "float32"), [-1, 1])
+            values = {"predict": paddle.nn.functional.sigmoid(logit), "logit": logit}
+        if "token_type_ids" not in inputs:
+            types = paddle.static.data("token_type_ids", [None, None], "int64")
+            inputs["token_type_ids"] = types
+            nothing = paddle.sum(paddle.cast(types, "float32"), axis=1, keepdim=True) * 0.0
+            values = {name: value + nothing for name, value in values.items()}
+    return values
+
+
+def _require_equal(  # type: ignore[explicit-any]
+    program: StaticProgram, output: _Scored, values: dict[str, Any], batches: list[Arrays]
+) -> None:
+    """Raise `CheckpointError` unless the new outputs are what the graph's own output says, on sample rows."""
+    for batch in batches[:8]:
+        name = next(iter(values))
+        own, new = program.run(batch, [program.values[output.value], values[name]])
+        own, new = own.reshape(len(new), -1).astype(np.float64), new.astype(np.float64)
+        if output.what == "two logits":
+            own = 1 / (1 + np.exp(own[:, :1] - own[:, 1:]))
+        elif output.what == "one logit":
+            own = 1 / (1 + np.exp(-own))
+        elif output.what == "two probabilities":
+            own = own[:, 1:]
+        difference = float(np.abs(own - new).max())
+        if not difference <= 1e-5:
+            raise CheckpointError(
+                f"{program.file}: what is computed from its last operations is {difference:.1e} from its output"
+            )
+
+
+def _are_normal(program: StaticProgram, vector: object, batches: list[Arrays]) -> bool:
+    """Return whether all vectors have length 1."""
+    lengths = [np.linalg.norm(program.run(batch, [vector])[0], axis=1) for batch in batches[:8]]
+    return bool(np.abs(np.concatenate(lengths) - 1).max() < 1e-4)
+
+
+def _write_tokenizer(source: str, config: EncoderConfig, target: Path) -> None:
+    """Write the tokenizer of a model, by name or folder, or of a vocabulary's file, into a folder."""
+    from paddle_ranker.encoding.tokenizers.tokenizer_folder import VOCABULARY_FILE, read_tokenizer
+    from paddle_ranker.model.encoder_loading import tokenizer_of
+    from paddle_ranker.model.pretrained import vocabulary_folder
+
+    path = Path(source)
+    if path.is_file() and path.name not in _TOKENIZERS:
+        with tempfile.TemporaryDirectory() as temporary:
+            shutil.copyfile(path, Path(temporary) / VOCABULARY_FILE)
+            read_tokenizer(Path(temporary)).write(target)
+        return
+    folder = path.parent if path.is_file() else path if path.is_dir() else vocabulary_folder(source)
+    tokenizer_of(folder, config).write(target)
+
+
+def _config_of(file: Path, program: StaticProgram, source: str) -> EncoderConfig:
+    """Return the configuration of the named model, or else the sizes of the graph's parameters.
+
+    Raises `CheckpointError` if the graph is of another model than the named one.
+    """
+    from paddle_ranker.model.paddlenlp_names import shape_of
+
+    config, rows = stated_config(source), _word_rows(program)
+    if config is None:
+        shape = shape_of(published_arrays(program).arrays)
+        assert shape is not None
+        # An engine reads no more of a configuration than the sizes.
+        config = EncoderConfig(
+            shape.words, shape.width, shape.layers, 1, shape.inner, max_position_embeddings=shape.positions,
+            type_vocab_size=shape.types,
+        )  # fmt: skip
+    if rows is not None and rows != config.vocab_size:
+        raise CheckpointError(
+            f"{file}: is not a graph of {source}: it has {rows:,} word pieces, that model {config.vocab_size:,}"
+        )
+    return config
+
+
+def stated_config(source: str) -> Optional[EncoderConfig]:
+    """Return the configuration of a model by its name or folder; None for a folder, or a file's, without one."""
+    from paddle_ranker.model.hugging_face.folder import encoder_config
+    from paddle_ranker.model.pretrained import named_config
+
+    path = Path(source)
+    if not path.exists():
+        return named_config(source)
+    folder = path.parent if path.is_file() else path
+    return encoder_config(folder) if (folder / "config.json").is_file() else read_config(folder)
+
+
+def _word_rows(program: StaticProgram) -> Optional[int]:
+    """Return the number of word pieces whose embeddings the graph has, by the table that it looks ids up in."""
+    ids = _feed_key(program, "input_ids")
+    for node in program.nodes:
+        if node.type == "embedding" and _behind(program, node.inputs[0]) == ids:
+            return len(program.arrays[program.parameters[node.inputs[1]]])
+    return None
+
+
+def _behind(program: StaticProgram, key: Key) -> Key:
+    node = program.producer(key)
+    while node is not None and node.type in _THROUGH:
+        key = node.inputs[0]
+        node = program.producer(key)
+    return key
+
+
+@dataclass(frozen=True)
+class PublishedArrays:
+    """Parameters of a graph under PaddleNLP's names.
+
+    arrays: the encoder's under `ptm.`, the head's under the published scripts'
+    is_tower: whether the output is a vector
+    has_pooler: whether the output comes from the pooler
+    """
+
+    arrays: Arrays
+    is_tower: bool
+    has_pooler: bool
+
+
+def published_arrays(program: StaticProgram) -> PublishedArrays:
+    """Name the graph's parameters as PaddleNLP does, by the order in which an ERNIE or BERT uses them.
+
+    Raises `CheckpointError`, which names the first operation that such an encoder does not have there.
+    """
+    output = _output(program)
+    needed: set[Key] = set()
+    waiting = [output.value]
+    producers = {key: node for node in program.nodes for key in node.outputs}
+    while waiting:
+        key = waiting.pop()
+        node = producers.get(key)
+        if key not in needed and node is not None:
+            waiting += node.inputs
+        needed.add(key)
+    nodes = [node for node in program.nodes if needed.intersection(node.outputs)]
+    ids, types = (_feed_key(program, role) for role in _ROLES)
+    tables: dict[str, str] = {}
+    norms: list[tuple[str, str]] = []
+    linears: list[list[str]] = []
+    of_product: dict[Key, list[str]] = {}
+    tanh: set[int] = set()
+    parameter = program.parameters.get
+    for node in nodes:
+        named = [name for key in node.inputs if (name := parameter(key)) is not None]
+        if node.type == "embedding" and named:
+            looked = _behind(program, node.inputs[0])
+            role = "word" if looked == ids else "token_type" if looked == types else ""
+            role = role or ("position" if "position" not in tables else "task_type")
+            if role in tables:
+                raise _unlike(program, f"looks up {named[0]} as a second table of {role} embeddings")
+            tables[role] = named[0]
+        elif node.type == "layer_norm" and len(named) == 2:
+            norms.append((named[0], named[1]))
+        elif node.type == "matmul" and len(named) == 1:
+            linears.append([named[0]])
+            of_product[node.outputs[0]] = linears[-1]
+        elif node.type == "add" and len(named) == 1 and node.inputs[0] in of_product:
+            of_product[node.inputs[0]].append(named[0])
+            of_product[node.outputs[0]] = of_product[node.inputs[0]]
+        elif node.type == "tanh" and node.inputs[0] in of_product:
+            tanh.add(next(at for at, each in enumerate(linears) if each is of_product[node.inputs[0]]))
+        elif named:
+            raise _unlike(program, f"the operation {node.type} uses {named[0]}")
+    layers, rest = divmod(len(norms) - 1, 2)
+    if not {"word", "position"} <= set(tables) or rest or layers < 1 or len(linears) < 6 * layers:
+        raise _unlike(program, f"has {len(norms)} norms, {len(linears)} linear layers and tables {listed(tables)}")
+    if any(len(each) != 2 for each in linears):
+        raise _unlike(program, f"{next(each[0] for each in linears if len(each) != 2)} has no bias of its own")
+    names = {f"ptm.embeddings.{role}_embeddings.weight": name for role, name in tables.items()}
+
+    def put(part: str, pair: Any) -> None:  # type: ignore[explicit-any]
+        names[f"{part}.weight"], names[f"{part}.bias"] = pair
+
+    put("ptm.embeddings.layer_norm", norms[0])
+    for layer in range(layers):
+        start = f"ptm.encoder.layers.{layer}"
+        put(f"{start}.norm1", norms[1 + 2 * layer])
+        put(f"{start}.norm2", norms[2 + 2 * layer])
+        parts = [*(f"self_attn.{part}_proj" for part in ("q", "k", "v", "out")), "linear1", "linear2"]
+        for part, pair in zip(parts, linears[6 * layer :]):
+            put(f"{start}.{part}", pair)
+    heads = linears[6 * layers :]
+    has_pooler = bool(heads) and 6 * layers in tanh
+    if has_pooler:
+        put("ptm.pooler.dense", heads.pop(0))
+    is_tower = output.what == "a vector"
+    head = "emb_reduce_linear" if is_tower else "classifier" if output.what.startswith("two") else "similarity"
+    if len(heads) > 1 or (not heads and not is_tower):
+        raise _unlike(program, f"{len(heads)} linear layers follow the encoder")
+    if heads:
+        put(head, heads[0])
+    arrays = {name: program.arrays[each].astype(np.float32) for name, each in names.items()}
+    assert any(name.endswith(WORD_EMBEDDINGS) for name in arrays)
+    return PublishedArrays(arrays, is_tower, has_pooler)
+
+
+def _feed_key(program: StaticProgram, role: str) -> Optional[Key]:
+    return program.feeds.get(_inputs(program).get(role, ""))
+
+
+def _unlike(program: StaticProgram, what: str) -> CheckpointError:
+    return CheckpointError(
+        f"{program.file}: {what}: this is no ERNIE, BERT or RoBERTa as PaddleNLP builds it, and stays a static model"
+    )

@@ -51,7 +51,7 @@ def ernie_m(tmp_path_factory: pytest.TempPathFactory) -> Made:
     import sentencepiece
 
     place = tmp_path_factory.mktemp("ernie_m")
-    how = {"vocab_size": 130, "hard_vocab_limit": False, "character_coverage": 0.98, "minloglevel": 2}
+    how: dict[str, Any] = {"vocab_size": 130, "hard_vocab_limit": False, "character_coverage": 0.98, "minloglevel": 2}
     trainer = sentencepiece.SentencePieceTrainer
     trainer.Train(sentence_iterator=iter(CORPUS * 3), model_prefix=str(place / "sp"), model_type="unigram", **how)
     pieces = sentencepiece.SentencePieceProcessor()

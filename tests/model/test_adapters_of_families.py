@@ -80,7 +80,7 @@ def write_adapter(folder: Path, base: str, arrays: dict[str, Array], task: str, 
         merged[name] = (array + np.float32(3 / 2) * up @ down).astype(np.float32)
     folder.mkdir()
     settings = {"peft_type": "LORA", "r": 2, "lora_alpha": 3, "target_modules": [*ends], "bias": "none"}
-    stated = {"task_type": task} if task else {"task_type": None}
+    stated: dict[str, Any] = {"task_type": task or None}
     (folder / CONFIG).write_text(json.dumps({**settings, **stated, "base_model_name_or_path": base}))
     save_file(narrow, folder / ARRAYS, {"format": "pt"})
     save_file(merged, folder.parent / "merged" / "model.safetensors", {"format": "pt"})

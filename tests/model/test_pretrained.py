@@ -116,4 +116,4 @@ def test_bert_cannot_be_fetched_without_a_network(
 def test_rocketqa_s_encoders_are_known_by_name(shape: str) -> None:
     for side in ("query", "para"):
         found = published_model(f"rocketqa-zh-{shape}-{side}-encoder")
-        assert found.parameters and found.vocabulary and found.config.model_type == "ernie"
+        assert found.parameters and found.vocabularies and found.config.model_type == "ernie"

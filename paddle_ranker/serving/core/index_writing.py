@@ -147,8 +147,9 @@ class IndexWriter:
             return collection.writer.prepare(made(collection), files, vectors_of, new_fields)
 
         def add(collection: Collection) -> Added:
-            documents, more = made(collection), {"prepared": prepared, "files": files, "new_fields": new_fields}
-            return collection.writer.add(documents, vectors_of, merge=False, **more)
+            return collection.writer.add(
+                made(collection), vectors_of, merge=False, prepared=prepared, files=files, new_fields=new_fields
+            )
 
         self._begin()
         try:

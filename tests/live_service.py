@@ -74,6 +74,8 @@ class LiveService(LoopThread):
     without an end until its `most` is set.
     """
 
+    keep_alive_seconds = 75.0  # of gRPC
+
     def __init__(self, limits: Optional[Limits] = None, api_key: Optional[str] = None) -> None:
         self._limits = limits
         self._api_key = api_key
@@ -115,7 +117,11 @@ class LiveService(LoopThread):
         self.service = FakeService(self._limits)
         self.is_ready = True
         self._grpc, dial = await start_grpc(
-            self.service, api_key=self._api_key, counting=self._counting("grpc"), is_ready=lambda: self.is_ready
+            self.service,
+            api_key=self._api_key,
+            counting=self._counting("grpc"),
+            is_ready=lambda: self.is_ready,
+            keep_alive_seconds=self.keep_alive_seconds,
         )
         app = Middleware(
             Router(routes(self.service)), self.metrics, ServeConfig(api_key=self._api_key), budget=self.budget

@@ -57,6 +57,7 @@ async def start_grpc(
     counting: Counting = nullcontext,
     budget: Optional[ByteBudget] = None,
     is_ready: Callable[[], bool] = lambda: True,
+    keep_alive_seconds: float = 75.0,
 ) -> tuple[grpc.aio.Server, Dial]:
     """Serve gRPC to this process, in this event loop. Return the server, and a function that connects to it.
 
@@ -66,12 +67,14 @@ async def start_grpc(
     counting: counts requests, including those that are refused before they are read
     budget: budget of the bytes that all requests hold; default: no limit
     is_ready: answers `grpc.health.v1.Health/Check`, which needs no key
+    keep_alive_seconds: seconds after which a connection without a call is closed; clients then open another one
     """
     limits = models.ranker.limits
     options = [
         ("grpc.max_receive_message_length", limits.request_bytes + _FRAMING_BYTES),
         ("grpc.max_send_message_length", -1),
         ("grpc.max_concurrent_streams", limits.connections),
+        ("grpc.max_connection_idle_ms", max(1, int(1000 * keep_alive_seconds))),
     ]
     is_recent = _is_recent(grpc.__version__)
     if not is_recent:

@@ -133,5 +133,6 @@ async def start_grpc_behind_port(context: ServerContext) -> ProtocolHandler:
         counting=context.counting("grpc"),
         budget=context.connections.budget,
         is_ready=context.is_ready,
+        keep_alive_seconds=config.keep_alive_seconds,
     )
     return _GrpcHandler(partial(GrpcConnection, dial, context.connections), server, dial)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -43,6 +44,19 @@ def call(
     options.setdefault("timeout", SECONDS)
     answered: bytes = channel.unary_unary(method)(data, metadata=(("authorization", f"Bearer {key}"),), **options)
     return answered
+
+
+def test_connections_without_a_call_are_closed_and_the_next_call_opens_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(LiveService, "keep_alive_seconds", 0.5)
+    with LiveService() as live, grpc.insecure_channel(f"127.0.0.1:{live.grpc}") as channel:
+        for _ in range(2):
+            live.hold()
+            answer = channel.unary_unary(f"/{GENERAL_SERVICE}/inference").future(request_bytes(), timeout=SECONDS)
+            until(lambda: live.service.waiting == 1)
+            time.sleep(1.0)  # a call in progress is not idle
+            live.release()
+            assert answer.result()
+            until(lambda: len(live._connections) == 0)
 
 
 def request_bytes(titles: tuple[str, ...] = ("abcd", "a")) -> bytes:

@@ -110,6 +110,9 @@ def test_what_is_no_address_of_a_cluster_is_refused(tmp_path: Path, capsys: pyte
     [
         "index add --index s3://bucket/index --corpus a.tsv",
         "index build --corpus a.tsv --output s3:/bucket/index --tower ftp://host/tower",
+        "index build --corpus a.tsv --output s3://bucket/index --shards 2",
+        "index shard a.tsv --output s3://bucket/index --shards 2",
+        "deploy ray --shards s3://bucket/index",
         "index build --corpus a.tsv --output index --field_tower picture=s3://bucket/tower",
         "evaluate --model ranker --test a.tsv --scores_file gs://bucket/scores.tsv",
         "train-pairwise --train a.tsv:webhdfs://host/b.tsv --test a.tsv --output x",

@@ -101,7 +101,8 @@ SEARCH = {
     "min_probability": 0.1,
 }
 ADDED = {"documents": [{"id": "f1", "text": "深度学习", "fields": {"year": 1, "lang": "x"}}, {"id": "f2", "text": "b"}]}
-SAID = {"search_id": "abcdefgh", "query": "深度", "id": "f1", "position": 1, "event": "judged", "label": 1}
+# Ids of searches are signed: `makers` takes that of an answer, so that feedback is refused for its mutation alone.
+SAID = {"search_id": "0123456789abcdef-0123456789abcdef01234567", "query": "深度", "id": "f1", "position": 1}
 PIPELINE = {"key": ["0", "1"], "value": ['{"query": "深度", "title": "学"}', "{'query': 'a', 'title': \"b\"}"]}
 
 
@@ -216,8 +217,11 @@ def _addressed(dice: random.Random) -> bytes:
     return mutated_bytes(f"GET {path} HTTP/1.1\r\nHost: ranker\r\n\r\n".encode(), dice)
 
 
-def makers() -> dict[str, Callable[[random.Random], bytes]]:
-    """Return, by name, what makes a request that is nearly right from a generator of chances."""
+def makers(said: Mapping[str, Any] = SAID) -> dict[str, Callable[[random.Random], bytes]]:
+    """Return, by name, what makes a request that is nearly right from a generator of chances.
+
+    said: search_id, query, id and position of a hit of the server's own answer, for feedback
+    """
     texts, tokens, image = good_request(), token_request(), picture()
     posts = posts_of(image)
     payloads = [texts.SerializeToString(), tokens.SerializeToString()]
@@ -267,7 +271,9 @@ def makers() -> dict[str, Callable[[random.Random], bytes]]:
         "JSON, search": bodies("/v1/search", [SEARCH, {"query": "深度" * 40, "rank_top": 3}]),
         "JSON, documents": bodies("/v1/documents", [ADDED, {**ADDED, "mode": "add"}]),
         "JSON, documents to remove": lambda dice: b"DELETE" + removed(dice)[len("POST") :],
-        "JSON, feedback": bodies("/v1/feedback", [SAID, {**SAID, "event": "click", "dwell_ms": 5}]),
+        "JSON, feedback": bodies(
+            "/v1/feedback", [{**said, "event": "judged", "label": 1}, {**said, "event": "click", "dwell_ms": 5}]
+        ),
         "addresses of a search": _addressed,
         "JSON, pipeline of a tower": bodies("/tower/prediction", [{"key": ["0", "1"], "value": list(TITLES[:2])}]),
         "tensors for vectors": bodies(INFERENCE, [json.loads(write_message(text_request()))]),

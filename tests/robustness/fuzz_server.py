@@ -20,7 +20,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,7 @@ from paddle_ranker.retrieval.candidate_indexes import Document
 from paddle_ranker.serving.clients import RerankClient, SearchClient
 from paddle_ranker.serving.clients.client_errors import ServerError
 from paddle_ranker.serving.core.faults import INTERNAL
-from tests.robustness.fuzz_inputs import TITLES, makers, picture, posts_of
+from tests.robustness.fuzz_inputs import SAID, TITLES, makers, picture, posts_of
 from tests.started import Started, started_server
 
 _ANSWERS = (b"HTTP/1.1 ", b"PRPC", b"\x00\x00")  # an HTTP/2 frame begins with its length, which is small
@@ -126,7 +126,9 @@ def _fuzz_at(ports: Sequence[int], options: FuzzOptions, is_alive: Callable[[], 
         def answers() -> list[np.ndarray]:
             """Ask what can be answered, over every protocol; raise `ServerError` where it is not."""
             queries, filters = ["深度"] * len(TITLES), {"year": {"gte": 2020}}
-            hits = searcher.search("学习", top_k=100, rank_top=3, by=["words"], where=filters)["hits"]
+            search = searcher.search("学习", top_k=100, rank_top=3, by=["words"], where=filters)
+            hits = search["hits"]
+            searcher.feedback(search, hits[0]["id"], "click")
             kept = sorted(hit["id"] for hit in hits if hit["id"].startswith("kept-"))
             return [
                 *(client.score(queries, TITLES) for client in clients),
@@ -137,6 +139,9 @@ def _fuzz_at(ports: Sequence[int], options: FuzzOptions, is_alive: Callable[[], 
             ]
 
         expected = answers()
+        search = searcher.search("学习", by=["words"])
+        of_hit = {"id": search["hits"][0]["id"], "position": search["hits"][0]["rank"]}
+        said = {"search_id": search["search_id"], "query": search["query"], **of_hit}
 
         def good_ones() -> None:
             for found, wanted in zip(answers(), expected):
@@ -144,7 +149,7 @@ def _fuzz_at(ports: Sequence[int], options: FuzzOptions, is_alive: Callable[[], 
                     raise ServerError(f"a good request got {found.tolist()}, expected {wanted.tolist()}")
 
         async def run() -> Tally:
-            return await _Fuzzer(ports, options, is_alive, good_ones).run()
+            return await _Fuzzer(ports, options, is_alive, good_ones, said).run()
 
         return asyncio.run(run())
 
@@ -164,11 +169,16 @@ class _Fuzzer:
     """Sender of mutated requests. Make it where an event loop runs, which Python 3.9 asks of its lock."""
 
     def __init__(
-        self, ports: Sequence[int], options: FuzzOptions, is_alive: Callable[[], bool], good_ones: Callable[[], None]
+        self,
+        ports: Sequence[int],
+        options: FuzzOptions,
+        is_alive: Callable[[], bool],
+        good_ones: Callable[[], None],
+        said: Mapping[str, Any] = SAID,
     ) -> None:
         self._ports, self._options = ports, options
         self._is_alive, self._good_ones = is_alive, good_ones
-        self._makers = list(makers().items())
+        self._makers = list(makers(said).items())
         self._numbers = itertools.count()
         self._tally = Tally(counts={name: Counter() for name, _ in self._makers})
         self._good_lock = asyncio.Lock()

@@ -143,7 +143,7 @@ class _Unpacker:
                 content = part.get_payload(0).as_bytes()  # type: ignore[union-attr]
                 file = file if file.lower().endswith(".eml") else f"{file}.eml"
             else:
-                content = part.get_payload(decode=True) or b""  # type: ignore[assignment]
+                content = part.get_payload(decode=True) or b""
             self._keep(f"{inside}{file}", iter([bytes(content)]), depth, of_mail)
 
     def _keep(self, name: str, blocks: Iterator[bytes], depth: int, values: Mapping[str, Any] = _NONE) -> None:

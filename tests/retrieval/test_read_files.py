@@ -64,7 +64,7 @@ MANUALS = {
     "notes/lamp.txt": "Die Lampe leuchtet warm.".encode("cp1252"),
     "notes/about.md": b"# Warranty of lamps\n\nNone.",
     "notes/empty.txt": b" \n",
-    "letter.docx": b"PK\x03\x04",
+    "letter.key": b"PK\x03\x04",
     ".hidden/secret.txt": b"warranty",
 }
 
@@ -100,7 +100,7 @@ def test_a_folder_becomes_parts_and_texts_and_says_what_is_left_out(
     assert index(["check", str(folder)]) == 1 and "is not as it was written" in capsys.readouterr().err
     folder.rename(tmp_path / "corpus" / "inside")
     assert built(tmp_path, tmp_path / "corpus", out="again")[0] == 0
-    assert "not read: 6 (.hidden: hidden; inside: an index; letter.docx" in capsys.readouterr().out
+    assert "not read: 6 (.hidden: hidden; inside: an index; letter.key" in capsys.readouterr().out
     status, _ = built(tmp_path, tmp_path / "corpus", "--id_column", "x", out="other")
     assert status == 2 and "is read file by file" in capsys.readouterr().err
 
@@ -549,7 +549,7 @@ def damaged(corpus: Path) -> dict[str, str]:
         "pipe.txt": "no file, but a pipe",
         "loop.txt": "a link",
         "empty.txt": "it is empty",
-        "letter.docx": "no field takes .docx files",
+        "letter.key": "no field takes .key files",
     }
 
 
@@ -562,7 +562,7 @@ BAD_FILES = {
     "letter.txt": b"{\\rtf1 x}",
     "broken.pages": b"nothing",
     "empty.txt": b"",
-    "letter.docx": b"PK",
+    "letter.key": b"PK",
 }
 
 
@@ -608,7 +608,7 @@ def test_files_of_a_kind_that_is_not_read_are_counted_with_what_converts_them(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("paddle_ranker.data.pictures.reads_format", lambda kind: False)
-    names = [f"IMG_{n}.HEIC" for n in range(12)] + ["a.docx", "b.docx", "c.m4a"]
+    names = [f"IMG_{n}.HEIC" for n in range(12)] + ["a.key", "b.key", "c.m4a"]
     corpus = folder_of(tmp_path, {**dict.fromkeys(names, b"\0\0\0\x18ftypheic"), "a.txt": b"a lamp"})
     assert built(tmp_path, corpus)[0] == 0
     said = capsys.readouterr().out
@@ -616,4 +616,4 @@ def test_files_of_a_kind_that_is_not_read_are_counted_with_what_converts_them(
         "not read: 15 (IMG_0.HEIC: no field takes .heic files; pip install 'paddle-ranker[files]' reads them, or "
         "heif-convert IN.heic OUT.png converts them (12 such)" in said
     )
-    assert "a.docx: no field takes .docx files (2 such); c.m4a: no field takes .m4a files; ffmpeg -i IN.m4a" in said
+    assert "a.key: no field takes .key files (2 such); c.m4a: no field takes .m4a files; ffmpeg -i IN.m4a" in said

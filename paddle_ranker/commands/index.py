@@ -573,7 +573,8 @@ def _write_report(options: CorpusOptions, left_out: Sequence[tuple[str, Sequence
         return
     rows = ((what, *(" ".join(text.split()) for text in item[:2])) for what, item in left_out)
     write_rows(options.report, ("what", "where", "reason"), rows, True)
-    print(f"{options.report}: lists {len(left_out):,} rows, files and parts of files that were skipped or not read")
+    what = "rows, files and parts of files that were skipped, not read or read in part"
+    print(f"{options.report}: lists {len(left_out):,} {what}")
 
 
 def _schema(options: BuildOptions) -> tuple[Schema, int]:

@@ -70,6 +70,7 @@ _LONGEST_TITLE, _LONGEST_NAME = 120, 60  # maximum characters: of titles on aver
 _MOST_DIFFERENT = 1 << 22  # maximum values of a column that are compared with each other
 _SAMPLED = 1 << 16  # maximum different values that are counted of a column with repeated values
 _NO_VALUE = "\\N"  # as Postgres and MySQL write it
+_IN_PART = "read in part"
 _ESCAPE = re.compile(r"\\([ntr\\])")
 _ESCAPED = {"n": "\n", "t": "\t", "r": "\r", "\\": "\\"}
 _OF_INDEXES = ("index.json", "shards.json")  # files that the folder of an index has
@@ -176,11 +177,13 @@ class DocumentFile:
         self.kept, self._spellings = 0, dict[str, set[Optional[ValueSpelling]]]()
         self._skips = Skips(self._rules.skip_bad_rows, name_files=several, keeps_all=keeps)
         self._unread = LeftOut(NOT_READ, keeps_all=keeps)
+        self._in_part = list[LeftOutItem]()
 
     @property
     def left_out(self) -> list[tuple[str, LeftOutItem]]:
-        """What the last loop has skipped, and what it has not read, with places and reasons, if they are kept."""
-        return [(part.what.rstrip(":"), item) for part in (self._skips, self._unread) for item in part.items]
+        """What the last loop has skipped, not read or read in part, with places and reasons, if they are kept."""
+        left_out = [(part.what.rstrip(":"), item) for part in (self._skips, self._unread) for item in part.items]
+        return [*left_out, *((_IN_PART, item) for item in self._in_part)]
 
     @property
     def skipped(self) -> int:
@@ -271,6 +274,8 @@ class DocumentFile:
                 self.kept += 1
                 self.line = place if is_one else _RowPlace(path, place)
                 yield document
+        if self._keeps_left_out and isinstance(table, _DocumentRows):
+            self._in_part += [LeftOutItem(where, reason) for where, reason in table.in_part.items()]
 
     def _opened(self, skips: Optional[Skips] = None) -> Iterator[tuple[str, _Rows, dict[str, str]]]:
         """Yield (path, rows, columns) for each file or folder, as `_open` opens it; see `_leave_file_out`."""
@@ -532,8 +537,10 @@ class _DocumentRows:
 
     def __init__(self, path: str, separator: str, header: Optional[bool], sheet: str) -> None:
         """Find out how the file holds a table; raises `DataError` as `_detect` does."""
-        self.path = path
-        self._sheets = _sheets_in(path, sheet)
+        self.path, self.in_part = path, dict[str, str]()  # by place: the reason why it is read in part
+        self._sheets, others = _sheets_in(path, sheet)
+        if others:
+            self.in_part[path] = others
         is_text = not self._sheets and is_table_or_lines(path)
         self._encoding = found_encoding(path) if is_text else None
         self._head, self.title = TableHead(0, 1), ""
@@ -659,10 +666,13 @@ class _DocumentRows:
             head = head_of(cells[:_SAMPLE_ROWS]) if self._has_header else TableHead(0, 0)
             if not_read:
                 note_once(f"{self.path}: {not_read}")
+                self.in_part[f"{self.path}, sheet {sheet.name}"] = not_read
             if not rows:
                 continue
             if head.above:
-                note_once(f"{self.path}: {_left_above(head)}: {brief(text_above(cells[: head.above]))}")
+                left_above = f"{_left_above(head)}: {brief(text_above(cells[: head.above]))}"
+                note_once(f"{self.path}: {left_above}")
+                self.in_part[f"{self.path}, sheet {sheet.name}, row {rows[0][0]}"] = left_above
             names = _column_names(head.names(cells)) if head.lines else _numbered(max(map(len, cells)))
             for number, row in _named(names, iter(rows[head.above + head.lines :])):
                 if isinstance(row, dict) and len(self._sheets) > 1:
@@ -741,6 +751,8 @@ class _DocumentRows:
             return None  # two halves of a sentence
         self._head = head if header else TableHead(head.above, 0)
         self.title = text_above(above)
+        if above:
+            self.in_part[f"{self.path}, line 1"] = f"{_left_above(head)}: {brief(self.title)}"
         is_dump = not quote and any(cell == _NO_VALUE for row in rows for cell in row)
         separator = _NONE if width == 1 else separator
         names = _column_names(head._replace(above=0).names(rows)) if header else _numbered(width)
@@ -1046,29 +1058,32 @@ def _left_above(head: TableHead) -> str:
     )
 
 
-def _sheets_in(path: str, chosen: str) -> list[Sheet]:
-    """Return the sheets of a spreadsheet that are read: `chosen` by name, `all`, or the first that has rows.
+def _sheets_in(path: str, chosen: str) -> tuple[list[Sheet], str]:
+    """Return the sheets of a spreadsheet that are read, and which are not, for a message.
 
-    Returns [] for a file that is no spreadsheet.
+    chosen: the name of a sheet, `all`, or "" for the first
+
+    Returns no sheets for a file that is no spreadsheet.
     """
     with open_text(path, "utf-8") as stream:
         if not is_spreadsheet(path.lower().removesuffix(".gz"), stream.peek(len(ZIP))):
             if chosen:
                 raise UsageError(f"--sheet {quoted(chosen)}: is about spreadsheets, and {path} is none; leave it out")
-            return []
+            return [], ""
         sheets = sheets_of(path, stream)
     names = [sheet.name for sheet in sheets]
     if chosen == ALL_SHEETS and chosen not in names:
-        return sheets
+        return sheets, ""
     if chosen:
         if chosen not in names:
             hint = spelling_hint(chosen, names)
             raise UsageError(f"--sheet {quoted(chosen)}: {path} has the sheets {listed(names)}{hint}")
-        return [sheet for sheet in sheets if sheet.name == chosen]
+        return [sheet for sheet in sheets if sheet.name == chosen], ""
+    others = ""
     if len(names) > 1:
-        others = listed(names[1:])
-        note_once(f"{path}: its first sheet is read, {quoted(names[0])}; not read: {others} (--sheet NAME, or all)")
-    return sheets[:1]
+        others = f"its first sheet is read, {quoted(names[0])}; not read: {listed(names[1:])} (--sheet NAME, or all)"
+        note_once(f"{path}: {others}")
+    return sheets[:1], others
 
 
 def _header_votes(first: Sequence[str], others: Sequence[Sequence[str]]) -> int:

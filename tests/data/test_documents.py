@@ -227,6 +227,10 @@ def test_a_spreadsheet_is_a_table(tmp_path: Path, capsys: pytest.CaptureFixture[
     found = documents(tmp_path / "a.xlsx")
     assert len(found) == ROWS and found[4] == DocumentRow(name(4), "a-4", {"price": "4.5"})
     assert capsys.readouterr().err.count("not read: more") == 1
+    table = DocumentFile(tmp_path / "a.xlsx", DocumentOptions(), keeps_left_out=True)
+    assert len([*table]) == ROWS and [(what, item.where) for what, item in table.left_out] == [
+        ("read in part", str(tmp_path / "a.xlsx"))
+    ]
     content = (tmp_path / "a.xlsx").read_bytes()
     (tmp_path / "a.xlsx").write_bytes(content[: len(content) // 2])
     with pytest.raises(DataError, match="a damaged spreadsheet"):

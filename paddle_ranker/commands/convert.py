@@ -404,11 +404,12 @@ def _of_paddlenlp(source: Path, temporary: Path, options: ConvertOptions) -> lis
 
 def _to_hf(source: Path, temporary: Path, options: ConvertOptions) -> list[str]:
     from paddle_ranker.encoding.tokenizers.tokenizer_folder import read_tokenizer
+    from paddle_ranker.metrics.calibration import with_bias
     from paddle_ranker.model.encoder_loading import ranker_of
     from paddle_ranker.model.families import pair_encoder_of, read_config
     from paddle_ranker.model.hugging_face.adapter_folders import find_encoder
     from paddle_ranker.model.hugging_face.chat import write_template
-    from paddle_ranker.model.hugging_face.folder import parameters_to_write, write_model
+    from paddle_ranker.model.hugging_face.folder import head_has_bias, parameters_to_write, write_model
     from paddle_ranker.model.hugging_face.sentences import write_prompt
     from paddle_ranker.model.hugging_face.tokenizer import write_tokenizer
     from paddle_ranker.model.hugging_face.weights import load_parameters, parameters_file
@@ -438,7 +439,11 @@ def _to_hf(source: Path, temporary: Path, options: ConvertOptions) -> list[str]:
     try:
         arrays = load_parameters(parameters_file(source) or source / PARAMETERS_FILE)
         named = name_parameters(arrays)
-        calibration = info.calibration if info and "head.weight" in named else None
+        calibration, kept_calibration = info.calibration if info and "head.weight" in named else None, None
+        if info is not None and "head.weight" in named and not head_has_bias(config):
+            # The class has no place for a shift; the ranker's file, which is written beside it, has.
+            kept_calibration = with_bias(calibration, float(named["head.bias"].item()))
+            calibration, named["head.bias"] = None, 0 * named["head.bias"]
         if calibration:
             named["head.weight"], named["head.bias"] = calibration.fold(named["head.weight"], named["head.bias"])
         masked_lm = {} if "head.weight" in named else masked_lm_head(arrays)
@@ -467,11 +472,16 @@ def _to_hf(source: Path, temporary: Path, options: ConvertOptions) -> list[str]:
     if has_head and info:  # Keep the ranker's kind and results, so that it can be converted back.
         training = {**info.training, "folded into the head": str(calibration)} if calibration else info.training
         results = {} if changed else info.results
-        was = dataclasses.replace(info, results=results, training=training, calibration=None)
+        was = dataclasses.replace(info, results=results, training=training, calibration=kept_calibration)
         (temporary / INFO_FILE).write_text(was.to_json(), encoding="utf-8")
     lines = [f"TARGET: for transformers' {architecture}, {describe_encoder(config)}"]
     if calibration:
         lines.append(f"folded the calibration into the head: its sigmoid is what {calibration} was")
+    if kept_calibration:
+        lines.append(
+            f"transformers' head has no bias: the order is the same, and the probability is {kept_calibration}, which "
+            f"{INFO_FILE} keeps for this toolkit"
+        )
     if has_match:
         lines.append(f"left out the match embeddings: {'the scores change' if changed else 'all zero, equal scores'}")
     return lines

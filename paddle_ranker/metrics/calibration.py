@@ -7,6 +7,7 @@ Sun and Weinberger, "On Calibration of Modern Neural Networks", ICML 2017); with
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -149,6 +150,13 @@ class Calibration:
     def __str__(self) -> str:
         shift = f" {'-' if self.shift < 0 else '+'} {abs(self.shift):.6g}" if self.shift else ""
         return f"sigmoid({self.scale:.6g} * logit{shift})"
+
+
+def with_bias(calibration: Optional[Calibration], bias: float) -> Optional[Calibration]:
+    """Return the calibration of logits from which a head's bias was taken; None if there is nothing to add."""
+    if calibration is not None:
+        return dataclasses.replace(calibration, shift=calibration.scale * bias + calibration.shift)
+    return Calibration("platt", 1.0, bias, {"on": "no data: the bias of the head"}) if bias else None
 
 
 def sigmoid(logits: ArrayLike) -> Floats:

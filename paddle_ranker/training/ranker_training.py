@@ -15,6 +15,7 @@ from paddle_ranker.lexical.head import learn_heads
 from paddle_ranker.metrics.measures import MEASURES
 from paddle_ranker.metrics.ranking import Scored
 from paddle_ranker.model.dropout import Dropout
+from paddle_ranker.model.hugging_face.folder import head_has_bias
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.lora import add_adapters
 from paddle_ranker.model.model_folder import ANY_TOWER, ENCODER, identify
@@ -74,6 +75,8 @@ def start_training(options: RankerTrainingOptions, kind: str) -> Start[RankerMod
     model.network.encoder.gradient_checkpointing = options.gradient_checkpointing
     if options.lora_rank:
         add_adapters(model.network.encoder, options.lora_rank)
+    if not head_has_bias(model.network.encoder.config):
+        model.network.head.bias.stop_gradient = True  # so that transformers has a place for the whole head
     run.report_start(source, model.new_parts, model.row_encoder)
     if model.dropped_calibration:
         run.report(f"the calibration of {source} is left out: calibrate what comes out of the training")

@@ -81,6 +81,9 @@ def write_adapter(folder: Path, base: str, arrays: dict[str, Array], task: str, 
     folder.mkdir()
     settings = {"peft_type": "LORA", "r": 2, "lora_alpha": 3, "target_modules": [*ends], "bias": "none"}
     stated: dict[str, Any] = {"task_type": task or None}
+    if task == "SEQ_CLS":  # peft saves the head, too
+        stated["modules_to_save"] = ["classifier", "score"]
+        merged["score.weight"] = narrow["base_model.model.score.weight"] = arrays["score.weight"] * 2
     (folder / CONFIG).write_text(json.dumps({**settings, **stated, "base_model_name_or_path": base}))
     save_file(narrow, folder / ARRAYS, {"format": "pt"})
     save_file(merged, folder.parent / "merged" / "model.safetensors", {"format": "pt"})

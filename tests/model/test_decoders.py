@@ -23,11 +23,12 @@ from paddle_ranker.export import onnx
 from paddle_ranker.export.static_graph import export_model
 from paddle_ranker.model.builtin_kinds import KINDS
 from paddle_ranker.model.hugging_face import chat
+from paddle_ranker.model.hugging_face.weights import load_parameters, parameters_file
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.lora import add_adapters
 from paddle_ranker.model.model_folder import TOWER, identify
 from paddle_ranker.model.networks import qwen3
-from paddle_ranker.model.parameters import float32_of_bfloat16
+from paddle_ranker.model.parameters import float32_of_bfloat16, save_arrays
 from paddle_ranker.model.ranker_folder import RankerModel, load_single
 from paddle_ranker.model.tower_network import load_tower
 from paddle_ranker.scoring.cascade import Cascade
@@ -415,6 +416,32 @@ def test_the_way_to_this_toolkit_and_back_keeps_the_scores(tmp_path: Path, case:
     shutil.rmtree(tmp_path / "ours")
     found = Ranker.load(tmp_path / "back", max_seq_length=LONGEST).score(QUERIES, TITLES)
     np.testing.assert_allclose(found, probabilities(case), atol=1e-5)
+
+
+def test_a_calibration_and_a_bias_go_to_transformers_and_back(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """transformers' head has no bias: its logits are those before the shift, and the way back has all of it."""
+    ours, theirs, again = (tmp_path / name for name in ("ours", "theirs", "again"))
+    convert(ConvertOptions(source=str(write_folder(tmp_path / "hf", "classifier")), target=str(ours)))
+    file = parameters_file(ours)
+    assert file is not None
+    state = {**load_parameters(file), "head.bias": np.array([0.7], np.float32)}
+    save_arrays(state, file)
+    change_json(ours / "ranker.json", calibration={"method": "platt", "scale": 1.5, "shift": -0.25})
+    wanted = Ranker.load(ours, max_seq_length=LONGEST).score(QUERIES, TITLES)
+    assert main(["convert", str(ours), str(theirs), "--to", "hf"]) == 0
+    said = capsys.readouterr().out
+    assert "has no bias: the order is the same, and the probability is sigmoid(1.5 * logit + 0.8)" in said
+    np.testing.assert_array_equal(
+        load_file(theirs / "model.safetensors")["score.weight"].ravel(), np.asarray(state["head.weight"]).ravel()
+    )
+    convert(ConvertOptions(source=str(theirs), target=str(again)))
+    for folder in (theirs, again):
+        found = Ranker.load(folder, max_seq_length=LONGEST).score(QUERIES, TITLES)
+        np.testing.assert_allclose(found, wanted, atol=1e-6, err_msg=str(folder))
+    plain = np.array(EXPECTED["classifier"]["logits"]) + 0.7
+    np.testing.assert_allclose(wanted, 1 / (1 + np.exp(-(1.5 * plain - 0.25))), atol=1e-5)
 
 
 def write_training(folder: Path) -> Path:

@@ -521,6 +521,12 @@ _ERNIE_GRAM = {"ernie_gram": "ernie"}  # a fine-tuned ERNIE-Gram computes what E
 _MATCH = "match_embeddings.weight"
 
 
+def head_has_bias(config: EncoderConfig) -> bool:
+    """Return whether the head of transformers' ranker of a family has a bias."""
+    architecture = family_of(_ERNIE_GRAM.get(config.model_type, config.model_type)).architecture
+    return architecture is None or architecture.names.head_has_bias
+
+
 def parameters_to_write(
     named: Mapping[str, Array], config: EncoderConfig, *, drop_match_embeddings: bool
 ) -> dict[str, Array]:
@@ -535,7 +541,6 @@ def parameters_to_write(
     model_type = _ERNIE_GRAM.get(config.model_type, config.model_type)
     architecture = family_of(model_type).architecture
     needs_types = architecture is not None and bool(architecture.fields.get("type_vocab_size"))
-    has_bias = architecture is None or architecture.names.head_has_bias
     for problem, is_so in (
         (
             "LayerNorm before each part of a layer (normalize_before)",
@@ -545,7 +550,6 @@ def parameters_to_write(
         (f"the task id {config.task_id} (task_id)", config.use_task_id and config.task_id != 0),
         (f"the activation {config.hidden_act}", config.hidden_act not in ACTIVATIONS.values()),
         (f"the model type {config.model_type}", architecture is None),
-        ("a bias in its head (such as a calibration's)", not has_bias and np.any(named.get("head.bias", 0))),
         (f"task types in a {config.model_type} (use_task_id)", config.use_task_id and model_type != "ernie"),
     ):
         if is_so:

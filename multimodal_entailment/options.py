@@ -7,6 +7,7 @@ from typing import Optional
 
 from multimodal_entailment.info import FUSIONS
 from paddle_ranker.errors import UsageError
+from paddle_ranker.model.pretrained import resolve_model
 from paddle_ranker.options import ThreadOptions, option, redeclare
 from paddle_ranker.options.declare import ANY_TEXT, FETCHED, FETCHED_FOLDER
 from paddle_ranker.scoring.scoring_options import EngineOptions
@@ -119,6 +120,10 @@ class TrainEntailmentOptions(TrainingOptions):
             raise UsageError(
                 f"--focal_gamma {self.focal_gamma:g} belongs to the focal loss: add --loss focal, or leave it out"
             )
+
+    def look_up(self) -> None:
+        if self.model_name_or_path is not None and not self.resume:
+            resolve_model(self.model_name_or_path)
 
     @property
     def gamma(self) -> float:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Optional
 
 from paddle_ranker import runtime
-from paddle_ranker.errors import UsageError
+from paddle_ranker.errors import DataError, UsageError, spelling_hint
 from paddle_ranker.evaluation.measuring_options import BaselineOptions
 from paddle_ranker.metrics.measures import FEWEST_PERMUTATIONS, MEASURES
 from paddle_ranker.options import json_text, main_of, note, option, refuse_given
@@ -68,12 +68,16 @@ def run(options: CompareOptions) -> None:
     from paddle_ranker.evaluation.comparison import compare_systems
     from paddle_ranker.evaluation.systems import baseline_systems, is_model, named_systems, read_measured_pairs
     from paddle_ranker.model.model_folder import RANKER, identify
+    from paddle_ranker.model.paddlenlp_names import published_models
     from paddle_ranker.model.pretrained import find_model
     from paddle_ranker.storage.atomic import check_writable
     from paddle_ranker.storage.streams import output_free_for
 
     named = {name: str(find_model(path)) for name, path in name_systems(options.systems).items()}
     for system in named.values():  # before the first of them is scored
+        hint = "" if Path(system).exists() else spelling_hint(system, published_models())
+        if hint:
+            raise DataError(f"{system}: no such file, and no such model{hint}")
         require_file(system)
         if is_model(system):
             identify(Path(system)).require(RANKER)

@@ -119,7 +119,7 @@ def convert(options: ConvertOptions) -> list[str]:
     model = identify(source)
     source = model.path
     if not is_tower and not source.is_dir():
-        raise CheckpointError(f"{source}: there is no such folder")
+        raise model.refusal("the folder of a model")
     if target.exists() or target.is_symlink():
         raise RankerError(f"{target}: is there already; choose another TARGET, or remove it")
     runtime.prepare()

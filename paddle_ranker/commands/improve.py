@@ -24,6 +24,7 @@ from paddle_ranker.commands.evaluate_recall import (
 from paddle_ranker.commands.judgments import JudgmentsOptions, draw, read_log
 from paddle_ranker.commands.search import SearchingOptions, open_search_engine
 from paddle_ranker.errors import DataError, UsageError
+from paddle_ranker.model.pretrained import resolve_model
 from paddle_ranker.options import given_of, main_of, note, option
 from paddle_ranker.options.declare import FETCHED, FETCHED_FOLDER
 
@@ -83,6 +84,10 @@ class ImproveOptions(SearchingOptions):
             raise UsageError("say what is known of the searches: --log, --judged or --beir; one of them")
         if given_of(self, ["split"]) and self.beir is None:
             raise UsageError("--split is about --beir: add that, or leave it out")
+
+    def look_up(self) -> None:
+        if self.model is not None:  # it is opened after the searches have been measured
+            resolve_model(self.model)
 
     @property
     def source(self) -> str:

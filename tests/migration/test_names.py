@@ -59,7 +59,7 @@ def test_every_source_scores_as_paddlenlp(source: str, made: Made, at: Path) -> 
     assert np.ptp(made.probabilities) > 0.001
 
 
-# Each option that takes a ranker, with the name in the place of {}
+# Commands to the end, with the name in the place of {}; test_model_options.py looks at all options.
 COMMANDS = (
     "predict --model {} --input pairs.tsv",
     "predict --params_path {} --test_set pairs.tsv",
@@ -85,7 +85,7 @@ COMMANDS = (
 
 @pytest.mark.parametrize("line", COMMANDS)
 @pytest.mark.parametrize("source", ["RocketQA's name", "safetensors"])
-def test_every_option_takes_every_source(line: str, source: str, at: Path, call: Call) -> None:
+def test_commands_take_a_name_and_safetensors(line: str, source: str, at: Path, call: Call) -> None:
     model = str(SOURCES[source](at))
     typed = [word.replace("{}", model) for word in line.split()]
     takes_device = not line.startswith(("info", "doctor", "export"))

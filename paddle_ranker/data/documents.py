@@ -45,7 +45,7 @@ from paddle_ranker.data.labels import number_of
 from paddle_ranker.data.reader_pool import ChildProcess
 from paddle_ranker.data.records import DocumentRow, is_finite, is_storable, without_nan
 from paddle_ranker.data.skips import NO_FIELD, NOT_READ, LeftOut, LeftOutItem, Skips
-from paddle_ranker.data.spreadsheets import ZIP, Sheet, is_spreadsheet, sheets_of
+from paddle_ranker.data.spreadsheets import CONVERTER, ZIP, Sheet, is_spreadsheet, sheets_of
 from paddle_ranker.errors import DataError, UsageError, brief, listed, one_line, quoted, spelling_hint
 from paddle_ranker.options import TAB, DocumentOptions, note_once
 from paddle_ranker.options.input_files import folder_of, paths_of, require_file
@@ -82,8 +82,9 @@ _CONVERTERS = {
     ".jxl": "djxl IN.jxl OUT.png",
     ".psd": "magick 'IN.psd[0]' OUT.png",
     ".svg": "rsvg-convert -w 512 IN.svg -o OUT.png",
-    **{suffix: f"soffice --convert-to docx IN{suffix}" for suffix in (".doc", ".rtf")},
-    **{suffix: f"soffice --convert-to pptx IN{suffix}" for suffix in (".ppt", ".odp")},
+    **{suffix: f"{CONVERTER} IN{suffix}" for suffix in (".xls", ".xlsb", ".xlsm", ".ods")},
+    **{suffix: f"libreoffice --headless --convert-to docx IN{suffix}" for suffix in (".doc", ".rtf")},
+    **{suffix: f"libreoffice --headless --convert-to pptx IN{suffix}" for suffix in (".ppt", ".odp")},
     **{suffix: f"ffmpeg -i IN{suffix} OUT.flac" for suffix in (".m4a", ".aac", ".aif", ".aiff", ".wma", ".caf")},
 }
 _WHOLE = (".md",)  # suffixes of text files that are one document each
@@ -91,6 +92,11 @@ _PLAIN, _MOST_TEXT = (".txt", *_WHOLE), 1 << 24  # suffixes of a folder's text f
 _NO_TEXTS = (
     (re.compile(rb"\s*%PDF-"), "a PDF", ".pdf"),
     (re.compile(rb"\s*(<!doctype html|<html\b)", re.IGNORECASE), "a web page", ".html"),
+    (
+        re.compile(rb"\s*<\?xml[^>]*>\s*(<\?mso-application[^>]*>\s*)?<(\w+:)?Workbook\b"),
+        "an XML spreadsheet",
+        f".xlsx when it is converted: {CONVERTER} FILE",
+    ),
     (re.compile(rb"\s*(\{\\rtf|%!PS)"), "a formatted text", ".txt when it is converted to plain text"),
 )
 NO_COLUMN, ALL_SHEETS = "none", "all"

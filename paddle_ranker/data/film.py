@@ -45,7 +45,8 @@ _PADDING = 128  # pixels by which a codec's frames may be wider and higher than 
 _HELD_FRAMES = 10  # frames to which later ones may refer, and those that are decoded
 _RGB_BYTES = 6  # per pixel of a frame in RGB: as decoded, and upright
 _SAMPLED = 16  # frames of a film that is an example
-_PROBE_SECONDS, _PROBE_BYTES = 5.0, 1 << 30  # after which reading an example's packets is ended
+# Processor seconds and bytes after which reading an example's packets is ended; on a busy machine they take longer.
+PROBE_SECONDS, _PROBE_BYTES, _WAITED_SECONDS = 5.0, 1 << 30, 60.0
 _MOST_FRAMES = 1 << 22  # of a track, as stated
 _MOST_TABLES = 1 << 27  # bytes of the tables of an example's packets
 _POLL_SECONDS = 0.1  # after which a wait for a process looks whether the caller still waits
@@ -213,7 +214,7 @@ def _try_tables(film: bytes) -> None:
         with pause(), tempfile.NamedTemporaryFile(suffix=".film") as file:
             file.write(film)
             file.flush()
-            child.ask("packets", Path(file.name), seconds=_PROBE_SECONDS)
+            child.ask("packets", Path(file.name), seconds=_WAITED_SECONDS)
     finally:
         children.put(child)
 

@@ -315,7 +315,9 @@ def _draw(path: Path, page: int, dpi: int, pixels: int) -> str:
 
 def _read_packets(path: Path) -> None:
     """Read a film's packets; see `film.read_packets`."""
-    import_module("paddle_ranker.data.film").read_packets(path)
+    film = import_module("paddle_ranker.data.film")
+    with _limited(math.inf, film.PROBE_SECONDS, film.PROBE_SECONDS):
+        film.read_packets(path)
 
 
 def _unpack(path: Path, folder: str, name: str) -> None:

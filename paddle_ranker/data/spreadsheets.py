@@ -28,6 +28,10 @@ from paddle_ranker.errors import DataError, brief, package_for, quoted
 
 ZIP = b"PK\x03\x04"
 _XLS = b"\xd0\xcf\x11\xe0"  # start of a spreadsheet of Excel before 2007
+# Start of a stream of cells that is not in such a file: Excel 2 to 4, and some programs
+_BIFF = (b"\x09\x00\x04\x00", b"\x09\x02\x06\x00", b"\x09\x04\x06\x00", b"\x09\x08\x08\x00", b"\x09\x08\x10\x00")
+_BINARY_PART = b"xl/workbook.bin"  # of an .xlsb file
+CONVERTER = "libreoffice --headless --convert-to xlsx"
 EXTENSIONS = (".xlsx", ".xlsm", ".xlsb", ".ods", ".xls")
 _MOST_TEXT = 1 << 20  # characters of a cell; Excel holds 32,767
 _MOST_AREA, _LEAST_FILLED = 1 << 22, 64  # cells up to the last; one of so many is filled in a larger sheet
@@ -36,12 +40,17 @@ _KNOWN_ERRORS = frozenset(["#DIV/0!", "#N/A", "#NAME?", "#NULL!", "#NUM!", "#REF
 _ERROR_CELL = re.compile(rb"""(<(?:\w+:)?c\b[^>]*\bt=["']e["'][^>]*>(?:(?!</(?:\w+:)?c>).)*?<(?:\w+:)?v>)[^<]*""", re.S)
 _PLACE = re.compile(r"([A-Z]{1,3})(\d{1,7})", re.IGNORECASE)
 
+_OF_BINARY = (
+    "its numbers are read without their formats (00123 as 123), its formulas without stored values as empty cells; "
+    f"{CONVERTER} FILE keeps them"
+)
+
 Place = tuple[int, int]  # row and column, from 0
 
 
 def is_spreadsheet(name: str, start: bytes) -> bool:
     """Return whether a file's name in lower case, and its first bytes, are those of a spreadsheet."""
-    return start.startswith((ZIP, _XLS)) and name.endswith(EXTENSIONS)
+    return start.startswith((ZIP, _XLS, *_BIFF)) and name.endswith(EXTENSIONS)
 
 
 class _Cells(NamedTuple):
@@ -74,6 +83,8 @@ def sheets_of(path: str, stream: IO[bytes]) -> list[Sheet]:
     with package_for(f"{path}: reading spreadsheets", "'paddle-ranker[excel]'"):
         import python_calamine
     data = stream.read()
+    is_binary = not data.startswith(ZIP) or _BINARY_PART in data
+    remedy = f"save it again{f' as .xlsx, or convert it: {CONVERTER} FILE' if is_binary else ''}"
     try:
         cells = _looked_through(data) if data.startswith(ZIP) else {}
         if any(error not in _KNOWN_ERRORS for facts in cells.values() for _, error in facts.errors):
@@ -85,22 +96,26 @@ def sheets_of(path: str, stream: IO[bytes]) -> list[Sheet]:
         python_calamine.CalamineError, zipfile.BadZipFile, expat.ExpatError, EOFError, OSError, zlib.error, ValueError,
         NotImplementedError,
     ) as error:  # fmt: skip
-        raise DataError(f"{path}: a damaged spreadsheet ({brief(str(error))}); save it again") from error
+        problem = "a spreadsheet that is damaged, too old or protected" if is_binary else "a damaged spreadsheet"
+        raise DataError(f"{path}: {problem} ({brief(str(error))}); {remedy}") from error
 
     def read(name: str) -> tuple[list[tuple[int, list[str]]], str]:
         try:
             sheet = book.get_sheet_by_name(name)
-            rows = [[*map(_text_of, row)] for row in sheet.to_python(skip_empty_area=False)]
+            values = sheet.to_python(skip_empty_area=False)
             merged = sheet.merged_cell_ranges or ()
         except python_calamine.CalamineError as error:
-            raise DataError(f"{path}: a damaged sheet, {quoted(name)} ({error}); save it again") from error
+            raise DataError(f"{path}: a damaged sheet, {quoted(name)} ({error}); {remedy}") from error
+        rows = [[*map(_text_of, row)] for row in values]
+        lost = is_binary and any(value == "" or type(value) in (int, float) for row in values for value in row)
         facts = cells.get(name, _Cells({}, ()))
         for (row, column), text in facts.shown.items():
             if row < len(rows) and column < len(rows[row]) and rows[row][column]:
                 rows[row][column] = text
         _repeat_merged(rows, merged)
         kept = [(number, texts) for number, texts in enumerate(rows, start=1) if any(texts)]
-        return kept, "; ".join(filter(None, [_without_values(facts.formulas), _with_errors(facts.errors)]))
+        unread = [_without_values(facts.formulas), _with_errors(facts.errors), _OF_BINARY if lost else ""]
+        return kept, "; ".join(filter(None, unread))
 
     return [Sheet(name, partial(read, name)) for name in book.sheet_names]
 

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import io
+import os
+import queue
+import signal
+import threading
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -14,6 +18,7 @@ import pytest
 
 from paddle_ranker.data import film
 from paddle_ranker.data.file_readers import MOST_PIECES, Part, Unread
+from paddle_ranker.data.reader_pool import ChildProcess
 from paddle_ranker.errors import DataError
 
 pytestmark = pytest.mark.unit
@@ -205,3 +210,21 @@ def test_frames_are_turned_and_mirrored_by_their_matrix(
             return np.repeat(np.array([[1, 2], [3, 4]], np.uint8)[:, :, None], 3, axis=2)
 
     assert film._upright(Frame())[:, :, 0].tolist() == expected
+
+
+def test_a_probe_that_a_busy_machine_delays_refuses_no_film(monkeypatch: pytest.MonkeyPatch) -> None:
+    children: queue.Queue[ChildProcess] = queue.Queue()
+    child = ChildProcess()
+    children.put(child)
+    monkeypatch.setattr(film, "_children", lambda: children)
+    monkeypatch.setattr(film, "PROBE_SECONDS", 0.2)
+    film._try_tables(make((RED,)))
+    assert child._process is not None
+    os.kill(child._process.pid, signal.SIGSTOP)
+    timer = threading.Timer(1.0, os.kill, (child._process.pid, signal.SIGCONT))
+    timer.start()
+    try:
+        film._try_tables(make((RED,)))
+    finally:
+        timer.join()
+        child.close()

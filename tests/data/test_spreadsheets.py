@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import resource
 import struct
 import subprocess
 import sys
 import time
+import zlib
 from pathlib import Path
 from typing import Optional
 from zipfile import ZIP_DEFLATED, ZipFile
@@ -366,3 +368,44 @@ def test_a_damaged_workbook_is_refused_by_name(tmp_path: Path) -> None:
     for cut in range(4, len(data), 97):
         with pytest.raises(DataError, match="a damaged"):
             sheets_of("a.xlsx", io.BytesIO(data[:cut]))
+
+
+# A workbook of Excel 97, in zlib and base64: name, number; lamp, 90887 shown as 0090887
+XLS = (
+    "eNrtWD1oFEEU/ma9y/2QXPbOSyARziNgNDGFYpMm2ShoKsNpo4igd2YLSW4TFi200GhynUIgVcQmkBRpojb+oIV2FkJEC0EQ7rS0EhQsklvfvJ2V"
+    "S6KQAxOIzLfMN2/evJl5uzNvdmffLifLc4/aK1iHfuxC1YuhoUYnKMWCggmq9zwpBnmUkqexoxCL0kQ2hPG86U1EzqGc7woMPAy9IgY+UzqPcQyN"
+    "OXZ2G3GMfcgL6UMfscB90iTQxl6lmC8x72Z+wJYvmAdYc5e5j2zL4hyWraHuXrWKzxodXJeA7PcJt/nImsNowWu5im9OC982jKPu5fzoDqvIhBox"
+    "D5rQQduxXb+8IMuHfJSRppmexw8vC3wPQvplVuu3Vy9A+p9r9ZG/6KM0g+v1M0YImIB3kSOkJHfnkL8QcivYS1s4OJHOyRdtim3narFgu1QezRfH"
+    "43I/5/g318R/E8dFI/EwmllOcnSY5MPK4rd3Jws56wJrJnjP998M+6Qv8HBLtqDGCa4xfnM380Hm29zrHpbbmdO0dCnvzLUo4cQk20xxbSeNc4Tx"
+    "3tpfIx8gufT11NNM6YvVRfLSYOV6eumDNYcOehbD1F5ek+gRPeLerMQzK8iF2kU+Mbdt2FGihql899TrrxmriLOYZPZL8ukIZS/+YC/YXvZ4w4iz"
+    "Pylk7oTRb6TwmB/PQM07Ng4NDQ0NDQ0NDQ2NrYNQX+fqmEAf3/4ZIKL+66xSqurfJP8tTmOMrit0rjwOh3IX1+paP60Ii6Avsck2wf9CiTM0uosR"
+    "FNiPkbrXL53hRO39bLqh+e9CqN7xq/X4ucXj/wIWY8pG"
+)
+
+
+def test_a_binary_workbook_says_what_is_lost_and_what_keeps_it() -> None:
+    (sheet,) = sheets_of("a.xls", io.BytesIO(zlib.decompress(base64.b64decode(XLS))))
+    rows, unread = sheet.read()
+    assert [texts for _, texts in rows] == [["name", "number"], ["lamp", "90887"]]
+    assert "read without their formats" in unread and "libreoffice --headless --convert-to xlsx FILE" in unread
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.xls", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(600)),
+        ("a.xls", b"\x09\x08\x10\x00\x00\x06\x05\x00" + bytes(100)),
+        ("a.xls", b"\x09\x04\x06\x00\x00\x00\x10\x00" + bytes(100)),
+        (
+            "a.xls",
+            b'<?xml version="1.0"?>\n<?mso-application?>\n<Workbook></Workbook>',
+        ),
+        ("a.xlsb", b"PK\x03\x04" + bytes(26) + b"xl/workbook.bin" + bytes(100)),
+        ("a.xlsx", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(600)),  # as of a protected workbook
+    ],
+)
+def test_other_spreadsheets_say_what_converts_them(name: str, content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"a.* spreadsheet.*libreoffice --headless --convert-to xlsx FILE"):
+        list(DocumentFile(path, DocumentOptions()))

@@ -608,7 +608,7 @@ def test_files_of_a_kind_that_is_not_read_are_counted_with_what_converts_them(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("paddle_ranker.data.pictures.reads_format", lambda kind: False)
-    names = [f"IMG_{n}.HEIC" for n in range(12)] + ["a.key", "b.key", "c.m4a"]
+    names = [f"IMG_{n}.HEIC" for n in range(12)] + ["a.xls", "b.xls", "c.m4a"]
     corpus = folder_of(tmp_path, {**dict.fromkeys(names, b"\0\0\0\x18ftypheic"), "a.txt": b"a lamp"})
     assert built(tmp_path, corpus)[0] == 0
     said = capsys.readouterr().out
@@ -616,4 +616,5 @@ def test_files_of_a_kind_that_is_not_read_are_counted_with_what_converts_them(
         "not read: 15 (IMG_0.HEIC: no field takes .heic files; pip install 'paddle-ranker[files]' reads them, or "
         "heif-convert IN.heic OUT.png converts them (12 such)" in said
     )
-    assert "a.key: no field takes .key files (2 such); c.m4a: no field takes .m4a files; ffmpeg -i IN.m4a" in said
+    converts = "libreoffice --headless --convert-to xlsx IN.xls converts them (2 such)"
+    assert f"a.xls: no field takes .xls files; {converts}; c.m4a: no field takes .m4a files; ffmpeg -i IN.m4a" in said

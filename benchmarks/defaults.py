@@ -234,7 +234,10 @@ def ndcg(judged: Judged, run: dict[str, dict[str, float]]) -> Floats:
 def engine_of(options: DefaultsOptions, name: str, judged: Judged, titled: bool = True) -> SearchEngine:
     """Open the index of a set, which is built if it is missing; `titled`: with its titles."""
     work = Path(options.work_dir)
-    shared = "packages" if name in ("needs", "needs_held_out", "strangers") else name
+    is_shared = (
+        name in ("needs", "needs_held_out", "strangers") and not options.documents
+    )  # samples hold what is judged
+    shared = "packages" if is_shared else name
     tower = Path(options.tower).resolve().parent.name if options.tower and titled else "words"
     sample = f"-{options.documents}-{options.seed}" if options.documents else ""
     folder = work / f"defaults-{shared}-{tower}{'' if titled else '-untitled'}{sample}"
@@ -303,7 +306,7 @@ def run(options: DefaultsOptions) -> int:
     names = options.sets.split(",") if options.sets else there
     if unknown := [name for name in names if name not in SETS]:
         raise RankerError(f"--sets {listed(unknown)}: choose from {', '.join(SETS)}")
-    sets = {name: _sampled(SETS[name](options), options) for name in dict.fromkeys([*names, *there])}
+    sets = {name: sampled(SETS[name](options), options) for name in dict.fromkeys([*names, *there])}
     bys = [[WORDS], *([[VECTORS], [WORDS, VECTORS]] if options.tower else [])]
     quality, said = list[list[str]](), list[list[str]]()
     for name in names:
@@ -335,7 +338,7 @@ def run(options: DefaultsOptions) -> int:
     return 0
 
 
-def _sampled(judged: Judged, options: DefaultsOptions) -> Judged:
+def sampled(judged: Judged, options: DefaultsOptions) -> Judged:
     """Return a set with at most `MOST` queries of a half that have an answer, and with the documents that are wanted.
 
     Of few documents, judged ones of as many queries are kept as make up half of them, of both halves.

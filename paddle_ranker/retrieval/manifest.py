@@ -25,7 +25,7 @@ from paddle_ranker.storage.untrusted import Unchecked, UncheckedObject, inside, 
 MANIFEST = "index.json"
 WORDS = "words"  # name of the searcher by words
 VECTORS = "vectors"  # name of the vector field of whole documents
-FORMAT = 15
+FORMAT = 16
 EXACT, FAISS, MILVUS = METHODS = ("exact", "faiss", "milvus")
 STRUCTURES = ("hnsw_sq8", "hnsw", "ivf_sq8", "ivf_pq", "sq8")  # structures of faiss indexes
 _MOST_K1 = 1000.0  # far above any useful value
@@ -134,13 +134,15 @@ class SegmentInfo:
 
 @dataclass(frozen=True)
 class Floors:
-    """Scores that the best documents reach for unrelated queries, by vector searcher; see `retrieval.floors`.
+    """Scores that the best documents reach for random queries, by vector searcher; see `retrieval.floors`.
 
     documents: number of the index's documents when the floors were measured
+    telling: the searchers that give queries about a document higher scores
     """
 
     documents: Count
     scores: dict[str, float]
+    telling: tuple[str, ...]
 
     @classmethod
     def merged(cls, floors: Sequence[Optional[Floors]]) -> Optional[Floors]:
@@ -153,7 +155,8 @@ class Floors:
             return None
         names = [name for name in measured[0].scores if all(name in shard_floors.scores for shard_floors in measured)]
         scores = {name: max(shard_floors.scores[name] for shard_floors in measured) for name in names}
-        return cls(max(shard_floors.documents for shard_floors in measured), scores)
+        telling = tuple(name for name in names if all(name in shard_floors.telling for shard_floors in measured))
+        return cls(max(shard_floors.documents for shard_floors in measured), scores, telling)
 
 
 @dataclass(frozen=True)
@@ -331,7 +334,7 @@ def info_of(facts: Unchecked, path: Path) -> IndexInfo:
             (vectors.method, vectors.method != MILVUS or None not in (vectors.uri, vectors.collection)),
         ]
     if info.floors is not None:
-        rules += [(info.floors, {*info.floors.scores} <= {*info.searchers})]
+        rules += [(info.floors, {*info.floors.telling} <= {*info.floors.scores} <= {*info.searchers})]
     for value, is_right in rules:
         if not is_right:
             raise ValueError(f"{value!r}")

@@ -59,7 +59,7 @@ _CLOSE = 0.1  # if the best document's probability is lower, no document is clos
 # A document is close by words if it has this share of the query's weight, or, beside the heaviest word that it has, the
 # second share: a single word of a query about other things is in some document of any collection. Long questions and
 # claims share as little as a quarter with the documents that answer them (python -m benchmarks.defaults).
-_COVERED, _BESIDE_ONE = 0.4, 0.12
+_COVERED, _BESIDE_ONE = 0.35, 0.12
 _FIRST = 10  # documents whose words are looked at for this
 
 
@@ -557,9 +557,12 @@ class Search:
             return max(self.probabilities.values()) < _CLOSE
         info = self.collection.info
         vectors = {name: score for name, score in self.best.items() if name != WORDS}
-        if info.count < FEWEST or (vectors and (info.floors is None or not is_nothing_close(vectors, info.floors))):
+        by_words = WORDS in self.searchers
+        if info.count < FEWEST or (vectors and info.floors is None):
             return False
-        return WORDS not in self.searchers or not self._has_close_words()
+        if info.floors is not None and not is_nothing_close(vectors, info.floors, by_words):
+            return False
+        return not (by_words and self._has_close_words())
 
     def _has_close_words(self) -> bool:
         """Return whether one of the first documents has enough of the query's weight.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from concurrent.futures import Future
 from functools import partial
@@ -15,6 +16,7 @@ import pytest
 
 from paddle_ranker import Index
 from paddle_ranker.commands import index, search
+from paddle_ranker.retrieval.floors import is_nothing_close, measure_floors, queries_about, random_queries
 from paddle_ranker.retrieval.manifest import Floors, read_manifest
 from paddle_ranker.retrieval.remote import RemoteCollection
 from paddle_ranker.retrieval.search import SearchSettings
@@ -110,7 +112,8 @@ def test_shards_here_and_elsewhere_say_what_one_folder_says(tmp_path: Path) -> N
     first = floors[0]
     assert first is not None and {*first.scores} == {"vectors"}
     for other in floors:
-        assert other is not None and other.documents == 200 and other.scores == pytest.approx(first.scores, abs=1e-6)
+        assert other is not None and other.documents == 200 and other.telling == first.telling
+        assert other.scores == pytest.approx(first.scores, abs=1e-6)
     services = [ShardService(folder) for folder in shard_folders(several)]
     with SearchEngine.open(one) as local, SearchEngine.open(several) as sharded:
         remote = SearchEngine(RemoteCollection([partial(_answered, service) for service in services]), SearchSettings())
@@ -163,6 +166,57 @@ def test_floors_are_measured_anew_when_documents_have_doubled(tmp_path: Path) ->
             assert floors is not None and floors.documents == measured
 
 
+class ScoringSnapshot:
+    """A collection in which queries of words of a single document have a score of their own."""
+
+    def __init__(self, texts: Sequence[str], related: float):
+        vectors = SimpleNamespace(tower="tower", reads_texts=True)
+        schema = SimpleNamespace(model_text=lambda document: document)
+        self.info = SimpleNamespace(count=len(texts), vector_fields={"vectors": vectors}, schema=schema, floors=None)
+        self._texts, self._related = texts, related
+
+    def sample(self, count: int, seed: int) -> list[tuple[str, None]]:
+        return [(text, None) for text in self._texts]
+
+    def tower(self, name: str) -> Any:
+        return SimpleNamespace(query_vectors=lambda queries: np.array(queries, object))
+
+    def search(self, name: str, queries: Any, top_k: int) -> list[Any]:
+        words = [{*text.split()} for text in self._texts]
+        known = [any({*query.split()} <= of_text for of_text in words) for query in queries]
+        each = [self._related if is_known else len(query) % 10 / 20 for query, is_known in zip(queries, known)]
+        return [SimpleNamespace(scores=[score]) for score in each]
+
+
+@pytest.mark.parametrize(("related", "tells"), [(0.9, True), (0.3, False)])
+def test_a_searcher_that_cannot_tell_says_nothing_for_itself(related: float, tells: bool) -> None:
+    """The best scores of queries of random characters are up to 0.45."""
+    snapshot: Any = ScoringSnapshot([row["text"] for row in rows(200)], related)
+    floors = measure_floors(snapshot)
+    assert 0.35 <= floors.scores["vectors"] <= 0.45 and ("vectors" in floors.telling) is tells
+    assert is_nothing_close({"vectors": 0.0}, floors, by_words=False) is tells
+    assert is_nothing_close({"vectors": 0.34}, floors, by_words=True)
+    assert is_nothing_close({}, floors, by_words=True)
+    for other in ({"vectors": 0.46}, {"vectors": 0.0, "pictures": 0.0}):
+        assert not is_nothing_close(other, floors, by_words=True)
+
+
+@pytest.mark.parametrize("text", ["一二三四五六七八九十甲乙丙丁", "one two three four five six seven", ""])
+def test_a_query_about_a_document_has_its_pieces_alone(text: str) -> None:
+    queries = queries_about([text, "other words 别的"][: 2 if text else 1], 40, 1)
+    assert len(queries) == 40 and (not text or {3, 7} <= {len(query.split()) for query in queries} <= {3, 4, 5, 6, 7})
+    assert all(len({piece in text for piece in query.split()}) <= 1 for query in queries)
+
+
+def test_random_queries_are_of_letters_and_of_ideographs() -> None:
+    queries = random_queries(40, 1)
+    assert {re.fullmatch("[a-z]{3,8}( [a-z]{3,8}){,3}|[一-龥]{3,8}", query) is not None for query in queries} == {True}
+    assert sum(query[0] > "z" for query in queries) == 20 and len({*queries}) == 40
+
+
 def test_floors_of_shards_are_the_highest() -> None:
-    own, other = Floors(100, {"vectors": 0.5, "title": 0.8}), Floors(200, {"vectors": 0.4})
-    assert Floors.merged([own, other]) == Floors(200, {"vectors": 0.5}) and Floors.merged([own, None]) is None
+    own = Floors(100, {"vectors": 0.5, "title": 0.8}, ("vectors", "title"))
+    other = Floors(200, {"vectors": 0.4}, ("vectors",))
+    assert Floors.merged([own, other]) == Floors(200, {"vectors": 0.5}, ("vectors",))
+    assert Floors.merged([own, Floors(200, {"vectors": 0.7}, ())]) == Floors(200, {"vectors": 0.7}, ())
+    assert Floors.merged([own, None]) is None

@@ -40,7 +40,7 @@ from paddle_ranker.data.trec import read_qrels
 from paddle_ranker.errors import DataError, RankerError
 from paddle_ranker.lexical.tokens import words
 from paddle_ranker.options import Options, main_of, option
-from paddle_ranker.retrieval.floors import unrelated_queries
+from paddle_ranker.retrieval.floors import random_queries
 from paddle_ranker.retrieval.search_engine import SearchEngine
 
 Qrels = dict[str, dict[str, int]]
@@ -157,11 +157,10 @@ def _given(options: RecallBenchmarkOptions, names: Iterable[str]) -> list[str]:
 def print_nothing_close(index_folder: Path, beir: Path) -> None:
     """Print the share of made-up and of judged queries that are answered with `nothing_close`."""
     with SearchEngine.open(index_folder) as engine:
-        info, now = engine.collection.info, engine.collection.snapshot()
-        texts = [info.schema.model_text(document) for document, _ in now.sample(MADE_UP * 5, MADE_UP)]
+        info = engine.collection.info
         ideographs = np.random.default_rng(MADE_UP).integers(0x4E00, 0x9FA5, (MADE_UP, 8)).tolist()
         queries = {
-            "pieces of unrelated documents": unrelated_queries(texts, MADE_UP, MADE_UP),
+            "random characters": random_queries(MADE_UP, MADE_UP),
             "random ideographs": ["".join(map(chr, row)) for row in ideographs],
             "judged queries": [row["text"] for row in _lines(beir / QUERIES)],
         }

@@ -269,7 +269,7 @@ def _keep(path: Path, reader: str, kept: str) -> None:
 
 
 @contextmanager
-def _limited(memory: int, seconds: float, total: float) -> Iterator[Callable[[], None]]:
+def _limited(memory: float, seconds: float, total: float) -> Iterator[Callable[[], None]]:
     """Limit this process within the block; yield a function that begins the next step.
 
     memory: maximum bytes that the block adds to the process's data; beyond them, memory is refused

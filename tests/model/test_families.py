@@ -36,6 +36,7 @@ from paddle_ranker.model.networks.modernbert import ModernBertEncoder
 from paddle_ranker.model.ranker_folder import Fresh, RankerModel, load_single, save_ranker, start_ranker
 from paddle_ranker.paddle_serving.clients.scoring_client import load_pair_encoder
 from paddle_ranker.scoring.engines.precisions import has_bf16
+from tests.checkout import ONCE
 from tests.model.family_cases import (
     BOXED,
     CASES,
@@ -379,6 +380,7 @@ def test_a_model_whose_weights_are_large_is_exported(tmp_path: Path) -> None:
     assert found["logit"] > 1e-4 and found["predict"] < 1e-5
 
 
+@ONCE
 @pytest.mark.parametrize(
     "case", ["xlm-roberta", "mpnet", "distilbert", "electra", "modernbert", "deberta-v2", "longformer", "big_bird"]
 )
@@ -429,6 +431,7 @@ def exported_long(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], t
     return export
 
 
+@ONCE
 @pytest.mark.parametrize("case", LONG)
 def test_a_graph_for_long_texts_also_scores_short_ones(exported_long: Callable[[str], Any], case: str) -> None:
     model, static = exported_long(case)

@@ -23,6 +23,7 @@ from paddle_ranker.model.ranker_folder import load_single
 from paddle_ranker.model.similarity import SimilarityHead, depths_of, feature_names
 from paddle_ranker.model.tower_network import load_tower
 from paddle_ranker.retrieval.text_vectors import Tower
+from tests.checkout import ONCE
 from tests.conftest import commands_here
 from tests.tiny import QUERIES, TITLES, draw_words, write_encoder, write_ranker, write_tower
 
@@ -117,6 +118,7 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(run: Path) -> None:
         np.testing.assert_array_equal(again[name], array, err_msg=name)
 
 
+@ONCE
 def test_every_engine_computes_it(run: Path, tmp_path: Path) -> None:
     ranker = load_model(run / "run" / "last", RANKER)
     exported, _ = export_model(ranker, tmp_path / "exported", onnx=not paddle.__version__.startswith("2"))
@@ -126,6 +128,7 @@ def test_every_engine_computes_it(run: Path, tmp_path: Path) -> None:
         np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
+@ONCE
 @pytest.mark.parametrize("normalize_before", [True, False])
 def test_a_ranker_from_a_starter_encoder_is_exported_alike(run: Path, tmp_path: Path, normalize_before: bool) -> None:
     """A new encoder's first tokens have one cosine, 0.9999, for all pairs: rounding must not become a feature."""

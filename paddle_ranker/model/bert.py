@@ -25,6 +25,7 @@ from paddle_ranker.errors import CheckpointError, quoted
 from paddle_ranker.model.attention import MASKED, attend
 from paddle_ranker.model.config import ElectraConfig, EncoderConfig
 from paddle_ranker.model.dropout import Dropout, Masks
+from paddle_ranker.model.lora import weight_of
 
 _NEVER_LARGEST = 1e4  # subtracted from the states of padding
 
@@ -182,8 +183,8 @@ def attend_once(
     size = hidden.shape[-1]
     shape = [heads, size // heads]
     q = (q_proj(query) * (size // heads) ** -0.5).reshape([-1, *shape]).transpose([1, 0, 2])
-    keys = k_proj.weight.reshape([size, *shape]).transpose([1, 2, 0])
-    values = v_proj.weight.reshape([size, *shape]).transpose([1, 0, 2])
+    keys = weight_of(k_proj).reshape([size, *shape]).transpose([1, 2, 0])
+    values = weight_of(v_proj).reshape([size, *shape]).transpose([1, 0, 2])
     products = paddle.matmul(paddle.matmul(q, keys).transpose([1, 0, 2]), hidden, transpose_y=True)
     weights = F.softmax(products + mask.squeeze(2).astype(products.dtype))
     summed = paddle.matmul(weights, hidden).transpose([1, 0, 2])

@@ -17,7 +17,10 @@ if TYPE_CHECKING:
     from paddle_ranker.model.bert import Encoder
 
 _SCALE = 2.0  # alpha / rank in the paper
-_ADAPTER = ".adapter."
+# Attributes that hold adapters -> whether the matrix that they adapt is `[outputs, inputs]`; Paddle's own is transposed
+_ADAPTERS = {"adapter": True, "addition": False}
+_NAMES = [[name] for name in _ADAPTERS]
+_WHOLE = "pooler."  # part of an encoder that is trained as a whole, since it may be new
 
 
 class Adapter(nn.Layer):
@@ -34,34 +37,54 @@ class Adapter(nn.Layer):
 
 
 def add_adapters(encoder: Encoder, rank: int) -> None:
-    """Freeze an encoder's parameters, and add an adapter of rank `rank` to each matrix of its layers.
+    """Freeze an encoder's parameters except its pooler's, and add an adapter of rank `rank` to each of its matrices.
 
-    Raises `UsageError` if the encoder is not of the family qwen3.
+    Raises `UsageError` if the encoder has no matrices between its layers' states.
     """
     from paddle_ranker.model.networks.qwen3 import Linear
 
-    layers = [layer for layer in encoder.sublayers() if isinstance(layer, Linear)]
+    layers = [
+        layer
+        for name, layer in encoder.named_sublayers()
+        if isinstance(layer, (Linear, nn.Linear)) and not name.startswith(_WHOLE)
+    ]
     if not layers:
         raise UsageError(
-            f"--lora_rank {rank}: adapters are for encoders of the family qwen3, this is a "
+            f"--lora_rank {rank}: adapters are for encoders with linear layers, this is a "
             f"{encoder.config.model_type}: leave it out, and train all parameters"
         )
-    for parameter in encoder.parameters():
-        parameter.stop_gradient = True
+    for name, parameter in encoder.named_parameters():
+        parameter.stop_gradient = not name.startswith(_WHOLE)
     for layer in layers:
-        outputs, inputs = layer.weight.shape
-        layer.adapter = Adapter(inputs, outputs, rank)
+        sizes = layer.weight.shape
+        if isinstance(layer, Linear):
+            layer.adapter = Adapter(sizes[1], sizes[0], rank)
+        else:
+            layer.addition = Adapter(sizes[0], sizes[1], rank)
+            layer.register_forward_post_hook(_added)
+
+
+def _added(layer: nn.Layer, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+    return output + layer.addition(inputs[0])
+
+
+def weight_of(layer: nn.Linear) -> Tensor:
+    """Return a layer's matrix, `[inputs, outputs]`, with its adapter's product if it has one."""
+    adapter = getattr(layer, "addition", None)
+    return layer.weight if adapter is None else layer.weight + paddle.matmul(adapter.down, adapter.up) * _SCALE
 
 
 def merged(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Add each adapter's product to the matrix that it adapts, `[outputs, inputs]`; return all parameters by name.
+    """Add each adapter's product to the matrix that it adapts; return all parameters by name.
 
     state: the parameters by name, adapters included; the result has no adapters
     """
-    parameters = {name: value for name, value in state.items() if _ADAPTER not in name}
+    parameters = {name: value for name, value in state.items() if name.split(".")[-2:-1] not in _NAMES}
     for name, up in state.items():
-        layer, _, part = name.rpartition(_ADAPTER)
-        if part == "up":
-            addition = paddle.matmul(state[f"{layer}{_ADAPTER}down"], up).detach() * _SCALE
-            parameters[f"{layer}.weight"] = state[f"{layer}.weight"].detach() + addition.transpose([1, 0])
+        layer, _, part = name.rpartition(".")
+        layer, _, adapter = layer.rpartition(".")
+        if part == "up" and adapter in _ADAPTERS:
+            product = paddle.matmul(state[f"{layer}.{adapter}.down"], up).detach() * _SCALE
+            weight = state[f"{layer}.weight"].detach()
+            parameters[f"{layer}.weight"] = weight + (product.transpose([1, 0]) if _ADAPTERS[adapter] else product)
     return parameters

@@ -131,8 +131,8 @@ class AdapterOptions(TrainingOptions):
 
     lora_rank: int = option(
         0,
-        help="train LoRA adapters of this rank instead of the encoder, for encoders of qwen3; saved models have them "
-        "merged; 0: train all parameters",
+        help="train LoRA adapters of this rank instead of the encoder; saved models have them merged; 0: train all "
+        "parameters",
         minimum=0,
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -29,6 +30,7 @@ from paddle_ranker.model.exported import open_exported, program_file
 from paddle_ranker.model.families import config_from
 from paddle_ranker.model.hugging_face.folder import read_model
 from paddle_ranker.model.load_options import LoadOptions
+from paddle_ranker.model.lora import add_adapters
 from paddle_ranker.model.model_folder import MODEL, RANKER, identify, load_encoder, load_model
 from paddle_ranker.model.model_kind import TOKENS, ArraySpec, Signature
 from paddle_ranker.model.networks.deberta import relative_buckets
@@ -302,6 +304,34 @@ def test_folders_of_paddlenlp_s_own_classes(tmp_path: Path, model_type: str) -> 
     said = theirs(ids).numpy()
     np.testing.assert_allclose(network(ids, paddle.zeros_like(ids)).numpy(), said[:, 1] - said[:, 0], atol=1e-5)
     assert np.ptp(said) > 0.01
+
+
+ADAPTED = re.compile(r"\.(adapter|addition)\.")
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case not in ("roberta", "electra, wide")])
+def test_a_merged_adapter_computes_what_it_did_apart(tmp_path: Path, case: str) -> None:
+    """An adapter that a network passed over would change the merged network alone, and learn nothing."""
+    network = load_single(write_folder(tmp_path / "hf", case)).network
+    add_adapters(network.encoder, 2)
+    for name, parameter in network.named_parameters():
+        is_frozen = name.startswith("encoder.") and ".pooler." not in name and not ADAPTED.search(name)
+        assert parameter.stop_gradient == is_frozen
+        if name.endswith(".up"):
+            draw = np.random.default_rng(len(name))
+            parameter.set_value(draw.standard_normal(parameter.shape).astype(np.float32) / 10)
+    found = logits_of(network)
+    other = load_single(tmp_path / "hf").network
+    assert np.abs(found - logits_of(other)).max() > 1e-4
+    other.set_state_dict(network.own_state())
+    np.testing.assert_allclose(found, logits_of(other), atol=2e-5)
+    for checkpointing in (False, True):
+        network.train()
+        network.encoder.gradient_checkpointing = checkpointing
+        network.clear_gradients()
+        (network(*tensors(network.config)) ** 2).sum().backward()
+        still = [name for name, value in network.named_parameters() if ADAPTED.search(name) and value.grad is None]
+        assert [name for name in still if case != "longformer" or "layers.1.self_attn." not in name] == []
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if case not in ("roberta", "electra, wide")])

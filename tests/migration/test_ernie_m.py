@@ -26,6 +26,7 @@ from tests.migration.published import SAFE, SHAPE, classifier, transformers
 pytestmark = pytest.mark.parity
 
 NAME = "ernie-m-base"
+HAS_ONNX = not paddle.__version__.startswith("2.")
 CORPUS = [
     "深度学习2021年，老年人护理教育研究", "hello world of pieces", "农业水稻病害诊断 in 2022, ok?",
     "the cafe déjà vu １２３ ＡＢＣ", "経済 カタカナ ひらがな", "привет мир",
@@ -118,7 +119,8 @@ def test_every_form_scores_as_paddlenlp(ernie_m: Made, tmp_path: Path, monkeypat
     ernie_m.network.save_pretrained(str(safe), **SAFE)
     ernie_m.tokenizer.save_pretrained(str(safe))
     assert main(["convert", str(safe), str(tmp_path / "paddle"), "--to", "paddle"]) == 0
-    assert main(["export", "--model", str(safe), "--output", str(tmp_path / "exported"), "--onnx"]) == 0
+    line = ["export", "--model", str(safe), "--output", str(tmp_path / "exported"), *["--onnx"] * HAS_ONNX]
+    assert main(line) == 0
     # The files as PaddleNLP fetches them.
     fetched, models = tmp_path / "home" / "models" / NAME, ernie_m.folder.parents[1]
     fetched.mkdir(parents=True)
@@ -134,8 +136,9 @@ def test_every_form_scores_as_paddlenlp(ernie_m: Made, tmp_path: Path, monkeypat
     ):  # fmt: skip
         monkeypatch.setenv("PPNLP_HOME", str(home))
         np.testing.assert_allclose(Ranker.load(source).score(QUERIES, TITLES), scores, atol=1e-5, err_msg=source)
-    onnx = Ranker.load(tmp_path / "exported", engine="onnx")
-    np.testing.assert_allclose(onnx.score(QUERIES, TITLES), scores, atol=1e-5)
+    if HAS_ONNX:
+        onnx = Ranker.load(tmp_path / "exported", engine="onnx")
+        np.testing.assert_allclose(onnx.score(QUERIES, TITLES), scores, atol=1e-5)
 
 
 def test_vectors_are_paddlenlps(ernie_m: Made, tmp_path: Path) -> None:

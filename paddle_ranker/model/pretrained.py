@@ -11,6 +11,7 @@ import json
 import os
 import re
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Optional, Union
 
@@ -113,7 +114,11 @@ def vocabulary_folder(name: str) -> Path:
     for folder in (paddlenlp_folder(known), cache_folder("models", known)):
         if (folder / "vocab.txt").is_file() and _states_tokenizer(folder, known):
             return folder
-    return resolve_model(name)
+    folder = cache_folder("tokenizers", known)
+    with made_once(folder) as missing:
+        if missing:
+            _fetch_files(known, folder, {"vocab.txt": _addresses(known)["vocab.txt"]}).rename(folder)
+    return folder
 
 
 def _named_folder(name: str) -> Optional[Path]:
@@ -199,9 +204,20 @@ def _addresses(name: str) -> dict[str, str]:
 
 
 def _fetch_model(name: str, folder: Path) -> None:
+    parts = _fetch_files(name, folder, _addresses(name))
+    try:
+        load_arrays(parts / PARAMETERS_FILE)
+    except CheckpointError:
+        (parts / PARAMETERS_FILE).unlink()  # damaged in transit: the next call fetches it again
+        raise
+    write_config(parts, read_config(paddlenlp_folder(name)) or published_model(name).config)
+    parts.rename(folder)
+
+
+def _fetch_files(name: str, folder: Path, addresses: Mapping[str, str]) -> Path:
+    """Fetch files of a published model, and state its tokenizer; return their folder, which becomes `folder`."""
     from paddle_ranker.storage.download import fetch, forget
 
-    model, addresses = published_model(name), _addresses(name)
     # Beside the folder, so that an interrupted download keeps the files that have arrived.
     parts = make_folder(folder.with_name(f".{folder.name}.parts"))
     for file, address in addresses.items():
@@ -224,16 +240,11 @@ def _fetch_model(name: str, folder: Path) -> None:
             ) from error
         (parts / f"{file}.part").rename(parts / file)
         forget(parts / f"{file}.part")
-    try:
-        load_arrays(parts / PARAMETERS_FILE)
-    except CheckpointError:
-        (parts / PARAMETERS_FILE).unlink()  # damaged in transit: the next call fetches it again
-        raise
-    write_config(parts, read_config(paddlenlp_folder(name)) or model.config)
-    if model.tokenizer:  # such as `do_lower_case`
+    settings = published_model(name).tokenizer
+    if settings:  # such as `do_lower_case`
         with new_file(parts / CONFIG_FILE) as stream:
-            stream.write(json.dumps(model.tokenizer) + "\n")
-    parts.rename(folder)
+            stream.write(json.dumps(settings) + "\n")
+    return parts
 
 
 def _paddlenlp_copy(name: str, file: str, address: str) -> Optional[Path]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Union
 
 import numpy as np
 import paddle
@@ -17,8 +17,10 @@ import pytest
 
 from paddle_ranker import Ranker
 from paddle_ranker.__main__ import main
+from paddle_ranker.encoding.tokenizers.tokenizer_folder import read_tokenizer
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.model.model_folder import identify
+from paddle_ranker.model.pretrained import vocabulary_folder
 from paddle_ranker.retrieval.text_vectors import Tower
 from tests.conftest import Call
 from tests.tiny import VOCABULARY, write_tokenizer
@@ -60,6 +62,7 @@ KINDS = {  # file of the published script, and what the toolkit says of it
     "logit": ("inference", "returns one logit"),
     "vector": ("inference.get_pooled_embedding", "returns a vector"),
 }
+NAME = "ernie-3.0-nano-zh"  # under which PaddleNLP's cache has the tokenizer and the configuration
 
 
 class Made(NamedTuple):
@@ -79,7 +82,7 @@ def _rows(folder: Path, queries: list[str], titles: list[Any]) -> list[list[Any]
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     place = tmp_path_factory.mktemp("static")
-    named = place / "named"
+    named = place / "paddlenlp" / "models" / NAME
     write_tokenizer(named)
     (named / "config.json").write_text(json.dumps({**SHAPE, "model_type": "ernie"}), encoding="utf-8")
     folders, computed = {}, {}
@@ -100,7 +103,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
 
 
 @pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def cache(made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PPNLP_HOME", str(made.named.parent.parent))
     monkeypatch.setenv("PADDLE_RANKER_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
     rows = [f"{query}\t{title}" for query, title in zip(QUERIES, TITLES)]
@@ -114,7 +118,7 @@ def _probabilities(kind: str, computed: np.ndarray) -> np.ndarray:
     return {"softmax": computed[:, -1], "probability": computed[:, 0]}.get(kind, 1 / (1 + np.exp(-computed[:, 0])))
 
 
-def _scores(source: Path, kind: str, named: Path, wanted: np.ndarray) -> None:
+def _scores(source: Path, kind: str, named: Union[str, Path], wanted: np.ndarray) -> None:
     if kind == "vector":
         from paddle_ranker.model.load_options import LoadOptions
 
@@ -127,7 +131,7 @@ def _scores(source: Path, kind: str, named: Path, wanted: np.ndarray) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_static_model_scores_as_paddlenlp(kind: str, made: Made, capsys: pytest.CaptureFixture[str]) -> None:
-    _scores(made.folders[kind], kind, made.named, made.computed[kind])
+    _scores(made.folders[kind], kind, NAME, made.computed[kind])
     assert KINDS[kind][1] in capsys.readouterr().err
 
 
@@ -225,11 +229,30 @@ def test_a_vocabulary_is_enough(beside: bool, made: Made, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_static_model_becomes_a_model_that_trains_on(kind: str, made: Made, call: Call) -> None:
-    words = [made.folders[kind], "new", "--model_name_or_path", made.named]
+    words = [made.folders[kind], "new", "--model_name_or_path", NAME]
     status, printed, errors = call(main, "convert", *words)
     assert status == 0 and "on 100 texts: largest difference" in printed, errors
     assert identify(Path("new")).form == "trained"
     _scores(Path("new"), kind, made.named, made.computed[kind])
+
+
+@pytest.mark.parametrize("name", [NAME, "bert-base-chinese", "hfl/roberta-wwm-ext"])
+def test_a_vocabulary_in_the_cache_is_a_tokenizer(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PPNLP_HOME", str(tmp_path))
+    folder = tmp_path / "models" / name
+    folder.mkdir(parents=True)
+    (folder / "vocab.txt").write_text("\n".join(VOCABULARY) + "\n", encoding="utf-8")
+    assert read_tokenizer(vocabulary_folder(name)).rules.do_lower_case == (name != "bert-base-chinese")
+
+
+@pytest.mark.parametrize("kind", ["classes", "probability"])
+def test_a_recovered_ranker_trains_on(kind: str, made: Made, call: Call) -> None:
+    assert call(main, "convert", made.folders[kind], "new", "--model_name_or_path", NAME)[0] == 0
+    rows = [f"{query}\t{title}\t{number % 2}" for number, (query, title) in enumerate(zip(QUERIES, TITLES))]
+    Path("labelled.tsv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    line = "train-ce --train labelled.tsv --test labelled.tsv --epochs 1 --output trained --device cpu --model new"
+    status, _, errors = call(main, *line.split())
+    assert status == 0, errors
 
 
 @pytest.mark.parametrize(

@@ -148,7 +148,11 @@ def test_logits_are_those_of_transformers_and_the_way_back_loses_nothing(tmp_pat
     folded = [f"classifier{out}.{part}" for out in ("", ".out_proj") for part in ("weight", "bias")]
     for name in set(theirs).difference(folded if said.shape[1] == 2 else []):
         np.testing.assert_array_equal(back[name], theirs[name], err_msg=name)
-    assert (tmp_path / "back" / "tokenizer.json").read_bytes() == (folder / "tokenizer.json").read_bytes()
+    written, read = (
+        json.loads((path / "tokenizer.json").read_text(encoding="utf-8")) for path in (tmp_path / "back", folder)
+    )
+    # WordLevel would find special tokens of texts in its vocabulary.
+    assert {**written, "normalizer": None} == {**read, "normalizer": None}
     config = json.loads((tmp_path / "back" / "config.json").read_text(encoding="utf-8"))
     assert config["architectures"] == EXPECTED[case]["config"]["architectures"]
     settings = json.loads((tmp_path / "back" / "tokenizer_config.json").read_text(encoding="utf-8"))

@@ -138,9 +138,17 @@ def improve(options: ImproveOptions) -> Optional[str]:
         systems, lines = _learned_fusions(options, searcher, learning), list[str]()
         lines.append(f"{len(others):,} labels of {len(learning.queries):,} queries, {len(judged.queries):,} held out")
         if not has_labels_for_features(learning):
-            lines.append(f"no weights of features were learned: {FEWEST_LABELS} labels are needed")
+            labels = sum(map(len, learning.qrels.values()))
+            lines.append(
+                f"no weights of features were learned: {FEWEST_LABELS} labels are needed, of queries with an answer "
+                f"that are not held out; there are {labels:,}"
+            )
         if options.model is None or len(others) < _FOR_RANKER:
-            why = "name an encoder by --model" if options.model is None else f"{_FOR_RANKER} labels are needed"
+            why = (
+                "name an encoder by --model"
+                if options.model is None
+                else f"{_FOR_RANKER} labels are needed, of queries that are not held out"
+            )
             lines.append(f"no ranker was trained: {why}")
         else:
             systems[NEW_RANKER] = _trained_ranker(options, searcher, others, folder)

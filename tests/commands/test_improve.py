@@ -78,6 +78,7 @@ def test_weights_that_are_better_are_recommended_and_accepted(folder: Path, tmp_
     status, printed, errors = call(improve.main, *given, "--output", tmp_path / "out")
     assert status == 0, errors
     assert "is ahead of today: nDCG@10 +" in printed and "recommended: learned weights" in printed
+    assert "300 labels are needed, of queries with an answer that are not held out; there are 42" in printed
     assert "no ranker was trained: name an encoder by --model" in printed and f"{today}: replaced" in printed
     assert (tmp_path / "out" / "report.txt").read_text("utf-8").splitlines()[-1].startswith("recommended: learned")
     learned = Fusion.read(today)  # what a server reads when it reloads

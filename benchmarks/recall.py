@@ -14,9 +14,6 @@ Each set becomes a BEIR folder in WORK, which other systems can read as well, an
 | csl_unseen | the abstracts | of a paper's title the words that its abstract lacks, two at least | the paper |
 | manpages | manual pages, whole, without their descriptions | all descriptions, of its three splits | the page |
 
-It prints how many made-up queries, and how many judged ones, the index answers with `nothing_close`: queries of pieces
-of unrelated documents, other ones than the index was measured with, and random characters.
-
 `csl_unseen` is a set of paraphrases that authors wrote: a title paraphrases its abstract, and the
 query is what they do not share, by jieba's words; 376 papers have two such words.
 """
@@ -30,8 +27,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Optional
 
-import numpy as np
-
 from benchmarks.inputs import ROOT, real_data_file
 from paddle_ranker.commands import evaluate_recall, index
 from paddle_ranker.data.beir import CORPUS, QRELS, QUERIES, write_beir
@@ -40,11 +35,8 @@ from paddle_ranker.data.trec import read_qrels
 from paddle_ranker.errors import DataError, RankerError
 from paddle_ranker.lexical.tokens import words
 from paddle_ranker.options import Options, main_of, option
-from paddle_ranker.retrieval.floors import random_queries
-from paddle_ranker.retrieval.search_engine import SearchEngine
 
 Qrels = dict[str, dict[str, int]]
-MADE_UP = 300  # queries without an answer
 LEAST_WORDS = 2  # minimum number of words of a query of csl_unseen
 
 
@@ -154,22 +146,6 @@ def _given(options: RecallBenchmarkOptions, names: Iterable[str]) -> list[str]:
     return [part for name in names if (value := getattr(options, name)) for part in (f"--{name}", str(value))]
 
 
-def print_nothing_close(index_folder: Path, beir: Path) -> None:
-    """Print the share of made-up and of judged queries that are answered with `nothing_close`."""
-    with SearchEngine.open(index_folder) as engine:
-        info = engine.collection.info
-        ideographs = np.random.default_rng(MADE_UP).integers(0x4E00, 0x9FA5, (MADE_UP, 8)).tolist()
-        queries = {
-            "random characters": random_queries(MADE_UP, MADE_UP),
-            "random ideographs": ["".join(map(chr, row)) for row in ideographs],
-            "judged queries": [row["text"] for row in _lines(beir / QUERIES)],
-        }
-        print(f"floors: {info.floors}")
-        for name, own in queries.items():
-            flagged = sum(found.nothing_close for found in engine.run(own))
-            print(f"nothing close: {flagged} of {len(own)} {name} ({flagged / len(own):.1%})")
-
-
 def write_set(made: RealSet, folder: Path) -> None:
     """Write a set as a BEIR folder, unless the folder exists."""
     if not folder.exists():
@@ -188,7 +164,6 @@ def run(options: RecallBenchmarkOptions) -> int:
     folder, built = work / options.set, work / f"{options.set}-{Path(options.tower).resolve().name}"
     write_set(SETS[options.set](options.data_dir), folder)
     build_index(folder, built, options.tower, options.cpu_threads)
-    print_nothing_close(built, folder)
     others = _given(options, ("untuned", "ranker", "learn_weights", "runs_folder"))
     threads = ["--cpu_threads", str(options.cpu_threads)]
     return evaluate_recall.main(["--index", str(built), "--beir", str(folder), *others, *threads])

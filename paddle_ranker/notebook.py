@@ -65,7 +65,7 @@ class ResultList(list[Result]):
         query_read_by: for each searcher whose tower reads only the beginning of the query, the number of characters
             that the tower reads.
         nothing_close: whether all results are probably unrelated: none is closer to the query than the results of
-            unrelated queries usually are.
+            random queries usually are.
     """
 
     def __init__(self, search: Search, results: Iterable[Result], facets: Mapping[str, Mapping[str, int]]) -> None:

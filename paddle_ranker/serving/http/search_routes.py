@@ -716,7 +716,7 @@ class SearchAnswer(TypedDict):
         Annotated[str, Field(description="the query with frequent words for those that hardly any document has")]
     ]
     nothing_close: NotRequired[
-        Annotated[bool, Field(description="true: no document is closer than what unrelated queries find")]
+        Annotated[bool, Field(description="true: no document is closer than what random queries find")]
     ]
     model: Annotated[Optional[str], Field(description="the ranker")]
     index: dict[str, Any]

@@ -242,7 +242,8 @@ def test_a_vocabulary_in_the_cache_is_a_tokenizer(name: str, tmp_path: Path, mon
     folder = tmp_path / "models" / name
     folder.mkdir(parents=True)
     (folder / "vocab.txt").write_text("\n".join(VOCABULARY) + "\n", encoding="utf-8")
-    assert read_tokenizer(vocabulary_folder(name)).rules.do_lower_case == (name != "bert-base-chinese")
+    tokenizer: Any = read_tokenizer(vocabulary_folder(name))
+    assert tokenizer.rules.do_lower_case == (name != "bert-base-chinese")
 
 
 @pytest.mark.parametrize("kind", ["classes", "probability"])

@@ -122,10 +122,15 @@ def test_vectors_of_actors_are_the_bytes_of_one_machine(call: Any, tmp_path: Pat
     "options", ["--corpus texts.txt --words bigram --ranker ranker", "--index index --format pairs"]
 )
 def test_negatives_of_actors_are_those_of_one_machine(call: Any, options: str, tmp_path: Path) -> None:
+    """Also if the machine has the index in one folder, and they have it in shards."""
     mine = ["mine", "--queries", "known.tsv", "--rank_to", "8", *options.split()]
     outputs = [str(tmp_path / "one.tsv"), str(tmp_path / "many.tsv")]
     printed, _, status = call(*mine, "--output", outputs[0])
     assert status == 0
+    if "index" in mine:
+        shards = str(tmp_path / "shards")
+        assert main(["index", "shard", "index", "--output", shards, "--shards", "3"]) == 0
+        mine[mine.index("index")] = shards
     by_actors, _, status = call(*mine, "--output", outputs[1], "--ray", "local", "--actors", "2")
     assert status == 0
     assert Path(outputs[0]).read_bytes() == Path(outputs[1]).read_bytes()

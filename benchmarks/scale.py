@@ -1,14 +1,15 @@
-"""Score a file by actors of a Ray cluster: beside plain processes, with growing files, and with SIGKILL meanwhile.
+"""Work on a file by actors of a Ray cluster: beside plain processes, with growing files, and with SIGKILL meanwhile.
 
 python -m benchmarks.scale --measure throughput --pairs 65536
-python -m benchmarks.scale --measure memory --pairs 1000000,10000000
+python -m benchmarks.scale --measure memory --pairs 1000000,10000000 [--work topk]
 python -m benchmarks.scale --measure kills [--times 10]
 
 throughput: two actors of one thread each against two processes that score half the pairs each, with a random ranker in
 the shape of ERNIE 3.0 nano; give a multiple of 16,384, which are two parts. memory: the peak private memory of the
-command, of the reader and of an actor, with a tiny ranker. kills: on a cluster of three nodes on this machine, an actor
-or node or the command is killed after a random number of parts. The lines must be those of one machine, and no finished
-part may be written again.
+command, of the reader and of an actor, with tiny models; --work chooses the command: `predict`, the same with `--topk`
+(topk), `encode`, `mine` (4,096 queries; an index of so many texts), `index build` in four shards (index). kills: on a
+cluster of three nodes on this machine, an actor or node or the command is killed after a random number of parts. The
+lines must be those of one machine, and no finished part may be written again.
 """
 
 from __future__ import annotations
@@ -29,9 +30,17 @@ from benchmarks.harness.report import format_table
 from benchmarks.inputs import parse_numbers
 from paddle_ranker.options import Options, main_of, option
 from paddle_ranker.storage.untrusted import Unchecked
-from tests.tiny import HAN, write_ranker
+from tests.tiny import HAN, write_ranker, write_tower
 
 KINDS = ("actor", "node", "command")
+WORK = {
+    "predict": ("predict --model FOLDER/ranker --input PAIRS", ""),
+    "topk": ("predict --model FOLDER/ranker --input PAIRS --topk 3", ""),
+    "encode": ("encode --model FOLDER/tower --input TEXTS", ".npy"),
+    "mine": ("mine --queries FOLDER/known.tsv --index INDEX", ".tsv"),
+    "index": ("index build --corpus TEXTS --tower FOLDER/tower --shards 4", ""),
+}
+ROLES = {"ray::ReadFiles": "reader", "ray::MapWorker": "actor", "ray::_build_shard": "actor"}
 NANO: dict[str, Unchecked] = {
     "num_hidden_layers": 4,
     "hidden_size": 312,
@@ -50,6 +59,7 @@ TINY: dict[str, Unchecked] = {
 class ScaleOptions(Options):
     measure: str = option(help="what to measure", choices=("throughput", "memory", "kills"), leads=True)
     pairs: str = option("40000", help="pairs of the file; for memory several numbers, comma-separated")
+    work: str = option("predict", help="for memory: what is done with the file", choices=tuple(WORK))
     times: int = option(10, help="kills of each kind", minimum=1)
 
 
@@ -60,7 +70,7 @@ def run(options: ScaleOptions) -> None:
         if options.measure == "throughput":
             print(throughput(folder, numbers[0]))
         elif options.measure == "memory":
-            print(memory(folder, numbers))
+            print(memory(folder, numbers, options.work))
         else:
             print(kills(folder, numbers[0], options.times, KINDS))
 
@@ -93,18 +103,34 @@ def throughput(folder: Path, pairs: int) -> str:
     return format_table(["by", "10 pairs, s", f"{pairs:,} pairs, s", "pairs/s without start"], rows)
 
 
-def memory(folder: Path, numbers: Sequence[int]) -> str:
-    """Return a table of the most private memory of each process that scores a file: Ray's object store is shared."""
+def memory(folder: Path, numbers: Sequence[int], work: str) -> str:
+    """Return a table of the most private memory of each process of a command: Ray's object store is shared."""
     write_ranker(folder / "ranker", **TINY)
+    write_tower(folder / "tower")
+    line, ending = WORK[work]
+    write_pairs(folder / "known.tsv", 4096)
     rows = []
-    for pairs in numbers:
-        source = write_pairs(folder / f"{pairs}.tsv", pairs)
-        more = ("--ray", "local", "--actors", "2", "--output", str(folder / f"{pairs}"))
+    for count in numbers:
+        places = {"FOLDER": str(folder)}
+        if "PAIRS" in line:
+            places["PAIRS"] = str(write_pairs(folder / f"{count}.tsv", count))
+        else:
+            places["TEXTS"] = str(write_texts(folder / f"{count}.txt", count))
+        if "INDEX" in line:
+            places["INDEX"] = str(folder / f"index-{count}")
+            words = ["index", "build", "--corpus", places["TEXTS"], "--output", places["INDEX"]]
+            made = [sys.executable, "-m", "paddle_ranker", *words, "--tower", places["FOLDER"] + "/tower"]
+            subprocess.run(made, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        words = line.split()
+        for name, place in places.items():
+            words = [word.replace(name, place) for word in words]
+        more = ("--ray", "local", "--actors", "2", "--output", str(folder / f"{count}{ending}"))
+        whole = [sys.executable, "-m", "paddle_ranker", *words, "--cpu_threads", "1", *more]
         began, peaks = time.perf_counter(), dict.fromkeys(("command", "reader", "actor"), 0.0)
-        running = subprocess.Popen(command(folder, source, *more), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        running = subprocess.Popen(whole, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         while running.poll() is None:
             for process, name in descendants(running.pid).items():
-                role = "actor" if "ray::MapWorker" in name else "reader" if "ray::ReadFiles" in name else ""
+                role = next((role for start, role in ROLES.items() if start in name), "")
                 role = "command" if process == running.pid else role
                 if role:
                     with suppress(OSError, IndexError, ValueError):
@@ -114,10 +140,9 @@ def memory(folder: Path, numbers: Sequence[int]) -> str:
             raise SystemExit("the command has failed")
         seconds = time.perf_counter() - began
         rows.append(
-            [f"{pairs:,}", f"{seconds:,.0f}", f"{pairs / seconds:,.0f}", *(f"{mb:,.0f}" for mb in peaks.values())]
+            [f"{count:,}", f"{seconds:,.0f}", f"{count / seconds:,.0f}", *(f"{mb:,.0f}" for mb in peaks.values())]
         )
-        source.unlink()
-    return format_table(["pairs", "seconds", "pairs/s", "command MB", "reader MB", "actor MB"], rows)
+    return format_table(["rows", "seconds", "rows/s", "command MB", "reader MB", "actor MB"], rows)
 
 
 def kills(folder: Path, pairs: int, times: int, kinds: Sequence[str]) -> str:
@@ -227,6 +252,14 @@ def write_pairs(path: Path, count: int) -> Path:
     with path.open("w", encoding="utf-8") as stream:
         for number in range(count):
             stream.write(f"{texts[number % 9973][:6]}\t{texts[number // 9973 % 100 + number % 9973 % 9000]}\n")
+    return path
+
+
+def write_texts(path: Path, count: int) -> Path:
+    """Write different texts of 20 characters and a number."""
+    draw = random.Random(1)
+    with path.open("w", encoding="utf-8") as stream:
+        stream.writelines(f"{''.join(draw.choices(HAN, k=20))} {number}\n" for number in range(count))
     return path
 
 

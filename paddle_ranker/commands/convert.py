@@ -21,7 +21,7 @@ from paddle_ranker import runtime
 from paddle_ranker.commands.info import describe_encoder
 from paddle_ranker.errors import CheckpointError, RankerError, UsageError, listed, quoted
 from paddle_ranker.model.config import ENCODER_PREFIX, Qwen3Config
-from paddle_ranker.model.foreign_export import GraphFiles, find_graph
+from paddle_ranker.model.foreign_export import GraphFiles, find_graph, require_static
 from paddle_ranker.model.load_options import HeadOptions, TokenizerOptions
 from paddle_ranker.model.model_folder import MEMBER, TRAINED_TOWER, identify
 from paddle_ranker.model.model_kind import TRAINED
@@ -111,8 +111,7 @@ def convert(options: ConvertOptions) -> list[str]:
 
     is_tower, target = options.to in _TOWERS, Path(options.target)
     graph = find_graph(Path(options.source))
-    if graph is None and options.model_name_or_path is not None:
-        raise UsageError(f"--model_name_or_path belongs to static models, and {options.source} is none: leave it out")
+    require_static(options.model_name_or_path, options.source)
     if graph is not None:
         return _of_static(graph, target, options)
     source = resolve_model(options.source) if is_tower else find_model(options.source)

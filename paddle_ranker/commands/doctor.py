@@ -603,6 +603,9 @@ def report_model(source: str, as_json: bool, tokenizer: Optional[str] = None) ->
 
 def doctor(options: DoctorOptions) -> int:
     """Print the report; return 1 if an essential package is missing or broken or a model does not open, else 0."""
+    from paddle_ranker.model.foreign_export import require_static
+
+    require_static(options.model_name_or_path, options.model)
     if options.model is not None:
         return report_model(options.model, options.json, options.model_name_or_path)
     findings = examine(options.imports)

@@ -45,7 +45,7 @@ from paddle_ranker.errors import (
 )
 from paddle_ranker.lexical.analyser import FOLDS
 from paddle_ranker.lexical.tokens import STANDARD, TOKENIZERS
-from paddle_ranker.model.foreign_export import find_with_tokenizer
+from paddle_ranker.model.foreign_export import find_with_tokenizer, require_static
 from paddle_ranker.model.load_options import ON_CPU, LoadOptions, TokenizerOptions
 from paddle_ranker.model.pretrained import find_model, resolve_model
 from paddle_ranker.options import (
@@ -473,6 +473,7 @@ def _new_info(options: BuildOptions, index: Path) -> tuple[IndexInfo, int]:
     _LIBRARIES.get(options.method, lambda: None)()
     words = None if options.words == _NO_WORDS else WordsInfo(options.words or STANDARD)
     tower, vectors, more = None, None, list[VectorField]()
+    require_static(options.model_name_or_path, options.tower)
     schema, count = _schema(options)
     if options.tower is not None or options.field_tower or options.store_states is not None:
         runtime.prepare_command(options.cpu_threads)

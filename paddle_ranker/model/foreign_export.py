@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Optional, Union
 import numpy as np
 
 from paddle_ranker.array_types import Arrays
-from paddle_ranker.errors import CheckpointError, listed
+from paddle_ranker.errors import CheckpointError, UsageError, listed
 from paddle_ranker.model.config import WORD_EMBEDDINGS, EncoderConfig
 from paddle_ranker.model.families import read_config, write_config
 from paddle_ranker.options import note_once
@@ -103,6 +103,16 @@ def _is_described(folder: Path) -> bool:
 def has_tokenizer(folder: Path) -> bool:
     """Return whether a folder has the files of a tokenizer."""
     return any((folder / name).is_file() for name in _TOKENIZERS)
+
+
+def require_static(tokenizer: Optional[str], *models: Union[str, Path, None]) -> None:
+    """Raise `UsageError` if a tokenizer is named, and no model is a static one of another program, which needs it."""
+    given = [str(model) for model in models if model is not None]
+    if tokenizer is not None and not any(find_graph(Path(model)) for model in given):
+        raise UsageError(
+            f"--model_name_or_path belongs to static models of other programs, and {listed(given) or 'none'} is "
+            f"{'none' if given else 'given'}: leave it out"
+        )
 
 
 def find_with_tokenizer(source: Union[str, Path], tokenizer: Optional[str]) -> Path:

@@ -160,9 +160,10 @@ def with_found_models(config: ServeConfig) -> ServeConfig:
 
     Raises `UsageError` for a folder that does not exist.
     """
-    from paddle_ranker.model.foreign_export import find_with_tokenizer
+    from paddle_ranker.model.foreign_export import find_with_tokenizer, require_static
     from paddle_ranker.model.pretrained import resolve_model
 
+    require_static(config.model_name_or_path, config.folder, *(kind.folder(config) for kind in SLOTS.values()))
     if config.folder is not None:
         config = dataclasses.replace(config, folder=find_with_tokenizer(config.folder, config.model_name_or_path))
     config = with_tower_of_index(with_folder_in_slot(config))

@@ -603,10 +603,12 @@ def report_model(source: str, as_json: bool, tokenizer: Optional[str] = None) ->
 
 def doctor(options: DoctorOptions) -> int:
     """Print the report; return 1 if an essential package is missing or broken or a model does not open, else 0."""
-    from paddle_ranker.model.foreign_export import require_static
-
-    require_static(options.model_name_or_path, options.model)
+    if options.model is None and options.model_name_or_path is not None:
+        raise UsageError("--model_name_or_path belongs to --model: give both, or leave it out")
     if options.model is not None:
+        from paddle_ranker.model.foreign_export import require_static  # imports NumPy, which may be missing
+
+        require_static(options.model_name_or_path, options.model)
         return report_model(options.model, options.json, options.model_name_or_path)
     findings = examine(options.imports)
     bad = [finding.name for finding in findings if finding.essential and finding.status in ("missing", "broken")]

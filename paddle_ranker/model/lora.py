@@ -6,15 +6,10 @@ the weights. A saved model has the sums of both matrices, so that programs that 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import paddle
 from paddle import Tensor, nn
 
 from paddle_ranker.errors import UsageError
-
-if TYPE_CHECKING:
-    from paddle_ranker.model.bert import Encoder
 
 _SCALE = 2.0  # alpha / rank in the paper
 # Attributes that hold adapters -> whether the matrix that they adapt is `[outputs, inputs]`; Paddle's own is transposed
@@ -36,17 +31,15 @@ class Adapter(nn.Layer):
         return paddle.matmul(paddle.matmul(states, self.down), self.up) * _SCALE
 
 
-def add_adapters(encoder: Encoder, rank: int) -> None:
+def add_adapters(encoder: nn.Layer, rank: int) -> None:
     """Freeze an encoder's parameters except its pooler's, and add an adapter of rank `rank` to each of its matrices.
 
     Raises `UsageError` if the encoder has no matrices between its layers' states.
     """
-    from paddle_ranker.model.networks.qwen3 import Linear
-
     layers = [
         layer
         for name, layer in encoder.named_sublayers()
-        if isinstance(layer, (Linear, nn.Linear)) and not name.startswith(_WHOLE)
+        if (isinstance(layer, nn.Linear) or _has_place(layer)) and not name.startswith(_WHOLE)
     ]
     if not layers:
         raise UsageError(
@@ -57,11 +50,16 @@ def add_adapters(encoder: Encoder, rank: int) -> None:
         parameter.stop_gradient = not name.startswith(_WHOLE)
     for layer in layers:
         sizes = layer.weight.shape
-        if isinstance(layer, Linear):
+        if _has_place(layer):
             layer.adapter = Adapter(sizes[1], sizes[0], rank)
         else:
             layer.addition = Adapter(sizes[0], sizes[1], rank)
             layer.register_forward_post_hook(_added)
+
+
+def _has_place(layer: nn.Layer) -> bool:
+    """Return whether a layer adds an adapter by itself, as those of Qwen3 do; its matrix is `[outputs, inputs]`."""
+    return hasattr(layer, "adapter")
 
 
 def _added(layer: nn.Layer, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:

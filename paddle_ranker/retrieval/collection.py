@@ -292,6 +292,7 @@ class CollectionWriter:
         files: the files of these documents, as in `prepare`; the caller closes it
         new_fields: fields that are new, although their names are like those of fields that the index has
         """
+        refuse_text(new_fields, "new_fields")
         refuse_text(documents, "documents", Document)
         return self._add(documents, vectors_of, merge, prepared=prepared, files=files, new_fields=new_fields)
 
@@ -303,6 +304,7 @@ class CollectionWriter:
         new_fields: Iterable[str] = (),
     ) -> list[SegmentData]:
         """Compute words and vectors of documents, for `add`; other threads may write meanwhile."""
+        refuse_text(new_fields, "new_fields")
         refuse_text(documents, "documents", Document)
         return self._addition(vectors_of, files, new_fields=new_fields).prepare(documents)
 
@@ -337,6 +339,7 @@ class CollectionWriter:
         sync: whether to remove the documents that are not among the rows
         new_fields: as in `add`
         """
+        refuse_text(new_fields, "new_fields")
         refuse_text(rows, "rows", DocumentRow)
         return self._add(rows, vectors_of, True, sync, files=files, new_fields=new_fields)
 

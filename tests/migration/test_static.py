@@ -42,7 +42,9 @@ class Scores(paddle.nn.Layer):
 
     def __init__(self, kind: str):
         super().__init__()
-        self.ptm, self.kind = transformers.ErnieModel(transformers.ErnieConfig(**SHAPE)), kind
+        family = NAMES.get(kind, ERNIE)[1]
+        config = getattr(transformers, f"{family}Config")(**SHAPE)
+        self.ptm, self.kind = getattr(transformers, f"{family}Model")(config), kind
         self.head = paddle.nn.Linear(16, 2 if kind in ("classes", "softmax") else 1)
 
     def forward(self, input_ids: Any, token_type_ids: Any) -> Any:
@@ -61,8 +63,12 @@ KINDS = {  # file of the published script, and what the toolkit says of it
     "softmax": ("inference", "returns two probabilities"),
     "logit": ("inference", "returns one logit"),
     "vector": ("inference.get_pooled_embedding", "returns a vector"),
+    "BERT": ("inference.predict", "returns one logit"),
+    "RoBERTa": ("inference", "returns one logit"),
 }
-NAME = "ernie-3.0-nano-zh"  # under which PaddleNLP's cache has the tokenizer and the configuration
+# Published name, with which PaddleNLP's cache has the tokenizer and configuration, and PaddleNLP's name of the classes
+ERNIE = ("ernie-3.0-nano-zh", "Ernie")
+NAMES = {"BERT": ("bert-base-chinese", "Bert"), "RoBERTa": ("hfl/roberta-wwm-ext", "Roberta")}
 
 
 class Made(NamedTuple):
@@ -82,9 +88,12 @@ def _rows(folder: Path, queries: list[str], titles: list[Any]) -> list[list[Any]
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     place = tmp_path_factory.mktemp("static")
-    named = place / "paddlenlp" / "models" / NAME
-    write_tokenizer(named)
-    (named / "config.json").write_text(json.dumps({**SHAPE, "model_type": "ernie"}), encoding="utf-8")
+    models = place / "paddlenlp" / "models"
+    for name, family in (ERNIE, *NAMES.values()):
+        write_tokenizer(models / name)
+        config = {**SHAPE, "model_type": family.lower()}
+        (models / name / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    named = models / ERNIE[0]
     folders, computed = {}, {}
     for seed, (kind, (prefix, _)) in enumerate(KINDS.items()):
         paddle.seed(seed)
@@ -131,7 +140,7 @@ def _scores(source: Path, kind: str, named: Union[str, Path], wanted: np.ndarray
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_static_model_scores_as_paddlenlp(kind: str, made: Made, capsys: pytest.CaptureFixture[str]) -> None:
-    _scores(made.folders[kind], kind, NAME, made.computed[kind])
+    _scores(made.folders[kind], kind, NAMES.get(kind, ERNIE)[0], made.computed[kind])
     assert KINDS[kind][1] in capsys.readouterr().err
 
 
@@ -229,14 +238,14 @@ def test_a_vocabulary_is_enough(beside: bool, made: Made, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_static_model_becomes_a_model_that_trains_on(kind: str, made: Made, call: Call) -> None:
-    words = [made.folders[kind], "new", "--model_name_or_path", NAME]
+    words = [made.folders[kind], "new", "--model_name_or_path", NAMES.get(kind, ERNIE)[0]]
     status, printed, errors = call(main, "convert", *words)
     assert status == 0 and "on 100 texts: largest difference" in printed, errors
     assert identify(Path("new")).form == "trained"
     _scores(Path("new"), kind, made.named, made.computed[kind])
 
 
-@pytest.mark.parametrize("name", [NAME, "bert-base-chinese", "hfl/roberta-wwm-ext"])
+@pytest.mark.parametrize("name", [ERNIE[0], *(name for name, _ in NAMES.values())])
 def test_a_vocabulary_in_the_cache_is_a_tokenizer(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PPNLP_HOME", str(tmp_path))
     folder = tmp_path / "models" / name
@@ -248,7 +257,7 @@ def test_a_vocabulary_in_the_cache_is_a_tokenizer(name: str, tmp_path: Path, mon
 
 @pytest.mark.parametrize("kind", ["classes", "probability"])
 def test_a_recovered_ranker_trains_on(kind: str, made: Made, call: Call) -> None:
-    assert call(main, "convert", made.folders[kind], "new", "--model_name_or_path", NAME)[0] == 0
+    assert call(main, "convert", made.folders[kind], "new", "--model_name_or_path", ERNIE[0])[0] == 0
     rows = [f"{query}\t{title}\t{number % 2}" for number, (query, title) in enumerate(zip(QUERIES, TITLES))]
     Path("labelled.tsv").write_text("\n".join(rows) + "\n", encoding="utf-8")
     line = "train-ce --train labelled.tsv --test labelled.tsv --epochs 1 --output trained --device cpu --model new"

@@ -185,7 +185,8 @@ class _Unpacker:
 def _file_name(name: str) -> str:
     """Return a name for the file of a member, by which a document without a title is called."""
     file = name.rpartition("/")[2]
-    return file if file.isprintable() and 0 < len(file.encode("utf-8", "replace")) < 200 else "member"
+    is_name = file.isprintable() and file not in (".", "..") and 0 < len(file.encode("utf-8", "replace")) < 200
+    return file if is_name else "member"
 
 
 def _is_hidden(name: str) -> bool:

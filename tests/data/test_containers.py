@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import mailbox
 import zipfile
+from email import policy
 from email.message import EmailMessage
 from pathlib import Path
 from typing import Union
@@ -75,6 +76,13 @@ def test_members_of_all_kinds_become_documents(tmp_path: Path) -> None:
         assert "Coffee | 3,00" in table.text and table.fields["title"] == "prices"
         assert index.search("coffee", where="date>=2024-06-03 and from=Ann <ann@example.org>")[0].id == table.id
         assert index.search("body", where="file=box.mbox/2")[0].fields["date"] == "2024-06-03T08:00:00+00:00"
+
+
+@pytest.mark.parametrize("name", ["..", ".", "a\0b", "b" * 300])
+def test_names_of_attachments_name_nothing_outside(name: str, tmp_path: Path) -> None:
+    found = members(tmp_path, "m.eml", mail("Hi", "Words.", (name, b"own")).as_bytes(policy=policy.default))
+    (file,) = (member.path for member in found.values() if member.path is not None)
+    assert file.read_bytes() == b"own" and file.parent.parent == tmp_path / "members"
 
 
 def test_what_is_within_too_many_others_or_encrypted_is_named(tmp_path: Path) -> None:

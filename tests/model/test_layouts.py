@@ -124,6 +124,8 @@ def serve(folder: Path, titles: list[str], wanted: np.ndarray) -> None:
             ([0, 2, 3, 4], "expected [start, end, x0, y0, x1, y1]"),
             ([0, 2, 100, 200, 300, 400], "divide by 1000"),
             ([0, 2, 0.1, 0.2, 0.3, 1.6], "divide by 1000"),
+            ([0, 2, 0.1, 0.2, 0.3, "a"], "documents[1].places[0][5]: Input should be a valid number"),
+            ([0, True, 0.1, 0.2, 0.3, 0.4], "documents[1].places[0][1]: Input should be a valid number"),
         ):
             given = ["w1", {"text": "w1", "places": [place]}]
             refused = site.post("/v1/rerank", {"query": "w3", "documents": given})

@@ -48,7 +48,7 @@ from paddle_ranker.serving.http.rerank_formats import (
 from paddle_ranker.serving.http.sent_pictures import Picture
 
 _BYTES_A_PLACE = 64  # that checking a place costs as much as reading
-_UNION_TAGS = ("str", "DocumentObject", "list[str]")
+_UNION_TAGS = ("str", "DocumentObject", "list[str]", "float", "int")
 _OF_COHERE_ALONE = "/v2/rerank"
 _TOKENS = ("truncate_prompt_tokens", "max_tokens_per_doc", "max_tokens_per_query")
 

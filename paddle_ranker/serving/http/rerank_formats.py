@@ -60,7 +60,7 @@ class DocumentObject(BaseModel):
     image: Optional[str] = Field(
         None, description="a picture in place of the text, as a data: URL or in base64, for a ranker that reads them"
     )
-    places: Optional[list[list[Union[int, float]]]] = Field(
+    places: Optional[list[list[Union[float, int]]]] = Field(  # an int stays one; of both errors, the first is told
         None,
         description="spans of the text with boxes, `[start, end, x0, y0, x1, y1]` as fractions of the page, or cells, "
         "`[start, end, row, column]`; an empty list is none",

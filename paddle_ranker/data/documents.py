@@ -210,8 +210,8 @@ class DocumentFile:
     @property
     def doubted(self) -> set[str]:
         """Names of columns that stay texts although most values look like those of a type, which is said."""
-        tables = [table for _, table, _ in self._opened() if isinstance(table, _DocumentRows) and table.is_of_texts]
-        return {name for table in tables for name, facts in table.columns.items() if facts.spellings.doubt()}
+        tables = [table for _, table, _ in self._opened() if isinstance(table, _DocumentRows)]
+        return {name for table in tables for name, facts in table.spelled.items() if facts.spellings.doubt()}
 
     @property
     def files_to_read(self) -> int:
@@ -559,6 +559,13 @@ class _DocumentRows:
         return self._dialect is not None or bool(self._sheets)
 
     @property
+    def spelled(self) -> dict[str, _ColumnFacts]:
+        """The columns about whose spellings something may be said: of JSON and Parquet, texts that could have order."""
+        if self.is_of_texts:
+            return self.columns
+        return {name: facts for name, facts in self.columns.items() if facts.are_ordered_texts}
+
+    @property
     def holds_lines(self) -> bool:
         """Whether the file holds lines of text in place of a table."""
         return self._encoding is not None and self._dialect is None
@@ -805,15 +812,19 @@ class _DocumentRows:
             note_once(f"{self.path}: {_field_option(name, spelling)}: {quoted(example)} is {value}")
         for name in [name for name, facts in columns.items() if facts.is_html]:
             note_once(f"{self.path}: {name}: HTML, its text is kept without tags")
-        for name, facts in columns.items() if self.is_of_texts else ():
+        for name, facts in self.spelled.items():
             stays = f"{self.path}: {name} stays text"
             if name in spellings or name in declared or name in roles.values() or not facts.spellings.count:
                 continue
             values = facts.spellings
-            if values.doubtful_dates:
+            if facts.spelling is not None:  # texts of JSON and Parquet, which could have been numbers or dates
+                value = json.dumps(facts.spelling.read(facts.example), ensure_ascii=False)
+                option = _field_option(name, facts.spelling)
+                note_once(f"{stays}, as it is in the rows: with {option}, {quoted(facts.example)} is {value}")
+            elif values.doubtful_dates:
                 options = " or ".join(_field_option(name, spelling_of("date", date)) for date in values.doubtful_dates)
                 note_once(f"{stays}, for no value tells whether days or months come first: {options}")
-            elif values.has_doubtful_points:
+            elif values.has_doubtful_points and self.is_of_texts:
                 option = _field_option(name, spelling_of("number", "1.234,5"))
                 note_once(f"{self.path}: {name}: points are before decimals; if they are between thousands, {option}")
             elif reason := values.doubt():
@@ -1180,6 +1191,11 @@ class _ColumnFacts:
     def is_html(self) -> bool:
         """Whether most values have tags of HTML."""
         return 2 * self._marked_up > self.count
+
+    @property
+    def are_ordered_texts(self) -> bool:
+        """Whether all values are texts, and most of them look like numbers or dates."""
+        return self._are_strings and bool(self.spellings.looks_like())
 
     def add(self, value: object, row: int) -> None:
         if value is None or (isinstance(value, str) and not value.strip()):

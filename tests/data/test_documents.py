@@ -456,6 +456,36 @@ def test_values_that_look_like_a_type_and_are_kept_as_texts_are_named(
     assert said in error if said else "stays text" not in error
 
 
+@pytest.mark.parametrize("file", ["a.jsonl", "a.parquet"])
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        (["01.12.2024", "24.12.2024"], "with --field x:date:format=%d.%m.%Y, '01.12.2024' is \"2024-12-01\""),
+        (["2024/12/01", "2024/12/24"], "with --field x:date:format=%Y/%m/%d, '2024/12/01' is \"2024-12-01\""),
+        (["0,50", "1.200,50"], "with --field x:number:format=1.234,5, '0,50' is 0.5"),
+        (["03/04/2024", "05/06/2024"], "for no value tells whether days or months come first"),
+        (["2024-12-01", "24/12/2024"], "its dates are written in several ways, such as 2024-12-01 (line 1)"),
+        (["0,50", "1,50", "many"], "1 of 3 values are no numbers, such as many (line 3)"),
+        (["2024-12-01", "2024-12-24"], ""),
+        (["1.299", "2.5"], ""),
+        (["yes", "no"], ""),
+        (["red, blue", "blue"], ""),
+    ],
+)
+def test_texts_of_typed_rows_that_could_have_an_order_are_named(
+    values: list[str], said: str, file: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [{"id": str(number), "text": text(number), "x": value} for number, value in enumerate(values)]
+    if file == "a.jsonl":
+        (tmp_path / file).write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    else:
+        parquet = pytest.importorskip("pyarrow.parquet")
+        parquet.write_table(pytest.importorskip("pyarrow").Table.from_pylist(rows), tmp_path / file)
+    assert [row.fields["x"] for row in documents(tmp_path / file)] == values
+    error = capsys.readouterr().err
+    assert ("x stays text" in error and said in error) if said else "stays text" not in error
+
+
 def test_prices_with_a_comma_are_numbers_in_a_spreadsheet_too(tmp_path: Path) -> None:
     rows: list[list[object]] = [["id", "text", "Preis"], *([n, text(n), f"{n},50 €"] for n in range(9))]
     write_sheets(tmp_path / "a.xlsx", rows, [])

@@ -151,7 +151,7 @@ class QueryRewriter:
         if last is not None and len(beginning) > 1 and len(beginning) <= len(last.text) + 1:
             if completed := self._completions(beginning):
                 corrected.append(Alternative(beginning, completed, PREFIX))
-                extras += [AddedWord(completion, _OF_PREFIX, beginning) for completion in completed]
+                extras += [AddedWord(completion, _OF_PREFIX, beginning, True) for completion in completed]
             elif self._may_be_mistyped(last) and beginning == last.text and not self._counts([beginning])[0]:
                 corrected += self._mistyped([beginning], unfinished=True)
         elif prefix and runs and not runs[-1].is_word and not folded[runs[-1].start + len(runs[-1].text) :]:

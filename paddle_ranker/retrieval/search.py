@@ -41,7 +41,7 @@ from paddle_ranker.retrieval.manifest import EXACT, WORDS, IndexInfo
 from paddle_ranker.retrieval.near_duplicates import CONTENT, Sketches, leaders, sketches_of
 from paddle_ranker.retrieval.places import MOST_PLACES, PlaceInFile, place_of, placed_text
 from paddle_ranker.retrieval.query_parsing import ParsedQuery, parse_query
-from paddle_ranker.retrieval.query_rewriting import WordQuery
+from paddle_ranker.retrieval.query_rewriting import PREFIX, WordQuery
 from paddle_ranker.retrieval.schema import PLACES
 from paddle_ranker.retrieval.search_defaults import DEPTH, RANK_TOP
 from paddle_ranker.retrieval.searchable import LookupRequest, Matching, Snapshot
@@ -707,8 +707,16 @@ class Search:
     def shared_words(self) -> SharedWords:
         """Finder of the query's words, corrections and synonyms in texts."""
         analyser = self.collection.info.schema.analyser
+        completions = {word for one in self.words.corrected if one.by == PREFIX for word in one.to}
         phrases = [
-            extra.text for extra in self.words.extras if extra.is_whole and single_token(analyser, extra.text) is None
+            extra.text
+            for extra in self.words.extras
+            if extra.is_whole
+            # A completion of several parts stands for no part of it alone.
+            and (
+                single_token(analyser, extra.text) is None
+                or (extra.text in completions and len(analyser(extra.text)) > 1)
+            )
         ]
         words = [extra.text for extra in self.words.extras if extra.text not in phrases]
         return SharedWords("\n".join([self.text, *words]), analyser, phrases)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,7 +20,7 @@ from paddle_ranker.lexical.bm25 import K1, B, idf, length_norm, saturated
 from paddle_ranker.lexical.postings import Postings, TermPostings, text_hashes
 from paddle_ranker.lexical.spelling import WordVocabulary, most_errors
 from paddle_ranker.lexical.tokens import Tokenizer, query_weights, tokenizer_named, weighed
-from paddle_ranker.retrieval.query_rewriting import KnownWords, QueryRewriter, WordQuery
+from paddle_ranker.retrieval.query_rewriting import PREFIX, KnownWords, QueryRewriter, WordQuery
 from paddle_ranker.retrieval.steps import in_order, run_steps
 from paddle_ranker.retrieval.top_k import Best
 from paddle_ranker.retrieval.turns import checked
@@ -117,8 +118,12 @@ def texts_of(query: AnyQuery) -> list[str]:
 
 def single_token(tokenize: Tokenizer, text: str) -> Optional[str]:
     """Return the token that stands for a whole text; None without such a token, as for several words or 笔记本."""
-    if isinstance(tokenize, Analyser) and len(list(tokenize.runs(tokenize.fold(text)))) != 1:
-        return None
+    if isinstance(tokenize, Analyser):
+        runs = list(tokenize.runs(tokenize.fold(text)))
+        if len(runs) != 1:
+            return None
+        if runs[0].is_word:  # of server/client, whose stems are server and client, the token of both parts
+            return max(runs[0].word.texts, key=len, default=None)
     tokens = tokenize(text)
     longest = max(tokens, key=len, default="")
     return longest if tokens and all(token in longest for token in tokens) else None
@@ -582,7 +587,9 @@ class WordSearcher:
 
     def _look_up(self, query: AnyQuery) -> _CountedWords:
         synonyms = {synonym.given for synonym in _word_query(query).synonyms}
+        completed = {one.given for one in _word_query(query).corrected if one.by == PREFIX}
         idfs, counts = dict[Word, float](), dict[Word, int]()
+        documents_of, taken = dict[Word, Sequence[Integers]](), dict[str, tuple[float, Sequence[Integers]]]()
         (counted, origins), counted_terms = self.words_in(query), list[tuple[int, _Term]]()
         tokens = list(dict.fromkeys(token for word in counted for token in word if token is not None))
         hashes = text_hashes(tokens)
@@ -608,16 +615,28 @@ class WordSearcher:
                 count = query.counts[word]
             else:
                 count = sum(map(_live, self._parts, postings))
-            counts[word] = count
+            counts[word], origin = count, origins.get(word, "")
+            documents_of[word] = [term_postings.documents for term_postings in postings]
             if count:
                 of_word = idfs[word] = float(idf(count, self.statistics.documents))
-                if origins.get(word, "") in synonyms:  # a synonym counts no more than the typed words
-                    typed = [idfs[typed_word] for typed_word in self._words_of(origins[word]) if typed_word in idfs]
+                if origin in completed:
+                    # All completions are one word: they weigh no more than the typed word and the most frequent of
+                    # them, and a document counts for one of these words alone.
+                    if origin not in taken:
+                        typed_word = self._whole(origin)
+                        none = [np.zeros(0, np.int32)] * len(parts)
+                        taken[origin] = idfs.get(typed_word, math.inf), documents_of.get(typed_word, none)
+                    least, others = taken[origin]
+                    of_word = min(of_word, least)
+                    taken[origin] = of_word, [_union([*both]) for both in zip(documents_of[word], others)]
+                    postings = [*map(_without, postings, others)]
+                elif origin in synonyms:  # a synonym counts no more than the typed words
+                    typed = [idfs[typed_word] for typed_word in self._words_of(origin) if typed_word in idfs]
                     of_word = min(of_word, sum(typed)) if typed else of_word
                 weight = times * of_word
                 most = [score * weight * (1.0 + _SLACK) for score in highest]
                 name = phrase or token.removeprefix(WRITTEN)
-                counted_terms.append((count, _Term(name, weight, postings, tables, most, origins.get(word, ""))))
+                counted_terms.append((count, _Term(name, weight, postings, tables, most, origin)))
         terms = [term for _, term in sorted(counted_terms, key=lambda counted_term: counted_term[0])]
         return _CountedWords(counted, origins, counts, terms)
 
@@ -737,6 +756,14 @@ def _joins(word: Word, tokens: Collection[str]) -> bool:
     parts = [token for token in word if token]
     return all(not is_han(token) and any(token != other and token.startswith(other) for other in tokens)
                and any(token != other and token.endswith(other) for other in tokens) for token in parts)  # fmt: skip
+
+
+def _without(postings: TermPostings, documents: Integers) -> TermPostings:
+    """Return postings without some documents, which are in ascending order."""
+    if not len(documents):
+        return postings
+    is_kept = documents.take(documents.searchsorted(postings.documents), mode="clip") != postings.documents
+    return TermPostings(postings.documents[is_kept], postings.codes[is_kept])
 
 
 def _count(postings: TermPostings) -> int:

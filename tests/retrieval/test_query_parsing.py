@@ -235,6 +235,35 @@ def test_an_unfinished_word_is_completed(collection: Collection) -> None:
     assert not collection.snapshot().rewrite_query(parse_query("dep kubernetes"), prefix=True).corrected
 
 
+def test_completions_count_as_one_word_below_the_typed_word(tmp_path: Path) -> None:
+    """While somebody types, what has the typed words stays first, in the order of the finished query."""
+    texts = {
+        "gimp": "photo editor",
+        "photoflow": "an editor of photo and image",
+        "tags": "photo tags",
+        "config": "editorconfig-doc editorconfig editorpane editorial",
+        **{f"doc-{n}": f"doc number {n}" for n in range(20)},
+    }
+    collection = make(tmp_path / "index", texts)
+    (finished,) = SearchEngine(collection, SearchSettings()).run(["photo editor"])
+    first = [result.id for result in finished.results()]
+    for query, kept in (("photo editor", first), ("photo edito", [])):
+        (typed,) = SearchEngine(collection, SearchSettings(prefix=True)).run([query])
+        ids = [result.id for result in typed.results()]
+        assert ids[: len(kept)] == kept and {*ids} == {*first, "config"}, "nothing with doc alone"
+        assert typed.total() == len(ids)
+        marked = [typed.shared_words.highlights(text) for text in ("a doc", "of editorconfig-doc")]
+        assert [[(one.start, one.end) for one in of_text] for of_text in marked] == [[], [(3, 19)]]
+    now = collection.snapshot()
+    read = now.rewrite_query(parse_query("photo editor"), prefix=True)
+    assert "editorconfig-doc" in read.corrected[0].to
+    explained = now.explain_words(read, ["config", "gimp"])
+    assert len(explained["config"]) == 1, "a document counts for one completion alone"
+    weights = now.word_weights(read)
+    assert {*weights} == {"photo", "editor", "editorconfigdoc", "editorconfig", "editorpan", "editori"}
+    assert all(weights[token] <= weights["editor"] / 2 for token in {*weights} - {"photo", "editor"})
+
+
 def test_phrases_and_exclusions_restrict_every_searcher(collection: Collection) -> None:
     engine = SearchEngine(collection, SearchSettings())
     for query, ids in (

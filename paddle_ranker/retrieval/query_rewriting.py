@@ -144,7 +144,7 @@ class QueryRewriter:
         prefix: whether the last word is unfinished, so that its completions are searched, too
         """
         folded, runs = self._runs(query.text)
-        quotes = [self._analyser.fold(required_word(phrase) or phrase) for phrase in query.phrases]
+        quotes = [self._analyser.fold(phrase) for phrase in query.phrases if required_word(phrase) is None]
         corrected, extras, text = list[Alternative](), list[AddedWord](), query.text
         last = runs[-1] if prefix and runs and runs[-1].is_word else None
         beginning = "" if last is None else folded[last.start :]
@@ -421,6 +421,29 @@ class QueryRewriter:
                 parts += [text[start : match.start()], to]
                 start, done = matches[last].end(), last + 1
         return "".join([*parts, text[start:]])
+
+
+def corrected_phrases(phrases: Sequence[str], query: WordQuery, analyser: Analyser) -> tuple[str, ...]:
+    """Return phrases with the first correction for each required word that no document has, see `required_word`."""
+    corrections = [one for one in query.corrected if one.by != PREFIX]
+    read = list[str]()
+    for phrase in phrases:
+        word = required_word(phrase)
+        folded = None if word is None else analyser.fold(word)
+        to = next((_corrected(folded, one) for one in corrections if _corrects(folded, one)), "") if folded else ""
+        read += [f"+{part}" for part in to.split()] or [phrase]
+    return tuple(dict.fromkeys(read))
+
+
+def _corrects(word: str, correction: Alternative) -> bool:
+    """Return whether a correction is of a word, of two words of which it is one, or of Chinese characters in it."""
+    return word in (correction.given, *correction.given.split()) or (
+        is_han(correction.given) and correction.given in word
+    )
+
+
+def _corrected(word: str, correction: Alternative) -> str:
+    return word.replace(correction.given, correction.to[0]) if correction.given in word else correction.to[0]
 
 
 def _is_unit(analyser: Analyser, text: str) -> bool:

@@ -40,8 +40,8 @@ from paddle_ranker.retrieval.listing import Listing, Position, SortedPosition
 from paddle_ranker.retrieval.manifest import EXACT, WORDS, IndexInfo
 from paddle_ranker.retrieval.near_duplicates import CONTENT, Sketches, leaders, sketches_of
 from paddle_ranker.retrieval.places import MOST_PLACES, PlaceInFile, place_of, placed_text
-from paddle_ranker.retrieval.query_parsing import ParsedQuery, parse_query
-from paddle_ranker.retrieval.query_rewriting import PREFIX, WordQuery
+from paddle_ranker.retrieval.query_parsing import ParsedQuery, parse_query, required_word
+from paddle_ranker.retrieval.query_rewriting import PREFIX, WordQuery, corrected_phrases
 from paddle_ranker.retrieval.schema import PLACES
 from paddle_ranker.retrieval.search_defaults import DEPTH, RANK_TOP
 from paddle_ranker.retrieval.searchable import LookupRequest, Matching, Snapshot
@@ -280,13 +280,25 @@ class Search:
     @once
     def phrase_filter(self) -> Optional[ParsedQuery]:
         """The phrases that results must have, and the phrases that results must not have; None without either."""
-        return self.collection.phrase_filter(self.query)
+        return self.collection.phrase_filter(replace(self.query, phrases=self._required))
+
+    @once
+    def _required(self) -> tuple[str, ...]:
+        """The query's phrases; of a required word that no document has, its correction."""
+        if not any(map(required_word, self.query.phrases)):
+            return self.query.phrases
+        return corrected_phrases(self.query.phrases, self.words, self.collection.info.schema.analyser)
+
+    @property
+    def phrases(self) -> list[str]:
+        """The phrases that all results have."""
+        return [] if self.phrase_filter is None else [*self.phrase_filter.phrases]
 
     @property
     def unfound(self) -> list[str]:
         """The query's phrases that the search ignores: no document has such a phrase and all phrases kept before it."""
-        phrases = () if self.phrase_filter is None else self.phrase_filter.phrases
-        return [phrase for phrase in self.query.phrases if phrase not in phrases]
+        phrases = self.phrases
+        return [phrase for phrase in self._required if phrase not in phrases]
 
     @property
     def model_text(self) -> str:
@@ -550,8 +562,7 @@ class Search:
         the query's words (see `_has_close_words`); False if the index has few documents, or lacks floors. Always False
         if the list is sorted by fields, if the last word is unfinished, and if documents have a phrase of the query.
         """
-        has_phrases = self.phrase_filter is not None and self.phrase_filter.phrases
-        if self.sort or self.settings.prefix or has_phrases:
+        if self.sort or self.settings.prefix or self.phrases:
             return False
         if self.is_calibrated and self.probabilities:
             return max(self.probabilities.values()) < _CLOSE

@@ -278,6 +278,9 @@ def test_phrases_and_exclusions_restrict_every_searcher(collection: Collection) 
         ("rolling +deployment", {"kube"}),
         ("+苹果 +电脑", {"repair"}),
         ("rolling +nowhere", {"kube", "dock"}),  # which no document has
+        ("rolling +deploymnet", {"kube"}),  # by its correction
+        ("+roling +update +dokcer", {"dock"}),
+        ("+平果 +电脑", {"repair"}),
         ("rolling -docker", {"kube"}),
         ("rolling -dock", {"kube", "dock"}),  # another word
         ("rolling -deployment", {"dock"}),  # of the same stem

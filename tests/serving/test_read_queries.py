@@ -35,6 +35,16 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         ("laptop", {}, {"synonyms": [{"from": "laptop", "to": ["notebook computer"]}]}, "book"),
         ('"rolling update"', {}, {"phrases": ["rolling update"]}, "kube"),
         ('"rolling updates"', {}, {"unfound": ["rolling updates"]}, "kube"),
+        (
+            "+kuberentes +nowhere",
+            {},
+            {
+                "corrected": [{"from": "kuberentes", "to": ["kubernetes"], "by": "typing"}],
+                "phrases": ["+kubernetes"],
+                "unfound": ["+nowhere"],
+            },
+            "kube",
+        ),
         ("rolling -kubernetes", {}, {"excluded": ["kubernetes"]}, "dock"),
         ("doker", {}, {"did_you_mean": "docker"}, "typo"),
         ("doker", {"literal": True}, {}, "typo"),

@@ -415,8 +415,7 @@ def _read_as(request: SearchRequest, search: Search) -> dict[str, Any]:
         content["corrected"] = [{"from": change.given, "to": change.to, "by": change.by} for change in words.corrected]
     if words.synonyms:
         content["synonyms"] = [{"from": synonym.given, "to": synonym.to} for synonym in words.synonyms]
-    phrases = [phrase for phrase in search.query.phrases if phrase not in search.unfound]
-    read = {"phrases": phrases, "unfound": search.unfound, "excluded": search.query.excluded}
+    read = {"phrases": search.phrases, "unfound": search.unfound, "excluded": search.query.excluded}
     content.update({name: terms for name, terms in read.items() if terms})
     is_plain = not (request.literal or request.prefix or search.query.phrases or search.query.excluded)
     if is_plain and not request.offset and not request.cursor and (better := search.collection.did_you_mean(words)):

@@ -353,6 +353,26 @@ def test_documents_with_any_of_the_words_are_counted_and_all_words_are_offered(o
     assert page.is_hidden("#all-words") and "任一词" not in page.inner_text("#status")
 
 
+def test_all_words_are_demanded_with_quotes_and_signs_as_they_are(open_page: OpenPage, site: Site) -> None:
+    page = open_page(at(site))
+    drawn(page)
+    demand = "async (query) => (await import('./page/words.js')).withAllWords(query)"
+    for query, whole in (
+        ('photo, "raw files" wi-fi -video', '+photo "raw files" +wi-fi -video'),
+        ("c++ +editor 2.0 t-shirts", '+c++ +editor "2.0" +t-shirts'),
+        ("苹果手机", "+苹果 +手机"),
+        ("+photo +editor", ""),
+        ('photo "raw', ""),
+        ("photo -video", ""),
+        ("photo", ""),
+    ):
+        assert page.evaluate(demand, query) == whole, query
+    site.change = lambda content: {**content, "phrases": ["+iPhone"], "unfound": ["+zzzz"]}
+    search(page, "+iPhone +zzzz")
+    told = page.inner_text("#notice")
+    assert "含有“iPhone”的文档都没有“zzzz”" in told and "+" not in told
+
+
 def test_clicks_and_judgments_are_logged(open_page: OpenPage, site: Site) -> None:
     page = open_page(at(site))
     page.wait_for_selector(".verdict")

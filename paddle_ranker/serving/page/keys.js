@@ -9,7 +9,7 @@ import { $ } from "./nodes.js";
 import { fillRow, visibleRows } from "./rows.js";
 import { kept, localStorageOf } from "./server.js";
 import { closeWhy } from "./why_panel.js";
-import { wordsIn } from "./words.js";
+import { withAllWords } from "./words.js";
 
 const PAUSE = 250; // milliseconds after the last key
 
@@ -77,7 +77,7 @@ export function listenToSettings() {
     state.sort = target.value;
     acts.search("chosen");
   });
-  $("all-words").addEventListener("click", () => acts.searchFor(wordsIn(shown.query).map((one) => (/^(\p{L}{2}|\p{Script=Han}$)/u.test(one) ? `+${one}` : `"${one}"`)).join(" ")));
+  $("all-words").addEventListener("click", () => acts.searchFor(withAllWords(shown.query)));
   $("least").addEventListener("input", () => {
     state.min = $("least").valueAsNumber / 100;
     drawCut();

@@ -20,16 +20,20 @@ export function notices(answer) {
   if (answer.query_read < codePoints(shown.query).length) told.push(say("too_long", { n: count(answer.query_read) }));
   for (const [name, n] of Object.entries(answer.query_read_by ?? {})) told.push(say("too_long_by", { name: nameOf(name), n: count(n) }));
   const again = (name, change) => button({ onclick: () => (Object.assign(state, change, { q: shown.query }), fillQuery(), acts.search("chosen")) }, say(name));
+  const others = (answer.phrases ?? []).map((one) => `“${bare(one)}”`).join(", ");
   const read = [
     ...(answer.corrected ?? []).filter(({ by }) => by !== "prefix").map((one) => say("corrected", { ...one, to: one.to.join(", ") })),
     ...(answer.synonyms ?? []).map((one) => say("synonyms", { ...one, to: one.to.join(", ") })),
-    ...["phrases", "unfound", "excluded"].flatMap((name) => (answer[name] ?? []).map((n) => say(name, { n }))),
+    ...["phrases", "unfound", "excluded"].flatMap((name) => (answer[name] ?? []).map(bare).map((n) => say(name === "unfound" && others ? "unfound_with" : name, { n, others }))),
   ];
   if (read.length) told.push([read.join(" "), " ", again(answer.phrases || answer.excluded ? "signs" : "literal", { literal: "1" })]);
   if (state.literal) told.push([say("was_literal"), " ", again("not_literal", { literal: "" })]);
   if (answer.did_you_mean && answer.hits.length) told.push([say("did_you_mean"), " ", suggestion(answer)]);
   return told.map((parts) => make("span", {}, ...[parts].flat()));
 }
+
+/** A phrase without the plus sign of a word that results must have. */
+const bare = (phrase) => phrase.replace(/^\+(?=\p{L})/u, "");
 
 const suggestion = ({ did_you_mean: better }) => button({ lang: languageOf(better), onclick: () => acts.searchFor(better) }, better);
 

@@ -15,7 +15,7 @@ import { hasPicture } from "./rows.js";
 import { ask, Failure, sendFeedback } from "./server.js";
 import { cut } from "./text.js";
 import { closeWhy, openWhy } from "./why_panel.js";
-import { count, languageOf, say, score, speak, switchLanguage, wordsIn } from "./words.js";
+import { count, languageOf, say, score, speak, switchLanguage, withAllWords } from "./words.js";
 
 const PATIENCE = 300; // milliseconds before the page shows that it works
 let indexed = null; // the promise of what GET /v1/index says
@@ -147,7 +147,7 @@ function drawAnswer(answer, query, isFirst) {
   if (isFirst) drawWelcome(begin, make("b", {}, query), end);
   $("notice").replaceChildren(...notices(answer));
   $("status").textContent = !rows || isFirst ? "" : tellFound(answer);
-  $("all-words").hidden = !rows || isFirst || wordsIn(query).length < 2 || !(answer.total > rows);
+  $("all-words").hidden = !rows || isFirst || !withAllWords(query) || !(answer.total > rows);
   $("board").classList.toggle("has-pictures", answer.hits.some(hasPicture));
   $("legend").hidden = true;
   parts.filters?.drawFacets(answer.facets);

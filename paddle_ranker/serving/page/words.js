@@ -17,7 +17,7 @@ const WORDS = {
     others: "另有 {n} 条", out: "被排序移出前 {n} 位", similar: "另有 {n} 篇相近：{ids}",
     nothing: "没有找到与“{query}”有关的文档。", filtered: "筛选条件：{filters}。", one_more: "一个字太短，请再输入一个。",
     did_you_mean: "你要找的是", drop_filters: "去掉筛选条件", use_all: "按语义搜索", shorter: "也可以换一个更短或更常见的说法。",
-    corrected: "没有文档含“{from}”，已搜索“{to}”。", synonyms: "“{from}”也包括“{to}”。", phrases: "只要含有“{n}”的。", unfound: "没有文档含有整句“{n}”。", excluded: "不含“{n}”。", literal: "按原样搜索", signs: "把符号当作普通字搜索", was_literal: "按原样搜索：没有更正。", not_literal: "恢复更正",
+    corrected: "没有文档含“{from}”，已搜索“{to}”。", synonyms: "“{from}”也包括“{to}”。", phrases: "只要含有“{n}”的。", unfound: "没有文档含有“{n}”：结果可以不含它。", unfound_with: "含有{others}的文档都没有“{n}”：结果可以不含它。", excluded: "不含“{n}”。", literal: "按原样搜索", signs: "把符号当作普通字搜索", was_literal: "按原样搜索：没有更正。", not_literal: "恢复更正",
     gone: "服务器没有回应。", busy: "服务器正忙。", refused: "服务器拒绝了这次请求。", failed: "服务器出错了。", unread: "服务器的回答读不懂。",
     starting: "服务器正在启动……", refused_unprocessable: "这次搜索里有一项不成立：{field}。", refused_invalid_request: "这次请求的格式不对：{field}。", refused_too_large: "这次请求太大：{field}。", refused_deadline_exceeded: "没有按时完成。", refused_unavailable: "服务器还没有准备好。", refused_read_only: "这里不接受改动。", refused_not_found: "服务器没有这项功能。", again: "重试", again_in: "{n} 秒后可重试。", stale: "下面仍是上一次“{query}”的结果。",
     late_rank: "排序没有按时完成：下面是融合后的顺序。", late: "没有按时完成：{stage}。",
@@ -41,7 +41,7 @@ const WORDS = {
     others: "{n} more", out: "Left the first {n} by ranking", similar: "{n} similar: {ids}",
     nothing: "Nothing found for “{query}”.", filtered: "Filters: {filters}.", one_more: "One character is too short: type another.",
     did_you_mean: "Did you mean", drop_filters: "Remove the filters", use_all: "Search by meaning", shorter: "Or try a shorter or more common wording.",
-    corrected: "Nothing has “{from}”: searched “{to}”.", synonyms: "“{from}” includes “{to}”.", phrases: "Only with “{n}”.", unfound: "Nothing has all of “{n}”.", excluded: "Without “{n}”.", literal: "Search as written", signs: "Search for the signs as plain words", was_literal: "Searched as written, without corrections.", not_literal: "Search as usual",
+    corrected: "Nothing has “{from}”: searched “{to}”.", synonyms: "“{from}” includes “{to}”.", phrases: "Only with “{n}”.", unfound: "Nothing has “{n}”: results need not have it.", unfound_with: "Nothing with {others} has “{n}”: results need not have it.", excluded: "Without “{n}”.", literal: "Search as written", signs: "Search for the signs as plain words", was_literal: "Searched as written, without corrections.", not_literal: "Search as usual",
     gone: "The server does not answer.", busy: "The server is busy.", refused: "The server refused the request.", failed: "The server failed.", unread: "The server’s answer cannot be read.",
     starting: "The server is starting…", refused_unprocessable: "A part of this search does not hold: {field}.", refused_invalid_request: "The request is not well formed: {field}.", refused_too_large: "The request is too large: {field}.", refused_deadline_exceeded: "It was not done in time.", refused_unavailable: "The server is not ready.", refused_read_only: "Nothing can be changed here.", refused_not_found: "The server does not offer this.", again: "Try again", again_in: "Try again in {n} s.", stale: "Below is still the earlier answer, to “{query}”.",
     late_rank: "Ranking was late: this is the fused order.", late: "Late: {stage}.",
@@ -115,5 +115,20 @@ export const time = (value) => say("milliseconds", { n: tenths(value) });
 /** Return the words of a query as the browser knows them; none where somebody has put marks around them. */
 export function wordsIn(query) {
   if (/["“”+-]/.test(query) || !Intl.Segmenter) return [];
-  return [...new Intl.Segmenter(language, { granularity: "word" }).segment(query)].filter((one) => one.isWordLike).map((one) => one.segment);
+  return segments(query);
+}
+
+const segments = (text) => [...new Intl.Segmenter(language, { granularity: "word" }).segment(text)].filter((one) => one.isWordLike).map((one) => one.segment);
+
+const UNSPACED = /[\p{Script=Han}\p{Script=Hiragana}\p{Script=Katakana}\p{Script=Thai}\p{Script=Lao}\p{Script=Khmer}\p{Script=Myanmar}]/u;
+
+/** Return a query that demands each of its words; "" if it does already, or has one word. Quotes and signs stay as they are. */
+export function withAllWords(query) {
+  if (!Intl.Segmenter || query.split('"').length % 2 === 0) return "";
+  const parts = (query.match(/[-+]?"[^"]*"|\S+/g) ?? []).flatMap((part) => {
+    if (/^([-+]?"|[-+](\p{L}{2}|\p{Script=Han}))/u.test(part)) return [part];
+    const words = UNSPACED.test(part) ? segments(part) : [part.replace(/^[^\p{L}\p{N}]+|[^\p{L}\p{M}\p{N}+#]+$/gu, "")];
+    return words.filter(Boolean).map((one) => (/^(\p{L}\S|\p{Script=Han}$)/u.test(one) ? `+${one}` : `"${one}"`));
+  });
+  return parts.filter((part) => !part.startsWith("-")).length > 1 && parts.join(" ") !== query.trim() ? parts.join(" ") : "";
 }

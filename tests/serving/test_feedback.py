@@ -180,6 +180,28 @@ def test_pairs_come_by_disagreement_until_they_are_judged(log: SearchLog) -> Non
     assert [pair["id"] for pair in site.judge()["pairs"]] == ["a", "b", "d", "c"]
 
 
+def test_pairs_of_the_least_sure_answers_come_first(log: SearchLog) -> None:
+    shown = [Shown(id, {"words": place}, None, digest_of(f"文 {id}")) for place, id in enumerate("ab", start=1)]
+    ranked = [replace(one, probability=probability) for one, probability in zip(shown, (0.3, 0.1))]
+    for number, (query, documents, facts) in enumerate(
+        (
+            ("sure", shown, {"lead": 0.9}),
+            ("sorted", shown, {}),
+            ("level", shown, {"lead": 0.02}),
+            ("ranked", ranked, {"lead": 0.9}),
+            ("far", shown, {"lead": 0.9, "nothing_close": True}),
+        )
+    ):
+        log.search(SearchLine(f"search-{number}", query, {}, documents, {}, **facts))
+    log.search(SearchLine("search-9", "further", {}, shown, {"offset": 10}, lead=0.01))
+    log.search(SearchLine("search-8", "unfin", {}, shown, {"prefix": True}, nothing_close=True))
+    site = Site(log)
+    site.say()
+    pairs = [(pair["query"], pair["id"]) for pair in site.judge()["pairs"]]
+    order = ("far", "level", "ranked", "sure", "further", "sorted")
+    assert pairs == [(query, id) for query in order for id in "ab"]
+
+
 def test_lines_of_another_process_are_seen_whatever_their_order(log: SearchLog, tmp_path: Path) -> None:
     site = Site(log, highest_label=3)
     site.say(id="b", event="judged", label=2)  # before any search is known

@@ -132,6 +132,7 @@ class SearchLine:
     time: in UTC, 2026-11-22T09:03:13.123Z
     model_text: the query as towers and rankers read it, with corrections; None if it equals `query`
     nothing_close: True if no document was close, else None
+    lead: by which share the first document's fused score is above the second's; None if scores did not order them
     """
 
     search_id: str
@@ -142,6 +143,20 @@ class SearchLine:
     time: str = field(default_factory=_now)
     model_text: Optional[str] = None
     nothing_close: Optional[bool] = None
+    lead: Optional[float] = None
+
+    @property
+    def sureness(self) -> float:
+        """How sure the first answer is, from 0 to 1: its probability, or without one its lead; 0 with `nothing_close`.
+
+        It is 1 for further pages, and where scores did not order the documents.
+        """
+        if self.first_position > 1 or not self.shown:
+            return 1.0
+        if self.nothing_close:
+            return 0.0
+        sureness = self.lead if self.shown[0].probability is None else self.shown[0].probability
+        return 1.0 if sureness is None else sureness
 
     @property
     def first_position(self) -> int:
@@ -215,6 +230,7 @@ _TYPES: Mapping[str, tuple[type, ...]] = {
     "probability": (int, float, type(None)),
     "model_text": (str, type(None)),
     "nothing_close": (bool, type(None)),
+    "lead": (int, float, type(None)),
     "read": (list, type(None)),
 }
 

@@ -98,7 +98,12 @@ class ToJudge(TypedDict):
     """Pairs that nobody has judged."""
 
     labels: list[int]
-    pairs: Annotated[list[PairToJudge], Field(description="worst disagreement between recall and ranker first")]
+    pairs: Annotated[
+        list[PairToJudge],
+        Field(
+            description="query by query, the least sure answer first; of a query by disagreement of recall and ranker"
+        ),
+    ]
     judged: int
     left: Annotated[int, Field(description="pairs of the log that are not judged")]
     changed: Annotated[int, Field(description="pairs left out: the text that was shown has changed")]
@@ -115,6 +120,7 @@ class _Pair:
     judged_in: id of the search in which the pair was judged
     ranks: the document's rank in each stage of the latest search, by name of the stage
     shown_at: time of the latest search
+    sureness: how sure the latest search's first answer is, see `SearchLine`
     label: the latest judgment; None without one
     judged_at: time of the judgment
     """
@@ -126,6 +132,7 @@ class _Pair:
     judged_in: str = ""
     ranks: Mapping[str, int] = field(default_factory=dict)
     shown_at: str = ""
+    sureness: float = 1.0
     label: Optional[int] = None
     judged_at: str = ""
 
@@ -187,6 +194,9 @@ class JudgeTable:
         if isinstance(line, FeedbackLine):
             self._judge(line)
             return
+        if line.parameters.get("prefix"):  # nobody can judge what answers an unfinished query
+            return
+        sureness = line.sureness
         for position, shown in enumerate(line.shown, start=line.first_position):
             key = line.query, shown.id
             pair = self._judged.get(key) or self._shown.get(key)
@@ -202,7 +212,7 @@ class JudgeTable:
                     pair.label = None
             if is_latest:
                 pair.search_id, pair.position, pair.shown_at = line.search_id, position, line.time
-                pair.ranks, pair.digest = shown.ranks, shown.digest
+                pair.ranks, pair.digest, pair.sureness = shown.ranks, shown.digest, sureness
 
     def _judge(self, line: FeedbackLine) -> None:
         label, key = line.judgment, (line.query, line.id)
@@ -227,14 +237,17 @@ class JudgeTable:
         return judged, sum(pair.label is None and bool(pair.search_id) for pair in pairs)
 
     def unjudged(self, count: int) -> list[tuple[str, str, _Pair]]:
-        """Return (query, document id, pair) for `count` unjudged pairs, the largest disagreement first."""
+        """Return (query, document id, pair) for `count` unjudged pairs.
+
+        They come query by query, the query with the least sure first answer first, and in a query by disagreement.
+        """
         open_ones = (
-            (-pair.disagreement, pair.position, *key)
+            (pair.sureness, key[0], -pair.disagreement, pair.position, key[1])
             for key, pair in chain(self._shown.items(), self._judged.items())
             if pair.label is None and pair.search_id
         )
         first = heapq.nsmallest(count, open_ones)
-        return [(query, id, self._shown.get((query, id)) or self._judged[query, id]) for *_, query, id in first]
+        return [(query, id, self._shown.get((query, id)) or self._judged[query, id]) for _, query, *_, id in first]
 
 
 class FeedbackRoutes:
@@ -282,7 +295,7 @@ class FeedbackRoutes:
         return answer(request, b'{"logged":true}')
 
     async def judge(self, request: Request) -> Response:
-        """Answer `GET /v1/judge`: unjudged pairs, the largest disagreement of recall and ranker first."""
+        """Answer `GET /v1/judge`: unjudged pairs, those of the query with the least sure answer first."""
         self._logging()
         refuse_parameters(request, "offset")
         offset = _offset(request.query_params.get("offset", "0"))

@@ -357,7 +357,10 @@ class SearchRoutes:
         versions, query = self._pipeline.versions(result.index), content["query"]
         model_text = None if search.model_text == query else search.model_text
         nothing_close = content.get("nothing_close")
-        return SearchLine(id, query, versions, shown, parameters, model_text=model_text, nothing_close=nothing_close)
+        lead = None if search.sort else _lead([*map(float, search.fused[search.shown[:2]])])
+        return SearchLine(
+            id, query, versions, shown, parameters, model_text=model_text, nothing_close=nothing_close, lead=lead
+        )
 
     def _answer(self, request: SearchRequest, result: FoundSearch, hits: list[dict[str, Any]]) -> dict[str, Any]:
         ranker, query, search = self._pipeline.ranker, request.query[: result.query_read], result.search
@@ -421,6 +424,14 @@ def _read_as(request: SearchRequest, search: Search) -> dict[str, Any]:
     if is_plain and not request.offset and not request.cursor and (better := search.collection.did_you_mean(words)):
         content["did_you_mean"] = better
     return content
+
+
+def _lead(scores: Sequence[float]) -> Optional[float]:
+    """Return by which share the first of two scores is above the second; 1 of a single score, None of none."""
+    if not scores:
+        return None
+    first, second = (*scores, 0.0)[:2]
+    return round(min(1.0, max(0.0, 1.0 - second / first)), 3) if first > 0 else 0.0
 
 
 def _shown(hit: dict[str, Any], search: Search, row: int) -> Shown:

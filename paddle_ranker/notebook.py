@@ -108,15 +108,15 @@ class Evaluation:
         comparison: all measures, with intervals and differences.
     """
 
-    def __init__(self, comparison: Comparison) -> None:
-        self.comparison = comparison
+    def __init__(self, comparison: Comparison, advice: Sequence[str] = ()) -> None:
+        self.comparison, self._advice = comparison, advice
 
     def report(self) -> str:
-        """Return the verdicts of the comparison, followed by a table of measures with intervals, as text."""
+        """Return the verdicts of the comparison, how to search as a baseline that is ahead, and a table, as text."""
         from paddle_ranker.evaluation.report.text import verdicts
         from paddle_ranker.evaluation.retrieval import comparison_lines
 
-        return "\n".join([*verdicts(self.comparison), *comparison_lines(self.comparison)])
+        return "\n".join([*verdicts(self.comparison), *self._advice, *comparison_lines(self.comparison)])
 
     __repr__ = report
 
@@ -339,6 +339,7 @@ class Index(Closable):
             lexical_runs,
             read_pairs,
             search_judged,
+            way_to_baseline,
         )
 
         if isinstance(judgments, Mapping):
@@ -356,7 +357,8 @@ class Index(Closable):
             schema = self._collection.info.schema
             texts = {document.id: schema.model_text(document) for document in self._collection.snapshot().documents()}
             runs.update(lexical_runs(texts, judged.queries, top_k))
-        return Evaluation(compare_runs(judged, runs, top_k))
+        comparison = compare_runs(judged, runs, top_k)
+        return Evaluation(comparison, way_to_baseline(comparison, engine))
 
     def improve(
         self,

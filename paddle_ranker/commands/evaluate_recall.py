@@ -110,7 +110,13 @@ def evaluate(options: EvaluateRecallOptions) -> Comparison:
     from paddle_ranker.data.beir import write_beir
     from paddle_ranker.data.trec import read_run
     from paddle_ranker.evaluation.report.text import comparison_json, verdicts
-    from paddle_ranker.evaluation.retrieval import compare_runs, comparison_lines, draw_curves, search_judged
+    from paddle_ranker.evaluation.retrieval import (
+        compare_runs,
+        comparison_lines,
+        draw_curves,
+        search_judged,
+        way_to_baseline,
+    )
     from paddle_ranker.storage.atomic import check_writable, make_folder
 
     check_writable(options.plot, options.learn_weights)
@@ -151,7 +157,8 @@ def evaluate(options: EvaluateRecallOptions) -> Comparison:
     if options.format == "json":
         print(json_text(comparison_json(comparison), indent=2))
     else:
-        print("\n".join([*verdicts(comparison), *lines, *comparison_lines(comparison)]))
+        way = way_to_baseline(comparison, searcher)
+        print("\n".join([*verdicts(comparison), *way, *lines, *comparison_lines(comparison)]))
     if options.plot is not None:
         draw_curves(options.plot, comparison, options.top_k)
     if options.runs_folder is not None:

@@ -32,6 +32,7 @@ from paddle_ranker.retrieval.candidate_indexes import Document
 from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.fusion import FUSIONS, Candidates, Fusion, Signal, by_score, numbers_of
 from paddle_ranker.retrieval.manifest import WORDS
+from paddle_ranker.retrieval.schema import STORED, Field
 from paddle_ranker.retrieval.search_engine import SearchEngine
 from paddle_ranker.retrieval.searchable import LookupRequest
 from paddle_ranker.retrieval.text_vectors import Tower, nearest
@@ -41,6 +42,7 @@ from paddle_ranker.storage.plotting import BLACK, BLUE, GREEN, ORANGE, PURPLE, S
 from paddle_ranker.storage.prefetch import chunks
 
 BM25_STEMS = "BM25 (stems)"
+_TOKENIZERS = {BM25_WORDS: "jieba", BM25_BIGRAMS: "bigram", BM25_STEMS: STANDARD}  # of the baselines
 HYBRID, RANKED = "hybrid", " + ranker"
 _QUERIES = 64  # queries that are searched together
 CUTS = (1, 5, 10, 20, 50, 100)
@@ -218,12 +220,11 @@ def lexical_runs(documents: Mapping[str, str], queries: Mapping[str, str], top_k
     documents, queries: texts by id
     top_k: number of documents per query
     """
-    tokenizers = {BM25_WORDS: "jieba", BM25_BIGRAMS: "bigram"}
-    if have_spaces(documents.values()):
-        tokenizers[BM25_STEMS] = STANDARD
-    ids = list(documents)
+    spaced, ids = have_spaces(documents.values()), list(documents)
     runs: dict[str, Scores] = {}
-    for name, tokenizer in tokenizers.items():
+    for name, tokenizer in _TOKENIZERS.items():
+        if name == BM25_STEMS and not spaced:
+            continue
         words, runs[name] = WordSearcher.of_texts(documents.values(), tokenizer), {}
         for query, text in queries.items():
             numbers, scores = words.search(text, top_k)
@@ -443,6 +444,31 @@ def comparison_lines(comparison: Comparison) -> list[str]:
         measured = comparison.measured[comparison.reference]
         return [f"{name}: {measured[name].interval:.4f}" for name in comparison.measures]
     return systems_table(comparison)
+
+
+def way_to_baseline(comparison: Comparison, engine: SearchEngine, measure: str = "ndcg@10") -> list[str]:
+    """Return a line that says how to search as the best baseline that is ahead of the index; none if none is ahead."""
+    if measure not in comparison.measures:
+        return []
+    measured = {name: values[measure] for name, values in comparison.measured.items() if name in _TOKENIZERS}
+    ahead = [name for name, values in measured.items() if values.verdict == "better"]
+    if not ahead:
+        return []
+    name, info = max(ahead, key=lambda name: measured[name].interval.estimate), engine.collection.info
+    tokenizer, changed = _TOKENIZERS[name], list[str]()
+    for searched in info.schema.words:
+        if searched.name in info.schema.model_fields:
+            wanted = replace(searched, weight=1.0, analyser="" if tokenizer != STANDARD else searched.analyser)
+        elif searched.is_text:
+            wanted = Field(searched.name, STORED)
+        else:
+            wanted = replace(searched, weight=0.0)
+        changed += [f"--field {wanted}"] if wanted != searched else []
+    words = [] if info.words is not None and info.words.tokenizer == tokenizer else [f"--words {tokenizer}"]
+    ways = [f"build the index anew with {' '.join([*words, *changed])}"] if words or changed else []
+    ways += ["search with --by words"] if engine.searchers != (WORDS,) else []
+    learned = "; weights between both are learned by evaluate-recall --learn_weights FILE" if changed else ""
+    return [f"To search as {name} does, {' and '.join(ways)}{learned}."] if ways else []
 
 
 def draw_curves(path: str, comparison: Comparison, most: int) -> None:

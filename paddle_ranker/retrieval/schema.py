@@ -731,6 +731,11 @@ class Schema:
         """Return the `title_key` of a document's title."""
         return self.title_key(_text_of(document, self.title or TEXT))
 
+    @property
+    def model_fields(self) -> set[str]:
+        """Names of the fields that `model_text` reads, with `text`."""
+        return {TEXT, *_SLOT.findall(self._template)}
+
     def model_text(self, document: Document, text: Optional[str] = None) -> str:
         """Return the input text of towers and rankers for a passage of a document (default: its whole text)."""
         text = document.text if text is None else text

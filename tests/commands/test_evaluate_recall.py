@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -296,6 +297,34 @@ def test_an_english_collection_has_stems_and_titles_before_texts(tmp_path: Path,
     )  # fmt: skip
     assert found.title == "Rankers"
     assert [one.id for one in SearchEngine.open(tmp_path / "index").search("水稻")] == ["b"]
+
+
+def test_a_baseline_that_is_ahead_is_said_to_be_got(tmp_path: Path, call: Call) -> None:
+    """An index built as the line says is no longer behind."""
+    colours = ["crimson", "azure", "olive", "amber", "violet", "ivory", "coral", "indigo"]
+    names = [f"{colour}{number}" for colour in colours for number in range(5)]
+    rows = [
+        {"id": f"d{n}", "title": "thing", "text": f"a text about {name}",
+         "note": f"for {names[n - 7]} and {names[n - 3]}", "kind": names[n - 5]}
+        for n, name in enumerate(names)
+    ]  # fmt: skip
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    (tmp_path / "test.tsv").write_text("".join(f"{name}\td{n}\n" for n, name in enumerate(names)), encoding="utf-8")
+    given, way = ["--field", "note:text:weight=9", "--field", "kind:keyword:weight=9"], ""
+    for turn in ("first", "again"):
+        built = ("--corpus", tmp_path / "rows.jsonl", "--output", tmp_path / turn, *given)
+        status, _, errors = call(index.main, "build", *built)
+        assert status == 0, errors
+        status, out, errors = call(
+            evaluate_recall.main, "--index", tmp_path / turn, "--test", tmp_path / "test.tsv", "--by", "words"
+        )
+        assert status == 0, errors
+        if turn == "first":
+            (way,) = (line for line in out.splitlines() if line.startswith("To search as BM25"))
+            said = re.search(r"index anew with (.*?)(?: and |[;.])", way)
+            assert said is not None and "--field note:stored --field kind:keyword:weight=0" in said[1], way
+            given = said[1].split()
+    assert "To search as BM25" not in out and "ahead of" not in out, out
 
 
 def test_an_untuned_encoder_and_stems_are_baselines() -> None:

@@ -125,7 +125,7 @@ def improve(options: ImproveOptions) -> Optional[str]:
         raise DataError(f"{output}: is there already; name another folder")
     make_folder(output.parent)
     searcher = open_search_engine(options)
-    pairs = _pairs_of(options, searcher)
+    pairs, known = _pairs_of(options, searcher)
     answered = len(_judged(pairs, options).queries)
     if answered < 2 * _FEWEST:
         raise DataError(
@@ -135,7 +135,7 @@ def improve(options: ImproveOptions) -> Optional[str]:
     held_out, others = _split(pairs, max(_HELD_OUT, _FEWEST / answered), options.seed)
     judged, learning = _judged(held_out, options), _judged(others, options)
     with new_folder(output) as folder:
-        systems, lines = _learned_fusions(options, searcher, learning), list[str]()
+        systems, lines = _learned_fusions(options, searcher, learning), [*known]
         lines.append(f"{len(others):,} labels of {len(learning.queries):,} queries, {len(judged.queries):,} held out")
         if not has_labels_for_features(learning):
             labels = sum(map(len, learning.qrels.values()))
@@ -171,11 +171,11 @@ def improve(options: ImproveOptions) -> Optional[str]:
     return recommended
 
 
-def _pairs_of(options: ImproveOptions, engine: SearchEngine) -> list[TrainingPair]:
-    """Return the judged pairs of the log or of the judgments whose documents are in the index."""
+def _pairs_of(options: ImproveOptions, engine: SearchEngine) -> tuple[list[TrainingPair], list[str]]:
+    """Return the judged pairs of the log or of the judgments whose documents are in the index; and lines on the log."""
     if options.log is not None:
         judgments = read_log(JudgmentsOptions(log=options.log, index=options.index, output_dir=""), engine.collection)
-        return [
+        pairs_of_log = [
             TrainingPair(
                 judgment.query,
                 judgment.id,
@@ -185,6 +185,7 @@ def _pairs_of(options: ImproveOptions, engine: SearchEngine) -> list[TrainingPai
             )
             for judgment in judgments.judgments
         ]
+        return pairs_of_log, judgments.log.lines(options.log)
     from paddle_ranker.data.beir import beir_judgments
     from paddle_ranker.evaluation.retrieval import read_judged, read_pairs
     from paddle_ranker.retrieval.search import EstimatedTokens, Search, SearchSettings
@@ -203,7 +204,7 @@ def _pairs_of(options: ImproveOptions, engine: SearchEngine) -> list[TrainingPai
         search = Search(now, text, now.info.searchers, SearchSettings(literal=True))
         read = search.read([*documents.values()], EstimatedTokens())
         pairs += [TrainingPair(text, id, labels[id], labels[id], title) for id, (_, title) in zip(documents, read)]
-    return pairs
+    return pairs, []
 
 
 def _split(pairs: list[TrainingPair], share: float, seed: int) -> tuple[list[TrainingPair], list[TrainingPair]]:

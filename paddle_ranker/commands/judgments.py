@@ -118,6 +118,7 @@ class JoinedLog:
         judged_positions: by pair, the position at which the pair was judged.
         spans: by pair, the part of the document's text that the ranker read; whole texts are left out.
         unread: pairs that no ranker read: a search without a ranker showed the whole document.
+        unclicked: number of searches without a click that were left out of the shares of clicks.
         counts: number of skipped lines, searches and pairs, by reason.
     """
 
@@ -130,7 +131,7 @@ class JoinedLog:
         self.judged_positions: dict[Pair, int] = {}
         self.spans: dict[tuple[str, str], tuple[int, int]] = {}
         self.unread: set[tuple[str, str]] = set()
-        self.clicks = 0
+        self.clicks = self.unclicked = 0
         self.counts: Counter[str] = Counter()
         feedback: list[FeedbackLine] = []
         seen: dict[tuple[str, str], tuple[str, str]] = {}  # each is shown many times
@@ -192,6 +193,21 @@ class JoinedLog:
             self.judged[search.query, shown] = line.judgment
             self.judged_positions[search.query, shown] = search.first + search.shown.index(shown)
 
+    def lines(self, name: str) -> list[str]:
+        """Return lines on what the log has, what counts of it, and what is left out.
+
+        name: what the lines call the log
+        """
+        judged = sum(label is not None for label in self.judged.values())
+        searches = f"{len(self.searches):,} searches, {self.clicks:,} clicks, {judged:,} judged pairs"
+        unclicked = (
+            f"{self.unclicked:,} of these searches have no click, and say nothing of what people would click; "
+            "what was judged in them counts"
+        )
+        left_out = [f"{reason}: {count:,}" for reason, count in self.counts.items() if count]
+        left = f"left out: {'; '.join(left_out) or 'nothing'}"
+        return [f"{name}: {searches}", *([unclicked] if self.unclicked else []), left]
+
     def sessions(self) -> Iterator[Session[Shown]]:
         """Yield each search that showed results, with its clicks."""
         for id, search in self.searches.items():
@@ -234,7 +250,7 @@ def judgments_of(log: JoinedLog, options: JudgmentsOptions) -> list[Judgment]:
     """
     sessions = list(log.sessions())
     used = sessions if options.without_clicks == "keep" else [session for session in sessions if session.clicked]
-    log.counts["searches without a click, of which only judgments count"] = len(sessions) - len(used)
+    log.unclicked = len(sessions) - len(used)
     counts = count_clicks(used)
     exponent = options.position_exponent
     if options.debias != "none" and exponent is None:
@@ -322,10 +338,7 @@ def judgments(options: JudgmentsOptions) -> None:
     }
     unheld = sum(judgment.query in held_out and not can_hold(judgment.id) for judgment in usable)
     log.counts["held-out pairs whose id has a space, in the qrels"] = unheld
-    judged = sum(label is not None for label in log.judged.values())
-    print(f"{options.log}: {len(log.searches):,} searches, {log.clicks:,} clicks, {judged:,} judged pairs")
-    left_out = [f"{name}: {count:,}" for name, count in log.counts.items() if count]
-    print(f"left out: {'; '.join(left_out) or 'nothing'}")
+    print("\n".join(log.lines(options.log)))
     if not usable:
         raise DataError(f"{options.log}: no search with a click or a judgment, so there is nothing to learn from")
     with new_folder(output) as folder:

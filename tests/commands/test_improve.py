@@ -96,6 +96,7 @@ def test_nothing_is_recommended_where_no_difference_is_established(folder: Path,
     given = ("--index", folder / "index", "--log", log, "--model", write_encoder(tmp_path / "encoder"))
     status, printed, errors = call(improve.main, *given, "--output", tmp_path / "out")
     assert status == 0, errors
+    assert f"{log}: {COUNT} searches, {COUNT} clicks, 0 judged pairs\nleft out: nothing\n" in printed
     assert "recommended: nothing; what serves today stays" in printed and "500 labels are needed" in printed
     assert "No difference between learned weights and today is established" in printed
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["report.txt"]

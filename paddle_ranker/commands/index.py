@@ -597,6 +597,7 @@ def _schema(options: BuildOptions) -> tuple[Schema, int]:
         for row in rows:
             if len(examples) < MOST_FIELDS:
                 values = {**row.fields, **by_path(row.fields)}
+                values = {name: value.name if isinstance(value, Path) else value for name, value in values.items()}
                 examples.update({name: value for name, value in values.items() if examples.get(name) in (None, "")})
                 examples.setdefault(TEXT, row.text)
             yield row

@@ -160,7 +160,8 @@ class StagedFiles(ContentFiles, Closable):
                 except (OSError, ValueError, CheckpointError) as error:
                     if isinstance(error, OSError) and error.filename not in map(str, values):
                         raise  # the folder's, such as a full disk: the document is right
-                    shown = value if isinstance(value, Path) else quoted(value)
+                    # A file of an archive lies where nobody else sees it; the document's id says where it is from.
+                    shown = quoted(value.name if isinstance(value, Path) else value)
                     problem = f"{field.name} is {shown}, expected {FIELD_TYPES[field.type].what}"
                     raise DataError(
                         f"document {quoted(row.id or row.text)}: {problem} ({brief(str(error))})"

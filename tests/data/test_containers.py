@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import mailbox
+import re
 import zipfile
 from email import policy
 from email.message import EmailMessage
@@ -12,10 +13,12 @@ from typing import Union
 
 import pytest
 
+from paddle_ranker.commands import index
 from paddle_ranker.data import containers
 from paddle_ranker.data.containers import Member, members_in, unpack
 from paddle_ranker.errors import DataError
 from paddle_ranker.notebook import Index
+from tests.conftest import Call
 
 pytestmark = pytest.mark.unit
 CSV = b"Item;Price\nTea;2,50\nCoffee;3,00\n"
@@ -83,6 +86,30 @@ def test_names_of_attachments_name_nothing_outside(name: str, tmp_path: Path) ->
     found = members(tmp_path, "m.eml", mail("Hi", "Words.", (name, b"own")).as_bytes(policy=policy.default))
     (file,) = (member.path for member in found.values() if member.path is not None)
     assert file.read_bytes() == b"own" and file.parent.parent == tmp_path / "members"
+
+
+def test_what_is_said_of_members_names_no_temporary_folder(tmp_path: Path, call: Call) -> None:
+    library, report = tmp_path / "library", tmp_path / "report.tsv"
+    library.mkdir()
+    files = {"prices.csv": CSV, "broken.docx": b"PK, and nothing"}
+    (library / "m.eml").write_bytes(mail("Prices", "See below.", ("all.zip", archive(files))).as_bytes())
+    given = (
+        "build",
+        "--corpus",
+        library,
+        "--output",
+        tmp_path / "index",
+        "--report",
+        report,
+        "--skip_bad_rows",
+        "true",
+    )
+    status, printed, errors = call(index.main, *given)
+    assert status == 0, errors
+    said = printed + errors + report.read_text("utf-8")
+    assert re.search(r"table:table +prices\.csv\n", printed)
+    assert "m.eml/all.zip/broken.docx" in said and "document is 'broken.docx', expected a text document" in said
+    assert "paddle_ranker_" not in said
 
 
 def test_what_is_within_too_many_others_or_encrypted_is_named(tmp_path: Path) -> None:

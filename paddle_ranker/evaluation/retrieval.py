@@ -32,10 +32,11 @@ from paddle_ranker.retrieval.candidate_indexes import Document
 from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.fusion import FUSIONS, Candidates, Fusion, Signal, by_score, numbers_of
 from paddle_ranker.retrieval.manifest import WORDS
-from paddle_ranker.retrieval.schema import STORED, Field
+from paddle_ranker.retrieval.schema import Field
 from paddle_ranker.retrieval.search_engine import SearchEngine
 from paddle_ranker.retrieval.searchable import LookupRequest
 from paddle_ranker.retrieval.text_vectors import Tower, nearest
+from paddle_ranker.retrieval.typed_values import STORED
 from paddle_ranker.retrieval.weight_learning import JudgedList, rank_loss
 from paddle_ranker.retrieval.word_search import WordSearcher
 from paddle_ranker.storage.plotting import BLACK, BLUE, GREEN, ORANGE, PURPLE, SKY, YELLOW, new_picture

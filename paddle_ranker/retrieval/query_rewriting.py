@@ -437,9 +437,8 @@ def corrected_phrases(phrases: Sequence[str], query: WordQuery, analyser: Analys
 
 def _corrects(word: str, correction: Alternative) -> bool:
     """Return whether a correction is of a word, of two words of which it is one, or of Chinese characters in it."""
-    return word in (correction.given, *correction.given.split()) or (
-        is_han(correction.given) and correction.given in word
-    )
+    given = correction.given
+    return word in (given, *given.split()) or (bool(is_han(given)) and given in word)
 
 
 def _corrected(word: str, correction: Alternative) -> str:

@@ -35,6 +35,7 @@ _MOST_READ = 200  # documents that are read to find a word as written
 _MOST_REQUIRED = 8  # most groups that `may_have` checks
 Word = tuple[Optional[str], ...]  # token of a query's word by each tokenizer; None if a tokenizer has no such token
 FindPhrase = Callable[[str], Sequence[NDArray[np.int32]]]  # phrase to the live documents with it, by part, ascending
+_Documents = Union[Integers, NDArray[np.int32]]  # numbers of documents, ascending
 _PHRASE = "\1"  # prefix of the token of a `Word` that stands for a phrase
 
 
@@ -589,7 +590,7 @@ class WordSearcher:
         synonyms = {synonym.given for synonym in _word_query(query).synonyms}
         completed = {one.given for one in _word_query(query).corrected if one.by == PREFIX}
         idfs, counts = dict[Word, float](), dict[Word, int]()
-        documents_of, taken = dict[Word, Sequence[Integers]](), dict[str, tuple[float, Sequence[Integers]]]()
+        documents_of, taken = dict[Word, Sequence[_Documents]](), dict[str, tuple[float, Sequence[_Documents]]]()
         (counted, origins), counted_terms = self.words_in(query), list[tuple[int, _Term]]()
         tokens = list(dict.fromkeys(token for word in counted for token in word if token is not None))
         hashes = text_hashes(tokens)
@@ -624,7 +625,7 @@ class WordSearcher:
                     # them, and a document counts for one of these words alone.
                     if origin not in taken:
                         typed_word = self._whole(origin)
-                        none = [np.zeros(0, np.int32)] * len(parts)
+                        none: Sequence[_Documents] = [np.zeros(0, np.int32)] * len(parts)
                         taken[origin] = idfs.get(typed_word, math.inf), documents_of.get(typed_word, none)
                     least, others = taken[origin]
                     of_word = min(of_word, least)
@@ -758,7 +759,7 @@ def _joins(word: Word, tokens: Collection[str]) -> bool:
                and any(token != other and token.endswith(other) for other in tokens) for token in parts)  # fmt: skip
 
 
-def _without(postings: TermPostings, documents: Integers) -> TermPostings:
+def _without(postings: TermPostings, documents: _Documents) -> TermPostings:
     """Return postings without some documents, which are in ascending order."""
     if not len(documents):
         return postings
@@ -862,7 +863,7 @@ def _completed(
     return candidates
 
 
-def _union(lists: Iterable[Union[Integers, NDArray[np.int32]]]) -> Integers:
+def _union(lists: Iterable[_Documents]) -> Integers:
     """Return the documents of several ascending lists, ascending, each once."""
     chosen = [documents for documents in checked(lists) if len(documents)]
     if sum(map(len, chosen)) > _LONG:  # marking takes less time than sorting, and other searches may run meanwhile

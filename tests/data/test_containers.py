@@ -6,6 +6,7 @@ import io
 import mailbox
 import re
 import zipfile
+from collections.abc import Mapping
 from email import policy
 from email.message import EmailMessage
 from pathlib import Path
@@ -34,7 +35,7 @@ def mail(subject: str, text: str, *files: tuple[str, bytes], html: str = "") -> 
     return message
 
 
-def archive(files: dict[str, Union[bytes, str]]) -> bytes:
+def archive(files: Mapping[str, Union[bytes, str]]) -> bytes:
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as target:
         for name, data in files.items():

@@ -183,16 +183,16 @@ def test_pairs_come_by_disagreement_until_they_are_judged(log: SearchLog) -> Non
 def test_pairs_of_the_least_sure_answers_come_first(log: SearchLog) -> None:
     shown = [Shown(id, {"words": place}, None, digest_of(f"文 {id}")) for place, id in enumerate("ab", start=1)]
     ranked = [replace(one, probability=probability) for one, probability in zip(shown, (0.3, 0.1))]
-    for number, (query, documents, facts) in enumerate(
+    for number, (query, documents, lead, is_far) in enumerate(
         (
-            ("sure", shown, {"lead": 0.9}),
-            ("sorted", shown, {}),
-            ("level", shown, {"lead": 0.02}),
-            ("ranked", ranked, {"lead": 0.9}),
-            ("far", shown, {"lead": 0.9, "nothing_close": True}),
+            ("sure", shown, 0.9, None),
+            ("sorted", shown, None, None),
+            ("level", shown, 0.02, None),
+            ("ranked", ranked, 0.9, None),
+            ("far", shown, 0.9, True),
         )
     ):
-        log.search(SearchLine(f"search-{number}", query, {}, documents, {}, **facts))
+        log.search(SearchLine(f"search-{number}", query, {}, documents, {}, nothing_close=is_far, lead=lead))
     log.search(SearchLine("search-9", "further", {}, shown, {"offset": 10}, lead=0.01))
     log.search(SearchLine("search-8", "unfin", {}, shown, {"prefix": True}, nothing_close=True))
     site = Site(log)

@@ -460,6 +460,7 @@ def test_searches_are_logged_with_what_was_shown(written: Site) -> None:
     assert versions == {"index": {"name": "index", "version": 1}, "tower": "tower", "ranker": None}
     assert isinstance(digests, dict) and [*digests] == ["tower"]
     assert [one.id for one in search.shown] == [one["id"] for one in answer["hits"]]
+    assert search.lead is not None and 0 <= search.lead <= 1
     assert search.shown[0].ranks == {name: one["rank"] for name, one in hit["stages"].items()}
     assert search.parameters["where"] == {"lang": "zh"} and search.first_position == 2
     asked_about = written.ask("GET", "/v1/judge").json()

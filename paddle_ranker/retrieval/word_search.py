@@ -588,7 +588,8 @@ class WordSearcher:
 
     def _look_up(self, query: AnyQuery) -> _CountedWords:
         synonyms = {synonym.given for synonym in _word_query(query).synonyms}
-        completed = {one.given for one in _word_query(query).corrected if one.by == PREFIX}
+        whole = {extra.given for extra in _word_query(query).extras if extra.is_whole}
+        completed = whole.intersection(one.given for one in _word_query(query).corrected if one.by == PREFIX)
         idfs, counts = dict[Word, float](), dict[Word, int]()
         documents_of, taken = dict[Word, Sequence[_Documents]](), dict[str, tuple[float, Sequence[_Documents]]]()
         (counted, origins), counted_terms = self.words_in(query), list[tuple[int, _Term]]()

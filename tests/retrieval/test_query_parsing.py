@@ -264,6 +264,14 @@ def test_completions_count_as_one_word_below_the_typed_word(tmp_path: Path) -> N
     assert all(weights[token] <= weights["editor"] / 2 for token in {*weights} - {"photo", "editor"})
 
 
+def test_a_completed_syllable_counts_with_the_one_before_it(tmp_path: Path) -> None:
+    collection = make(tmp_path / "index", {"city": "서울 시장", "apart": "울산 서점", "other": "부산 시장"})
+    (typed,) = SearchEngine(collection, SearchSettings(prefix=True)).run(["서우"])
+    assert typed.words.corrected[0].by == "prefix"
+    assert [result.id for result in typed.results()] == ["city", "apart"]
+    assert "서울" in collection.snapshot().explain_words(typed.words, ["city"])["city"]
+
+
 def test_phrases_and_exclusions_restrict_every_searcher(collection: Collection) -> None:
     engine = SearchEngine(collection, SearchSettings())
     for query, ids in (

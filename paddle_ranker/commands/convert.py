@@ -2,6 +2,7 @@
 
 paddle-ranker convert HF_FOLDER encoder
 paddle-ranker convert checkpoint/best HF_FOLDER --to hf
+paddle-ranker convert checkpoint/best ADAPTER --to peft
 paddle-ranker convert ANY_ENCODER tower --to tower --pooling mean
 paddle-ranker convert tower ST_FOLDER --to sentence-transformers
 paddle-ranker convert STATIC_MODEL ranker --model_name_or_path ernie-1.0
@@ -37,21 +38,24 @@ if TYPE_CHECKING:
 _ANY_LENGTH = 16
 _PROOF, _EQUAL = 100, 1e-5  # texts that a converted static model must score alike, and how closely
 _TOWERS = ("tower", "sentence-transformers")
+_THEIRS = ("hf", "peft")
 
 
 @dataclass(frozen=True)
 class ConvertOptions(HeadOptions, TokenizerOptions):
     source: str = option(
         positional=True,
-        help="folder to convert: from Hugging Face; with --to hf, of this toolkit; otherwise any encoder, or its name",
+        help="folder to convert: from Hugging Face; with --to hf or peft, of this toolkit; otherwise any encoder, or "
+        "its name",
         addresses=FETCHED_FOLDER,
     )
     target: str = option(positional=True, help="folder to make; it must not exist")
     to: str = option(
         "paddle",
-        help="paddle: a model folder of this toolkit; hf: a folder for transformers; tower: a tower of this toolkit; "
-        "sentence-transformers: a folder for that library",
-        choices=("paddle", "hf", *_TOWERS),
+        help="paddle: a model folder of this toolkit; hf: a folder for transformers; peft: an adapter for peft, of a "
+        "model that was trained with --lora_rank; tower: a tower of this toolkit; sentence-transformers: a folder for "
+        "that library",
+        choices=("paddle", *_THEIRS, *_TOWERS),
     )
     pooling: Optional[str] = option(
         None,
@@ -81,20 +85,27 @@ class ConvertOptions(HeadOptions, TokenizerOptions):
         "[TITLE], their ids, as transformers does; for models whose texts are made of them, not for texts of strangers",
     )
     drop_match_embeddings: bool = option(
-        False, help="with --to hf: drop match embeddings, which transformers does not support; this changes the scores"
+        False,
+        help="with --to hf or peft: drop match embeddings, which transformers lacks; this changes the scores",
+    )
+    model_name_or_path: Optional[str] = option(
+        None,
+        help="with --to peft: transformers' model that the training started from, a name or a folder (default: as the "
+        "training was given it); of another program's static model: the model whose tokenizer and architecture it has",
+        addresses=FETCHED_FOLDER,
     )
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.drop_match_embeddings and self.to != "hf":
-            raise UsageError("--drop_match_embeddings belongs to --to hf: drop it, or add that")
+        if self.drop_match_embeddings and self.to not in _THEIRS:
+            raise UsageError("--drop_match_embeddings belongs to --to hf or peft: drop it, or add that")
         for name in ("lowercase", "special_tokens_in_texts"):
             if getattr(self, name) and self.to not in ("paddle", "tower"):
                 raise UsageError(f"--{name} belongs to --to paddle or tower: drop it, or add that")
         if self.positive_label is not None and self.to != "paddle":
             raise UsageError("--positive_label belongs to --to paddle: drop it, or add that")
-        if self.query_prompt is not None and self.to == "hf":
-            raise UsageError("--query_prompt belongs to other values of --to than hf: drop it, or name one")
+        if self.query_prompt is not None and self.to in _THEIRS:
+            raise UsageError(f"--query_prompt belongs to other values of --to than {self.to}: drop it, or name one")
         for name in ("pooling", "normalize", "text_prompt"):
             if getattr(self, name) is not None and self.to not in _TOWERS:
                 raise UsageError(f"--{name} belongs to --to {' or '.join(_TOWERS)}: drop it, or add that")
@@ -111,7 +122,8 @@ def convert(options: ConvertOptions) -> list[str]:
 
     is_tower, target = options.to in _TOWERS, Path(options.target)
     graph = find_graph(Path(options.source))
-    require_static(options.model_name_or_path, options.source)
+    if options.to != "peft":
+        require_static(options.model_name_or_path, options.source)
     if graph is not None:
         return _of_static(graph, target, options)
     source = resolve_model(options.source) if is_tower else find_model(options.source)
@@ -137,6 +149,8 @@ def convert(options: ConvertOptions) -> list[str]:
             lines = _to_sentences(source, temporary, options)
         else:
             lines = _to_hf(source, temporary, options)
+        if options.to == "peft":
+            lines = _to_peft(source, temporary, options) + lines[1:]
         lines += _texts(source, temporary, options) if model.reads == TEXT else []
     return [line.replace("TARGET", str(target)) for line in lines]
 
@@ -484,6 +498,104 @@ def _to_hf(source: Path, temporary: Path, options: ConvertOptions) -> list[str]:
     if has_match:
         lines.append(f"left out the match embeddings: {'the scores change' if changed else 'all zero, equal scores'}")
     return lines
+
+
+def _to_peft(source: Path, temporary: Path, options: ConvertOptions) -> list[str]:
+    """Replace the weights of a folder for transformers or sentence-transformers by an adapter of the training's base.
+
+    The adapter is the difference of both, which is exact: `--lora_rank` adds matrices of that rank to a frozen encoder.
+    """
+    from paddle_ranker.model.info import RankerInfo
+
+    tower = TowerInfo.read(source)
+    info = tower or RankerInfo.read(source)
+    training = info.training if info is not None else {}
+    rank, stated = training.get("lora_rank"), training.get("init_from_ckpt") or training.get("model_name_or_path")
+    if type(rank) is not int or rank < 1:
+        raise CheckpointError(
+            f"{source}: was not trained with --lora_rank, so that its difference from its base is no adapter: --to hf "
+            "or sentence-transformers writes it whole"
+        )
+    base = options.model_name_or_path or str(stated or "")
+    lines = [f"TARGET: {_write_adapter(temporary, base, rank, is_tower=tower is not None)}"]
+    if tower is not None and tower.towers == 2:
+        start = options.model_name_or_path or str(training.get("query_model") or stated or "")
+        lines.append(f"TARGET/{QUERY_FOLDER}: {_write_adapter(temporary / QUERY_FOLDER, start, rank, is_tower=True)}")
+    return lines
+
+
+def _write_adapter(folder: Path, base: str, rank: int, *, is_tower: bool) -> str:
+    """Replace the weights of a folder for transformers by an adapter of a base; return a description of it.
+
+    base: transformers' model that the adapter belongs to, a name or a folder
+
+    Raises `CheckpointError` if the base is not a model of transformers, or not the one that the weights came from.
+    """
+    import numpy as np
+
+    from paddle_ranker.array_types import Array
+    from paddle_ranker.model.families import family_of
+    from paddle_ranker.model.hub import HubName
+    from paddle_ranker.model.hugging_face.adapters import ADAPTER_FILE, ADAPTER_WEIGHTS, as_adapter
+    from paddle_ranker.model.hugging_face.architectures import to_theirs
+    from paddle_ranker.model.hugging_face.folder import find_transformers, read_model
+    from paddle_ranker.model.hugging_face.weights import MERGED_FOLDER, WEIGHT_FILES, write_weights
+    from paddle_ranker.model.network import name_parameters
+    from paddle_ranker.model.pretrained import find_model
+    from paddle_ranker.storage.atomic import write_json
+
+    advice = "name transformers' model that the training started from: --model_name_or_path NAME_OR_FOLDER"
+    found = find_model(base) if base else None
+    encoder = find_transformers(found) if found is not None and found.is_dir() else None
+    if encoder is None or (encoder / MERGED_FOLDER).is_dir():
+        what = "is an adapter, too" if encoder is not None else "is no folder of transformers' weights"
+        raise CheckpointError(
+            f"{quoted(base)}, from which the training started, {what}, and peft needs such a base: {advice}, or "
+            "FOLDER of paddle-ranker convert MODEL FOLDER --to hf, if MODEL is of this toolkit"
+        )
+    ours = read_model(folder)
+    architecture = family_of(ours.config.model_type).architecture
+    assert architecture is not None  # of a folder for transformers
+    names, theirs = architecture.names, read_model(encoder)
+    before, after = name_parameters(theirs.arrays), name_parameters(ours.arrays)
+    replaced, changed = dict[str, Array](), list[str]()
+    for name, array in after.items():
+        layer = name.removeprefix(ENCODER_PREFIX).rpartition(".")[0]
+        if not name.startswith(ENCODER_PREFIX) or layer.startswith("pooler.") or layer in names.head.values():
+            replaced[name] = array
+        elif name not in before or before[name].shape != array.shape:
+            raise CheckpointError(f"{base}: {name} is not in it, or of another size; {advice}")
+        elif not np.array_equal(before[name], array):
+            if array.ndim != 2 or ("embeddings" in layer and layer not in names.linear.values()):  # a table
+                raise CheckpointError(f"{base}: {name} differs from it, and adapters are of matrices; {advice}")
+            changed.append(name)
+    others = to_theirs(replaced, names)
+    old, new = (to_theirs({**replaced, **{name: part[name] for name in changed}}, names) for part in (before, after))
+    changes = {name.removesuffix(".weight"): (old[name], new[name]) for name in new if name not in others}
+    layers = (name.rpartition(".")[0] for name in others)
+    saved = sorted({name if name.startswith(f"{names.prefix}.") else name.partition(".")[0] for name in layers})
+    hub_name = None if Path(base).exists() else HubName.parse(base)
+    where = {"base_model_name_or_path": hub_name.repository if hub_name else str(encoder.resolve())}
+    settings = {
+        **where,
+        "revision": hub_name.revision if hub_name else None,
+        "task_type": "FEATURE_EXTRACTION" if is_tower else "SEQ_CLS",
+        "modules_to_save": saved or None,
+    }
+    try:
+        stated, arrays = as_adapter(changes, others, rank, settings)
+    except CheckpointError as error:
+        raise CheckpointError(f"{base}: {error}; {advice}") from error
+    for name in (*WEIGHT_FILES, "config.json"):
+        (folder / name).unlink(missing_ok=True)
+    write_weights(folder, arrays, ADAPTER_WEIGHTS[0])
+    write_json(folder / ADAPTER_FILE, stated)
+    size = (folder / ADAPTER_WEIGHTS[0]).stat().st_size / 1e6
+    line = f"an adapter for peft, {size:.1f} MB: LoRA, rank {rank}, of {len(changes)} matrices of {base}"
+    if is_tower:
+        return line
+    is_other = theirs.has_head and theirs.arrays["classifier.weight"].shape[1] != 1
+    return f"{line}; peft opens it with num_labels=1{', ignore_mismatched_sizes=True' if is_other else ''}"
 
 
 def _tower(source: Path, options: ConvertOptions) -> tuple[TowerModel, dict[str, Tensor]]:

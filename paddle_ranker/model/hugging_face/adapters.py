@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -63,6 +63,7 @@ _REFUSED: dict[str, tuple[object, ...]] = {
     "megatron_config": ({},),
     "ensure_weight_tying": (False,),
 }
+_INEXACT = 2e-3  # of a product of float32 that a GPU computed in TF32, as a share of it
 # Initialisations that change the base's weights too, each time that peft opens the adapter.
 _CHANGES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
 
@@ -303,7 +304,9 @@ class PeftAdapter:
             if is_wrapped != module.endswith(_WRAPPED):
                 unused.append(name)
                 continue
-            if target in merged and merged[target].shape != array.shape:
+            is_head = not is_wrapped and named in (*_HEADS, "classifier.out_proj")  # of any number of classes
+            same = slice(1 if is_head else 0, None)
+            if target in merged and merged[target].shape[same] != array.shape[same]:
                 raise self._misfit(name, array, merged[target], base)
             merged[target] = array
         self._require_saved(merged, {inside(name) for name in plain})
@@ -429,3 +432,44 @@ def _aligned(arrays: dict[str, Array], modules: list[str]) -> tuple[dict[str, Ar
 def named_adapters(folder: Path) -> list[str]:
     """Return the names of the adapters in a folder's subfolders, where peft saves all but the default one."""
     return sorted(path.parent.name for path in folder.glob(f"*/{ADAPTER_FILE}"))
+
+
+def as_adapter(
+    changes: Mapping[str, tuple[Array, Array]], replaced: Mapping[str, Array], rank: int, settings: UncheckedObject
+) -> tuple[UncheckedObject, dict[str, Array]]:
+    """Make a LoRA of changed matrices; return the contents of `adapter_config.json` and the arrays of its file.
+
+    changes: by module, its matrix `[outputs, inputs]` before and after
+    replaced: new values of other parameters, by name
+    rank: maximum rank of the changes
+    settings: base, task and names of modules with other parameters (`modules_to_save`)
+
+    Raises `CheckpointError` if a change is of a higher rank.
+    """
+    arrays = {f"{_PREFIX}{name}": np.ascontiguousarray(array, np.float32) for name, array in replaced.items()}
+    for module, (before, after) in changes.items():
+        change = after.astype(np.float32) - before.astype(np.float32)
+        down, up = _factors(change, rank)
+        rounding = np.finfo(np.float32).eps * np.linalg.norm(after)  # of the sums of both
+        if np.linalg.norm(change - up @ down) > max(rounding, _INEXACT * np.linalg.norm(change)):
+            raise CheckpointError(f"{module} differs from it by a matrix of a rank above {rank}")
+        arrays[f"{_PREFIX}{module}.lora_A.weight"] = down
+        arrays[f"{_PREFIX}{module}.lora_B.weight"] = up
+    stated = {"peft_type": "LORA", "r": rank, "lora_alpha": rank, "target_modules": [*changes], "bias": "none"}
+    return {**stated, "lora_dropout": 0.0, "inference_mode": True, **settings}, arrays
+
+
+def _factors(matrix: Array, rank: int) -> tuple[Array, Array]:
+    """Factorise a matrix of at most this rank; return `[rank, inputs]` and `[outputs, rank]`, whose product it is.
+
+    Its columns are found in the span of a few random sums of them (Halko, Martinsson and Tropp, 2011), in a time that
+    grows with the matrix's size times the rank.
+    """
+    sums = matrix @ np.random.default_rng(0).standard_normal((matrix.shape[1], rank + 8)).astype(np.float32)
+    basis = np.linalg.qr(sums)[0]
+    left, values, right = np.linalg.svd(basis.T @ matrix, full_matrices=False)
+    roots = np.sqrt(values[:rank])
+    lacking = rank - len(roots)  # a side is shorter than the rank
+    down = np.pad(roots[:, None] * right[:rank], ((0, lacking), (0, 0)))
+    up = np.pad(basis @ left[:, :rank] * roots, ((0, 0), (0, lacking)))
+    return np.ascontiguousarray(down, np.float32), np.ascontiguousarray(up, np.float32)

@@ -165,12 +165,12 @@ def _require_plain(arrays: dict[str, Array], path: Path) -> None:
             )
 
 
-def write_weights(folder: Path, arrays: dict[str, Array]) -> None:
-    """Write `model.safetensors`; the arrays must be contiguous."""
+def write_weights(folder: Path, arrays: dict[str, Array], name: str = SAFETENSORS_FILE) -> None:
+    """Write a file of safetensors; the arrays must be contiguous."""
     from safetensors.numpy import save
 
     # transformers refuses a file without this metadata.
-    (folder / SAFETENSORS_FILE).write_bytes(save(arrays, metadata={"format": "pt"}))
+    (folder / name).write_bytes(save(arrays, metadata={"format": "pt"}))
 
 
 def read_arrays(path: Path) -> dict[str, Array]:

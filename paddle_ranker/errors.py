@@ -165,7 +165,7 @@ class DependencyError(RankerError):
 
 
 def is_short_of_memory(error: Exception) -> bool:
-    """Return whether a library could not be loaded for want of memory."""
+    """Return whether a library could not be loaded for want of memory; Paddle raises a `RuntimeError` then."""
     return bool(re.search("cannot map|failed to map|cannot allocate memory", str(error), re.IGNORECASE))
 
 
@@ -267,7 +267,7 @@ def _words(error: Exception) -> str:
     if isinstance(error, MemoryError):  # Paddle names the amount and the GPU
         match = re.search(r"Cannot allocate [\w.]+ memory on GPU \d+", str(error))
         return f"the memory does not suffice{f' ({match[0]})' if match else ''}: give a lower --batch_size"
-    if isinstance(error, ImportError) and is_short_of_memory(error):
-        return f"the memory does not suffice to load a library ({brief(str(error), 300)})"
     summary = brief(" ".join(str(error).split()), 300)
+    if is_short_of_memory(error):
+        return f"the memory does not suffice to load a library ({summary})"
     return f"unexpected {type(error).__name__}: {summary}; run again with --debug for the traceback"

@@ -41,6 +41,19 @@ def test_a_long_message_loses_its_middle() -> None:
 
 
 @pytest.mark.parametrize(
+    "error",
+    [
+        ImportError("libx.so: failed to map segment from shared object"),
+        RuntimeError("(PreconditionNotMet) a library is wrong.\n  (libmklml.so: failed to map segment)"),
+        OSError("libx.so: cannot map zero-fill pages: Cannot allocate memory"),
+    ],
+)
+def test_a_library_that_does_not_fit_into_memory_says_so(error: Exception) -> None:
+    said = one_line(error)
+    assert said.startswith("the memory does not suffice to load a library (") and "\n" not in said
+
+
+@pytest.mark.parametrize(
     ("content", "read"),
     [
         (f"query\ttitle\t{LONG}\n", lambda path: read_records(path, Triple)),

@@ -227,5 +227,7 @@ class RunFolder:
         return f"{known}; {stateless} is whole, without its state" if stateless else known
 
     def close(self) -> None:
-        self.log.close()
-        self.keeper.close()
+        try:
+            self.log.close()
+        finally:
+            self.keeper.close()

@@ -27,7 +27,7 @@ PICTURE_FILE = "learning_curve.png"
 _COLORS = (BLUE, ORANGE, GREEN, PURPLE, YELLOW, SKY, BLACK)
 _SHARES = 40  # the smoothed loss is a mean over this fraction of the progress lines
 _MOST_POINTS = 5000
-_SECONDS = 120  # after which drawing a picture is ended
+_SECONDS = 30  # after which drawing a picture is ended
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 _CHILD = "import sys; from paddle_ranker.training.learning_curve import draw_and_exit; draw_and_exit(*sys.argv[1:])"
 

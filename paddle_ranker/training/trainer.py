@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import ExitStack, nullcontext, suppress
 from enum import Enum, auto
 from typing import Callable, NamedTuple, Optional, Union
 
@@ -56,16 +56,16 @@ def fit(
         KeyboardInterrupt: after the first Ctrl-C or SIGTERM, the step is finished and saved, and `Interrupted` is
             raised. After a second signal, the error comes at once. The message names the last checkpoint.
     """
-    with StopRequest().awaited() as stop:
+    # Closed after `awaited`, so that a signal ends the drawing of the curve.
+    with ExitStack() as closing, StopRequest().awaited() as stop:
         trainer = _Trainer(task, options, processes, resumed, stop)
+        closing.push(trainer.close)
         try:
             return trainer.train()
         except BaseException as interrupt:
             if isinstance(interrupt, Interrupted) or not is_interrupt(interrupt):
                 raise
             raise trainer.interrupted(trainer.done.step + 1) from interrupt
-        finally:
-            trainer.close()
 
 
 class _Stop(Enum):
@@ -380,12 +380,16 @@ class _Trainer:
         can_go_on = self.folder is None or self.folder.keeper.last is not None
         return (Interrupted if can_go_on else KeyboardInterrupt)(place + last_good)
 
-    def close(self) -> None:
-        """Close the log, and remove the hooks that the training added to the network."""
+    def close(self, *raised: object) -> None:
+        """Close the log, and remove the hooks that the training added to the network.
+
+        raised: the error that ends the training, as `__exit__` gets it; a signal then ends no more than the log
+        """
         self.bar.close()
         self.precision.close()
         if self.folder:
-            self.folder.close()
+            with suppress(KeyboardInterrupt) if any(raised) else nullcontext():
+                self.folder.close()
 
     def _count_steps(self) -> int:
         steps = 0

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
 import numpy as np
 import paddle
@@ -21,6 +21,7 @@ from paddle_ranker.distributed import ProcessGroup
 from paddle_ranker.errors import RankerError
 from paddle_ranker.interrupts import Interrupted
 from paddle_ranker.model.network import RankerNetwork
+from paddle_ranker.training import learning_curve
 from paddle_ranker.training.learning_curve import read_metrics
 from tests.tiny import make_network
 from tests.training_runs import Altered, at, names, parameters, run
@@ -175,6 +176,25 @@ def test_the_first_interrupt_ends_the_step_and_saves_it(
         run(tmp_path, Altered(examples, at(4, interrupt)))
     assert names(tmp_path / "checkpoint") == ["best", "last", "model_2", *([saved] if signals == 1 else [])]
     assert (tmp_path / "checkpoint" / saved.replace("model", "state") / "optimizer.npz").exists()
+
+
+@pytest.mark.parametrize("at_step", [None, 4])
+def test_a_signal_ends_the_drawing_of_the_curve(
+    tmp_path: Path, examples: PairwiseExamples, monkeypatch: pytest.MonkeyPatch, at_step: Optional[int]
+) -> None:
+    """A training that was interrupted before still says from where it can be resumed."""
+
+    def draw(metrics: Path, picture: Path) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        drawn.append(picture)
+
+    drawn: list[Path] = []
+    monkeypatch.setattr(learning_curve, "draw_learning_curve", draw)
+    for _ in range(2):  # the folder's lock is free again
+        training = Altered(examples, at(at_step, lambda: os.kill(os.getpid(), signal.SIGINT))) if at_step else examples
+        with pytest.raises(KeyboardInterrupt, match="step 4 of 6; the last good" if at_step else None):
+            run(tmp_path, training)
+        assert drawn == [] and (tmp_path / "checkpoint" / "last").exists()
 
 
 def test_an_interrupt_inside_a_backward_pass_is_one_too(

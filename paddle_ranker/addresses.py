@@ -20,7 +20,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path, PurePosixPath
-from typing import IO, Any, NamedTuple, Optional
+from typing import IO, Any, NamedTuple, Optional, Union
 
 from paddle_ranker.errors import DataError, RankerError, UsageError, brief, quoted
 from paddle_ranker.libraries import cache_folder
@@ -30,6 +30,7 @@ _SCHEME = re.compile(r"(?:[^\W\d]\w*=)?([A-Za-z][A-Za-z0-9+.-]*)://")  # also be
 _CONNECT_SECONDS, _READ_SECONDS, _ATTEMPTS = 5, 60, 3
 _VERSION_DIGITS = 24
 _FETCHED: dict[str, str] = {}  # what this process has fetched: local path to address
+_CALLED: dict[str, str] = {}  # temporary paths that are being written: path to the name in messages
 
 
 def scheme_of(text: str) -> Optional[str]:
@@ -287,10 +288,25 @@ def address_of(path: str) -> Optional[str]:
 
 
 def with_addresses(text: str) -> str:
-    """Return a message in which copies in the cache are called by their addresses."""
-    for copy, address in _FETCHED.items():
+    """Return a message in which copies in the cache are called by their addresses, and paths as `called` says."""
+    for copy, address in [*_CALLED.items(), *_FETCHED.items()]:
         text = text.replace(copy, address)
     return text
+
+
+@contextmanager
+def called(path: Union[str, Path], name: Union[str, Path]) -> Iterator[None]:
+    """In the block, let notes and errors call a temporary path by the name that it gets at the end."""
+    _CALLED[str(path)] = str(name)
+    try:
+        yield
+    except (RankerError, OSError, RuntimeError) as error:
+        error.args = tuple(with_addresses(part) if isinstance(part, str) else part for part in error.args)
+        if isinstance(error, OSError) and error.filename is not None:
+            error.filename = with_addresses(os.fsdecode(error.filename))
+        raise
+    finally:
+        del _CALLED[str(path)]
 
 
 @contextmanager

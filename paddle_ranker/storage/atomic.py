@@ -20,6 +20,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, Optional, Union
 
+from paddle_ranker.addresses import called
 from paddle_ranker.errors import DataError, RankerError, is_full
 from paddle_ranker.libraries import cache_folder as cache_folder
 from paddle_ranker.storage.streams import is_standard_output, is_stream, naming_the_file, open_stream
@@ -66,9 +67,13 @@ def new_folder(target: Path, replace: bool = False) -> Iterator[Path]:
         target = Path(os.path.realpath(target))
         if target.exists() and not target.is_dir():
             raise RankerError(f"{target}: is no folder; choose another name")
-    temporary = Path(tempfile.mkdtemp(prefix=f"{UNFINISHED}{os.getpid()}-", dir=target.parent))
     try:
-        with naming_the_file(target):
+        temporary = Path(tempfile.mkdtemp(prefix=f"{UNFINISHED}{os.getpid()}-", dir=target.parent))
+    except OSError as error:
+        error.filename = str(target)
+        raise
+    try:
+        with naming_the_file(target), called(temporary, target):
             yield temporary
         temporary.chmod(0o755)  # mkdtemp's folders are readable by their owner alone
         for path in [*temporary.rglob("*"), temporary]:
@@ -166,7 +171,7 @@ def new_file(target: Union[str, Path], mode: str = "w", **arguments: Any) -> Ite
         real = Path(os.path.realpath(target))
         temporary = real.with_name(f"{UNFINISHED}{os.getpid()}-{real.name}")
         try:
-            with open(temporary, mode, **arguments) as stream:
+            with called(temporary, target), open(temporary, mode, **arguments) as stream:
                 yield stream
                 stream.flush()
                 os.fsync(stream.fileno())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 import subprocess
 import sys
@@ -10,14 +11,15 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Callable
+from typing import Any, Callable
 
 import pytest
 
 from paddle_ranker.data.formats import write_rows
 from paddle_ranker.data.records import LabeledPair, write_records
 from paddle_ranker.data.trec import write_run
-from paddle_ranker.errors import DataError, RankerError
+from paddle_ranker.errors import DataError, RankerError, one_line
+from paddle_ranker.options import note
 from paddle_ranker.storage.atomic import check_writable, new_file, new_folder
 from paddle_ranker.storage.plotting import new_picture
 from paddle_ranker.storage.streams import is_standard_output, is_stream
@@ -202,3 +204,27 @@ def test_a_full_output_is_named(graded: Path, output: str, named: str) -> None:
         done = make_triples(graded, output, stdout=full)
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
     assert f"no space left on the disk of {named}" in done.stderr
+
+
+@pytest.mark.parametrize("make", [new_folder, new_file])
+@pytest.mark.parametrize(
+    "error", [RankerError, lambda text: OSError(28, "No space left on device", text), lambda text: RuntimeError(text)]
+)
+def test_errors_and_notes_name_what_is_written_not_its_temporary_place(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    make: Callable[[Path], Any],
+    error: Callable[[str], Exception],
+) -> None:
+    target = tmp_path / "target"
+    with pytest.raises(Exception) as caught, make(target) as made:
+        (inside,) = tmp_path.glob(".unfinished-*")
+        assert str(inside) == str(getattr(made, "name", "")) or inside == made
+        note(f"note: {inside}: odd")
+        raise error(f"{inside}/part")
+    assert capsys.readouterr().err == f"note: {target}: odd\n"
+    assert f"{target}/part" in one_line(caught.value) and ".unfinished" not in one_line(caught.value)
+    assert [*tmp_path.iterdir()] == []
+    missing = tmp_path / "none" / "target"
+    with pytest.raises(OSError, match=re.escape(f"'{missing}'")), make(missing):
+        pass

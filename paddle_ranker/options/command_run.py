@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import codecs
 import functools
 import io
 import json
 import os
+import re
 import stat
 import sys
 import traceback
@@ -31,6 +33,8 @@ from paddle_ranker.options.declare import Options, given_of, require_inputs, sho
 from paddle_ranker.options.input_files import reread_pipes
 from paddle_ranker.options.parser import OptionsT, parse_options
 from paddle_ranker.registry import load_named_plugins
+
+_BYTES = "bytes_of_names"  # how standard error shows what its encoding lacks: `_escaped`
 
 
 def run_command(
@@ -188,9 +192,19 @@ def _escape_unprintable() -> None:
     """Make `print` escape characters that the encoding of standard output lacks, as Python does on standard error.
 
     Otherwise a command would end at the first Chinese title if a terminal or PYTHONIOENCODING is limited to ASCII.
+    Standard error shows the bytes of a file's name that is not UTF-8.
     """
     if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
         sys.stdout.reconfigure(errors="backslashreplace")
+    codecs.register_error(_BYTES, _escaped)
+    if isinstance(sys.stderr, io.TextIOWrapper):
+        sys.stderr.reconfigure(errors=_BYTES)
+
+
+def _escaped(error: UnicodeError) -> tuple[Union[str, bytes], int]:
+    r"""Escape what an encoding lacks; a byte of a file's name that is not UTF-8 becomes `\xe9`, as in shells' `$''`."""
+    text, end = codecs.backslashreplace_errors(error)
+    return re.sub(r"\\udc([89a-f][0-9a-f])", r"\\x\1", str(text)), end
 
 
 def json_text(value: object, indent: Optional[int] = None) -> str:

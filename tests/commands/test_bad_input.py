@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import shutil
 from collections.abc import Iterator
@@ -266,3 +267,11 @@ def test_bad_input_is_one_line(folder: Path, call: Call, line: str, status: int,
     assert "Traceback" not in errors and "global step" not in printed and "auc" not in printed.lower()
     shutil.rmtree(folder / "made", ignore_errors=True)  # a training makes its folder before it reads
     assert sorted(folder.iterdir()) == before
+
+
+def test_a_name_in_another_encoding_is_shown_by_its_bytes(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    name = os.path.join(os.fsencode(tmp_path), "né.tsv".encode("latin-1"))
+    Path(os.fsdecode(name)).write_text(f"{DEV}one\n", encoding="utf-8")
+    line = ["--input", os.fsdecode(name), "--output", str(tmp_path / "made"), "--dev_file", str(tmp_path / "dev")]
+    assert main(["make-triples", *line]) == 1
+    assert rf"{tmp_path}/n\xe9.tsv, line 5: " in capfd.readouterr().err

@@ -164,7 +164,7 @@ class DependencyError(RankerError):
     """An optional package is missing; the message holds the line that installs it."""
 
 
-def is_short_of_memory(error: Exception) -> bool:
+def is_short_of_memory(error: BaseException) -> bool:
     """Return whether a library could not be loaded for want of memory; Paddle raises a `RuntimeError` then."""
     return bool(re.search("cannot map|failed to map|cannot allocate memory", str(error), re.IGNORECASE))
 
@@ -255,7 +255,10 @@ def one_line(error: Exception) -> str:
     return shortened(_words(error))
 
 
-def _words(error: Exception) -> str:
+def _words(error: BaseException) -> str:
+    cause = error.__cause__ if isinstance(error, DependencyError) else None
+    if cause is not None and is_short_of_memory(cause):  # the package is there
+        return _words(cause)
     if isinstance(error, RankerError):
         return " ".join(str(error).split("\n"))
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):

@@ -12,7 +12,17 @@ from paddle_ranker import errors
 from paddle_ranker.data.formats import read_lines
 from paddle_ranker.data.records import LabeledPair, Triple, read_records
 from paddle_ranker.data.trec import read_run
-from paddle_ranker.errors import DataError, RankerError, brief, in_checkout, listed, one_line, quoted, shortened
+from paddle_ranker.errors import (
+    DataError,
+    DependencyError,
+    RankerError,
+    brief,
+    in_checkout,
+    listed,
+    one_line,
+    quoted,
+    shortened,
+)
 from paddle_ranker.evaluation.measuring_options import EvaluateOptions
 from paddle_ranker.options import parse_options
 
@@ -49,8 +59,11 @@ def test_a_long_message_loses_its_middle() -> None:
     ],
 )
 def test_a_library_that_does_not_fit_into_memory_says_so(error: Exception) -> None:
-    said = one_line(error)
-    assert said.startswith("the memory does not suffice to load a library (") and "\n" not in said
+    of_a_package = DependencyError("drawing needs matplotlib: pip install matplotlib")
+    of_a_package.__cause__ = error
+    for raised in (error, of_a_package):
+        said = one_line(raised)
+        assert said.startswith("the memory does not suffice to load a library (") and "\n" not in said
 
 
 @pytest.mark.parametrize(

@@ -131,9 +131,9 @@ def test_what_is_no_difference_of_a_low_rank_is_refused_with_what_to_do(
     save_file(arrays, weights, {"format": "pt"})
     change_json(info, training={**stated, "model_name_or_path": "gone"})
     to_peft(tmp_path, model_name_or_path=str(tmp_path / "hf"))
-    for more in ({"query_prompt": "a"}, {"positive_label": "1"}, {"pooling": "mean"}):
-        with pytest.raises(UsageError):
-            ConvertOptions(source="a", target="b", to="peft", **more)
+    for name in ("query_prompt", "positive_label", "pooling"):
+        with pytest.raises(UsageError, match=f"--{name} belongs to"):
+            ConvertOptions(**dict[str, Any](source="a", target="b", to="peft", **{name: "mean"}))
     # An adapter is no base of another: peft opens one at a time over plain weights.
     change_json(info, training={**stated, "model_name_or_path": str(tmp_path / "adapter")})
     (tmp_path / "adapter").rename(tmp_path / "first")

@@ -76,6 +76,8 @@ MODELS = {
     "paddle_ranker.scale.offline": "starts such a cluster, too",
     "Qwen/Qwen3": "needs a published model: tests/model/test_decoders.py makes one",
     "google/tapas": "needs a published model: tests/model/test_tables.py makes one",
+    "--to peft": "needs a model of --lora_rank: tests/model/test_written_adapters.py makes some",
+    "AutoPeftModel": "needs peft",
 }
 # What only the modern stack has: it writes ONNX files.
 MODERN = dict.fromkeys(("openvino", "quantize", '"onnx"'), "needs an ONNX file, which the modern stack writes")

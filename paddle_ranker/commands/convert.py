@@ -169,6 +169,11 @@ def _of_static(graph: GraphFiles, target: Path, options: ConvertOptions) -> list
     from paddle_ranker.model.ranker_folder import RankerModel, save_ranker
     from paddle_ranker.storage.atomic import make_folder, new_folder, remove_unfinished
 
+    if graph.is_onnx:
+        raise CheckpointError(
+            f"{graph.program}: an ONNX file is scored, served and searched with as it is, and no model is made of it: "
+            "give the checkpoint, or the static model of Paddle"
+        )
     if options.to != "paddle":
         raise UsageError(f"--to {options.to}: {graph.program} becomes a model of this toolkit first; leave --to out")
     if target.exists() or target.is_symlink():
@@ -179,7 +184,7 @@ def _of_static(graph: GraphFiles, target: Path, options: ConvertOptions) -> list
 
     with static_mode():
         published = published_arrays(read_program(*graph))
-    named = options.model_name_or_path or str(graph.program.parent)
+    named = options.model_name_or_path or str(graph.home)
     config = stated_config(named) or config_of_shape(graph.program, published.arrays)
     remove_unfinished(make_folder(target.parent))
     with new_folder(target) as temporary, tempfile.TemporaryDirectory() as folder:

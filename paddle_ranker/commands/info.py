@@ -131,7 +131,7 @@ def _info_facts(info: ModelInfo) -> Iterator[Fact]:
     export: Any = info.export
     if export is not None:
         sizes = ", ".join(f"{name} ({size / 1e6:.1f} MB)" for name, size in export["files"].items())
-        yield f"exported with Paddle {export['paddle']}", sizes
+        yield f"exported with Paddle {export['paddle']}" if "paddle" in export else "made by another program", sizes
         for engine, parity in export["parity"].items():
             yield f"parity, {engine}", ", ".join(f"{name} {value:.2g}" for name, value in parity.items())
         if export.get("int8"):

@@ -18,9 +18,9 @@ import paddle
 
 from paddle_ranker.array_types import Array, Arrays
 from paddle_ranker.errors import DependencyError, RankerError, in_checkout
-from paddle_ranker.export.onnx_data import add_parameters, move_onnx, save_onnx
 from paddle_ranker.export.parity import Parity, compare
 from paddle_ranker.model.model_kind import Signature
+from paddle_ranker.model.onnx_data import add_parameters, move_onnx, save_onnx
 
 OPSET = 17  # the first with LayerNormalization as one node
 # It runs in a separate process, since paddle2onnx aborts the process at an operator that it does not know.
@@ -55,7 +55,7 @@ def write_onnx(
 ) -> Parity:
     """Translate the static model `program` into an ONNX file, check the file, and move it to `target`.
 
-    The parameters of a large model are in a second file (`export.onnx_data`).
+    The parameters of a large model are in a second file (`model.onnx_data`).
 
     program: the graph's file; the parameters are in the same folder
     signature: the inputs and outputs of the model

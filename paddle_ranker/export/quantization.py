@@ -33,7 +33,6 @@ from paddle_ranker.errors import DataError, DependencyError, RankerError
 from paddle_ranker.evaluation.evaluation_set import EvaluationSet
 from paddle_ranker.evaluation.recall import RecallSet
 from paddle_ranker.export.gates import Gate, Gated, Quality, QuantizeOptions, file_facts
-from paddle_ranker.export.onnx_data import data_file, move_onnx, onnx_files, save_onnx
 from paddle_ranker.export.quantizer import NothingToQuantizeError, Product, Quantizer, require_packages
 from paddle_ranker.metrics.intervals import bootstrap_interval, mean_of
 from paddle_ranker.metrics.measures import HEADLINES, evaluate_ranking, ranking_intervals, recall_at
@@ -44,6 +43,7 @@ from paddle_ranker.model.info import RankerInfo
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.model_folder import MODEL, identify
 from paddle_ranker.model.model_kind import AnyKind, ExportFacts, Signature, with_export
+from paddle_ranker.model.onnx_data import data_file, move_onnx, onnx_files, save_onnx
 from paddle_ranker.model.tower import QUERY_FOLDER, RowsOfTower, TextEncoder, TowerInfo
 from paddle_ranker.options import note
 from paddle_ranker.options.input_files import folder_of

@@ -16,7 +16,6 @@ import paddle
 
 from paddle_ranker.encoding.pair_encoder import PairEncoder
 from paddle_ranker.encoding.tokenizers.interface import ModelTokenizer
-from paddle_ranker.encoding.tokenizers.tokenizer_folder import read_tokenizer
 from paddle_ranker.errors import CheckpointError, listed
 from paddle_ranker.model.bert import Encoder
 from paddle_ranker.model.config import ENCODER_PREFIX, WORD_EMBEDDINGS, EncoderConfig, most_new_words
@@ -34,8 +33,9 @@ from paddle_ranker.model.hugging_face.folder import (
     for_label,
     paddlenlps_head,
     read_model,
+    tokenizer_of,
 )
-from paddle_ranker.model.hugging_face.library_tokenizer import has_no_library_file, stated_length
+from paddle_ranker.model.hugging_face.library_tokenizer import stated_length
 from paddle_ranker.model.hugging_face.sentences import CrossEncoderSettings, read_reranker
 from paddle_ranker.model.hugging_face.weights import WEIGHT_FILES, load_parameters, parameters_file
 from paddle_ranker.model.info import RankerInfo, heads_of_many_classes
@@ -212,14 +212,6 @@ def _of_hugging_face(folder: Path, reranker: Optional[CrossEncoderSettings]) -> 
     length = stated_length(folder)
     tokenizer = lambda: brought_tokenizer(folder, family)  # noqa: E731
     return Checkpoint(file, model.config, named, model.arrays, tokenizer, length, head, info)
-
-
-def tokenizer_of(folder: Path, config: EncoderConfig) -> ModelTokenizer:
-    """Read the tokenizer of a folder of this toolkit or PaddleNLP; its files may have transformers' format."""
-    if not config.vocab_size:
-        raise CheckpointError(f"{folder}: reads pictures; give an encoder of texts")
-    family = family_of(config.model_type)
-    return brought_tokenizer(folder, family) if has_no_library_file(folder) else read_tokenizer(folder)
 
 
 @dataclass(frozen=True)

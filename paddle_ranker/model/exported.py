@@ -4,7 +4,7 @@
 | --- | --- |
 | `<prefix>.json` or `<prefix>.pdmodel` | the graph, from Paddle 3 or Paddle 2.6 |
 | `<prefix>.pdiparams` | its parameters |
-| `<prefix>.onnx`, `<prefix>.int8.onnx` | optional: the same model for other engines |
+| `<prefix>.onnx`, `<prefix>.int8.onnx` | optional: the same model for other engines; alone if another program made it |
 | `<prefix>.onnx.data`, `<prefix>.int8.onnx.data` | large parameters of the ONNX files |
 | `config.json`, the tokenizer's files | as in a ranker's folder; for a blend, in the members' folders |
 | `ranker.json` or `tower.json` | as in a model's folder; `export` holds the facts of the static model |
@@ -23,6 +23,7 @@ from typing import Generic, Optional, cast
 from paddle_ranker.encoding.pair_encoder import PairRowEncoder
 from paddle_ranker.errors import CheckpointError, brief
 from paddle_ranker.model.config import EncoderConfig
+from paddle_ranker.model.foreign_export import ONNX
 from paddle_ranker.model.info import RankerInfo
 from paddle_ranker.model.load_options import DEFAULT_OPTIONS, LoadOptions
 from paddle_ranker.model.model_folder import STATIC_PARAMETERS, FolderType, Role, identify
@@ -106,12 +107,13 @@ class Exported(Generic[InfoT, EncoderT]):
 
     @property
     def program(self) -> Path:
-        """File of the graph."""
+        """File of the graph; the ONNX file if another program made it, and there is no other graph."""
         return program_file(self.folder, self.prefix)
 
     @property
     def parameters(self) -> Path:
-        return self.folder / f"{self.prefix}{STATIC_PARAMETERS}"
+        """File of the parameters; an ONNX file holds its own."""
+        return self.program if self.program.suffix == ONNX else self.folder / f"{self.prefix}{STATIC_PARAMETERS}"
 
     @property
     def onnx(self) -> Optional[Path]:
@@ -154,13 +156,15 @@ def open_exported(source: Path, role: Role[InfoT, EncoderT], prefix: Optional[st
     kind, info = folder_type.kind_for(role), folder_type.info
     export = _checked_export(folder_type)
     prefix = prefix or export["prefix"]
-    if not (folder / f"{prefix}{STATIC_PARAMETERS}").is_file():
-        raise CheckpointError(f"{folder}: there is no {prefix}{STATIC_PARAMETERS} in it{_remedy(folder_type)}")
+    is_onnx = export.get("format") == ONNX[1:]  # of another program
+    ending = ONNX if is_onnx else STATIC_PARAMETERS
+    if not (folder / f"{prefix}{ending}").is_file():
+        raise CheckpointError(f"{folder}: there is no {prefix}{ending} in it{_remedy(folder_type)}")
     typed = cast(InfoT, info)
     configs = kind.configs(folder, typed)
     signature = kind.signature(typed).with_places(len(configs[0].place_limits) if configs else 0)
     exported = Exported(folder, prefix, kind, typed, signature, configs)
-    if not any((folder / f"{prefix}.{format}").is_file() for format in GRAPH_FORMATS):
+    if not is_onnx and not any((folder / f"{prefix}.{format}").is_file() for format in GRAPH_FORMATS):
         raise CheckpointError(f"{folder}: there is no {prefix}.json and no {prefix}.pdmodel in it; copy it again")
     for name, size in export["files"].items():
         path = folder / name
@@ -171,7 +175,8 @@ def open_exported(source: Path, role: Role[InfoT, EncoderT], prefix: Optional[st
                 f"{path}: has {path.stat().st_size:,} bytes, {size:,} were written; copy the folder again, or "
                 "export it again"
             )
-    numbers = check_file(exported.parameters, memory_bytes())  # at least one byte each
+    # A parameter has at least one byte.
+    numbers = sum(export["files"].values()) if is_onnx else check_file(exported.parameters, memory_bytes())
     try:
         for config in exported.configs:
             config.require_fits(numbers)
@@ -200,8 +205,9 @@ def descriptions_of(folder: Path, prefix: str, info_file: str) -> dict[str, str]
 
 
 def program_file(folder: Path, prefix: str) -> Path:
-    """Return the file of a static model's graph: a `.json` of Paddle 3, or a `.pdmodel` of Paddle 2.6."""
-    return next(path for path in (folder / f"{prefix}.{format}" for format in GRAPH_FORMATS) if path.is_file())
+    """Return the file of a static model's graph: a `.json` of Paddle 3, a `.pdmodel` of Paddle 2.6, or ONNX alone."""
+    formats = (*GRAPH_FORMATS, ONNX[1:])
+    return next(path for path in (folder / f"{prefix}.{format}" for format in formats) if path.is_file())
 
 
 def _remedy(folder_type: FolderType) -> str:
@@ -216,6 +222,11 @@ def require_readable(program: Path, paddle_version: str) -> None:
 
     Paddle 2 crashes on files of Paddle 3; Paddle 3 reads both formats.
     """
+    if program.suffix == ONNX:
+        raise CheckpointError(
+            f"{program}: is another program's ONNX file, which the engines onnx and openvino run (--engine), and "
+            "Paddle does not"
+        )
     if program.suffix == ".json" and paddle_version.startswith("2."):
         raise CheckpointError(
             f"{program}: was exported with Paddle 3, and Paddle {paddle_version} cannot read it; "

@@ -25,7 +25,7 @@ from paddle_ranker.encoding.pair_encoder import PairRowEncoder
 from paddle_ranker.errors import CheckpointError, listed
 from paddle_ranker.model import role_names
 from paddle_ranker.model.builtin_kinds import KINDS
-from paddle_ranker.model.foreign_export import NAME_TOKENIZER
+from paddle_ranker.model.foreign_export import NAME_TOKENIZER, ONNX
 from paddle_ranker.model.info import BLEND, PUBLISHED_HEADS, PUBLISHED_TOWER, RankerInfo, heads_of_many_classes
 from paddle_ranker.model.load_options import DEFAULT_OPTIONS, LoadOptions
 from paddle_ranker.model.model_kind import (
@@ -253,6 +253,13 @@ def _reads_word_pieces(model: FolderType) -> bool:
     return model.is_encoder and isinstance(folder_tokenizer(model.folder), TokenizerFiles)
 
 
+def _is_static(model: FolderType) -> bool:
+    """Return whether the model is a ranker or tower with a graph of Paddle, not another program's ONNX file alone."""
+    export = model.info.export if model.info is not None else None
+    is_onnx = export is not None and export.get("format") == ONNX[1:]
+    return model.is_exported and (model.is_ranker or model.is_tower) and not is_onnx
+
+
 def _can_be_quantized(model: FolderType) -> bool:
     return model.is_exported and (model.is_ranker or model.is_tower or hasattr(model.kind, "gate"))
 
@@ -300,7 +307,7 @@ ROLES: tuple[AnyRole, ...] = (
     Role(
         role_names.EXPORTED,
         "an exported ranker or tower",
-        lambda model: model.is_exported and (model.is_ranker or model.is_tower),
+        _is_static,
     ),
     Role(role_names.QUANTIZABLE, "an exported model with a gate", _can_be_quantized),
     Role(
@@ -355,12 +362,14 @@ def _foreign(path: Path) -> Optional[FolderType]:
     from paddle_ranker.model.foreign_export import as_export, find_graph, has_tokenizer
 
     folder = path.parent if path.is_file() else path
-    if not folder.is_dir() or _has_parameters(folder):
+    if not folder.is_dir() or (path.suffix != ONNX and _has_parameters(folder)):
         return None
     graph = find_graph(path)
     if graph is None:
         return None
-    return identify(as_export(path)) if has_tokenizer(graph.program.parent) else FolderType(path, "static")
+    if has_tokenizer(graph.home):
+        return identify(as_export(path))
+    return FolderType(path, "onnx" if graph.is_onnx else "static")
 
 
 def load_model(
@@ -390,8 +399,9 @@ def load_encoder(source: Union[str, Path]) -> LoadedEncoder:
 
 
 def is_exported(folder: Path) -> bool:
-    """Return whether there is a static model in a folder."""
-    return folder.is_dir() and any(folder.glob(f"*{STATIC_PARAMETERS}"))
+    """Return whether there is a static model in a folder, or the ONNX file that stands for one."""
+    endings = (STATIC_PARAMETERS, *(() if _has_parameters(folder) else (ONNX,)))
+    return folder.is_dir() and any(path.name.endswith(endings) for path in folder.iterdir())
 
 
 def _stated_kind(folder: Path) -> Optional[AnyKind]:
@@ -474,10 +484,6 @@ def _adapters(folder: Path) -> list[str]:
     return named_adapters(folder)
 
 
-def _has_graph_alone(folder: Path) -> bool:
-    return any((folder / name / "model.onnx").is_file() for name in ("", "onnx"))
-
-
 # Contents of folders whose files state no kind of model, from special to general: the first that fits counts.
 _FILES: tuple[tuple[str, Callable[[Path], bool]], ...] = (
     ("index", lambda folder: _has("index.json")(folder) or _has("shards.json")(folder)),
@@ -485,7 +491,6 @@ _FILES: tuple[tuple[str, Callable[[Path], bool]], ...] = (
     ("encoder", _has_parameters),
     ("transformers", _is_transformers),
     ("adapters", lambda folder: bool(_adapters(folder))),
-    ("graph", _has_graph_alone),
     ("info", lambda folder: any(_has(kind.info_file)(folder) for kind in KINDS.values())),
     ("tokenizer", _has("vocab.txt")),
 )
@@ -496,11 +501,6 @@ _OTHERS = {
     "nothing": ("a folder without a model", "check the path"),
     "info": ("a model's description without its parameters", f"copy the folder again: it has no {PARAMETERS_FILE}"),
     "tokenizer": ("a tokenizer without a model", "paddle-ranker pretrain --tokenizer FOLDER trains an encoder with it"),
-    "graph": (
-        "a model's ONNX graph without its weights (model.onnx)",
-        "add its model.safetensors, config.json and tokenizer (hf download brings them); paddle-ranker export makes "
-        "graphs of them",
-    ),
     "transformers": (
         "a model folder of Hugging Face's transformers",
         "training takes it as --model FOLDER; for all else, convert it: paddle-ranker convert FOLDER TARGET",
@@ -514,6 +514,11 @@ _OTHERS = {
         "a static model of another program, without a tokenizer",
         f"{NAME_TOKENIZER}; predict, rank, serve, encode and index build then take it, and paddle-ranker convert makes "
         "a ranker of it that trains on",
+    ),
+    "onnx": (
+        "an ONNX file of another program, without a tokenizer",
+        f"{NAME_TOKENIZER}; predict, rank, serve, encode and index build then take it; a training takes the weights "
+        "that it was made of (model.safetensors)",
     ),
     "index": (
         "a search index",

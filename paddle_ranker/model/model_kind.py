@@ -154,8 +154,8 @@ class ExportFacts(TypedDict, total=False):
     """Facts of a static model, the entry `export` of a folder's info file.
 
     prefix: prefix of the files' names
-    format: format of the graph's file: json (Paddle 3) or pdmodel (Paddle 2.6)
-    paddle: the Paddle version that wrote the files
+    format: format of the graph's file: json (Paddle 3) or pdmodel (Paddle 2.6), or onnx of another program
+    paddle: the Paddle version that wrote the files; missing for onnx
     inputs, outputs: names of the inputs and of the outputs, in order
     parity: by engine, the result of `export.parity.Parity.to_dict`
     files: size in bytes of each file, by its name

@@ -12,13 +12,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, Optional
+from typing import Any, Optional
 
 import numpy as np
 import paddle
 
 from paddle_ranker.array_types import Array, Arrays
 from paddle_ranker.errors import CheckpointError, listed, quoted
+from paddle_ranker.model.foreign_graph import ForeignGraph, Key, Node
 from paddle_ranker.storage.untrusted import memory_bytes, read_file
 
 _FETCHED = re.compile(r'"fetch_name_(\d+)"')
@@ -27,43 +28,17 @@ _REACHING = re.compile(r"(save|load|py_?func|py_?layer|send|recv|listen|read|fet
 # Types of arrays in Paddle's files of parameters, by the number of `VarType.Type`
 _TYPES = {0: "bool", 2: "int32", 3: "int64", 4: "float16", 5: "float32", 6: "float64", 20: "uint8", 21: "int8"}
 
-Key = tuple[object, int]  # identifies a value of a graph: its operation or name, and the number of its result
-
-
-class Node(NamedTuple):
-    """Operation of a graph. `type` is the name that Paddle 2 and Paddle 3 share, without Paddle 2's version."""
-
-    type: str
-    inputs: tuple[Key, ...]
-    outputs: tuple[Key, ...]
-
 
 @dataclass
-class StaticProgram:  # type: ignore[explicit-any]
+class StaticProgram(ForeignGraph):  # type: ignore[explicit-any]
     """Static graph with its parameters, in a scope of its own.
 
-    feeds: keys of the inputs, by name
-    fetches: keys of the outputs
-    nodes: operations, in the order in which they compute
-    values: Paddle's objects, by key; `shapes` has their sizes, -1 for a variable one
-    parameters: names of the parameters, by key
-    arrays: the parameters, by name
+    values: Paddle's objects, by key
     """
 
-    file: Path
-    program: Any  # type: ignore[explicit-any]  # a class of each version of Paddle
-    scope: Any  # type: ignore[explicit-any]
-    feeds: dict[str, Key] = field(default_factory=dict)
-    fetches: list[Key] = field(default_factory=list)
-    nodes: list[Node] = field(default_factory=list)
+    program: Any = None  # type: ignore[explicit-any]  # a class of each version of Paddle
+    scope: Any = None  # type: ignore[explicit-any]
     values: dict[Key, Any] = field(default_factory=dict)  # type: ignore[explicit-any]
-    shapes: dict[Key, tuple[int, ...]] = field(default_factory=dict)
-    parameters: dict[Key, str] = field(default_factory=dict)
-    arrays: Arrays = field(default_factory=dict)
-
-    def producer(self, key: Key) -> Optional[Node]:
-        """Return the operation that computes a value; None for inputs and parameters."""
-        return next((node for node in self.nodes if key in node.outputs), None)
 
     def name_inputs(self, named: Mapping[str, str]) -> dict[str, object]:
         """Give the inputs new names and a new order; return them by new name. `feeds` is no longer valid.
@@ -133,7 +108,7 @@ def read_program(file: Path, parameters: Optional[Path]) -> StaticProgram:
                 program, _, _ = paddle.static.load_inference_model(str(file.with_suffix("")), executor)
             except (RuntimeError, ValueError, TypeError, OSError) as error:
                 raise CheckpointError(f"{file}: Paddle cannot read it ({_last_line(error)})") from error
-        found = StaticProgram(file, program, scope)
+        found = StaticProgram(file, program=program, scope=scope)
         _index_new(found)
         if numbers != len(found.parameters):
             raise _of_two_models(parameters, numbers, file, len(found.parameters))
@@ -158,7 +133,7 @@ def read_program(file: Path, parameters: Optional[Path]) -> StaticProgram:
             )
         scope.var(name).get_tensor().set(array, paddle.CPUPlace())
     if paddle.__version__.startswith("2."):
-        found = StaticProgram(file, program, scope, arrays=arrays)
+        found = StaticProgram(file, arrays=arrays, program=program, scope=scope)
         _index_old(found)
         return found
     from paddle.pir import translate_to_pir
@@ -167,7 +142,7 @@ def read_program(file: Path, parameters: Optional[Path]) -> StaticProgram:
         translated = translate_to_pir(program.desc)
     except (RuntimeError, ValueError, TypeError) as error:
         raise CheckpointError(f"{file}: Paddle {paddle.__version__} cannot read it ({_last_line(error)})") from error
-    found = StaticProgram(file, translated, scope, arrays=arrays)
+    found = StaticProgram(file, arrays=arrays, program=translated, scope=scope)
     _index_new(found)
     return found
 

@@ -103,6 +103,9 @@ def note_export(source: str, device: str, then: str) -> None:
 
 def _folder_of(source: Union[str, Path]) -> Path:
     path = resolve_model(str(source))
+    found = identify(path)
+    if found.is_exported:
+        return found.folder  # of another program's static model, the export in the cache
     if path.is_file() and path.name != PARAMETERS_FILE:
         raise CheckpointError(f"{source}: no folder; --tower needs the folder of a tower or an encoder, or a name")
     return path.parent if path.is_file() else path

@@ -228,7 +228,7 @@ def test_a_class_is_asked_for_where_there_are_two_alone(tmp_path: Path) -> None:
     ("files", "message"),
     [
         (("adapter_config.json", "model.safetensors"), "peft_type is None; LORA and IA3 are opened here"),
-        (("config.json", "onnx/model.onnx"), "ONNX graph without its weights"),
+        (("config.json", "onnx/model.onnx"), "an ONNX file of another program, without a tokenizer"),
     ],
 )
 def test_folders_of_something_else_say_what_they_are(tmp_path: Path, files: tuple[str, ...], message: str) -> None:

@@ -41,6 +41,7 @@ from paddle_ranker.model.hugging_face.library_tokenizer import (
     LENGTH_FILE,
     MODULES_FILE,
     gives_types,
+    has_no_library_file,
     is_reranker,
     library_padding,
     model_type_of,
@@ -463,6 +464,14 @@ def folder_tokenizer(folder: Path) -> ModelTokenizer:
     if inner is None:
         return read_tokenizer(folder)
     return brought_tokenizer(inner, family_of(encoder_config(folder).model_type))
+
+
+def tokenizer_of(folder: Path, config: EncoderConfig) -> ModelTokenizer:
+    """Read the tokenizer of a folder of this toolkit or PaddleNLP; its files may have transformers' format."""
+    if not config.vocab_size:
+        raise CheckpointError(f"{folder}: reads pictures; give an encoder of texts")
+    family = family_of(config.model_type)
+    return brought_tokenizer(folder, family) if has_no_library_file(folder) else read_tokenizer(folder)
 
 
 def folder_pair_encoder(folder: Path, max_seq_length: int, query_prompt: str = "") -> PairEncoder:

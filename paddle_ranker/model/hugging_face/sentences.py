@@ -172,7 +172,7 @@ def read_sentences(folder: Path) -> Sentences:
     encoder = _encoder(folder)
     config = read_encoder_config(encoder / "config.json")
     width = config.hidden_size
-    pooling, includes_prompt = _pooling(modules[1][1])
+    pooling, includes_prompt = pooling_of(modules[1][1])
     for layer in dense:
         if layer.makes != "sentence_embedding" or layer.activation not in ("linear", "tanh"):
             raise CheckpointError(
@@ -251,9 +251,7 @@ def read_reranker(folder: Path) -> Optional[CrossEncoderSettings]:
     if not (folder / MODULES_FILE).is_file() or model_type_of(folder) != CROSS_ENCODER:
         return None
     settings = _settings(folder, CROSS_ENCODER)
-    prompts, default = _prompts_in(settings), settings.get("default_prompt_name")
-    if default is not None and default not in [*prompts]:
-        raise settings.error(f"default_prompt_name is {quoted(default)}, which prompts lack: name one, or remove it")
+    query = _default_prompt(settings)
     if activation_of(settings.get("activation_fn")) not in ("", "Sigmoid", "Identity"):
         settings.require(
             "activation_fn", f"{_TORCH}activation.Sigmoid", f"{_TORCH}linear.Identity",
@@ -263,7 +261,6 @@ def read_reranker(folder: Path) -> Optional[CrossEncoderSettings]:
     modules = list_modules(folder)
     kinds = [kind for kind, _ in modules]
     encoder = _encoder(folder)
-    query = "" if default is None else prompts[default]
     info = RankerInfo("cross_encoder", stated_length(encoder), match_embeddings=False, query_prompt=query)
     answers = kinds == ["Transformer", LOGIT_SCORE] and answers_pairs(read_foreign_config(encoder / "config.json"))
     if kinds == ["Transformer"] or answers:
@@ -282,7 +279,7 @@ def read_reranker(folder: Path) -> Optional[CrossEncoderSettings]:
             f"{last.folder}: makes {last.outputs} numbers of a pair, called {quoted(last.makes)}; a reranker's one "
             "score ('scores') is done here"
         )
-    pooling, includes_prompt = _pooling(modules[1][1])
+    pooling, includes_prompt = pooling_of(modules[1][1])
     if query and not includes_prompt:
         raise CheckpointError(f"{modules[1][1]}: leaves prompts out of the pooling (include_prompt), not done here")
     steps: list[tuple[str, int]] = []
@@ -320,6 +317,19 @@ def stated_ranker(folder: Path) -> RankerInfo:
     length = min(stated_length(inner), read_encoder_config(inner / "config.json").longest_pair)
     info = RankerInfo("cross_encoder", length, match_embeddings=False) if reranker is None else reranker.info
     return dataclasses.replace(info, max_seq_length=length)
+
+
+def stated_prompt(folder: Path) -> str:
+    """Return the prompt before the queries of a `CrossEncoder`; "" for other folders."""
+    settings = ForeignConfig.read(folder / MODEL_FILE)
+    return _default_prompt(settings) if settings.get("model_type") == CROSS_ENCODER else ""
+
+
+def _default_prompt(settings: ForeignConfig) -> str:
+    prompts, default = _prompts_in(settings), settings.get("default_prompt_name")
+    if default is not None and default not in [*prompts]:
+        raise settings.error(f"default_prompt_name is {quoted(default)}, which prompts lack: name one, or remove it")
+    return "" if default is None else prompts[default]
 
 
 def _require_of_vectors(config: ForeignConfig) -> None:
@@ -439,7 +449,7 @@ def list_modules(folder: Path) -> list[tuple[str, Path]]:
     return modules
 
 
-def _pooling(folder: Path) -> tuple[str, bool]:
+def pooling_of(folder: Path) -> tuple[str, bool]:
     """Return the name of the pooling, and whether it includes the states of the prompt's tokens."""
     config = ForeignConfig.read(folder / "config.json", ("word_embedding_dimension", "embedding_dimension"))
     old = {key: mode for key, mode in _OLD_POOLING.items() if config.get(key)}

@@ -52,7 +52,7 @@ class EngineKind:
 
 ENGINES: Registry[EngineKind] = Registry("engine", "--engine")
 DYGRAPH, AUTO = "dygraph", "auto"  # the engine of trained models; the engine that chooses among the others
-DEFAULT = "inference"
+DEFAULT, OF_ONNX = "inference", "onnx"  # the engines without an option; the second for ONNX files of other programs
 
 
 def exported_engines() -> list[str]:

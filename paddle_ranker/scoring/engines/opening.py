@@ -15,11 +15,19 @@ from paddle_ranker.errors import CheckpointError, RankerError, UsageError
 from paddle_ranker.libraries import switch_off_telemetry
 from paddle_ranker.metrics.calibration import Calibration
 from paddle_ranker.model.exported import ExportedFolder
+from paddle_ranker.model.foreign_export import ONNX
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.options import AUTO_DEVICE, note
 from paddle_ranker.runtime import own_gpu
 from paddle_ranker.scoring.engines.engine import Engine
-from paddle_ranker.scoring.engines.engine_registry import AUTO, DEFAULT, ENGINES, exported_engines, is_installed
+from paddle_ranker.scoring.engines.engine_registry import (
+    AUTO,
+    DEFAULT,
+    ENGINES,
+    OF_ONNX,
+    exported_engines,
+    is_installed,
+)
 from paddle_ranker.scoring.engines.precisions import require_offered
 
 _SECONDS = 1.0  # seconds of timing, shared among the engines
@@ -32,7 +40,7 @@ def open_engine(folder: ExportedFolder, options: LoadOptions) -> Engine:
     Raises `UsageError` for a device or precision that the engine does not offer, and the errors of `EngineKind.open`.
     """
     switch_off_telemetry()
-    name = options.engine or DEFAULT
+    name = options.engine or (OF_ONNX if folder.program.suffix == ONNX else DEFAULT)
     if options.tensorrt and name != "inference":
         raise UsageError(f"--tensorrt belongs to --engine inference, not {name}")
     device = ENGINES[name].device_for(options.precision) if options.device == AUTO_DEVICE else None

@@ -31,7 +31,7 @@ def onnx_files(path: Path) -> list[Path]:
     return [file for file in (path, data_file(path)) if file.is_file()]
 
 
-def save_onnx(model: Any, path: Path) -> None:
+def save_onnx(model: Any, path: Path) -> None:  # type: ignore[explicit-any]
     """Write an ONNX model; afterwards large parameters may be only on the disk, so do not use `model` again."""
     import onnx
 
@@ -49,7 +49,9 @@ def save_onnx(model: Any, path: Path) -> None:
     )
 
 
-def add_parameters(model: Any, parameters: Iterable[tuple[str, Array]], path: Path) -> None:
+def add_parameters(  # type: ignore[explicit-any]
+    model: Any, parameters: Iterable[tuple[str, Array]], path: Path
+) -> None:
     """Write an ONNX model without parameters to `path`, and `parameters`, one by one, to `data_file(path)`."""
     from onnx import TensorProto
     from onnx.external_data_helper import set_external_data

@@ -200,7 +200,8 @@ class Addition:
         self._at_once = dict[str, int]()  # by vector field: number of inputs that its tower gets at a time
         self._matched = [~part.mask for part in now.parts]  # documents that are removed or have a row in this addition
         self._known = {*now.fields}
-        self._fields = self._known.union(new_fields, now.info.schema.part_fields, [PLACES])
+        self._right = {*new_fields, *now.info.schema.part_fields, PLACES}  # names that are no misspelt ones
+        self._fields = {*self._known}
 
     @property
     def next_id(self) -> int:
@@ -320,7 +321,7 @@ class Addition:
             values = self._info.schema.values(document)
             if not self._fields.issuperset(values):
                 for name in [name for name, value in values.items() if value not in (None, "")]:
-                    meant = "" if name in self._fields else misspelt(name, self._known - values.keys())
+                    meant = "" if name in self._fields | self._right else misspelt(name, self._known - values.keys())
                     if meant:
                         raise DataError(
                             f"document {quoted(document.id)}: has {quoted(name)}, which the index lacks (did you mean "

@@ -102,7 +102,7 @@ BAD: list[tuple[str, int, str]] = [
     ("convert encoder made --to onnx", 2, "--to onnx"),
     ("convert hf made --drop_match_embeddings", 2, "belongs to --to hf"),
     ("convert encoder made --to hf --lowercase", 2, "--lowercase belongs to --to paddle or tower"),
-    ("convert nowhere made --to hf", 1, "no such folder"),
+    ("convert nowhere made --to hf", 1, "is not there"),
     ("convert empty made", 1, "no model.safetensors and no pytorch_model.bin"),
     ("convert empty made --to hf", 1, "is an empty folder, not a ranker or an encoder"),
     ("convert encoder made", 1, "is a Paddle model folder already"),

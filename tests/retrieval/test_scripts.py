@@ -1,4 +1,4 @@
-"""Words of every script that Unicode has: found however they are typed, and highlighted where they stand.
+"""Words of every script that Unicode has: found and suggested however they are typed, highlighted where they stand.
 
 A sample of the scripts runs with all tests, all of them with `bash scripts/test.sh --all`.
 """
@@ -14,12 +14,13 @@ from pathlib import Path
 
 import pytest
 
-from paddle_ranker.lexical.analyser import STOP_WORDS
+from paddle_ranker.lexical.analyser import STOP_WORDS, standard
 from paddle_ranker.retrieval.candidate_indexes import Document
 from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.manifest import IndexInfo, WordsInfo
 from paddle_ranker.retrieval.search import Search, SearchSettings
 from paddle_ranker.retrieval.search_engine import SearchEngine
+from paddle_ranker.retrieval.suggestions import Completions
 from paddle_ranker.unicode.character_kinds import LETTER, MARK, OTHER, unicode_table
 from paddle_ranker.unicode.characters import UNIT, UNSPACED, class_of, fold
 
@@ -73,7 +74,7 @@ def _check(folder: Path, names: list[str]) -> None:
     texts = {script: _document(script) for script in names}
     collection = Collection.create(folder, IndexInfo(WordsInfo("standard"), None))
     collection.writer.add([Document(script, text) for script, (text, _, _) in texts.items()])
-    missed = list[str]()
+    completions, missed = Completions([text for text, _, _ in texts.values()], standard.fold), list[str]()
     for script, (text, parts, least) in texts.items():
         parts = [part for part in parts if fold(part) not in STOP_WORDS]
         queries = [form for part in parts for form in _typed(part)]
@@ -89,6 +90,9 @@ def _check(folder: Path, names: list[str]) -> None:
         for query, search in zip(begun, _searched(collection, begun, prefix=True)):
             if script not in [result.id for result in search.results()]:
                 missed.append(f"{script}: {query!r} while typing, in {text!r}")
+        for query in [form for part in begun for form in _typed(part)]:
+            if text not in [suggestion.text for suggestion in completions.find(query, 8)]:
+                missed.append(f"{script}: {query!r} suggests nothing of {text!r}")
     assert not missed, f"{len(missed)} of {len(names)} scripts: " + "\n".join(missed[:40])
 
 

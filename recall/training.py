@@ -103,6 +103,8 @@ def start_tower_training(
         if tower is not None:
             tower.network.encoder.gradient_checkpointing = options.gradient_checkpointing
             if options.lora_rank:
+                if not isinstance(tower.row_encoder, TextEncoder):
+                    raise UsageError(f"--lora_rank {options.lora_rank}: adapters are for texts: leave it out")
                 add_adapters(tower.network.encoder, options.lora_rank)
             tower.network.training_pooling = in_training
             tower.network.train()

@@ -68,7 +68,7 @@ REFUSED = [
     (f"{TRAIN}pairs.tsv --model DATA/clip --lexical_size 4", "lexical_size needs texts"),
     (f"{TRAIN}paths.tsv --model DATA/vit --freeze_pictures", "nothing is left to train"),
     (f"{TRAIN}labelled.tsv --model DATA/start/query --freeze_pictures", "reads no pictures"),
-    (f"{TRAIN}pairs.tsv --model DATA/clip --lora_rank 2", "adapters are for encoders of the family qwen3"),
+    (f"{TRAIN}pairs.tsv --model DATA/clip --lora_rank 2", "adapters are for texts"),
     (f"{TRAIN}pairs.tsv --model DATA/clip --loss in_batch+margin_mse --teacher DATA/start", "--teacher is about texts"),
     ("train-simcse --model DATA/clip --train DATA/rows/paths.txt --output OUT", "SimCSE learns from texts alone"),
     (

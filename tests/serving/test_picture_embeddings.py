@@ -148,7 +148,7 @@ def test_what_cohere_has_and_a_tower_has_not_is_refused_by_name(
 def refusals() -> Iterator[tuple[dict[str, Any], str, str]]:
     """Yield requests, the field that is refused, and words of the reason."""
     for data, words in BAD.values():
-        yield {"input": [{"image": data_url(RED)}, {"image": data_url(data)}]}, "input[1].image", words.split("|")[0]
+        yield {"input": [{"image": data_url(RED)}, {"image": data_url(data)}]}, "input[1].image", words
     yield {"input": [{"image": "https://example.org/cat.png"}]}, "input[0].image", "addresses are not fetched"
     yield message(image_url("file:///etc/passwd")), "messages[0].content[0].image_url", "addresses are not fetched"
     yield {"input": [{"image": "no base64!"}]}, "input[0].image", "damaged base64"
@@ -170,7 +170,7 @@ def test_a_bad_picture_is_refused_by_its_place(
     answer = clip.post("/v1/embeddings", asked)
     assert answer.status_code in (400, 413), answer.text
     error = answer.json()["error"]
-    assert error["param"] == field and words in error["message"], error
+    assert error["param"] == field and any(word in error["message"] for word in words.split("|")), error
 
 
 def test_towers_of_one_kind_refuse_the_other_by_name(folders: Path, clip: PictureSite) -> None:

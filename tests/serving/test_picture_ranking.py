@@ -86,7 +86,7 @@ def test_a_bad_picture_is_refused_by_its_place(site: RankerSite, data: bytes, wo
         "/v1/rerank", {"query": QUERY, "documents": [{"image": data_url(d)} for d in (FILES["red"], data)]}
     )
     assert answer.status_code == 422 and answer.json()["field"] == "documents[1].image"
-    assert words.split("|")[0] in answer.json()["message"]
+    assert any(word in answer.json()["message"] for word in words.split("|"))
 
 
 def test_rankers_of_one_kind_refuse_the_other_by_name(site: RankerSite, tmp_path: Path) -> None:

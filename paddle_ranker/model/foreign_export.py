@@ -39,6 +39,7 @@ NAME_TOKENIZER = (
 OLD_PROGRAM = "__model__"
 ONNX = ".onnx"
 _MAIN_ONNX = "model.onnx"  # of the files that optimum writes beside each other
+_WEIGHTS = ("*.safetensors", "*/*.safetensors", "pytorch_model*.bin", "*/pytorch_model*.bin", "*.pdparams")
 _OLD_PARAMETERS = ("__params__", "params")
 _TOKENIZERS = ("vocab.txt", "tokenizer.json")
 _FORMAT = 1  # version of the folders' form in the cache
@@ -88,6 +89,8 @@ def find_graph(path: Path) -> Optional[GraphFiles]:
     graphs = _graphs(folder)
     if not graphs and (folder / "onnx").is_dir():
         graphs = _graphs(folder / "onnx")
+    if any(next(folder.glob(pattern), None) for pattern in _WEIGHTS):  # ONNX files beside them are copies
+        graphs = [graph for graph in graphs if not graph.is_onnx]
     main = [graph for graph in graphs if graph.program.name == _MAIN_ONNX]
     graphs = main or graphs
     if len(graphs) > 1:

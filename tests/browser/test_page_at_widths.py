@@ -238,9 +238,10 @@ def test_how_a_query_was_read_is_said_with_a_way_back(view: View) -> None:
     page = view.search()
     said = page.inner_text("#notice")
     for part in view.say(
-        "没有文档含“pinguo”，已搜索“苹果”。|“手机”也包括“电话”。|只要含有“价格”的。|没有文档含有整句“新旧”。"
+        "没有文档含“pinguo”，已搜索“苹果”。|“手机”也包括“电话”。|只要含有“价格”的。|含有“价格”的文档都没有“新旧”：结果可以不含它。"
         "|不含“二手”。|你要找的是 深度学习",
-        "Nothing has “pinguo”: searched “苹果”.|“手机” includes “电话”.|Only with “价格”.|Nothing has all of “新旧”."
+        "Nothing has “pinguo”: searched “苹果”.|“手机” includes “电话”.|Only with “价格”."
+        "|Nothing with “价格” has “新旧”: results need not have it."
         "|Without “二手”."
         "|Did you mean 深度学习",
     ).split("|"):

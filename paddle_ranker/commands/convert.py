@@ -28,7 +28,7 @@ from paddle_ranker.model.model_folder import MEMBER, TRAINED_TOWER, identify
 from paddle_ranker.model.model_kind import TRAINED
 from paddle_ranker.model.tower import PICTURE, POOLINGS, QUERY_FOLDER, TEXT, TowerInfo, texts_of
 from paddle_ranker.options import main_of, note, option
-from paddle_ranker.options.declare import ANY_TEXT, FETCHED_FOLDER
+from paddle_ranker.options.declare import ANY_TEXT, FETCHED_FOLDER, redeclare
 
 if TYPE_CHECKING:
     from paddle import Tensor
@@ -88,11 +88,11 @@ class ConvertOptions(HeadOptions, TokenizerOptions):
         False,
         help="with --to hf or peft: drop match embeddings, which transformers lacks; this changes the scores",
     )
-    model_name_or_path: Optional[str] = option(
-        None,
+    model_name_or_path: Optional[str] = redeclare(
+        TokenizerOptions,
+        "model_name_or_path",
         help="with --to peft: transformers' model that the training started from, a name or a folder (default: as the "
         "training was given it); of another program's static model: the model whose tokenizer and architecture it has",
-        addresses=FETCHED_FOLDER,
     )
 
     def __post_init__(self) -> None:

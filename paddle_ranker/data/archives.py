@@ -6,7 +6,7 @@ import zipfile
 from typing import IO, Union
 
 MOST_UNPACKED, _SMALL, _MOST_RATIO = 1 << 30, 1 << 26, 200  # bytes; a ratio of sheets of equal cells is 50
-_MOST_MEMBERS = 100_000
+MOST_MEMBERS = 100_000
 
 
 class TooLargeError(Exception):
@@ -28,6 +28,6 @@ def open_archive(file: Union[str, IO[bytes]], size: int) -> zipfile.ZipFile:
     unpacked, most = sum(entry.file_size for entry in entries), most_unpacked(size)
     if unpacked > most:
         raise TooLargeError(f"{unpacked:,} bytes unpacked, more than the limit of {most:,}; save it in another format")
-    if len(entries) > _MOST_MEMBERS:
-        raise TooLargeError(f"{len(entries):,} members, more than the limit of {_MOST_MEMBERS:,}")
+    if len(entries) > MOST_MEMBERS:
+        raise TooLargeError(f"{len(entries):,} members, more than the limit of {MOST_MEMBERS:,}")
     return archive

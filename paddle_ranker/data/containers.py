@@ -23,13 +23,13 @@ from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import IO, Any, NamedTuple, Union
 
-from paddle_ranker.data.archives import TooLargeError, most_unpacked, open_archive
+from paddle_ranker.data.archives import MOST_MEMBERS, TooLargeError, most_unpacked, open_archive
 from paddle_ranker.data.html_text import page_of
 from paddle_ranker.errors import DataError, brief
 
 EXTENSIONS = (".zip", ".eml", ".mbox")
 _DEEPEST = 3  # how many files within each other are unpacked
-_MOST_MEMBERS, _MOST_MAIL = 100_000, 1 << 26  # members of all; bytes of a mail
+_MOST_MAIL = 1 << 26  # bytes of a mail
 _BLOCK = 1 << 20
 _LIST = "members.jsonl"
 _NONE: Mapping[str, Any] = {}
@@ -177,8 +177,8 @@ class _Unpacker:
 
     def _list(self, name: str, file: str = "", values: Mapping[str, Any] = _NONE, reason: str = "") -> None:
         self._count += 1
-        if self._count > _MOST_MEMBERS:
-            raise TooLargeError(f"more than {_MOST_MEMBERS:,} members")
+        if self._count > MOST_MEMBERS:
+            raise TooLargeError(f"more than {MOST_MEMBERS:,} members")
         self._stream.write(f"{json.dumps([name, file, dict(values), reason])}\n")
 
 

@@ -89,7 +89,7 @@ def find_graph(path: Path) -> Optional[GraphFiles]:
     graphs = _graphs(folder)
     if not graphs and (folder / "onnx").is_dir():
         graphs = _graphs(folder / "onnx")
-    if any(next(folder.glob(pattern), None) for pattern in _WEIGHTS):  # ONNX files beside them are copies
+    if has_weights(folder):  # ONNX files beside them are copies
         graphs = [graph for graph in graphs if not graph.is_onnx]
     main = [graph for graph in graphs if graph.program.name == _MAIN_ONNX]
     graphs = main or graphs
@@ -126,6 +126,11 @@ def _is_described(folder: Path) -> bool:
     if any(path.name != "config.json" for path in folder.glob("*.json")):
         KINDS.load_plugins()
     return described()
+
+
+def has_weights(folder: Path) -> bool:
+    """Return whether a folder, or one in it, has files of parameters that a network is made of."""
+    return any(next(folder.glob(pattern), None) for pattern in _WEIGHTS)
 
 
 def has_tokenizer(folder: Path) -> bool:

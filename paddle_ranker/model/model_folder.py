@@ -25,7 +25,7 @@ from paddle_ranker.encoding.pair_encoder import PairRowEncoder
 from paddle_ranker.errors import CheckpointError, listed
 from paddle_ranker.model import role_names
 from paddle_ranker.model.builtin_kinds import KINDS
-from paddle_ranker.model.foreign_export import NAME_TOKENIZER, ONNX
+from paddle_ranker.model.foreign_export import NAME_TOKENIZER, ONNX, has_weights
 from paddle_ranker.model.info import BLEND, PUBLISHED_HEADS, PUBLISHED_TOWER, RankerInfo, heads_of_many_classes
 from paddle_ranker.model.load_options import DEFAULT_OPTIONS, LoadOptions
 from paddle_ranker.model.model_kind import (
@@ -400,7 +400,7 @@ def load_encoder(source: Union[str, Path]) -> LoadedEncoder:
 
 def is_exported(folder: Path) -> bool:
     """Return whether there is a static model in a folder, or the ONNX file that stands for one."""
-    endings = (STATIC_PARAMETERS, *(() if _has_parameters(folder) else (ONNX,)))
+    endings = (STATIC_PARAMETERS, *(() if has_weights(folder) else (ONNX,)))
     return folder.is_dir() and any(path.name.endswith(endings) for path in folder.iterdir())
 
 

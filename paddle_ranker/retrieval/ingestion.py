@@ -321,7 +321,8 @@ class Addition:
             values = self._info.schema.values(document)
             if not self._fields.issuperset(values):
                 for name in [name for name, value in values.items() if value not in (None, "")]:
-                    meant = "" if name in self._fields | self._right else misspelt(name, self._known - values.keys())
+                    is_right = name in self._fields or name in self._right
+                    meant = "" if is_right else misspelt(name, self._known - values.keys())
                     if meant:
                         raise DataError(
                             f"document {quoted(document.id)}: has {quoted(name)}, which the index lacks (did you mean "

@@ -383,12 +383,14 @@ class _Trainer:
     def close(self, *raised: object) -> None:
         """Close the log, and remove the hooks that the training added to the network.
 
-        raised: the error that ends the training, as `__exit__` gets it; a signal then ends no more than the log
+        raised: the exception that ends the training, as `__exit__` gets it. After an interruption, another signal ends
+            no more than the log; after an error it is raised, see `error_on_its_way`
         """
         self.bar.close()
         self.precision.close()
         if self.folder:
-            with suppress(KeyboardInterrupt) if any(raised) else nullcontext():
+            is_interrupted = any(isinstance(item, KeyboardInterrupt) for item in raised)
+            with suppress(KeyboardInterrupt) if is_interrupted else nullcontext():
                 self.folder.close()
 
     def _count_steps(self) -> int:

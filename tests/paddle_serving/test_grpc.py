@@ -46,6 +46,7 @@ def call(
     return answered
 
 
+@pytest.mark.skipif(grpc.__version__.startswith("1.33."), reason="its asyncio server keeps them open")
 def test_connections_without_a_call_are_closed_and_the_next_call_opens_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(LiveService, "keep_alive_seconds", 0.5)
     with LiveService() as live, grpc.insecure_channel(f"127.0.0.1:{live.grpc}") as channel:

@@ -240,23 +240,34 @@ def test_paddle_serving_s_pipeline_client(made: Made, pipeline: tuple[int, int],
     np.testing.assert_allclose(printed(last), made.probabilities, atol=1e-5)
 
 
+_TENSORRT_SHAPES = """
+import json, sys
+from pathlib import Path
+from paddle_serving_server.pipeline.local_service_handler import LocalServiceHandler
+
+from paddle_ranker.paddle_serving.launchers.pipeline_config import read_pipeline_config
+from paddle_ranker.paddle_serving.launchers.vendor_pipeline import ModelOp
+
+given = json.load(sys.stdin)
+config = read_pipeline_config(Path(given["config"]), model=Path(given["model"]), finds_gpu=lambda: True)
+op, local = ModelOp(config), config.op["local_service_conf"]
+how = {name: local[name] for name in ("model_config", "device_type", "devices")}
+shapes = LocalServiceHandler(**how, dynamic_shape_info=op.dynamic_shape_info).dynamic_shape_info
+least, most = (shapes[f"{name}_input_shape"]["input_ids"] for name in ("min", "max"))
+too_many = op.preprocess({"": {"request": [("a", "b")] * (most[0] + 1)}}, 0, 0)[2]
+print(json.dumps([least, most, too_many]))
+"""
+
+
 @needs_paddle_serving
 def test_the_pipeline_gives_tensorrt_the_shapes_of_its_batches(made: Made, tmp_path: Path) -> None:
-    from paddle_serving_server.pipeline.local_service_handler import LocalServiceHandler
-
-    from paddle_ranker.paddle_serving.launchers.pipeline_config import read_pipeline_config
-    from paddle_ranker.paddle_serving.launchers.vendor_pipeline import ModelOp
-
     published = (REPOSITORY / "deploy/python/config_nlp.yml").read_text(encoding="utf-8")
     (tmp_path / "config.yml").write_text(published.replace("device_type: 0", "device_type: 2"), encoding="utf-8")
-    config = read_pipeline_config(tmp_path / "config.yml", model=made.server, finds_gpu=lambda: True)
-    op, local = ModelOp(config), config.op["local_service_conf"]
-    how = {name: local[name] for name in ("model_config", "device_type", "devices")}
-    shapes = LocalServiceHandler(**how, dynamic_shape_info=op.dynamic_shape_info).dynamic_shape_info
-    least, most = (shapes[f"{name}_input_shape"]["input_ids"] for name in ("min", "max"))
+    given = {"config": str(tmp_path / "config.yml"), "model": str(made.server)}
+    least, most, too_many = json.loads(in_a_child(_TENSORRT_SHAPES, given, tmp_path))
     for array in (made.ids, made.types):
         assert all(low <= size <= high for low, size, high in zip(least, array.shape, most))
-    assert op.preprocess({"": {"request": [("a", "b")] * (most[0] + 1)}}, 0, 0)[2] == 5000  # too many for TensorRT
+    assert too_many == 5000
 
 
 def test_the_pipeline_answers_errors_and_evaluates_nothing(pipeline: tuple[int, int], tmp_path: Path) -> None:

@@ -412,7 +412,7 @@ def kill_one(data: Path, folder: Path, save_dir: Path, rank: int) -> None:
     assert shown.groups() == (str(rank), "-9") or re.search(BROKEN, launched.output), launched.output
     assert "Traceback" not in launched.log(1 - rank)
     # Either the launcher's signal or the end of the connection comes first.
-    assert re.search(BROKEN + r"|^train_pairwise\.py: .*the last good checkpoint is ", launched.log(1 - rank), re.M)
+    assert re.search(BROKEN + r"|^altered_training\.py: .*the last good checkpoint is ", launched.log(1 - rank), re.M)
 
 
 @ONCE

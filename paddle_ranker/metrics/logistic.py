@@ -1,4 +1,6 @@
-"""Learn how to average the logits of rankers: a logistic regression on labelled pairs, measured on unseen queries.
+"""Learn how to add several scores: a logistic regression on labelled pairs, measured on unseen queries.
+
+The scores are logits of rankers that are averaged, or scores of searchers that are fused.
 
 A few dozen labelled queries are too few to learn free weights: a logistic regression on them finds 1.15 and 0.07 where
 equal weights are better on other queries. So the members' logits are standardised, no weight is negative, and

@@ -21,7 +21,7 @@ from paddle_ranker.storage.foreign_config import ForeignConfig
 from paddle_ranker.storage.untrusted import UncheckedObject
 
 # Activations: transformers' name -> ours. `gelu` is x * Phi(x), by erf; `gelu_new` approximates it by tanh.
-ACTIVATIONS = {
+ACTIVATION_NAMES = {
     "gelu": "gelu",
     "gelu_new": "gelu_new",
     "gelu_python": "gelu",
@@ -137,9 +137,11 @@ def _activation(config: ForeignConfig, name: str, default: object) -> str:
     default: transformers' default
     """
     activation = config.get(name, default)
-    if not isinstance(activation, str) or activation not in ACTIVATIONS:
-        raise config.error(f"{name} is {quoted(activation)}, which is not done here; known: {', '.join(ACTIVATIONS)}")
-    return ACTIVATIONS[activation]
+    if not isinstance(activation, str) or activation not in ACTIVATION_NAMES:
+        raise config.error(
+            f"{name} is {quoted(activation)}, which is not done here; known: {', '.join(ACTIVATION_NAMES)}"
+        )
+    return ACTIVATION_NAMES[activation]
 
 
 # Head of a masked language model: complete names, which never have a prefix. The last two repeat the word embeddings

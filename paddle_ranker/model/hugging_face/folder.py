@@ -26,7 +26,7 @@ from paddle_ranker.model.families import (
 )
 from paddle_ranker.model.hugging_face.adapter_folders import find_encoder
 from paddle_ranker.model.hugging_face.architectures import (
-    ACTIVATIONS,
+    ACTIVATION_NAMES,
     CLASSIFIES,
     INSTEAD,
     WITHOUT_EFFECT,
@@ -557,7 +557,7 @@ def parameters_to_write(
         ),
         ("no token types (type_vocab_size 0)", config.type_vocab_size < 1 and needs_types),
         (f"the task id {config.task_id} (task_id)", config.use_task_id and config.task_id != 0),
-        (f"the activation {config.hidden_act}", config.hidden_act not in ACTIVATIONS.values()),
+        (f"the activation {config.hidden_act}", config.hidden_act not in ACTIVATION_NAMES.values()),
         (f"the model type {config.model_type}", architecture is None),
         (f"task types in a {config.model_type} (use_task_id)", config.use_task_id and model_type != "ernie"),
     ):

@@ -24,7 +24,7 @@ from paddle_ranker.errors import CheckpointError, listed, quoted
 from paddle_ranker.model.config import EncoderConfig, PictureConfig, PictureTextConfig
 from paddle_ranker.model.families import FAMILIES, VIT_LINEAR, VIT_NORMS, family_of, require_config, write_config
 from paddle_ranker.model.hugging_face.architectures import (
-    ACTIVATIONS,
+    ACTIVATION_NAMES,
     WITHOUT_EFFECT,
     marked,
     other_name,
@@ -204,7 +204,7 @@ def _shared(settings: ForeignConfig, activation: str, epsilon: float) -> dict[st
     if settings.place != "text_config.":  # in which transformers' classes decide
         settings.require("is_causal", False, remedy="take a model of pictures whose patches attend to all others")
     hidden_act = settings.get("hidden_act", activation)
-    if hidden_act not in ("quick_gelu", *ACTIVATIONS):
+    if hidden_act not in ("quick_gelu", *ACTIVATION_NAMES):
         raise settings.error(f"{settings.place}hidden_act is {quoted(hidden_act)}, which is not done here")
     values = {name: settings.get(name, default) for name, default in _KEYS.items()}
     dropout = {
@@ -214,7 +214,7 @@ def _shared(settings: ForeignConfig, activation: str, epsilon: float) -> dict[st
         ),
     }
     epsilon = settings.get("layer_norm_eps", epsilon)
-    return {**values, **dropout, "hidden_act": ACTIVATIONS.get(hidden_act, hidden_act), "layer_norm_eps": epsilon}
+    return {**values, **dropout, "hidden_act": ACTIVATION_NAMES.get(hidden_act, hidden_act), "layer_norm_eps": epsilon}
 
 
 _EPSILONS = {_CLIP: 1e-5, _CHINESE: 1e-5, _SIGLIP: 1e-6, _VIT: 1e-12}

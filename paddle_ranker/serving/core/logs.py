@@ -21,7 +21,7 @@ from typing import Optional
 _MOST_WAITING, _MOST_CHARACTERS = 10_000, 32 << 20  # lines; characters of users' texts in them
 _WRITE_EVERY = 0.1  # seconds
 _WIDE_SPACE = "\u3000"  # frequent in Chinese texts, but not printable for Python
-LOGGERS = ("paddle_ranker", "asyncio", "grpc")
+LOGGERS = ("paddle_ranker", "asyncio", "grpc", "mcp")
 
 
 def utc(seconds: float) -> str:

@@ -32,10 +32,14 @@ from paddle_ranker.retrieval.text_vectors import normalised
 from paddle_ranker.retrieval.turns import TooLate, idle, wait_for
 from paddle_ranker.scoring.table_answers import answers_of
 from paddle_ranker.serving.core.faults import OVERLOADED, TIMED_OUT, UNAVAILABLE, Fault
+from paddle_ranker.serving.core.index_options import INDEX
 from paddle_ranker.serving.core.index_slot import IndexSlot, ServedIndex
 from paddle_ranker.serving.core.jobs import Check
 from paddle_ranker.serving.core.ranker_slot import RankerSlot
+from paddle_ranker.serving.core.server_config import RANKER_SLOT
 from paddle_ranker.serving.core.services import Scores
+from paddle_ranker.serving.core.slots import Slots
+from paddle_ranker.serving.core.tower_options import TOWER_SLOT
 from paddle_ranker.serving.core.tower_slot import TowerSlot
 
 _ANSWERING = 0.1  # share of the deadline that is reserved for writing the answer; also its maximum in seconds
@@ -182,6 +186,13 @@ class QueuedSearch:
         self.index, self.tower, self.ranker = index, tower, ranker
         self._drift_check = DriftCheck(None, "", "")
         self._compared: tuple[object, ...] = ()  # the ranker and the index of `_drift_check`
+
+    @classmethod
+    def of(cls, slots: Slots) -> QueuedSearch:
+        """Return the runner of searches of a server's index, with its tower and its ranker if it has them."""
+        tower = slots.of(TOWER_SLOT, TowerSlot) if TOWER_SLOT in slots else None
+        ranker = slots.of(RANKER_SLOT, RankerSlot) if RANKER_SLOT in slots else None
+        return cls(slots.of(INDEX, IndexSlot), tower, ranker)
 
     def versions(self, index: ServedIndex) -> dict[str, object]:
         """Return name and version of the index, and names and digests of the tower and the ranker; JSON-ready."""

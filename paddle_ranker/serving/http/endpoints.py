@@ -125,25 +125,21 @@ class _SearchEndpoint(Endpoint):
     )
 
     def routes(self, slots: Slots, config: ServeConfig) -> list[BaseRoute]:
-        from paddle_ranker.serving.core.index_slot import IndexSlot
         from paddle_ranker.serving.core.index_writing import IndexWriter
         from paddle_ranker.serving.core.queued_search import QueuedSearch
-        from paddle_ranker.serving.core.ranker_slot import RankerSlot
         from paddle_ranker.serving.core.search_log import SearchIds
-        from paddle_ranker.serving.core.tower_slot import TowerSlot
         from paddle_ranker.serving.http import contents, document_routes, feedback, page, search_routes, suggest
 
-        index = slots.of(INDEX, IndexSlot)
-        tower = slots.of(TOWER_SLOT, TowerSlot) if TOWER_SLOT in slots else None
-        ranker = slots.of(RANKER_SLOT, RankerSlot) if RANKER_SLOT in slots else None
+        pipeline = QueuedSearch.of(slots)
+        index = pipeline.index
         # Replicas share their key; without one, those that share callers need the file `secret` of one log's folder.
         key = config.api_key or ""
         ids = SearchIds(key.encode() if key or index.log is None else index.log.secret())
         return [
             *page.routes(),
-            *search_routes.routes(QueuedSearch(index, tower, ranker), ids, keep_texts=config.log_texts),
+            *search_routes.routes(pipeline, ids, keep_texts=config.log_texts),
             *suggest.routes(index, keep_texts=config.log_texts),
-            *document_routes.routes(index, IndexWriter(index, tower)),
+            *document_routes.routes(index, IndexWriter(index, pipeline.tower)),
             *contents.routes(index),
             *feedback.routes(index, ids),
         ]

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import islice
-from typing import Annotated, Any, Optional, Union
+from typing import Annotated, Any, Callable, Optional, TypeVar, Union
 
 from pydantic import Field, TypeAdapter, ValidationError
 from pydantic_core import to_json
@@ -38,7 +38,7 @@ from paddle_ranker.retrieval.schema import FIELD_TYPES, PLACES, TEXT
 from paddle_ranker.retrieval.search import Search, SearchSettings
 from paddle_ranker.retrieval.search_defaults import DEPTH, RANK_TOP, TOP_K
 from paddle_ranker.retrieval.searchable import Snapshot, StaleSnapshot
-from paddle_ranker.retrieval.turns import checked
+from paddle_ranker.retrieval.turns import Reserve, checked
 from paddle_ranker.retrieval.typed_values import STORED
 from paddle_ranker.serving.core.faults import UNPROCESSABLE, Fault
 from paddle_ranker.serving.core.index_options import LIMITS
@@ -60,6 +60,7 @@ from paddle_ranker.serving.http.exchange import (
 from paddle_ranker.serving.http.openapi import DescribedRoute, address_parameters
 from paddle_ranker.serving.http.suggest import is_suggesting
 
+W = TypeVar("W")
 _BOUNDS = JsonBounds(structures=4000, values=4000)  # of a request
 _MOST_BYTES = 1 << 20  # bytes of a request if no field has files
 _MOST_FACET_VALUES = 100  # values of a facet
@@ -174,26 +175,49 @@ class SearchRoutes:
             raise Fault(fault.kind, fault.problem, field="q") from fault.settled()
 
     async def _search(self, request: Request, search_request: SearchRequest) -> Response:
-        state, index = request.scope["state"], self._pipeline.index
-        if self._keep_texts:
-            state["texts"] = {"query": search_request.query}
-        try:
-            deadline, work = index.deadline(deadline_of(request)), partial(self._answered, search_request)
-            loop, reserve = asyncio.get_running_loop(), reserve_of(request)
-            result, written, line = await index.run(work, loop, deadline, deadline=deadline, reserve=reserve)
-        except Fault as fault:
-            raise fault.settled() from None
-        is_logged = search_request.logged and is_own_page(dict(request.scope["headers"]))
-        if index.log is not None and line is not None and is_logged:
-            index.log.search(line)
-        search = result.search
-        state["pairs"], state["stages"], state["is_empty"] = len(search.logits), search.took, not search.order
+        deadline = self._pipeline.index.deadline(deadline_of(request))
+        may_log, reserve = is_own_page(dict(request.scope["headers"])), reserve_of(request)
+        written = await self.run(search_request, deadline, to_json, request.scope["state"], reserve, may_log=may_log)
         return answer(request, written)
 
+    async def run(
+        self,
+        request: SearchRequest,
+        deadline: float,
+        write: Callable[[dict[str, Any]], W],
+        state: dict[str, Any],
+        reserve: Optional[Reserve] = None,
+        *,
+        may_log: bool = True,
+    ) -> W:
+        """Search, log the search, and return `write(answer)`, which runs in the search's thread. Raises `Fault`.
+
+        deadline: time on `time.monotonic()`'s clock
+        state: gets the entries of the log of requests, see `Middleware`
+        reserve: reserves the bytes of the answer, see `StoppableWork.run`
+        may_log: whether the search may be written into the search log, if the server keeps one and the request agrees
+        """
+        index, loop = self._pipeline.index, asyncio.get_running_loop()
+        if self._keep_texts:
+            state["texts"] = {"query": request.query}
+        try:
+            work = partial(self._answered, request, loop, deadline, write)
+            search, written, line = await index.run(work, deadline=deadline, reserve=reserve)
+        except Fault as fault:
+            raise fault.settled() from None
+        if index.log is not None and line is not None and request.logged and may_log:
+            index.log.search(line)
+        state["pairs"], state["stages"], state["is_empty"] = len(search.logits), search.took, not search.order
+        return written
+
     def _answered(
-        self, request: SearchRequest, loop: asyncio.AbstractEventLoop, deadline: float
-    ) -> tuple[FoundSearch, bytes, Optional[SearchLine]]:
-        """Search. Return the finished search, the answer's body, and the log's line (None if it is not logged)."""
+        self,
+        request: SearchRequest,
+        loop: asyncio.AbstractEventLoop,
+        deadline: float,
+        write: Callable[[dict[str, Any]], W],
+    ) -> tuple[Search, W, Optional[SearchLine]]:
+        """Search. Return the finished search, the written answer, and the log's line (None if it is not logged)."""
         self._pipeline.index.latest()  # another process may have added documents with new fields
         now: Optional[Snapshot] = None
         with refusing_parameters():
@@ -201,27 +225,31 @@ class SearchRoutes:
             while True:
                 result = self._pipeline.search(query, loop, deadline, now)
                 try:
-                    return result, *self._written(request, result)
+                    content, line = self._written(request, result)
+                    return result.search, write(content), line
                 except StaleSnapshot as error:  # shards have changed since
                     now = error.snapshot
 
-    def _written(self, request: SearchRequest, result: FoundSearch) -> tuple[bytes, Optional[SearchLine]]:
+    def _written(self, request: SearchRequest, result: FoundSearch) -> tuple[dict[str, Any], Optional[SearchLine]]:
         hits, dropped = hits_of(request, result.search)
         content, id = self._answer(request, result, hits), new_search_id()
         content["search_id"] = self._ids.given_out(id, content["query"])
         if dropped:
             content["dropped"] = dropped
         is_logged = self._pipeline.index.log is not None
-        return to_json(content), self._line(id, request, result, content) if is_logged else None
+        return content, self._line(id, request, result, content) if is_logged else None
 
     async def index(self, request: Request) -> Response:
         """Answer `GET /v1/index`."""
         refuse_parameters(request)
+        return answer(request, to_json(await self.described(self._pipeline.index.deadline(deadline_of(request)))))
+
+    async def described(self, deadline: float) -> dict[str, Any]:
+        """Return the description of the index and of how it is searched, JSON-ready, as `GET /v1/index` shows it."""
         index, ranker = self._pipeline.index, self._pipeline.ranker
-        deadline = index.deadline(deadline_of(request))
         served = await index.current(deadline)
         tower, unfamiliar = self._pipeline.tower, self._pipeline.drift_check(served).unfamiliar
-        content = {
+        return {
             **served.summary,
             "searchers": self._pipeline.searchers(served),
             "like": _likes(served.info),
@@ -239,7 +267,6 @@ class SearchRoutes:
             "limits": {**{name: getattr(index.options, name) for name in LIMITS}, "pairs": index.limits.pairs},
             "defaults": self._defaults(),
         }
-        return answer(request, to_json(content))
 
     async def _fields_of(self, served: ServedIndex, deadline: float) -> dict[str, Any]:
         version = served.folder, served.loaded_at, served.info.generation

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Optional
 
 from paddle_ranker.errors import listed, package_for, quoted, shortened
 from paddle_ranker.mcp.tools import SearchTools, ToolCall
@@ -57,7 +57,11 @@ def make_server(tools: SearchTools, circumstances: Callable[[Any], ToolCall]) ->
             ]
         )
 
-    async def call_tool(context: Any, parameters: Any) -> dict[str, Any]:
+    def result(text: str, content: Optional[Mapping[str, Any]] = None) -> Any:
+        texts = [types.TextContent(type="text", text=text)]
+        return types.CallToolResult(content=texts, structured_content=content, is_error=content is None)
+
+    async def call_tool(context: Any, parameters: Any) -> Any:
         call = circumstances(context.request)
         if parameters.name not in tools.schemas:
             problem = f"there is no tool {quoted(parameters.name)}, only {listed(tools.schemas)}"
@@ -66,12 +70,12 @@ def make_server(tools: SearchTools, circumstances: Callable[[Any], ToolCall]) ->
             answer = await tools.call(parameters.name, parameters.arguments or {}, call)
         except Fault as fault:
             call.state["outcome"] = fault.kind.name
-            return _refused(str(fault.settled()))
+            return result(shortened(str(fault.settled())))
         except Exception:
             _LOG.exception("a tool's call failed")
             call.state["outcome"] = "internal"
-            return _refused("internal error; see the server's log")
-        return {"content": [{"type": "text", "text": answer.text}], "structuredContent": answer.content}
+            return result("internal error; see the server's log")
+        return result(answer.text, answer.content)
 
     return Server(
         "paddle-ranker",
@@ -84,7 +88,3 @@ def make_server(tools: SearchTools, circumstances: Callable[[Any], ToolCall]) ->
         on_call_tool=call_tool,
     )
 
-
-def _refused(problem: str) -> dict[str, Any]:
-    """Return the result of a call that failed, which the model reads: what was wrong, and what to do."""
-    return {"content": [{"type": "text", "text": shortened(problem)}], "isError": True}

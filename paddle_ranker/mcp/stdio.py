@@ -10,6 +10,7 @@ import asyncio
 import dataclasses
 import importlib
 import os
+import sys
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -20,7 +21,7 @@ from paddle_ranker import runtime
 from paddle_ranker.errors import package_for
 from paddle_ranker.interrupts import SIGNALS
 from paddle_ranker.mcp.options import LinkOptions
-from paddle_ranker.options import main_of, option, redeclare
+from paddle_ranker.options import main_of, note, option, redeclare
 from paddle_ranker.options.declare import FETCHED, fields_of
 from paddle_ranker.scoring.scoring_options import EngineOptions
 from paddle_ranker.serving.core.index_options import IndexSlotOptions
@@ -62,6 +63,8 @@ def mcp(options: StdioOptions) -> int:
         importlib.import_module("mcp.server.stdio")
     require_packages()
     config = with_found_models(options.config())
+    if sys.stdin.isatty():
+        note("waiting for messages of an assistant, which starts this command itself: see docs/mcp.md")
     runtime.prepare_command(options.cpu_threads)
     if any(kind.needs_paddle(config) for kind in served_by(config).values()):
         with suppress(ImportError):

@@ -14,7 +14,10 @@ from __future__ import annotations
 from pathlib import Path
 
 RECIPES = ("ernie_matching", "cross_encoder", "recall", "pretraining", "multimodal_entailment")
-GUESTS = ("paddle_serving", "mcp")
+GUESTS = (
+    "paddle_serving",
+    "mcp",
+)
 
 
 def package_of(recipe: str) -> str:

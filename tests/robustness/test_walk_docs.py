@@ -81,6 +81,7 @@ MODELS = {
 }
 # What only the modern stack has: it writes ONNX files.
 MODERN = dict.fromkeys(("openvino", "quantize", '"onnx"'), "needs an ONNX file, which the modern stack writes")
+MODERN |= dict.fromkeys(("--mcp", "paddle-ranker mcp", "/mcp"), "needs Python 3.10")
 # What the pages show for processors that multiply bfloat16.
 BF16 = {} if has_bf16() else {"--precision bf16": "needs a processor that multiplies bfloat16"}
 # What is typed otherwise: for seconds instead of minutes, and since models of a few steps are hardly good.

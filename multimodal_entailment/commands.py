@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from multimodal_entailment.info import KIND
+from multimodal_entailment import KIND
 from paddle_ranker.commands.command_registry import COMMANDS, DATA, ENCODERS, OF_KIND, TRAIN, Command
 from paddle_ranker.model.role_names import ENCODER
 

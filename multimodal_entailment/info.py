@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
+from multimodal_entailment import KIND
 from paddle_ranker.errors import CheckpointError, listed
 from paddle_ranker.model.config import Share
 from paddle_ranker.model.info import card_tables
@@ -24,7 +25,6 @@ FUSIONS = ("concat", "dot_attention", "multihead")
 LABELS = ("Contradictory", "Implies", "NoEntailment")
 FORMAT_VERSION = 1
 INFO_FILE = "entailment.json"
-KIND = "entailment"
 _MOST_PIXELS = 4096  # maximum per side: an image of a batch has three bytes per pixel
 
 

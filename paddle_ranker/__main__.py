@@ -36,7 +36,7 @@ def _run(arguments: list[str]) -> int:
     # Imported here, so that Ctrl-C during these imports is reported in a line.
     from paddle_ranker.commands.command_registry import COMMANDS, list_commands
     from paddle_ranker.errors import DependencyError, quoted, spelling_hint
-    from paddle_ranker.options.command_run import reader_may_leave
+    from paddle_ranker.notes import reader_may_leave
 
     try:
         if arguments[:1] == ["help"]:

@@ -176,7 +176,7 @@ def test_an_interrupt_in_the_first_seconds(command: str, at: str, inside: str, d
 @pytest.mark.parametrize(
     ("command", "at", "name"),
     [
-        ("-m paddle_ranker train-pairwise --help", "numpy", "paddle-ranker"),
+        ("-m paddle_ranker train-pairwise --help", "paddle_ranker.notes", "paddle-ranker"),
         ("-m paddle_ranker rank --help", "paddle_ranker.registry", "paddle-ranker"),
     ],
 )

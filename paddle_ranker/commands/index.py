@@ -48,6 +48,7 @@ from paddle_ranker.lexical.tokens import STANDARD, TOKENIZERS
 from paddle_ranker.model.foreign_export import find_with_tokenizer, require_static
 from paddle_ranker.model.load_options import ON_CPU, LoadOptions, TokenizerOptions
 from paddle_ranker.model.pretrained import find_model, resolve_model
+from paddle_ranker.notes import reader_may_leave
 from paddle_ranker.options import (
     DeviceOptions,
     DocumentOptions,
@@ -58,7 +59,6 @@ from paddle_ranker.options import (
     redeclare,
     run_command,
 )
-from paddle_ranker.options.command_run import reader_may_leave
 from paddle_ranker.options.declare import ANY_TEXT, FETCHED, FETCHED_FOLDER
 from paddle_ranker.options.input_files import folder_of, paths_of
 from paddle_ranker.options.parser import build_parser

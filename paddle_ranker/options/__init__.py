@@ -14,15 +14,15 @@ One idea has one name in all commands: `--train`, `--test`, `--input`, `--model`
 published tutorial's name declares the common name as its `name`; the field's own name stays as an alias.
 """
 
-from paddle_ranker.options.command_run import json_text as json_text
+from paddle_ranker.notes import json_text as json_text
+from paddle_ranker.notes import note as note
+from paddle_ranker.notes import note_at_end as note_at_end
+from paddle_ranker.notes import note_counts as note_counts
+from paddle_ranker.notes import note_once as note_once
+from paddle_ranker.notes import uncounted as uncounted
 from paddle_ranker.options.command_run import main_of as main_of
-from paddle_ranker.options.command_run import note as note
-from paddle_ranker.options.command_run import note_at_end as note_at_end
-from paddle_ranker.options.command_run import note_counts as note_counts
-from paddle_ranker.options.command_run import note_once as note_once
 from paddle_ranker.options.command_run import note_without_effect as note_without_effect
 from paddle_ranker.options.command_run import run_command as run_command
-from paddle_ranker.options.command_run import uncounted as uncounted
 from paddle_ranker.options.declare import AUTO_DEVICE as AUTO_DEVICE
 from paddle_ranker.options.declare import DEVICE_HELP as DEVICE_HELP
 from paddle_ranker.options.declare import TAB as TAB

@@ -1,21 +1,18 @@
-"""Run a command, from its arguments to an exit status, and print notes in addition to its results."""
+"""Run a command, from its arguments to an exit status."""
 
 from __future__ import annotations
 
 import codecs
-import functools
 import io
-import json
 import os
 import re
 import stat
 import sys
 import traceback
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext, redirect_stderr, redirect_stdout
-from contextvars import ContextVar
-from typing import Any, Callable, Optional, Protocol, TextIO, Union, cast
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
+from typing import Any, Callable, Optional, Union
 
 from paddle_ranker.addresses import with_addresses
 from paddle_ranker.errors import (
@@ -25,10 +22,10 @@ from paddle_ranker.errors import (
     error_on_its_way,
     is_full,
     one_line,
-    shortened,
 )
 from paddle_ranker.interrupts import STATUS, Interrupted, Interrupts, interrupt_line, is_first_process, resume_line
 from paddle_ranker.libraries import ensure_home, switch_off_telemetry
+from paddle_ranker.notes import counting, forget_unwritten, note, note_counts, reader_may_leave
 from paddle_ranker.options.declare import Options, given_of, require_inputs, shown_name
 from paddle_ranker.options.input_files import reread_pipes
 from paddle_ranker.options.parser import OptionsT, parse_options
@@ -71,16 +68,16 @@ def run_command(
             debug = options.debug
             require_inputs(options, stack)
             options.look_up()
-            with _counting() as counted:
+            with counting() as counted:
                 result = run(options)
             note_counts(sum((Counter(source.counts()) for source in counted), Counter()))
             sys.stdout.flush()  # an error in writing the last of the output is an error like any other
             return result if isinstance(result, int) else 0
         except BrokenPipeError:  # the reader, such as `head`, has closed the pipe
-            _forget_unwritten(sys.stdout)
+            forget_unwritten(sys.stdout)
             return 0
         except SystemExit:  # raised by --help
-            _forget_unwritten(sys.stdout)
+            forget_unwritten(sys.stdout)
             raise
         except KeyboardInterrupt as interrupt:
             if debug:
@@ -89,7 +86,7 @@ def run_command(
             return _report(prog, error) if error else _report_interrupt(prog, arguments, interrupt)
         except Exception as error:
             if isinstance(error, OSError):
-                _forget_unwritten(sys.stdout)
+                forget_unwritten(sys.stdout)
                 if is_full(error) and error.filename is None and _output_can_be_full():
                     error.filename = "standard output"
             if debug:
@@ -131,51 +128,6 @@ def _report_interrupt(prog: str, arguments: Sequence[str], interrupt: BaseExcept
     return STATUS
 
 
-@contextmanager
-def reader_may_leave(*, out: bool = True) -> Iterator[None]:
-    """Let the block continue after the reader of its output has left (`| head`); further output is lost.
-
-    out: whether this applies to both standard output and standard error; False: to standard error only
-    """
-    for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:  # closed before the start (`>&-`)
-            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
-    output = redirect_stdout(cast(TextIO, _Output(sys.stdout))) if out else nullcontext()
-    with redirect_stderr(cast(TextIO, _Output(sys.stderr))), output:
-        yield
-
-
-class _Output:
-    """A stream that ignores further output after its reader has left (`| head`), instead of raising an error."""
-
-    def __init__(self, stream: TextIO):
-        self._stream = stream
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
-
-    def write(self, text: str) -> int:
-        try:
-            return self._stream.write(text)
-        except BrokenPipeError:
-            _forget_unwritten(self._stream)
-            return len(text)
-
-    def flush(self) -> None:
-        try:
-            self._stream.flush()
-        except BrokenPipeError:
-            _forget_unwritten(self._stream)
-
-
-def _forget_unwritten(output: TextIO) -> None:
-    """Flush a stream; if that fails, discard the stream's output, so that Python does not flush it again at exit."""
-    try:
-        output.flush()
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), output.fileno())
-
-
 def _output_can_be_full() -> bool:
     """Return whether writing to standard output can fail because a disk is full: it is a file, or a device file.
 
@@ -207,87 +159,8 @@ def _escaped(error: UnicodeError) -> tuple[Union[str, bytes], int]:
     return re.sub(r"\\udc([89a-f][0-9a-f])", r"\\x\1", str(text)), end
 
 
-def json_text(value: object, indent: Optional[int] = None) -> str:
-    """Return a value as JSON to print; escape non-ASCII characters unless the encoding of standard output is UTF."""
-    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
-    return json.dumps(value, ensure_ascii=not encoding.lower().startswith("utf"), indent=indent)
-
-
-def note(text: str) -> None:
-    """Print a note on standard error, such as the number of skipped rows. Only the first process prints.
-
-    If the note cannot be written, for example because a disk is full, this note and all later notes are lost: a note
-    must not stop the work.
-    """
-    if is_first_process():
-        try:
-            print(shortened(with_addresses(text)), file=sys.stderr, flush=True)
-        except OSError:
-            # At its exit, Python would try to write the rest again, and make the exit status 120.
-            sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
-
-
 def note_without_effect(options: Options, names: Iterable[str], why: str) -> None:
     """Print a note that names the given options among `names`, which have no effect, and says why."""
     given = given_of(options, names)
     if given:
         note(f"note: {', '.join(map(shown_name, given))}: without effect here; {why}")
-
-
-def note_counts(counts: Mapping[str, int]) -> None:
-    """Note each count that is not 0, followed by its name, as in `3 pairs were cut to 64 tokens`."""
-    for name, count in counts.items():
-        if count:
-            note(f"{count:,} {name}")
-
-
-class Counted(Protocol):
-    """Object with counts for a command's report, such as an encoder that counts the texts that it cut."""
-
-    def counts(self) -> Mapping[str, int]:
-        """Return the counts so far; a key is the text that follows the count in a report: `{"pairs were cut": 3}`."""
-        ...
-
-
-_COUNTED: list[list[Counted]] = []  # a list for each running command; not per thread: its threads open models, too
-
-
-_UNCOUNTED: ContextVar[bool] = ContextVar("uncounted", default=False)
-
-
-@contextmanager
-def uncounted() -> Iterator[None]:
-    """Make `note_at_end` do nothing in the block.
-
-    A server, which opens models repeatedly, needs this: `note_at_end` would keep every model in memory.
-    """
-    before = _UNCOUNTED.set(True)
-    try:
-        yield
-    finally:
-        _UNCOUNTED.reset(before)
-
-
-@contextmanager
-def _counting() -> Iterator[list[Counted]]:
-    _COUNTED.append([])
-    try:
-        yield _COUNTED[-1]
-    finally:
-        _COUNTED.pop()
-
-
-def note_at_end(counted: Counted, instead_of: Sequence[Counted] = ()) -> None:
-    """Print the counts of `counted` when the running command ends. If no command is running, do nothing.
-
-    instead_of: objects registered earlier that are no longer reported, because `counted` includes their counts
-    """
-    if _COUNTED and not _UNCOUNTED.get():
-        _COUNTED[-1][:] = [other for other in _COUNTED[-1] if all(other is not part for part in instead_of)]
-        _COUNTED[-1].append(counted)
-
-
-@functools.cache
-def note_once(text: str) -> None:
-    """Print a note as `note` does, but each text only once per process, for example when a model is opened twice."""
-    note(text)

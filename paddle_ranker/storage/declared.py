@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Annotated, Any, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from paddle_ranker.errors import CheckpointError, brief, listed
-from paddle_ranker.options import note_once
+from paddle_ranker.notes import note_once
 from paddle_ranker.storage.untrusted import Unchecked
 
 

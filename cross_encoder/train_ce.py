@@ -63,7 +63,7 @@ def _group_by(options: TrainCeOptions, pair_encoder: PairEncoder) -> Optional[st
     If titles are pictures, the texts of a picture share a batch. The part of their gradients that depends on the
     picture alone then cancels between a right and a wrong text; in random batches it would hide the rest.
     """
-    from paddle_ranker.encoding.picture_pairs import PICTURES
+    from paddle_ranker.data.placed_text import PICTURES
 
     if options.groups:
         return "query"

@@ -11,6 +11,8 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import SupportsIndex, Union
 
+# What a ranker reads in place of plain texts: `PairEncoder.places`.
+CELLS, PICTURES = "cells", "pictures"
 SpanPlace = tuple[Union[int, float], ...]  # start and end in code points, and the numbers of the place
 
 

@@ -13,13 +13,13 @@ from PIL import Image
 
 from paddle_ranker.array_types import Array
 from paddle_ranker.data.pictures import ImageError, Source, opened_picture
+from paddle_ranker.data.placed_text import PICTURES
 from paddle_ranker.encoding.columns import EncodedPairs, offsets_of, ragged_positions
 from paddle_ranker.encoding.pair_encoder import LengthCheck, PairEncoder
 from paddle_ranker.encoding.tokenizers.interface import ModelTokenizer
 from paddle_ranker.errors import DataError, quoted, require_pairs
 
 _LONGER = 1333 / 800  # maximum longer side divided by the wanted shorter side, as in transformers
-PICTURES = "pictures"  # `places` of encoders whose titles are pictures
 _GRID = 4  # numbers before a patch's pixels: its row and column, and the picture's counts of rows and columns
 
 

@@ -11,7 +11,7 @@ from typing import NamedTuple, Optional
 import numpy as np
 from numpy.typing import NDArray
 
-from paddle_ranker.data.placed_text import PlacedText
+from paddle_ranker.data.placed_text import CELLS, PlacedText
 from paddle_ranker.encoding.cell_values import Value, column_values, ranks, relations, values_in
 from paddle_ranker.encoding.columns import EncodedPairs, EncodedTexts, offsets_of
 from paddle_ranker.encoding.pair_encoder import LengthCheck, PairEncoder
@@ -21,7 +21,6 @@ from paddle_ranker.options import note_once
 
 # Missing cells are empty, and take memory: a table may have so many, or so many for each cell that is there.
 _FEW_CELLS, _SPARSE = 1 << 16, 8
-CELLS = "cells"  # `places` of encoders whose titles are tables
 _EMPTY = "[EMPTY]"  # token of a cell without letters and digits
 _NO_WORDS = ("n/a", "?", "nan")
 _NAMED = 3  # maximum tables with left-out rows that a note names

@@ -10,14 +10,12 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
-from typing import NamedTuple, Optional, Protocol, Union
+from typing import TYPE_CHECKING, NamedTuple, Optional, Protocol, Union
 
 import numpy as np
 
 from paddle_ranker.array_types import Floats, Integers, Vectors
-from paddle_ranker.encoding.pair_encoder import PairEncoder
-from paddle_ranker.encoding.picture_pairs import PICTURES, PictureTitle
-from paddle_ranker.encoding.table_pairs import CELLS
+from paddle_ranker.data.placed_text import CELLS, PICTURES
 from paddle_ranker.errors import ParameterError, UsageError, listed, quoted, refuse_text, spelling_hint
 from paddle_ranker.lexical.features import list_features
 from paddle_ranker.lexical.highlights import Highlight, SharedWords
@@ -48,7 +46,10 @@ from paddle_ranker.retrieval.searchable import LookupRequest, Matching, Snapshot
 from paddle_ranker.retrieval.synonyms import Synonyms
 from paddle_ranker.retrieval.turns import check, checked, once, reserve
 from paddle_ranker.retrieval.word_search import QUERY_TYPES, AnyQuery, single_token
-from paddle_ranker.scoring.table_answers import TableAnswer
+
+if TYPE_CHECKING:
+    from paddle_ranker.encoding.pair_encoder import PairEncoder
+    from paddle_ranker.scoring.table_answers import TableAnswer
 
 Where = Union[None, str, Iterable[str], Mapping[str, object], Filter]
 _READ_AT_ONCE = 32  # documents that are in memory while a ranker's texts are made
@@ -222,7 +223,7 @@ class Search:
         self.documents: dict[str, Document] = {}
         self.similar: dict[int, list[str]] = {}
         self.answer_of: Optional[Callable[[int], Optional[TableAnswer]]] = None
-        self._answers = dict[int, Optional[TableAnswer]]()  # by row, for `answer`
+        self._answers: dict[int, Optional[TableAnswer]] = {}  # by row, for `answer`
         self.read_by: dict[str, int] = {}
         self.took: dict[str, float] = {}
         self.degraded: list[str] = []
@@ -466,7 +467,7 @@ class Search:
         encoder: encoder of the ranker's pairs; None if the ranker reads any length
         """
         refuse_text(documents, "documents", Document)
-        kind = encoder.places if isinstance(encoder, PairEncoder) else ""
+        kind = "" if encoder is None else encoder.places
         passages = {} if kind == CELLS else self._vector_spans  # a part of a table lacks its header
         schema = self.collection.info.schema
         spans = [passages.get(document.id, (0, len(document.text))) for document in documents]
@@ -496,6 +497,8 @@ class Search:
 
         Raises `UsageError` for documents of shards elsewhere, because the files stay there.
         """
+        from paddle_ranker.encoding.picture_pairs import PictureTitle
+
         files = self.collection.files
         if files is None:
             raise UsageError("a ranker that reads pictures needs their files, and these are elsewhere: rank there")
@@ -787,7 +790,14 @@ class Search:
 
 
 class TokenCounter(Protocol):
-    """Counter of a ranker's tokens; `PairEncoder` is one."""
+    """Counter of a ranker's tokens; `PairEncoder` is one.
+
+    Attributes:
+        places: what the ranker reads in place of plain texts, see `PairEncoder.places`; "": plain texts.
+    """
+
+    @property
+    def places(self) -> str: ...
 
     def room_beside(self, query: str) -> int: ...
 
@@ -796,6 +806,8 @@ class TokenCounter(Protocol):
 
 class EstimatedTokens:
     """Token counter that estimates tokens by the script of a text, for pairs of 128 tokens."""
+
+    places = ""
 
     def room_beside(self, query: str) -> int:
         return max(_PAIR_TOKENS - _SPECIAL_TOKENS - len(estimated_ends([query])[0]), _PAIR_TOKENS // 2)

@@ -18,15 +18,13 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Generic, Optional, Protocol, Union
+from typing import TYPE_CHECKING, Generic, Optional, Protocol, Union
 
 import numpy as np
 from typing_extensions import TypeVar
 
 from paddle_ranker.array_types import Floats, Vectors
-from paddle_ranker.encoding.pair_encoder import PairEncoder
 from paddle_ranker.errors import UsageError, refuse_text
-from paddle_ranker.metrics.calibration import sigmoid
 from paddle_ranker.model.load_options import DEFAULT_OPTIONS, LoadOptions
 from paddle_ranker.retrieval.bounds import check_parameters
 from paddle_ranker.retrieval.candidate_indexes import Document, Hits
@@ -52,14 +50,16 @@ from paddle_ranker.retrieval.search import (
 from paddle_ranker.retrieval.search_defaults import TOP_K
 from paddle_ranker.retrieval.searchable import Searchable, Snapshot, StaleSnapshot
 from paddle_ranker.retrieval.shards import open_index, open_shards
-from paddle_ranker.retrieval.stored_scores import StoredScorer, stored_scorer
 from paddle_ranker.retrieval.turns import TooLate, idle, in_turn, until, wait_for
 from paddle_ranker.retrieval.vector_search import check_breadth
 from paddle_ranker.retrieval.word_search import AnyQuery
-from paddle_ranker.scoring.ranker import Ranker
-from paddle_ranker.scoring.table_answers import answers_of
 from paddle_ranker.scoring.texts import list_texts, require_text
 from paddle_ranker.storage.closing import Closable
+
+if TYPE_CHECKING:
+    from paddle_ranker.encoding.pair_encoder import PairEncoder
+    from paddle_ranker.retrieval.stored_scores import SearchRanker
+    from paddle_ranker.scoring.ranker import Ranker
 
 C = TypeVar("C", bound=Searchable, default=Collection)
 QueryVectors = Callable[[Sequence[str]], Vectors]
@@ -88,7 +88,11 @@ class SearchEngine(Closable, Generic[C]):
         check_parameters(Listing(), depth=settings.depth, rank_top=settings.rank_top)
         self.collection, self.settings, self.ranker = collection, settings, ranker
         self._query_vectors = query_vectors
-        self._stored = None if ranker is None else stored_scorer(collection, ranker)
+        self._ranking = None
+        if ranker is not None:
+            from paddle_ranker.retrieval.stored_scores import SearchRanker
+
+            self._ranking = SearchRanker(collection, ranker)
         self.searchers = select_searchers(collection.info, settings)
         fields = [field for name, field in collection.info.vector_fields.items() if name in self.searchers]
         check_breadth(fields[0].info if fields else None, settings.ef, settings.nprobe)
@@ -127,7 +131,9 @@ class SearchEngine(Closable, Generic[C]):
         else:
             collection = open_shards(folder)
         open_query_towers(collection, settings, options, batch_size)
-        if ranker is not None and not isinstance(ranker, Ranker):
+        if isinstance(ranker, (str, Path)):
+            from paddle_ranker.scoring.ranker import Ranker
+
             ranker = Ranker.load(ranker, batch_size=batch_size, device=options.device, threads=options.threads)
         return SearchEngine(collection, settings, None, ranker)
 
@@ -211,7 +217,7 @@ class SearchEngine(Closable, Generic[C]):
         def searches(now: Snapshot) -> list[Search]:
             return [Search(now, query, self.searchers, settings, listing, example) for query in queries]
 
-        models = _Models(self.collection, self.ranker, self._stored, self._query_vectors)
+        models = _Models(self.collection, self._ranking, self._query_vectors)
         return in_turn(lambda: run_searches(self.collection.snapshot(), searches, models))
 
 
@@ -260,20 +266,18 @@ class _Models:
     def __init__(
         self,
         collection: Searchable,
-        ranker: Optional[Ranker],
-        stored: Optional[StoredScorer],
+        ranking: Optional[SearchRanker],
         query_vectors: Optional[QueryVectors],
     ):
-        self._collection, self._ranker, self._stored = collection, ranker, stored
-        self._query_vectors = query_vectors
+        self._collection, self._ranking, self._query_vectors = collection, ranking, query_vectors
 
     @property
     def pair_encoder(self) -> Optional[PairEncoder]:
-        return None if self._ranker is None else self._ranker.pair_encoder
+        return None if self._ranking is None else self._ranking.ranker.pair_encoder
 
     @property
     def is_calibrated(self) -> bool:
-        return self._ranker is not None and self._ranker.info.calibration is not None
+        return self._ranking is not None and self._ranking.ranker.info.calibration is not None
 
     def begin_vectors(self, field: str, texts: Sequence[str]) -> Future[Vectors]:
         future = Future[Vectors]()
@@ -289,21 +293,8 @@ class _Models:
         return None if is_given else self._collection.snapshot().tower(field).query_read(text)
 
     def logits(self, searches: Sequence[Search], texts: Sequence[Sequence[str]]) -> list[Floats]:
-        assert self._ranker is not None
-        if self._stored is not None:
-            pairs = zip(searches, texts)
-            return [
-                self._stored.logits(search.collection, search.model_text, search_texts, search.whole)
-                for search, search_texts in pairs
-            ]
-        queries = [search.model_text for search, search_texts in zip(searches, texts) for _ in search_texts]
-        with idle():
-            logits, outputs = self._ranker.scored(queries, [text for search_texts in texts for text in search_texts])
-        ends = np.cumsum([len(search_texts) for search_texts in texts])
-        for search, search_texts, end in zip(searches, texts, ends.tolist()):
-            rows = {name: array[end - len(search_texts) : end] for name, array in outputs.items()}
-            search.answer_of = answers_of(self._ranker.row_encoder, search.model_text, search_texts, rows)
-        return np.split(logits, ends[:-1])
+        assert self._ranking is not None
+        return self._ranking.logits(searches, texts)
 
     def ranked_late(self, search: Search, error: TooLate) -> None:
         raise error
@@ -389,6 +380,8 @@ def _find(searches: Sequence[Search], models: SearchModels) -> None:
 def _rank(searches: Sequence[Search], models: SearchModels) -> None:
     if not searches:
         return
+    from paddle_ranker.metrics.calibration import sigmoid
+
     try:
         with _timed(searches, RANK), until(models.rank_until):
             texts = [search.to_rank(models.pair_encoder) for search in searches]

@@ -1,4 +1,4 @@
-"""Scores of a search's candidates by the stored states of an index."""
+"""Scores of searches' candidates by a ranker, and by the stored states of an index."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ from paddle_ranker.array_types import Floats
 from paddle_ranker.errors import CheckpointError, RankerError
 from paddle_ranker.options import note
 from paddle_ranker.retrieval.manifest import RankerStates
+from paddle_ranker.retrieval.search import Search
 from paddle_ranker.retrieval.searchable import Searchable, Snapshot
 from paddle_ranker.retrieval.snapshot import LocalSnapshot
 from paddle_ranker.retrieval.turns import idle
 from paddle_ranker.scoring.loading import ScoringRanker
 from paddle_ranker.scoring.ranker import Ranker
 from paddle_ranker.scoring.stored_ranker import SplitRanker
+from paddle_ranker.scoring.table_answers import answers_of
 from paddle_ranker.scoring.title_states import StatesInfo, StoredPairs
 
 
@@ -98,3 +100,31 @@ def stored_scorer(collection: Searchable, ranker: Ranker) -> Optional[StoredScor
     except RankerError as error:
         note(f"the index's stored states are not used, texts are read instead: {error}")
         return None
+
+
+class SearchRanker:
+    """Ranker of a `SearchEngine`: scores the texts of searches, and names the cells that answer.
+
+    Attributes:
+        ranker: the open ranker.
+    """
+
+    def __init__(self, collection: Searchable, ranker: Ranker):
+        self.ranker, self._stored = ranker, stored_scorer(collection, ranker)
+
+    def logits(self, searches: Sequence[Search], texts: Sequence[Sequence[str]]) -> list[Floats]:
+        """Score the texts of each search's `to_rank`; return `[texts] float64` per search."""
+        if self._stored is not None:
+            pairs = zip(searches, texts)
+            return [
+                self._stored.logits(search.collection, search.model_text, search_texts, search.whole)
+                for search, search_texts in pairs
+            ]
+        queries = [search.model_text for search, search_texts in zip(searches, texts) for _ in search_texts]
+        with idle():
+            logits, outputs = self.ranker.scored(queries, [text for search_texts in texts for text in search_texts])
+        ends = np.cumsum([len(search_texts) for search_texts in texts])
+        for search, search_texts, end in zip(searches, texts, ends.tolist()):
+            rows = {name: array[end - len(search_texts) : end] for name, array in outputs.items()}
+            search.answer_of = answers_of(self.ranker.row_encoder, search.model_text, search_texts, rows)
+        return np.split(logits, ends[:-1])

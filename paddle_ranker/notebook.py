@@ -423,7 +423,7 @@ class Index(Closable):
 
         Then merge the index's segments as far as this makes searches cheaper. Return the numbers of changes.
         """
-        from paddle_ranker.retrieval.collection import documents_for
+        from paddle_ranker.retrieval.collection_writer import documents_for
         from paddle_ranker.retrieval.towers import open_towers
 
         with self._writing() as collection, _as_file(rows) as corpus:

@@ -65,7 +65,8 @@ from paddle_ranker.options.parser import build_parser
 from paddle_ranker.progress import Progress
 from paddle_ranker.retrieval import shard_builds
 from paddle_ranker.retrieval.candidate_indexes import Hits
-from paddle_ranker.retrieval.collection import Collection, documents_for
+from paddle_ranker.retrieval.collection import Collection
+from paddle_ranker.retrieval.collection_writer import documents_for
 from paddle_ranker.retrieval.content_files import kept_rows
 from paddle_ranker.retrieval.faiss_index import load_faiss
 from paddle_ranker.retrieval.filters import Filter

@@ -344,3 +344,8 @@ def info_of(facts: Unchecked, path: Path) -> IndexInfo:
 def is_address(uri: object) -> bool:
     """Return whether Milvus's `uri` is the address of a server, not a file in the index folder."""
     return isinstance(uri, str) and "://" in uri
+
+
+def address_of(info: Optional[VectorsInfo]) -> Optional[str]:
+    """Return the address of the Milvus server that has an index's vectors; None if no server has them."""
+    return info.uri if info is not None and info.method == MILVUS and is_address(info.uri) else None

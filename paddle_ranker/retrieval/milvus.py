@@ -25,7 +25,7 @@ from paddle_ranker.array_types import Booleans, Floats, Integers, Vectors
 from paddle_ranker.errors import DataError, DependencyError, RankerError, UsageError, brief, quoted
 from paddle_ranker.lexical.postings import text_hashes
 from paddle_ranker.retrieval.exact_search import products_of
-from paddle_ranker.retrieval.manifest import MILVUS, VECTORS, VectorsInfo, is_address
+from paddle_ranker.retrieval.manifest import VECTORS, VectorsInfo, address_of, is_address
 from paddle_ranker.retrieval.open_segments import Generation, Location
 from paddle_ranker.retrieval.segments import Segment
 from paddle_ranker.retrieval.top_k import best_rows
@@ -174,11 +174,6 @@ class MilvusRows:
                 f"{self._uri}: Milvus failed ({brief(' '.join(str(error).split()), 200)}); see that it runs, that no "
                 "other process has this file of Milvus Lite open, and that there is room"
             ) from error
-
-
-def address_of(info: Optional[VectorsInfo]) -> Optional[str]:
-    """Return the address of the Milvus server that has an index's vectors; None if no server has them."""
-    return info.uri if info is not None and info.method == MILVUS and is_address(info.uri) else None
 
 
 def key_of(hashes: NDArray[np.uint64]) -> Integers:

@@ -25,7 +25,8 @@ from paddle_ranker.commands.search import main as search
 from paddle_ranker.errors import CheckpointError, DataError, UsageError
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.retrieval.candidate_indexes import Document
-from paddle_ranker.retrieval.collection import Collection, CollectionWriter
+from paddle_ranker.retrieval.collection import Collection
+from paddle_ranker.retrieval.collection_writer import CollectionWriter
 from paddle_ranker.retrieval.content_files import StagedFiles
 from paddle_ranker.retrieval.index_folder import IndexFolder
 from paddle_ranker.retrieval.schema import FIELD_TYPES

@@ -242,7 +242,7 @@ def test_a_segment_that_goes_while_those_after_it_are_merged_takes_no_other_alon
         assert index.writer.remove([one.id for one in many]) == 100
         index.writer.add(last, vectors_of, merge=False)
 
-    monkeypatch.setattr("paddle_ranker.retrieval.collection.merge_segments", beside)
+    monkeypatch.setattr("paddle_ranker.retrieval.collection_writer.merge_segments", beside)
     with new_index(tmp_path / "index") as index:
         index.writer.add(many, vectors_of)
         for one in few:

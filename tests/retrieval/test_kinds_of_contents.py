@@ -17,7 +17,7 @@ from PIL import Image
 from paddle_ranker.commands.index import main as index
 from paddle_ranker.data.speech import MODEL_VARIABLE
 from paddle_ranker.notebook import Index
-from paddle_ranker.retrieval import collection
+from paddle_ranker.retrieval import collection_writer
 from tests.model.test_pictures import published as published_pictures
 from tests.model.test_sounds import published as published_sounds
 from tests.model.test_sounds import wav
@@ -124,7 +124,7 @@ def test_every_kind_is_built_added_to_resumed_and_served(
         return capsys.readouterr().out
 
     with monkeypatch.context() as patch:
-        patch.setattr(collection.CollectionWriter, "measure_floors", killed)  # of which all documents are there
+        patch.setattr(collection_writer.CollectionWriter, "measure_floors", killed)  # of which all documents are there
         assert index(line) != 0
     assert f"{COUNT:,} as they were" in done()
     assert f"{COUNT:,} as they were" in done(), "the same line once more"

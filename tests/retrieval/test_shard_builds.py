@@ -15,7 +15,8 @@ from paddle_ranker.errors import CheckpointError, DataError
 from paddle_ranker.retrieval import shard_builds
 from paddle_ranker.retrieval import shards as shards_module
 from paddle_ranker.retrieval.candidate_indexes import Document
-from paddle_ranker.retrieval.collection import Collection, CollectionWriter
+from paddle_ranker.retrieval.collection import Collection
+from paddle_ranker.retrieval.collection_writer import CollectionWriter
 from paddle_ranker.retrieval.ingestion import Naming
 from paddle_ranker.retrieval.manifest import IndexInfo, write_manifest
 from paddle_ranker.retrieval.search import SearchSettings

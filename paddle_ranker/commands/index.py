@@ -88,17 +88,8 @@ from paddle_ranker.retrieval.manifest import (
     read_manifest,
 )
 from paddle_ranker.retrieval.milvus import load_pymilvus
-from paddle_ranker.retrieval.schema import (
-    FIELD_TYPES,
-    MOST_FIELDS,
-    TEXT,
-    Field,
-    Schema,
-    folder_fields,
-    infer_schema,
-    schema_lines,
-    with_part_fields,
-)
+from paddle_ranker.retrieval.schema import FIELD_TYPES, MOST_FIELDS, TEXT, Field, Schema
+from paddle_ranker.retrieval.schema_inference import folder_fields, infer_schema, schema_lines, with_part_fields
 from paddle_ranker.retrieval.search_defaults import MilvusOptions
 from paddle_ranker.retrieval.shards import SHARDS, open_index
 from paddle_ranker.retrieval.snapshot import LocalSnapshot

@@ -25,7 +25,7 @@ from typing import Any, NamedTuple, Optional, Union
 from paddle_ranker.data.cell_formats import LIST, Spellings, ValueSpelling, has_markup, spelling_of
 from paddle_ranker.data.containers import EXTENSIONS as HOLDERS
 from paddle_ranker.data.containers import members_in
-from paddle_ranker.data.field_paths import Paths, replaced, text_of_values, unwrapped, value_at, with_texts
+from paddle_ranker.data.field_paths import ROLES, Paths, replaced, text_of_values, unwrapped, value_at, with_texts
 from paddle_ranker.data.file_readers import Unread, is_file_name
 from paddle_ranker.data.formats import (
     EMPTY_LINE,
@@ -103,7 +103,6 @@ NO_COLUMN, ALL_SHEETS = "none", "all"
 _BY_VALUES: Mapping[str, str] = {}
 Declared = Mapping[str, Optional[ValueSpelling]]  # by a field's name: the spelling of its texts, None to keep them
 _INFERRED: Declared = {}
-ROLES = ("id", "title", "text")
 
 
 class FileFields(NamedTuple):

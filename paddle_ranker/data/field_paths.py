@@ -11,6 +11,7 @@ import json
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
+ROLES = ("id", "title", "text")  # of the columns that documents are made of; all others are fields
 BETWEEN = "."
 INNER = ("fields", "metadata")  # objects whose members are fields
 MOST_PARTS = 100  # an object with more paths, such as one with a key per user, is one value

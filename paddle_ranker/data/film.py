@@ -21,21 +21,13 @@ import numpy as np
 
 from paddle_ranker.array_types import Array
 from paddle_ranker.data.file_readers import FIRST_SECOND, LAST_SECOND, MOST_PIECES, READERS, Part, Unread
-from paddle_ranker.data.media import library, opened_media
+from paddle_ranker.data.media import FILM_BEGINNINGS, library, opened_media
 from paddle_ranker.data.metering import DECODED, pause, step
 from paddle_ranker.data.pictures import ImageLimits
 from paddle_ranker.data.reader_pool import ChildProcess
 from paddle_ranker.errors import DataError, brief
 from paddle_ranker.runtime import usable_cores
 
-# First bytes of films, as regular expressions, with the suffix of each format
-BEGINNINGS = (
-    (rb".{4}(ftypqt|moov|mdat|wide)", "mov"),
-    (rb".{4}ftyp(?!hei|hev|mif|msf|avi)", "mp4"),
-    (rb"\x1a\x45\xdf\xa3.{,64}webm", "webm"),
-    (rb"\x1a\x45\xdf\xa3", "mkv"),
-    (rb"RIFF.{4}AVI ", "avi"),
-)
 _VERSION = 1  # raised when the same film would give other parts
 _KINDS = "MP4, MOV, WebM, MKV or AVI"
 _PACKAGE = "'paddle-ranker[film]'"
@@ -174,7 +166,7 @@ def _upright(frame: Any) -> Array:
 
 def is_film(data: bytes) -> bool:
     """Return whether a file's bytes begin like a film's."""
-    return any(re.match(pattern, data, re.S) for pattern, _ in BEGINNINGS)
+    return any(re.match(pattern, data, re.S) for pattern, _ in FILM_BEGINNINGS)
 
 
 def sampled_frames(film: bytes) -> Iterator[Array]:

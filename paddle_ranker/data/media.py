@@ -11,6 +11,14 @@ from paddle_ranker.data.metering import SteppingFile
 from paddle_ranker.errors import DataError, brief, package_for
 
 MediaSource = Union[Path, bytes, IO[bytes]]
+# First bytes of films, as regular expressions, with the suffix of each format
+FILM_BEGINNINGS = (
+    (rb".{4}(ftypqt|moov|mdat|wide)", "mov"),
+    (rb".{4}ftyp(?!hei|hev|mif|msf|avi)", "mp4"),
+    (rb"\x1a\x45\xdf\xa3.{,64}webm", "webm"),
+    (rb"\x1a\x45\xdf\xa3", "mkv"),
+    (rb"RIFF.{4}AVI ", "avi"),
+)
 _MOST_STREAMS = 64  # of a file; each takes memory, whatever its size
 
 

@@ -19,7 +19,8 @@ from typing import Optional, Protocol, Union
 import numpy as np
 
 from paddle_ranker.array_types import Booleans
-from paddle_ranker.data.documents import ROLES, DocumentFile
+from paddle_ranker.data.documents import DocumentFile
+from paddle_ranker.data.field_paths import ROLES
 from paddle_ranker.data.records import DocumentRow
 from paddle_ranker.errors import RankerError, UsageError, checked_items, listed, refuse_text
 from paddle_ranker.model.load_options import LoadOptions

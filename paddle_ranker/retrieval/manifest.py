@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Optional
 
 from paddle_ranker.array_types import STORED_TYPES
-from paddle_ranker.data.documents import ROLES
+from paddle_ranker.data.field_paths import ROLES
 from paddle_ranker.errors import CheckpointError, UsageError, brief
 from paddle_ranker.lexical.analyser import analyser
 from paddle_ranker.lexical.bm25 import K1, B

@@ -26,7 +26,8 @@ from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.manifest import IndexInfo, WordsInfo
 from paddle_ranker.retrieval.query_parsing import ParsedQuery, _parts, parse_query
 from paddle_ranker.retrieval.remote import RemoteCollection
-from paddle_ranker.retrieval.schema import TEXT, Field, Schema, infer_schema
+from paddle_ranker.retrieval.schema import TEXT, Field, Schema
+from paddle_ranker.retrieval.schema_inference import infer_schema
 from paddle_ranker.retrieval.search import Search, SearchSettings
 from paddle_ranker.retrieval.search_engine import SearchEngine
 from paddle_ranker.retrieval.searchable import Searchable

@@ -10,7 +10,7 @@ from paddle_ranker.lexical.highlights import SharedWords
 from paddle_ranker.lexical.passages import characters_for
 from paddle_ranker.lexical.tokens import have_spaces
 from paddle_ranker.retrieval.candidate_indexes import Document
-from paddle_ranker.retrieval.schema import infer_schema
+from paddle_ranker.retrieval.schema_inference import infer_schema
 from paddle_ranker.unicode.characters import fold, shape_of, without_accents, word_starts
 
 pytestmark = pytest.mark.unit

@@ -35,7 +35,8 @@ from paddle_ranker.retrieval.manifest import VECTORS, Floors, IndexInfo, RankerS
 from paddle_ranker.retrieval.merging import first_to_merge, merge_segments
 from paddle_ranker.retrieval.open_segments import Location, OpenSegment
 from paddle_ranker.retrieval.schema import TEXT
-from paddle_ranker.retrieval.segments import Segment, SegmentData
+from paddle_ranker.retrieval.segment_writing import SegmentData
+from paddle_ranker.retrieval.segments import Segment
 from paddle_ranker.retrieval.snapshot import LocalSnapshot
 from paddle_ranker.retrieval.vector_search import index_writers
 from paddle_ranker.storage.atomic import new_file, remove_unfinished

@@ -30,7 +30,7 @@ from paddle_ranker.errors import CheckpointError, DataError, DependencyError, br
 from paddle_ranker.retrieval.candidate_indexes import Document, Like, LikeError
 from paddle_ranker.retrieval.places import pack_places, unpack_places
 from paddle_ranker.retrieval.schema import FIELD_TYPES, FIRST_BYTES, PLACES, Field, Schema
-from paddle_ranker.retrieval.segments import storable
+from paddle_ranker.retrieval.segment_writing import storable
 from paddle_ranker.storage.atomic import link_or_copy, locked, sync
 from paddle_ranker.storage.closing import Closable
 from paddle_ranker.storage.untrusted import inside, open_file, read_file

@@ -24,16 +24,14 @@ from paddle_ranker.lexical.postings import Hashes, text_hashes
 from paddle_ranker.model.tower import TextEncoder, TitledText
 from paddle_ranker.retrieval.candidate_indexes import Document
 from paddle_ranker.retrieval.content_files import StagedFiles
-from paddle_ranker.retrieval.exact_search import StoredVectors, refuse_unstorable
+from paddle_ranker.retrieval.exact_search import StoredVectors
+from paddle_ranker.retrieval.field_vectors import FieldVectors, Passages
 from paddle_ranker.retrieval.manifest import VECTORS, SegmentInfo, VectorField, VectorsInfo, is_segment
 from paddle_ranker.retrieval.merging import Source, merge_segments, postings_of
 from paddle_ranker.retrieval.open_segments import Generation, Location
 from paddle_ranker.retrieval.places import pieces_in, pieces_of
 from paddle_ranker.retrieval.schema import MOST_FIELDS, PLACES, TEXT, FieldTower, Schema
-from paddle_ranker.retrieval.segments import (
-    FieldVectors,
-    Passages,
-    Segment,
+from paddle_ranker.retrieval.segment_writing import (
     SegmentData,
     WriteIndex,
     WriteStates,
@@ -41,8 +39,9 @@ from paddle_ranker.retrieval.segments import (
     storable,
     write_segment,
 )
+from paddle_ranker.retrieval.segments import Segment
 from paddle_ranker.retrieval.turns import check, checked
-from paddle_ranker.retrieval.vector_search import index_writers
+from paddle_ranker.retrieval.vector_search import checked_vectors, index_writers
 from paddle_ranker.storage.atomic import new_file
 from paddle_ranker.storage.prefetch import chunks_by_length
 from paddle_ranker.storage.untrusted import Unchecked, inside, read_json
@@ -583,21 +582,3 @@ class Unfinished:
 def chunks_of(documents: Iterable[Union[Document, DocumentRow]]) -> Iterator[list[Union[Document, DocumentRow]]]:
     """Yield documents in lists of the size of a new segment."""
     return chunks_by_length(documents, lambda document: len(document.text), AT_ONCE, CHARACTERS_AT_ONCE)
-
-
-def checked_vectors(vectors: Vectors, ids: Optional[Sequence[str]], info: VectorsInfo) -> Vectors:
-    """Return vectors as float32, `[n, size]`; raises `DataError`, which names the first invalid vector.
-
-    A vector is invalid if it has another size, or a component that is not finite or that the stored type cannot hold.
-
-    ids: ids of the documents that the vectors belong to; None for vectors of queries
-    """
-    wanted = (len(vectors) if ids is None else len(ids), info.size)
-    if vectors.shape != wanted:
-        raise DataError(f"vectors of the shape {list(vectors.shape)}, expected {list(wanted)}: the index has that size")
-    converted = np.ascontiguousarray(vectors, np.float32)
-    if ids is None:
-        refuse_unstorable(converted, "float32", lambda row: f"query {row + 1}")
-    else:
-        refuse_unstorable(converted, info.dtype, lambda row: f"document {quoted(ids[row])}")
-    return converted

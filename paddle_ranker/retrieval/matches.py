@@ -12,7 +12,6 @@ from paddle_ranker.retrieval.facets import Counts, Facets, FieldScale, Wanted, f
 from paddle_ranker.retrieval.filters import Filter
 from paddle_ranker.retrieval.listing import SortedDocument
 from paddle_ranker.retrieval.open_segments import Generation
-from paddle_ranker.retrieval.sorting import first_of_segment, merge_sorted, sort_keys
 from paddle_ranker.retrieval.turns import checked
 from paddle_ranker.retrieval.typed_values import TYPES
 
@@ -79,6 +78,8 @@ class Matches:
         after: only documents that follow this one; None: from the first
         types: types of the fields in `sort`, on which several shards agree; empty: the types that fit this shard
         """
+        from paddle_ranker.retrieval.sorting import first_of_segment, merge_sorted, sort_keys
+
         keys = sort_keys(sort, types or self._now.type_of)
         pairs = zip(self._now.parts, self._meeting(where))
         return merge_sorted(

@@ -16,15 +16,8 @@ from paddle_ranker.retrieval.candidate_indexes import Document
 from paddle_ranker.retrieval.exact_search import StoredVectors
 from paddle_ranker.retrieval.faiss_index import FILE
 from paddle_ranker.retrieval.schema import Schema
-from paddle_ranker.retrieval.segments import (
-    STATES,
-    WORD_ARRAYS,
-    Segment,
-    WriteIndex,
-    WriteStates,
-    file_prefix,
-    write_segment_info,
-)
+from paddle_ranker.retrieval.segment_writing import WriteIndex, WriteStates, write_segment_info
+from paddle_ranker.retrieval.segments import STATES, WORD_ARRAYS, Segment, file_prefix
 from paddle_ranker.retrieval.turns import checked
 from paddle_ranker.scoring.title_states import StatesWriter
 from paddle_ranker.storage.atomic import new_folder

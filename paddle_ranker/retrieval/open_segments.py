@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache, partial
 from itertools import islice, takewhile
 from pathlib import Path
-from typing import NamedTuple, Optional
+from typing import TYPE_CHECKING, NamedTuple, Optional
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,6 @@ from paddle_ranker.lexical.analyser import ENGLISH, PART, Analyser, Phrase, anal
 from paddle_ranker.lexical.postings import text_hashes
 from paddle_ranker.lexical.tokens import STANDARD, Tokenizer
 from paddle_ranker.retrieval.candidate_indexes import INDEXES, CandidateIndex, Document, Hits, IndexOptions
-from paddle_ranker.retrieval.exact_search import VectorPart
 from paddle_ranker.retrieval.facets import FieldScale, Scale
 from paddle_ranker.retrieval.filters import Filter
 from paddle_ranker.retrieval.manifest import FAISS, IndexInfo, RankerStates, VectorsInfo
@@ -30,10 +29,12 @@ from paddle_ranker.retrieval.schema import TEXT
 from paddle_ranker.retrieval.segments import Segment
 from paddle_ranker.retrieval.turns import check, checked, locking
 from paddle_ranker.retrieval.typed_values import CommonTypes
-from paddle_ranker.retrieval.vector_search import IndexedPart, search_vectors
 from paddle_ranker.retrieval.word_search import AnyQuery, CollectionStatistics, WordPart, WordSearcher, texts_of
 from paddle_ranker.storage.untrusted import inside, open_array
 from paddle_ranker.unicode.characters import fold
+
+if TYPE_CHECKING:
+    from paddle_ranker.retrieval.vector_search import IndexedPart
 
 # Sizes of caches. They hold word searchers with other weights or statistics, documents with a synonym of several words,
 # and documents that meet a query's phrases and exclusions.
@@ -146,6 +147,9 @@ class Generation:
         )
 
     def _vector_parts(self, name: str, info: VectorsInfo) -> list[IndexedPart]:
+        from paddle_ranker.retrieval.exact_search import VectorPart
+        from paddle_ranker.retrieval.vector_search import IndexedPart
+
         indexed, first = list[IndexedPart](), 0
         for part in self.parts:
             vectors = part.segment.vectors.get(name)
@@ -300,6 +304,8 @@ class Generation:
         breadth: ef or nprobe of an approximate index; None: the index's default
         exactly: compare every vector, even if the segments have approximate indexes
         """
+        from paddle_ranker.retrieval.vector_search import IndexedPart, search_vectors
+
         parts, fields = self.vectors[name], [part.segment.vectors[name] for part in self.parts]
         if exactly:
             parts = [IndexedPart(indexed.part, None) for indexed in parts]

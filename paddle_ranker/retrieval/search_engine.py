@@ -34,7 +34,6 @@ from paddle_ranker.retrieval.fusion import (
     Fusion,
     parse_fusion,
 )
-from paddle_ranker.retrieval.ingestion import Added
 from paddle_ranker.retrieval.listing import Listing
 from paddle_ranker.retrieval.manifest import VECTORS, WORDS
 from paddle_ranker.retrieval.search import (
@@ -51,13 +50,13 @@ from paddle_ranker.retrieval.search_defaults import TOP_K
 from paddle_ranker.retrieval.searchable import Searchable, Snapshot, StaleSnapshot
 from paddle_ranker.retrieval.shards import open_index, open_shards
 from paddle_ranker.retrieval.turns import TooLate, idle, in_turn, until, wait_for
-from paddle_ranker.retrieval.vector_search import check_breadth
 from paddle_ranker.retrieval.word_search import AnyQuery
 from paddle_ranker.scoring.texts import list_texts, require_text
 from paddle_ranker.storage.closing import Closable
 
 if TYPE_CHECKING:
     from paddle_ranker.encoding.pair_encoder import PairEncoder
+    from paddle_ranker.retrieval.ingestion import Added
     from paddle_ranker.retrieval.stored_scores import SearchRanker
     from paddle_ranker.scoring.ranker import Ranker
 
@@ -95,7 +94,10 @@ class SearchEngine(Closable, Generic[C]):
             self._ranking = SearchRanker(collection, ranker)
         self.searchers = select_searchers(collection.info, settings)
         fields = [field for name, field in collection.info.vector_fields.items() if name in self.searchers]
-        check_breadth(fields[0].info if fields else None, settings.ef, settings.nprobe)
+        if fields or settings.ef is not None or settings.nprobe is not None:
+            from paddle_ranker.retrieval.vector_search import check_breadth
+
+            check_breadth(fields[0].info if fields else None, settings.ef, settings.nprobe)
         settings.fusion.weights_of(self.searchers)
         collection.info.schema.weights_by(settings.fusion.fields)
         if fields:

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
-from typing import NamedTuple, Optional, Protocol, Union
+from typing import TYPE_CHECKING, NamedTuple, Optional, Protocol, Union
 
 from paddle_ranker.array_types import Vectors
 from paddle_ranker.errors import RankerError
 from paddle_ranker.retrieval.candidate_indexes import Document, Hits, Like
-from paddle_ranker.retrieval.content_files import ContentFiles
-from paddle_ranker.retrieval.facets import FieldSample, FieldScale
 from paddle_ranker.retrieval.filters import Filter
-from paddle_ranker.retrieval.ingestion import Added
-from paddle_ranker.retrieval.listing import SortedDocument
 from paddle_ranker.retrieval.manifest import IndexInfo
 from paddle_ranker.retrieval.query_parsing import ParsedQuery
 from paddle_ranker.retrieval.query_rewriting import WordQuery
@@ -21,6 +17,12 @@ from paddle_ranker.retrieval.schema import FieldTower
 from paddle_ranker.retrieval.synonyms import Synonyms
 from paddle_ranker.retrieval.typed_values import Value
 from paddle_ranker.retrieval.word_search import AnyQuery
+
+if TYPE_CHECKING:
+    from paddle_ranker.retrieval.content_files import ContentFiles
+    from paddle_ranker.retrieval.facets import FieldSample, FieldScale
+    from paddle_ranker.retrieval.ingestion import Added
+    from paddle_ranker.retrieval.listing import SortedDocument
 
 
 class ShardError(RankerError):

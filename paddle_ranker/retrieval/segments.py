@@ -22,95 +22,42 @@ import json
 import os
 import sys
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import cached_property, lru_cache, partial
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
-from typing import NamedTuple, Optional, TypeVar, Union
+from typing import TYPE_CHECKING, Optional
 
 import numpy as np
 from numpy.typing import NDArray
 
 from paddle_ranker.array_types import Booleans, Integers
-from paddle_ranker.data.records import DocumentRow, without_nan
-from paddle_ranker.errors import CheckpointError, DataError, brief, quoted
+from paddle_ranker.errors import CheckpointError, brief
 from paddle_ranker.lexical.postings import Postings, text_hashes
 from paddle_ranker.retrieval.candidate_indexes import Document
-from paddle_ranker.retrieval.exact_search import StoredVectors
 from paddle_ranker.retrieval.facets import DATES, NUMBERS, Positions
-from paddle_ranker.retrieval.faiss_index import FILE, FaissSegment
-from paddle_ranker.retrieval.field_values import FieldValues, value_lists
 from paddle_ranker.retrieval.filters import Filter
 from paddle_ranker.retrieval.manifest import VECTORS, VectorsInfo
-from paddle_ranker.retrieval.schema import MOST_FIELDS, PLACES, Schema
+from paddle_ranker.retrieval.schema import MOST_FIELDS, Schema
 from paddle_ranker.retrieval.steps import Kept, Steps
 from paddle_ranker.retrieval.turns import check, checked
 from paddle_ranker.retrieval.typed_values import CommonTypes, Value
-from paddle_ranker.scoring.title_states import TitleStates
-from paddle_ranker.storage.atomic import new_folder
 from paddle_ranker.storage.untrusted import check_file, inside, open_array, open_file, read_json
 
+if TYPE_CHECKING:
+    from paddle_ranker.retrieval.faiss_index import FaissSegment
+    from paddle_ranker.retrieval.field_values import FieldValues
+    from paddle_ranker.retrieval.field_vectors import FieldVectors
+    from paddle_ranker.scoring.title_states import TitleStates
+
 INFO = "segment.json"
-Row = TypeVar("Row", bound=Union[Document, DocumentRow])
-Passages = NDArray[np.int32]  # `[passages, 3]`: row of the document, ascending; start and end, 0 and 0 for all its text
-WriteIndex = Callable[[Path, StoredVectors, Optional[Path]], None]
-WriteStates = Callable[[Path, Iterable[Document]], None]  # of documents, into an empty folder
 STATES = "states"
 _MAPPED = 1 << 20  # smaller files are read, because each memory-mapped file holds a descriptor
 WORD_ARRAYS = "words_"  # prefix of the arrays by which words are searched
-_NO_INDEX: Mapping[str, WriteIndex] = {}
 _LOOKED_AT = 64  # rows that are checked for removal at a time
 _PARSED = 1 << 16  # bytes of values that are parsed at a time
 _SCALED = 1 << 23  # fields with more bytes of values have no `numeric_values`
-
-
-class FieldVectors:
-    """Vectors of some documents in a vector field.
-
-    Args:
-        count: number of documents.
-        stored: the vectors.
-        passages: row of the document, start and end of each vector's passage, `[vectors, 3] int32`; None if each
-            document has one vector.
-
-    Attributes:
-        index: approximate index of the vectors, set by `Segment.open_index`; None: every vector is compared.
-    """
-
-    def __init__(self, count: int, stored: StoredVectors, passages: Optional[Passages] = None):
-        self.count, self.stored, self.passages = count, stored, passages
-        self.index: Optional[FaissSegment] = None
-
-    def __len__(self) -> int:
-        """Return how many vectors there must be: one per passage, or one per document if there are no passages."""
-        return self.count if self.passages is None else len(self.passages)
-
-    def rows(self, row: int) -> Integers:
-        """Return the row numbers, in `stored`, of the vectors of the document at `row`."""
-        if self.passages is None:
-            return np.array([row])
-        first, after = np.searchsorted(self.passages[:, 0], [row, row + 1]).tolist()
-        return np.arange(first, after)
-
-    def of(self, mask: Booleans) -> Booleans:
-        """Turn a mask of documents into a mask of their vectors, `[vectors] bool`."""
-        return mask if self.passages is None else mask[self.passages[:, 0]]
-
-
-class SegmentData(NamedTuple):
-    """Contents of a new segment.
-
-    vectors: vectors of the documents, by vector field
-    postings: words of the documents; None if words are not searched
-    write_states: writes the stored states of documents; None if none are stored
-    """
-
-    documents: Sequence[Document]
-    vectors: Mapping[str, FieldVectors]
-    postings: Optional[Postings]
-    write_states: Optional[WriteStates] = None
 
 
 class Segment:
@@ -153,6 +100,8 @@ class Segment:
             self.postings = Postings.read(words) if words else None
         self.states: Optional[TitleStates] = None
         if (folder / STATES).is_dir():
+            from paddle_ranker.scoring.title_states import TitleStates
+
             self.states = TitleStates.open(inside(folder, STATES))
             for array in self.states.arrays:
                 self._held(array)
@@ -235,11 +184,16 @@ class Segment:
         return [name.rpartition(".")[0] or VECTORS for name in self.arrays if name.rpartition(".")[2] == "vectors"]
 
     def _vectors_of(self, prefix: str) -> FieldVectors:
+        from paddle_ranker.retrieval.exact_search import StoredVectors
+        from paddle_ranker.retrieval.field_vectors import FieldVectors
+
         stored = StoredVectors(self.arrays[f"{prefix}vectors"], self.arrays.get(f"{prefix}scales"))  # type: ignore[arg-type]
         return FieldVectors(self.count, stored, self.arrays.get(f"{prefix}passages"))  # type: ignore[arg-type]
 
     def open_index(self, name: str, info: VectorsInfo) -> Optional[FaissSegment]:
         """Return the approximate index of a field's vectors; None if every vector is compared."""
+        from paddle_ranker.retrieval.faiss_index import FILE, FaissSegment
+
         vectors, file = self.vectors[name], file_prefix(name) + FILE
         if vectors.index is None and file in self._sums:
             with open_file(inside(self.folder, file), sys.maxsize) as stream:
@@ -396,6 +350,8 @@ class Segment:
 
     def each_value(self, field: str) -> Iterator[list[object]]:
         """Yield the distinct values of a field in short lists."""
+        from paddle_ranker.retrieval.field_values import value_lists
+
         with self.reading():
             yield from (values for values, _ in value_lists(self._line_of(field)))
 
@@ -470,6 +426,8 @@ class Segment:
         return self.typed_values(field, type).numeric_values()
 
     def _typed_values(self, field: str, type: str) -> FieldValues:
+        from paddle_ranker.retrieval.field_values import FieldValues
+
         return FieldValues(self._line_of(field), type)
 
     def _matching(self, where: Filter) -> Booleans:
@@ -488,54 +446,6 @@ def file_prefix(field: str) -> str:
     return "" if field == VECTORS else f"{field}."
 
 
-def write_segment(
-    folder: Path, contents: SegmentData, schema: Schema, write_index: Mapping[str, WriteIndex] = _NO_INDEX
-) -> None:
-    """Write a segment into a new folder, atomically.
-
-    write_index: by vector field, a function that writes an approximate index; called with the path of the new file, the
-        vectors, and the file of an index to extend, or None
-    """
-    documents = contents.documents
-    with new_folder(folder) as target:
-        lines = [_line(document) for document in documents]
-        ids = [document.id.encode("utf-8") for document in documents]
-        _write_blob(target, "documents.jsonl", "offsets", lines)
-        _write_blob(target, "ids.bin", "id_offsets", ids)
-        arrays: dict[str, NDArray[np.generic]] = {
-            "id_hashes": _sorted_hashes(text_hashes(document.id for document in documents)),
-            "text_hashes": _sorted_hashes(text_hashes(map(schema.identity, documents))),
-            "title_hashes": _sorted_hashes(text_hashes(map(schema.key_of, documents))),
-        }
-        values_of = [schema.values(document) for document in documents]
-        names, arrays["fields"], values = _field_values(values_of, {PLACES} if schema.read_files else set())
-        (target / "fields.jsonl").write_bytes(b"".join(_json(value) + b"\n" for value in values))
-        for name, vectors in contents.vectors.items():
-            prefix = file_prefix(name)
-            arrays[f"{prefix}vectors"] = vectors.stored.values
-            if vectors.stored.scales is not None:
-                arrays[f"{prefix}scales"] = vectors.stored.scales
-            if vectors.passages is not None:
-                arrays[f"{prefix}passages"] = vectors.passages
-            if name in write_index:
-                write_index[name](target / f"{prefix}{FILE}", vectors.stored, None)
-        if contents.postings is not None:
-            arrays.update({WORD_ARRAYS + name: array for name, array in contents.postings.arrays().items()})
-        for name, array in arrays.items():
-            np.save(target / f"{name}.npy", array)
-        if contents.write_states is not None:
-            (target / STATES).mkdir()
-            contents.write_states(target / STATES, documents)
-        write_segment_info(target, len(documents), names)
-
-
-def write_segment_info(target: Path, count: int, fields: Sequence[str]) -> None:
-    """Write `segment.json`, with the size and the checksum of each file in the folder."""
-    paths = sorted(path for path in target.iterdir() if path.is_file())
-    sizes, sums = {path.name: path.stat().st_size for path in paths}, {path.name: checksum(path) for path in paths}
-    (target / INFO).write_bytes(_json({"count": count, "fields": list(fields), "bytes": sizes, "crc32": sums}))
-
-
 def checksum(path: Path) -> int:
     """Return the CRC-32 of a file."""
     crc = 0
@@ -543,85 +453,3 @@ def checksum(path: Path) -> int:
         while block := stream.read(1 << 20):
             crc = zlib.crc32(block, crc)
     return crc
-
-
-def storable(document: Row) -> Row:
-    """Return a document with null in place of NaN.
-
-    Raises `DataError` if the document's text, id or fields cannot be stored.
-    """
-    id, text, fields = document.id, document.text, document.fields
-    if not isinstance(fields, Mapping) or not all(isinstance(name, str) for name in fields):
-        raise DataError(f"document {quoted(text if id is None else id)}: its fields are {quoted(fields)}, expected a "
-                        "mapping of names to values")  # fmt: skip
-    for name, value in (("id", id), ("text", text)):
-        if value is None and name == "id":
-            continue
-        if not isinstance(value, str) or not value:
-            problem = f"its {name} is {'empty' if value == '' else 'no text'}"
-        else:
-            try:
-                value.encode("utf-8")
-                continue
-            except UnicodeEncodeError:
-                problem = f"its {name} holds half of a surrogate pair"
-        raise DataError(f"document {quoted(text if id is None else id)}: {problem}; correct it")
-    values = without_nan(fields)
-    return document if all(values[name] is fields[name] for name in fields) else replace(document, fields=values)
-
-
-def have_same_contents(document: Document, other: Document) -> bool:
-    """Return whether two documents have the same text and fields; `true`, `1` and `1.0` are different values."""
-    are_equal = (document.text, document.fields) == (other.text, other.fields)
-    return are_equal and _sorted(document.fields) == _sorted(other.fields)
-
-
-def _sorted(fields: Mapping[str, object]) -> str:
-    return json.dumps(dict(fields), sort_keys=True, default=str)
-
-
-def _line(document: Document) -> bytes:
-    """Convert a document to a line of JSON; raises `DataError` if it cannot be stored."""
-    try:
-        row = {"id": document.id, "text": document.text, "fields": dict(document.fields), "version": document.version}
-        return _json(row) + b"\n"
-    except (TypeError, ValueError, RecursionError) as error:
-        problem = "half of a surrogate pair" if isinstance(error, UnicodeEncodeError) else brief(str(error))
-        raise DataError(
-            f"document {quoted(document.id)}: its fields cannot be stored ({problem}); correct them"
-        ) from None
-
-
-def _json(value: object) -> bytes:
-    return json.dumps(value, ensure_ascii=False, allow_nan=False).encode("utf-8")
-
-
-def _write_blob(target: Path, name: str, offsets: str, parts: Sequence[bytes]) -> None:
-    (target / name).write_bytes(b"".join(parts))
-    np.save(target / f"{offsets}.npy", np.cumsum([0, *map(len, parts)], dtype=np.int64))
-
-
-def _sorted_hashes(hashes: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    order = np.argsort(hashes, kind="stable")
-    return np.stack([hashes[order], order.astype(np.uint64)])
-
-
-def _field_values(
-    documents: Sequence[Mapping[str, object]], left_out: set[str]
-) -> tuple[list[str], NDArray[np.int32], list[list[object]]]:
-    """Return the fields' names; each document's code of its value, `[fields, n]`; each field's values by code.
-
-    documents: each document's values by path, see `Schema.values`
-    left_out: names of fields that are left out
-    """
-    names = sorted({name for values in documents for name in values} - left_out)
-    numbers = {name: number for number, name in enumerate(names)}
-    codes = np.full((len(names), len(documents)), -1, np.int32)
-    value_codes: list[dict[bytes, int]] = [{} for _ in names]
-    for row, fields in enumerate(documents):
-        for name, value in fields.items():
-            if value is not None and name not in left_out:
-                number = numbers[name]
-                codes[number, row] = value_codes[number].setdefault(_json(value), len(value_codes[number]))
-    values = [[json.loads(value) for value in field_codes] for field_codes in value_codes]
-    return names, codes, values

@@ -33,7 +33,7 @@ from paddle_ranker.retrieval.ingestion import Naming, chunks_of
 from paddle_ranker.retrieval.manifest import MANIFEST, IndexInfo, SegmentInfo, read_manifest, write_manifest
 from paddle_ranker.retrieval.merging import Source, merge_segments
 from paddle_ranker.retrieval.open_segments import Generation
-from paddle_ranker.retrieval.segments import storable
+from paddle_ranker.retrieval.segment_writing import storable
 from paddle_ranker.retrieval.shards import shard_name, write_shards
 from paddle_ranker.retrieval.vector_search import index_writers
 from paddle_ranker.storage.atomic import link_or_copy, make_folder, new_file, new_folder, remove_unfinished

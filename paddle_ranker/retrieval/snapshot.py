@@ -9,12 +9,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial, reduce
 from pathlib import Path
 from types import MappingProxyType
-from typing import Optional, Union
+from typing import TYPE_CHECKING, Optional, Union
 
 import numpy as np
 
 from paddle_ranker.array_types import Vectors
-from paddle_ranker.data.pictures import ImageError
 from paddle_ranker.errors import DataError, UsageError, listed, quoted, refuse_text
 from paddle_ranker.lexical.postings import text_hashes
 from paddle_ranker.retrieval.candidate_indexes import Document, Hits, Like, LikeError
@@ -22,10 +21,8 @@ from paddle_ranker.retrieval.content_files import ContentFiles
 from paddle_ranker.retrieval.facets import FieldSample, FieldScale
 from paddle_ranker.retrieval.filters import Filter
 from paddle_ranker.retrieval.index_models import IndexModels
-from paddle_ranker.retrieval.ingestion import checked_vectors
 from paddle_ranker.retrieval.manifest import VECTORS, WORDS, IndexInfo
 from paddle_ranker.retrieval.matches import FACET_BYTES, Matches
-from paddle_ranker.retrieval.milvus import MilvusSearch
 from paddle_ranker.retrieval.open_segments import Generation, Location, OpenSegment
 from paddle_ranker.retrieval.query_parsing import ParsedQuery
 from paddle_ranker.retrieval.query_rewriting import WordQuery
@@ -34,9 +31,11 @@ from paddle_ranker.retrieval.searchable import LookupRequest, phrase_filter_of
 from paddle_ranker.retrieval.synonyms import Synonyms
 from paddle_ranker.retrieval.turns import check, checked, reserve
 from paddle_ranker.retrieval.typed_values import Value
-from paddle_ranker.retrieval.vector_search import check_breadth
 from paddle_ranker.retrieval.word_search import QUERY_TYPES, AnyQuery, CollectionStatistics, CountedQuery
-from paddle_ranker.scoring.title_states import TextStates, TitleStates, joined
+
+if TYPE_CHECKING:
+    from paddle_ranker.retrieval.milvus import MilvusSearch
+    from paddle_ranker.scoring.title_states import TextStates, TitleStates
 
 _AS_BUILT: Mapping[str, float] = MappingProxyType({})
 _NO_TYPES: Mapping[str, str] = MappingProxyType({})
@@ -100,6 +99,8 @@ class LocalSnapshot:
         """
         none = np.empty((0, self.info.vector_fields[field].info.size), np.float32)
         if like.kind:
+            from paddle_ranker.data.pictures import ImageError
+
             is_taken = field != VECTORS and like.kind in self.info.schema.field(field).examples
             try:
                 return self.tower(field).vectors([like.data]) if is_taken else none
@@ -173,6 +174,8 @@ class LocalSnapshot:
                 return [now.with_titles(words, query, top_k, allowed, *result) for query, result in pairs]
         if by not in now.info.vector_fields:
             return now.search_other(by, [str(query) for query in queries], top_k, allowed)
+        from paddle_ranker.retrieval.vector_search import check_breadth, checked_vectors
+
         info = now.info.vector_fields[by].info
         breadth = check_breadth(info, ef, nprobe)
         vectors = checked_vectors(np.asarray(queries), None, info)
@@ -188,7 +191,10 @@ class LocalSnapshot:
     def states_of(self, ids: Sequence[str], most: int) -> tuple[list[int], Optional[TextStates]]:
         """Return (indices in `ids`, states) of the documents that have stored states of at most `most` tokens."""
         refuse_text(ids, "ids")
-        now, indices, rows, tokens = self.generation, list[int](), list[tuple[TitleStates, list[int]]](), 0
+        from paddle_ranker.scoring.title_states import joined
+
+        now, indices, tokens = self.generation, list[int](), 0
+        rows: list[tuple[TitleStates, list[int]]] = []
         locations = now.find(ids)
         for number, part in enumerate(now.parts):
             here = ((n, locations[id]) for n, id in enumerate(ids) if id in locations)

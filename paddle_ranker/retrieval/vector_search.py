@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import NamedTuple, Optional
+from typing import TYPE_CHECKING, NamedTuple, Optional
 
 import numpy as np
 
 from paddle_ranker.array_types import Booleans, Floats, Integers, Vectors
-from paddle_ranker.errors import UsageError
+from paddle_ranker.errors import DataError, UsageError, quoted
 from paddle_ranker.retrieval import faiss_index
 from paddle_ranker.retrieval.candidate_indexes import INDEXES
-from paddle_ranker.retrieval.exact_search import VectorPart, nearest, products_of
+from paddle_ranker.retrieval.exact_search import VectorPart, nearest, products_of, refuse_unstorable
 from paddle_ranker.retrieval.faiss_index import FaissSegment
 from paddle_ranker.retrieval.manifest import FAISS, WORDS, IndexInfo, VectorsInfo
-from paddle_ranker.retrieval.segments import WriteIndex
 from paddle_ranker.retrieval.top_k import NOT_FOUND, best_rows
+
+if TYPE_CHECKING:
+    from paddle_ranker.retrieval.segment_writing import WriteIndex
 
 
 def search_method(info: IndexInfo, by: str, ef: Optional[int] = None, nprobe: Optional[int] = None) -> str:
@@ -108,3 +110,21 @@ def search_vectors(
                 rows[short, : numbers.shape[1]], products[short, : numbers.shape[1]] = numbers, scores
         results.append((np.where(rows != NOT_FOUND, rows + part.first, NOT_FOUND), products))
     return best_rows(results, len(queries), k)
+
+
+def checked_vectors(vectors: Vectors, ids: Optional[Sequence[str]], info: VectorsInfo) -> Vectors:
+    """Return vectors as float32, `[n, size]`; raises `DataError`, which names the first invalid vector.
+
+    A vector is invalid if it has another size, or a component that is not finite or that the stored type cannot hold.
+
+    ids: ids of the documents that the vectors belong to; None for vectors of queries
+    """
+    wanted = (len(vectors) if ids is None else len(ids), info.size)
+    if vectors.shape != wanted:
+        raise DataError(f"vectors of the shape {list(vectors.shape)}, expected {list(wanted)}: the index has that size")
+    converted = np.ascontiguousarray(vectors, np.float32)
+    if ids is None:
+        refuse_unstorable(converted, "float32", lambda row: f"query {row + 1}")
+    else:
+        refuse_unstorable(converted, info.dtype, lambda row: f"document {quoted(ids[row])}")
+    return converted

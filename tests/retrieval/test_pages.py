@@ -102,6 +102,7 @@ def test_equal_hashes_are_listed_by_id(tmp_path: Path, monkeypatch: pytest.Monke
         return text_hashes(texts) % np.uint64(3)
 
     monkeypatch.setattr("paddle_ranker.retrieval.segments.text_hashes", few)
+    monkeypatch.setattr("paddle_ranker.retrieval.segment_writing.text_hashes", few)
     monkeypatch.setattr("paddle_ranker.retrieval.snapshot.text_hashes", few)
     monkeypatch.setattr("paddle_ranker.retrieval.open_segments.text_hashes", few)
     changing, shown, after = Changing(tmp_path, 1), list[str](), None

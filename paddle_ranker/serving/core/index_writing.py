@@ -22,7 +22,7 @@ from paddle_ranker.retrieval.content_files import StagedFiles
 from paddle_ranker.retrieval.ingestion import Added
 from paddle_ranker.retrieval.merging import MOST_SEGMENTS
 from paddle_ranker.retrieval.schema import PLACES
-from paddle_ranker.retrieval.segments import SegmentData, have_same_contents
+from paddle_ranker.retrieval.segment_writing import SegmentData, have_same_contents
 from paddle_ranker.retrieval.turns import Abandoned, Caller, Reserve, Turns, wait_for
 from paddle_ranker.serving.core.faults import (
     ALREADY_THERE,

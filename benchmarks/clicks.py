@@ -30,7 +30,7 @@ from benchmarks.inputs import chosen, parse_numbers
 from paddle_ranker.array_types import Booleans, Floats
 from paddle_ranker.data.records import LabeledPair, read_records, write_records
 from paddle_ranker.errors import RankerError
-from paddle_ranker.lexical import BM25
+from paddle_ranker.lexical.bm25 import BM25
 from paddle_ranker.options import main_of, option
 
 REFERENCE = "click_softmax"

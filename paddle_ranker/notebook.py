@@ -29,11 +29,8 @@ from paddle_ranker.errors import UsageError, brief, listed, quoted
 from paddle_ranker.options import DocumentOptions, note, options_from
 from paddle_ranker.options.input_files import ShownFile, copied_fifo, folder_of
 from paddle_ranker.retrieval.bounds import check_names, check_parameters
-from paddle_ranker.retrieval.content_files import kept_rows
-from paddle_ranker.retrieval.explanations import explained_results
 from paddle_ranker.retrieval.fusion import Fusion, parse_fusion
 from paddle_ranker.retrieval.index_folder import WRITER_WAIT
-from paddle_ranker.retrieval.ingestion import Added
 from paddle_ranker.retrieval.listing import Listing
 from paddle_ranker.retrieval.search import Result, Search, SearchSettings, Where
 from paddle_ranker.retrieval.search_defaults import DEPTH, RANK_TOP, TOP_K
@@ -46,6 +43,7 @@ from paddle_ranker.storage.closing import Closable
 
 if TYPE_CHECKING:
     from paddle_ranker.evaluation.comparison import Comparison
+    from paddle_ranker.retrieval.ingestion import Added
     from paddle_ranker.scoring.ranker import Ranker
 
 Rows = Any  # a data frame, or an iterable of mappings, texts or `Document`s; see `Index.build`
@@ -303,7 +301,9 @@ class Index(Closable):
         engine = self._search_engine(by, depth, ranker, rank_top, fusion, literal)
         check_names("facets", facets, self._collection.fields)
         searches = engine.run(queries, offset + top_k, where, group_by=group_by, sort=sort, like=like)
-        results = explained_results if explain else Search.results
+        results = Search.results
+        if explain:
+            from paddle_ranker.retrieval.explanations import explained_results as results
         hits = [
             ResultList(search, results(search)[offset:], search.facets(facets) if facets else {}) for search in searches
         ]
@@ -424,13 +424,14 @@ class Index(Closable):
         Then merge the index's segments as far as this makes searches cheaper. Return the numbers of changes.
         """
         from paddle_ranker.retrieval.collection_writer import documents_for
+        from paddle_ranker.retrieval.content_staging import kept_rows, staged_files
         from paddle_ranker.retrieval.towers import open_towers
 
         with self._writing() as collection, _as_file(rows) as corpus:
             schema = collection.info.schema
             documents = documents_for(collection, corpus, DocumentOptions())
             vectors_of = open_towers(collection, self._options, self._batch_size)
-            with collection.snapshot().files.staged() as files:
+            with staged_files(collection.snapshot().files) as files:
                 fields = collection.info.vector_fields
                 kept = kept_rows(documents, schema, files, folder_of(corpus), documents, embedded=fields)
                 added = collection.writer.add_rows(

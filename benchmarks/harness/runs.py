@@ -19,7 +19,8 @@ from paddle_ranker.array_types import Floats, Integers
 from paddle_ranker.commands.make_triples import group_by_query, make_triples
 from paddle_ranker.data.records import LabeledPair, Triple, read_records
 from paddle_ranker.errors import RankerError, UsageError
-from paddle_ranker.lexical import BM25, LexicalLogistic
+from paddle_ranker.lexical.bm25 import BM25
+from paddle_ranker.lexical.features import LexicalLogistic
 from paddle_ranker.metrics.ranking import standardised
 from paddle_ranker.model.model_folder import RANKER, load_model
 from paddle_ranker.model.parameters import PARAMETERS_FILE

@@ -67,7 +67,7 @@ from paddle_ranker.retrieval import shard_builds
 from paddle_ranker.retrieval.candidate_indexes import Hits
 from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.collection_writer import documents_for
-from paddle_ranker.retrieval.content_files import kept_rows
+from paddle_ranker.retrieval.content_staging import kept_rows, staged_files
 from paddle_ranker.retrieval.faiss_index import load_faiss
 from paddle_ranker.retrieval.filters import Filter
 from paddle_ranker.retrieval.index_folder import WRITER_WAIT, delete
@@ -727,7 +727,7 @@ def _add(
             texts = None if collection.info.schema.passage_tokens else total
             made = bars.enter_context(Progress(desc="vectors", unit="text", total=texts))
             encode = partial(_encoded, vectors_of, made)
-        files = bars.enter_context(collection.snapshot().files.staged())
+        files = bars.enter_context(staged_files(collection.snapshot().files))
         info, folder = collection.info, folder_of(options.documents_file)
         kept = kept_rows(counted, info.schema, files, folder, rows, embedded=info.vector_fields)
         new_fields = options.new_fields if isinstance(options, AddOptions) else ()

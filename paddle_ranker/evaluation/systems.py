@@ -21,7 +21,8 @@ from paddle_ranker.evaluation.comparison import System
 from paddle_ranker.evaluation.measuring_options import BaselineOptions, MeasuringOptions
 from paddle_ranker.evaluation.pairs import MeasuredPairs, judged_runs, read_labelled, require_both_classes
 from paddle_ranker.evaluation.score_files import read_scores
-from paddle_ranker.lexical import BM25, LexicalLogistic
+from paddle_ranker.lexical.bm25 import BM25
+from paddle_ranker.lexical.features import LexicalLogistic
 from paddle_ranker.metrics.logistic import folds_of
 from paddle_ranker.metrics.ranking import RELEVANT, number_queries
 from paddle_ranker.model.load_options import LoadOptions

@@ -7,8 +7,3 @@ baseline = BM25("bigram")
 baseline.fit(train_queries, train_titles, train_labels)
 scores = baseline.score(queries, titles)
 """
-
-from paddle_ranker.lexical.bm25 import BM25
-from paddle_ranker.lexical.features import FEATURES, LexicalFeatures, LexicalLogistic
-
-__all__ = ["BM25", "FEATURES", "LexicalFeatures", "LexicalLogistic"]

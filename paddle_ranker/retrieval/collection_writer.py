@@ -27,7 +27,7 @@ from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.model_folder import TOWER, identify
 from paddle_ranker.options import DocumentOptions, note
 from paddle_ranker.retrieval.candidate_indexes import Document
-from paddle_ranker.retrieval.content_files import StagedFiles
+from paddle_ranker.retrieval.content_staging import StagedFiles, staged_files
 from paddle_ranker.retrieval.floors import measure_floors, need_measuring
 from paddle_ranker.retrieval.index_folder import IndexFolder, Lock, delete
 from paddle_ranker.retrieval.ingestion import Added, Addition, Cutter, Unfinished, VectorsOf
@@ -218,7 +218,7 @@ class CollectionWriter:
         new_fields: Iterable[str] = (),
     ) -> Added:
         with self._changing(), ExitStack() as ends:
-            staged = ends.enter_context(self._snapshot.files.staged()) if files is None else files
+            staged = ends.enter_context(staged_files(self._snapshot.files)) if files is None else files
             unfinished = Unfinished(self._index.folders, self._collection.info.schema)
             addition = self._addition(vectors_of, staged, unfinished, prepared, new_fields)
             added = addition.run(checked_items(rows, "documents", Document, DocumentRow))

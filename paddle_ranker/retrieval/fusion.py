@@ -18,8 +18,6 @@ import numpy as np
 
 from paddle_ranker.array_types import Booleans, Floats, Integers
 from paddle_ranker.errors import DataError, UsageError, brief, listed, quoted
-from paddle_ranker.lexical.features import LIST_FEATURES
-from paddle_ranker.metrics.ranking import standardise
 from paddle_ranker.registry import Registry
 from paddle_ranker.retrieval.candidate_indexes import Hits
 from paddle_ranker.retrieval.schema import MOST_WEIGHT
@@ -130,6 +128,9 @@ class ListFeatures(NamedTuple):
         fused: fused scores of the documents, `[documents]`
         texts: values of `LIST_FEATURES` for the documents, `[documents, features]`
         """
+        from paddle_ranker.lexical.features import LIST_FEATURES
+        from paddle_ranker.metrics.ranking import standardise
+
         ranks, scores = candidates.ranks[rows], candidates.scores[rows]
         last = candidates.ranks.max(axis=0, initial=0) + 1
         lowest = np.where(np.isnan(scores), np.inf, scores).min(axis=0, initial=np.inf)
@@ -206,6 +207,8 @@ class Signal:
 
         values: the field's numbers in many documents, as of `numbers_of`; they determine mean and deviation
         """
+        from paddle_ranker.metrics.ranking import standardise
+
         finite = values[np.isfinite(values)]
         scaled = np.log1p(finite) if log else finite
         _, mean, deviation = standardise(scaled, np.float64)

@@ -23,7 +23,7 @@ from paddle_ranker.lexical.passages import Span, cut_passages, estimated_ends
 from paddle_ranker.lexical.postings import Hashes, text_hashes
 from paddle_ranker.model.tower import TextEncoder, TitledText
 from paddle_ranker.retrieval.candidate_indexes import Document
-from paddle_ranker.retrieval.content_files import StagedFiles
+from paddle_ranker.retrieval.content_staging import StagedFiles
 from paddle_ranker.retrieval.exact_search import StoredVectors
 from paddle_ranker.retrieval.field_vectors import FieldVectors, Passages
 from paddle_ranker.retrieval.manifest import VECTORS, SegmentInfo, VectorField, VectorsInfo, is_segment

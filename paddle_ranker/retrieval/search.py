@@ -17,7 +17,6 @@ import numpy as np
 from paddle_ranker.array_types import Floats, Integers, Vectors
 from paddle_ranker.data.placed_text import CELLS, PICTURES
 from paddle_ranker.errors import ParameterError, UsageError, listed, quoted, refuse_text, spelling_hint
-from paddle_ranker.lexical.features import list_features
 from paddle_ranker.lexical.highlights import Highlight, SharedWords
 from paddle_ranker.lexical.passages import Span, best_span, characters_for, estimated_ends
 from paddle_ranker.lexical.postings import Hashes, text_hashes
@@ -396,6 +395,8 @@ class Search:
 
         Features of texts are computed from the part of each text that a ranker of 128 tokens would read.
         """
+        from paddle_ranker.lexical.features import list_features
+
         top, texts = self.order[:FEATURE_DEPTH], dict[int, str]()
         for documents in self._documents_at(top):
             texts.update(zip(documents, (text for _, text in self.read([*documents.values()], EstimatedTokens()))))

@@ -27,7 +27,7 @@ from paddle_ranker.errors import DataError, RankerError, UsageError
 from paddle_ranker.lexical.postings import Hashes, text_hashes
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.retrieval.collection import Collection
-from paddle_ranker.retrieval.content_files import kept_rows
+from paddle_ranker.retrieval.content_staging import kept_rows, staged_files
 from paddle_ranker.retrieval.index_folder import take_lock
 from paddle_ranker.retrieval.ingestion import Naming, chunks_of
 from paddle_ranker.retrieval.manifest import MANIFEST, IndexInfo, SegmentInfo, read_manifest, write_manifest
@@ -118,7 +118,7 @@ class ShardWork:
             part = inside(inside(self.folder, BUILD_STATE), _part_name(number))
             rows = _rows_of(part, progress if vectors_of is None else lambda _: None)
             source = _ShardRows(self.skip_bad_rows)
-            with collection.snapshot().files.staged() as files:
+            with staged_files(collection.snapshot().files) as files:
                 info, processes = collection.info, self.load.threads or None
                 kept = kept_rows(rows, info.schema, files, self.contents, source, processes, info.vector_fields)
                 collection.writer.add_rows(kept, encoded if vectors_of is not None else None, files=files)

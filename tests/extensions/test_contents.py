@@ -27,7 +27,7 @@ from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.retrieval.candidate_indexes import Document
 from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.collection_writer import CollectionWriter
-from paddle_ranker.retrieval.content_files import StagedFiles
+from paddle_ranker.retrieval.content_staging import StagedFiles, staged_files
 from paddle_ranker.retrieval.index_folder import IndexFolder
 from paddle_ranker.retrieval.schema import FIELD_TYPES
 from paddle_ranker.retrieval.search import SearchSettings
@@ -369,7 +369,7 @@ def test_a_killed_addition_leaves_no_file(folder: Path, point: str) -> None:
     assert len(reading) == 5
     with Collection.open(folder, write=True) as collection:
         assert held(folder) == before
-        other = collection.snapshot().files.staged()  # of another addition, which goes on
+        other = staged_files(collection.snapshot().files)  # of another addition, which goes on
         kept = other.keep(Document("a", "b", {"sound": wave}), collection.info.schema)
     with Collection.open(folder, write=True) as collection:
         assert name_of(wave) in held(folder)

@@ -13,8 +13,15 @@ from sklearn.linear_model import LogisticRegression
 from benchmarks.harness.runs import Baseline
 from paddle_ranker.data.records import LabeledPair, read_records
 from paddle_ranker.errors import DataError, UsageError
-from paddle_ranker.lexical import BM25, FEATURES, LexicalFeatures, LexicalLogistic
-from paddle_ranker.lexical.features import LIST_FEATURES, list_features, longest_shared_run
+from paddle_ranker.lexical.bm25 import BM25
+from paddle_ranker.lexical.features import (
+    FEATURES,
+    LIST_FEATURES,
+    LexicalFeatures,
+    LexicalLogistic,
+    list_features,
+    longest_shared_run,
+)
 from paddle_ranker.lexical.tokens import bigrams, words
 from paddle_ranker.metrics.measures import evaluate_ranking
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from paddle_ranker.errors import DataError, UsageError
-from paddle_ranker.lexical import BM25
+from paddle_ranker.lexical.bm25 import BM25
 from paddle_ranker.model.encoder_loading import read_checkpoint
 from paddle_ranker.model.tower import TowerInfo
 from paddle_ranker.model.tower_network import start_tower

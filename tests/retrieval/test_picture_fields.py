@@ -23,7 +23,7 @@ from paddle_ranker.commands.search import main as search
 from paddle_ranker.errors import DataError, UsageError
 from paddle_ranker.evaluation.comparison import Measured
 from paddle_ranker.retrieval.candidate_indexes import Document
-from paddle_ranker.retrieval.content_files import StagedFiles
+from paddle_ranker.retrieval.content_staging import StagedFiles
 from paddle_ranker.retrieval.schema import Field, Schema
 from paddle_ranker.retrieval.search import SearchSettings
 from paddle_ranker.retrieval.search_engine import SearchEngine

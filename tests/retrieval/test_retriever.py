@@ -13,7 +13,7 @@ import pytest
 from paddle_ranker.array_types import Vectors
 from paddle_ranker.encoding.pair_encoder import PairEncoder
 from paddle_ranker.errors import UsageError
-from paddle_ranker.lexical import BM25
+from paddle_ranker.lexical.bm25 import BM25
 from paddle_ranker.retrieval.candidate_indexes import Document
 from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.fusion import Fusion

@@ -18,7 +18,7 @@ from paddle_ranker.data.field_paths import replaced
 from paddle_ranker.errors import DataError, RankerError, listed
 from paddle_ranker.retrieval.candidate_indexes import Document
 from paddle_ranker.retrieval.collection import Collection
-from paddle_ranker.retrieval.content_files import StagedFiles
+from paddle_ranker.retrieval.content_staging import StagedFiles, staged_files
 from paddle_ranker.retrieval.ingestion import Added
 from paddle_ranker.retrieval.merging import MOST_SEGMENTS
 from paddle_ranker.retrieval.schema import PLACES
@@ -79,7 +79,7 @@ class IndexWriter:
         Raises `Fault`; then nothing was added.
         """
 
-        files = self._index.local.snapshot().files.staged()
+        files = staged_files(self._index.local.snapshot().files)
 
         def made(collection: Collection) -> Sequence[Document]:
             nonlocal documents  # with names of staged files in fields, so that a second call decodes no file again
@@ -120,7 +120,7 @@ class IndexWriter:
                 documents.append(Document(id, stored[id].text if text is None else text, kept))
             return documents
 
-        return await self._add(made, self._index.local.snapshot().files.staged(), deadline, reserve, new_fields)
+        return await self._add(made, staged_files(self._index.local.snapshot().files), deadline, reserve, new_fields)
 
     async def remove(self, ids: Sequence[str], deadline: float) -> int:
         """Remove the documents with these ids. Return how many existed. Raises `Fault`."""

@@ -81,7 +81,7 @@ def train(what: str, *, on_evaluation: Optional[OnEvaluation] = None, **options:
     with ExitStack() as files:
         for option, value in options.items():
             if _is_table(value):
-                from paddle_ranker.notebook import written_rows
+                from paddle_ranker.python_rows import written_rows
 
                 options[option] = files.enter_context(written_rows(value))
         result: FitResult = module.train(

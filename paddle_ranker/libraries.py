@@ -22,6 +22,7 @@ _TELEMETRY = {
 # Caches that are read in the user's HOME even if it is read-only: variable, folder, required content of the folder.
 _CACHES = (("PADDLE_RANKER_CACHE", ".cache/paddle_ranker", ""), ("PPNLP_HOME", ".paddlenlp", "packages"))
 
+AUTO_DEVICE = "auto"  # a GPU if there is one, else the CPU: `runtime.find_device`
 SHARED_MEMORY = "/dev/shm"
 _TEMPORARY = ("/tmp", "/var/tmp", "/usr/tmp", os.curdir)
 

@@ -11,23 +11,19 @@ They do what the commands `index`, `search`, `evaluate-recall` and `evaluate` do
 
 from __future__ import annotations
 
-import base64
 import functools
-import hashlib
 import html
 import json
 import os
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Optional, Union, cast, overload
+from typing import TYPE_CHECKING, Any, Optional, Union, overload
 
 from paddle_ranker.data.labels import number_of
 from paddle_ranker.errors import UsageError, brief, listed, quoted
-from paddle_ranker.options import DocumentOptions, note, options_from
-from paddle_ranker.options.input_files import ShownFile, copied_fifo, folder_of
+from paddle_ranker.notes import note
 from paddle_ranker.retrieval.bounds import check_names, check_parameters
 from paddle_ranker.retrieval.fusion import Fusion, parse_fusion
 from paddle_ranker.retrieval.index_folder import WRITER_WAIT
@@ -38,17 +34,15 @@ from paddle_ranker.retrieval.search_engine import SearchEngine, open_query_tower
 from paddle_ranker.retrieval.shards import open_index
 from paddle_ranker.retrieval.typed_values import plain
 from paddle_ranker.scoring.texts import list_texts
-from paddle_ranker.storage.atomic import link_or_copy
 from paddle_ranker.storage.closing import Closable
 
 if TYPE_CHECKING:
     from paddle_ranker.evaluation.comparison import Comparison
+    from paddle_ranker.python_rows import Rows
     from paddle_ranker.retrieval.ingestion import Added
     from paddle_ranker.scoring.ranker import Ranker
 
-Rows = Any  # a data frame, or an iterable of mappings, texts or `Document`s; see `Index.build`
 Judgments = Mapping[str, Union[Mapping[str, float], Iterable[str]]]
-_TEXTS = ("id", "title", "text", "query")  # columns that hold texts, never files
 _SHOWN = 160  # characters of a text in a table of hits
 
 
@@ -157,10 +151,11 @@ def evaluate(ranker: Union[Ranker, str, Path], rows: Rows, *, baselines: bool = 
     from paddle_ranker.evaluation.measuring_options import BaselineOptions
     from paddle_ranker.evaluation.pairs import read_labelled
     from paddle_ranker.evaluation.systems import baseline_systems
+    from paddle_ranker.python_rows import as_file
     from paddle_ranker.scoring.ranker import Ranker
 
     name, ranker = ("ranker", ranker) if isinstance(ranker, Ranker) else (Path(ranker).name, Ranker.load(ranker))
-    with _as_file(rows) as path:
+    with as_file(rows) as path:
         pairs = read_labelled(path)
         systems = [System(name, pairs.spread(ranker.score(*pairs.texts(name), logits=True)), "model")]
         if baselines:
@@ -228,12 +223,14 @@ class Index(Closable):
             options: other options of `index build`, such as `field="brand:text"`.
         """
         from paddle_ranker.commands.index import BuildOptions, build
+        from paddle_ranker.options import options_from
+        from paddle_ranker.python_rows import as_file
 
         columns = {f"{role}_column": name for role, name in (("id", id), ("title", title), ("text", text)) if name}
         output = os.fspath(folder)  # refuses rows in its place by their type alone, not by all their text
         if tower is not None:
             options["tower"] = os.fspath(tower)
-        with _as_file(rows, [id, title, text]) as corpus:
+        with as_file(rows, [id, title, text]) as corpus:
             build(options_from(BuildOptions, corpus=corpus, output=output, device=device, **columns, **options))
         return cls(folder, device=device)
 
@@ -341,12 +338,13 @@ class Index(Closable):
             search_judged,
             way_to_baseline,
         )
+        from paddle_ranker.python_rows import as_file
 
         if isinstance(judgments, Mapping):
             qrels = self._qrels(judgments)
             judged = JudgedQueries("judgments", {query: query for query in qrels}, qrels)
         else:
-            with _as_file(judgments) as path:
+            with as_file(judgments) as path:
                 now = self._collection.snapshot()
                 judged = read_pairs(path, now.documents(), now.info.schema.title)
             for line in judged.notes:
@@ -379,6 +377,8 @@ class Index(Closable):
         Raises `DataError` if too few queries have an answer.
         """
         from paddle_ranker.commands.improve import REPORT, ImproveOptions, improve
+        from paddle_ranker.options import options_from
+        from paddle_ranker.python_rows import as_file
 
         rows = judgments
         if isinstance(judgments, Mapping):
@@ -389,7 +389,7 @@ class Index(Closable):
                 for id, label in labels.items()
             ]
         given = {"index": str(self.folder), "output": str(folder), "model": model, "device": self._options.device}
-        with _as_file(rows) as judged:
+        with as_file(rows) as judged:
             recommended = improve(options_from(ImproveOptions, judged=judged, **given, **options))
         report = (Path(folder) / REPORT).read_text(encoding="utf-8")
         return Improvement(Path(folder), recommended, report)
@@ -423,11 +423,14 @@ class Index(Closable):
 
         Then merge the index's segments as far as this makes searches cheaper. Return the numbers of changes.
         """
+        from paddle_ranker.options import DocumentOptions
+        from paddle_ranker.options.input_files import folder_of
+        from paddle_ranker.python_rows import as_file
         from paddle_ranker.retrieval.collection_writer import documents_for
         from paddle_ranker.retrieval.content_staging import kept_rows, staged_files
         from paddle_ranker.retrieval.towers import open_towers
 
-        with self._writing() as collection, _as_file(rows) as corpus:
+        with self._writing() as collection, as_file(rows) as corpus:
             schema = collection.info.schema
             documents = documents_for(collection, corpus, DocumentOptions())
             vectors_of = open_towers(collection, self._options, self._batch_size)
@@ -495,81 +498,3 @@ def _value(key: str) -> Any:
 
 def _score(hit: Result) -> float:
     return hit.score if hit.probability is None else hit.probability
-
-
-@contextmanager
-def _as_file(rows: Rows, texts: Sequence[Optional[str]] = ()) -> Iterator[str]:
-    """Yield `rows` if it is a path; otherwise write the rows to a temporary file and yield its path.
-
-    Messages call the temporary file "rows". A pipe is copied to a temporary file, too.
-
-    texts: further columns that hold texts, see `written_rows`
-    """
-    if isinstance(rows, (str, Path)):
-        with ExitStack() as stack:
-            yield copied_fifo(str(rows), stack)
-        return
-    with written_rows(rows, texts) as path:
-        yield ShownFile(path, "rows")
-
-
-@contextmanager
-def written_rows(rows: Rows, texts: Sequence[Optional[str]] = ()) -> Iterator[str]:
-    """Write rows to a temporary file of JSON lines, yield the file's path, and delete the file after the block.
-
-    texts: names of columns that hold texts, besides id, title, text and query
-
-    Raises `UsageError` if `rows` is no series of rows, and for a row that is none or has bytes as a text.
-    """
-    if rows is None or isinstance(rows, (Mapping, bytes)) or not isinstance(rows, Iterable):
-        raise UsageError(f"rows: {quoted(rows)}: expected several rows, as in [{{'id': '1', 'text': 'a text'}}]")
-    if any(name is not None for name in getattr(getattr(rows, "index", None), "names", ())):
-        rows = rows.reset_index()  # a named index of pandas is a column, such as the id
-    for method in ("to_dicts", "to_dict"):  # polars, pandas
-        if hasattr(rows, "columns") and hasattr(rows, method):
-            rows = getattr(rows, method)(*(["records"] if method == "to_dict" else []))
-    with tempfile.TemporaryDirectory(prefix="paddle_ranker_") as folder:
-        path = Path(folder) / "rows.jsonl"
-
-        def plain_or_copied(value: Any) -> Any:
-            """Convert a value for JSON; copy the file of a `Path` to the temporary folder.
-
-            The value of a `Path` becomes the copy's path, relative to the temporary folder.
-            """
-            if not isinstance(value, Path):
-                return _plain(value)
-            path_digest = hashlib.sha256(os.fsencode(value.resolve())).hexdigest()
-            copy = Path(folder, path_digest[:8], value.name)  # the document's id, unless it has one
-            if not copy.exists():
-                copy.parent.mkdir()
-                link_or_copy(value.resolve(), copy)
-            return copy.relative_to(folder).as_posix()
-
-        with path.open("w", encoding="utf-8", errors="surrogatepass") as stream:
-            for number, row in enumerate(cast("Iterable[Any]", rows), start=1):
-                values = _mapping(row, number)
-                for name in (*_TEXTS, *texts):
-                    if name is not None and isinstance(values.get(name), (bytes, bytearray, memoryview)):
-                        raise UsageError(f"rows, row {number:,}: its {name} is bytes, expected text: decode it")
-                stream.write(json.dumps(values, ensure_ascii=False, default=plain_or_copied) + "\n")
-        yield str(path)
-
-
-def _mapping(row: Any, number: int) -> Mapping[str, Any]:
-    if isinstance(row, str):
-        return {"text": row}
-    if isinstance(row, Mapping):
-        return {str(name): value for name, value in row.items()}
-    if all(hasattr(row, name) for name in ("id", "text", "fields")):
-        return {"id": row.id, "text": row.text, **row.fields}
-    raise UsageError(f"rows, row {number:,}: {quoted(row)}: expected a data frame, mappings, texts or Documents")
-
-
-def _plain(value: Any) -> Any:
-    """Convert a value for JSON: NumPy's numbers to Python's, dates to text, bytes to a `data:` URL."""
-    if isinstance(value, bytes):
-        return f"data:;base64,{base64.b64encode(value).decode()}"
-    converted = plain(value)
-    if converted is not value:
-        return converted
-    raise UsageError(f"rows: {quoted(value)}: a field holds text, numbers, truth values, dates, and lists of these")

@@ -24,9 +24,8 @@ from typing import Optional
 
 from paddle_ranker.errors import RankerError, UsageError
 from paddle_ranker.interrupts import take_back_signals
-from paddle_ranker.libraries import switch_off_telemetry
+from paddle_ranker.libraries import AUTO_DEVICE, switch_off_telemetry
 from paddle_ranker.notes import note_once
-from paddle_ranker.options import AUTO_DEVICE
 
 MATH_VARIABLE = "MKL_DEBUG_CPU_TYPE"  # read by the MKL of 2019 that Paddle bundles
 MATH_CHOICE = "PADDLE_RANKER_MATH"

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import ClassVar, Optional
 
 from paddle_ranker.errors import UsageError, quoted
+from paddle_ranker.model.load_options import POOLINGS
 from paddle_ranker.model.pretrained import find_model
-from paddle_ranker.model.tower import POOLINGS
 from paddle_ranker.options import RowOptions, note_without_effect, option, redeclare
 from paddle_ranker.options.declare import ANY_TEXT, FETCHED_FOLDER, fields_of, shown_name
 from paddle_ranker.options.input_files import join_files, split_paths

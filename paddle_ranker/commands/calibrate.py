@@ -25,7 +25,8 @@ from paddle_ranker.model.pretrained import find_model
 from paddle_ranker.options import LabelOptions, given_of, main_of, option, refuse_given
 from paddle_ranker.options.declare import FETCHED, FETCHED_FOLDER, shown_name
 from paddle_ranker.options.input_files import base_names
-from paddle_ranker.retrieval.search_defaults import RANK_TOP, MilvusOptions
+from paddle_ranker.retrieval.search_defaults import RANK_TOP
+from paddle_ranker.retrieval.search_options import MilvusOptions
 from paddle_ranker.scoring.scoring_options import RankerOptions
 from paddle_ranker.storage.digest import content_digest
 from paddle_ranker.training.mining import QUERIES_AT_ONCE, group_judgments, text_key

@@ -23,10 +23,11 @@ from paddle_ranker.commands.info import describe_encoder
 from paddle_ranker.errors import CheckpointError, RankerError, UsageError, listed, quoted
 from paddle_ranker.model.config import ENCODER_PREFIX, Qwen3Config
 from paddle_ranker.model.foreign_export import GraphFiles, find_graph, require_static
-from paddle_ranker.model.load_options import HeadOptions, TokenizerOptions
+from paddle_ranker.model.load_options import POOLINGS
 from paddle_ranker.model.model_folder import MEMBER, TRAINED_TOWER, identify
 from paddle_ranker.model.model_kind import TRAINED
-from paddle_ranker.model.tower import PICTURE, POOLINGS, QUERY_FOLDER, TEXT, TowerInfo, texts_of
+from paddle_ranker.model.model_options import HeadOptions, TokenizerOptions
+from paddle_ranker.model.tower import PICTURE, QUERY_FOLDER, TEXT, TowerInfo, texts_of
 from paddle_ranker.options import main_of, note, option
 from paddle_ranker.options.declare import ANY_TEXT, FETCHED_FOLDER, redeclare
 

@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, NamedTuple, Optional
 from paddle_ranker.commands import command_registry
 from paddle_ranker.commands.info import Fact, facts_of
 from paddle_ranker.errors import PADDLE_INDEX, CheckpointError, RankerError, UsageError, in_checkout, one_line, quoted
-from paddle_ranker.model.load_options import TokenizerOptions
+from paddle_ranker.model.model_options import TokenizerOptions
 from paddle_ranker.model.role_names import TRAINED_MODEL
 from paddle_ranker.options import json_text, main_of, option
 from paddle_ranker.options.declare import FETCHED_FOLDER

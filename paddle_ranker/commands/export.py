@@ -11,8 +11,9 @@ from typing import Optional
 
 from paddle_ranker import runtime
 from paddle_ranker.commands.command_registry import main_for_kinds
-from paddle_ranker.model.load_options import CheckpointOptions, HeadOptions, LoadOptions
+from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.model_kind import ModelInfo, RowEncoder, TrainedModel
+from paddle_ranker.model.model_options import CheckpointOptions, HeadOptions
 from paddle_ranker.options import ThreadOptions, main_of, note, option, redeclare
 from paddle_ranker.options.declare import FETCHED_FOLDER
 

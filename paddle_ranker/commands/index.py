@@ -46,7 +46,8 @@ from paddle_ranker.errors import (
 from paddle_ranker.lexical.analyser import FOLDS
 from paddle_ranker.lexical.tokens import STANDARD, TOKENIZERS
 from paddle_ranker.model.foreign_export import find_with_tokenizer, require_static
-from paddle_ranker.model.load_options import ON_CPU, LoadOptions, TokenizerOptions
+from paddle_ranker.model.load_options import ON_CPU, LoadOptions
+from paddle_ranker.model.model_options import TokenizerOptions
 from paddle_ranker.model.pretrained import find_model, resolve_model
 from paddle_ranker.notes import reader_may_leave
 from paddle_ranker.options import (
@@ -90,7 +91,7 @@ from paddle_ranker.retrieval.manifest import (
 from paddle_ranker.retrieval.milvus import load_pymilvus
 from paddle_ranker.retrieval.schema import FIELD_TYPES, MOST_FIELDS, TEXT, Field, Schema
 from paddle_ranker.retrieval.schema_inference import folder_fields, infer_schema, schema_lines, with_part_fields
-from paddle_ranker.retrieval.search_defaults import MilvusOptions
+from paddle_ranker.retrieval.search_options import MilvusOptions
 from paddle_ranker.retrieval.shards import SHARDS, open_index
 from paddle_ranker.retrieval.snapshot import LocalSnapshot
 from paddle_ranker.retrieval.typed_values import OBJECT

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional
 
 from paddle_ranker.errors import CheckpointError, listed
-from paddle_ranker.model.load_options import TokenizerOptions
+from paddle_ranker.model.model_options import TokenizerOptions
 from paddle_ranker.options import main_of, option
 from paddle_ranker.options.declare import FETCHED_FOLDER
 

@@ -32,7 +32,7 @@ from paddle_ranker.options.declare import FETCHED, FETCHED_FOLDER, TAKEN
 from paddle_ranker.options.input_files import folder_of, join_files, paths_of, split_paths
 from paddle_ranker.progress import Progress
 from paddle_ranker.retrieval.candidate_indexes import CandidateIndex, Document, Hits, IndexOptions, TowerIndex
-from paddle_ranker.retrieval.search_defaults import MilvusOptions
+from paddle_ranker.retrieval.search_options import MilvusOptions
 from paddle_ranker.retrieval.vector_indexes import INDEXES
 from paddle_ranker.scale.identity import resolved
 from paddle_ranker.scale.offline import identity_of, total

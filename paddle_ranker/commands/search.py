@@ -9,22 +9,20 @@ paddle-ranker search --index index --input queries.tsv --output run.trec --top_k
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional
 
 from paddle_ranker import runtime
-from paddle_ranker.data.formats import JSON_EXTENSIONS
 from paddle_ranker.errors import UsageError, brief, listed, quoted, spelling_hint
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.options import json_text, main_of, note, option, refuse_given
 from paddle_ranker.options.declare import ANY_TEXT, FETCHED, FETCHED_FOLDER
 from paddle_ranker.options.input_files import split_paths
-from paddle_ranker.progress import Progress
 from paddle_ranker.retrieval.fusion import FUSIONS, RRF_K, parse_fusion
-from paddle_ranker.retrieval.places import shown_place
-from paddle_ranker.retrieval.search_defaults import DEPTH, FUSION, RANK_TOP, SYNONYMS, MilvusOptions
+from paddle_ranker.retrieval.search_defaults import DEPTH, FUSION, RANK_TOP
+from paddle_ranker.retrieval.search_options import SYNONYMS, MilvusOptions
 from paddle_ranker.retrieval.vector_search import search_method
 from paddle_ranker.scoring.scoring_options import OF_MODEL, ScoringOptions
 
@@ -148,6 +146,8 @@ class SearchOptions(SearchingOptions):
     def form(self) -> str:
         if self.format is not None or self.output_file is None:
             return self.format or "text"
+        from paddle_ranker.data.formats import JSON_EXTENSIONS
+
         return "json" if self.output_file.lower().removesuffix(".gz").endswith(JSON_EXTENSIONS) else "trec"
 
 
@@ -226,8 +226,6 @@ def how_filtered(collection: Collection, where: Filter, shown: str) -> str:
 def search(options: SearchOptions) -> None:
     """Search, and print or write the results."""
     runtime.prepare_command(options.cpu_threads)
-    from paddle_ranker.data.formats import new_data_file
-    from paddle_ranker.data.trec import read_queries
     from paddle_ranker.retrieval.bounds import check_parameters
     from paddle_ranker.retrieval.listing import Listing
     from paddle_ranker.retrieval.search import filter_of
@@ -238,6 +236,8 @@ def search(options: SearchOptions) -> None:
     check_writable(options.output_file)
     queries = {"1": options.query or ""}
     if options.input_file is not None:
+        from paddle_ranker.data.trec import read_queries
+
         queries = read_queries(options.input_file, options)
     where = filter_of(options.where)
     check_parameters(Listing(where=where))
@@ -248,7 +248,12 @@ def search(options: SearchOptions) -> None:
     top_k = options.top_k or (_SHOWN if options.form == "text" else _LISTED)
 
     def lines() -> Iterator[str]:
-        for part in chunks(Progress(queries.items(), desc="search", unit="query"), _QUERIES):
+        rows: Iterable[tuple[str, str]] = queries.items()
+        if options.input_file is not None:
+            from paddle_ranker.progress import Progress
+
+            rows = Progress(rows, desc="search", unit="query")
+        for part in chunks(rows, _QUERIES):
             searches = searcher.run([text for _, text in part], top_k, where, group_by=options.group_by, like=like)
             for (id, query), finished in zip(part, searches):
                 if finished.query.read is not None:
@@ -265,16 +270,20 @@ def search(options: SearchOptions) -> None:
         for line in lines():
             print(line)
         return
+    from paddle_ranker.data.formats import new_data_file
+
     with output_free_for(options.output_file), new_data_file(options.output_file) as stream:
         stream.writelines(f"{line}\n".encode() for line in lines())
 
 
 def _lines(options: SearchOptions, id: str, query: str, finished: Search) -> Iterator[str]:
-    from paddle_ranker.data.trec import checked_id, in_order, run_lines
     from paddle_ranker.retrieval.manifest import WORDS
+    from paddle_ranker.retrieval.places import shown_place
 
     results = finished.results()
     if options.form == "trec":
+        from paddle_ranker.data.trec import checked_id, in_order, run_lines
+
         ids = [result.id for result in results]
         scores = in_order(ids) if options.ranker else {result.id: result.score for result in results}
         run = {checked_id(options.index, document): score for document, score in scores.items()}

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Optional, Protocol, runtime_checkable
 
 from paddle_ranker.array_types import Arrays
-from paddle_ranker.model.load_options import CheckpointOptions
+from paddle_ranker.model.model_options import CheckpointOptions
 from paddle_ranker.options import LabelOptions, ThreadOptions, option, redeclare
 from paddle_ranker.options.input_files import base_names
 from paddle_ranker.scoring.scoring_options import BatchOptions

@@ -6,57 +6,20 @@ import dataclasses
 import os
 from dataclasses import dataclass
 from numbers import Integral
-from typing import Any, Optional
+from typing import TYPE_CHECKING, Any, Optional
 
 from paddle_ranker.errors import UsageError, quoted
-from paddle_ranker.options import AUTO_DEVICE, Options, option
-from paddle_ranker.options.declare import ANY_TEXT, FETCHED_FOLDER
+from paddle_ranker.libraries import AUTO_DEVICE
+
+if TYPE_CHECKING:
+    from paddle_ranker.options import Options
 
 _TYPES: dict[str, tuple[tuple[type, ...], str]] = {
     "str": ((str, os.PathLike), "text"), "int": ((Integral,), "a whole number"), "bool": ((bool,), "true or false")
 }  # fmt: skip
 
-
-@dataclass(frozen=True)
-class HeadOptions(Options):
-    """Option of every command that opens rankers of transformers."""
-
-    positive_label: Optional[str] = option(
-        None,
-        help="name or number of the class whose probability is the score, for a transformers classifier of two classes "
-        "(default: the class whose name means relevant)",
-        shared=True,
-        addresses=ANY_TEXT,
-    )
-
-
-@dataclass(frozen=True)
-class CheckpointOptions(Options):
-    """Options of every command that opens a model to encode its pairs or texts."""
-
-    model_name_or_path: Optional[str] = option(
-        None,
-        help="model whose configuration a parameter file without a folder gets, and whose tokenizer another program's "
-        "static model; a folder has its own",
-        addresses=FETCHED_FOLDER,
-    )
-    max_seq_length: Optional[int] = option(
-        None,
-        help="maximum length of a pair or text in tokens (default: the model's)",
-        minimum=5,
-    )
-
-
-@dataclass(frozen=True)
-class TokenizerOptions(Options):
-    """Option of every command that opens static models of other programs, and no bare parameter files."""
-
-    model_name_or_path: Optional[str] = option(
-        None,
-        help="model whose tokenizer the texts of another program's static model are read with: a name, a folder, or "
-        "the vocabulary's file (default: the files beside the graph)",
-        addresses=FETCHED_FOLDER,
-    )
+# The pooler's output, the first token's state, the mean of all states, their maximum per dimension, the last token's.
+POOLINGS = ("pooler", "first", "mean", "max", "last")
 
 
 @dataclass(frozen=True)
@@ -72,7 +35,7 @@ class LoadOptions:
     model_name: name of the model whose configuration belongs to a bare parameter file, or whose tokenizer to a static
         model of another program
     max_seq_length: maximum length of a row in tokens; None: as trained
-    pooling: pooling (a name in `model.tower.POOLINGS`) of an encoder that is opened as a tower, if its folder states
+    pooling: pooling (a name in `POOLINGS`) of an encoder that is opened as a tower, if its folder states
         none; None: a default, which is logged
     normalize: whether a tower's vectors are scaled to length 1; None: as its folder states
     positive_label: name or number of the class whose probability is the score, for transformers classifiers of two

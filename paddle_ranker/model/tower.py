@@ -22,6 +22,7 @@ from paddle_ranker.encoding.pair_encoder import TOKENS_OF_CHARACTER, LengthCheck
 from paddle_ranker.encoding.picture_encoder import PIXELS, PictureEncoder
 from paddle_ranker.encoding.sound_encoder import LENGTHS, SAMPLES, SoundEncoder
 from paddle_ranker.errors import CheckpointError, UsageError, listed, refuse_text
+from paddle_ranker.model.load_options import POOLINGS
 from paddle_ranker.model.model_kind import TOKENS, ArraySpec, ExportFacts, Signature
 from paddle_ranker.storage.atomic import new_file
 from paddle_ranker.storage.declared import Between, Count, Length, OneOf, Width, WidthOrNone, read_declared
@@ -32,8 +33,6 @@ KIND = "tower"
 FORMAT_VERSION = 1
 VECTOR = "vector"
 QUERY_FOLDER = "query"  # subfolder of the separate query tower
-# The pooler's output, the first token's state, the mean of all states, their maximum per dimension, the last token's.
-POOLINGS = ("pooler", "first", "mean", "max", "last")
 SIMILARITIES = ("cosine", "dot")
 TEXT, PICTURE, SOUND = "text", PictureEncoder.reads, SoundEncoder.reads  # inputs that towers read
 

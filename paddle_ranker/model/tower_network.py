@@ -36,14 +36,13 @@ from paddle_ranker.model.hub import HubName
 from paddle_ranker.model.hugging_face.library_tokenizer import MODULES_FILE, stated_length
 from paddle_ranker.model.hugging_face.sentences import Sentences, read_sentences, stated_info
 from paddle_ranker.model.info import PUBLISHED_HEADS, PUBLISHED_TOWER
-from paddle_ranker.model.load_options import LoadOptions
+from paddle_ranker.model.load_options import POOLINGS, LoadOptions
 from paddle_ranker.model.lora import merged
 from paddle_ranker.model.model_kind import Signature, TrainedModel
 from paddle_ranker.model.parameters import PARAMETERS_FILE, save_arrays
 from paddle_ranker.model.pretrained import resolve_model
 from paddle_ranker.model.tower import (
     FILE_ENCODERS,
-    POOLINGS,
     QUERY_FOLDER,
     TEXT,
     RowsOfTower,

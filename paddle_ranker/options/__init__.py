@@ -23,7 +23,6 @@ from paddle_ranker.notes import uncounted as uncounted
 from paddle_ranker.options.command_run import main_of as main_of
 from paddle_ranker.options.command_run import note_without_effect as note_without_effect
 from paddle_ranker.options.command_run import run_command as run_command
-from paddle_ranker.options.declare import AUTO_DEVICE as AUTO_DEVICE
 from paddle_ranker.options.declare import DEVICE_HELP as DEVICE_HELP
 from paddle_ranker.options.declare import TAB as TAB
 from paddle_ranker.options.declare import ClusterOptions as ClusterOptions

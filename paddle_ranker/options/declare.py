@@ -17,6 +17,7 @@ from typing import Any, Callable, Optional, Union, cast
 
 from paddle_ranker.addresses import SCHEMES, fetched, matching, scheme_of
 from paddle_ranker.errors import UsageError, brief, quoted, spelling_hint
+from paddle_ranker.libraries import AUTO_DEVICE
 from paddle_ranker.options.input_files import (
     copied_fifo,
     find_files,
@@ -29,7 +30,6 @@ from paddle_ranker.options.input_files import (
 
 REQUIRED: Any = object()
 TAB = "tab"  # the default separator of a text file's columns
-AUTO_DEVICE = "auto"  # a GPU if there is one, else the CPU: `runtime.find_device`
 DEVICE_HELP = "device: cpu, gpu, xpu or npu; auto: a GPU if there is one, else the CPU"
 # NaN fails each of these comparisons.
 _BOUNDS: dict[str, tuple[Callable[[float, float], bool], str]] = {

@@ -14,8 +14,8 @@ from typing import Optional
 from paddle_ranker import runtime
 from paddle_ranker.errors import CheckpointError, UsageError
 from paddle_ranker.model.exported import GRAPH_FORMATS, INPUTS, OUTPUTS, ExportedFolder, open_exported
-from paddle_ranker.model.load_options import TokenizerOptions
 from paddle_ranker.model.model_folder import MODEL, identify
+from paddle_ranker.model.model_options import TokenizerOptions
 from paddle_ranker.options import main_of, note_without_effect, option
 from paddle_ranker.options.declare import FETCHED_FOLDER
 from paddle_ranker.paddle_serving.serving_files import EMBEDDING, fetched_alias, variables_of

@@ -11,14 +11,16 @@ nothing. Beside words, which must say the same, its floor counts. `python -m ben
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from paddle_ranker.lexical.analyser import pieces
-from paddle_ranker.progress import Progress
 from paddle_ranker.retrieval.manifest import Floors, IndexInfo
-from paddle_ranker.retrieval.snapshot import LocalSnapshot
 from paddle_ranker.unicode.characters import UNIT, UNSPACED, fold
+
+if TYPE_CHECKING:
+    from paddle_ranker.retrieval.snapshot import LocalSnapshot
 
 FEWEST = 100  # with fewer documents, chance cannot be distinguished from an answer
 _QUERIES, _QUANTILE, _SEED = 100, 0.95, 1000
@@ -47,6 +49,8 @@ def _measured_fields(info: IndexInfo) -> list[str]:
 
 def measure_floors(index: LocalSnapshot) -> Floors:
     """Search for synthetic queries, and return the floors of the vector fields whose towers read texts."""
+    from paddle_ranker.progress import Progress
+
     schema = index.info.schema
     texts = [schema.model_text(document) for document, _ in index.sample(_QUERIES, _SEED)]
     queries = [*random_queries(_QUERIES, _SEED), *queries_about(texts, _QUERIES, _SEED)]

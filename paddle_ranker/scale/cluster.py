@@ -20,9 +20,9 @@ from typing import Any
 
 from paddle_ranker.errors import DependencyError, RankerError, UsageError, quoted
 from paddle_ranker.interrupts import take_back_signals
-from paddle_ranker.libraries import switch_off_telemetry
+from paddle_ranker.libraries import AUTO_DEVICE, switch_off_telemetry
 from paddle_ranker.model.load_options import LoadOptions
-from paddle_ranker.options import AUTO_DEVICE, require_ray_device
+from paddle_ranker.options import require_ray_device
 from paddle_ranker.options.declare import require_cluster
 from paddle_ranker.runtime import usable_cores
 from paddle_ranker.scoring.engines.engine_registry import AUTO, DEFAULT, DYGRAPH, ENGINES, EngineKind, exported_engines

@@ -7,8 +7,8 @@ from typing import Optional
 
 from paddle_ranker.encoding.window_options import WINDOWS, WindowOptions
 from paddle_ranker.errors import UsageError
-from paddle_ranker.model.load_options import CheckpointOptions, HeadOptions
-from paddle_ranker.model.tower import POOLINGS as TOWER_POOLINGS
+from paddle_ranker.model.load_options import POOLINGS as TOWER_POOLINGS
+from paddle_ranker.model.model_options import CheckpointOptions, HeadOptions
 from paddle_ranker.options import DeviceOptions, Options, RayOptions, RowOptions, given_of, note_without_effect, option
 from paddle_ranker.options.declare import FETCHED, FETCHED_FOLDER, TAKEN, shown_name
 from paddle_ranker.scoring.engines.engine_registry import ENGINES, exported_engines

@@ -9,7 +9,7 @@ from paddle_ranker import runtime
 from paddle_ranker.errors import UsageError, spelling_hint
 from paddle_ranker.metrics.calibration import AUTO, SCORE_KINDS
 from paddle_ranker.metrics.measures import MEASURES, training_measures
-from paddle_ranker.model.load_options import HeadOptions
+from paddle_ranker.model.model_options import HeadOptions
 from paddle_ranker.model.pretrained import find_model
 from paddle_ranker.options import DeviceOptions, LabelOptions, main_of, option, refuse_given
 from paddle_ranker.options.declare import FETCHED_FOLDER

@@ -18,7 +18,7 @@ import pytest
 from paddle_ranker.commands.command_registry import COMMANDS
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.model import hub, pretrained
-from paddle_ranker.model.load_options import CheckpointOptions, TokenizerOptions
+from paddle_ranker.model.model_options import CheckpointOptions, TokenizerOptions
 from paddle_ranker.model.parameters import PARAMETERS_FILE, load_arrays, save_arrays
 from paddle_ranker.options import Options, command_run, declare
 from paddle_ranker.options.declare import FETCHED_FOLDER, annotations_of, fields_of, value_type

@@ -16,10 +16,11 @@ import paddle_ranker
 from multimodal_entailment.entailment_scorer import Entailment
 from paddle_ranker import Ranker
 from paddle_ranker.errors import UsageError
+from paddle_ranker.libraries import AUTO_DEVICE
 from paddle_ranker.metrics.calibration import sigmoid
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.model_kind import RANKER_SIGNATURE
-from paddle_ranker.options import AUTO_DEVICE, DeviceOptions
+from paddle_ranker.options import DeviceOptions
 from paddle_ranker.scoring.cascade import Cascade
 from paddle_ranker.scoring.engines.dygraph import DygraphEngine
 from paddle_ranker.scoring.loading import ScoringModel

@@ -12,12 +12,12 @@ import numpy as np
 
 from paddle_ranker.array_types import Array, Arrays
 from paddle_ranker.errors import CheckpointError, RankerError, UsageError
-from paddle_ranker.libraries import switch_off_telemetry
+from paddle_ranker.libraries import AUTO_DEVICE, switch_off_telemetry
 from paddle_ranker.metrics.calibration import Calibration
 from paddle_ranker.model.exported import ExportedFolder
 from paddle_ranker.model.foreign_export import ONNX
 from paddle_ranker.model.load_options import LoadOptions
-from paddle_ranker.options import AUTO_DEVICE, note
+from paddle_ranker.options import note
 from paddle_ranker.runtime import own_gpu
 from paddle_ranker.scoring.engines.engine import Engine
 from paddle_ranker.scoring.engines.engine_registry import (

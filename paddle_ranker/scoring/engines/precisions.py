@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Optional
+from typing import TYPE_CHECKING, Optional
 
 from paddle_ranker.errors import CheckpointError, UsageError
-from paddle_ranker.model.exported import ExportedFolder
 from paddle_ranker.runtime import processor_fields, read_cpuinfo
 from paddle_ranker.scoring.engines.engine_registry import ENGINES, engines_with
+
+if TYPE_CHECKING:
+    from paddle_ranker.model.exported import ExportedFolder
 
 PRECISIONS = ("fp32", "bf16", "fp16", "int8")
 _BF16 = ("avx512_bf16", "amx_bf16")

@@ -10,7 +10,8 @@ from paddle_ranker.addresses import address_of
 from paddle_ranker.errors import UsageError
 from paddle_ranker.options import option
 from paddle_ranker.options.declare import ANY_TEXT, FETCHED
-from paddle_ranker.retrieval.search_defaults import FUSION, SYNONYMS, MilvusOptions
+from paddle_ranker.retrieval.search_defaults import FUSION
+from paddle_ranker.retrieval.search_options import SYNONYMS, MilvusOptions
 from paddle_ranker.serving.core.limits import Limits
 from paddle_ranker.serving.core.search_log import LOG_MB
 

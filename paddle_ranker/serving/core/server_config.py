@@ -12,7 +12,7 @@ from socket import gethostname
 from typing import Optional, Union
 
 from paddle_ranker.errors import UsageError
-from paddle_ranker.model.load_options import CheckpointOptions, HeadOptions, TokenizerOptions
+from paddle_ranker.model.model_options import CheckpointOptions, HeadOptions, TokenizerOptions
 from paddle_ranker.options import option, redeclare
 from paddle_ranker.options.declare import ANY_TEXT, FETCHED_FOLDER
 from paddle_ranker.scoring.scoring_options import EngineOptions

@@ -60,7 +60,7 @@ _CLOSE = 0.1  # if the best document's probability is lower, no document is clos
 # second share: a single word of a query about other things is in some document of any collection. Long questions and
 # claims share as little as a quarter with the documents that answer them (python -m benchmarks.defaults).
 _COVERED, _BESIDE_ONE = 0.35, 0.12
-_FIRST = 10  # documents whose words are looked at for this
+_FIRST = 10  # documents, the first by words, that are looked at for this
 
 
 @dataclass(frozen=True)
@@ -562,9 +562,10 @@ class Search:
         """Whether no document is close to the query.
 
         If a calibrated ranker has scored documents: whether all probabilities are below 0.1. Otherwise: whether no
-        vector searcher's best score is above its floor (see `floors`), and none of the first documents has enough of
-        the query's words (see `_has_close_words`); False if the index has few documents, or lacks floors. Always False
-        if the list is sorted by fields, if the last word is unfinished, and if documents have a phrase of the query.
+        vector searcher's best score is above its floor (see `floors`), and none of the first documents by words has
+        enough of the query's words (see `_has_close_words`); False if the index has few documents, or lacks floors.
+        Always False if the list is sorted by fields, if the last word is unfinished, and if documents have a phrase of
+        the query.
         """
         if self.sort or self.settings.prefix or self.phrases:
             return False
@@ -575,17 +576,19 @@ class Search:
         by_words = WORDS in self.searchers
         if info.count < FEWEST or (vectors and info.floors is None):
             return False
-        if info.floors is not None and not is_nothing_close(vectors, info.floors, by_words):
+        found_by_words = self.best.get(WORDS, 0.0) > 0
+        if info.floors is not None and not is_nothing_close(vectors, info.floors, by_words, found_by_words):
             return False
         return not (by_words and self._has_close_words())
 
     def _has_close_words(self) -> bool:
-        """Return whether one of the first documents has enough of the query's weight.
+        """Return whether one of the first documents by words, wherever vectors put it, has enough of the query's weight.
 
         Enough is `_COVERED` of it; or `_BESIDE_ONE` of it beside the document's heaviest word, with the parts of this
         word, such as the characters of a pair.
         """
-        ids = [self.candidates.ids[row] for row in self.order[:_FIRST]]
+        ranks = self.candidates.ranks[:, self.candidates.searchers.index(WORDS)]
+        ids = [self.candidates.ids[row] for row in np.flatnonzero((ranks > 0) & (ranks <= _FIRST)).tolist()]
         total = self.collection.query_weight(self.words)
         for tokens in self.collection.explain_words(self.words, ids, self.fusion.fields).values():
             weights = {token: self._word_weights[token] for token in tokens}

@@ -197,8 +197,10 @@ def test_a_searcher_that_cannot_tell_says_nothing_for_itself(related: float, tel
     assert is_nothing_close({"vectors": 0.0}, floors, by_words=False) is tells
     assert is_nothing_close({"vectors": 0.34}, floors, by_words=True)
     assert is_nothing_close({}, floors, by_words=True)
+    assert is_nothing_close({"vectors": 0.46}, floors, by_words=True, found_by_words=True) is not tells
     for other in ({"vectors": 0.46}, {"vectors": 0.0, "pictures": 0.0}):
         assert not is_nothing_close(other, floors, by_words=True)
+    assert not is_nothing_close({"vectors": 0.0, "pictures": 0.0}, floors, by_words=True, found_by_words=True)
 
 
 @pytest.mark.parametrize("text", ["一二三四五六七八九十甲乙丙丁", "one two three four five six seven", ""])

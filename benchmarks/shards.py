@@ -26,12 +26,12 @@ from paddle_ranker.options import Options, main_of, option
 from paddle_ranker.retrieval.candidate_indexes import Document
 from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.manifest import IndexInfo, VectorsInfo, WordsInfo
-from paddle_ranker.retrieval.remote import RemoteCollection
-from paddle_ranker.retrieval.remote_calls import Call
 from paddle_ranker.retrieval.search import SearchSettings
 from paddle_ranker.retrieval.search_engine import SearchEngine
-from paddle_ranker.retrieval.shard_service import ShardService
 from paddle_ranker.retrieval.shards import open_shards
+from paddle_ranker.scale.remote import RemoteCollection
+from paddle_ranker.scale.remote_calls import Call
+from paddle_ranker.scale.shard_service import ShardService
 
 _CHARACTERS = 12  # of a query
 _TURNS = 5

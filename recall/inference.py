@@ -20,16 +20,15 @@ from paddle_ranker.data.documents import DocumentFile
 from paddle_ranker.data.records import Line, RecordFile
 from paddle_ranker.errors import UsageError
 from paddle_ranker.model.load_options import LoadOptions
-from paddle_ranker.model.pretrained import find_model
+from paddle_ranker.model.pretrained import find_model, resolved
 from paddle_ranker.options import DocumentOptions, RayOptions, main_of, option
-from paddle_ranker.options.declare import FETCHED_FOLDER, TAKEN
+from paddle_ranker.options.declare import FETCHED_FOLDER, ON_CLUSTER, TAKEN
 from paddle_ranker.options.input_files import folder_of
 from paddle_ranker.progress import Progress
 from paddle_ranker.scoring.scoring_options import TowerOptions
 
 if TYPE_CHECKING:
-    from paddle_ranker.retrieval.parallel_encoding import EncodePlan
-    from paddle_ranker.scale.identity import Identity
+    pass
 
 
 @dataclass(frozen=True)
@@ -90,7 +89,7 @@ def encode(options: EncodeOptions, rows: Union[DocumentFile, RecordFile[Line], N
     from paddle_ranker.retrieval.parallel_encoding import EncodePlan, Encoding
     from paddle_ranker.retrieval.towers import MANY_TEXTS, note_export
     from paddle_ranker.retrieval.vector_files import VectorFile
-    from paddle_ranker.scale.identity import Identity, named, resolved, versions
+    from paddle_ranker.scoring.versions import named, versions
     from paddle_ranker.storage.digest import content_digest
 
     source = resolved(options.params_path)
@@ -106,14 +105,21 @@ def encode(options: EncodeOptions, rows: Union[DocumentFile, RecordFile[Line], N
                          "precision", "skip_bad_rows", "separator", "header", "id_column",
                          "title_column", "text_column")
         },
+        **named(versions(options.engine)),
     }  # fmt: skip
     plan = EncodePlan(
         source, how, options.batch_size, options.queries, options.processes, folder_of(options.input_file)
     )
     if options.ray is not None:
-        job = Identity.of(identity, {options.input_file: texts}, {source: tower}, options.engine)
-        return _encode_by_actors(options, plan, rows, job)
-    identity.update(named(versions(options.engine)))
+        with (
+            ON_CLUSTER["encode"](plan, rows, options, identity, {options.input_file: texts}, {source: tower}) as parts,
+            uploading(options.output_file) as path,
+            closing(VectorFile(path, options.dtype, identity)) as file,
+        ):
+            for vectors in parts:
+                file.append(vectors)
+            file.finish()
+            return Encoded.of(file.path, options.output_file)
     with (
         uploading(options.output_file) as path,
         closing(VectorFile(path, options.dtype, identity, options.resume)) as file,
@@ -134,29 +140,6 @@ def encode(options: EncodeOptions, rows: Union[DocumentFile, RecordFile[Line], N
             if rows.skipped:
                 note(f"{options.input_file}: {rows.report()}")
         return Encoded.of(file.path, options.output_file)
-
-
-def _encode_by_actors(
-    options: EncodeOptions,
-    plan: EncodePlan,
-    rows: Union[DocumentFile, RecordFile[Line]],
-    identity: Identity,
-) -> Encoded:
-    """Encode the rows by actors of a cluster, in parts beside the output file; then join the parts."""
-    from paddle_ranker.retrieval.vector_files import VectorFile
-    from paddle_ranker.scale.offline import RowSource, encode
-    from paddle_ranker.scale.parts import Parts
-
-    parts = Parts(f"{options.output_file}.parts", identity)
-    source = RowSource(rows, ("text",), in_texts=True)
-    with parts.folder.alone():
-        with uploading(options.output_file) as path, closing(VectorFile(path, options.dtype, identity.made_of)) as file:
-            for vectors in encode(plan, source, parts, options):
-                file.append(vectors)
-            file.finish()
-            encoded = Encoded.of(file.path, options.output_file)
-        parts.folder.remove()
-    return encoded
 
 
 def run(options: EncodeOptions) -> None:

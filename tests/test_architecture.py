@@ -123,6 +123,19 @@ def test_the_core_imports_no_recipe_and_no_guest() -> None:
 
 # What only a guest needs beside its folder: scripts whose names the tutorial gives.
 SCRIPTS = {"paddle_serving": ("*/export_to_serving.py",)}
+# Options that name what a guest does, and what is said without it.
+REFUSED = {
+    "scale": (
+        (
+            "predict --model a --input b --output c --ray local",
+            "--ray 'local': this installation has no cluster of Ray",
+        ),
+        (
+            "index build --corpus a --output b --shards 2 --ray auto",
+            "--ray 'auto': this installation has no cluster of Ray",
+        ),
+    )
+}
 IMPORT_ALL = """
 import importlib, pkgutil, sys
 import paddle_ranker
@@ -151,11 +164,18 @@ def test_a_guest_can_be_deleted_with_its_folder(guest: str, tmp_path: Path) -> N
     lists = tmp_path / "paddle_ranker" / "recipes" / "__init__.py"
     text = lists.read_text(encoding="utf-8")
     lists.write_text(re.sub(rf'"{guest}",? ?', "", text), encoding="utf-8")
-    done = subprocess.run(
-        [sys.executable, "-c", IMPORT_ALL], cwd=tmp_path, capture_output=True, text=True, timeout=300,
-        env={**os.environ, "PYTHONPATH": str(tmp_path)},
-    )  # fmt: skip
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=300,
+            env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        )  # fmt: skip
+
+    done = run("-c", IMPORT_ALL)
     assert done.returncode == 0, done.stderr
+    for line, message in REFUSED.get(guest, ()):
+        refused = run("-m", "paddle_ranker", *line.split())
+        assert refused.returncode == 2 and message in refused.stderr, refused.stderr
     COMMANDS.load_plugins()
     of_guest = {name for name, command in COMMANDS.items() if guest in command.module.split(".")}
     listed = {line.split()[0] for line in done.stdout.splitlines() if line.startswith("  ")}

@@ -107,7 +107,6 @@ for _group, _commands in {
         "export": "write a model as a static model, and as ONNX, for engines and servers",
         "quantize": "compute an exported ranker's matrix products in 8-bit integers, if that costs little quality",
         "serve": "serve a ranker: baidu_std, HTTP and gRPC of Paddle Serving, /rerank of today's clients, on one port",
-        "deploy": "serve models by replicas on a Ray cluster, or write the configuration for Kubernetes",
         "search-serve": "serve searches of an index: words and vectors, a ranker, a page",
     },
     ENCODERS: {

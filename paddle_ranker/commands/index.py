@@ -60,7 +60,7 @@ from paddle_ranker.options import (
     redeclare,
     run_command,
 )
-from paddle_ranker.options.declare import ANY_TEXT, FETCHED, FETCHED_FOLDER
+from paddle_ranker.options.declare import ANY_TEXT, FETCHED, FETCHED_FOLDER, ON_CLUSTER
 from paddle_ranker.options.input_files import folder_of, paths_of
 from paddle_ranker.options.parser import build_parser
 from paddle_ranker.progress import Progress
@@ -97,9 +97,9 @@ from paddle_ranker.retrieval.snapshot import LocalSnapshot
 from paddle_ranker.retrieval.typed_values import OBJECT
 from paddle_ranker.retrieval.vector_indexes import INDEXES
 from paddle_ranker.retrieval.vector_search import check_breadth, how_found, search_method, searched_exactly
-from paddle_ranker.scale.identity import named, versions
 from paddle_ranker.scoring.scoring_options import BatchOptions, EngineOptions
 from paddle_ranker.scoring.title_states import StatesInfo
+from paddle_ranker.scoring.versions import named, versions
 from paddle_ranker.storage.atomic import check_writable
 from paddle_ranker.storage.digest import content_digest
 
@@ -534,9 +534,7 @@ def _build_shards(options: BuildOptions, count: int) -> None:
         most = None if info.schema.passage_tokens and info.vectors is not None else cut.documents
         with Progress(desc="index", unit="document", total=most) as progress:
             if options.ray is not None:
-                from paddle_ranker.scale.offline import build_shards
-
-                build_shards(work, count, options, options.cpu_threads, progress)
+                ON_CLUSTER["index build"](work, count, options, options.cpu_threads, progress)
             else:
                 if info.models:
                     runtime.prepare_command(options.cpu_threads)

@@ -6,12 +6,9 @@ paddle-ranker mine --queries mine.tsv --corpus titles.tsv --tower checkpoint/bes
 
 from __future__ import annotations
 
-import json
 import os
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import astuple, dataclass, replace
-from pathlib import Path
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Optional
 
 import numpy as np
@@ -19,31 +16,26 @@ import numpy as np
 from paddle_ranker import runtime
 from paddle_ranker.addresses import scheme_of, uploading
 from paddle_ranker.data.beir import beir_judgments
-from paddle_ranker.data.records import LabeledPair, Record, RecordFile, Triple, open_as_one_of, write_records
+from paddle_ranker.data.records import LabeledPair, Record, RecordFile, open_as_one_of, write_records
 from paddle_ranker.encoding.pair_encoder import PairEncoder
 from paddle_ranker.encoding.window_options import WINDOWS
 from paddle_ranker.errors import DataError, UsageError
 from paddle_ranker.lexical.tokens import TOKENIZERS
-from paddle_ranker.model.load_options import ON_CPU, LoadOptions
+from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.model_folder import TOWER, identify
 from paddle_ranker.model.tower import TEXT
 from paddle_ranker.options import LabelOptions, RayOptions, given_of, main_of, note, note_counts, option, refuse_given
-from paddle_ranker.options.declare import FETCHED, FETCHED_FOLDER, TAKEN
-from paddle_ranker.options.input_files import folder_of, join_files, paths_of, split_paths
+from paddle_ranker.options.declare import FETCHED, FETCHED_FOLDER, ON_CLUSTER, TAKEN
+from paddle_ranker.options.input_files import folder_of, paths_of
 from paddle_ranker.progress import Progress
 from paddle_ranker.retrieval.candidate_indexes import CandidateIndex, Document, Hits, IndexOptions, TowerIndex
 from paddle_ranker.retrieval.search_options import MilvusOptions
 from paddle_ranker.retrieval.vector_indexes import INDEXES
-from paddle_ranker.scale.identity import resolved
-from paddle_ranker.scale.offline import identity_of, total
-from paddle_ranker.scale.parts import Parts, Source, Work
-from paddle_ranker.scale.parts import run as run_parts
 from paddle_ranker.scoring.scoring_options import OF_MODEL, ScoringOptions
 from paddle_ranker.storage.atomic import check_writable
 from paddle_ranker.storage.streams import output_free_for
 from paddle_ranker.training.mining import (
     JUDGED_KINDS,
-    QUERIES_AT_ONCE,
     SCORE_RATIO,
     TITLE_KINDS,
     Choice,
@@ -53,7 +45,6 @@ from paddle_ranker.training.mining import (
     group_judgments,
     judged_pairs,
     report_of,
-    require_negatives,
     text_key,
     whole,
 )
@@ -64,8 +55,6 @@ if TYPE_CHECKING:
     from paddle_ranker.retrieval.search_engine import SearchEngine
 
 RERANKED = 100
-_PART = 8 * QUERIES_AT_ONCE  # queries of an actor's part
-_OF_RANKER = " of ranker: "  # joins a ranker's number and the name of a count, among the counts of a part
 DEFAULT_TOKENIZER = "jieba"
 _METHODS = "; ".join(f"{name}, {kind.what}" for name, kind in INDEXES.items())
 
@@ -245,7 +234,7 @@ def run(options: MineOptions) -> None:
 def _run(options: MineOptions) -> None:
     if scheme_of(options.output_file) is None:
         check_writable(options.output_file)
-    mining = _Mining(options)
+    mining = Mining(options)
     queries = mining.queries
     positives = sum(len(judged.positives(options.min_label)) for judged in queries)
     print(f"{options.queries}: {mining.read}; {len(queries):,} queries, {positives:,} positives", flush=True)
@@ -255,7 +244,7 @@ def _run(options: MineOptions) -> None:
             "mine negatives of"
         )
     if options.ray is not None:
-        rows, counts, truncations = _mine_by_actors(options, len(queries))
+        rows, counts, truncations = ON_CLUSTER["mine"](options, len(queries))
     else:
         with uploading(options.output_file) as path:
             mining.open()
@@ -270,7 +259,7 @@ def _run(options: MineOptions) -> None:
         note_counts(of_ranker)
 
 
-class _Mining:
+class Mining:
     """The judged queries of the files; after `open`, also the miner of the queries' negatives.
 
     Attributes:
@@ -321,93 +310,6 @@ class _Mining:
     def truncations(self) -> list[dict[str, int]]:
         """Return how many pairs were truncated so far: for each ranker, counts by kind of truncation."""
         return self._teachers.truncations() if self._teachers is not None else []
-
-
-class _QueryNumbers(Source):
-    """Source of the numbers 0 to `queries` - 1, in parts of `_PART` numbers; the last part may have fewer.
-
-    `_PART` is a multiple of the number of queries that the miner searches at once.
-    """
-
-    def __init__(self, queries: int):
-        self._queries = queries
-
-    def parts(self) -> Iterator[Sequence[object]]:
-        every = range(self._queries)
-        return ([*every[start : start + _PART]] for start in range(0, self._queries, _PART))
-
-    def count(self) -> int:
-        return self._queries
-
-
-class _MineParts(Work):
-    """Work of an actor: mine the negatives of a part's queries, and return each record as a line with a JSON array.
-
-    Each actor reads the files and opens the index.
-    """
-
-    extension, unit = ".jsonl", "query"
-
-    def __init__(self, options: MineOptions):
-        self._options = options
-
-    def open(self) -> None:
-        self._mining = _Mining(self._options)
-        self._mining.open()
-
-    def compute(self, rows: Sequence[int]) -> tuple[bytes, int, Mapping[str, int]]:
-        mining = self._mining
-        mining.miner.counts.clear()
-        before = mining.truncations()
-        lines = [json.dumps(astuple(row)) for row in mining.miner.mine_part(mining.queries[rows[0] : rows[-1] + 1])]
-        counts = dict(mining.miner.counts)
-        for number, (now, earlier) in enumerate(zip(mining.truncations(), before)):
-            counts.update({f"{number}{_OF_RANKER}{what}": count - earlier.get(what, 0) for what, count in now.items()})
-        return "".join(f"{line}\n" for line in lines).encode(), len(lines), counts
-
-
-def _mine_by_actors(options: MineOptions, queries: int) -> tuple[int, Counter[str], list[dict[str, int]]]:
-    """Let actors of a cluster mine; each part becomes a file beside the output, and at the end the parts are joined.
-
-    Returns the number of rows, the miners' counts, and for each ranker the number of truncated pairs, by kind of
-    truncation. Raises `DataError` if there is no negative at all.
-    """
-    rankers = [resolved(ranker) for ranker in split_paths(options.ranker)] if options.ranker else []
-    options = replace(
-        options,
-        ranker=join_files(rankers) if rankers else None,
-        tower=resolved(options.tower) if options.tower else None,
-        index=os.path.realpath(options.index) if options.index else None,
-    )
-    contents = {name: getattr(options, name) for name in ("queries", "corpus", "tower", "ranker")}
-    # These files, one for each shard, name segments that never change.
-    indexes = sorted(map(str, Path(options.index).rglob("index.json"))) if options.index else []
-    identity = identity_of(options, {**contents, "index": join_files(indexes) if indexes else options.index})
-    parts = Parts(f"{options.output_file}.parts", identity)
-    threads = options.cpu_threads or 1
-    work = _MineParts(replace(options, cpu_threads=threads))
-    assert options.ray is not None
-    has_model = any((options.ranker, options.tower, options.index))
-    with parts.folder.alone():
-        done = run_parts(
-            _QueryNumbers(queries), work, parts, options.ray,
-            allow_open=options.ray_open, actors=options.actors, threads=threads, label="mine",
-            load=LoadOptions.of(options) if has_model else ON_CPU,
-        )  # fmt: skip
-        counts, truncations = Counter[str](), [dict[str, int]() for _ in rankers]
-        for name, count in total(done).items():
-            number, is_of_ranker, what = name.partition(_OF_RANKER)
-            if is_of_ranker:
-                truncations[int(number)][what] = count
-            else:
-                counts[name] = count
-        require_negatives(options.queries, counts)
-        kind = LabeledPair if options.format == "pairs" else Triple
-        lines = (line for part in done for line in parts.content(part).splitlines())
-        with uploading(options.output_file) as path:
-            rows = write_records(path, (kind(*json.loads(line)) for line in lines))
-        parts.folder.remove()
-    return rows, counts, truncations
 
 
 def _search_engine(options: MineOptions) -> SearchEngine:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from paddle_ranker import runtime
 from paddle_ranker.commands.command_registry import main_for_kinds
 from paddle_ranker.options import main_of
+from paddle_ranker.options.declare import ON_CLUSTER
 from paddle_ranker.scoring.scoring_options import PrintingOptions
 
 
@@ -23,10 +24,8 @@ def predict(options: PrintingOptions, names: tuple[str, str] = ("query", "title"
     names: the keys of the query and the title in each printed line
     """
     if options.ray is not None:
-        from paddle_ranker.scale.offline import predict as predict_by_actors
-
-        done = predict_by_actors(options, names)
-        print(f"{options.output_file}: {sum(part.rows for part in done):,} pairs in {len(done):,} parts")
+        pairs, parts = ON_CLUSTER["predict"](options, names)
+        print(f"{options.output_file}: {pairs:,} pairs in {parts:,} parts")
         return
     runtime.prepare_command(options.cpu_threads)
     from paddle_ranker.scoring.by_query import rank_by_query

@@ -117,6 +117,12 @@ def _named_adapter(folder: Path, name: str) -> Path:
     raise CheckpointError(f"{folder}:{name}: there is no such adapter; {folder} has {listed(names)}")
 
 
+def resolved(model: str) -> str:
+    """Return the local path of a model, without links on the way to its folder: what all processes of a job open."""
+    path = resolve_model(model)
+    return os.path.join(os.path.realpath(path.parent), path.name) if path.is_file() else os.path.realpath(path)
+
+
 def vocabulary_folder(name: str) -> Path:
     """Return a folder with a named model's tokenizer; of PaddleNLP's models, nothing else is fetched or needed."""
     known = known_name(name)

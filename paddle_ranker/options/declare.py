@@ -27,6 +27,7 @@ from paddle_ranker.options.input_files import (
     require_no_pipe,
     split_paths,
 )
+from paddle_ranker.registry import Registry
 
 REQUIRED: Any = object()
 TAB = "tab"  # the default separator of a text file's columns
@@ -40,6 +41,8 @@ _BOUNDS: dict[str, tuple[Callable[[float, float], bool], str]] = {
 }
 # What an option makes of an address, such as s3://bucket/name. A path that is not declared otherwise refuses it.
 REFUSED, ANY_TEXT, FETCHED, FETCHED_FOLDER, TAKEN = "refused", "any_text", "fetched", "fetched_folder", "taken"
+# What commands do on a cluster if `--ray` is given, by the command's name; called with what the command has prepared.
+ON_CLUSTER: Registry[Callable[..., Any]] = Registry("command on a cluster", recipes="commands")
 _FLAGS = ("positional", "leads", "several", "files", "shared", "either")
 _CLUSTER = re.compile(r"local|auto|(\[[^][\s/]+\]|[^:\s/]+):[0-9]+")
 _KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
@@ -404,6 +407,9 @@ class RayOptions(ClusterOptions):
         if self.actors is not None and self.ray is None:
             raise UsageError(f"--actors {self.actors}: is about a cluster; add --ray, or leave it out")
         if self.ray is not None:
+            ON_CLUSTER.load_plugins()
+            if not len(ON_CLUSTER):
+                raise UsageError(f"--ray {quoted(self.ray)}: this installation has no cluster of Ray; leave it out")
             require_ray_device(getattr(self, "device", AUTO_DEVICE))
 
 

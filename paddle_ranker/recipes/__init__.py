@@ -17,6 +17,7 @@ RECIPES = ("ernie_matching", "cross_encoder", "recall", "pretraining", "multimod
 GUESTS = (
     "paddle_serving",
     "mcp",
+    "scale",
 )
 
 

@@ -8,27 +8,18 @@ identity.require(identity.opened)
 from __future__ import annotations
 
 import os
-import platform
 import socket
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from importlib import metadata
 from typing import Optional
 
-from paddle_ranker import version
 from paddle_ranker.addresses import copies_of, fetch_again
 from paddle_ranker.errors import RankerError
-from paddle_ranker.model.pretrained import resolve_model
 from paddle_ranker.options.input_files import paths_of
-from paddle_ranker.scoring.engines.engine_registry import AUTO, DYGRAPH, ENGINES, exported_engines
+from paddle_ranker.scoring.engines.engine_registry import AUTO
+from paddle_ranker.scoring.versions import named, versions
 from paddle_ranker.storage.digest import content_digest, json_digest
-
-# Distributions that provide a package; a machine with a GPU may have another one than the command's.
-_DISTRIBUTIONS = {
-    "paddle": ("paddlepaddle", "paddlepaddle-gpu"),
-    "onnxruntime": ("onnxruntime", "onnxruntime-gpu"),
-}
 
 
 @dataclass(frozen=True)
@@ -93,27 +84,6 @@ class Identity:
                 )
 
 
-def versions(engine: Optional[str]) -> dict[str, str]:
-    """Return the versions here of what computes, by package name: "none" if a package is missing.
-
-    engine: as for option `--engine`
-    """
-    names = exported_engines() if engine == AUTO else [engine or DYGRAPH]
-    packages = sorted({"paddle", "numpy", "tokenizers", *(ENGINES[name].package or "paddle" for name in names)})
-    found = {"paddle_ranker": version.__version__, "python": platform.python_version()}
-    for package in packages:
-        found[package] = "none"
-        for distribution in _DISTRIBUTIONS.get(package, (package,)):
-            with suppress(metadata.PackageNotFoundError):
-                found[package] = metadata.version(distribution)
-    return found
-
-
-def named(found: Mapping[str, str]) -> dict[str, str]:
-    """Return versions by what messages call them."""
-    return {f"the version of {name}": value for name, value in found.items()}
-
-
 def require_versions(expected: Mapping[str, str]) -> None:
     """Raise `RankerError`, which names this machine, if a package has another version here than in `expected`."""
     here = versions(AUTO)
@@ -123,9 +93,3 @@ def require_versions(expected: Mapping[str, str]) -> None:
                 f"{socket.gethostname()} has {name} {here.get(name)}, the command's machine {value}: all machines "
                 "need the same versions"
             )
-
-
-def resolved(model: str) -> str:
-    """Return the local path of a model, without links on the way to its folder: what all processes of a job open."""
-    path = resolve_model(model)
-    return os.path.join(os.path.realpath(path.parent), path.name) if path.is_file() else os.path.realpath(path)

@@ -17,7 +17,7 @@ import sqlite3
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional, Union
@@ -30,14 +30,16 @@ from paddle_ranker.data.formats import line_count
 from paddle_ranker.data.records import Pair, RecordFile
 from paddle_ranker.errors import RankerError
 from paddle_ranker.model.load_options import LoadOptions
+from paddle_ranker.model.pretrained import resolved
 from paddle_ranker.options import RayOptions, note, note_counts
 from paddle_ranker.options.declare import fields_of, shown_name
 from paddle_ranker.options.input_files import paths_of
 from paddle_ranker.retrieval.shard_builds import ShardWork, count_done, is_begun
 from paddle_ranker.scale.cluster import connected, gpus_for, hide_other_gpus, require_ray
-from paddle_ranker.scale.identity import Identity, require_versions, resolved, versions
+from paddle_ranker.scale.identity import Identity, require_versions
 from paddle_ranker.scale.parts import MOST_DEATHS, Done, Parts, Source, Work, outcome_of, report_outcome, run
 from paddle_ranker.scoring.scoring_options import PrintingOptions
+from paddle_ranker.scoring.versions import versions
 from paddle_ranker.storage.digest import content_digest, json_digest
 from paddle_ranker.storage.prefetch import CHUNK, chunks
 from paddle_ranker.storage.untrusted import Unchecked
@@ -120,8 +122,8 @@ class _ScoreParts(Work):
         return *_written(lines), counts
 
 
-def predict(options: PrintingOptions, names: tuple[str, str]) -> list[Done]:
-    """Score files on a cluster, and write the lines that `predict` prints into a folder. Return the parts' facts.
+def predict(options: PrintingOptions, names: tuple[str, str]) -> tuple[int, int]:
+    """Score files on a cluster, and write the lines that `predict` prints into a folder. Return (pairs, parts).
 
     Each part of the files becomes one file of lines. With `topk`, the best titles of all parts are merged on this
     machine's disk, and written in files of some thousand lines.
@@ -143,7 +145,7 @@ def predict(options: PrintingOptions, names: tuple[str, str]) -> list[Done]:
             output.begin()
             if output.manifest is not None:
                 note(f"{output.folder}: is done already")
-                return output.manifest
+                return _size_of(output.manifest)
             parts = Parts(f"{options.output_file}.scored", identity)
         done = run(
             source,
@@ -167,7 +169,12 @@ def predict(options: PrintingOptions, names: tuple[str, str]) -> list[Done]:
     seen, left_out = counts.pop(CutOff.SEEN, 0), counts.pop(CutOff.LEFT_OUT, 0)
     note_counts(counts)
     CutOff.note(options.min_probability, seen, left_out)
-    return done if top_k is None else merged
+    return _size_of(done if top_k is None else merged)
+
+
+def _size_of(done: Sequence[Done]) -> tuple[int, int]:
+    """Return (rows, parts)."""
+    return sum(part.rows for part in done), len(done)
 
 
 def _merged(parts: Parts, done: Sequence[Done], top_k: int) -> Iterator[list[str]]:
@@ -257,11 +264,29 @@ class _EncodeParts(Work):
         return stream.getvalue(), len(vectors), {what: count for what, count in cut.items() if count}
 
 
-def encode(plan: EncodePlan, source: RowSource, parts: Parts, options: RayOptions) -> Iterator[Vectors]:
-    """Encode all texts with actors. Then yield the vectors of each part, in order.
+@contextmanager
+def encode(
+    plan: EncodePlan,
+    rows: Union[RecordFile[Any], DocumentFile],
+    options: Any,
+    facts: Mapping[str, object],
+    read: Mapping[str, str],
+    opened: Mapping[str, str],
+) -> Iterator[Iterator[Vectors]]:
+    """Encode texts with actors, in parts beside the output file. Give the block the vectors of each part, in order.
 
-    A note says how many texts were cut to the tower's maximum length.
+    The parts are deleted when the block ends without an error. A note says how many texts were cut to the tower's
+    maximum length.
+
+    facts, read, opened: as for `Identity.of`
     """
+    parts = Parts(f"{options.output_file}.parts", Identity.of(facts, read, opened, plan.options.engine))
+    with parts.folder.alone():
+        yield _encoded(plan, RowSource(rows, ("text",), in_texts=True), parts, options)
+        parts.folder.remove()
+
+
+def _encoded(plan: EncodePlan, source: RowSource, parts: Parts, options: RayOptions) -> Iterator[Vectors]:
     assert options.ray is not None
     threads = plan.options.threads or 1
     work = _EncodeParts(replace(plan, options=replace(plan.options, threads=threads)))

@@ -37,7 +37,7 @@ from paddle_ranker.serving.core.slot_kinds import SLOTS, fit_models, serve_optio
 from paddle_ranker.serving.core.tower_options import TOWER_SLOT
 
 if TYPE_CHECKING:
-    from paddle_ranker.retrieval.remote_calls import Call
+    from paddle_ranker.scale.remote_calls import Call
 
 SERVER = "server"  # name of the deployment whose replicas have the models
 _CALLS = 8  # most calls of a replica to one shard at the same time
@@ -319,7 +319,7 @@ class _Trial:
 
     async def problem(self, args: Mapping[str, object]) -> Optional[str]:
         """Return why a replica would not start with the arguments `args`, or None."""
-        from paddle_ranker.retrieval.shard_service import ShardService
+        from paddle_ranker.scale.shard_service import ShardService
 
         def calls() -> Sequence[Call]:
             threads = ThreadPoolExecutor(1)
@@ -375,7 +375,7 @@ class _Shard:
     """Replica of a shard's deployment: answers calls by the `ShardService` of the shard's folder, in threads."""
 
     def __init__(self, folder: str):
-        from paddle_ranker.retrieval.shard_service import ShardService
+        from paddle_ranker.scale.shard_service import ShardService
 
         self._service = ShardService(folder)
         self._threads = ThreadPoolExecutor(max(2, runtime.usable_cores()), thread_name_prefix="shard")
@@ -392,7 +392,7 @@ class _Shard:
 
 
 class _Transport:
-    """Transport of calls to a shard's deployment, a `Call` of `retrieval.remote_calls`.
+    """Transport of calls to a shard's deployment, a `Call` of `scale.remote_calls`.
 
     Errors of Serve are raised like errors of the shard.
 
@@ -421,8 +421,8 @@ def _sharded_slot(config: ServeConfig, calls: Callable[[], Sequence[Call]], part
     calls: returns the calls of the shards, in their order
     partial: whether a search goes on without shards that fail
     """
-    from paddle_ranker.retrieval.remote import RemoteCollection
     from paddle_ranker.retrieval.searchable import Searchable
+    from paddle_ranker.scale.remote import RemoteCollection
     from paddle_ranker.serving.core.index_slot import IndexSlot
 
     class ShardedSlot(IndexSlot):

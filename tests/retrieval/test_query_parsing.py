@@ -5,8 +5,8 @@ import random
 import re
 import threading
 import unicodedata
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 from pathlib import Path
 from threading import Event, current_thread
@@ -25,19 +25,18 @@ from paddle_ranker.retrieval.candidate_indexes import Document
 from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.manifest import IndexInfo, WordsInfo
 from paddle_ranker.retrieval.query_parsing import ParsedQuery, _parts, parse_query
-from paddle_ranker.retrieval.remote import RemoteCollection
 from paddle_ranker.retrieval.schema import TEXT, Field, Schema
 from paddle_ranker.retrieval.schema_inference import infer_schema
 from paddle_ranker.retrieval.search import Search, SearchSettings
 from paddle_ranker.retrieval.search_engine import SearchEngine
 from paddle_ranker.retrieval.searchable import Searchable
 from paddle_ranker.retrieval.segments import Segment
-from paddle_ranker.retrieval.shard_service import ShardService
 from paddle_ranker.retrieval.shards import open_shards
 from paddle_ranker.retrieval.snapshot import LocalSnapshot
 from paddle_ranker.retrieval.synonyms import Synonyms
 from paddle_ranker.retrieval.turns import Abandoned, Caller
 from tests.checkout import ONCE
+from tests.elsewhere import elsewhere
 
 pytestmark = pytest.mark.unit
 
@@ -416,21 +415,9 @@ def test_corrections_are_of_live_words_however_they_are_stored(tmp_path: Path) -
     for each in (one, many, *shards):
         each.writer.remove([*removed])
         each.close()
-    services = [ShardService(tmp_path / f"shard{n}") for n in range(2)]
-
-    def call(service: ShardService) -> Callable[..., Future[object]]:
-        def answer(name: str, *args: object) -> Future[object]:
-            future = Future[object]()
-            future.set_result(service.call(name, *args))
-            return future
-
-        return answer
-
+    folders = [tmp_path / f"shard{n}" for n in range(2)]
     every: list[Searchable] = [Collection.open(tmp_path / "one"), Collection.open(tmp_path / "many")]
-    every += [
-        open_shards([tmp_path / "shard0", tmp_path / "shard1"]),
-        RemoteCollection([call(own) for own in services]),
-    ]
+    every += [open_shards(folders), *elsewhere(folders)]
     queries = ["kubernatis", "zebr", "smalx", "kubernatiz", "xubernetes", "zebrq", "kubrenetes", "kubaa", "zebrad"]
     for query in queries:
         read = [each.snapshot().rewrite_query(parse_query(query)) for each in every]

@@ -7,7 +7,6 @@ import random
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
@@ -25,16 +24,14 @@ from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.filters import Filter
 from paddle_ranker.retrieval.listing import Listing, unpack_position
 from paddle_ranker.retrieval.manifest import IndexInfo, VectorsInfo, WordsInfo
-from paddle_ranker.retrieval.remote import RemoteCollection
 from paddle_ranker.retrieval.schema import Field, Schema
 from paddle_ranker.retrieval.search import Search, SearchSettings
 from paddle_ranker.retrieval.search_engine import SearchEngine
 from paddle_ranker.retrieval.searchable import Searchable
-from paddle_ranker.retrieval.shard_service import ShardService
 from paddle_ranker.retrieval.shards import open_shards
 from paddle_ranker.retrieval.turns import Abandoned, Caller, Turns
 from tests.checkout import ONCE
-from tests.retrieval.test_remote import through
+from tests.elsewhere import elsewhere
 from tests.serving.test_search import Site
 
 pytestmark = pytest.mark.unit
@@ -124,10 +121,8 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Searc
     base = tmp_path_factory.mktemp("sorting")
     shards = [built(base / f"shard{number}", DOCUMENTS[number::3], number) for number in (1, 2)]
     shards.append(built(base / "shard0", DOCUMENTS[0::3], 3))
-    with ThreadPoolExecutor(8) as pool:
-        calls = [through(pool, ShardService(one)) for one in shards]
-        whole = Collection.open(built(base / "whole", DOCUMENTS, 4))
-        yield {"folder": whole, "shards": open_shards(shards), "elsewhere": RemoteCollection(calls)}
+    whole = Collection.open(built(base / "whole", DOCUMENTS, 4))
+    yield {"folder": whole, "shards": open_shards(shards), **dict(zip(["elsewhere"], elsewhere(shards)))}
 
 
 def page(

@@ -1,7 +1,6 @@
 """Synonyms of several words: found where they stand together, in a folder, in shards and on a server."""
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -9,13 +8,12 @@ import pytest
 from paddle_ranker.retrieval.candidate_indexes import Document
 from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.manifest import IndexInfo, WordsInfo
-from paddle_ranker.retrieval.remote import RemoteCollection
 from paddle_ranker.retrieval.schema import Field, Schema
 from paddle_ranker.retrieval.search import SearchSettings
 from paddle_ranker.retrieval.search_engine import SearchEngine
-from paddle_ranker.retrieval.shard_service import ShardService
 from paddle_ranker.retrieval.shards import open_shards
 from paddle_ranker.retrieval.synonyms import Synonyms
+from tests.elsewhere import elsewhere
 from tests.serving.test_search import Site
 
 pytestmark = pytest.mark.unit
@@ -63,22 +61,17 @@ def test_synonyms_stand_as_a_whole_below_what_was_typed(
 
     folders = [add("one", every[:4]), add("two", every[4:])]
     both, answers = add("both", every), []
-    with ThreadPoolExecutor(2) as pool:
-        services = [ShardService(folder) for folder in folders]
-        calls = [lambda name, *args, own=own: pool.submit(own.call, name, *args) for own in services]
-        for way in (Collection.open(both), open_shards(folders), RemoteCollection(calls)):
-            (found,) = SearchEngine(way, SearchSettings(synonyms=synonyms)).run([query])
-            results = found.results()
-            assert [one.id for one in results] == wanted and results[0].score > results[-1].score
-            assert found.total() == len(wanted) and found.facets(["kind"])["kind"].keys() == {
-                f'"{id}"' for id in wanted
-            }
-            explained = way.snapshot().explain_words(found.words, wanted)
-            for one in results:
-                assert sum(explained[one.id].values()) == pytest.approx(one.score, abs=1e-9)
-                assert len(explained[one.id]) <= len(query.split())
-            answers.append((results, explained, way.snapshot().words_given(found.words)))
-    assert answers[0] == answers[1] == answers[2]
+    for way in (Collection.open(both), open_shards(folders), *elsewhere(folders)):
+        (found,) = SearchEngine(way, SearchSettings(synonyms=synonyms)).run([query])
+        results = found.results()
+        assert [one.id for one in results] == wanted and results[0].score > results[-1].score
+        assert found.total() == len(wanted) and found.facets(["kind"])["kind"].keys() == {f'"{id}"' for id in wanted}
+        explained = way.snapshot().explain_words(found.words, wanted)
+        for one in results:
+            assert sum(explained[one.id].values()) == pytest.approx(one.score, abs=1e-9)
+            assert len(explained[one.id]) <= len(query.split())
+        answers.append((results, explained, way.snapshot().words_given(found.words)))
+    assert all(one == answers[0] for one in answers)
     site = Site(index=both, synonyms=tmp_path / "synonyms")
     try:
         (hit,) = [one for one in site.search(query, explain=True)["hits"] if marked in one["text"]]

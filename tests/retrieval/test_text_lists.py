@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +15,12 @@ from paddle_ranker.retrieval.candidate_indexes import Document
 from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.filters import Filter
 from paddle_ranker.retrieval.manifest import IndexInfo, WordsInfo
-from paddle_ranker.retrieval.remote import RemoteCollection
 from paddle_ranker.retrieval.schema import Field, Schema
 from paddle_ranker.retrieval.search import SearchSettings
 from paddle_ranker.retrieval.search_engine import SearchEngine
 from paddle_ranker.retrieval.searchable import Searchable
-from paddle_ranker.retrieval.shard_service import ShardService
 from paddle_ranker.retrieval.shards import open_shards
-from tests.retrieval.test_remote import through
+from tests.elsewhere import elsewhere
 from tests.serving.test_search import Site
 
 pytestmark = pytest.mark.unit
@@ -82,19 +79,17 @@ def test_items_are_searched_in_every_collection(tmp_path: Path) -> None:
     for folder, own in zip(parts, (DOCUMENTS[:2], DOCUMENTS[2:])):
         with Collection.create(folder, INFO) as collection:
             collection.writer.add(own)
-    with ThreadPoolExecutor(4) as pool:
-        calls = [through(pool, ShardService(part)) for part in parts]
-        collections: list[Searchable] = [
-            Collection.open(built(tmp_path / "python")), Collection.open(tmp_path / "file"), open_shards(parts),
-            RemoteCollection(calls),
-        ]  # fmt: skip
-        for place, one in enumerate(collections):
-            assert finds(SearchEngine(one, SearchSettings())) == answers(FOUND), place
-        scores = [
-            [(hit.id, hit.score) for hit in SearchEngine(one, SearchSettings()).search("ada lovelace", 9)]
-            for one in collections
-        ]
-        assert scores[0] == scores[1] == scores[2] == scores[3]
+    collections: list[Searchable] = [
+        Collection.open(built(tmp_path / "python")), Collection.open(tmp_path / "file"), open_shards(parts),
+        *elsewhere(parts),
+    ]  # fmt: skip
+    for place, one in enumerate(collections):
+        assert finds(SearchEngine(one, SearchSettings())) == answers(FOUND), place
+    scores = [
+        [(hit.id, hit.score) for hit in SearchEngine(one, SearchSettings()).search("ada lovelace", 9)]
+        for one in collections
+    ]
+    assert all(one == scores[0] for one in scores)
     with Collection.open(tmp_path / "python", write=True) as collection:
         collection.writer.merge(None)
         assert finds(SearchEngine(collection, SearchSettings())) == answers(FOUND)

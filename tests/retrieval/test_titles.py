@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Optional, cast
@@ -18,15 +17,14 @@ from paddle_ranker.retrieval.filters import Filter
 from paddle_ranker.retrieval.fusion import TITLE, TITLE_MATCH, Fusion
 from paddle_ranker.retrieval.listing import Listing
 from paddle_ranker.retrieval.manifest import IndexInfo, VectorsInfo, WordsInfo
-from paddle_ranker.retrieval.remote import RemoteCollection
 from paddle_ranker.retrieval.schema import Field, Schema
 from paddle_ranker.retrieval.search import Search, SearchSettings
 from paddle_ranker.retrieval.search_engine import SearchEngine
 from paddle_ranker.retrieval.searchable import Searchable
-from paddle_ranker.retrieval.shard_service import ShardService
 from paddle_ranker.retrieval.shards import open_shards
 from paddle_ranker.retrieval.weight_learning import JudgedList, learn_title
 from paddle_ranker.scoring.ranker import Ranker
+from tests.elsewhere import HAS_ELSEWHERE, elsewhere
 from tests.serving.test_search import Site
 
 pytestmark = pytest.mark.unit
@@ -77,23 +75,14 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return [root / name for name in shares]
 
 
-@pytest.fixture(scope="module")
-def pool() -> Iterator[Executor]:
-    with ThreadPoolExecutor(4) as threads:
-        yield threads
-
-
-@pytest.fixture(params=["folder", "shards", "remote"])
-def collection(request: pytest.FixtureRequest, folders: list[Path], pool: Executor) -> Searchable:
-    def through(folder: Path) -> Callable[..., Any]:
-        service = ShardService(folder)
-        return lambda name, *args: pool.submit(service.call, name, *args)
-
+@pytest.fixture(params=["folder", "shards", *(["elsewhere"] if HAS_ELSEWHERE else [])])
+def collection(request: pytest.FixtureRequest, folders: list[Path]) -> Searchable:
     if request.param == "folder":
         return Collection.open(folders[2])
     if request.param == "shards":
         return open_shards(folders[:2])
-    return RemoteCollection([through(folder) for folder in folders[:2]])
+    (shards,) = elsewhere(folders[:2])
+    return shards
 
 
 @pytest.mark.parametrize("by", [("words",), ("words", "vectors")])
@@ -126,10 +115,8 @@ def test_whole_titles_come_first(
     assert len(filtered) == 8 and not any(one.id.startswith("whole") for one in filtered)
 
 
-def test_all_ways_agree(folders: list[Path], pool: Executor) -> None:
-    services = [ShardService(folder) for folder in folders[:2]]
-    calls = [lambda name, *args, own=own: pool.submit(own.call, name, *args) for own in services]
-    ways: list[Searchable] = [Collection.open(folders[2]), open_shards(folders[:2]), RemoteCollection(calls)]
+def test_all_ways_agree(folders: list[Path]) -> None:
+    ways: list[Searchable] = [Collection.open(folders[2]), open_shards(folders[:2]), *elsewhere(folders[:2])]
 
     def said(collection: Searchable, query: str) -> tuple[Any, ...]:
         search = Search(collection.snapshot(), query, ("words",), SearchSettings(depth=7), Listing(7))

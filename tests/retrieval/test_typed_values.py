@@ -7,7 +7,6 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import datetime, timedelta, timezone
 from itertools import product
@@ -25,14 +24,13 @@ from paddle_ranker.retrieval.field_values import FieldValues
 from paddle_ranker.retrieval.filters import Condition, Filter, FilterError
 from paddle_ranker.retrieval.listing import Listing
 from paddle_ranker.retrieval.manifest import IndexInfo, WordsInfo
-from paddle_ranker.retrieval.remote import RemoteCollection
 from paddle_ranker.retrieval.schema import Field, Schema
 from paddle_ranker.retrieval.search import Search, SearchSettings
 from paddle_ranker.retrieval.searchable import Searchable
-from paddle_ranker.retrieval.shard_service import ShardService
 from paddle_ranker.retrieval.shards import open_shards
 from paddle_ranker.retrieval.typed_values import TYPES, order_value, period_of
 from tests.checkout import ONCE
+from tests.elsewhere import elsewhere
 from tests.serving.test_search import Site
 
 pytestmark = pytest.mark.unit
@@ -134,20 +132,7 @@ def written(value: Any) -> str:
 
 
 @pytest.fixture(scope="module")
-def pool() -> Iterator[ThreadPoolExecutor]:
-    with ThreadPoolExecutor(8) as threads:
-        yield threads
-
-
-def elsewhere(pool: ThreadPoolExecutor, folders: Sequence[Path]) -> RemoteCollection:
-    def call(service: ShardService) -> Any:
-        return lambda name, *args: pool.submit(service.call, name, *args)
-
-    return RemoteCollection([call(ShardService(folder)) for folder in folders])
-
-
-@pytest.fixture(scope="module")
-def doors(tmp_path_factory: pytest.TempPathFactory, pool: ThreadPoolExecutor) -> Iterator[dict[str, Place]]:
+def doors(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Place]]:
     """Open an index with a field for each row of the table: here, as shards, as shards elsewhere, and on a server."""
     base = tmp_path_factory.mktemp("table")
     stored = {f"f{n}": value for n, (_, value, _, _) in enumerate(EQUAL)}
@@ -156,7 +141,7 @@ def doors(tmp_path_factory: pytest.TempPathFactory, pool: ThreadPoolExecutor) ->
     empty = index(base / "two", [Document("b", "wheat")], *fields)
     site = Site(index=folder)
     yield {"folder": Collection.open(folder), "shards": open_shards([folder, empty]),
-           "elsewhere": elsewhere(pool, [empty, folder]), "server": site}  # fmt: skip
+           **dict(zip(["elsewhere"], elsewhere([empty, folder]))), "server": site}  # fmt: skip
     site.close()
 
 
@@ -247,12 +232,12 @@ def test_a_condition_is_parsed_in_linear_time(text: str) -> None:
     assert time.process_time() - start < 5  # a minute and a half, when it was quadratic
 
 
-def test_a_declared_field_without_values_finds_nothing(tmp_path: Path, pool: ThreadPoolExecutor) -> None:
+def test_a_declared_field_without_values_finds_nothing(tmp_path: Path) -> None:
     kinds = ("keyword", "number", "date", "boolean", "stored")
     fields = [Field(f"a_{kind}", kind) for kind in kinds]
     folder = index(tmp_path / "index", [Document("a", "rice"), Document("b", "rice")], *fields)
     site = Site(index=folder)
-    for place in (Collection.open(folder), open_shards([folder]), elsewhere(pool, [folder]), site):
+    for place in (Collection.open(folder), open_shards([folder]), *elsewhere([folder]), site):
         for kind, asked in zip(kinds, ("x", 1, "2024", True, "x")):
             name = f"a_{kind}"
             assert searched(place, {name: asked})[0] == [] and len(searched(place, {name: {"ne": asked}})[0]) == 2
@@ -262,14 +247,14 @@ def test_a_declared_field_without_values_finds_nothing(tmp_path: Path, pool: Thr
     site.close()
 
 
-def test_documents_without_a_value_are_groups_of_their_own(tmp_path: Path, pool: ThreadPoolExecutor) -> None:
+def test_documents_without_a_value_are_groups_of_their_own(tmp_path: Path) -> None:
     levels = [1, None, 2, None, "1.0", True, "N/A", [], [None], 1.0]
     documents = [Document(f"d{n}", "rice", {"level": level}) for n, level in enumerate(levels)]
     for kind, wanted in (("stored", [0, 1, 2, 3, 4, 5, 6, 7, 8]), ("number", [0, 1, 2, 3, 6, 7, 8])):
         own = [one for one in documents if kind == "stored" or one.id != "d5"]
         folder = index(tmp_path / kind, own, Field("level", kind, list=True), parts=3)
         site = Site(index=folder)
-        for place in (Collection.open(folder), open_shards([folder]), elsewhere(pool, [folder]), site):
+        for place in (Collection.open(folder), open_shards([folder]), *elsewhere([folder]), site):
             assert sorted(searched(place, group_by="level")[0]) == [f"d{n}" for n in wanted], kind
         pages, answer = list[str](), dict[str, Any](cursor="")
         while answer["cursor"] is not None:
@@ -332,9 +317,7 @@ def met(sign: str, at: Any, low: Any, high: Any) -> bool:
 @ONCE
 @pytest.mark.parametrize("declared", [True, False], ids=["declared", "undeclared"])
 @pytest.mark.parametrize("kind", [*DRAWN])
-def test_all_callers_agree_with_values_that_were_drawn(
-    tmp_path: Path, pool: ThreadPoolExecutor, kind: str, declared: bool
-) -> None:
+def test_all_callers_agree_with_values_that_were_drawn(tmp_path: Path, kind: str, declared: bool) -> None:
     draw = random.Random(f"{kind}{declared}")
     truth: dict[str, list[Any]] = {}
     documents = []
@@ -352,7 +335,7 @@ def test_all_callers_agree_with_values_that_were_drawn(
     one = index(tmp_path / "one", documents, *fields, parts=3)
     halves = [index(tmp_path / f"half{n}", documents[n::2], *fields) for n in range(2)]
     site = Site(index=one)
-    places: list[Place] = [Collection.open(one), open_shards(halves), elsewhere(pool, halves), site]
+    places: list[Place] = [Collection.open(one), open_shards(halves), *elsewhere(halves), site]
     for _ in range(25):
         asked = DRAWN[kind](draw)
         spelling = asked.at if kind in ("keyword", "boolean") and not declared else draw.choice(asked.spellings)
@@ -393,7 +376,7 @@ def test_all_callers_agree_with_values_that_were_drawn(
     site.close()
 
 
-def test_a_field_that_is_not_declared_has_the_type_of_all_its_values(tmp_path: Path, pool: ThreadPoolExecutor) -> None:
+def test_a_field_that_is_not_declared_has_the_type_of_all_its_values(tmp_path: Path) -> None:
     """Also where another shard has the other values."""
     columns: dict[str, tuple[list[Any], dict[Any, list[int]]]] = {
         "text_numbers": (["5", "5.0", "10", "N/A"], {5: [0, 1], "5": [0, 1]}),
@@ -413,7 +396,7 @@ def test_a_field_that_is_not_declared_has_the_type_of_all_its_values(tmp_path: P
     ]
     halves = [index(tmp_path / f"half{n}", documents[n::2]) for n in range(2)]
     whole = index(tmp_path / "whole", documents, parts=4)
-    for place in (Collection.open(whole), open_shards(halves), elsewhere(pool, halves)):
+    for place in (Collection.open(whole), open_shards(halves), *elsewhere(halves)):
         for name, (_, asked) in columns.items():
             for value, wanted in asked.items():
                 assert sorted(searched(place, {name: value})[0]) == [f"d{n}" for n in wanted], (name, value)

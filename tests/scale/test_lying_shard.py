@@ -17,15 +17,15 @@ import pytest
 
 from paddle_ranker.errors import UsageError
 from paddle_ranker.retrieval.candidate_indexes import Document
-from paddle_ranker.retrieval.remote import RemoteCollection
-from paddle_ranker.retrieval.remote_calls import Call
 from paddle_ranker.retrieval.searchable import ShardError, StaleSnapshot
-from paddle_ranker.retrieval.shard_service import Answer, Refused, ShardService
 from paddle_ranker.retrieval.shards import open_shards
 from paddle_ranker.retrieval.turns import idle
+from paddle_ranker.scale.remote import RemoteCollection
+from paddle_ranker.scale.remote_calls import Call
+from paddle_ranker.scale.shard_service import Answer, Refused, ShardService
 from tests.checkout import ONCE
-from tests.retrieval.test_remote import QUERY, folders, pool, said, searched, searcher_of, through, vectors_of
-from tests.retrieval.test_remote import SETTINGS as SETTINGS
+from tests.scale.test_remote import QUERY, folders, pool, said, searched, searcher_of, through, vectors_of
+from tests.scale.test_remote import SETTINGS as SETTINGS
 
 pytestmark = pytest.mark.unit
 __all__ = ["folders", "pool"]
@@ -214,7 +214,7 @@ def test_all_values_of_fields_are_read(tmp_path: Path, folders: list[Path], pool
     odd = {"n": None, "deep": [[[{"a": [1, 2.5, None, True, "x"]}]]], "big": 2**80, "list": [1, "a"]}
     with_odd = replace(next(iter(here.snapshot().documents())), id="odd", fields={"title": "odd", **odd})
     folder = tmp_path / "odd"
-    from tests.retrieval.test_remote import made  # the folder of one document
+    from tests.scale.test_remote import made  # the folder of one document
 
     made(folder, [with_odd, Document("d07", "水稻"), Document("d21", "水稻"), Document("d59", "水稻")])
     one = RemoteCollection([through(pool, ShardService(folder))])

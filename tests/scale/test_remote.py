@@ -29,15 +29,15 @@ from paddle_ranker.retrieval.fusion import Fusion
 from paddle_ranker.retrieval.listing import Listing
 from paddle_ranker.retrieval.manifest import IndexInfo, VectorsInfo, WordsInfo
 from paddle_ranker.retrieval.query_parsing import ParsedQuery
-from paddle_ranker.retrieval.remote import RemoteCollection
-from paddle_ranker.retrieval.remote_calls import Call
 from paddle_ranker.retrieval.schema import Field, Schema
 from paddle_ranker.retrieval.search import Search, SearchSettings, filter_of
 from paddle_ranker.retrieval.search_engine import SearchEngine
 from paddle_ranker.retrieval.searchable import Searchable, ShardError
-from paddle_ranker.retrieval.shard_service import ShardService
 from paddle_ranker.retrieval.shards import open_shards
 from paddle_ranker.retrieval.snapshot import LocalSnapshot
+from paddle_ranker.scale.remote import RemoteCollection
+from paddle_ranker.scale.remote_calls import Call
+from paddle_ranker.scale.shard_service import ShardService
 from paddle_ranker.scoring.ranker import Ranker
 
 pytestmark = pytest.mark.unit
@@ -389,7 +389,7 @@ def test_a_search_sees_one_generation_of_each_shard(tmp_path: Path, pool: Execut
 def test_a_search_begins_anew_when_its_generation_is_gone(
     tmp_path: Path, pool: Executor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("paddle_ranker.retrieval.shard_service._KEPT_SECONDS", -1.0)
+    monkeypatch.setattr("paddle_ranker.scale.shard_service._KEPT_SECONDS", -1.0)
     service, is_new = ShardService(words_only(tmp_path / "0", [document(1)])), [True]
 
     def call(name: str, *args: Any) -> Future[Any]:

@@ -31,15 +31,15 @@ from paddle_ranker.retrieval.listing import SortedDocument
 from paddle_ranker.retrieval.manifest import WORDS, IndexInfo
 from paddle_ranker.retrieval.query_parsing import ParsedQuery
 from paddle_ranker.retrieval.query_rewriting import WordQuery
-from paddle_ranker.retrieval.remote_calls import Call, MergedFacts, ShardCalls
 from paddle_ranker.retrieval.schema import FieldTower
 from paddle_ranker.retrieval.searchable import LookupRequest, StaleSnapshot, phrase_filter_of
-from paddle_ranker.retrieval.shard_service import Facts
 from paddle_ranker.retrieval.sorting import merge_sorted, sort_keys
 from paddle_ranker.retrieval.synonyms import Synonyms
 from paddle_ranker.retrieval.turns import locking, reserve
 from paddle_ranker.retrieval.typed_values import CommonTypes, Value
 from paddle_ranker.retrieval.word_search import AnyQuery, CountedQuery, Word, WordSearcher, shortest_first
+from paddle_ranker.scale.remote_calls import Call, MergedFacts, ShardCalls
+from paddle_ranker.scale.shard_service import Facts
 from paddle_ranker.storage.prefetch import chunks
 from paddle_ranker.storage.untrusted import Unchecked
 

@@ -13,11 +13,11 @@ import pytest
 from paddle_ranker.errors import UsageError
 from paddle_ranker.retrieval.candidate_indexes import Document
 from paddle_ranker.retrieval.collection import Collection
-from paddle_ranker.retrieval.remote import RemoteCollection
-from paddle_ranker.retrieval.remote_calls import Call
-from paddle_ranker.retrieval.shard_service import ShardService
 from paddle_ranker.retrieval.shards import open_shards
 from paddle_ranker.retrieval.turns import idle
+from paddle_ranker.scale.remote import RemoteCollection
+from paddle_ranker.scale.remote_calls import Call
+from paddle_ranker.scale.shard_service import ShardService
 from tests.serving_cases import OpenedSite, close_slots
 from tests.tiny import write_index, write_ranker, write_tower
 

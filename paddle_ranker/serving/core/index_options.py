@@ -13,6 +13,7 @@ from paddle_ranker.options.declare import ANY_TEXT, FETCHED
 from paddle_ranker.retrieval.search_defaults import FUSION
 from paddle_ranker.retrieval.search_options import SYNONYMS, MilvusOptions
 from paddle_ranker.serving.core.limits import Limits
+from paddle_ranker.serving.core.page_options import PAGE_OPTIONS, PageOptions
 from paddle_ranker.serving.core.search_log import LOG_MB
 
 INDEX = "index"  # name of the index's slot
@@ -20,7 +21,7 @@ LIMITS = ("hits", "depth", "queue_searches", "documents")
 
 
 @dataclass(frozen=True)
-class IndexSlotOptions(Limits, MilvusOptions):
+class IndexSlotOptions(Limits, MilvusOptions, PageOptions):
     """Options of a server that searches an index, with limits of its requests in addition to `Limits`."""
 
     index: Optional[Path] = option(  # noqa: RUF009
@@ -70,7 +71,7 @@ class IndexSlotOptions(Limits, MilvusOptions):
         super().__post_init__()
         if self.writable and self.index is not None and (address := address_of(str(self.index))) is not None:
             raise UsageError(f"--writable: {address} is only read; name an index folder of this machine")
-        for name in ("writable", "search_log", "examples", "synonyms", "milvus_uri"):
+        for name in ("writable", "search_log", "examples", "synonyms", "milvus_uri", *PAGE_OPTIONS):
             if self.index is None and getattr(self, name):
                 raise UsageError(f"--{name} is about an index: name one with --index")
         if self.highest_label > 1 and self.search_log is None:

@@ -129,6 +129,7 @@ class _SearchEndpoint(Endpoint):
         from paddle_ranker.serving.core.queued_search import QueuedSearch
         from paddle_ranker.serving.core.search_log import SearchIds
         from paddle_ranker.serving.http import contents, document_routes, feedback, page, search_routes, suggest
+        from paddle_ranker.serving.http.page_look import PageLook
 
         pipeline = QueuedSearch.of(slots)
         index = pipeline.index
@@ -136,7 +137,7 @@ class _SearchEndpoint(Endpoint):
         key = config.api_key or ""
         ids = SearchIds(key.encode() if key or index.log is None else index.log.secret())
         return [
-            *page.routes(),
+            *page.routes(PageLook.of(index.options)),
             *search_routes.routes(pipeline, ids, keep_texts=config.log_texts),
             *suggest.routes(index, keep_texts=config.log_texts),
             *document_routes.routes(index, IndexWriter(index, pipeline.tower)),

@@ -7,7 +7,7 @@ import hashlib
 import re
 from collections.abc import Awaitable, Mapping
 from importlib.resources import files
-from typing import Callable
+from typing import Callable, Optional
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -15,6 +15,7 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import Scope
 
 from paddle_ranker.serving.http.exchange import takes_gzip
+from paddle_ranker.serving.http.page_look import PageLook
 
 _SHARED = (
     *("page.css", "judge.css", "why.css", "places.css", "pictures.css", "icon.svg", "search.js", "judge.js", "why.js"),
@@ -29,6 +30,8 @@ _FILES = {
 }
 # Whole lines of comments, which only readers of the code need: an eighth of what a first visit loads.
 _COMMENTS = re.compile(rb"^[ ]*(//[^\n]*|/[*][*](?:[^*]|[*](?!/))*[*]/)\n", re.MULTILINE)
+_LOGO, _THEME = "/page/logo", "/page/theme.css"
+MADE_PATHS = frozenset({_LOGO, _THEME})  # no files of the package; only there if options of the server ask for them
 _DOCS = {"/docs": "docs.html", "/docs/openapi-explorer.js": "openapi-explorer.js"}
 _TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 HEADERS = {
@@ -44,8 +47,10 @@ _DOCS_HEADERS = {
     "content-security-policy": "default-src 'self'; img-src 'self' data:; style-src 'self' 'unsafe-inline'; "
     "base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
 }
+# A logo in SVG may have scripts: opened by its address, it runs none and loads nothing.
+_LOGO_HEADERS = {**HEADERS, "content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; sandbox"}
 # Name of the requests in the log and the metrics, by path.
-PAGE_PATHS: Mapping[str, str] = dict.fromkeys([*_FILES, *_DOCS], "page")
+PAGE_PATHS: Mapping[str, str] = dict.fromkeys([*_FILES, *MADE_PATHS, *_DOCS], "page")
 
 
 def is_page(scope: Scope) -> bool:
@@ -56,9 +61,18 @@ def is_page(scope: Scope) -> bool:
     return scope["path"] in PAGE_PATHS and scope["method"] in ("GET", "HEAD")
 
 
-def routes() -> list[BaseRoute]:
-    """Return the routes of the search page and of `/judge`. Their files are read here, once."""
-    return _routes_of(_FILES, HEADERS)
+def routes(look: Optional[PageLook] = None) -> list[BaseRoute]:
+    """Return the routes of the search page and of `/judge`. Their files are read here, once.
+
+    look: title, logo, colours and language; default: the page's own
+    """
+    look = look or PageLook()
+    found = _routes_of(_FILES, HEADERS, look.html)
+    if look.styles:
+        found.append(Route(_THEME, _content_handler(look.styles.encode(), "text/css; charset=utf-8", HEADERS)))
+    if look.logo:
+        found.append(Route(_LOGO, _content_handler(look.logo, look.logo_type, _LOGO_HEADERS)))
+    return found
 
 
 def docs_routes() -> list[BaseRoute]:
@@ -66,12 +80,22 @@ def docs_routes() -> list[BaseRoute]:
     return _routes_of(_DOCS, _DOCS_HEADERS)
 
 
-def _routes_of(names: Mapping[str, str], headers: Mapping[str, str]) -> list[BaseRoute]:
-    folder = files("paddle_ranker.serving.page")
-    return [
-        Route(path, _file_handler(name, sent(name, folder.joinpath(name).read_bytes()), headers))
-        for path, name in names.items()
-    ]
+def _routes_of(
+    names: Mapping[str, str], headers: Mapping[str, str], changed: Callable[[str], str] = lambda html: html
+) -> list[BaseRoute]:
+    """Return the routes of files.
+
+    names: names of the files, by path
+    headers: header fields of the answers
+    changed: called with the content of each HTML file; returns what is sent
+    """
+    folder, found = files("paddle_ranker.serving.page"), list[BaseRoute]()
+    for path, name in names.items():
+        suffix = name[name.rindex(".") :]
+        content = sent(name, folder.joinpath(name).read_bytes())
+        content = changed(content.decode("utf-8")).encode("utf-8", "replace") if suffix == ".html" else content
+        found.append(Route(path, _content_handler(content, f"{_TYPES[suffix]}; charset=utf-8", headers)))
+    return found
 
 
 def sent(name: str, content: bytes) -> bytes:
@@ -79,18 +103,17 @@ def sent(name: str, content: bytes) -> bytes:
     return _COMMENTS.sub(b"", content) if name.endswith(".js") and name not in _DOCS.values() else content
 
 
-def _file_handler(name: str, content: bytes, policy: Mapping[str, str]) -> Callable[[Request], Awaitable[Response]]:
-    """Return a handler that answers with a file, or with 304 if the caller has it already.
+def _content_handler(
+    content: bytes, media_type: str, policy: Mapping[str, str]
+) -> Callable[[Request], Awaitable[Response]]:
+    """Return a handler that answers with a content, or with 304 if the caller has it already.
 
-    name: the file's name, which gives its media type
-    content: the file's bytes
     policy: header fields of the response, such as the content security policy
     """
     etag = f'W/"{hashlib.sha256(content).hexdigest()[:32]}"'  # weak: packed or not
-    suffix = name[name.rindex(".") :]
     headers = {**policy, "etag": etag, "vary": "accept-encoding"}
     packed = gzip.compress(content, mtime=0)
-    with_type = {**headers, "content-type": f"{_TYPES[suffix]}; charset=utf-8"}
+    with_type = {**headers, "content-type": media_type}
 
     async def answer(request: Request) -> Response:
         request.scope.setdefault("state", {})["protocol"] = "page"

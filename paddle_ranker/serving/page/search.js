@@ -15,7 +15,7 @@ import { hasPicture } from "./rows.js";
 import { ask, Failure, sendFeedback } from "./server.js";
 import { cut } from "./text.js";
 import { closeWhy, openWhy } from "./why_panel.js";
-import { count, languageOf, say, score, speak, switchLanguage, withAllWords } from "./words.js";
+import { count, languageOf, say, score, speak, switchLanguage, titleOfPage, withAllWords } from "./words.js";
 
 const PATIENCE = 300; // milliseconds before the page shows that it works
 let indexed = null; // the promise of what GET /v1/index says
@@ -66,7 +66,7 @@ async function search(how) {
   const loaded = indexed.then(() => loadParts(isFirst));
   remember(how === "back" ? "same" : how);
   fillForm();
-  document.title = isFirst ? say("search") : `${cut(state.q, 80) || tellLike()} · ${say("search")}`;
+  document.title = isFirst ? titleOfPage() : `${cut(state.q, 80) || tellLike()} · ${titleOfPage()}`;
   if (isFirst) showWelcome();
   const slow = isFirst ? 0 : setTimeout(() => send("slow", { turn }), PATIENCE);
   try {

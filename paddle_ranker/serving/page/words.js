@@ -66,6 +66,9 @@ export function say(name, values = {}) {
   return (hasWord(name) ? WORDS[language][name] : name).replace(/\{(\w+)\}/g, (_, key) => values[key] ?? "");
 }
 
+/** Return the title of the page: that of the server's options, else the word for a search. */
+export const titleOfPage = () => document.getElementById("title")?.textContent ?? say("search");
+
 /** Choose the language of the address, else of the browser, and put it into what the HTML file holds. */
 export function speak() {
   const asked = new URLSearchParams(location.search).get("lang");

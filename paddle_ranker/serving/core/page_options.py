@@ -1,0 +1,37 @@
+"""Options of the search page: its title, logo, colour and language, and what of other sites it works with."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Optional
+
+from paddle_ranker.errors import UsageError, quoted
+from paddle_ranker.options import option
+from paddle_ranker.options.declare import Options
+
+PAGE_OPTIONS = ("page_title", "page_logo", "accent", "page_language")
+LANGUAGES = ("zh", "en", "de", "fr", "es")  # of the page, each with a table of words
+_COLOUR = re.compile(r"#([0-9a-fA-F]{3}|[0-9a-fA-F]{6})")
+
+
+@dataclass(frozen=True)
+class PageOptions(Options):
+    """Options of the search page."""
+
+    page_title: str = option("", help="title of the search page (default: the page's word for a search)")
+    page_logo: Optional[Path] = option(None, help="logo of the search page: a file in PNG, JPEG, WebP, GIF or SVG")  # noqa: RUF009
+    accent: str = option(
+        "", help="colour of links and buttons, #2359c4; where it is hard to read, its shade is changed until it is not"
+    )
+    page_language: str = option(
+        "",
+        help="language of the search page until a visitor chooses another (default: the browser's)",
+        choices=("", *LANGUAGES),
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.accent and _COLOUR.fullmatch(self.accent) is None:
+            raise UsageError(f"--accent {quoted(self.accent)}: expected a colour such as #2359c4 or #25c")

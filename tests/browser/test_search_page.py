@@ -666,7 +666,7 @@ def test_what_is_being_typed_stays_whatever_is_drawn_meanwhile(open_page: OpenPa
     assert page.input_value("#query") == "苹果手"
     page.click("#settings summary")
     page.select_option("[name=fusion]", "weighted")
-    page.click("#language")
+    page.select_option("#language", "en")
     assert page.input_value("#query") == "苹果手" and "苹果手" not in {asked["query"] for asked in site.asked}
     with page.expect_response("**/v1/search"):
         page.clock.run_for(300)
@@ -784,7 +784,7 @@ def test_both_languages(open_page: OpenPage, site: Site) -> None:
     assert page.inner_text("#status") == "18 documents have any of these words, in 28.0 ms."
     assert page.locator(ROW).nth(1).locator(".moved").inner_text() == "↓ from 1 to 2"
     assert page.get_attribute("html", "lang") == "en" and page.get_attribute(".text", "lang") == "zh"
-    page.click("#language")
+    page.select_option("#language", "zh")
     assert page.get_attribute("html", "lang") == "zh" and page.inner_text("#last").startswith("排序")
     assert len(site.asked) == 1 and "lang=zh" in page.url
     page.reload()
@@ -795,6 +795,24 @@ def test_both_languages(open_page: OpenPage, site: Site) -> None:
     page.wait_for_url("**/judge?lang=zh")
     page.click("header nav a")
     page.wait_for_url("**/?lang=zh*")
+
+
+def test_a_language_that_does_not_come_is_english_and_a_choice_stays(open_page: OpenPage, site: Site) -> None:
+    page = open_page("about:blank", locale="de-DE")
+    page.route("**/words_de.js", lambda route: route.abort(), times=1)
+    page.goto(at(site))
+    drawn(page)
+    assert page.get_attribute("html", "lang") == "en" == page.input_value("#language")
+    page.select_option("#language", "fr")
+    page.wait_for_selector("html[lang=fr]")
+    assert page.inner_text("#form button[type=submit]") == "Rechercher" and "lang=fr" in page.url
+    assert page.inner_text("#status") == "18 documents contiennent un de ces mots, en 28,0 ms."
+    page.locator(f"{ROW} .ask-why").first.click()
+    page.wait_for_selector("#why .reasons")
+    assert page.inner_text("#why h2") == "Pourquoi le numéro 1 ?" and " et " in page.inner_text("#why .reasons")
+    page.reload()
+    drawn(page)
+    assert page.inner_text("h1") == "Rechercher" and page.input_value("#language") == "fr"
 
 
 def test_more_results(open_page: OpenPage, site: Site) -> None:
@@ -1064,11 +1082,20 @@ def test_headings_are_named_and_none_is_left_out(open_page: OpenPage, site: Site
         assert all(level <= before + 1 for (before, _), (level, _) in zip(levels, levels[1:])), levels
 
 
-@pytest.mark.parametrize("locale", ["zh-CN", "en-GB"])
+REFUSED = {
+    "zh-CN": "这次搜索里有一项不成立：top_k。",
+    "en-GB": "A part of this search does not hold: top_k.",
+    "de-AT": "Ein Teil dieser Suche ist nicht möglich: top_k.",
+    "fr-CA": "Une partie de cette recherche n’est pas valable : top_k.",
+    "es-MX": "Una parte de esta búsqueda no es válida: top_k.",
+    "it-IT": "A part of this search does not hold: top_k.",  # no language of the page
+}
+
+
+@pytest.mark.parametrize("locale", REFUSED)
 def test_refusals_are_said_in_the_page_s_language_by_their_code(open_page: OpenPage, site: Site, locale: str) -> None:
     site.fault = Fault(UNPROCESSABLE, "is 7, expected 1 to 5", field="top_k")
     page = open_page(at(site), locale=locale)
     page.wait_for_selector("#failure p")
-    told = {"zh-CN": "这次搜索里有一项不成立：top_k。", "en-GB": "A part of this search does not hold: top_k."}[locale]
-    assert page.inner_text("#failure p").startswith(told)
+    assert page.inner_text("#failure p").startswith(REFUSED[locale])
     assert page.inner_text("#failure p [lang=en]") == "top_k: is 7, expected 1 to 5"

@@ -11,6 +11,7 @@ from paddle_ranker.errors import UsageError, quoted
 from paddle_ranker.serving.core.page_options import PageOptions
 
 Colour = tuple[float, float, float]  # red, green and blue, 0 to 1
+_LOADED = ("zh", "en")  # languages whose words are in words.js
 READABLE = 4.5  # contrast of text with what is behind it, level AA of WCAG 2
 LOGO_BYTES = 256 * 1024  # of a logo: each first visit loads it
 # Backgrounds of the page, and its quiet text, by scheme: those of page.css.
@@ -63,6 +64,9 @@ class PageLook:
             content = content.replace(
                 '<html lang="zh">', f'<html lang="{self.language}" data-language="{self.language}">'
             )
+        if self.language not in ("", *_LOADED):
+            words = f'<link rel="modulepreload" href="page/words_{self.language}.js">'
+            content = content.replace("</head>", f"{words}\n</head>")
         if self.logo:
             icon = f'<link rel="icon" type="{self.logo_type}" href="page/logo">'
             content = content.replace('<link rel="icon" type="image/svg+xml" href="page/icon.svg">', icon)

@@ -145,7 +145,7 @@ function listenToKeys() {
   });
 }
 
-speak();
+await speak();
 document.title = say("judge_title");
 switchLanguage(draw);
 listenToKeys();

@@ -241,11 +241,11 @@ function takeIndex(found) {
   redraw();
 }
 
-function start() {
+async function start() {
   Object.assign(acts, { search, searchFor, searchLike, openWhy, closeWhy, judge, sendClick, redraw });
   listen(render);
   takeAddress();
-  speak();
+  await speak();
   drawIndex();
   fillQuery();
   fillForm();
@@ -264,10 +264,10 @@ function start() {
     clearTimeout(scrolling);
     scrolling = setTimeout(() => now().name !== "asking" && history.replaceState({ ...history.state, scroll: Math.round(scrollY) }, ""), 150);
   }, { passive: true });
-  addEventListener("popstate", () => {
+  addEventListener("popstate", async () => {
     clearTimeout(scrolling);
     takeAddress();
-    speak();
+    await speak();
     fillQuery();
     search("back");
   });

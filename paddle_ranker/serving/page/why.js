@@ -5,7 +5,7 @@ import { isCalibrated, isOut, partsOf, rankIn, tellWay, titleOf } from "./answer
 import { labelOf, nameOf, searchers, tellOf } from "./collection.js";
 import { make } from "./nodes.js";
 import { codePoints, joined, marked } from "./text.js";
-import { addWords, count, languageOf, numbers, percent, say, score } from "./words.js";
+import { addWords, count, language, languageOf, numbers, percent, say, score, withinSentence } from "./words.js";
 
 addWords({
   zh: {
@@ -58,10 +58,10 @@ function sayNodes(name, values) {
   return say(name, places).split("\0").flatMap((part, place) => (place % 2 ? values[part] : part));
 }
 
-/** Return nodes as a list in words. */
+/** Return nodes as a list in words, as the page's language joins them. */
 function enumerate(nodes) {
-  const [between, last] = document.documentElement.lang === "zh" ? ["、", "、"] : [", ", " and "];
-  return nodes.flatMap((node, place) => (place ? [place + 1 < nodes.length ? between : last, node] : [node]));
+  const parts = new Intl.ListFormat(language).formatToParts(nodes.map((_, place) => String(place)));
+  return parts.map(({ type, value }) => (type === "element" ? nodes[value] : value));
 }
 
 /** Return the signals of a hit: what the ranker counted first, then what found it, heaviest first; last what added nothing.
@@ -94,7 +94,7 @@ function reasonsOf(hit, answer) {
   });
   const missing = answer.feeds.filter((stage) => !rankIn(hit, stage)).map((stage) => {
     const [name, isWords] = [nameOf(stage), stage === "words" && !hit.highlights?.length];
-    return make("li", { class: "quiet" }, make("p", {}, say(isWords ? "why_missing" : "why_behind", { stage: name === stage ? name : name.toLowerCase() })));
+    return make("li", { class: "quiet" }, make("p", {}, say(isWords ? "why_missing" : "why_behind", { stage: name === stage ? name : withinSentence(name) })));
   });
   return [make("ul", { class: "reasons" }, ...drawn, ...missing), make("details", {}, make("summary", {}, say("numbers")), ...measured)];
 }
@@ -134,7 +134,7 @@ function drawTerms(terms, more) {
   if (!Array.isArray(terms) || !terms.length) return null;
   const others = Math.max(terms.length - TERMS, 0) + (Number(more?.terms) || 0);
   return make("p", { class: "terms" }, ...terms.slice(0, TERMS).flatMap(({ term, added, at }) => {
-    const places = (at ?? []).slice(0, 3).map(([start]) => count(start + 1)).join(document.documentElement.lang === "zh" ? "、" : ", ");
+    const places = (at ?? []).slice(0, 3).map(([start]) => count(start + 1)).join(language === "zh" ? "、" : ", ");
     return [make("span", {}, markTerm(term), " ", [Number.isFinite(added) && signed(added), places && say("at", { places })].filter(Boolean).join(", ")), " "];
   }), others ? say("others", { n: count(others) }) : "");
 }

@@ -1,9 +1,10 @@
-// What the page says, in both languages, and numbers as they are written there.
+// What the page says, and numbers as they are written in its languages. Chinese and English stand beside the code that
+// says it; words_de.js and the like have all of another language, and are loaded when it is chosen.
 
 const WORDS = {
   zh: {
     more_like: "更多类似", by_picture: "以图搜索", by_recording: "以声音搜索",
-    other: "English", search: "搜索", judge: "标注", more: "其他", skip: "跳到结果", query: "查询", suggestions: "建议",
+    language: "语言", search: "搜索", judge: "标注", more: "其他", skip: "跳到结果", query: "查询", suggestions: "建议",
     settings: "设置", use: "召回方式", words: "词语", vectors: "语义", fused: "融合", ranked: "排序", fusion: "融合方法",
     recall: "各路召回", rank_top: "排序前", top_k: "显示", group_by: "合并近似的文档", filters: "更多筛选", stages: "阶段", results: "结果", keys: "按键",
     rrf: "倒数排名", weighted: "加权得分", none: "不排序", yes: "是", no: "否",
@@ -27,7 +28,7 @@ const WORDS = {
   },
   en: {
     more_like: "More like this", by_picture: "Search by picture", by_recording: "Search by sound",
-    other: "中文", search: "Search", judge: "Judge", more: "More", skip: "Skip to results", query: "Query", suggestions: "Suggestions",
+    language: "Language", search: "Search", judge: "Judge", more: "More", skip: "Skip to results", query: "Query", suggestions: "Suggestions",
     settings: "Settings", use: "Recall by", words: "Words", vectors: "Meaning", fused: "Fused", ranked: "Ranked", fusion: "Fusion",
     recall: "Recall, each", rank_top: "Rank the first", top_k: "Show", group_by: "Near-duplicates as one", filters: "More filters", stages: "Stages", results: "Results", keys: "Keys",
     rrf: "reciprocal ranks", weighted: "weighted scores", none: "no ranking", yes: "yes", no: "no",
@@ -51,11 +52,21 @@ const WORDS = {
   },
 };
 
+/** The languages of the page, each by its own name. */
+export const LANGUAGES = { zh: "中文", en: "English", de: "Deutsch", fr: "Français", es: "Español" };
+const USUAL = "en"; // where nobody has asked for one of these
+
 export let language = "zh";
 
-/** Add what a further module says. */
+/** Add what a further module says in Chinese and English. */
 export function addWords(words) {
   for (const [name, own] of Object.entries(words)) Object.assign(WORDS[name], own);
+}
+
+/** Load the words of a language. Returns whether they are there. */
+async function load(name) {
+  if (!WORDS[name]) await import(`./words_${name}.js`).then((words) => (WORDS[name] = words.default)).catch(() => {});
+  return Boolean(WORDS[name]);
 }
 
 /** Return whether the page has words under a name. */
@@ -69,30 +80,37 @@ export function say(name, values = {}) {
 /** Return the title of the page: that of the server's options, else the word for a search. */
 export const titleOfPage = () => document.getElementById("title")?.textContent ?? say("search");
 
-/** Choose the language of the address, else of the browser, and put it into what the HTML file holds. */
-export function speak() {
+/** Return the first language of the page among some codes, such as `de-AT`. */
+const firstOf = (codes) => codes.map((code) => code.toLowerCase().split("-")[0]).find((code) => Object.hasOwn(LANGUAGES, code));
+
+/** Choose the language of the address, else that of the server's options, else the browser's, and put it into what the
+ *  HTML file holds. */
+export async function speak() {
   const asked = new URLSearchParams(location.search).get("lang");
-  language = (asked ?? navigator.language).toLowerCase().startsWith("zh") ? "zh" : "en";
+  const wanted = firstOf([asked, document.documentElement.dataset.language, ...navigator.languages].filter(Boolean)) ?? USUAL;
+  language = (await load(wanted)) ? wanted : USUAL;
   document.documentElement.lang = language;
   for (const node of document.querySelectorAll("[data-say]")) node.textContent = say(node.dataset.say);
   for (const node of document.querySelectorAll("[data-label]")) node.setAttribute("aria-label", say(node.dataset.label));
   for (const link of document.querySelectorAll("[data-to]")) link.href = link.dataset.to + (asked ? `?lang=${language}` : "");
-  const other = document.getElementById("language");
-  other.textContent = say("other");
-  other.lang = other.hreflang = language === "zh" ? "en" : "zh";
+  const choice = document.getElementById("language");
+  if (!choice.options.length) for (const [code, name] of Object.entries(LANGUAGES)) choice.add(Object.assign(new Option(name, code), { lang: code }));
+  choice.value = language;
 }
 
-/** Change the language in place when its link is used; the address keeps it. `then` draws anew. */
+/** Change the language in place when another is chosen; the address keeps it. `then` draws anew. */
 export function switchLanguage(then) {
-  document.getElementById("language").addEventListener("click", (event) => {
-    event.preventDefault();
+  document.getElementById("language").addEventListener("change", async ({ target }) => {
     const address = new URLSearchParams(location.search);
-    address.set("lang", language === "zh" ? "en" : "zh");
+    address.set("lang", target.value);
     history.replaceState(history.state, "", `?${address}`);
-    speak();
+    await speak();
     then();
   });
 }
+
+/** Return the page's word for a thing as it stands within a sentence. */
+export const withinSentence = (word) => (language === "de" ? word : word.toLowerCase());
 
 /** Return the language that a text's letters show, for its font and its voice; "": unknown. */
 export function languageOf(text) {

@@ -88,11 +88,13 @@ class ValueSpelling(NamedTuple):
     type: "number", "date", "boolean" or "list"
     format: name of the spelling, such as "1.234,5"; a field may declare it
     read: called with a cell; returns its number, truth value, ISO 8601 date or list
+    unit: unit of all numbers of a column, such as €; "": they have none
     """
 
     type: str
     format: str
     read: Read
+    unit: str = ""
 
     def value(self, cell: str) -> Optional[Cell]:
         """Return a cell's value, or None if the value is missing.
@@ -191,7 +193,8 @@ class Spellings:
         elif self.doubtful_dates:
             return None
         for spelling in left:
-            return spelling
+            unit = "".join(*self._units) if self._units and spelling.type == "number" else ""
+            return spelling._replace(unit=unit)
         for separator, items in self._items.items():
             total = sum(items.values())
             if total >= _MANY_ITEMS * self.count and 2 * len(items) <= total:

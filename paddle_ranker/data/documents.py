@@ -222,10 +222,15 @@ class DocumentFile:
     def spellings(self) -> dict[str, ValueSpelling]:
         """Spelling of each field's texts, as the last `for` loop over the documents read them.
 
-        A field is absent if its texts have no spelling, or if files spell them differently.
+        A field is absent if its texts have no spelling, or if files spell them differently. If files differ in the unit
+        alone, the spelling has none.
         """
-        alone = {name: next(iter(seen)) for name, seen in self._spellings.items() if len(seen) == 1}
-        return {name: spelling for name, spelling in alone.items() if spelling is not None}
+        alone = dict[str, ValueSpelling]()
+        for name, seen in self._spellings.items():
+            spellings = seen if len(seen) == 1 else {spelling and spelling._replace(unit="") for spelling in seen}
+            if len(spellings) == 1 and (spelling := next(iter(spellings))) is not None:
+                alone[name] = spelling
+        return alone
 
     def report(self) -> str:
         """Return a summary of the last loop: `kept 9,998; skipped 2 (line 17: 2 columns, expected 3; …)`."""
@@ -833,7 +838,8 @@ class _DocumentRows:
 def _field_option(name: str, spelling: ValueSpelling) -> str:
     """Return the option `--field` that declares the field `name` with a spelling."""
     kind = f"keyword:{LIST}" if spelling.type == LIST else spelling.type
-    return f"--field {shlex.quote(f'{name}:{kind}:format={spelling.format}')}"
+    unit = f":unit={spelling.unit}" if spelling.unit else ""
+    return f"--field {shlex.quote(f'{name}:{kind}{unit}:format={spelling.format}')}"
 
 
 def holds_contents(path: str, files: FileFields) -> bool:

@@ -477,9 +477,13 @@ class Field:
         return LIST if self.list else self.type
 
     def in_format(self, spelling: Optional[ValueSpelling]) -> Field:
-        """Return the field with the format of a spelling; if the spelling is of another type or None, unchanged."""
-        fits = spelling is not None and spelling.type == self._values
-        return replace(self, format=spelling.format) if spelling is not None and fits else self
+        """Return the field with the format of a spelling, and with its unit if the field declares none.
+
+        If the spelling is of another type or None, the field is unchanged.
+        """
+        if spelling is None or spelling.type != self._values:
+            return self
+        return replace(self, format=spelling.format, unit=self.unit or spelling.unit)
 
     @property
     def spelling(self) -> Optional[ValueSpelling]:

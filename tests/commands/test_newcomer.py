@@ -292,9 +292,10 @@ def test_the_printed_choice_is_the_option_that_says_the_same(capsys: pytest.Capt
     assert main([*BUILD, "--id_column", "Nr"]) == 0
     said = capsys.readouterr()
     options = [line.split(": --field ")[1].partition(": ")[0] for line in said.err.splitlines() if ": --field " in line]
-    asked = ["'Tags:keyword:list:format=, '", "Day:date:format=%d/%m/%Y", "New:boolean:format=ja/nein"]
-    assert sorted(options) == [*asked, "Price:number:format=1.234,5"]
-    assert "Price:number:format=1.234,5  1300.5" in said.out
+    price = "Price:number:unit=€:format=1.234,5"
+    asked = [f"'{price}'", "'Tags:keyword:list:format=, '", "Day:date:format=%d/%m/%Y", "New:boolean:format=ja/nein"]
+    assert sorted(options) == asked
+    assert f"{price}  1300.5" in said.out
     again = [argument for option in options for argument in ("--field", *shlex.split(option))]
     assert main([*BUILD, *again]) == 0  # they are those of the index that is there
     assert main([*BUILD[:-1], "again", *again]) == 0

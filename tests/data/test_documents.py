@@ -22,6 +22,7 @@ from paddle_ranker.data.html_text import text_of_html
 from paddle_ranker.data.records import DocumentRow
 from paddle_ranker.errors import DataError, RankerError, UsageError
 from paddle_ranker.options import DocumentOptions
+from paddle_ranker.options.input_files import join_files
 
 pytestmark = pytest.mark.unit
 
@@ -379,6 +380,32 @@ def test_a_column_has_one_spelling_or_stays_as_it_is(cells: list[str], values: O
     chosen = spellings.chosen()
     there = [cell for cell in cells if not is_no_value(cell)]
     assert (None if chosen is None else [chosen.read(cell) for cell in there]) == values
+
+
+@pytest.mark.parametrize(
+    ("cells", "unit"),
+    [
+        (["206,80 €", "1.299,00 €"], "€"), (["$1.50", "$2"], "$"), (["12 %", "3.5 %"], "%"), (["1 kg", "20 kg"], "kg"),
+        (["￥10", "¥20"], "¥"), (["1,5", "2,5"], ""), (["ja", "nein"], ""), (["a|b", "a|b"], ""),
+    ],
+)  # fmt: skip
+def test_a_column_s_spelling_has_the_unit_of_all_its_numbers(cells: list[str], unit: str) -> None:
+    spellings = Spellings()
+    for cell in cells:
+        spellings.add(cell)
+    chosen = spellings.chosen()
+    assert chosen is not None and chosen.unit == unit
+
+
+def test_files_that_differ_in_the_unit_alone_have_one_spelling(tmp_path: Path) -> None:
+    for name, cells in {"a": ("1,50 €", "2,50 €"), "b": ("3,50 $", "4,50 $"), "c": ("5,50 €", "6,50 €")}.items():
+        (tmp_path / f"{name}.csv").write_text(
+            "title;price\n" + "".join(f"saw {cell};{cell}\n" for cell in cells), "utf-8"
+        )
+    for names, unit in (("ab", ""), ("ac", "€"), ("a", "€")):
+        rows = DocumentFile(join_files([str(tmp_path / f"{name}.csv") for name in names]), DocumentOptions())
+        assert len({row.fields["price"] for row in rows}) == 2 * len(names)
+        assert (rows.spellings["price"].format, rows.spellings["price"].unit) == ("1.234,5", unit)
 
 
 def test_what_other_columns_say_decides_doubts() -> None:

@@ -274,7 +274,8 @@ class Index(Closable):
         Several queries are searched in shared batches.
 
         Args:
-            query: a text, or a sequence of texts. With `like`, it may be empty.
+            query: a text, or a sequence of texts. If it is "", and there is no `like`, documents are listed: by `sort`,
+                else the newest first if there is a field of dates.
             like: a document's id, or a file (`Path` or bytes); documents that resemble it are found.
             top_k: maximum number of results per query.
             offset: number of best results to skip.
@@ -290,12 +291,22 @@ class Index(Closable):
             literal: whether to search without corrections, synonyms, phrases and exclusions.
             explain: whether `signals` of each result states what searchers, features and the ranker added to its score.
 
-        Raises `UsageError` for an empty query without `like`, and for a field or a searcher that the index lacks.
+        Raises `UsageError` for an empty query among several, and for a field or a searcher that the index lacks.
         """
         queries = [query] if isinstance(query, str) else query
         facets, sort = ((names,) if isinstance(names, str) else names for names in (facets, sort))
-        check_parameters(Listing(top_k, offset, sort=sort), facets=facets, fusion=fusion, ranker=ranker)
-        engine = self._search_engine(by, depth, ranker, rank_top, fusion, literal)
+        check_parameters(
+            Listing(top_k, offset, sort=sort),
+            query=query if isinstance(query, str) else None,
+            like=like,
+            facets=facets,
+            fusion=fusion,
+            ranker=ranker,
+            by=by,
+            literal=literal,
+        )
+        has_query = not isinstance(query, str) or bool(query.strip()) or like is not None
+        engine = self._search_engine(by, depth, ranker, rank_top, fusion, literal, has_query=has_query)
         check_names("facets", facets, self._collection.fields)
         searches = engine.run(queries, offset + top_k, where, group_by=group_by, sort=sort, like=like)
         results = Search.results
@@ -459,15 +470,21 @@ class Index(Closable):
         rank_top: int,
         fusion: Union[str, Fusion, None],
         literal: bool,
+        *,
+        has_query: bool = True,
     ) -> SearchEngine:
-        """Return the engine for the arguments of `search`; a ranker that is given by name or folder stays open."""
+        """Return the engine for the arguments of `search`; a ranker that is given by name or folder stays open.
+
+        has_query: whether the towers are needed
+        """
         self._collection.refresh()
         settings = SearchSettings(
             (by,) if isinstance(by, str) else tuple(by), depth=depth, rank_top=rank_top, literal=literal
         )
         if fusion is not None:
             settings = replace(settings, fusion=parse_fusion(fusion) if isinstance(fusion, str) else fusion)
-        open_query_towers(self._collection, settings, self._options, self._batch_size)
+        if has_query:
+            open_query_towers(self._collection, settings, self._options, self._batch_size)
         if isinstance(ranker, (str, Path)):
             if str(ranker) not in self._rankers:
                 from paddle_ranker.scoring.ranker import Ranker

@@ -3,6 +3,7 @@
 paddle-ranker search --index index "query"
 paddle-ranker search --index index "query" --ranker checkpoint/best --explain --where "year>=2020"
 paddle-ranker search --index pictures --like photo.jpg
+paddle-ranker search --index index "" --where "year>=2020"
 paddle-ranker search --index index --input queries.tsv --output run.trec --top_k 100
 """
 
@@ -40,6 +41,7 @@ _SAMPLED = 1 << 16  # bytes of a field's values, among which a similar value is 
 _SHOWN_CHARACTERS = 300  # most characters shown of a text; in JSON, texts are whole
 _SHOWN_FEATURES = 4  # most features shown of a result, the heaviest
 _RANKED = ("rank_top", "recall_weight", *OF_MODEL)
+_OF_QUERIES = ("by", "fusion", "weights", "ef", "nprobe", "literal", "synonyms", "ranker", "explain")
 
 
 def fusion_help() -> str:
@@ -102,7 +104,11 @@ class SearchingOptions(ScoringOptions, MilvusOptions):
 @dataclass(frozen=True)
 class SearchOptions(SearchingOptions):
     query: Optional[str] = option(
-        None, help="what to search for; or give --input or --like", positional=True, addresses=ANY_TEXT
+        None,
+        help="what to search for; or give --input or --like. '': list documents, the newest first if there is a field "
+        "of dates",
+        positional=True,
+        addresses=ANY_TEXT,
     )
     input_file: Optional[str] = option(
         None, help="queries: a text a line, or id and text, tab-separated or JSON lines", name="input", files=True
@@ -136,11 +142,21 @@ class SearchOptions(SearchingOptions):
         if self.like is not None and self.input_file is not None:
             raise UsageError("--like is searched with one query: leave out --input")
         if self.like is None and (self.query is None) == (self.input_file is None):
-            raise UsageError("say what to search for: a query, --like FILE, or --input FILE")
-        if self.query is not None and not self.query.strip():
-            raise UsageError("QUERY is empty: say what to search for")
+            raise UsageError(
+                "say what to search for: a query, --like FILE, --input FILE, or '' for a list of documents"
+            )
+        if self.lists_documents:
+            refuse_given(self, _OF_QUERIES, "stands beside an empty query, which lists documents: leave one out")
+            if self.form == "trec":
+                raise UsageError(
+                    "a run in TREC's format has scores, and a list of documents has none: add --format json"
+                )
         if self.explain and self.form != "text":
             raise UsageError(f"--explain is shown in text, not in {self.form}: leave it out, or add --format text")
+
+    @property
+    def lists_documents(self) -> bool:
+        return self.query is not None and not self.query.strip() and self.like is None
 
     @property
     def form(self) -> str:
@@ -151,8 +167,11 @@ class SearchOptions(SearchingOptions):
         return "json" if self.output_file.lower().removesuffix(".gz").endswith(JSON_EXTENSIONS) else "trec"
 
 
-def open_search_engine(options: SearchingOptions) -> SearchEngine:
-    """Open the index and the ranker that the options name; print a note on how the index is searched."""
+def open_search_engine(options: SearchingOptions, *, has_query: bool = True) -> SearchEngine:
+    """Open the index and the ranker that the options name; print a note on how the index is searched.
+
+    has_query: whether something is searched for; else documents are listed, which needs no tower
+    """
     from paddle_ranker.model.load_options import LoadOptions
     from paddle_ranker.retrieval.search_engine import SearchEngine
 
@@ -165,8 +184,10 @@ def open_search_engine(options: SearchingOptions) -> SearchEngine:
         ranker=ranker,
         options=tower,
         batch_size=options.batch_size,
+        has_query=has_query,
     )
-    note(how_searched(engine))
+    if has_query:
+        note(how_searched(engine))
     return engine
 
 
@@ -241,7 +262,7 @@ def search(options: SearchOptions) -> None:
         queries = read_queries(options.input_file, options)
     where = filter_of(options.where)
     check_parameters(Listing(where=where))
-    searcher = open_search_engine(options)
+    searcher = open_search_engine(options, has_query=not options.lists_documents)
     if where is not None:
         note(how_filtered(searcher.collection, where, options.where or ""))
     like = None if options.like is None else Path(options.like)
@@ -305,12 +326,14 @@ def _lines(options: SearchOptions, id: str, query: str, finished: Search) -> Ite
             what = (
                 ("a word of " if finished.searchers == (WORDS,) else "") + quoted(query) if query else "such a vector"
             )
-            note(f"no document has {what}{' and meets --where' * bool(options.where)}: {listed(advice)}")
+            if not options.lists_documents:  # else the note on --where says it
+                note(f"no document has {what}{' and meets --where' * bool(options.where)}: {listed(advice)}")
         for rank, (result, row) in enumerate(zip(results, finished.shown), start=1):
             shown = result.score if result.probability is None else result.probability
             title = "" if result.title is None else f"{result.title} | "
             in_file = "" if result.place is None else shown_place(result.place)
-            yield f"{rank:4}. {shown:.4f}  {title}{in_file and f'{in_file} | '}{_beginning(result.text)}"
+            score = "" if finished.is_sorted else f"{shown:.4f}  "
+            yield f"{rank:4}. {score}{title}{in_file and f'{in_file} | '}{_beginning(result.text)}"
             if options.explain:
                 yield f"      {_explained(result, finished.by_feature.get(row))}"
             if result.answer is not None:

@@ -37,15 +37,18 @@ def check_parameters(
     snippet: Optional[int] = None,
     fusion: object = None,
     ranker: object = None,
+    by: Optional[Sequence[str]] = (),
+    literal: bool = False,
+    prefix: bool = False,
     can_rank: bool = True,
 ) -> None:
     """Raise `ParameterError` for a parameter that is out of bounds, or that has no effect beside another parameter.
 
     greatest: maximum value by parameter, for counts such as `top_k`; a server gets these maxima from its options
+    query: the query; if it is empty, and there is no `like`, documents are listed
     can_rank: whether there is a ranker
     """
-    if query is not None and like is None and not query.strip():
-        raise ParameterError("query", "is empty: say what to search for")
+    is_browsing = query is not None and like is None and not query.strip()
     counts = {"top_k": listing.top_k, "offset": listing.offset, "group_size": listing.group_size}
     for name, value in {**counts, "depth": depth, "rank_top": rank_top, "snippet": snippet}.items():
         if value is not None:
@@ -67,16 +70,20 @@ def check_parameters(
         raise ParameterError("cursor", "stands beside offset, which it replaces: leave one out")
     if listing.group_size > 1 and listing.group_by is None:
         raise ParameterError("group_size", "is about the groups of group_by: add it, or leave this out")
-    if listing.min_probability and not listing.sort and (rank_top == 0 or not can_rank):
+    is_sorted = bool(listing.sort) or is_browsing
+    if listing.min_probability and not is_sorted and (rank_top == 0 or not can_rank):
         reason = "there is no ranker" if not can_rank else "rank_top is 0"
         raise ParameterError("min_probability", f"is about documents that are ranked, and {reason}: leave it out")
-    if not listing.sort:
+    if not is_sorted:
         return
     unused = {"like": like, "fusion": fusion, "ranker": ranker, "rank_top": rank_top}
     unused |= {"min_probability": listing.min_probability, "depth": depth if listing.group_by is None else None}
-    for name, argument in unused.items():
+    of_words = {"by": by, "literal": literal, "prefix": prefix} if is_browsing else {}
+    beside = "sort, which scores and ranks nothing" if listing.sort else "an empty query, which lists documents"
+    for name, argument in {**unused, **of_words}.items():
         if argument:
-            raise ParameterError(name, "stands beside sort, which scores and ranks nothing: leave one out")
+            beside = "an empty query, which lists documents" if name in of_words else beside
+            raise ParameterError(name, f"stands beside {beside}: leave one out")
     if listing.offset + listing.top_k > _MOST_SORTED:
         problem = f"reaches beyond the first {_MOST_SORTED:,} sorted documents: narrow them by where, or page by cursor"
         raise ParameterError("offset" if listing.offset else "top_k", problem, is_too_large=True)

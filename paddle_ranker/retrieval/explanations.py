@@ -35,11 +35,12 @@ class Explanation:
     def __init__(self, search: Search, rows: Sequence[int]):
         self._search = search
         ids, collection = [search.candidates.ids[row] for row in rows], search.collection
-        has_words = WORDS in (search.searchers if search.sort else search.candidates.searchers)
+        has_words = WORDS in (search.searchers if search.is_sorted else search.candidates.searchers)
+        has_words = has_words and not search.is_browsing
         self._terms = collection.explain_words(search.words, ids, search.fusion.fields) if has_words else {}
         self._stands_for = collection.words_given(search.words) if has_words and search.words.extras else {}
-        self._parts = None if search.sort else search.fusion.parts(search.candidates)
-        self._shares = None if search.sort else search.fusion.shares(search.candidates)
+        self._parts = None if search.is_sorted else search.fusion.parts(search.candidates)
+        self._shares = None if search.is_sorted else search.fusion.shares(search.candidates)
 
     def signals(self, row: int, text: str, highlights: Sequence[Highlight]) -> Optional[dict[str, dict[str, object]]]:
         """Return a document's signals by name, JSON-ready; None if the list is sorted and words are not searched.

@@ -9,7 +9,7 @@ from typing import NamedTuple, Optional, Union
 
 import numpy as np
 
-from paddle_ranker.errors import ParameterError, refuse_text
+from paddle_ranker.errors import refuse_text
 from paddle_ranker.lexical.postings import Hashes
 from paddle_ranker.retrieval.filters import Filter
 from paddle_ranker.retrieval.search_defaults import TOP_K
@@ -48,9 +48,13 @@ class Position(NamedTuple):
         """The hashes of the shown documents' ids, `[n] uint64`."""
         return np.frombuffer(self.shown, "<u8")
 
-    def fits(self, sort: Sequence[str], group_by: Optional[str]) -> bool:
-        """Return whether this can be a position in a list that is sorted by `sort` and grouped by `group_by`."""
-        return not sort or group_by is not None
+    def fits(self, sort: Optional[Sequence[str]], group_by: Optional[str]) -> bool:
+        """Return whether this can be a position in a list.
+
+        sort: fields by which the list is sorted, [] for the documents' own order; None: it is ordered by score
+        group_by: field by which the list is grouped
+        """
+        return sort is None or group_by is not None
 
 
 class SortedDocument(NamedTuple):
@@ -93,8 +97,8 @@ class SortedPosition(NamedTuple):
             raise ValueError("no position in a list")
         return cls(count, SortedDocument(typed, id))
 
-    def fits(self, sort: Sequence[str], group_by: Optional[str]) -> bool:
-        return len(sort) == len(self.last.values) and group_by is None
+    def fits(self, sort: Optional[Sequence[str]], group_by: Optional[str]) -> bool:
+        return sort is not None and len(sort) == len(self.last.values) and group_by is None
 
 
 def unpack_position(packed: bytes) -> Union[Position, SortedPosition]:
@@ -111,9 +115,9 @@ class Listing:
     after: position after the previous page, in place of `offset`
     where: filter that the documents must meet
     min_probability: documents to which the ranker gives a lower probability are left out
-    sort: fields by which all matching documents are ordered, `-year` for the highest first; empty: by score. Matching
-        documents are those of `Search.total`; if words are not searched, all documents that meet the filter. Sorted
-        documents are not scored
+    sort: fields by which all matching documents are ordered, `-year` for the highest first; empty: by score, or, of a
+        query without words, as `Search.sort` says. Matching documents are those of `Search.total`; if words are not
+        searched, all documents that meet the filter. Sorted documents are not scored
     group_by: field by whose values candidates are grouped; `content`, unless a field has this name, groups nearly equal
         texts; None: no groups. With `sort`, the candidates are the first `depth` documents
     group_size: number of documents of each group that are shown
@@ -130,5 +134,3 @@ class Listing:
 
     def __post_init__(self) -> None:
         refuse_text(self.sort, "sort")
-        if self.after is not None and not self.after.fits(self.sort, self.group_by):
-            raise ParameterError("after", "is a position in a list of another order")

@@ -22,6 +22,7 @@ from paddle_ranker.lexical.passages import Span, best_span, characters_for, esti
 from paddle_ranker.lexical.postings import Hashes, text_hashes
 from paddle_ranker.retrieval.bounds import MOST_SHOWN, check_names
 from paddle_ranker.retrieval.candidate_indexes import Document, Hits, Like, LikeError
+from paddle_ranker.retrieval.facets import DATES
 from paddle_ranker.retrieval.filters import Filter
 from paddle_ranker.retrieval.floors import FEWEST, is_nothing_close
 from paddle_ranker.retrieval.fusion import (
@@ -165,6 +166,10 @@ class Search:
     Attributes:
         query: the parsed query.
         text: the query's words.
+        is_browsing: whether the query has no words, and there is no `like`: then documents are listed, not searched.
+        sort: fields that order the list; of a list without a query, the first field of dates, newest first, if there
+            is one.
+        is_sorted: whether fields order the list, or, without any, the documents' own order does.
         candidates: the searchers' lists, joined; set by `fuse`.
         best: best score by searcher.
         fused: fused scores, `[candidates]`; `order_by_features` replaces the scores of the first documents.
@@ -202,7 +207,7 @@ class Search:
         self.query, self.text = text, text.text
         self.collection, self.searchers, self.settings = collection, tuple(searchers), settings
         self.top_k, self.offset, self.after, self.where = listing.top_k, listing.offset, listing.after, listing.where
-        self.min_probability, self.sort = listing.min_probability, listing.sort
+        self.min_probability = listing.min_probability
         self.group_by, self.group_size = listing.group_by, listing.group_size
         self.fusion = restrict_fusion(settings.fusion, searchers)
         if listing.sort:
@@ -210,6 +215,11 @@ class Search:
         if listing.group_by is not None:
             check_names("group_by", [listing.group_by], [*collection.fields, CONTENT])
         self.like, self.like_vectors = like, dict[str, Vectors]()
+        self.is_browsing = like is None and not self.has_words
+        self.sort = listing.sort or (_newest_first(collection) if self.is_browsing else ())
+        self.is_sorted = self.is_browsing or bool(self.sort)
+        if self.after is not None and not self.after.fits(self.sort if self.is_sorted else None, self.group_by):
+            raise ParameterError("after", "is a position in a list of another order")
         self.logits: dict[int, float] = {}
         self.added: dict[str, dict[int, float]] = {}  # by signal: summand of each ranked document's logit, by row
         self.by_feature: dict[int, FeatureParts] = {}
@@ -244,12 +254,12 @@ class Search:
         and if the page before was not ranked.
         """
         is_ranked = not isinstance(self.after, Position) or self.after.is_ranked
-        return bool(self.settings.rank_top and self.order and is_ranked and not self.sort and self.has_words)
+        return bool(self.settings.rank_top and self.order and is_ranked and not self.is_sorted and self.has_words)
 
     @property
     def has_words(self) -> bool:
-        """Whether the query has words, phrases or exclusions; always True without `like`."""
-        return self.like is None or bool(self.query.text.strip() or self.query.phrases or self.query.excluded)
+        """Whether the query has words, phrases or exclusions."""
+        return bool(self.query.text.strip() or self.query.phrases or self.query.excluded)
 
     @property
     def shards(self) -> Optional[Mapping[str, int]]:
@@ -260,7 +270,7 @@ class Search:
     def is_exact(self) -> bool:
         """Whether no approximate index of vectors (faiss, Milvus) is searched; always True for a sorted list."""
         fields = self.collection.info.vector_fields
-        return bool(self.sort) or all(fields[name].info.method == EXACT for name in self.searchers if name in fields)
+        return self.is_sorted or all(fields[name].info.method == EXACT for name in self.searchers if name in fields)
 
     @once
     def words(self) -> WordQuery:
@@ -268,7 +278,7 @@ class Search:
 
         The query is as typed if only fields of files are searched (see `tower_text`), or with `literal`.
         """
-        if self.settings.literal or all(map(self._has_files, self.searchers)):
+        if self.is_browsing or self.settings.literal or all(map(self._has_files, self.searchers)):
             return WordQuery(self.text, self.text)
         if WORDS in self.searchers:
             return self.collection.rewrite_query(self.query, self.settings.prefix, self.settings.synonyms)
@@ -567,7 +577,7 @@ class Search:
         Always False if the list is sorted by fields, if the last word is unfinished, and if documents have a phrase of
         the query.
         """
-        if self.sort or self.settings.prefix or self.phrases:
+        if self.is_sorted or self.settings.prefix or self.phrases:
             return False
         if self.is_calibrated and self.probabilities:
             return max(self.probabilities.values()) < _CLOSE
@@ -609,7 +619,7 @@ class Search:
         documents are added to `documents`. Documents that grouping leaves out do not count. The result is empty for a
         later page, for a list that is not ranked, and for a list that is sorted by fields.
         """
-        if not self.is_ranked or self.offset or self.after is not None or self.sort:
+        if not self.is_ranked or self.offset or self.after is not None or self.is_sorted:
             return {}
         ended = {row: rank for rank, row in enumerate(self._unfinished, start=1) if self.is_cut(row)}
         ended.update((row, rank) for rank, row in enumerate(self.order, start=1) if rank > self.top_k)
@@ -622,7 +632,7 @@ class Search:
         """Return the position at which the next page begins; None if this page is the last."""
         if not self.shown or self._begins + len(self.shown) >= len(self.order):
             return None
-        if self.sort and self.group_by is None:
+        if self.is_sorted and self.group_by is None:
             return SortedPosition(self.offset + len(self.shown), self._sorted[self.shown[-1]])
         if not isinstance(self.after, Position):
             return Position(self.is_ranked, self._hashes(self.order[: self._begins + len(self.shown)]).tobytes())
@@ -689,13 +699,22 @@ class Search:
     def _matches(self) -> Matching:
         """The documents that meet `phrase_filter` and share a word with the query.
 
-        If words are not searched, documents need no word of the query.
+        If words are not searched, or the query has none, documents need no word of the query.
         """
-        return self.collection.matching(self.words if WORDS in self.searchers else None, self.phrase_filter)
+        by_words = WORDS in self.searchers and not self.is_browsing
+        return self.collection.matching(self.words if by_words else None, self.phrase_filter)
+
+    @property
+    def _is_counted(self) -> bool:
+        """Whether the documents that match can be counted: vectors alone find all documents, near or far."""
+        return self.is_browsing or WORDS in self.searchers
 
     def total(self) -> Optional[int]:
-        """Return how many documents share a word with the query and meet the filter; None if words are not searched."""
-        return self._matches.count(self.where) if WORDS in self.searchers else None
+        """Return how many documents share a word with the query and meet the filter; None if words are not searched.
+
+        A query without words is met by all documents.
+        """
+        return self._matches.count(self.where) if self._is_counted else None
 
     def facets(self, names: Sequence[str]) -> dict[str, dict[str, int]]:
         """Count the documents of `total` by their values of fields; return, by field, the counts by value (as JSON).
@@ -708,7 +727,7 @@ class Search:
         """
         refuse_text(names, "names")
         check_names("facets", names, self.collection.fields)
-        if WORDS not in self.searchers:
+        if not self._is_counted:
             raise ParameterError("facets", "count documents that share a word, and words are not searched")
         wanted = dict[str, Optional[Filter]]()
         for name in names:
@@ -818,6 +837,16 @@ class EstimatedTokens:
 
     def token_ends(self, texts: Sequence[str]) -> Sequence[Integers]:
         return estimated_ends(texts)
+
+
+def _newest_first(collection: Snapshot) -> tuple[str, ...]:
+    """Return the sort key of the first field of dates, declared ones first; () without such a field."""
+    schema = collection.info.schema
+    dates = [field.name for field in schema.fields if schema.type_of(field.name) == DATES]
+    if not dates:  # types of other fields are those of their values
+        types = collection.types_of([name for name in collection.fields if not schema.type_of(name)])
+        dates = [name for name, type in types.items() if type == DATES]
+    return tuple(f"-{name}" for name in dates[:1])
 
 
 def select_searchers(

@@ -113,6 +113,7 @@ class SearchEngine(Closable, Generic[C]):
         options: LoadOptions = DEFAULT_OPTIONS,
         batch_size: int = 256,
         write: bool = False,
+        has_query: bool = True,
     ) -> SearchEngine[Collection]:
         """Open an index folder, and the towers in it.
 
@@ -122,6 +123,7 @@ class SearchEngine(Closable, Generic[C]):
         options: how the towers are opened
         batch_size: texts of full length that are computed at once
         write: whether documents may be added and removed
+        has_query: whether to open the towers now; else a tower is opened when a search first needs it
 
         Raises `CheckpointError` for a folder that is no index or is damaged.
         """
@@ -132,7 +134,8 @@ class SearchEngine(Closable, Generic[C]):
             raise UsageError("shards are open for reading, and none is in Milvus: write to one folder at a time")
         else:
             collection = open_shards(folder)
-        open_query_towers(collection, settings, options, batch_size)
+        if has_query:
+            open_query_towers(collection, settings, options, batch_size)
         if isinstance(ranker, (str, Path)):
             from paddle_ranker.scoring.ranker import Ranker
 
@@ -165,14 +168,15 @@ class SearchEngine(Closable, Generic[C]):
     ) -> list[Result]:
         """Return up to `top_k` documents, best first.
 
+        query: if it is "", documents are listed: by `sort`, else the newest first if there is a field of dates
         where: filter on the documents' fields: a `Filter`, "year>=2020 and lang=zh", a list of such conditions, or
             {"year": {"gte": 2020}, "lang": "zh"}
         fusion: "rrf", "weighted", or a file of learned weights (default: the settings' fusion)
         group_by: field by which results are grouped, so that only the best document of each value is returned; or
             "content" for groups of nearly equal texts, whose other documents are in `Result.similar`
         sort: fields that order all matching documents instead of scores; ["-year"] for the highest first
-        like: example that results should resemble: the id of a document, or a file (its `Path` or bytes); the query may
-            then be ""
+        like: example that results should resemble: the id of a document, or a file (its `Path` or bytes); with the
+            query "", documents are found by it alone
 
         Raises `UsageError` for arguments that are not valid.
         """
@@ -205,9 +209,12 @@ class SearchEngine(Closable, Generic[C]):
         refuse_text(sort, "sort")
         queries = list_texts(queries, "queries")
         listing = Listing(top_k, where=filter_of(where), group_by=group_by, sort=sort)
-        check_parameters(listing, like=like, fusion=fusion)
-        for query in queries:
-            check_parameters(Listing(), query=query, like=like)
+        check_parameters(listing, query=queries[0] if queries else None, like=like, fusion=fusion)
+        for number, query in enumerate(queries):
+            if not query.strip() and len(queries) > 1:
+                raise UsageError(
+                    f"queries[{number}]: is empty: say what to search for, or list documents by one search"
+                )
         example = None if like is None else like_of(like, self.collection.info.schema)
         fused = parse_fusion(fusion) if isinstance(fusion, str) else fusion or self.settings.fusion
         if not fused.fields:
@@ -322,10 +329,11 @@ def run_searches(now: Snapshot, begin: Callable[[Snapshot], list[Search]], model
 def _run(searches: Sequence[Search], models: SearchModels) -> None:
     """Run all stages of some searches: encode, read, search, fuse, rank, finish.
 
-    1. `Search.choose_searchers`: vectors of an example (`like`), and the searchers that are used.
+    1. `Search.choose_searchers`: vectors of an example (`like`), and the searchers that are used. A query without words
+        needs none: its documents are listed.
     2. `Search.words`: the parsed query with its corrections.
     3. `_find`: each searcher's hits, fused to one list. If the fusion has weights of features, these order the list's
-       first documents. If the search has a `sort`, `Search.find_sorted` replaces `_find`.
+       first documents. If the list is sorted, `Search.find_sorted` replaces `_find`.
     4. `_rank`: the ranker orders the first documents, if the search wants that.
     5. `Search.finish`: leaves out improbable documents, groups the list, and chooses the documents that are shown.
 
@@ -334,11 +342,12 @@ def _run(searches: Sequence[Search], models: SearchModels) -> None:
     began, first = time.monotonic(), searches[0]
     with _timed(searches, "encode"), idle():
         for search in searches:
-            search.choose_searchers()
+            if not search.is_browsing:
+                search.choose_searchers()
     with _timed(searches, "read"):
         for search in searches:
             _ = search.words
-    if first.sort:
+    if first.is_sorted:
         with _timed(searches, "sort"):
             for search in searches:
                 search.find_sorted()

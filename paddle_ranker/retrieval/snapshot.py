@@ -119,6 +119,10 @@ class LocalSnapshot:
         """Return the type of a field's values, a name in `typed_values.TYPES`."""
         return self.generation.type_of(field)
 
+    def types_of(self, fields: Sequence[str]) -> dict[str, str]:
+        """Return the types of the values of fields, by name, in the order of `fields`."""
+        return {name: self.type_of(name) for name in fields}
+
     def field_values(self, most: int, types: Mapping[str, str] = _NO_TYPES) -> dict[str, FieldSample]:
         """Return a sample of the values of each field, by name.
 

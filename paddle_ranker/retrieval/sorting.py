@@ -65,8 +65,12 @@ def first_of_segment(
     if after is not None:
         bounds.append(int(text_hashes([after.id])[0]))
     kept = [np.empty(0, np.int64) for _ in keys] + [np.empty(0, np.uint64), np.empty(0, np.int64)]
-    for start in range(0, len(rows), _AT_ONCE):
+    # Without keys the rows are in order already: begin behind `after`, and end with the page.
+    begin = 0 if keys or after is None else int(np.searchsorted(hashes, np.uint64(bounds[-1])))
+    for start in range(begin, len(rows), _AT_ONCE):
         check()
+        if not keys and len(kept[0]) >= count and hashes[start] > kept[0][-1]:
+            break
         here = rows[start : start + _AT_ONCE].astype(np.int64)
         is_here = mask[here]
         here, id_hashes = here[is_here], hashes[start : start + _AT_ONCE][is_here]

@@ -275,13 +275,13 @@ class RemoteSnapshot:
         return {id: added for answer, _ in answers for id, added in answer.items()}
 
     def type_of(self, field: str) -> str:
-        return self._types([field])[field]
+        return self.types_of([field])[field]
 
     def scale(self, field: str) -> FieldScale:
         return FieldScale.merged([*self._ask("scale", field, self.type_of(field)).values()])
 
     def field_values(self, most: int) -> dict[str, FieldSample]:
-        samples = [*self._ask("field_values", most, self._types(self.fields)).values()]
+        samples = [*self._ask("field_values", most, self.types_of(self.fields)).values()]
         names = sorted({name for sample in samples for name in sample})
         return {name: FieldSample.merged([sample[name] for sample in samples if name in sample]) for name in names}
 
@@ -317,10 +317,10 @@ class RemoteSnapshot:
         if where is None or where.is_typed:
             return where
         fields = self.fields
-        types = self._types([condition.field for condition in where.conditions if condition.field in fields])
+        types = self.types_of([condition.field for condition in where.conditions if condition.field in fields])
         return where.typed(fields, types.__getitem__)
 
-    def _types(self, fields: Sequence[str]) -> dict[str, str]:
+    def types_of(self, fields: Sequence[str]) -> dict[str, str]:
         """Return the types of fields by name; undeclared types come from the shards."""
         declared = {name: self.info.schema.type_of(name) for name in fields}
         others = [name for name, type in declared.items() if not type]
@@ -446,7 +446,7 @@ class RemoteMatches:
         def values(others: Facets) -> list[Mapping[str, Counts]]:
             return [*self._now._ask("facet_values", *self._of, dict(others)).values()]
 
-        types = self._now._types([*wanted])
+        types = self._now.types_of([*wanted])
         typed = {name: Wanted(types[name], self._now._typed(where)) for name, where in wanted.items()}
         return facets_of(typed, scales, values)
 
@@ -458,7 +458,7 @@ class RemoteMatches:
         where: Optional[Filter] = None,
     ) -> list[SortedDocument]:
         names = [name.removeprefix("-") for name in sort]
-        types = [*map(self._now._types(names).__getitem__, names)]
+        types = [*map(self._now.types_of(names).__getitem__, names)]
         arguments = [*sort], count, after, self._now._typed(where), types
         answers = self._now._ask("first", *self._of, *arguments)
         for number, documents in answers.items():

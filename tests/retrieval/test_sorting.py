@@ -126,10 +126,11 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Searc
 
 
 def page(
-    collection: Searchable, sort: Sequence[str], after: Optional[bytes] = None, by: str = "words", **more: Any
-) -> tuple[list[str], Optional[bytes]]:
+    collection: Searchable, sort: Sequence[str], after: Optional[bytes] = None, by: str = "words", query: str = "rice",
+    **more: Any,
+) -> tuple[list[str], Optional[bytes]]:  # fmt: skip
     position = None if after is None else unpack_position(after)
-    search = Search(collection.snapshot(), "rice", [by], SearchSettings(), Listing(sort=sort, after=position, **more))
+    search = Search(collection.snapshot(), query, [by], SearchSettings(), Listing(sort=sort, after=position, **more))
     search.find_sorted()
     search.finish()
     found = search.position()
@@ -252,6 +253,42 @@ def test_a_server_pages_by_its_cursor(tmp_path: Path) -> None:
         assert refused.status_code == 422 and "cursor" in refused.text
     finally:
         site.close()
+
+
+@pytest.mark.parametrize("sort", [[], ["level"], ["kind", "-at"]], ids=",".join)
+def test_without_a_query_all_documents_are_listed_the_newest_first(
+    places: dict[str, Searchable], sort: list[str]
+) -> None:
+    wanted, old = ordered(LIVE, sort or ["-at"]), [one for one in LIVE if one.fields.get("kind") == "a"]
+    for name, where in places.items():
+        assert pages(where, sort, 83, query=" ") == wanted, name
+        engine = SearchEngine(where, SearchSettings())  # by vectors, too, without a tower
+        assert [one.id for one in engine.search("", 20, sort=sort)] == wanted[:20], name
+        (search,) = engine.run([""], 5, "kind=a", sort=sort)
+        assert [one.id for one in search.results()] == ordered(old, sort or ["-at"])[:5], name
+        assert search.total() == len(old) and search.facets(["kind"])["kind"]['"a"'] == len(old)
+        assert not search.wants_ranking and not search.nothing_close and not search.dropped()
+        with pytest.raises(UsageError, match=r"queries\[1\]: is empty"):
+            engine.search_many(["rice", ""])
+
+
+def test_without_dates_a_page_of_the_list_costs_its_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    info, rows = IndexInfo(WordsInfo("standard"), None), [Document(f"d{n}", "rice") for n in range(600)]
+    with Collection.create(tmp_path / "index", info) as collection:
+        collection.writer.add(rows[:400])
+        collection.writer.add(rows[400:], merge=False)
+    monkeypatch.setattr(sorting, "_AT_ONCE", 8)
+    looked_at = list[int]()
+    monkeypatch.setattr(sorting, "check", lambda: looked_at.append(8))
+    listed, after, wanted = list[str](), None, ordered(rows, [])
+    while after is not None or not listed:
+        looked_at.clear()
+        shown, after = page(collection, [], after, query="", top_k=10)
+        listed += shown
+        assert sum(looked_at) <= 100
+    assert listed == wanted
+    assert pages(collection, [], 7, query="") == wanted
+    collection.close()
 
 
 @pytest.mark.parametrize(

@@ -162,9 +162,9 @@ def test_the_loop_does_the_same_for_a_query_of_any_length(site: Site) -> None:
 
 
 BESIDE_SORT = "stands beside sort, which scores and ranks nothing"
+BESIDE_NOTHING = "stands beside an empty query, which lists documents"
 # What callers ask for, which callers can ask for it, and how all of them are refused.
 OUT_OF_BOUNDS: list[tuple[dict[str, Any], str, str, str]] = [
-    ({"query": " "}, "http python command", "query", "is empty: say what to search for"),
     ({"query": '"a" ' * 17}, "http python command", "query", "more than the 16 phrases and exclusions"),
     ({"query": f'"{"a" * 2000}"'}, "http python command", "query", "does not end within the 1,000"),
     ({"query": "-field"}, "http python", "query", "says only what must not be there"),
@@ -204,6 +204,22 @@ OUT_OF_BOUNDS: list[tuple[dict[str, Any], str, str, str]] = [
     ({"sort": ["year"], "rank_top": 5}, "http", "rank_top", BESIDE_SORT),
     ({"sort": ["year"], "depth": 5}, "http", "depth", BESIDE_SORT),
     ({"sort": ["year"], "min_probability": 0.5}, "http", "min_probability", BESIDE_SORT),
+    (
+        {"query": " ", "sort": ["year"], "offset": 8185},
+        "http python",
+        "offset",
+        "beyond the first 8,192 sorted documents",
+    ),
+    ({"query": "", "offset": 8185}, "http python", "offset", "reaches beyond the first 8,192 sorted documents"),
+    ({"query": "", "by": ["words"]}, "http python command", "by", BESIDE_NOTHING),
+    ({"query": " ", "literal": True}, "http python command", "literal", BESIDE_NOTHING),
+    ({"query": "", "literal": True, "sort": ["year"]}, "http python", "literal", BESIDE_NOTHING),
+    ({"query": "", "prefix": True}, "http", "prefix", BESIDE_NOTHING),
+    ({"query": "", "fusion": "rrf"}, "http python command", "fusion", BESIDE_NOTHING),
+    ({"query": "", "ranker": "none"}, "python command", "ranker", BESIDE_NOTHING),
+    ({"query": "", "rank_top": 5}, "http", "rank_top", BESIDE_NOTHING),
+    ({"query": "", "min_probability": 0.5}, "http", "min_probability", BESIDE_NOTHING),
+    ({"query": "", "depth": 5}, "http", "depth", BESIDE_NOTHING),
     ({"cursor": "a" * 200_000}, "http", "cursor", "has 200,000 characters, at most 174,786 are allowed"),
     ({"cursor": "a", "offset": 1}, "http", "cursor", "stands beside offset"),
 ]

@@ -213,7 +213,6 @@ def test_filters_and_fields(site: Site) -> None:
 @pytest.mark.parametrize(
     ("body", "status", "field", "says"),
     [
-        ({"query": ""}, 422, "query", "is empty"),
         ({"query": f'a "{"水" * 8000}"'}, 422, "query", "does not end within the 1,000"),
         ({"query": f'a -"{"水" * 8000}"'}, 422, "query", "does not end within the 1,000"),
         ({"query": '"a" ' * 17}, 422, "query", "more than the 16"),
@@ -529,6 +528,7 @@ def test_training_rows_of_the_log_are_what_the_ranker_read_in_the_search(
 def test_the_log_has_of_a_query_what_was_used(written: Site) -> None:
     assert written.search("水稻", logged=False)["search_id"]
     answer = written.search("水" * 5000, where={"lang": ["x" * 1100]})
+    assert written.search("")["hits"]  # a list of documents teaches nothing
     assert answer["query"] == "水" * answer["query_read"] and answer["query_read"] <= 1000
     said = {"search_id": answer["search_id"], "query": answer["query"], "id": "any", "event": "click"}
     assert written.ask("POST", "/v1/feedback", said).status_code == 200
@@ -579,8 +579,11 @@ def test_python_answers_as_the_server_does(folders: dict[str, Path], site: Site,
     with Index(folders["index"]) as opened:
         found = opened.search("水稻病害", top_k=7, explain=True, ranker=ranker, **asked)
         assert [one.signals for one in opened.search("水稻病害")] == [None] * 10
-        with pytest.raises(UsageError, match="query: is empty"):
-            opened.search(" ", where="year>2003")
+        listed = opened.search(" ", where="year>2003", facets="lang", offset=2)
+        there = site.search("", where={"year": {"gt": 2003}}, facets=["lang"], total=True, offset=2)
+        assert [one.id for one in listed] == [hit["id"] for hit in there["hits"]] and there["total"] > 12
+        assert sum(listed.facets["lang"].values()) == there["total"]
+        assert there["sort"] == [] and there["ranked"] is False and "rank" not in there["took_ms"]
     shown = [
         {"id": one.id, "text": one.text, "fields": one.fields, "signals": one.signals}
         | ({} if one.logit is None else {"logit": one.logit})

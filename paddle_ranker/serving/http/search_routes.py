@@ -69,6 +69,7 @@ _LOOKED_AT = 400_000  # maximum code points in which the query's words are marke
 _MOST_VALUES, _VALUE_BYTES = 24, 1 << 14  # values of a field that are listed; bytes of values that are read for that
 # Pages of one list may differ in these parameters.
 _SHOWING = {"cursor", "fields", "snippet", "total", "facets", "explain", "logged"}
+_CHECKED = {"like", "facets", "cursor", "depth", "rank_top", "snippet", "fusion", "by", "literal", "prefix"}
 _DIGEST_BYTES = 12
 _DEFAULTED = ("depth", "rank_top", "top_k")
 _NAMES = {"keyword": "string", "object": "other", STORED: "mixed", **{n: n for n in ("boolean", "number", "date")}}
@@ -82,7 +83,7 @@ def _count(name: str, default: Optional[int], description: str) -> Any:
 class SearchRequest(Body):
     """Request to search the index. Unknown fields are refused."""
 
-    query: str = Field("", description="what to search for; may be left out beside like")
+    query: str = Field("", description="what to search for; without it, and without like, documents are listed")
     like: Optional[dict[str, str]] = Field(
         None,
         description='find documents like this one, {"id": "d1"}, or like a file, {"picture": "data:...;base64,..."}, '
@@ -119,7 +120,7 @@ class SearchRequest(Body):
     sort: Optional[list[str]] = Field(
         None,
         description="show all documents that match (as total counts them; without words all that meet the filter) by "
-        "these fields, -year for the highest first (default: by score)",
+        "these fields, -year for the highest first (default: by score; without a query by the first field of dates)",
     )
     group_by: Optional[str] = Field(
         None,
@@ -236,7 +237,7 @@ class SearchRoutes:
         content["search_id"] = self._ids.given_out(id, content["query"])
         if dropped:
             content["dropped"] = dropped
-        is_logged = self._pipeline.index.log is not None
+        is_logged = self._pipeline.index.log is not None and not result.search.is_browsing  # there is nothing to learn
         return content, self._line(id, request, result, content) if is_logged else None
 
     async def index(self, request: Request) -> Response:
@@ -315,7 +316,7 @@ class SearchRoutes:
             {"top_k": options.hits, "depth": options.depth, "rank_top": limits.pairs},
             query=text,
             can_rank=self._pipeline.ranker is not None,
-            **request.model_dump(include={"like", "facets", "cursor", "depth", "rank_top", "snippet", "fusion"}),
+            **request.model_dump(include=_CHECKED),
         )
         parsed, like = parse_query(text, literal=request.literal), self._like(request)
         settings = SearchSettings(
@@ -384,7 +385,7 @@ class SearchRoutes:
         versions, query = self._pipeline.versions(result.index), content["query"]
         model_text = None if search.model_text == query else search.model_text
         nothing_close = content.get("nothing_close")
-        lead = None if search.sort else _lead([*map(float, search.fused[search.shown[:2]])])
+        lead = None if search.is_sorted else _lead([*map(float, search.fused[search.shown[:2]])])
         return SearchLine(
             id, query, versions, shown, parameters, model_text=model_text, nothing_close=nothing_close, lead=lead
         )
@@ -406,6 +407,8 @@ class SearchRoutes:
             content["cursor"] = self._cursor(request, search)
         if request.total:
             content["total"] = search.total()
+        if search.is_sorted:
+            content["sort"] = [*search.sort]
         if request.facets:
             content["facets"] = _facets(search, request.facets)
         if search.nothing_close:
@@ -448,7 +451,13 @@ def _read_as(request: SearchRequest, search: Search) -> dict[str, Any]:
     read = {"phrases": search.phrases, "unfound": search.unfound, "excluded": search.query.excluded}
     content.update({name: terms for name, terms in read.items() if terms})
     is_plain = not (request.literal or request.prefix or search.query.phrases or search.query.excluded)
-    if is_plain and not request.offset and not request.cursor and (better := search.collection.did_you_mean(words)):
+    if (
+        is_plain
+        and not search.is_browsing
+        and not request.offset
+        and not request.cursor
+        and (better := search.collection.did_you_mean(words))
+    ):
         content["did_you_mean"] = better
     return content
 
@@ -550,7 +559,7 @@ def _snippet(text: str, highlights: Sequence[Highlight], shared: SharedWords, si
 
 
 def _stages(search: Search, row: int, rank: int) -> dict[str, Any]:
-    if search.sort:
+    if search.is_sorted:
         return {SORTED: {"rank": rank}}
     candidates = search.candidates
     by_searcher = zip(candidates.searchers, candidates.ranks[row].tolist(), candidates.scores[row].tolist())
@@ -759,7 +768,12 @@ class SearchAnswer(TypedDict):
     index: dict[str, Any]
     hits: list[Hit]
     cursor: NotRequired[Annotated[Optional[str], Field(description="of the next page; null: this is the last one")]]
-    total: NotRequired[Annotated[Optional[int], Field(description="documents that match by words, null without words")]]
+    total: NotRequired[
+        Annotated[Optional[int], Field(description="documents that match by words, null if words are not searched")]
+    ]
+    sort: NotRequired[
+        Annotated[list[str], Field(description="of a sorted list: its order; [] is that of GET /v1/documents")]
+    ]
     facets: NotRequired[
         Annotated[dict[str, list[FacetValue]], Field(description="the most frequent values first; ranges in order")]
     ]

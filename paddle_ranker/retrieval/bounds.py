@@ -17,7 +17,7 @@ from paddle_ranker.scoring.texts import require_count
 LONGEST_QUERY = 1000  # code points of a query that are read
 MOST_PARTS = 16  # phrases and exclusions of a query; each of them may read many documents
 MOST_SHOWN = 1 << 13  # with more shown documents, a position drops those that are no longer in the list
-LEAST_COUNTS = {"top_k": 1, "offset": 0, "depth": 1, "rank_top": 0, "snippet": 1, "group_size": 1}
+LEAST_COUNTS = {"top_k": 1, "offset": 0, "depth": 1, "rank_top": 0, "snippet": 1, "field_size": 1, "group_size": 1}
 _LONGEST_CURSOR = 4 * 2 * 8 * MOST_SHOWN // 3 + 24  # characters: 8 bytes each of 2 * MOST_SHOWN documents, in base64
 _MOST_SORTED = 1 << 13  # documents that a search lists in the order of fields
 MOST_NAMES = 16  # names in facets or in sort
@@ -35,6 +35,7 @@ def check_parameters(
     depth: Optional[int] = None,
     rank_top: Optional[int] = None,
     snippet: Optional[int] = None,
+    field_size: Optional[int] = None,
     fusion: object = None,
     ranker: object = None,
     by: Optional[Sequence[str]] = (),
@@ -50,7 +51,8 @@ def check_parameters(
     """
     is_browsing = query is not None and like is None and not query.strip()
     counts = {"top_k": listing.top_k, "offset": listing.offset, "group_size": listing.group_size}
-    for name, value in {**counts, "depth": depth, "rank_top": rank_top, "snippet": snippet}.items():
+    sizes = {"snippet": snippet, "field_size": field_size}
+    for name, value in {**counts, "depth": depth, "rank_top": rank_top, **sizes}.items():
         if value is not None:
             require_count(value, name, LEAST_COUNTS[name])
             _refuse_above(greatest.get(name, value), value, name, "is {:,}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -137,6 +138,47 @@ def test_candidates_are_sorted_and_grouped_by_fields(site: Site) -> None:
     assert grouped == wanted
     page = site.search("水稻 护理", top_k=2, offset=2, group_by="kind", group_size=2)
     assert ids(page) == wanted[2:4] and [hit["rank"] for hit in page["hits"]] == [3, 4]
+
+
+def test_values_of_facets_are_looked_through(tmp_path: Path) -> None:
+    makers = [f"Maker {n:03}" for n in range(150)] + ["Säge & Söhne", "ＳÄＧＥＮ"]
+    schema = Schema((Field("maker", "keyword", facet=True), Field("price", "number"), Field("new", "boolean")))
+    documents = [
+        Document(f"m{n}", "saw", {"maker": maker, "price": n, "new": n % 2 == 0}) for n, maker in enumerate(makers)
+    ]
+    with Collection.create(tmp_path / "index", IndexInfo(WordsInfo("standard"), None, schema=schema)) as collection:
+        collection.writer.add(documents)
+    here, most = Site(index=tmp_path / "index"), 100
+    assert here.ask("GET", "/v1/index").json()["limits"]["facet_values"] == most
+    for query in ("saw", ""):
+        asked = {"query": query, "facets": ["maker", "new"], "top_k": 1}
+        assert len(here.search(**asked)["facets"]["maker"]) == most
+        for part, wanted in (("sage", makers[-2:]), ("ÄGE &", makers[-2:-1]), ("maker 14", makers[140:150]), ("?", [])):
+            found = here.search(**asked, facet_values={"maker": part})["facets"]
+            assert sorted(one["value"] for one in found["maker"]) == sorted(wanted), part
+            assert len(found["new"]) == 2
+        values = here.search(**asked, facet_values={"new": "TRU"})["facets"]["new"]
+        assert values == [{"value": True, "count": 76}]
+    for given, problem in (
+        ({"facet_values": {"maker": "a"}}, "'maker' is not among facets"),
+        ({"facets": ["price"], "facet_values": {"price": "1"}}, "'price' is counted by ranges"),
+    ):
+        refused = here.ask("POST", "/v1/search", {"query": "saw", **given})
+        assert refused.status_code == 422 and problem in refused.text and refused.json()["field"] == "facet_values"
+    by_address = here.ask("GET", '/v1/search?q=saw&facets=maker&facet_values={"maker":"sage"}').json()
+    assert len(by_address["facets"]["maker"]) == 2
+    here.close()
+
+
+def test_long_values_are_left_out_where_nobody_shows_them(site: Site) -> None:
+    fields = {"title": "手" * 400, "note": "长" * 301, "kind": "短" * 300, "tags": ["x" * 200, "y" * 200], "year": 2024}
+    site.ask("POST", "/v1/documents", {"documents": [{"id": "long", "text": "龙" * 5000, "fields": fields}]})
+    (hit,) = site.search("龙", field_size=300, snippet=180, top_k=1)["hits"]
+    assert hit["title"] == "手" * 300 and hit["fields"] == {"kind": "短" * 300, "year": 2024}
+    assert hit["snippet"]["of"] == 5000 and len(json.dumps(hit, ensure_ascii=False)) < 6000
+    (whole,) = site.search("龙", top_k=1)["hits"]
+    assert whole["fields"] == fields and whole["title"] == fields["title"]
+    assert site.ask("DELETE", "/v1/documents", {"ids": ["long"]}).status_code == 200
 
 
 def test_a_snippet_stands_for_the_text(site: Site) -> None:

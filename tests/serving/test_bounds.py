@@ -176,6 +176,7 @@ OUT_OF_BOUNDS: list[tuple[dict[str, Any], str, str, str]] = [
     ({"group_size": 0}, "http", "group_size", "is 0, must be at least 1"),
     ({"group_size": 3}, "http", "group_size", "is about the groups of group_by"),
     ({"snippet": 0}, "http", "snippet", "is 0, must be at least 1"),
+    ({"field_size": 0}, "http", "field_size", "is 0, must be at least 1"),
     ({"min_probability": 2.0}, "http", "min_probability", "is 2.0, must be at least 0 and at most 1"),
     ({"min_probability": 0.5, "rank_top": 0}, "http", "min_probability", "ranked, and rank_top is 0"),
     ({"top_k": 101}, "http", "top_k", "is 101, at most 100 are allowed"),

@@ -702,11 +702,15 @@ def test_answers_are_written_beside_the_event_loop(written: Site, monkeypatch: p
 
 
 def test_an_index_offers_no_more_facets_than_a_search_takes(tmp_path: Path) -> None:
-    names = [f"f{number}" for number in range(MOST_NAMES + 1)]
+    names = sorted(f"f{number}" for number in range(40))
     documents = [Document(str(n), "研究", fields=dict.fromkeys(names, "ab"[n % 2])) for n in range(20)]
     site = Site(index=of_words(tmp_path / "index", [documents]))
-    found = site.ask("GET", "/v1/index").json()
-    assert len(found["facets"]) == MOST_NAMES and found["fields"].keys() == {*names}
+    found, counts = site.ask("GET", "/v1/index").json(), [{"value": "a", "count": 10}, {"value": "b", "count": 10}]
+    assert found["limits"]["facets"] == len(found["facets"]) == MOST_NAMES and found["fields"].keys() == {*names}
+    assert [*found["facets"], *found["more_facets"]] == names
+    for start in range(0, len(found["more_facets"]), MOST_NAMES):  # in turns
+        others = found["more_facets"][start : start + MOST_NAMES]
+        assert site.search("研究", facets=others)["facets"] == dict.fromkeys(others, counts)
     assert site.search("研究", facets=found["facets"])["facets"].keys() == {*found["facets"]}
     assert site.ask("POST", "/v1/search", {"query": "研究", "facets": names}).status_code == 413
     site.close()

@@ -7,7 +7,7 @@ import base64
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import islice
@@ -22,7 +22,7 @@ from starlette.routing import BaseRoute
 from typing_extensions import NotRequired, TypedDict
 
 from paddle_ranker.data.field_paths import BETWEEN, value_at
-from paddle_ranker.errors import listed, quoted
+from paddle_ranker.errors import ParameterError, listed, quoted
 from paddle_ranker.lexical.highlights import Highlight, SharedWords
 from paddle_ranker.retrieval.bounds import LEAST_COUNTS, MOST_NAMES, check_names, check_parameters
 from paddle_ranker.retrieval.candidate_indexes import Like
@@ -59,6 +59,7 @@ from paddle_ranker.serving.http.exchange import (
 )
 from paddle_ranker.serving.http.openapi import DescribedRoute, address_parameters
 from paddle_ranker.serving.http.suggest import is_suggesting
+from paddle_ranker.unicode.characters import fold, without_accents
 
 W = TypeVar("W")
 _BOUNDS = JsonBounds(structures=4000, values=4000)  # of a request
@@ -68,8 +69,9 @@ _LOGGED_CHARACTERS = 1000  # characters of a parameter; longer ones are left out
 _LOOKED_AT = 400_000  # maximum code points in which the query's words are marked, over all texts of an answer
 _MOST_VALUES, _VALUE_BYTES = 24, 1 << 14  # values of a field that are listed; bytes of values that are read for that
 # Pages of one list may differ in these parameters.
-_SHOWING = {"cursor", "fields", "snippet", "total", "facets", "explain", "logged"}
-_CHECKED = {"like", "facets", "cursor", "depth", "rank_top", "snippet", "fusion", "by", "literal", "prefix"}
+_SHOWING = {"cursor", "fields", "snippet", "field_size", "total", "facets", "facet_values", "explain", "logged"}
+_CHECKED = {"like", "facets", "cursor", "depth", "rank_top", "snippet", "field_size", "fusion"}
+_CHECKED |= {"by", "literal", "prefix"}
 _DIGEST_BYTES = 12
 _DEFAULTED = ("depth", "rank_top", "top_k")
 _NAMES = {"keyword": "string", "object": "other", STORED: "mixed", **{n: n for n in ("boolean", "number", "date")}}
@@ -115,8 +117,17 @@ class SearchRequest(Body):
     snippet: Optional[int] = _count(
         "snippet", None, "so many code points of the best passage in place of the text, unless fields has text"
     )
+    field_size: Optional[int] = _count(
+        "field_size",
+        None,
+        "cut titles to so many code points, and leave out fields with more, lists and objects as JSON",
+    )
     total: bool = Field(False, description="count the documents that share a word with the query and meet the filter")
     facets: Optional[list[str]] = Field(None, description="fields whose values are counted among these documents")
+    facet_values: Optional[dict[str, str]] = Field(
+        None,
+        description='of facets, count the values alone that contain a text, whatever case and accents: {"brand": "bo"}',
+    )
     sort: Optional[list[str]] = Field(
         None,
         description="show all documents that match (as total counts them; without words all that meet the filter) by "
@@ -265,7 +276,12 @@ class SearchRoutes:
             "writable": index.options.writable,
             "logging": index.log is not None,
             "examples": list(index.options.examples),
-            "limits": {**{name: getattr(index.options, name) for name in LIMITS}, "pairs": index.limits.pairs},
+            "limits": {
+                **{name: getattr(index.options, name) for name in LIMITS},
+                "pairs": index.limits.pairs,
+                "facets": MOST_NAMES,
+                "facet_values": _MOST_FACET_VALUES,
+            },
             "defaults": self._defaults(),
         }
 
@@ -311,6 +327,8 @@ class SearchRoutes:
         objects = {field[: match.start()] for field in fields for match in re.finditer(re.escape(BETWEEN), field)}
         check_names("fields", request.fields or (), [TEXT, *fields, *objects])
         check_names("facets", request.facets or (), fields)
+        if others := set(request.facet_values or ()).difference(request.facets or ()):
+            raise ParameterError("facet_values", f"{quoted(min(others))} is not among facets: name it there, too")
         check_parameters(
             listing,
             {"top_k": options.hits, "depth": options.depth, "rank_top": limits.pairs},
@@ -410,7 +428,7 @@ class SearchRoutes:
         if search.is_sorted:
             content["sort"] = [*search.sort]
         if request.facets:
-            content["facets"] = _facets(search, request.facets)
+            content["facets"] = _facets(search, request.facets, request.facet_values or {})
         if search.nothing_close:
             content["nothing_close"] = True
         content.update(_read_as(request, search))
@@ -425,17 +443,28 @@ class SearchRoutes:
         return content
 
 
-def _facets(search: Search, names: list[str]) -> dict[str, list[dict[str, Any]]]:
+def _facets(search: Search, names: list[str], parts: Mapping[str, str]) -> dict[str, list[dict[str, Any]]]:
     """Return the most frequent values of each field in `names` among the found documents, with their counts.
 
     For numbers and dates, a value is a range.
+
+    parts: by name of a field, a text that its values must contain
     """
-    return {
-        name: [
-            {"value": json.loads(value), "count": count} for value, count in islice(counts.items(), _MOST_FACET_VALUES)
-        ]
-        for name, counts in search.facets(names).items()
-    }
+    facets = dict[str, list[dict[str, Any]]]()
+    for name, counts in search.facets(names).items():
+        values = ((json.loads(value), count) for value, count in checked(counts.items()))
+        if name in parts:
+            values = _containing(name, without_accents(fold(parts[name])), values)
+        facets[name] = [{"value": value, "count": count} for value, count in islice(values, _MOST_FACET_VALUES)]
+    return facets
+
+
+def _containing(name: str, part: str, values: Iterable[tuple[Any, int]]) -> Iterator[tuple[Any, int]]:
+    for value, count in values:
+        if isinstance(value, dict):
+            raise ParameterError("facet_values", f"{quoted(name)} is counted by ranges: leave it out")
+        if part in without_accents(fold(value if isinstance(value, str) else json.dumps(value))):
+            yield value, count
 
 
 def _read_as(request: SearchRequest, search: Search) -> dict[str, Any]:
@@ -508,7 +537,7 @@ def _hits(request: SearchRequest, search: Search, ranks: dict[int, int]) -> list
         looked_at = document.text[:most]
         hit: dict[str, Any] = {"id": id, "rank": rank}
         if (title := schema.name_of(document)) is not None:
-            hit["title"] = title
+            hit["title"] = title[: request.field_size]
         highlights = shared.highlights(looked_at)
         if (in_file := search.place_in_file(row, highlights or None)) is not None:
             hit["place"] = in_file
@@ -523,7 +552,9 @@ def _hits(request: SearchRequest, search: Search, ranks: dict[int, int]) -> list
         hit["fields"] = {
             name: value
             for name, value in chosen.items()
-            if name != hidden and (value is not None or name in document.fields)
+            if name != hidden
+            and (value is not None or name in document.fields)
+            and (request.field_size is None or _is_within(value, request.field_size))
         }
         if contents := contents_of(document, schema, names):
             hit["contents"] = contents
@@ -543,6 +574,11 @@ def _hits(request: SearchRequest, search: Search, ranks: dict[int, int]) -> list
     return hits
 
 
+def _is_within(value: object, size: int) -> bool:
+    """Return whether a field's value has at most `size` code points: a text as it is, other values as JSON."""
+    return len(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)) <= size
+
+
 def _snippet(text: str, highlights: Sequence[Highlight], shared: SharedWords, size: int) -> dict[str, Any]:
     """Return the best passage of a text with its highlights, JSON-ready. Highlights count from the passage's start.
 
@@ -555,7 +591,7 @@ def _snippet(text: str, highlights: Sequence[Highlight], shared: SharedWords, si
         {"start": highlight.start - start, "end": highlight.end - start, "level": highlight.level}
         for highlight in inside
     ]
-    return {"text": text[start:end], "start": start, "end": end, "highlights": marked}
+    return {"text": text[start:end], "start": start, "end": end, "of": len(text), "highlights": marked}
 
 
 def _stages(search: Search, row: int, rank: int) -> dict[str, Any]:
@@ -575,7 +611,7 @@ def _stages(search: Search, row: int, rank: int) -> dict[str, Any]:
 def _of_address(parameters: QueryParams) -> SearchRequest:
     """Convert the query parameters of a URL to a search request.
 
-    Lists are comma-separated or repeated. The filter and `like` are JSON.
+    Lists are comma-separated or repeated. The filter, `like` and `facet_values` are JSON.
     """
     texts_of: dict[str, list[str]] = {}
     for name, value in parameters.multi_items():  # one loop, since an address may have thousands of names
@@ -587,7 +623,7 @@ def _of_address(parameters: QueryParams) -> SearchRequest:
         else:
             refuse_repeated("q" if name == "query" else name, len(texts))
             values[name] = texts[0]
-    for name in {"where", "like"} & values.keys():
+    for name in {"where", "like", "facet_values"} & values.keys():
         try:
             values[name] = parse_json(values[name].encode("utf-8", "replace"), _BOUNDS)
         except Fault as fault:
@@ -607,11 +643,11 @@ def _likes(info: IndexInfo) -> list[str]:
 
 
 def _fields(now: Snapshot) -> dict[str, Any]:
-    """Describe the fields of an index, JSON-ready, as `fields` and `facets`.
+    """Describe the fields of an index, JSON-ready, as `fields`, `facets` and `more_facets`.
 
     `fields` has, by name, the types and values of fields that filters can use. `facets` has the names of fields whose
     values are worth counting: those with few values, or with numbers or dates; not texts, ids and numbers of parts of
-    files, such as a page's.
+    files, such as a page's. `more_facets` has those that one search cannot ask for beside them.
     """
     fields, facets = dict[str, dict[str, Any]](), list[str]()
     schema = now.info.schema
@@ -639,7 +675,8 @@ def _fields(now: Snapshot) -> dict[str, Any]:
         values = len(sample.values) if sample.are_all else None
         if name in chosen or (name not in texts | schema.part_fields and _is_facet(values, scale, len(now))):
             facets.append(name)
-    return {"fields": fields, "facets": facets[:MOST_NAMES]}  # those that a search may ask for at once
+    facets.sort(key=lambda name: name not in chosen)
+    return {"fields": fields, "facets": facets[:MOST_NAMES], "more_facets": facets[MOST_NAMES:]}
 
 
 def _is_facet(values: Optional[int], scale: Optional[Scale], documents: int) -> bool:
@@ -679,6 +716,7 @@ class Snippet(Passage):
     """A passage in place of the text. The positions in `highlights` count from the passage's start."""
 
     text: str
+    of: Annotated[int, Field(description="code points of the whole text")]
     highlights: list[HighlightedPart]
 
 
@@ -821,7 +859,10 @@ class IndexDescription(TypedDict):
         dict[str, Any],
         Field(description="what filters can ask for: the type of each, its values if few, its min and max"),
     ]
-    facets: Annotated[list[str], Field(description="fields whose values are worth counting")]
+    facets: Annotated[
+        list[str], Field(description="fields whose values are worth counting, as many as a search may ask for")
+    ]
+    more_facets: Annotated[list[str], Field(description="further ones, for other searches")]
     writable: bool
     logging: Annotated[bool, Field(description="whether feedback is taken")]
     suggest: Annotated[bool, Field(description="whether GET /v1/suggest has titles or queries")]

@@ -87,4 +87,3 @@ def make_server(tools: SearchTools, circumstances: Callable[[Any], ToolCall]) ->
         on_list_tools=list_tools,
         on_call_tool=call_tool,
     )
-

@@ -24,7 +24,7 @@ from paddle_ranker.storage.prefetch import chunks
 
 if TYPE_CHECKING:
     from paddle_ranker.array_types import Vectors
-    from paddle_ranker.retrieval.milvus import MilvusRows
+    from paddle_ranker.milvus.store import MilvusRows
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class MilvusSearchOptions(Options):
 
 
 def run(options: MilvusSearchOptions) -> None:
-    from paddle_ranker.retrieval.milvus import MilvusRows
+    from paddle_ranker.milvus.store import MilvusRows
     from paddle_ranker.retrieval.vector_files import open_vectors
 
     stored = open_vectors(options.embedding_path)
@@ -98,7 +98,7 @@ def _insert(rows: MilvusRows, options: MilvusSearchOptions) -> None:
 
 def _texts(path: str) -> Iterator[str]:
     """Yield the texts; raises `DataError` for a text that is too long for Milvus."""
-    from paddle_ranker.retrieval.milvus import TEXT_BYTES
+    from paddle_ranker.milvus.store import TEXT_BYTES
 
     rows = RecordFile(path, Line, skip_bad_rows=True)  # the vectors may also lack bad rows
     for row in rows:

@@ -65,11 +65,10 @@ from paddle_ranker.options.input_files import folder_of, paths_of
 from paddle_ranker.options.parser import build_parser
 from paddle_ranker.progress import Progress
 from paddle_ranker.retrieval import shard_builds
-from paddle_ranker.retrieval.candidate_indexes import Hits
+from paddle_ranker.retrieval.candidate_indexes import Hits, Methods
 from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.collection_writer import documents_for
 from paddle_ranker.retrieval.content_staging import kept_rows, staged_files
-from paddle_ranker.retrieval.faiss_index import load_faiss
 from paddle_ranker.retrieval.filters import Filter
 from paddle_ranker.retrieval.index_folder import WRITER_WAIT, delete
 from paddle_ranker.retrieval.ingestion import JOURNAL, Added, Unfinished, VectorsOf
@@ -77,7 +76,6 @@ from paddle_ranker.retrieval.manifest import (
     EXACT,
     FAISS,
     MANIFEST,
-    MILVUS,
     STRUCTURES,
     VECTORS,
     WORDS,
@@ -88,7 +86,6 @@ from paddle_ranker.retrieval.manifest import (
     is_address,
     read_manifest,
 )
-from paddle_ranker.retrieval.milvus import load_pymilvus
 from paddle_ranker.retrieval.schema import FIELD_TYPES, MOST_FIELDS, TEXT, Field, Schema
 from paddle_ranker.retrieval.schema_inference import folder_fields, infer_schema, schema_lines, with_part_fields
 from paddle_ranker.retrieval.search_options import MilvusOptions
@@ -104,12 +101,9 @@ from paddle_ranker.storage.atomic import check_writable
 from paddle_ranker.storage.digest import content_digest
 
 _NO_WORDS = "none"
-_METHODS = tuple(name for name, kind in INDEXES.items() if kind.in_folders)
-_MILVUS_FILE = "milvus.db"
 _VECTORS = VectorsInfo(EXACT, 0)  # default settings of the search by vectors
 _SHOWN = {"uri": "milvus_uri"}
-_LIBRARIES: dict[Optional[str], Callable[[], object]] = {FAISS: load_faiss, MILVUS: load_pymilvus}
-_OF_METHOD = {"structure": FAISS, "hnsw_m": FAISS, "hnsw_ef": FAISS, "uri": MILVUS}
+_OF_FAISS = ("structure", "hnsw_m", "hnsw_ef")
 _CHECKED_BYTES, _CHECKED_VALUES = 10_000, 20  # fields with more values, or longer values, are not checked as filters
 _CHECKED_FILTERS = 10
 _WITHOUT_EFFECT = (
@@ -178,7 +172,7 @@ class BuildOptions(TokenizerOptions, CorpusOptions, RayOptions):
         joins=",",
     )
     method: Optional[str] = option(
-        None, help=f"how vectors are searched (default: {_VECTORS.method})", choices=_METHODS
+        None, help=f"how vectors are searched (default: {_VECTORS.method})", choices=Methods(in_folders=True)
     )
     structure: Optional[str] = option(
         None,
@@ -241,7 +235,7 @@ class BuildOptions(TokenizerOptions, CorpusOptions, RayOptions):
     milvus_uri: Optional[str] = option(
         None,
         help="with --method milvus: the address of a server, http://127.0.0.1:19530, or a file of Milvus Lite in the "
-        f"index folder (default: {_MILVUS_FILE})",
+        "index folder (default: milvus.db)",
         addresses=ANY_TEXT,
     )
 
@@ -249,6 +243,10 @@ class BuildOptions(TokenizerOptions, CorpusOptions, RayOptions):
         None, help="make so many index folders, each of a part of the corpus, which are searched as one", minimum=1
     )
     sync: bool = option(False, help="remove the documents of the index that --corpus has no more")
+
+    @property
+    def _are_elsewhere(self) -> bool:
+        return self.method is not None and VectorsInfo(self.method, 0).are_elsewhere
 
     @property
     def of_vectors(self) -> dict[str, object]:
@@ -260,9 +258,9 @@ class BuildOptions(TokenizerOptions, CorpusOptions, RayOptions):
     def vectors(self, size: int) -> VectorsInfo:
         """Return the settings of vector search, for vectors with `size` components."""
         info = replace(_VECTORS, size=size, **self.of_vectors)  # type: ignore[arg-type]
-        if info.method != MILVUS:
+        if not info.are_elsewhere:
             return info
-        uri = info.uri or _MILVUS_FILE
+        uri = info.uri or f"{info.method}.db"
         return replace(
             info, uri=uri if is_address(uri) else os.path.normpath(uri), collection=f"ranker_{uuid.uuid4().hex}"
         )
@@ -299,8 +297,11 @@ class BuildOptions(TokenizerOptions, CorpusOptions, RayOptions):
         super().__post_init__()
         if self.ray is not None and self.shards is None:
             raise UsageError(f"--ray {self.ray}: builds shards at once; add --shards, or leave it out")
-        if self.shards is not None and self.method == MILVUS:
-            raise UsageError(f"--shards {self.shards}: Milvus has shards of its own; leave one of both out")
+        if self.shards is not None and self._are_elsewhere:
+            raise UsageError(
+                f"--shards {self.shards} and --method {self.method}: shards have their vectors inside; "
+                "leave one of both out"
+            )
         if self.states_dtype is not None and self.store_states is None:
             raise UsageError(f"--states_dtype {self.states_dtype}: is about --store_states; add that, or leave it out")
         if self.store_states is not None and self.passage_tokens:
@@ -317,19 +318,19 @@ class BuildOptions(TokenizerOptions, CorpusOptions, RayOptions):
             )
         if self.words == _NO_WORDS and self.tower is None and not self.field_towers:
             raise UsageError("--words none and no --tower: there would be nothing to search by; add --tower")
-        if self.passage_tokens and (self.tower is None or self.method == MILVUS):
+        if self.passage_tokens and (self.tower is None or self._are_elsewhere):
             raise UsageError(
                 f"--passage_tokens {self.passage_tokens}: cuts texts for vectors in the folder; add --tower, and "
-                f"another --method than {MILVUS}"
+                f"--method {EXACT} or {FAISS}"
             )
         for name, value in self.of_vectors.items():
             shown = f"--{_SHOWN.get(name, name)} {value}"
             if self.tower is None and not self.field_towers:
                 raise UsageError(f"{shown}: is about vectors, and there are none without a tower; add --tower")
-            method = _OF_METHOD.get(name)
-            if method not in (None, self.method):
+            if (name in _OF_FAISS and self.method != FAISS) or (name == "uri" and not self._are_elsewhere):
+                method = FAISS if name in _OF_FAISS else "milvus"
                 raise UsageError(f"{shown}: is about --method {method}; add that, or leave it out")
-        file = os.path.normpath(self.milvus_uri or _MILVUS_FILE)
+        file = os.path.normpath(self.milvus_uri or "file")
         if not is_address(self.milvus_uri) and os.path.basename(file) != file:
             raise UsageError(f"--milvus_uri {self.milvus_uri}: expected an address, or a file's name without a folder")
         for name in self.searchers:
@@ -463,7 +464,8 @@ def _new_info(options: BuildOptions, index: Path) -> tuple[IndexInfo, int]:
     from paddle_ranker.retrieval.document_states import copy_ranker
     from paddle_ranker.retrieval.towers import MANY_TEXTS, copy_field_tower, copy_tower, note_export
 
-    _LIBRARIES.get(options.method, lambda: None)()
+    if options.method is not None:
+        INDEXES[options.method].require()
     words = None if options.words == _NO_WORDS else WordsInfo(options.words or STANDARD)
     tower, vectors, more = None, None, list[VectorField]()
     require_static(options.model_name_or_path, options.tower)
@@ -479,7 +481,7 @@ def _new_info(options: BuildOptions, index: Path) -> tuple[IndexInfo, int]:
     for name, folder in options.field_towers.items():
         copied = copy_field_tower(schema.field(name), folder, index)
         how = options.vectors(copied.size)
-        how = replace(how, method=EXACT, uri=None, collection=None) if how.method == MILVUS else how
+        how = replace(how, method=EXACT, uri=None, collection=None) if how.are_elsewhere else how
         more.append(VectorField(name, how, copied.copy, copied.reads_texts))
     states = None
     if options.store_states is not None:

@@ -28,7 +28,7 @@ from paddle_ranker.options import LabelOptions, RayOptions, given_of, main_of, n
 from paddle_ranker.options.declare import FETCHED, FETCHED_FOLDER, ON_CLUSTER, TAKEN
 from paddle_ranker.options.input_files import folder_of, paths_of
 from paddle_ranker.progress import Progress
-from paddle_ranker.retrieval.candidate_indexes import CandidateIndex, Document, Hits, IndexOptions, TowerIndex
+from paddle_ranker.retrieval.candidate_indexes import CandidateIndex, Document, Hits, IndexOptions, Methods, TowerIndex
 from paddle_ranker.retrieval.search_options import MilvusOptions
 from paddle_ranker.retrieval.vector_indexes import INDEXES
 from paddle_ranker.scoring.scoring_options import OF_MODEL, ScoringOptions
@@ -56,7 +56,7 @@ if TYPE_CHECKING:
 
 RERANKED = 100
 DEFAULT_TOKENIZER = "jieba"
-_METHODS = "; ".join(f"{name}, {kind.what}" for name, kind in INDEXES.items())
+_METHODS = Methods()
 
 
 @dataclass(frozen=True)
@@ -79,9 +79,13 @@ class MineOptions(LabelOptions, ScoringOptions, MilvusOptions, RayOptions):
     negatives: int = option(Choice.negatives, help="most negatives of one positive", minimum=1)
     min_label: float = option(1.0, help="titles with this label or a higher one get negatives", above=0)
     method: Optional[str] = option(
-        None, help=f"how candidates are found: {_METHODS} (default: tower if --tower is given, else bm25)",
-        choices=INDEXES,
-    )  # fmt: skip
+        None,
+        help=lambda: (
+            f"how candidates are found: {'; '.join(f'{name}, {INDEXES[name].what}' for name in _METHODS)} (default: "
+            "tower if --tower is given, else bm25)"
+        ),
+        choices=_METHODS,
+    )
     tower: Optional[str] = option(
         None,
         help="the tower whose vectors are compared: a folder of a tower or of any encoder, or a name",

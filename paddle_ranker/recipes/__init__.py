@@ -18,6 +18,7 @@ GUESTS = (
     "paddle_serving",
     "mcp",
     "scale",
+    "milvus",
 )
 
 

@@ -8,9 +8,9 @@ for hit_id in index.search(["query"], 10)[0].ids:
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple, Optional, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Optional, Protocol
 
 import numpy as np
 
@@ -118,6 +118,9 @@ class IndexKind:
     compares_vectors: whether the index compares vectors, which `IndexOptions.tower` computes
     compares_words: whether the index reads `IndexOptions.words`; if not, `mine --words` is refused
     in_folders: whether `index build --method` accepts this kind, for the vectors of an index folder
+    require: raises `DependencyError` if a package that the kind needs is missing
+    store: if vectors of an index folder are elsewhere, opens them: returns a `VectorStore` for (folder, its
+        `VectorsInfo`, address of the server that the caller has named)
     """
 
     build: Callable[[Iterable[Document], IndexOptions], CandidateIndex]
@@ -125,9 +128,28 @@ class IndexKind:
     compares_vectors: bool = False
     compares_words: bool = False
     in_folders: bool = False
+    require: Callable[[], object] = bool
+    store: Optional[Callable[..., Any]] = None
 
 
-INDEXES: Registry[IndexKind] = Registry("index", "--method")
+INDEXES: Registry[IndexKind] = Registry("index", "--method", recipes="indexes")
+
+
+class Methods(Collection[str]):
+    """The names in `INDEXES`, read when they are needed; with `in_folders`, those that `index build --method` takes."""
+
+    def __init__(self, in_folders: bool = False):
+        self._in_folders = in_folders
+
+    def __iter__(self) -> Iterator[str]:
+        INDEXES.load_plugins()
+        return (name for name, kind in INDEXES.items() if kind.in_folders or not self._in_folders)
+
+    def __contains__(self, name: object) -> bool:
+        return any(name == own for own in self)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
 
 
 class Documents:

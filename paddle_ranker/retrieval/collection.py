@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Optional, Union
 from paddle_ranker.errors import CheckpointError, RankerError, UsageError
 from paddle_ranker.retrieval.index_folder import IndexFolder, Lock
 from paddle_ranker.retrieval.index_models import IndexModels
-from paddle_ranker.retrieval.manifest import MANIFEST, MILVUS, IndexInfo, address_of
+from paddle_ranker.retrieval.manifest import MANIFEST, IndexInfo, VectorsInfo
 from paddle_ranker.retrieval.open_segments import Generation
 from paddle_ranker.retrieval.snapshot import LocalSnapshot
 from paddle_ranker.retrieval.turns import locking
@@ -28,6 +28,27 @@ from paddle_ranker.storage.closing import Closable
 
 if TYPE_CHECKING:
     from paddle_ranker.retrieval.collection_writer import CollectionWriter
+    from paddle_ranker.retrieval.vector_store import VectorStore
+
+
+def _server_of(info: IndexInfo) -> Optional[str]:
+    return None if info.vectors is None else info.vectors.server
+
+
+def _store_of(index: IndexFolder, vectors: Optional[VectorsInfo], server: Optional[str]) -> Optional[VectorStore]:
+    """Return the store elsewhere that has an index's vectors; None if they are in the folder alone.
+
+    Raises `CheckpointError` if this installation has no such store.
+    """
+    if vectors is None or not vectors.are_elsewhere:
+        return None
+    from paddle_ranker.retrieval.candidate_indexes import INDEXES
+
+    open_store = INDEXES[vectors.method].store if vectors.method in INDEXES else None
+    if open_store is None:
+        raise CheckpointError(f"{index.folder}: its vectors are in {vectors.method}, which this installation lacks")
+    store: VectorStore = open_store(index.folder, vectors, server)
+    return store
 
 
 class Collection(Closable):
@@ -39,7 +60,7 @@ class Collection(Closable):
         index: the folder.
         generation: the open segments of the folder.
         lock: lock of the folder, which `close` releases; None if the folder is open for reading.
-        milvus_uri: address of the Milvus server that the caller gave; no other server is connected to.
+        milvus_uri: address of the server of vectors that the caller gave; no other server is connected to.
 
     Attributes:
         folder, folders: the attributes of `index`, see `IndexFolder`.
@@ -56,12 +77,8 @@ class Collection(Closable):
         self.index, self.folder, self.folders = index, index.folder, index.folders
         self.changing = threading.RLock()
         self._stamp: tuple[int, ...] = ()  # stamp of the index.json that was read; set by the first `refresh`
-        models, milvus, vectors = IndexModels(index.folders[0]), None, generation.info.vectors
-        if vectors is not None and vectors.method == MILVUS:
-            from paddle_ranker.retrieval.milvus import MilvusSearch
-
-            milvus = MilvusSearch(index.folder, vectors, milvus_uri)
-        self._snapshot = LocalSnapshot(generation, index.folders, models, milvus)
+        store = _store_of(index, generation.info.vectors, milvus_uri)
+        self._snapshot = LocalSnapshot(generation, index.folders, IndexModels(index.folders[0]), store)
         self._lock, self._making_writer = lock, threading.Lock()
         self._writer: Optional[CollectionWriter] = None
         if lock is not None:
@@ -76,7 +93,7 @@ class Collection(Closable):
             lock.close()
             raise RankerError(f"{folder}: is an index already; add to it, or name another folder")
         index.write_info(info)
-        return cls(index, Generation(index.folders, info, {}), lock, address_of(info.vectors))
+        return cls(index, Generation(index.folders, info, {}), lock, _server_of(info))
 
     @classmethod
     def open(
@@ -96,7 +113,7 @@ class Collection(Closable):
             another server. None: connect to no server, even if the folder names one
         """
         index = folder if isinstance(folder, IndexFolder) else IndexFolder(Path(folder))
-        uri = address_of(index.read_info().vectors)  # before the lock, which must not be created in any other folder
+        uri = _server_of(index.read_info())  # before the lock, which must not be created in any other folder
         if milvus_uri is not None and milvus_uri != uri:
             raise UsageError(f"--milvus_uri {milvus_uri}: the vectors of {index.folder} are not there; leave it out")
         lock = index.lock(time.monotonic() + wait) if write else None
@@ -130,9 +147,9 @@ class Collection(Closable):
         return self.info.count
 
     def close(self) -> None:
-        """Release the lock and close the connection to Milvus; snapshots can still be searched."""
-        if (milvus := self._snapshot.milvus) is not None:
-            milvus.close()
+        """Release the lock and close the connection to vectors elsewhere; snapshots can still be searched."""
+        if (store := self._snapshot.store) is not None:
+            store.close()
         if self._writer is not None:
             self._writer.close()
 
@@ -185,9 +202,9 @@ class Collection(Closable):
     def _reopen(self) -> None:
         old = self._snapshot
         generation = self.index.open_generation(old.generation.segments())
-        self._snapshot = LocalSnapshot(generation, self.index.folders, old.models, old.milvus)
+        self._snapshot = LocalSnapshot(generation, self.index.folders, old.models, old.store)
 
     def require_address(self) -> None:
-        """Raise `UsageError` if the vectors are in a Milvus server that the caller has not named."""
-        if (milvus := self._snapshot.milvus) is not None:
-            milvus.require_address()
+        """Raise `UsageError` if the vectors are on a server that the caller has not named."""
+        if (store := self._snapshot.store) is not None:
+            store.require_address()

@@ -288,7 +288,7 @@ class CollectionWriter:
             return len(locations)
 
     def _replace(self, removed: Sequence[Location], added: Sequence[SegmentInfo] = (), next_id: int = 0) -> None:
-        """Commit a generation without the removed documents and with the added segments; change Milvus alike."""
+        """Commit a generation without removed documents and with added segments; change vectors elsewhere alike."""
         now, segments = self._snapshot.generation, list(self._collection.info.segments)
         files = set[str]()
         for location in removed if now.info.schema.files else ():
@@ -297,12 +297,12 @@ class CollectionWriter:
             live = now.parts[number].mask.copy()
             live[[location.row for location in removed if location.part == number]] = False
             segments[number] = self._segment_info(now.parts[number].segment.folder, live)
-        change_milvus, milvus = None, self._snapshot.milvus
-        if milvus is not None:
+        change_store, store = None, self._snapshot.store
+        if store is not None:
             opened = [Segment(self._index.folder / segment.name, self._collection.info.schema) for segment in added]
             gone = [now.segment_at(location).id(location.row) for location in removed]
-            change_milvus = partial(milvus.change, opened, gone)
-        self._commit([*segments, *added], next_id, change_milvus)
+            change_store = partial(store.change, opened, gone)
+        self._commit([*segments, *added], next_id, change_store)
         self._forget_files(files)
 
     def _segment_info(self, segment: Path, live: Booleans) -> SegmentInfo:
@@ -352,7 +352,7 @@ class CollectionWriter:
 
     @contextmanager
     def _changing(self) -> Iterator[None]:
-        """Keep other threads from writing during the block, and repair Milvus before it.
+        """Keep other threads from writing during the block, and repair vectors elsewhere before it.
 
         Raises `UsageError` if the folder is open for reading.
         """
@@ -360,15 +360,15 @@ class CollectionWriter:
             raise UsageError(f"{self._index.folder}: is open for reading; open it with write=True")
         with self._collection.changing:
             self._index.require_same()
-            if self._snapshot.milvus is not None:
-                self._snapshot.milvus.repair(self._snapshot.generation)
+            if self._snapshot.store is not None:
+                self._snapshot.store.repair(self._snapshot.generation)
             yield
 
     def _commit(
         self,
         segments: Sequence[SegmentInfo],
         next_id: int = 0,
-        change_milvus: Optional[Callable[[Callable[[], None]], None]] = None,
+        change_store: Optional[Callable[[Callable[[], None]], None]] = None,
         states: Optional[RankerStates] = None,
         floors: Optional[Floors] = None,
     ) -> None:
@@ -376,7 +376,8 @@ class CollectionWriter:
 
         Files of segments that are no longer listed are deleted.
 
-        change_milvus: called with the function that writes index.json; changes Milvus before and after calling it
+        change_store: called with the function that writes index.json; changes vectors elsewhere before and after
+            calling it
         states, floors: new values for index.json; None: keep the present value
         """
         info = self._collection.info
@@ -385,11 +386,11 @@ class CollectionWriter:
         self._index.require_same()
         write = partial(self._index.write_info, following)
         try:
-            if change_milvus is None:
+            if change_store is None:
                 write()
             else:
-                change_milvus(write)
-        finally:  # a change that is committed counts, even if Milvus fails afterwards
+                change_store(write)
+        finally:  # a change that is committed counts, even if the store fails afterwards
             self._collection.take_up()
         for name in before.files() - self._collection.info.files():
             self._index.delete(name)

@@ -26,7 +26,7 @@ MANIFEST = "index.json"
 WORDS = "words"  # name of the searcher by words
 VECTORS = "vectors"  # name of the vector field of whole documents
 FORMAT = 16
-EXACT, FAISS, MILVUS = METHODS = ("exact", "faiss", "milvus")
+EXACT, FAISS = "exact", "faiss"
 STRUCTURES = ("hnsw_sq8", "hnsw", "ivf_sq8", "ivf_pq", "sq8")  # structures of faiss indexes
 _MOST_K1 = 1000.0  # far above any useful value
 _MOST_EF = (1 << 31) - 1  # largest integer of faiss
@@ -52,17 +52,17 @@ class WordsInfo:
 class VectorsInfo:
     """Settings of the search by vectors.
 
-    method: exact, faiss or milvus
+    method: exact, faiss, or a name in `INDEXES` of what has the vectors elsewhere
     size: components of each vector
     dtype: type in which vectors are stored
     structure: structure of a faiss index, a name in `STRUCTURES`
     hnsw_m: neighbours of each vector in a graph
     hnsw_ef: number of candidates that faiss keeps while it builds or searches a graph
-    uri: address of Milvus, or the name of its file in the index folder
-    collection: name of the vectors' collection in Milvus
+    uri: for vectors elsewhere, the address of their server, or the name of a file in the index folder
+    collection: for vectors elsewhere, the name of their collection there
     """
 
-    method: Annotated[str, OneOf(*METHODS)]
+    method: Name
     size: Annotated[int, Between(1, _MOST_SIZE)]
     dtype: Annotated[str, OneOf(*STORED_TYPES)] = "float32"
     structure: Annotated[str, OneOf(*STRUCTURES)] = "hnsw_sq8"
@@ -70,6 +70,16 @@ class VectorsInfo:
     hnsw_ef: Annotated[int, Between(1, _MOST_EF)] = 100
     uri: Optional[str] = None
     collection: Optional[Name] = None
+
+    @property
+    def are_elsewhere(self) -> bool:
+        """Whether the vectors are also in another store, which searches them."""
+        return self.method not in (EXACT, FAISS)
+
+    @property
+    def server(self) -> Optional[str]:
+        """Address of the server that has the vectors; None if no server has them."""
+        return self.uri if self.are_elsewhere and is_address(self.uri) else None
 
 
 @dataclass(frozen=True)
@@ -327,11 +337,11 @@ def info_of(facts: Unchecked, path: Path) -> IndexInfo:
         ]
     for vector_field in more:
         is_field = vector_field.name.isidentifier() and vector_field.name in embedded
-        rules += [(vector_field, is_field and vector_field.tower is not None and vector_field.info.method != MILVUS)]
+        rules += [(vector_field, is_field and vector_field.tower is not None and not vector_field.info.are_elsewhere)]
     for vectors in (vector_field.info for vector_field in info.vector_fields.values()):
         rules += [
             (vectors.uri, vectors.uri is None or is_address(vectors.uri) or _PLAIN.fullmatch(vectors.uri) is not None),
-            (vectors.method, vectors.method != MILVUS or None not in (vectors.uri, vectors.collection)),
+            (vectors.method, not vectors.are_elsewhere or None not in (vectors.uri, vectors.collection)),
         ]
     if info.floors is not None:
         rules += [(info.floors, {*info.floors.telling} <= {*info.floors.scores} <= {*info.searchers})]
@@ -342,10 +352,5 @@ def info_of(facts: Unchecked, path: Path) -> IndexInfo:
 
 
 def is_address(uri: object) -> bool:
-    """Return whether Milvus's `uri` is the address of a server, not a file in the index folder."""
+    """Return whether the `uri` of vectors elsewhere is the address of a server, not a file in the index folder."""
     return isinstance(uri, str) and "://" in uri
-
-
-def address_of(info: Optional[VectorsInfo]) -> Optional[str]:
-    """Return the address of the Milvus server that has an index's vectors; None if no server has them."""
-    return info.uri if info is not None and info.method == MILVUS and is_address(info.uri) else None

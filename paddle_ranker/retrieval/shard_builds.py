@@ -310,12 +310,14 @@ def finish(folder: Path, count: int) -> None:
 def recut(collection: Collection, output: Path, shards: int) -> None:
     """Copy the documents of an index into a new folder of shards, with their words and vectors.
 
-    Raises `UsageError` if the vectors are in Milvus.
+    Raises `UsageError` if the vectors are in a store elsewhere.
     """
     snapshot = collection.snapshot()
     now = snapshot.generation
-    if snapshot.milvus is not None:
-        raise UsageError(f"{collection.folder}: has its vectors in Milvus, which has shards of its own")
+    if now.info.vectors is not None and now.info.vectors.are_elsewhere:
+        raise UsageError(
+            f"{collection.folder}: has its vectors in {now.info.vectors.method}; shards have theirs inside"
+        )
     total, before = now.info.count, np.cumsum([0, *(int(np.count_nonzero(part.mask)) for part in now.parts)])
     make_folder(output.parent)
     with new_folder(output) as target:

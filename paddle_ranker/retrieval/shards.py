@@ -25,7 +25,7 @@ import numpy as np
 from paddle_ranker.errors import CheckpointError, UsageError, brief, listed, refuse_text
 from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.index_folder import IndexFolder, Lock
-from paddle_ranker.retrieval.manifest import MANIFEST, MILVUS, IndexInfo, read_manifest, write_manifest
+from paddle_ranker.retrieval.manifest import MANIFEST, IndexInfo, read_manifest, write_manifest
 from paddle_ranker.retrieval.open_segments import folder_of
 from paddle_ranker.storage.atomic import new_file, new_folder, sync
 from paddle_ranker.storage.untrusted import inside, read_json
@@ -96,8 +96,10 @@ class ShardFolders(IndexFolder):
     def read_info(self) -> IndexInfo:
         """Read and merge the manifests of all shards; raises `UsageError` if the folders are no shards of one index."""
         infos = _manifests(self.folders, self._root)
-        if infos[0].vectors is not None and infos[0].vectors.method == MILVUS:
-            raise UsageError(f"{self.folders[0]}: has its vectors in Milvus, which searches one index at a time")
+        if (vectors := infos[0].vectors) is not None and vectors.are_elsewhere:
+            raise UsageError(
+                f"{self.folders[0]}: has its vectors in {vectors.method}, which searches one index at a time"
+            )
         info = IndexInfo.merged(dict(zip(map(str, self.folders), infos)))
         if len({segment.name for segment in info.segments}) < len(info.segments):
             raise UsageError(f"{listed(map(str, self.folders))}: are copies of one index, or were; build each anew")

@@ -34,7 +34,7 @@ from paddle_ranker.retrieval.typed_values import Value
 from paddle_ranker.retrieval.word_search import QUERY_TYPES, AnyQuery, CollectionStatistics, CountedQuery
 
 if TYPE_CHECKING:
-    from paddle_ranker.retrieval.milvus import MilvusSearch
+    from paddle_ranker.retrieval.vector_store import VectorStore
     from paddle_ranker.scoring.title_states import TextStates, TitleStates
 
 _AS_BUILT: Mapping[str, float] = MappingProxyType({})
@@ -48,15 +48,15 @@ class LocalSnapshot:
     Attributes:
         models: the index's copies of its towers and of its ranker.
         files: the files in documents' fields.
-        milvus: searches the vectors, if they are in Milvus; else None.
+        store: searches the vectors, if they are elsewhere, too; else None.
     """
 
     shards: Optional[Mapping[str, int]] = None  # see `Snapshot`
 
     def __init__(
-        self, generation: Generation, folders: Sequence[Path], models: IndexModels, milvus: Optional[MilvusSearch]
+        self, generation: Generation, folders: Sequence[Path], models: IndexModels, store: Optional[VectorStore]
     ):
-        self._generation, self.models, self.milvus = generation, models, milvus
+        self._generation, self.models, self.store = generation, models, store
         self.files = ContentFiles(*folders)
         self._folder = folders[0]
 
@@ -184,8 +184,8 @@ class LocalSnapshot:
         breadth = check_breadth(info, ef, nprobe)
         vectors = checked_vectors(np.asarray(queries), None, info)
         with now.reading():
-            if self.milvus is not None and by == VECTORS:
-                return now.hits(self.milvus.search(now, vectors, top_k, allowed))
+            if self.store is not None and by == VECTORS:
+                return now.hits(self.store.search(now, vectors, top_k, allowed))
             return now.search_vectors(by, vectors, top_k, allowed, breadth)
 
     def begin_search(self, request: LookupRequest) -> Callable[[], list[Hits]]:

@@ -1,4 +1,4 @@
-"""Indexes of vectors for `INDEXES`, as an index folder searches them: exact, faiss and milvus."""
+"""Indexes of vectors for `INDEXES`, as an index folder searches them: exact and faiss."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from paddle_ranker.array_types import Vectors
 from paddle_ranker.retrieval.candidate_indexes import INDEXES as INDEXES
 from paddle_ranker.retrieval.candidate_indexes import Document, Hits, IndexKind, IndexOptions, TowerIndex
 from paddle_ranker.retrieval.collection import Collection
-from paddle_ranker.retrieval.manifest import EXACT, FAISS, MILVUS, VECTORS, IndexInfo, VectorsInfo
+from paddle_ranker.retrieval.faiss_index import load_faiss
+from paddle_ranker.retrieval.manifest import EXACT, FAISS, VECTORS, IndexInfo, VectorsInfo
 
 
 def index_of_vectors(folder: Path, info: VectorsInfo, vectors: Vectors) -> Collection:
@@ -33,13 +34,13 @@ class FolderIndex(TowerIndex):
     The vectors are kept in a temporary folder, which is deleted with this object.
 
     Args:
-        method: how candidates are found among the vectors: "faiss" or "milvus", with the defaults of `index build`.
+        method: how candidates are found among the vectors: a name in `INDEXES`, with the defaults of `index build`.
     """
 
     def __init__(self, documents: Iterable[Document], options: IndexOptions, method: str):
         super().__init__(documents, options)
         self._folder = TemporaryDirectory(prefix="paddle_ranker_")
-        info = VectorsInfo(method, self._vectors.shape[1], uri="milvus.db", collection=f"ranker_{uuid.uuid4().hex}")
+        info = VectorsInfo(method, self._vectors.shape[1], uri=f"{method}.db", collection=f"ranker_{uuid.uuid4().hex}")
         self._collection = index_of_vectors(Path(self._folder.name) / "index", info, self._vectors)
         weakref.finalize(self, self._collection.close)
 
@@ -48,9 +49,14 @@ class FolderIndex(TowerIndex):
         return [Hits([self.ids[int(number)] for number in hits.ids], hits.scores) for hits in results]
 
 
-for _name, _build, _what in (
-    (EXACT, TowerIndex, "as tower"),
-    (FAISS, partial(FolderIndex, method=FAISS), "by the vectors of --tower, with a graph of faiss, for large corpora"),
-    (MILVUS, partial(FolderIndex, method=MILVUS), "by the vectors of --tower, with Milvus Lite"),
-):
-    INDEXES.add(_name, IndexKind(_build, _what, compares_vectors=True, in_folders=True))
+INDEXES.add(EXACT, IndexKind(TowerIndex, "as tower", compares_vectors=True, in_folders=True))
+INDEXES.add(
+    FAISS,
+    IndexKind(
+        partial(FolderIndex, method=FAISS),
+        "by the vectors of --tower, with a graph of faiss, for large corpora",
+        compares_vectors=True,
+        in_folders=True,
+        require=load_faiss,
+    ),
+)

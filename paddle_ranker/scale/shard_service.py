@@ -37,7 +37,7 @@ from paddle_ranker.retrieval.facets import (
 from paddle_ranker.retrieval.filters import FilterError
 from paddle_ranker.retrieval.ingestion import Added
 from paddle_ranker.retrieval.listing import SortedDocument
-from paddle_ranker.retrieval.manifest import MANIFEST, MILVUS, IndexInfo, facts_of, info_of
+from paddle_ranker.retrieval.manifest import MANIFEST, IndexInfo, facts_of, info_of
 from paddle_ranker.retrieval.snapshot import LocalSnapshot
 from paddle_ranker.retrieval.turns import in_turn
 from paddle_ranker.retrieval.typed_values import MOMENTS, CommonTypes, Value, is_value
@@ -454,8 +454,8 @@ class ShardService:
 
 
 def _require_shard(info: IndexInfo, name: str) -> None:
-    if any(field.info.method == MILVUS for field in info.vector_fields.values()):
-        raise UsageError(f"{name}: has its vectors in Milvus, which searches one index at a time")
+    if info.vectors is not None and info.vectors.are_elsewhere:
+        raise UsageError(f"{name}: has its vectors in {info.vectors.method}, which searches one index at a time")
     if info.others:
         raise UsageError(f"{name}: is searched by {listed(info.others)}, which needs all documents in one folder")
 

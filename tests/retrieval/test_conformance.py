@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import random
 import signal
-import socket
-import subprocess
-import sys
-import time
 import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -27,22 +22,12 @@ from paddle_ranker.retrieval.exact_search import StoredVectors
 from paddle_ranker.retrieval.filters import Filter
 from paddle_ranker.retrieval.ingestion import VectorsOf
 from paddle_ranker.retrieval.manifest import FORMAT, IndexInfo, VectorsInfo, WordsInfo
-from paddle_ranker.retrieval.milvus import MilvusRows
 from paddle_ranker.retrieval.vector_search import search_method
 from tests.checkout import ONCE
 from tests.retrieval.oracle import meets
-from tests.started import free_ports
 
 pytestmark = pytest.mark.unit
 SIZE = 8
-needs_milvus = pytest.mark.skipif(
-    importlib.util.find_spec("pymilvus") is None, reason="Milvus's client is on the modern stack alone"
-)
-MILVUS = "PADDLE_RANKER_MILVUS"  # names the address of a real Milvus
-needs_real_milvus = pytest.mark.skipif(MILVUS not in os.environ, reason=f"{MILVUS} names no Milvus: docs/setup.md")
-KINDS = ["exact", "hnsw", "hnsw_sq8", "ivf_sq8", pytest.param("milvus", marks=needs_milvus),
-         pytest.param("served", marks=needs_milvus),
-         pytest.param("real", marks=[needs_milvus, needs_real_milvus])]  # fmt: skip
 ODD_IDS = ["a\tb", " ", "0", "00", "é" * 300, "水稻", "../x", "a\0b", "\n", "id with 'quotes\""]
 
 
@@ -61,44 +46,19 @@ def documents_of(numbers: Sequence[int], text: str = "水稻病害{} {}") -> lis
             for n in numbers]  # fmt: skip
 
 
-def rows_of(collection: Collection) -> MilvusRows:
-    """Return the vectors of an index in Milvus."""
-    milvus = collection.snapshot().milvus
-    assert milvus is not None
-    return milvus._rows
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Start `milvus-lite server`, and yield its address."""
-    [port] = free_ports(1)
-    command = [str(Path(sys.executable).parent / "milvus-lite"), "server", "--host", "127.0.0.1", "--port", str(port)]
-    with subprocess.Popen([*command, "--data-dir", str(tmp_path_factory.mktemp("milvus"))], stderr=subprocess.DEVNULL,
-                          stdout=subprocess.DEVNULL) as process:  # fmt: skip
-        while process.poll() is None:
-            try:
-                socket.create_connection(("127.0.0.1", port)).close()
-                break
-            except ConnectionRefusedError:
-                time.sleep(0.05)
-        yield f"http://127.0.0.1:{port}"
-        process.terminate()
-
-
-@pytest.fixture(params=KINDS)
+@pytest.fixture(params=["exact", "hnsw", "hnsw_sq8", "ivf_sq8"])
 def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> tuple[str, Optional[str]]:
-    """Return a kind of search, and Milvus's address where it is that; small segments get an index, too."""
+    """Return a kind of search, and the address of vectors elsewhere; small segments get an index, too."""
     monkeypatch.setattr("paddle_ranker.retrieval.faiss_index.LEAST", 16)
-    addresses = {"served": lambda: request.getfixturevalue("server"), "real": lambda: os.environ[MILVUS]}
-    return request.param, addresses.get(request.param, lambda: "milvus.db")()
+    return request.param, None
 
 
 def new_index(folder: Path, kind: tuple[str, Optional[str]] = ("exact", None), dtype: str = "float32") -> Collection:
     name, uri = kind
     if name in ("exact",):
         info = VectorsInfo("exact", SIZE, dtype)
-    elif name in ("milvus", "served", "real"):
-        info = VectorsInfo("milvus", SIZE, dtype, uri=uri, collection=f"of_{uuid.uuid4().hex}")
+    elif uri is not None:
+        info = VectorsInfo(name, SIZE, dtype, uri=uri, collection=f"of_{uuid.uuid4().hex}")
     else:
         info = VectorsInfo("faiss", SIZE, dtype, name, hnsw_m=8, hnsw_ef=80)
     return Collection.create(folder, IndexInfo(WordsInfo("bigram"), info))
@@ -142,7 +102,7 @@ def test_every_kind_adds_replaces_removes_filters_and_opens_again(
         assert collection.writer.remove([*gone, "d40", "nobody"]) == 20
         kept = [*first[:10], *first[30:40], *changed, *odd]
         check(collection, kept, queries, nprobe)
-    uri = kind[1] if kind[1] and "://" in kind[1] and kind[0] in ("served", "real") else None
+    uri = kind[1] if kind[1] and "://" in kind[1] else None
     if uri is not None:
         with pytest.raises(UsageError, match=f"add --milvus_uri {uri}"):
             Collection.open(folder).snapshot().search("vectors", vectors_of(queries), 5)
@@ -337,55 +297,3 @@ def test_a_kill_at_any_step_loses_nothing_that_was_confirmed(tmp_path: Path, mon
             assert {one.id for one in again.snapshot().documents()} == ids | {"d99"}
             left = {path.name for path in folder.iterdir()} - again.info.files() - {"index.json", "writer.lock"}
             assert left == set()
-
-
-@needs_milvus
-def test_a_file_of_milvus_is_searched_by_the_next_process(tmp_path: Path) -> None:
-    """Milvus Lite forgets with its process which collections are loaded."""
-    code = (
-        "import sys, numpy as np\n"
-        "from paddle_ranker.retrieval.milvus import MilvusRows\n"
-        "rows, vectors = MilvusRows(sys.argv[1], 'texts', 4, texts=True), np.eye(4, dtype=np.float32)\n"
-        "if sys.argv[2] == 'put':\n"
-        "    rows.put(np.arange(4), vectors, list('abcd'))\n"
-        "    rows.finish()\n"
-        "print(rows.nearest(vectors[2:3], 1)[0].texts)\n"
-        "rows.close()\n"
-    )
-    for step in ("put", "search"):
-        command = [sys.executable, "-c", code, str(tmp_path / "milvus.db"), step]
-        assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "['c']\n"
-
-
-@needs_milvus
-def test_a_server_of_milvus_that_started_again_is_searched_by_who_was_connected(tmp_path: Path, server: str) -> None:
-    """Milvus Lite's server then holds the rows, and says that they are not loaded."""
-    documents = documents_of(range(30))
-    with new_index(tmp_path / "index", ("served", server)) as collection:
-        collection.writer.add(documents[:20], vectors_of)
-        for _ in range(2):
-            rows = rows_of(collection)
-            rows._client.release_collection(rows._name)
-            check(collection, documents[: len(collection)], ["水稻"], None)
-            rows._client.release_collection(rows._name)
-            collection.writer.add(documents[20:], vectors_of)
-
-
-@needs_milvus
-@pytest.mark.parametrize("step", ["drop", "finish"])
-def test_a_writer_goes_on_from_a_change_that_milvus_failed_behind(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
-) -> None:
-    def fail(*given: object) -> None:
-        raise RankerError("Milvus failed")
-
-    with new_index(tmp_path / "index", ("milvus", "milvus.db")) as collection:
-        collection.writer.add(documents_of(range(10)), vectors_of)
-        with monkeypatch.context() as patched, pytest.raises(RankerError, match="Milvus failed"):
-            patched.setattr(MilvusRows, step, fail)
-            collection.writer.remove(["d3"])
-        collection.writer.add(documents_of(range(10, 20)), vectors_of)
-        kept = [one for one in documents_of(range(20)) if one.id != "d3"]
-        assert [one.id for one in collection.snapshot().documents()] == [one.id for one in kept]
-        check(collection, kept, ["水稻", "iPhone 15"], None)
-        assert rows_of(collection).count() == len(kept)  # the row of the removed one is gone as well

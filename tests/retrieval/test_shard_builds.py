@@ -265,19 +265,6 @@ def test_another_corpus_begins_anew_and_ids_that_repeat_are_refused(
     assert [len(Collection.open(one)) for one in shard_folders(several)] == [1, 1, 1, 0]
 
 
-@pytest.mark.parametrize(
-    ("arguments", "match"),
-    [
-        (["--ray", "local"], "add --shards"),
-        (["--shards", 2, "--tower", "x", "--method", "milvus"], "Milvus has shards of its own"),
-    ],
-)
-def test_options_that_shards_do_not_take(
-    arguments: list[object], match: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert match in run(capsys, "build", "--corpus", "x", "--output", tmp_path / "index", *arguments, status=2)
-
-
 def test_commands_take_a_folder_of_shards(folders: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
     for folder in folders:
         shards = " of 3 shards" if folder == folders[1] else ""

@@ -104,6 +104,11 @@ def test_notes_of_the_processes_of_shards_are_printed(
             build_shards(Noting(tmp_path, tmp_path, ON_CPU, 1, True), 1, options, 1, progress)
 
 
+def test_a_cluster_builds_shards_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["build", "--corpus", "x", "--output", str(tmp_path / "index"), "--ray", "local"]) == 2
+    assert "add --shards" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_a_build_goes_on_after_its_command_was_killed(folder: Path) -> None:
     command = [sys.executable, "-m", "paddle_ranker", "index", *line(folder, "killed"), "--ray", "local"]

@@ -30,7 +30,7 @@ from paddle_ranker.commands.search import main as search_main
 from paddle_ranker.data.beir import write_beir
 from paddle_ranker.data.records import Triple, read_records
 from paddle_ranker.encoding.pair_encoder import PairEncoder
-from paddle_ranker.errors import CheckpointError, RankerError, UsageError
+from paddle_ranker.errors import CheckpointError, UsageError
 from paddle_ranker.lexical.highlights import SharedWords
 from paddle_ranker.retrieval import turns
 from paddle_ranker.retrieval.bounds import MOST_NAMES
@@ -39,7 +39,6 @@ from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.fusion import Fusion, Signal
 from paddle_ranker.retrieval.manifest import IndexInfo, VectorsInfo, WordsInfo
 from paddle_ranker.retrieval.merging import MOST_SEGMENTS
-from paddle_ranker.retrieval.milvus import MilvusHits
 from paddle_ranker.retrieval.schema import Field, Schema
 from paddle_ranker.retrieval.search_engine import SearchEngine
 from paddle_ranker.retrieval.text_vectors import Tower
@@ -934,59 +933,6 @@ def test_searches_look_as_widely_as_the_server_s_options_say(tmp_path: Path, mon
     monkeypatch.setattr("paddle_ranker.retrieval.open_segments.search_vectors", search)
     site = Site(index=tmp_path / "index", ef=700)
     assert len(site.search("研究", by=["vectors"])["hits"]) == 5 and widths == [700]
-    site.close()
-
-
-def test_milvus_is_connected_to_beside_the_event_loop_and_by_searches_of_vectors_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    connected: list[threading.Thread] = []
-
-    class Rows:
-        """Holds keys in place of the server, and says in which thread it was connected to."""
-
-        keys = dict[int, None]()
-
-        def __init__(self, uri: str, name: str, size: int):
-            connected.append(threading.current_thread())
-
-        def put(self, keys: Any, vectors: Any) -> None:
-            self.keys.update(dict.fromkeys(keys.tolist()))
-
-        def drop(self, keys: Any) -> None:
-            """Nothing is dropped."""
-
-        def finish(self) -> None:
-            """Nothing waits."""
-
-        def nearest(self, queries: Any, k: int) -> list[MilvusHits]:
-            return [MilvusHits([*self.keys], [0.0] * len(self.keys), []) for _ in queries]
-
-        def close(self) -> None:
-            """There is nothing to close."""
-
-    monkeypatch.setattr("paddle_ranker.retrieval.milvus.MilvusRows", Rows)
-    copied = copy_tower(write_tower(tmp_path / "tower"), tmp_path / "index")
-    info = VectorsInfo("milvus", copied.size, uri="http://127.0.0.1:1", collection="a")
-    with Collection.create(tmp_path / "index", IndexInfo(WordsInfo("bigram"), info, copied.copy)) as collection:
-        collection.writer.add(DOCUMENTS[:5])
-    connected.clear()
-    site = Site(index=tmp_path / "index", milvus_uri=info.uri)
-    assert len(site.search("研究", by=["words"], where={"lang": "en"})["hits"]) == 3
-    assert site.ask("GET", "/v1/index").json()["documents"] == 5 and site.ask("GET", "/v1/documents/d1").json()
-    assert not connected
-    assert all(len(site.search("研究")["hits"]) == 5 for _ in range(2))
-    (thread,) = connected
-    assert thread is not threading.current_thread()
-
-    def fail(*_: object) -> Any:
-        raise RankerError("http://127.0.0.1:1: Milvus failed")
-
-    monkeypatch.setattr(Rows, "nearest", fail)
-    failed = site.ask("POST", "/v1/search", {"query": "研究"})
-    assert (failed.status_code, failed.headers["retry-after"]) == (503, "1")
-    assert "the index cannot be searched now" in failed.text and "127.0.0.1" not in failed.text
-    assert len(site.search("研究", by=["words"])["hits"]) == 5
     site.close()
 
 

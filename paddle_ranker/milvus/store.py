@@ -25,7 +25,7 @@ from paddle_ranker.array_types import Booleans, Floats, Integers, Vectors
 from paddle_ranker.errors import DataError, DependencyError, RankerError, UsageError, brief, quoted
 from paddle_ranker.lexical.postings import text_hashes
 from paddle_ranker.retrieval.exact_search import products_of
-from paddle_ranker.retrieval.manifest import VECTORS, VectorsInfo, address_of, is_address
+from paddle_ranker.retrieval.manifest import VECTORS, VectorsInfo, is_address
 from paddle_ranker.retrieval.open_segments import Generation, Location
 from paddle_ranker.retrieval.segments import Segment
 from paddle_ranker.retrieval.top_k import best_rows
@@ -202,7 +202,7 @@ class MilvusSearch:
 
     def require_address(self) -> None:
         """Raise `UsageError` if the folder names a Milvus server with its vectors, and the caller has not named it."""
-        uri = address_of(self._info)
+        uri = self._info.server
         if uri != self._trusted_uri:
             raise UsageError(
                 f"{self._folder}: its vectors are in Milvus at {quoted(uri)}, as the folder says; to connect there, "

@@ -10,7 +10,8 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple, Optional, Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, Optional, Protocol
 
 import numpy as np
 
@@ -18,6 +19,7 @@ from paddle_ranker.array_types import Floats
 from paddle_ranker.errors import DataError, ParameterError, UsageError, refuse_text
 from paddle_ranker.registry import Registry
 from paddle_ranker.retrieval.word_search import WordSearcher
+from paddle_ranker.storage.untrusted import Unchecked
 
 if TYPE_CHECKING:
     from paddle_ranker.retrieval.text_vectors import Tower
@@ -129,7 +131,7 @@ class IndexKind:
     compares_words: bool = False
     in_folders: bool = False
     require: Callable[[], object] = bool
-    store: Optional[Callable[..., Any]] = None
+    store: Optional[Callable[[Path, Unchecked, Optional[str]], object]] = None
 
 
 INDEXES: Registry[IndexKind] = Registry("index", "--method", recipes="indexes")

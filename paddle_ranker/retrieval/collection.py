@@ -15,7 +15,7 @@ import threading
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Optional, Union
+from typing import TYPE_CHECKING, Optional, Union, cast
 
 from paddle_ranker.errors import CheckpointError, RankerError, UsageError
 from paddle_ranker.retrieval.index_folder import IndexFolder, Lock
@@ -47,8 +47,7 @@ def _store_of(index: IndexFolder, vectors: Optional[VectorsInfo], server: Option
     open_store = INDEXES[vectors.method].store if vectors.method in INDEXES else None
     if open_store is None:
         raise CheckpointError(f"{index.folder}: its vectors are in {vectors.method}, which this installation lacks")
-    store: VectorStore = open_store(index.folder, vectors, server)
-    return store
+    return cast(VectorStore, open_store(index.folder, vectors, server))
 
 
 class Collection(Closable):

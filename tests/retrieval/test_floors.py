@@ -107,7 +107,8 @@ def test_shards_here_and_elsewhere_say_what_one_folder_says(tmp_path: Path) -> N
         assert other.scores == pytest.approx(first.scores, abs=1e-6)
     with SearchEngine.open(one) as local, SearchEngine.open(several) as sharded:
         remote = [SearchEngine(one, SearchSettings()) for one in elsewhere(shard_folders(several))]
-        each = [searcher.run([*CLOSE, *NONSENSE]) for searcher in (local, sharded, *remote)]
+        every: list[SearchEngine[Any]] = [local, sharded, *remote]
+        each = [searcher.run([*CLOSE, *NONSENSE]) for searcher in every]
         said = [[found.nothing_close for found in searches] for searches in each]
     assert all(one == said[0] for one in said) and any(said[0]) and not all(said[0])
 

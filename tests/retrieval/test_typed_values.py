@@ -237,7 +237,8 @@ def test_a_declared_field_without_values_finds_nothing(tmp_path: Path) -> None:
     fields = [Field(f"a_{kind}", kind) for kind in kinds]
     folder = index(tmp_path / "index", [Document("a", "rice"), Document("b", "rice")], *fields)
     site = Site(index=folder)
-    for place in (Collection.open(folder), open_shards([folder]), *elsewhere([folder]), site):
+    places: list[Place] = [Collection.open(folder), open_shards([folder]), *elsewhere([folder]), site]
+    for place in places:
         for kind, asked in zip(kinds, ("x", 1, "2024", True, "x")):
             name = f"a_{kind}"
             assert searched(place, {name: asked})[0] == [] and len(searched(place, {name: {"ne": asked}})[0]) == 2
@@ -254,7 +255,8 @@ def test_documents_without_a_value_are_groups_of_their_own(tmp_path: Path) -> No
         own = [one for one in documents if kind == "stored" or one.id != "d5"]
         folder = index(tmp_path / kind, own, Field("level", kind, list=True), parts=3)
         site = Site(index=folder)
-        for place in (Collection.open(folder), open_shards([folder]), *elsewhere([folder]), site):
+        places: list[Place] = [Collection.open(folder), open_shards([folder]), *elsewhere([folder]), site]
+        for place in places:
             assert sorted(searched(place, group_by="level")[0]) == [f"d{n}" for n in wanted], kind
         pages, answer = list[str](), dict[str, Any](cursor="")
         while answer["cursor"] is not None:

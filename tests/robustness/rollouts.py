@@ -24,9 +24,9 @@ from pathlib import Path
 import requests
 
 from benchmarks.harness.report import format_table
-from paddle_ranker.commands import deploy
 from paddle_ranker.errors import RankerError
 from paddle_ranker.options import Options, main_of, option
+from paddle_ranker.scale import deploy
 from tests.started import SECONDS, Started, free_ports, get, is_open, started_server, until
 from tests.tiny import write_ranker
 

@@ -18,12 +18,11 @@ import pytest
 import requests
 import yaml  # type: ignore[import-untyped]
 
-from paddle_ranker.commands import deploy
 from paddle_ranker.errors import RankerError
 from paddle_ranker.options import options_from
 from paddle_ranker.retrieval.candidate_indexes import Document
 from paddle_ranker.retrieval.shards import shard_name, write_shards
-from paddle_ranker.scale import releases
+from paddle_ranker.scale import deploy, releases
 from paddle_ranker.scale.cluster import connected
 from paddle_ranker.scale.ray_serve import application, arguments_of, config_of, deploy_options
 from paddle_ranker.serving.core.server_config import ServeConfig

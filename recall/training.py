@@ -15,7 +15,7 @@ from tqdm import tqdm
 from paddle_ranker.array_types import Vectors
 from paddle_ranker.data.overlap import warn_of_overlap
 from paddle_ranker.distributed import ProcessGroup
-from paddle_ranker.encoding.columns import Columns, EncodedTexts
+from paddle_ranker.encoding.columns import TEXT, Columns, EncodedTexts
 from paddle_ranker.errors import UsageError
 from paddle_ranker.evaluation.recall import RecallSet, label_of, open_pairs
 from paddle_ranker.metrics.measures import recall_at, reciprocal_rank_at
@@ -26,7 +26,7 @@ from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.lora import add_adapters
 from paddle_ranker.model.model_folder import ANY_TOWER, identify
 from paddle_ranker.model.pretrained import resolve_model
-from paddle_ranker.model.tower import QUERY_FOLDER, TEXT, RowsOfTower, TextEncoder, TowerInfo
+from paddle_ranker.model.tower import QUERY_FOLDER, RowsOfTower, TextEncoder, TowerInfo
 from paddle_ranker.model.tower_network import (
     APART,
     TowerModel,

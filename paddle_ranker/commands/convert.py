@@ -20,14 +20,15 @@ from typing import TYPE_CHECKING, Optional
 
 from paddle_ranker import runtime
 from paddle_ranker.commands.info import describe_encoder
+from paddle_ranker.encoding.columns import PICTURE, TEXT
 from paddle_ranker.errors import CheckpointError, RankerError, UsageError, listed, quoted
 from paddle_ranker.model.config import ENCODER_PREFIX, Qwen3Config
-from paddle_ranker.model.foreign_export import GraphFiles, find_graph, require_static
+from paddle_ranker.model.foreign_files import GraphFiles, find_graph, require_static
 from paddle_ranker.model.load_options import POOLINGS
 from paddle_ranker.model.model_folder import MEMBER, TRAINED_TOWER, identify
 from paddle_ranker.model.model_kind import TRAINED
 from paddle_ranker.model.model_options import HeadOptions, TokenizerOptions
-from paddle_ranker.model.tower import PICTURE, QUERY_FOLDER, TEXT, TowerInfo, texts_of
+from paddle_ranker.model.tower import QUERY_FOLDER, TowerInfo, texts_of
 from paddle_ranker.options import main_of, note, option
 from paddle_ranker.options.declare import ANY_TEXT, FETCHED_FOLDER, redeclare
 

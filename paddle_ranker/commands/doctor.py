@@ -413,8 +413,7 @@ class Examined:
 
 def examine_model(source: str, tokenizer: Optional[str] = None) -> Examined:
     """Open a model by its folder or name, run it on a few rows, and return the findings."""
-    from paddle_ranker.model.foreign_export import find_with_tokenizer
-    from paddle_ranker.model.model_folder import ROLES, identify
+    from paddle_ranker.model.model_folder import ROLES, find_with_tokenizer, identify
     from paddle_ranker.model.pretrained import resolve_model
 
     findings = Examined()
@@ -606,7 +605,7 @@ def doctor(options: DoctorOptions) -> int:
     if options.model is None and options.model_name_or_path is not None:
         raise UsageError("--model_name_or_path belongs to --model: give both, or leave it out")
     if options.model is not None:
-        from paddle_ranker.model.foreign_export import require_static  # imports NumPy, which may be missing
+        from paddle_ranker.model.foreign_files import require_static  # imports NumPy, which may be missing
 
         require_static(options.model_name_or_path, options.model)
         return report_model(options.model, options.json, options.model_name_or_path)

@@ -45,8 +45,9 @@ from paddle_ranker.errors import (
 )
 from paddle_ranker.lexical.analyser import FOLDS
 from paddle_ranker.lexical.tokens import STANDARD, TOKENIZERS
-from paddle_ranker.model.foreign_export import find_with_tokenizer, require_static
+from paddle_ranker.model.foreign_files import require_static
 from paddle_ranker.model.load_options import ON_CPU, LoadOptions
+from paddle_ranker.model.model_folder import find_with_tokenizer
 from paddle_ranker.model.model_options import TokenizerOptions
 from paddle_ranker.model.pretrained import find_model, resolve_model
 from paddle_ranker.notes import reader_may_leave

@@ -33,8 +33,8 @@ class InfoOptions(TokenizerOptions):
 
 def run(options: InfoOptions) -> None:
     """Print a description of a folder, without loading Paddle or the model."""
-    from paddle_ranker.model.foreign_export import find_with_tokenizer, require_static
-    from paddle_ranker.model.model_folder import identify
+    from paddle_ranker.model.foreign_files import require_static
+    from paddle_ranker.model.model_folder import find_with_tokenizer, identify
 
     require_static(options.model_name_or_path, options.model)
     folder_type = identify(find_with_tokenizer(options.model, options.model_name_or_path))

@@ -17,13 +17,13 @@ from paddle_ranker import runtime
 from paddle_ranker.addresses import scheme_of, uploading
 from paddle_ranker.data.beir import beir_judgments
 from paddle_ranker.data.records import LabeledPair, Record, RecordFile, open_as_one_of, write_records
+from paddle_ranker.encoding.columns import TEXT
 from paddle_ranker.encoding.pair_encoder import PairEncoder
 from paddle_ranker.encoding.window_options import WINDOWS
 from paddle_ranker.errors import DataError, UsageError
 from paddle_ranker.lexical.tokens import TOKENIZERS
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.model_folder import TOWER, identify
-from paddle_ranker.model.tower import TEXT
 from paddle_ranker.options import LabelOptions, RayOptions, given_of, main_of, note, note_counts, option, refuse_given
 from paddle_ranker.options.declare import FETCHED, FETCHED_FOLDER, ON_CLUSTER, TAKEN
 from paddle_ranker.options.input_files import folder_of, paths_of

@@ -192,11 +192,12 @@ def vilt_of(config: EncoderConfig, side: int, patch: int) -> EncoderConfig:
 
 def _add_pictures(folder: Path, side: int) -> None:
     """Turn an encoder's folder into a tower for pictures; the encoder becomes the folder's query tower."""
+    from paddle_ranker.encoding.columns import PICTURE
     from paddle_ranker.encoding.picture_encoder import PictureEncoder
     from paddle_ranker.model.config import ConvolutionsConfig
     from paddle_ranker.model.encoder_loading import read_checkpoint
     from paddle_ranker.model.networks.vision import Convolutions
-    from paddle_ranker.model.tower import PICTURE, TowerInfo, signature_of
+    from paddle_ranker.model.tower import TowerInfo, signature_of
     from paddle_ranker.model.tower_network import TowerModel, TowerNetwork, save_tower, start_tower
 
     checkpoint = read_checkpoint(folder / QUERY_FOLDER)

@@ -31,7 +31,7 @@ from paddle_ranker.encoding.columns import (
 from paddle_ranker.encoding.tokenizers.interface import Ids, ModelTokenizer, Spelling, Tokenizes
 from paddle_ranker.encoding.tokenizers.tokenizer_folder import read_tokenizer
 from paddle_ranker.errors import CheckpointError, InputError, UsageError, quoted, refuse_text, require_pairs
-from paddle_ranker.options import note_at_end
+from paddle_ranker.notes import note_at_end
 
 # Called with each row's token count before truncation, [n], special tokens included, and with the maximum length; may
 # raise an error to refuse the rows. Counts above the maximum length may be too small.

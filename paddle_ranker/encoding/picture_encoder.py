@@ -22,7 +22,7 @@ from PIL import Image
 from paddle_ranker.array_types import Array, Arrays, Integers
 from paddle_ranker.data.metering import CALLER
 from paddle_ranker.data.pictures import ImageError, ImageLimits, Source, opened_picture
-from paddle_ranker.encoding.columns import Columns, Indices
+from paddle_ranker.encoding.columns import PICTURE, Columns, Indices
 from paddle_ranker.errors import RankerError, quoted
 from paddle_ranker.runtime import usable_cores
 from paddle_ranker.storage.atomic import write_json
@@ -251,7 +251,7 @@ class PictureEncoder:
         """Return columns of the pictures in files; a file is decoded when its pixels are requested."""
         return PictureFiles(paths, self, np.arange(len(paths)))
 
-    reads, truncated = "picture", 0  # texts may be cut, pictures are not
+    reads, truncated = PICTURE, 0  # texts may be cut, pictures are not
 
     @property
     def max_length(self) -> int:

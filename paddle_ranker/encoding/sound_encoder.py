@@ -19,7 +19,7 @@ import numpy as np
 from paddle_ranker.array_types import Array, Arrays, Integers
 from paddle_ranker.data.audio import IncompleteRecordingError, read_recording
 from paddle_ranker.data.pictures import Source
-from paddle_ranker.encoding.columns import Columns, Indices, offsets_of, ragged_positions
+from paddle_ranker.encoding.columns import SOUND, Columns, Indices, offsets_of, ragged_positions
 from paddle_ranker.errors import CheckpointError, DataError, quoted
 from paddle_ranker.storage.atomic import write_json
 from paddle_ranker.storage.foreign_config import PREPROCESSOR_FILE, ForeignConfig, read_preprocessor
@@ -175,7 +175,7 @@ class SoundEncoder:
             samples = (samples - samples.mean()) / np.sqrt(samples.var() + _LEAST_VARIANCE)
         return np.pad(samples, (0, max(0, self.least - len(samples)))).astype(np.float32, copy=False)
 
-    reads, truncated = "sound", 0  # texts may be cut, sounds are not
+    reads, truncated = SOUND, 0  # texts may be cut, sounds are not
 
     def frames(self, samples: int) -> int:
         """Return the number of frames of a sound with `samples` samples."""

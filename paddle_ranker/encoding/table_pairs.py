@@ -17,7 +17,7 @@ from paddle_ranker.encoding.columns import EncodedPairs, EncodedTexts, offsets_o
 from paddle_ranker.encoding.pair_encoder import LengthCheck, PairEncoder
 from paddle_ranker.encoding.tokenizers.interface import Ids, ModelTokenizer
 from paddle_ranker.errors import DataError, UsageError, brief, quoted, require_pairs
-from paddle_ranker.options import note_once
+from paddle_ranker.notes import note_once
 
 # Missing cells are empty, and take memory: a table may have so many, or so many for each cell that is there.
 _FEW_CELLS, _SPARSE = 1 << 16, 8

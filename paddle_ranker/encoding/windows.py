@@ -20,7 +20,7 @@ from paddle_ranker.encoding.columns import EncodedPairs, offsets_of, ragged_posi
 from paddle_ranker.encoding.tokenizers.interface import BERT_SHAPE, PairTemplate
 from paddle_ranker.encoding.window_options import POOLINGS, TOP_K
 from paddle_ranker.errors import UsageError
-from paddle_ranker.options import note_at_end
+from paddle_ranker.notes import note_at_end
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from paddle import Tensor
 
 from paddle_ranker.array_types import Array
 from paddle_ranker.model.dropout import Dropout, Masks
-from paddle_ranker.options import note
+from paddle_ranker.notes import note
 
 # Added to products of masked keys, as in PaddleNLP; exp(-1e4) is exactly 0 in float32, so padding changes no score.
 MASKED = -1e4

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Optional, TypeVar
 
 from paddle_ranker.array_types import Arrays
+from paddle_ranker.encoding.columns import TEXT
 from paddle_ranker.encoding.pair_encoder import BlendedPairEncoder, PairEncoder, PairRowEncoder
 from paddle_ranker.encoding.samples import sample_batches, timing_batches
 from paddle_ranker.errors import CheckpointError
@@ -35,9 +36,9 @@ from paddle_ranker.model.model_kind import (
     split_signatures,
 )
 from paddle_ranker.model.model_kind import KINDS as KINDS
-from paddle_ranker.model.tower import FILE_ENCODERS, TEXT, RowsOfTower, TextEncoder, TowerInfo, signature_of
 from paddle_ranker.model.tower import INFO_FILE as TOWER_FILE
 from paddle_ranker.model.tower import KIND as TOWER
+from paddle_ranker.model.tower import RowsOfTower, TextEncoder, TowerInfo, read_file_encoder, signature_of
 
 if TYPE_CHECKING:
     from paddle import nn
@@ -216,7 +217,7 @@ class TowerKind(ModelKind[TowerInfo, RowsOfTower]):
         `options.max_seq_length`, if set, replaces the tower's maximum length of texts.
         """
         if info.reads != TEXT:
-            return FILE_ENCODERS[info.reads].read(folder)
+            return read_file_encoder(folder, info.reads)
         length = options.max_seq_length or info.max_seq_length
         tokens = folder_pair_encoder(folder, length)
         return TextEncoder(tokens, info.query_prompt, info.text_prompt, info.titled)

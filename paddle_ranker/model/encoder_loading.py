@@ -49,7 +49,7 @@ from paddle_ranker.model.paddlenlp_names import (
 )
 from paddle_ranker.model.parameters import PARAMETERS_FILE, count, set_parameters
 from paddle_ranker.model.pretrained import named_config
-from paddle_ranker.options import note_once
+from paddle_ranker.notes import note_once
 
 _POOLER = "pooler."
 

@@ -15,10 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Optional
 
 from paddle_ranker.array_types import Array
-from paddle_ranker.encoding.boxed_pairs import SIDE, BoxedPairEncoder
 from paddle_ranker.encoding.pair_encoder import InstructedPairEncoder, PairEncoder
-from paddle_ranker.encoding.picture_pairs import PicturePairEncoder
-from paddle_ranker.encoding.table_pairs import TableLimits, TablePairEncoder
 from paddle_ranker.encoding.tokenizers.interface import ModelTokenizer
 from paddle_ranker.encoding.tokenizers.tokenizer_folder import SENTENCEPIECE_FILE, TokenizerFiles, read_tokenizer
 from paddle_ranker.errors import CheckpointError, quoted
@@ -268,8 +265,15 @@ def _check_big_bird(settings: ForeignConfig, values: Values) -> None:
     settings.require("rescale_embeddings", False, remedy=PLAIN)
 
 
-def _boxed(separator: int) -> Encodes:
-    return lambda files, max_seq_length, config: BoxedPairEncoder(files, max_seq_length, separator)
+def _boxed(*, last_corner: bool) -> Encodes:
+    """Return what makes an encoder with boxes, whose separators have the last corner or the first."""
+
+    def encoder(files: ModelTokenizer, max_seq_length: int, config: EncoderConfig) -> PairEncoder:
+        from paddle_ranker.encoding.boxed_pairs import SIDE, BoxedPairEncoder
+
+        return BoxedPairEncoder(files, max_seq_length, SIDE if last_corner else 0)
+
+    return encoder
 
 
 _BOX_TABLES = {
@@ -285,7 +289,8 @@ _add(
     ),
     _network("networks.layouts", "LayoutLMEncoder"),
     LayoutLMConfig,
-    _boxed(SIDE),  # transformers' tokenizer of LayoutLMv2 and the models' authors give separators the last corner
+    # transformers' tokenizer of LayoutLMv2 and the models' authors give separators the last corner
+    _boxed(last_corner=True),
 )
 _add(
     "lilt",
@@ -319,7 +324,7 @@ _add(
     ),
     _network("networks.layouts", "LiltEncoder"),
     LiltConfig,
-    _boxed(0),
+    _boxed(last_corner=False),
 )
 
 
@@ -354,6 +359,8 @@ _NAMED_OTHERWISE = ("names_cells", "operations", *_IDS_OF_CELLS)
 
 
 def _of_tables(files: ModelTokenizer, max_seq_length: int, config: EncoderConfig) -> PairEncoder:
+    from paddle_ranker.encoding.table_pairs import TableLimits, TablePairEncoder
+
     assert isinstance(config, TapasConfig)
     restarts, limits = config.reset_position_index_per_cell, TableLimits(*config.table_limits)
     return TablePairEncoder(files, max_seq_length, restarts, config.operations, limits)
@@ -790,6 +797,8 @@ def _check_vilt(settings: ForeignConfig, values: Values) -> None:
 
 
 def _of_pictures(files: ModelTokenizer, max_seq_length: int, config: EncoderConfig) -> PairEncoder:
+    from paddle_ranker.encoding.picture_pairs import PicturePairEncoder
+
     assert isinstance(config, ViltConfig)
     longest = min(max_seq_length, config.max_position_embeddings)
     sides = config.shortest_edge, config.patch_size, config.size_divisor

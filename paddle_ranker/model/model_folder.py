@@ -21,11 +21,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic, Optional, Union, cast
 
+from paddle_ranker.encoding.columns import SOUND, TEXT
 from paddle_ranker.encoding.pair_encoder import PairRowEncoder
 from paddle_ranker.errors import CheckpointError, listed
 from paddle_ranker.model import role_names
 from paddle_ranker.model.builtin_kinds import KINDS
-from paddle_ranker.model.foreign_export import NAME_TOKENIZER, ONNX, has_weights
+from paddle_ranker.model.foreign_files import NAME_TOKENIZER, ONNX, find_graph, has_tokenizer, has_weights
 from paddle_ranker.model.info import BLEND, PUBLISHED_HEADS, PUBLISHED_TOWER, RankerInfo, heads_of_many_classes
 from paddle_ranker.model.load_options import DEFAULT_OPTIONS, LoadOptions
 from paddle_ranker.model.model_kind import (
@@ -46,7 +47,7 @@ from paddle_ranker.model.paddlenlp_names import unknown_name
 from paddle_ranker.model.parameters import PARAMETERS_FILE
 from paddle_ranker.model.pretrained import find_model, resolve_model
 from paddle_ranker.model.tower import KIND as TOWER_KIND
-from paddle_ranker.model.tower import SOUND, TEXT, RowsOfTower, TextEncoder, TowerInfo
+from paddle_ranker.model.tower import RowsOfTower, TextEncoder, TowerInfo
 
 if TYPE_CHECKING:
     from paddle_ranker.model.encoder_loading import LoadedEncoder
@@ -325,7 +326,7 @@ def identify(path: Path) -> FolderType:
 
     Raises `CheckpointError` if a file that shows the type is damaged.
     """
-    if path.is_dir():
+    if path.is_dir() and not any((path / kind.info_file).is_file() for kind in KINDS.values()):
         from paddle_ranker.model.hugging_face.published_towers import as_towers
 
         path = as_towers(path)
@@ -359,8 +360,6 @@ def identify(path: Path) -> FolderType:
 
 def _foreign(path: Path) -> Optional[FolderType]:
     """Identify a static model of another program: its export, if a tokenizer is beside it; None for other paths."""
-    from paddle_ranker.model.foreign_export import as_export, find_graph, has_tokenizer
-
     folder = path.parent if path.is_file() else path
     if not folder.is_dir() or (path.suffix != ONNX and _has_parameters(folder)):
         return None
@@ -368,8 +367,23 @@ def _foreign(path: Path) -> Optional[FolderType]:
     if graph is None:
         return None
     if has_tokenizer(graph.home):
+        from paddle_ranker.model.foreign_export import as_export
+
         return identify(as_export(path))
     return FolderType(path, "onnx" if graph.is_onnx else "static")
+
+
+def find_with_tokenizer(source: Union[str, Path], tokenizer: Optional[str]) -> Path:
+    """Return the path of a model, see `find_model`; of another program's static model, the folder of its export.
+
+    tokenizer: the model that names the tokenizer, see `as_export`; None: static models are returned as they are
+    """
+    path = find_model(source)
+    if tokenizer is None:
+        return path
+    from paddle_ranker.model.foreign_export import as_export
+
+    return as_export(path, tokenizer)
 
 
 def load_model(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Optional
+from typing import TYPE_CHECKING, Optional
 
 import numpy as np
 import paddle
@@ -14,7 +14,6 @@ from paddle import Tensor, nn
 from paddle_ranker.array_types import Array
 from paddle_ranker.encoding.tokenizers.interface import Spelling
 from paddle_ranker.errors import CheckpointError
-from paddle_ranker.lexical.head import FeatureHead, LexicalHead
 from paddle_ranker.lexical.token_comparison import Speller
 from paddle_ranker.metrics.calibration import Calibration
 from paddle_ranker.model.bert import Encoder, pool_states, types_of
@@ -24,6 +23,9 @@ from paddle_ranker.model.lora import merged
 from paddle_ranker.model.match_levels import LEVELS, levels_of_pair
 from paddle_ranker.model.networks.cell_heads import CellLogits
 from paddle_ranker.model.parameters import initialize, set_parameters
+
+if TYPE_CHECKING:
+    from paddle_ranker.lexical.head import FeatureHead, LexicalHead
 
 APART = ("position_tower.",)  # prefixes of parameters that exist only during a training, not in a ranker's folder
 SIMILARITY_TOWER = "similarity_head.tower."  # prefix of parameters that are stored in a subfolder of a ranker's folder

@@ -21,7 +21,6 @@ import paddle
 
 from paddle_ranker.encoding.pair_encoder import PairEncoder, never_match_ids
 from paddle_ranker.errors import CheckpointError
-from paddle_ranker.lexical.head import LexicalHead
 from paddle_ranker.model.encoder_loading import Checkpoint, encoder_of, read_checkpoint
 from paddle_ranker.model.families import write_config
 from paddle_ranker.model.info import BLEND, INFO_FILE, PUBLISHED_HEADS, RankerInfo
@@ -30,8 +29,6 @@ from paddle_ranker.model.model_kind import RANKER_SIGNATURE, TrainedModel
 from paddle_ranker.model.network import RankerNetwork, has_two_class_head, load_heads
 from paddle_ranker.model.parameters import PARAMETERS_FILE, save_arrays
 from paddle_ranker.model.pretrained import find_model
-from paddle_ranker.model.similarity import START, SimilarityHead, load_similarity, save_similarity
-from paddle_ranker.model.tower_network import load_tower
 
 PUBLISHED_MAX_SEQ_LENGTH = 128  # for checkpoints that state no length
 _MATCH, _LEXICAL, _SIMILARITY = "match_embeddings.weight", "lexical.idf", "similarity_head.weight"
@@ -56,8 +53,11 @@ def save_ranker(folder: Path, network: RankerNetwork, row_encoder: PairEncoder, 
     """Write a ranker into an existing folder; call it inside `atomic.new_folder`."""
     save_arrays(network.own_state(), folder / PARAMETERS_FILE)
     write_encoder(folder, network, row_encoder)
-    if isinstance(network.similarity_head, SimilarityHead):
-        save_similarity(folder, network.similarity_head)
+    if network.similarity_head is not None:
+        from paddle_ranker.model.similarity import SimilarityHead, save_similarity
+
+        if isinstance(network.similarity_head, SimilarityHead):
+            save_similarity(folder, network.similarity_head)
     info.write(folder, network.config)
 
 
@@ -156,6 +156,8 @@ def _similarity_tower(wanted: str, source: Path, checkpoint: Checkpoint) -> Path
 
     Raises `CheckpointError` if the checkpoint already has a similarity, or is a ranker and `wanted` is `START`.
     """
+    from paddle_ranker.model.similarity import START
+
     if _SIMILARITY in checkpoint.arrays:
         raise CheckpointError(f"{source}: has a similarity of both texts, which stays: leave out --similarity {wanted}")
     if wanted != START:
@@ -216,14 +218,22 @@ def _assembled(
         spelling = pair_encoder.spelling() if with_match or with_lexical else None
     except CheckpointError as error:
         raise CheckpointError(f"{checkpoint.file}: {error}") from error
-    lexical = LexicalHead(checkpoint.config.vocab_size, never_match, spelling) if with_lexical else None
+    lexical = None
+    if with_lexical:
+        from paddle_ranker.lexical.head import LexicalHead
+
+        lexical = LexicalHead(checkpoint.config.vocab_size, never_match, spelling)
     encoder, new_parts = encoder_of(checkpoint, need_pooler=not (allow_new or info.pooling), share=not allow_new)
     new_parts = [] if info.pooling else new_parts  # the pooler is unused
     similarity = None
-    if info.similarity and tower is not None:
-        similarity = SimilarityHead(load_tower(tower, LoadOptions()), pair_encoder)
-    elif info.similarity:
-        similarity = load_similarity(checkpoint.file.parent, pair_encoder)
+    if info.similarity:
+        from paddle_ranker.model.similarity import SimilarityHead, load_similarity
+        from paddle_ranker.model.tower_network import load_tower
+
+        if tower is None:
+            similarity = load_similarity(checkpoint.file.parent, pair_encoder)
+        else:
+            similarity = SimilarityHead(load_tower(tower, LoadOptions()), pair_encoder)
     compares = (never_match, spelling) if with_match else (None, None)
     # Parameters take no memory until `load_heads` has compared their shapes with those in the file.
     with paddle.LazyGuard():
@@ -255,6 +265,8 @@ def checked_match_embeddings(checkpoint: Checkpoint, wanted: bool) -> bool:
 
 def with_lexical_features(model: RankerModel) -> RankerNetwork:
     """Return a ranker's network with a lexical head; a new head has empty tables, and adds nothing to the logit yet."""
+    from paddle_ranker.lexical.head import LexicalHead
+
     old = model.network
     if old.lexical is not None:
         return old

@@ -15,12 +15,10 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, ClassVar, Optional, Union
+from typing import TYPE_CHECKING, Annotated, ClassVar, Optional, Union
 
-from paddle_ranker.encoding.columns import EncodedPairs, EncodedTexts
+from paddle_ranker.encoding.columns import PICTURE, SOUND, TEXT, EncodedPairs, EncodedTexts
 from paddle_ranker.encoding.pair_encoder import TOKENS_OF_CHARACTER, LengthCheck, PairEncoder
-from paddle_ranker.encoding.picture_encoder import PIXELS, PictureEncoder
-from paddle_ranker.encoding.sound_encoder import LENGTHS, SAMPLES, SoundEncoder
 from paddle_ranker.errors import CheckpointError, UsageError, listed, refuse_text
 from paddle_ranker.model.load_options import POOLINGS
 from paddle_ranker.model.model_kind import TOKENS, ArraySpec, ExportFacts, Signature
@@ -28,13 +26,16 @@ from paddle_ranker.storage.atomic import new_file
 from paddle_ranker.storage.declared import Between, Count, Length, OneOf, Width, WidthOrNone, read_declared
 from paddle_ranker.storage.untrusted import read_versioned
 
+if TYPE_CHECKING:
+    from paddle_ranker.encoding.picture_encoder import PictureEncoder
+    from paddle_ranker.encoding.sound_encoder import SoundEncoder
+
 INFO_FILE = "tower.json"
 KIND = "tower"
 FORMAT_VERSION = 1
 VECTOR = "vector"
 QUERY_FOLDER = "query"  # subfolder of the separate query tower
 SIMILARITIES = ("cosine", "dot")
-TEXT, PICTURE, SOUND = "text", PictureEncoder.reads, SoundEncoder.reads  # inputs that towers read
 
 
 @dataclass(frozen=True)
@@ -221,8 +222,18 @@ class TextEncoder:
 
 
 EncodedColumns = Union[EncodedTexts, EncodedPairs]
-RowsOfTower = Union[TextEncoder, PictureEncoder, SoundEncoder]
-FILE_ENCODERS: dict[str, type[Union[PictureEncoder, SoundEncoder]]] = {PICTURE: PictureEncoder, SOUND: SoundEncoder}
+RowsOfTower = Union[TextEncoder, "PictureEncoder", "SoundEncoder"]
+
+
+def read_file_encoder(folder: Path, reads: str) -> Union[PictureEncoder, SoundEncoder]:
+    """Read the encoder of pictures or sounds from a tower's folder."""
+    if reads == PICTURE:
+        from paddle_ranker.encoding.picture_encoder import PictureEncoder
+
+        return PictureEncoder.read(folder)
+    from paddle_ranker.encoding.sound_encoder import SoundEncoder
+
+    return SoundEncoder.read(folder)
 
 
 def texts_of(rows: RowsOfTower) -> TextEncoder:
@@ -234,13 +245,17 @@ def texts_of(rows: RowsOfTower) -> TextEncoder:
 
 def signature_of(info: TowerInfo) -> Signature:
     """Return the inputs and outputs of a tower."""
-    enough = max(1, info.max_seq_length // 10)  # samples of more than one frame
-    inputs = {
-        TEXT: TOKENS,
-        PICTURE: (ArraySpec(PIXELS, "uint8", (None, 3, *info.picture_size)),),
-        SOUND: (
+    inputs: tuple[ArraySpec, ...] = TOKENS
+    if info.reads == PICTURE:
+        from paddle_ranker.encoding.picture_encoder import PIXELS
+
+        inputs = (ArraySpec(PIXELS, "uint8", (None, 3, *info.picture_size)),)
+    elif info.reads == SOUND:
+        from paddle_ranker.encoding.sound_encoder import LENGTHS, SAMPLES
+
+        enough = max(1, info.max_seq_length // 10)  # samples of more than one frame
+        inputs = (
             ArraySpec(SAMPLES, "float32", (None, None), least=enough),
             ArraySpec(LENGTHS, "int64", (None,), least=enough),
-        ),
-    }[info.reads]
+        )
     return Signature(inputs, (ArraySpec(VECTOR, "float32", (None, info.size), tolerance=1e-5),), read=(VECTOR,))

@@ -24,6 +24,7 @@ import paddle
 import paddle.nn.functional as F
 from paddle import Tensor, nn
 
+from paddle_ranker.encoding.columns import TEXT
 from paddle_ranker.encoding.pair_encoder import never_match_ids
 from paddle_ranker.encoding.picture_encoder import PictureEncoder
 from paddle_ranker.errors import CheckpointError, UsageError, listed
@@ -41,18 +42,17 @@ from paddle_ranker.model.lora import merged
 from paddle_ranker.model.model_kind import Signature, TrainedModel
 from paddle_ranker.model.parameters import PARAMETERS_FILE, save_arrays
 from paddle_ranker.model.pretrained import resolve_model
+from paddle_ranker.model.tower import INFO_FILE as TOWER_FILE
 from paddle_ranker.model.tower import (
-    FILE_ENCODERS,
     QUERY_FOLDER,
-    TEXT,
     RowsOfTower,
     TextEncoder,
     TowerInfo,
+    read_file_encoder,
     signature_of,
     texts_of,
 )
-from paddle_ranker.model.tower import INFO_FILE as TOWER_FILE
-from paddle_ranker.options import note
+from paddle_ranker.notes import note
 
 APART = ("query_tower.", "learned_scale.")  # prefixes of parameters that are not in a tower's parameter file
 LEXICAL = "lexical_part"  # begins the names of a tower's lexical parameters; a ranker has a lexical head instead
@@ -198,7 +198,7 @@ def _signature(info: TowerInfo, encoder: Encoder) -> Signature:
 def _rows_of(checkpoint: Checkpoint, info: TowerInfo) -> RowsOfTower:
     """Create the encoder of a tower's inputs; raises `CheckpointError` if it does not fit the model."""
     if info.reads != TEXT:
-        return FILE_ENCODERS[info.reads].read(checkpoint.file.parent)
+        return read_file_encoder(checkpoint.file.parent, info.reads)
     tokens = checkpoint.pair_encoder(info.max_seq_length)
     return TextEncoder(tokens, info.query_prompt, info.text_prompt, info.titled)
 

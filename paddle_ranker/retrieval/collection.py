@@ -47,7 +47,7 @@ def _store_of(index: IndexFolder, vectors: Optional[VectorsInfo], server: Option
     open_store = INDEXES[vectors.method].store if vectors.method in INDEXES else None
     if open_store is None:
         raise CheckpointError(f"{index.folder}: its vectors are in {vectors.method}, which this installation lacks")
-    return cast(VectorStore, open_store(index.folder, vectors, server))
+    return cast("VectorStore", open_store(index.folder, vectors, server))
 
 
 class Collection(Closable):

@@ -14,9 +14,9 @@ from paddle_ranker.data.audio import StretchReader
 from paddle_ranker.data.file_readers import FilePiece
 from paddle_ranker.data.film import FrameReader, is_film, sampled_frames
 from paddle_ranker.data.pictures import ImageError, decoded, opened_picture, picture_format
+from paddle_ranker.encoding.columns import PICTURE, SOUND, TEXT
 from paddle_ranker.errors import UsageError
 from paddle_ranker.model.load_options import LoadOptions
-from paddle_ranker.model.tower import PICTURE, SOUND, TEXT
 from paddle_ranker.retrieval.text_vectors import Tower, mean_vector
 from paddle_ranker.retrieval.turns import check
 

@@ -102,21 +102,21 @@ def _open_text_tower(folder: Path, options: LoadOptions, batch_size: int) -> Fie
 
 
 def _open_picture_tower(folder: Path, options: LoadOptions, batch_size: int) -> FieldTower:
-    from paddle_ranker.model.tower import PICTURE
+    from paddle_ranker.encoding.columns import PICTURE
     from paddle_ranker.retrieval.field_towers import FileTower
 
     return FileTower.open(folder, options, batch_size, PICTURE)
 
 
 def _open_film_tower(folder: Path, options: LoadOptions, batch_size: int) -> FieldTower:
-    from paddle_ranker.model.tower import PICTURE
+    from paddle_ranker.encoding.columns import PICTURE
     from paddle_ranker.retrieval.field_towers import FilmTower
 
     return FilmTower.open(folder, options, batch_size, PICTURE)
 
 
 def _open_sound_tower(folder: Path, options: LoadOptions, batch_size: int) -> FieldTower:
-    from paddle_ranker.model.tower import SOUND
+    from paddle_ranker.encoding.columns import SOUND
     from paddle_ranker.retrieval.field_towers import FileTower
 
     return FileTower.open(folder, options, batch_size, SOUND)

@@ -18,24 +18,14 @@ import numpy as np
 from paddle_ranker import runtime
 from paddle_ranker.array_types import Array, Integers, Vectors
 from paddle_ranker.data.pictures import Source
-from paddle_ranker.encoding.columns import Columns
+from paddle_ranker.encoding.columns import PICTURE, SOUND, Columns
 from paddle_ranker.encoding.picture_encoder import PictureEncoder
 from paddle_ranker.encoding.sound_encoder import SoundEncoder
 from paddle_ranker.errors import UsageError, refuse_text
-from paddle_ranker.model.foreign_export import find_with_tokenizer
 from paddle_ranker.model.load_options import DEFAULT_OPTIONS, LoadOptions
-from paddle_ranker.model.model_folder import ANY_TOWER, identify
+from paddle_ranker.model.model_folder import ANY_TOWER, find_with_tokenizer, identify
 from paddle_ranker.model.pretrained import resolve_model
-from paddle_ranker.model.tower import (
-    PICTURE,
-    QUERY_FOLDER,
-    SOUND,
-    VECTOR,
-    RowsOfTower,
-    TextEncoder,
-    TowerInfo,
-    texts_of,
-)
+from paddle_ranker.model.tower import QUERY_FOLDER, VECTOR, RowsOfTower, TextEncoder, TowerInfo, texts_of
 from paddle_ranker.retrieval.exact_search import nearest as nearest
 from paddle_ranker.retrieval.turns import checked, long_step
 from paddle_ranker.scoring.engines.engine import Engine

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import NamedTuple, Optional, Union
 
 from paddle_ranker import runtime
+from paddle_ranker.encoding.columns import SOUND, TEXT
 from paddle_ranker.errors import CheckpointError, UsageError
 from paddle_ranker.model.load_options import ON_CPU, LoadOptions
 from paddle_ranker.model.model_folder import ANY_TOWER, identify, is_exported
 from paddle_ranker.model.parameters import PARAMETERS_FILE
 from paddle_ranker.model.pretrained import resolve_model
-from paddle_ranker.model.tower import SOUND, TEXT, TowerInfo
+from paddle_ranker.model.tower import TowerInfo
 from paddle_ranker.options import note_once
 from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.ingestion import VectorsOf

@@ -9,10 +9,9 @@ from typing import Optional, Union, cast
 from paddle_ranker.encoding.pair_encoder import PairRowEncoder
 from paddle_ranker.errors import CheckpointError, UsageError
 from paddle_ranker.model.exported import ExportedFolder, open_exported
-from paddle_ranker.model.foreign_export import find_with_tokenizer
 from paddle_ranker.model.info import RankerInfo
 from paddle_ranker.model.load_options import DEFAULT_OPTIONS, LoadOptions
-from paddle_ranker.model.model_folder import FolderType, Role, identify
+from paddle_ranker.model.model_folder import FolderType, Role, find_with_tokenizer, identify
 from paddle_ranker.model.model_kind import EncoderT, InfoT, Model
 from paddle_ranker.scoring.engines.engine import Engine
 from paddle_ranker.scoring.engines.engine_registry import DYGRAPH, ENGINES

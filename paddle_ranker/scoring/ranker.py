@@ -6,13 +6,12 @@ import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Optional, Union
+from typing import TYPE_CHECKING, Any, Optional, Union
 
 import numpy as np
 
 from paddle_ranker.array_types import Array, Arrays
 from paddle_ranker.encoding.pair_encoder import PairEncoder, shortest
-from paddle_ranker.encoding.windows import make_windows
 from paddle_ranker.errors import UsageError, quoted, spelling_hint
 from paddle_ranker.metrics.calibration import sigmoid
 from paddle_ranker.model.info import RankerInfo
@@ -21,8 +20,10 @@ from paddle_ranker.model.model_folder import RANKER
 from paddle_ranker.model.model_kind import TOKEN_LOGITS
 from paddle_ranker.scoring.loading import ScoringRanker, open_model
 from paddle_ranker.scoring.scorer import Scorer
-from paddle_ranker.scoring.table_answers import TableAnswer, table_answers
 from paddle_ranker.scoring.texts import is_number, list_searches, list_texts, require_count, require_text
+
+if TYPE_CHECKING:
+    from paddle_ranker.scoring.table_answers import TableAnswer
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,11 @@ class Ranker:
         self.row_encoder = loaded.row_encoder
         template = loaded.row_encoder.members[0].template
         length = loaded.row_encoder.max_seq_length
-        self.windows = make_windows(length, windows, window_overlap, window_top_k, template)
+        self.windows = None
+        if (windows, window_overlap, window_top_k) != ("none", None, None):
+            from paddle_ranker.encoding.windows import make_windows
+
+            self.windows = make_windows(length, windows, window_overlap, window_top_k, template)
         self.scorer = Scorer(
             loaded.engine,
             loaded.row_encoder,
@@ -223,6 +228,8 @@ def with_answers(scorer: Scorer, query: str, titles: list[RankedTitle], outputs:
     """
     if TOKEN_LOGITS not in outputs:
         return titles
+    from paddle_ranker.scoring.table_answers import table_answers
+
     tables = [title.title for title in titles]
     answers = table_answers(scorer.row_encoder, [query] * len(tables), tables, outputs)
     return [replace(title, answer=answer) for title, answer in zip(titles, answers)]

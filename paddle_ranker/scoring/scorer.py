@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import islice
-from typing import Optional, cast
+from typing import TYPE_CHECKING, Optional, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,12 +13,14 @@ from paddle_ranker.array_types import Arrays, Floats
 from paddle_ranker.encoding.batching import batches_of_columns, most_tokens
 from paddle_ranker.encoding.columns import Columns, EncodedPairs
 from paddle_ranker.encoding.pair_encoder import LengthCheck, PairRowEncoder
-from paddle_ranker.encoding.windows import Windows
 from paddle_ranker.errors import require_pairs
 from paddle_ranker.metrics.calibration import Calibration, sigmoid
 from paddle_ranker.model.model_kind import LOGIT, TOKEN_LOGITS
 from paddle_ranker.scoring.engines.engine import Engine
 from paddle_ranker.storage.prefetch import CHUNK
+
+if TYPE_CHECKING:
+    from paddle_ranker.encoding.windows import Windows
 
 _SHORT = 4  # rows with fewer tokens than this do not make batches of more rows
 

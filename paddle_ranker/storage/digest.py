@@ -8,12 +8,13 @@ import os
 import sys
 from itertools import combinations
 from pathlib import Path
-from typing import Optional, Union
+from typing import TYPE_CHECKING, Optional, Union
 
 from paddle_ranker.addresses import stream_sha256
 from paddle_ranker.errors import RankerError
-from paddle_ranker.options.declare import Options, input_files, shown_name
-from paddle_ranker.options.input_files import paths_of
+
+if TYPE_CHECKING:
+    from paddle_ranker.options import Options
 
 _DIGITS = 16
 
@@ -24,6 +25,8 @@ def content_digest(path: Union[str, Path]) -> str:
     A folder's digest depends on the names and digests of its files. The digest of several files depends on the digests
     of all, in order. Raises `RankerError` for an unreadable file.
     """
+    from paddle_ranker.options.input_files import paths_of
+
     paths, digest = paths_of(path), hashlib.sha256()
     if len(paths) > 1:
         digest.update("".join(f"{content_digest(file)}\n" for file in paths).encode())
@@ -58,6 +61,8 @@ def json_digest(*values: object) -> str:
 
 def warn_of_same_data(options: Options, *names: str) -> None:
     """Print a warning for each pair of the options `names` that name the same file, or files of equal content."""
+    from paddle_ranker.options.declare import input_files, shown_name
+
     compared = [(field, path) for field, path in input_files(options) if field.name in names]
     files = [(shown_name(field), path) for field, path in sorted(compared, key=lambda item: names.index(item[0].name))]
     for (name, first), (other_name, second) in combinations(files, 2):

@@ -21,7 +21,7 @@ import regex
 
 from paddle_ranker.array_types import Array
 from paddle_ranker.errors import CheckpointError, listed, quoted
-from paddle_ranker.options import note_once
+from paddle_ranker.notes import note_once
 from paddle_ranker.storage.foreign_config import ForeignConfig
 from paddle_ranker.storage.untrusted import Unchecked, UncheckedObject
 

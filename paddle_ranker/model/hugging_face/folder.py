@@ -59,7 +59,7 @@ from paddle_ranker.model.hugging_face.weights import (
 )
 from paddle_ranker.model.masked_lm import HEAD, is_whole_head
 from paddle_ranker.model.parameters import count
-from paddle_ranker.options import note_once
+from paddle_ranker.notes import note_once
 from paddle_ranker.storage.atomic import write_json
 from paddle_ranker.storage.foreign_config import ForeignConfig
 from paddle_ranker.storage.untrusted import Unchecked, UncheckedObject, read_json

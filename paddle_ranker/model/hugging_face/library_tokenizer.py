@@ -40,7 +40,7 @@ from paddle_ranker.model.hugging_face.tokenizer import (
     vocabulary_of_json,
     write_word_pieces,
 )
-from paddle_ranker.options import note_once
+from paddle_ranker.notes import note_once
 from paddle_ranker.protos import Message, message_class
 from paddle_ranker.storage.atomic import write_json
 from paddle_ranker.storage.foreign_config import ForeignConfig

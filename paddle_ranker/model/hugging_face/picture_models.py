@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Optional
 import numpy as np
 
 from paddle_ranker.array_types import Array
+from paddle_ranker.encoding.columns import PICTURE
 from paddle_ranker.encoding.picture_encoder import PictureEncoder
 from paddle_ranker.encoding.tokenizers.tokenizer_folder import read_tokenizer
 from paddle_ranker.errors import CheckpointError, listed, quoted
@@ -35,7 +36,7 @@ from paddle_ranker.model.hugging_face.library_tokenizer import MODEL_FILE, MODUL
 from paddle_ranker.model.hugging_face.tokenizer import write_tokenizer
 from paddle_ranker.model.hugging_face.weights import read_weights, write_weights
 from paddle_ranker.model.parameters import PARAMETERS_FILE, load_arrays, save_arrays
-from paddle_ranker.model.tower import INFO_FILE, PICTURE, QUERY_FOLDER, TowerInfo
+from paddle_ranker.model.tower import INFO_FILE, QUERY_FOLDER, TowerInfo
 from paddle_ranker.storage.atomic import write_json
 from paddle_ranker.storage.foreign_config import ForeignConfig
 from paddle_ranker.storage.untrusted import Unchecked

@@ -39,7 +39,7 @@ from paddle_ranker.model.hugging_face.library_tokenizer import (
 from paddle_ranker.model.hugging_face.weights import read_weights, write_weights
 from paddle_ranker.model.info import RankerInfo
 from paddle_ranker.model.tower import QUERY_FOLDER, SIMILARITIES, TowerInfo
-from paddle_ranker.options import note_once
+from paddle_ranker.notes import note_once
 from paddle_ranker.storage.atomic import write_json
 from paddle_ranker.storage.foreign_config import ForeignConfig
 from paddle_ranker.storage.untrusted import Unchecked, read_json

@@ -11,6 +11,7 @@ from typing import NamedTuple, Optional
 import numpy as np
 
 from paddle_ranker.array_types import Array
+from paddle_ranker.encoding.columns import SOUND
 from paddle_ranker.encoding.sound_encoder import SoundEncoder
 from paddle_ranker.errors import CheckpointError, quoted
 from paddle_ranker.model.config import SoundConfig
@@ -18,7 +19,7 @@ from paddle_ranker.model.families import require_config, write_config
 from paddle_ranker.model.hugging_face.architectures import ACTIVATION_NAMES, WITHOUT_EFFECT, other_name
 from paddle_ranker.model.hugging_face.weights import read_weights, write_weights
 from paddle_ranker.model.parameters import PARAMETERS_FILE, load_arrays, save_arrays
-from paddle_ranker.model.tower import SOUND, TowerInfo
+from paddle_ranker.model.tower import TowerInfo
 from paddle_ranker.storage.atomic import write_json
 from paddle_ranker.storage.foreign_config import ForeignConfig
 from paddle_ranker.storage.untrusted import UncheckedObject

@@ -34,7 +34,7 @@ from paddle_ranker.model.parameters import (
     float32_of_bfloat16,
     load_arrays,
 )
-from paddle_ranker.options import note_once
+from paddle_ranker.notes import note_once
 from paddle_ranker.storage.untrusted import (
     Unchecked,
     UncheckedObject,

@@ -160,7 +160,8 @@ def with_found_models(config: ServeConfig) -> ServeConfig:
 
     Raises `UsageError` for a folder that does not exist.
     """
-    from paddle_ranker.model.foreign_export import find_with_tokenizer, require_static
+    from paddle_ranker.model.foreign_files import require_static
+    from paddle_ranker.model.model_folder import find_with_tokenizer
     from paddle_ranker.model.pretrained import resolve_model
 
     require_static(config.model_name_or_path, config.folder, *(kind.folder(config) for kind in SLOTS.values()))

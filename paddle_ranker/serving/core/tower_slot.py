@@ -16,13 +16,13 @@ from typing import Optional
 import numpy as np
 
 from paddle_ranker.array_types import Array, Arrays
-from paddle_ranker.encoding.columns import Columns
+from paddle_ranker.encoding.columns import PICTURE, TEXT, Columns
 from paddle_ranker.encoding.pair_encoder import LengthCheck, PairEncoder
 from paddle_ranker.encoding.picture_encoder import PIXELS, EncodedPictures, PictureEncoder
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.model_folder import SERVED_TOWER
 from paddle_ranker.model.pretrained import resolve_model
-from paddle_ranker.model.tower import PICTURE, QUERY_FOLDER, TEXT, VECTOR, RowsOfTower, TextEncoder, TowerInfo
+from paddle_ranker.model.tower import QUERY_FOLDER, VECTOR, RowsOfTower, TextEncoder, TowerInfo
 from paddle_ranker.scoring.loading import ScoringModel, open_model
 from paddle_ranker.scoring.scorer import BatchRunner
 from paddle_ranker.serving.core.batcher import Batcher, BatchObserver

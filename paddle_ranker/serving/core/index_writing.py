@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
-from typing import Optional, TypeVar
+from typing import TYPE_CHECKING, Optional, TypeVar
 
 import numpy as np
 
@@ -18,11 +18,7 @@ from paddle_ranker.data.field_paths import replaced
 from paddle_ranker.errors import DataError, RankerError, listed
 from paddle_ranker.retrieval.candidate_indexes import Document
 from paddle_ranker.retrieval.collection import Collection
-from paddle_ranker.retrieval.content_staging import StagedFiles, staged_files
-from paddle_ranker.retrieval.ingestion import Added
-from paddle_ranker.retrieval.merging import MOST_SEGMENTS
 from paddle_ranker.retrieval.schema import PLACES
-from paddle_ranker.retrieval.segment_writing import SegmentData, have_same_contents
 from paddle_ranker.retrieval.turns import Abandoned, Caller, Reserve, Turns, wait_for
 from paddle_ranker.serving.core.faults import (
     ALREADY_THERE,
@@ -36,7 +32,12 @@ from paddle_ranker.serving.core.faults import (
 from paddle_ranker.serving.core.index_slot import IndexSlot
 from paddle_ranker.serving.core.queued_search import comparable
 from paddle_ranker.serving.core.threads import StoppableWork, in_context
-from paddle_ranker.serving.core.tower_slot import TowerSlot
+
+if TYPE_CHECKING:
+    from paddle_ranker.retrieval.content_staging import StagedFiles
+    from paddle_ranker.retrieval.ingestion import Added
+    from paddle_ranker.retrieval.segment_writing import SegmentData
+    from paddle_ranker.serving.core.tower_slot import TowerSlot
 
 R = TypeVar("R")
 _MOST_WAITING = 64  # requests that wait for their turn
@@ -78,6 +79,7 @@ class IndexWriter:
 
         Raises `Fault`; then nothing was added.
         """
+        from paddle_ranker.retrieval.content_staging import staged_files
 
         files = staged_files(self._index.local.snapshot().files)
 
@@ -105,6 +107,7 @@ class IndexWriter:
 
         Raises `Fault`, also for an id that no document has; then nothing was changed.
         """
+        from paddle_ranker.retrieval.content_staging import staged_files
 
         def made(collection: Collection) -> Sequence[Document]:
             stored = collection.snapshot().documents_of([id for id, _, _ in changes])
@@ -205,6 +208,8 @@ class IndexWriter:
         return np.concatenate(parts)
 
     def _merge_if_many(self) -> None:
+        from paddle_ranker.retrieval.merging import MOST_SEGMENTS
+
         if len(self._index.info.segments) > MOST_SEGMENTS and not self._merge_waits:
             self._merge_waits = True
             self._merging.submit(self._merge, self._index.local)
@@ -237,6 +242,8 @@ def _faults() -> Iterator[None]:
 
 
 def _refuse_changes(collection: Collection, documents: Sequence[Document]) -> None:
+    from paddle_ranker.retrieval.segment_writing import have_same_contents
+
     stored = collection.snapshot().documents_of([document.id for document in documents])
     changed = [
         document.id

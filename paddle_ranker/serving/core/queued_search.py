@@ -9,16 +9,13 @@ import time
 from collections.abc import Coroutine, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
-from typing import Optional
+from typing import TYPE_CHECKING, Optional
 
 import numpy as np
 from numpy.typing import NDArray
 
 from paddle_ranker.array_types import Array, Floats, Vectors
-from paddle_ranker.encoding.pair_encoder import TOKENS_OF_CHARACTER, PairEncoder
 from paddle_ranker.errors import ParameterError, RankerError
-from paddle_ranker.metrics.calibration import ListScores, SearchScores
-from paddle_ranker.model.tower import TowerInfo
 from paddle_ranker.retrieval.bounds import LONGEST_QUERY
 from paddle_ranker.retrieval.candidate_indexes import Like
 from paddle_ranker.retrieval.fusion import Fusion
@@ -28,19 +25,22 @@ from paddle_ranker.retrieval.query_parsing import ParsedQuery
 from paddle_ranker.retrieval.search import RANK, Search, SearchSettings, select_searchers
 from paddle_ranker.retrieval.search_engine import run_searches
 from paddle_ranker.retrieval.searchable import ShardError, Snapshot
-from paddle_ranker.retrieval.text_vectors import normalised
 from paddle_ranker.retrieval.turns import TooLate, idle, wait_for
-from paddle_ranker.scoring.table_answers import answers_of
 from paddle_ranker.serving.core.faults import OVERLOADED, TIMED_OUT, UNAVAILABLE, Fault
 from paddle_ranker.serving.core.index_options import INDEX
 from paddle_ranker.serving.core.index_slot import IndexSlot, ServedIndex
 from paddle_ranker.serving.core.jobs import Check
-from paddle_ranker.serving.core.ranker_slot import RankerSlot
 from paddle_ranker.serving.core.server_config import RANKER_SLOT
-from paddle_ranker.serving.core.services import Scores
 from paddle_ranker.serving.core.slots import Slots
 from paddle_ranker.serving.core.tower_options import TOWER_SLOT
-from paddle_ranker.serving.core.tower_slot import TowerSlot
+
+if TYPE_CHECKING:
+    from paddle_ranker.encoding.pair_encoder import PairEncoder
+    from paddle_ranker.metrics.calibration import ListScores, SearchScores
+    from paddle_ranker.model.tower import TowerInfo
+    from paddle_ranker.serving.core.ranker_slot import RankerSlot
+    from paddle_ranker.serving.core.services import Scores
+    from paddle_ranker.serving.core.tower_slot import TowerSlot
 
 _ANSWERING = 0.1  # share of the deadline that is reserved for writing the answer; also its maximum in seconds
 SEARCHES = 100  # distinct queries after which their scores are compared
@@ -152,6 +152,8 @@ class DriftCheck:
 
     def note(self, query: str, logits: Floats) -> bool:
         """Record a query's calibrated logits, `[n]`, once. Return True if it is time to call `judge`."""
+        from paddle_ranker.metrics.calibration import ListScores
+
         with self._lock:
             if self._expected is not None and len(self._lists) < SEARCHES:
                 self._lists.setdefault(hash(query), ListScores.of(logits))
@@ -190,8 +192,15 @@ class QueuedSearch:
     @classmethod
     def of(cls, slots: Slots) -> QueuedSearch:
         """Return the runner of searches of a server's index, with its tower and its ranker if it has them."""
-        tower = slots.of(TOWER_SLOT, TowerSlot) if TOWER_SLOT in slots else None
-        ranker = slots.of(RANKER_SLOT, RankerSlot) if RANKER_SLOT in slots else None
+        tower = ranker = None
+        if TOWER_SLOT in slots:
+            from paddle_ranker.serving.core.tower_slot import TowerSlot
+
+            tower = slots.of(TOWER_SLOT, TowerSlot)
+        if RANKER_SLOT in slots:
+            from paddle_ranker.serving.core.ranker_slot import RankerSlot
+
+            ranker = slots.of(RANKER_SLOT, RankerSlot)
         return cls(slots.of(INDEX, IndexSlot), tower, ranker)
 
     def versions(self, index: ServedIndex) -> dict[str, object]:
@@ -274,7 +283,11 @@ class QueuedSearch:
 
     def _read(self, text: str) -> _Read:
         """Return the part of a query that is used: as much as the ranker reads beside the shortest title."""
-        encoders = () if self.ranker is None else self.ranker.encoders
+        if self.ranker is None:
+            return _Read(text)
+        from paddle_ranker.encoding.pair_encoder import TOKENS_OF_CHARACTER
+
+        encoders = self.ranker.encoders
         least = min((encoder.max_seq_length // TOKENS_OF_CHARACTER for encoder in encoders), default=LONGEST_QUERY)
         return _Read(text) if len(text) <= least else _Read.of(text, encoders)
 
@@ -379,6 +392,8 @@ class _QueuedModels:
                 scores = wait_for(future)
                 logits[rows] = scores.logits
             if stored is None and len(left):  # rankers of tables have no stored states
+                from paddle_ranker.scoring.table_answers import answers_of
+
                 search.answer_of = answers_of(served.model.row_encoder, search.model_text, cut, scores.outputs)
         finally:  # if one is refused, the other one leaves the queue
             for future in begun:
@@ -388,4 +403,6 @@ class _QueuedModels:
 
 def comparable(vectors: Vectors, info: TowerInfo) -> Vectors:
     """Scale a tower's vectors, `[n, size]`, as an index stores them: to length 1 if the tower compares by cosine."""
+    from paddle_ranker.retrieval.text_vectors import normalised
+
     return normalised(vectors) if info.similarity == "cosine" and not info.normalize else vectors

@@ -9,15 +9,12 @@ from typing import TYPE_CHECKING, Optional
 from paddle_ranker.errors import RankerError
 from paddle_ranker.retrieval.manifest import IndexInfo
 from paddle_ranker.retrieval.searchable import Snapshot
-from paddle_ranker.retrieval.snapshot import LocalSnapshot
-from paddle_ranker.retrieval.stored_scores import StoredCandidates, is_made_by, split_for, stored_candidates
-from paddle_ranker.scoring.title_states import StoredPairs
-from paddle_ranker.serving.core.ranker_slot import QUERIES, TITLES, ServedRanker
-from paddle_ranker.serving.core.self_check import warm_up
 from paddle_ranker.serving.core.server_config import ServeConfig
 
 if TYPE_CHECKING:
+    from paddle_ranker.retrieval.stored_scores import StoredCandidates
     from paddle_ranker.scoring.stored_ranker import SplitRanker
+    from paddle_ranker.serving.core.ranker_slot import ServedRanker
 
 _LOG = logging.getLogger(__name__)
 
@@ -45,6 +42,12 @@ class StoredScoring:
         states, scorer = now.info.states, ranker.scorer
         if states is None:
             return
+        from paddle_ranker.retrieval.snapshot import LocalSnapshot
+        from paddle_ranker.retrieval.stored_scores import split_for
+        from paddle_ranker.scoring.title_states import StoredPairs
+        from paddle_ranker.serving.core.ranker_slot import QUERIES, TITLES
+        from paddle_ranker.serving.core.self_check import warm_up
+
         try:
             if not isinstance(now, LocalSnapshot):
                 raise RankerError("they are on other machines")
@@ -69,6 +72,8 @@ class StoredScoring:
             return None
         if self._split is None:
             return self._problem
+        from paddle_ranker.retrieval.stored_scores import is_made_by
+
         return None if is_made_by(states, self._split.states_info) else "another ranker made them; reload the models"
 
     def candidates(self, now: Snapshot, query: str, whole: Mapping[int, str]) -> Optional[StoredCandidates]:
@@ -78,4 +83,6 @@ class StoredScoring:
         """
         if self._split is None or now.info.states is None or self.problem(now.info) is not None:
             return None
+        from paddle_ranker.retrieval.stored_scores import stored_candidates
+
         return stored_candidates(self._split, now, query, whole)

@@ -21,7 +21,7 @@ from typing import Any, Optional
 
 from paddle_ranker.errors import RankerError
 from paddle_ranker.options import Options, main_of, option
-from paddle_ranker.retrieval.near_duplicates import CONTENT
+from paddle_ranker.retrieval.listing import CONTENT
 from paddle_ranker.retrieval.search_engine import SearchEngine
 from paddle_ranker.storage.atomic import new_file
 

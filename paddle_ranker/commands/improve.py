@@ -188,7 +188,8 @@ def _pairs_of(options: ImproveOptions, engine: SearchEngine) -> tuple[list[Train
         return pairs_of_log, judgments.log.lines(options.log)
     from paddle_ranker.data.beir import beir_judgments
     from paddle_ranker.evaluation.retrieval import read_judged, read_pairs
-    from paddle_ranker.retrieval.search import EstimatedTokens, Search, SearchSettings
+    from paddle_ranker.retrieval.ranker_texts import EstimatedTokens
+    from paddle_ranker.retrieval.search import Search, SearchSettings
 
     now, pairs = engine.collection.snapshot(), list[TrainingPair]()
     if options.judged is not None:

@@ -170,7 +170,8 @@ class JoinedLog:
         """
         schema = now.info.schema
         if (query, document.id) in self.unread:
-            from paddle_ranker.retrieval.search import EstimatedTokens, Search, SearchSettings
+            from paddle_ranker.retrieval.ranker_texts import EstimatedTokens
+            from paddle_ranker.retrieval.search import Search, SearchSettings
 
             search = Search(now, query, now.info.searchers, SearchSettings(literal=True))
             ((_, text),) = search.read([document], EstimatedTokens())

@@ -16,6 +16,8 @@ from paddle_ranker.retrieval.search_defaults import TOP_K
 from paddle_ranker.retrieval.typed_values import Value, is_value
 from paddle_ranker.storage.untrusted import Unchecked
 
+CONTENT = "content"  # `group_by` this name groups near duplicates, unless the index has a field of this name
+
 _SORTED = 2  # first byte of a packed `SortedPosition`
 
 

@@ -15,7 +15,6 @@ from paddle_ranker.array_types import Booleans
 from paddle_ranker.retrieval.turns import check
 from paddle_ranker.unicode.characters import fold
 
-CONTENT = "content"  # `group_by` this name groups near duplicates, unless the index has a field of this name
 RESEMBLANCE = 0.8  # least resemblance of near duplicates
 CHARACTERS = 2000  # texts are compared by beginnings of this length
 _SHINGLE, _BINS, _LANES = 5, 256, 8

@@ -15,17 +15,19 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import NamedTuple, Optional, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Optional, Protocol
 
 from rapidfuzz.distance import OSA
 
 from paddle_ranker.lexical.analyser import STOP_WORDS, Analyser, CharacterRun, Token, is_spelled, letters_of
 from paddle_ranker.lexical.spelling import homophones
 from paddle_ranker.retrieval.query_parsing import ParsedQuery, required_word
-from paddle_ranker.retrieval.synonyms import Synonyms
 from paddle_ranker.unicode.characters import is_han
 from paddle_ranker.unicode.hangul_keys import longer_syllables
 from paddle_ranker.unicode.variants import HIRAGANA, KATAKANA, common_form, other_kana
+
+if TYPE_CHECKING:
+    from paddle_ranker.retrieval.synonyms import Synonyms
 
 TYPING, SOUND, PREFIX = "typing", "sound", "prefix"
 _FACTOR, _OF_PREFIX, _OF_SYNONYM = 0.7, 0.5, 0.8  # weight of a word with one error, a completion, a synonym

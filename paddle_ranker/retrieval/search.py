@@ -10,15 +10,12 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
-from typing import TYPE_CHECKING, NamedTuple, Optional, Protocol, Union
+from typing import TYPE_CHECKING, NamedTuple, Optional, Union
 
 import numpy as np
 
-from paddle_ranker.array_types import Floats, Integers, Vectors
-from paddle_ranker.data.placed_text import CELLS, PICTURES
-from paddle_ranker.errors import ParameterError, UsageError, listed, quoted, refuse_text, spelling_hint
-from paddle_ranker.lexical.highlights import Highlight, SharedWords
-from paddle_ranker.lexical.passages import Span, best_span, characters_for, estimated_ends
+from paddle_ranker.array_types import Floats, Vectors
+from paddle_ranker.errors import ParameterError, listed, quoted, refuse_text, spelling_hint
 from paddle_ranker.lexical.postings import Hashes, text_hashes
 from paddle_ranker.retrieval.bounds import MOST_SHOWN, check_names
 from paddle_ranker.retrieval.candidate_indexes import Document, Hits, Like, LikeError
@@ -34,27 +31,28 @@ from paddle_ranker.retrieval.fusion import (
     ListFeatures,
     by_score,
 )
-from paddle_ranker.retrieval.listing import Listing, Position, SortedPosition
+from paddle_ranker.retrieval.listing import CONTENT, Listing, Position, SortedPosition
 from paddle_ranker.retrieval.manifest import EXACT, WORDS, IndexInfo
-from paddle_ranker.retrieval.near_duplicates import CONTENT, Sketches, leaders, sketches_of
-from paddle_ranker.retrieval.places import MOST_PLACES, PlaceInFile, place_of, placed_text
 from paddle_ranker.retrieval.query_parsing import ParsedQuery, parse_query, required_word
 from paddle_ranker.retrieval.query_rewriting import PREFIX, WordQuery, corrected_phrases
 from paddle_ranker.retrieval.schema import PLACES
 from paddle_ranker.retrieval.search_defaults import DEPTH, RANK_TOP
 from paddle_ranker.retrieval.searchable import LookupRequest, Matching, Snapshot
-from paddle_ranker.retrieval.synonyms import Synonyms
 from paddle_ranker.retrieval.turns import check, checked, once, reserve
 from paddle_ranker.retrieval.word_search import QUERY_TYPES, AnyQuery, single_token
 
 if TYPE_CHECKING:
     from paddle_ranker.encoding.pair_encoder import PairEncoder
+    from paddle_ranker.lexical.highlights import Highlight, SharedWords
+    from paddle_ranker.lexical.passages import Span
+    from paddle_ranker.retrieval.places import PlaceInFile
+    from paddle_ranker.retrieval.ranker_texts import TokenCounter
+    from paddle_ranker.retrieval.synonyms import Synonyms
     from paddle_ranker.scoring.table_answers import TableAnswer
 
 Where = Union[None, str, Iterable[str], Mapping[str, object], Filter]
 _READ_AT_ONCE = 32  # documents that are in memory while a ranker's texts are made
 RANK, FEATURES = "rank", "features"  # names of stages
-_PAIR_TOKENS, _SPECIAL_TOKENS = 128, 3  # tokens of a pair, for a ranker that is not trained yet
 _ABOVE = 1e-6  # distance of the last document that features order from the best of the others
 _CLOSE = 0.1  # if the best document's probability is lower, no document is close
 # A document is close by words if it has this share of the query's weight, or, beside the heaviest word that it has, the
@@ -228,7 +226,8 @@ class Search:
         self.whole: dict[int, str] = {}
         self._scored_as: dict[int, int] = {}  # by row of a ranked document: index of its text in `to_rank`
         # By id of a document that was found by a vector: the vector's passage; its piece of a recording (`pieces_of`).
-        self._vector_spans, self._pieces = dict[str, Span](), dict[str, Span]()
+        self._vector_spans: dict[str, Span] = {}
+        self._pieces: dict[str, Span] = {}
         self.documents: dict[str, Document] = {}
         self.similar: dict[int, list[str]] = {}
         self.answer_of: Optional[Callable[[int], Optional[TableAnswer]]] = None
@@ -406,6 +405,7 @@ class Search:
         Features of texts are computed from the part of each text that a ranker of 128 tokens would read.
         """
         from paddle_ranker.lexical.features import list_features
+        from paddle_ranker.retrieval.ranker_texts import EstimatedTokens
 
         top, texts = self.order[:FEATURE_DEPTH], dict[int, str]()
         for documents in self._documents_at(top):
@@ -478,46 +478,12 @@ class Search:
         encoder: encoder of the ranker's pairs; None if the ranker reads any length
         """
         refuse_text(documents, "documents", Document)
-        kind = "" if encoder is None else encoder.places
-        passages = {} if kind == CELLS else self._vector_spans  # a part of a table lacks its header
-        schema = self.collection.info.schema
-        spans = [passages.get(document.id, (0, len(document.text))) for document in documents]
-        room = sys.maxsize if encoder is None else encoder.room_beside(self.model_text)
-        long = [number for number, (start, end) in enumerate(spans) if end - start > room]
-        if encoder is not None and long:
-            beside = encoder.token_ends([schema.model_text(documents[number], "") for number in long])
-            rooms, starts, parts = [max(room - len(ends), room // 4) for ends in beside], [], []
-            for number, tokens in checked(zip(long, rooms)):
-                text = documents[number].text[slice(*spans[number])]
-                size = characters_for(text, tokens)
-                start, _ = best_span(text, self._word_weights, size, schema.analyser)
-                starts.append(spans[number][0] + start)
-                parts.append(text[start : start + 3 * size // 2])  # long enough for `tokens` tokens of the ranker
-            for number, tokens, start, part, ends in zip(long, rooms, starts, parts, encoder.token_ends(parts)):
-                spans[number] = start, start + (len(part) if len(ends) <= tokens else int(ends[tokens - 1]))
-        if kind == PICTURES:
-            return [(span, self._picture(document)) for span, document in zip(spans, documents)]
-        texts = [placed_text(document, schema, kind) if kind else document.text for document in documents]
-        return [
-            (span, schema.model_text(document, text[slice(*span)]))
-            for span, document, text in zip(spans, documents, texts)
-        ]
+        from paddle_ranker.retrieval.ranker_texts import texts_for_ranker
 
-    def _picture(self, document: Document) -> str:
-        """Return the first picture of a document, for a ranker that reads pictures; a white picture if it has none.
-
-        Raises `UsageError` for documents of shards elsewhere, because the files stay there.
-        """
-        from paddle_ranker.encoding.picture_pairs import PictureTitle
-
-        files = self.collection.files
-        if files is None:
-            raise UsageError("a ranker that reads pictures needs their files, and these are elsewhere: rank there")
-        for file_field in self.collection.info.schema.files:
-            value = document.fields.get(file_field.name) if file_field.type == "picture" else None
-            if value:
-                return PictureTitle(files.read(str(value[0] if isinstance(value, list) else value)))
-        return PictureTitle(np.full((1, 1, 3), 255, np.uint8))
+        refuse_text(documents, "documents", Document)
+        return texts_for_ranker(
+            self.collection, documents, encoder, self.model_text, lambda: self._word_weights, self._vector_spans
+        )
 
     def rank(self, logits: Floats, probabilities: Floats, *, is_calibrated: bool = False) -> None:
         """Order the documents of `to_rank` by the sum of logit, weighted share, signals and title bonus.
@@ -675,6 +641,8 @@ class Search:
 
         order: rows of the documents
         """
+        from paddle_ranker.retrieval.near_duplicates import Sketches, leaders, sketches_of
+
         check()
         rank = {row: number for number, row in enumerate(order)}
         sketches, with_text = list[Sketches](), list[int]()
@@ -743,6 +711,8 @@ class Search:
     @once
     def shared_words(self) -> SharedWords:
         """Finder of the query's words, corrections and synonyms in texts."""
+        from paddle_ranker.lexical.highlights import SharedWords
+
         analyser = self.collection.info.schema.analyser
         completions = {word for one in self.words.corrected if one.by == PREFIX for word in one.to}
         phrases = [
@@ -767,6 +737,8 @@ class Search:
         schema = self.collection.info.schema
         if schema.reader_of(document) is None:
             return None
+        from paddle_ranker.retrieval.places import MOST_PLACES, place_of
+
         if highlights is None:
             highlights = self.shared_words.highlights(document.text)
         spans, piece = [(highlight.start, highlight.end) for highlight in highlights], self._pieces.get(document.id)
@@ -810,33 +782,6 @@ class Search:
     def results(self) -> list[Result]:
         """Return the results of this page, best first."""
         return [self.result(row) for row in checked(self.shown)]
-
-
-class TokenCounter(Protocol):
-    """Counter of a ranker's tokens; `PairEncoder` is one.
-
-    Attributes:
-        places: what the ranker reads in place of plain texts, see `PairEncoder.places`; "": plain texts.
-    """
-
-    @property
-    def places(self) -> str: ...
-
-    def room_beside(self, query: str) -> int: ...
-
-    def token_ends(self, texts: Sequence[str]) -> Sequence[Integers]: ...
-
-
-class EstimatedTokens:
-    """Token counter that estimates tokens by the script of a text, for pairs of 128 tokens."""
-
-    places = ""
-
-    def room_beside(self, query: str) -> int:
-        return max(_PAIR_TOKENS - _SPECIAL_TOKENS - len(estimated_ends([query])[0]), _PAIR_TOKENS // 2)
-
-    def token_ends(self, texts: Sequence[str]) -> Sequence[Integers]:
-        return estimated_ends(texts)
 
 
 def _newest_first(collection: Snapshot) -> tuple[str, ...]:

@@ -29,7 +29,6 @@ from paddle_ranker.model.load_options import DEFAULT_OPTIONS, LoadOptions
 from paddle_ranker.retrieval.bounds import check_parameters
 from paddle_ranker.retrieval.candidate_indexes import Document, Hits
 from paddle_ranker.retrieval.collection import Collection
-from paddle_ranker.retrieval.content_files import like_of
 from paddle_ranker.retrieval.fusion import (
     Fusion,
     parse_fusion,
@@ -215,7 +214,11 @@ class SearchEngine(Closable, Generic[C]):
                 raise UsageError(
                     f"queries[{number}]: is empty: say what to search for, or list documents by one search"
                 )
-        example = None if like is None else like_of(like, self.collection.info.schema)
+        example = None
+        if like is not None:
+            from paddle_ranker.retrieval.content_files import like_of
+
+            example = like_of(like, self.collection.info.schema)
         fused = parse_fusion(fusion) if isinstance(fusion, str) else fusion or self.settings.fusion
         if not fused.fields:
             fused = replace(fused, fields=self.settings.fusion.fields)

@@ -14,7 +14,6 @@ from paddle_ranker.retrieval.manifest import IndexInfo
 from paddle_ranker.retrieval.query_parsing import ParsedQuery
 from paddle_ranker.retrieval.query_rewriting import WordQuery
 from paddle_ranker.retrieval.schema import FieldTower
-from paddle_ranker.retrieval.synonyms import Synonyms
 from paddle_ranker.retrieval.typed_values import Value
 from paddle_ranker.retrieval.word_search import AnyQuery
 
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     from paddle_ranker.retrieval.facets import FieldSample, FieldScale
     from paddle_ranker.retrieval.ingestion import Added
     from paddle_ranker.retrieval.listing import SortedDocument
+    from paddle_ranker.retrieval.synonyms import Synonyms
 
 
 class ShardError(RankerError):

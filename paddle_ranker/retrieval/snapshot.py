@@ -6,7 +6,7 @@ import heapq
 import itertools
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import partial, reduce
+from functools import cached_property, partial, reduce
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Optional, Union
@@ -17,7 +17,6 @@ from paddle_ranker.array_types import Vectors
 from paddle_ranker.errors import DataError, UsageError, listed, quoted, refuse_text
 from paddle_ranker.lexical.postings import text_hashes
 from paddle_ranker.retrieval.candidate_indexes import Document, Hits, Like, LikeError
-from paddle_ranker.retrieval.content_files import ContentFiles
 from paddle_ranker.retrieval.facets import FieldSample, FieldScale
 from paddle_ranker.retrieval.filters import Filter
 from paddle_ranker.retrieval.index_models import IndexModels
@@ -28,12 +27,13 @@ from paddle_ranker.retrieval.query_parsing import ParsedQuery
 from paddle_ranker.retrieval.query_rewriting import WordQuery
 from paddle_ranker.retrieval.schema import FieldTower
 from paddle_ranker.retrieval.searchable import LookupRequest, phrase_filter_of
-from paddle_ranker.retrieval.synonyms import Synonyms
 from paddle_ranker.retrieval.turns import check, checked, reserve
 from paddle_ranker.retrieval.typed_values import Value
 from paddle_ranker.retrieval.word_search import QUERY_TYPES, AnyQuery, CollectionStatistics, CountedQuery
 
 if TYPE_CHECKING:
+    from paddle_ranker.retrieval.content_files import ContentFiles
+    from paddle_ranker.retrieval.synonyms import Synonyms
     from paddle_ranker.retrieval.vector_store import VectorStore
     from paddle_ranker.scoring.title_states import TextStates, TitleStates
 
@@ -47,7 +47,6 @@ class LocalSnapshot:
 
     Attributes:
         models: the index's copies of its towers and of its ranker.
-        files: the files in documents' fields.
         store: searches the vectors, if they are elsewhere, too; else None.
     """
 
@@ -57,8 +56,14 @@ class LocalSnapshot:
         self, generation: Generation, folders: Sequence[Path], models: IndexModels, store: Optional[VectorStore]
     ):
         self._generation, self.models, self.store = generation, models, store
-        self.files = ContentFiles(*folders)
-        self._folder = folders[0]
+        self._folders, self._folder = folders, folders[0]
+
+    @cached_property
+    def files(self) -> ContentFiles:
+        """The files in documents' fields."""
+        from paddle_ranker.retrieval.content_files import ContentFiles
+
+        return ContentFiles(*self._folders)
 
     @property
     def generation(self) -> Generation:

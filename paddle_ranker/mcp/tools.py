@@ -7,10 +7,11 @@ reads all of them: their lengths are limited, and what was cut or left out is st
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Awaitable, Collection, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Annotated, Any, Callable, Optional, TypeVar
+from itertools import accumulate
+from typing import Annotated, Any, Callable, Optional
 from urllib.parse import quote, urlencode
 
 from pydantic import Field, TypeAdapter, ValidationError
@@ -38,14 +39,13 @@ _MOST_ANSWER = 64 * 1024  # bytes of the documents in an answer of `search_docum
 _MOST_VALUE, _SHORT_VALUE = 4000, 500  # bytes of a field's value in an answer of `fetch`, and in a list
 _PASSAGE, _TITLE = 500, 80  # characters of a document's best passage; of the passage that stands for a missing title
 _MOST_DESCRIBED = 4000  # characters about the index's fields in a tool's description
-_LONGEST_ID = 512  # characters
-_LONGEST_URL = 2000  # characters
+_MOST_COUNTS = 4000  # bytes of a field's values with their counts
+_LONGEST_ID, _LONGEST_TITLE, _LONGEST_URL = 512, 200, 2000  # characters
 _WEB = ("http://", "https://")
 _URL = "url"  # the field with a document's address, as on the search page
 _MOST_FIELDS = 20  # so many values of the greatest size may a document's fields have together
 _SHOWN_VALUE = 60  # characters of a field's name or value in a tool's description
 _READING = ("corrected", "did_you_mean", "phrases", "unfound", "excluded", "nothing_close", "query_read", "degraded")
-B = TypeVar("B", bound=Body)
 _SYNTAX = 'Quote words to search them as a phrase: "red shoes"; a minus before a word excludes it.'
 
 
@@ -123,7 +123,9 @@ class FoundDocuments(TypedDict):
     total: Annotated[Optional[int], Field(description="documents that match by words; null if words were not searched")]
     facets: NotRequired[dict[str, list[dict[str, Any]]]]
     left_out: NotRequired[Annotated[int, Field(description="results beyond the longest answer: ask with offset")]]
-    cut: NotRequired[Annotated[list[str], Field(description="fields whose long values are cut; fetch has more")]]
+    cut: NotRequired[
+        Annotated[list[str], Field(description="fields whose long values or many counts are cut; fetch has more")]
+    ]
     corrected: NotRequired[list[dict[str, Any]]]
     did_you_mean: NotRequired[str]
     phrases: NotRequired[list[str]]
@@ -139,7 +141,7 @@ class ToolCall:
     """The circumstances of a tool's call.
 
     deadline: on `time.monotonic()`'s clock; None: the server's default
-    page: address of the server's search page, for documents without one of their own; None: there is no page
+    page: address of the server, whose search page shows documents without an address of their own; None: there is none
     reserve: reserves the bytes of the answer, see `StoppableWork.run`
     state: gets the entries of the log of requests, see `Middleware`
     """
@@ -216,6 +218,9 @@ class SearchTools:
         slots: the slots of the index, and of its tower and ranker if there are any.
         url: see `DocumentLinks`.
         keep_texts: whether queries are put into the log of requests.
+
+    Attributes:
+        schemas: JSON schemas of the tools' arguments, by the tools' names.
     """
 
     def __init__(self, slots: Slots, url: Optional[str] = None, *, keep_texts: bool = False):
@@ -223,29 +228,19 @@ class SearchTools:
         self._index: IndexSlot = pipeline.index
         self._links = DocumentLinks(url)
         self._routes = SearchRoutes(pipeline, SearchIds(b""), keep_texts=keep_texts)  # answers have no search ids
-        self._search, self._fetch = TypeAdapter(SearchArguments), TypeAdapter(FetchArguments)
-        self._search_documents = TypeAdapter(FilteredSearchArguments)
-        self._calls: dict[str, Callable[[Any, ToolCall], Any]] = {
-            "search": self.search,
-            "fetch": self.fetch,
-            "search_documents": self.search_documents,
+        self._tools: dict[str, tuple[type[Body], type, Callable[[Any, ToolCall], Awaitable[ToolAnswer]]]] = {
+            "search": (SearchArguments, LinkedDocuments, self._search),
+            "fetch": (FetchArguments, FetchedDocument, self._fetch),
+            "search_documents": (FilteredSearchArguments, FoundDocuments, self._search_documents),
         }
-
-    @property
-    def schemas(self) -> dict[str, dict[str, Any]]:
-        """JSON schemas of the tools' arguments, by the tools' names."""
-        adapters = {"search": self._search, "fetch": self._fetch, "search_documents": self._search_documents}
-        return {name: adapter.json_schema() for name, adapter in adapters.items()}
+        self._takes: dict[str, TypeAdapter[Any]] = {name: TypeAdapter(kind) for name, (kind, *_) in self._tools.items()}
+        self.schemas = {name: takes.json_schema() for name, takes in self._takes.items()}
+        self._gives = {name: TypeAdapter(kind).json_schema() for name, (_, kind, _) in self._tools.items()}
 
     async def listed(self, deadline: Optional[float] = None) -> list[Tool]:
         """Return the tools. Descriptions name the index and its fields. Raises `Fault` until the index is loaded."""
         about = await self._routes.described(self._index.deadline(deadline))
-        schemas, what = self.schemas, f"the index {quoted(about['name'])} ({about['documents']:,} documents)"
-        gives = {
-            "search": TypeAdapter(LinkedDocuments).json_schema(),
-            "fetch": TypeAdapter(FetchedDocument).json_schema(),
-            "search_documents": TypeAdapter(FoundDocuments).json_schema(),
-        }
+        what = f"the index {quoted(about['name'])} ({about['documents']:,} documents)"
         told = {
             "search": (
                 "Search",
@@ -262,39 +257,30 @@ class SearchTools:
                 f"fields of each document. {_SYNTAX} top_k is at most {about['limits']['hits']}. {_fields_in(about)}",
             ),
         }
-        return [Tool(name, *told[name], schemas[name], gives[name]) for name in self._calls]
+        return [Tool(name, *told[name], self.schemas[name], self._gives[name]) for name in self._tools]
 
     async def call(self, name: str, arguments: Mapping[str, Any], call: ToolCall) -> ToolAnswer:
         """Call a tool. Raises `Fault`, whose message the model can act on, and `KeyError` for an unknown tool."""
-        answer: ToolAnswer = await self._calls[name](arguments, call)
-        return answer
+        *_, run = self._tools[name]
+        return await run(_checked(self._takes[name], arguments), call)
 
-    async def search(self, arguments: Mapping[str, Any], call: ToolCall) -> ToolAnswer:
-        """Answer `search`."""
-        asked = _checked(self._search, arguments)
+    async def _search(self, asked: SearchArguments, call: ToolCall) -> ToolAnswer:
         return await self._run(SearchRequest(query=asked.query, snippet=_TITLE), partial(self._linked, call), call)
 
-    async def search_documents(self, arguments: Mapping[str, Any], call: ToolCall) -> ToolAnswer:
-        """Answer `search_documents`."""
-        asked = _checked(self._search_documents, arguments)
-        most = self._index.options.hits
-        if asked.top_k > most and "top_k" not in arguments:
-            asked = asked.model_copy(update={"top_k": most})
+    async def _search_documents(self, asked: FilteredSearchArguments, call: ToolCall) -> ToolAnswer:
         request = SearchRequest(
             query=asked.query,
             where=asked.where or None,
             facets=asked.facets or None,
             sort=asked.sort or None,
-            top_k=asked.top_k,
+            top_k=asked.top_k if "top_k" in asked.model_fields_set else None,
             offset=asked.offset,
             snippet=_PASSAGE,
             total=True,
         )
         return await self._run(request, partial(self._found, call), call)
 
-    async def fetch(self, arguments: Mapping[str, Any], call: ToolCall) -> ToolAnswer:
-        """Answer `fetch`."""
-        asked = _checked(self._fetch, arguments)
+    async def _fetch(self, asked: FetchArguments, call: ToolCall) -> ToolAnswer:
         deadline = self._index.deadline(call.deadline)
         return await self._index.run(self._fetched, asked, call, deadline=deadline, reserve=call.reserve)
 
@@ -310,7 +296,7 @@ class SearchTools:
         return ToolAnswer.of({"results": [self._link(call, content, hit) for hit in content["hits"]]})
 
     def _link(self, call: ToolCall, content: Mapping[str, Any], hit: Mapping[str, Any]) -> LinkedDocument:
-        title = hit.get("title") or hit["snippet"]["text"] or hit["id"]
+        title = _title(hit.get("title") or hit["snippet"]["text"] or hit["id"])
         document = Document(hit["id"], "", hit["fields"])
         url = self._links.of(document, title, content["index"]["name"], call.page)
         return {"id": hit["id"], "title": title, "url": url}
@@ -336,10 +322,12 @@ class SearchTools:
         answer: dict[str, Any] = {"results": results, "total": content["total"]}
         if left := len(content["hits"]) - len(results):
             answer["left_out"] = left
+        if "facets" in content:
+            answer["facets"] = {name: _most_frequent(counts) for name, counts in content["facets"].items()}
+            shorter = (name for name, counts in answer["facets"].items() if len(counts) < len(content["facets"][name]))
+            cut.update(dict.fromkeys(shorter))
         if cut:
             answer["cut"] = [*cut]
-        if "facets" in content:
-            answer["facets"] = content["facets"]
         answer.update({name: content[name] for name in _READING if name in content})
         return ToolAnswer.of(answer)
 
@@ -353,7 +341,7 @@ class SearchTools:
         if start >= len(text) and start:
             raise Fault(UNPROCESSABLE, f"is {start:,}, and the text has {len(text):,} characters", field="start")
         self._links.check(served.collection.fields)
-        title = served.info.schema.name_of(document) or " ".join(text[:_TITLE].split()) or document.id
+        title = _title(served.info.schema.name_of(document) or text[:_TITLE] or document.id)
         metadata, cut = _shortened(document.fields, _MOST_VALUE)
         part = text[start : start + MOST_TEXT]
         if len(part) < len(text):
@@ -367,10 +355,13 @@ class SearchTools:
         return ToolAnswer.of(content)
 
 
-def _checked(adapter: TypeAdapter[B], arguments: Mapping[str, Any]) -> B:
-    """Return the arguments of a tool as an object. Raises `Fault`, which names the wrong argument."""
+def _checked(adapter: TypeAdapter[Any], arguments: Mapping[str, Any]) -> Body:
+    """Return the arguments of a tool as an object; null is as good as left out.
+
+    Raises `Fault`, which names the wrong argument.
+    """
     try:
-        checked = adapter.validate_python(dict(arguments))
+        checked: Body = adapter.validate_python({name: value for name, value in arguments.items() if value is not None})
     except ValidationError as error:
         raise refusal(error) from error
     checked.check()
@@ -382,20 +373,29 @@ def _shortened(fields: Mapping[str, Any], most: int) -> tuple[dict[str, Any], li
 
     Of a long text the beginning is kept; other long values are left out.
     """
-    shown, cut, room = dict[str, Any](), list[str](), _MOST_FIELDS * most
-    for name, value in fields.items():
-        if name == PLACES or value is None:
-            continue
-        if (size := len(to_json(value))) > most:
-            cut.append(name)
+    given = {name: value for name, value in fields.items() if name != PLACES and value is not None}
+    shown, room = dict[str, Any](), _MOST_FIELDS * most
+    for name, value in given.items():
+        if len(to_json(value)) > most:
             if not isinstance(value, str):
                 continue
-            value, size = f"{value[: most // 4]}…", most
-        room -= size + len(name)
-        if room < 0:
-            return shown, [*cut, *(other for other in fields if other not in shown and other not in cut)]
-        shown[name] = value
-    return shown, cut
+            value = f"{value[: most // 4]}…"
+        room -= len(to_json(value)) + len(name)
+        if room >= 0:
+            shown[name] = value
+    return shown, [name for name, value in given.items() if shown.get(name) != value]
+
+
+def _most_frequent(counts: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the first values of a field with their counts, at most `_MOST_COUNTS` bytes as JSON."""
+    sizes = accumulate(len(to_json(count)) for count in counts)
+    return [count for count, size in zip(counts, sizes) if size <= _MOST_COUNTS]
+
+
+def _title(text: str) -> str:
+    """Return a title on one line, at most `_LONGEST_TITLE` characters."""
+    text = " ".join(text[: 2 * _LONGEST_TITLE].split()) or text[:_LONGEST_TITLE]
+    return text if len(text) <= _LONGEST_TITLE else f"{text[: _LONGEST_TITLE - 1]}…"
 
 
 def _fields_in(about: Mapping[str, Any]) -> str:

@@ -32,7 +32,7 @@ from paddle_ranker.serving.process.worker import make_app
 from tests.mcp.cases import ERAS, LiveApp, client_of, index_of, mode_of, soon
 from tests.serving_cases import OpenedSite, ask_app, close_slots, opened_slots
 from tests.started import until
-from tests.tiny import write_ranker
+from tests.tiny import write_index, write_ranker, write_tower
 
 pytestmark = pytest.mark.parity
 LONG = "深度学习" * (MOST_TEXT // 4) + "水稻病害"
@@ -94,13 +94,14 @@ def test_the_tools_are_listed_searched_and_fetched(era: str, site: OpenedSite) -
 
 @pytest.mark.parametrize("era", ERAS)
 def test_filters_facets_and_order_are_those_of_the_routes(era: str, site: OpenedSite) -> None:
-    asked = {"query": "研究", "where": {"year": {"gte": 2001}}, "facets": ["lang"], "top_k": 2, "offset": 1}
+    page = {"facets": ["lang"], "top_k": 2, "offset": 1, "sort": None}
+    asked = {"query": "研究", "where": {"year": {"gte": 2001}}, **page}
 
     async def run() -> None:
         async with client_of(site.app, era) as client:
             for more in ({}, {"sort": ["-year"]}):
                 found = answer_of(await client.call_tool("search_documents", {**asked, **more}))
-                body = {**asked, **more, "total": True, "snippet": 500}
+                body = {**asked, **more, "total": True, "snippet": 500}  # null is as good as left out
                 same = (await ask_app(site.app, "POST", "/v1/search", body)).json()
                 assert [one["id"] for one in found["results"]] == [hit["id"] for hit in same["hits"]]
                 assert [one["passage"] for one in found["results"]] == [hit["snippet"]["text"] for hit in same["hits"]]
@@ -354,3 +355,51 @@ def test_a_cancelled_call_ends_its_search(name: str, site: OpenedSite, monkeypat
 
     soon(over_streams())
     assert held.begun == 3
+
+
+def test_names_titles_and_counts_of_any_length_have_their_bounds(tmp_path: Path) -> None:
+    many = [
+        Document(
+            f"m{n}", f"水稻研究{n}", {"title": "题" * 5000, "url": "javascript:alert(1)", "tag": "y" * 300 + str(n)}
+        )
+        for n in range(99)
+    ]
+    more = Document("wide", "水稻", {f"field{n}": "深" * 1000 for n in range(300)})
+    config, slots = opened_slots(index=index_of(tmp_path, *many, more), mcp=True)
+    server = make_server(SearchTools(slots), lambda request: ToolCall())
+
+    async def run() -> None:
+        async with Client(server) as client:
+            asked = {"query": "水稻研究", "facets": ["tag", "lang"], "top_k": 100}
+            found = answer_of(await client.call_tool("search_documents", asked))
+            assert len(json.dumps(found, ensure_ascii=False).encode()) < 100_000 and found["left_out"] > 0
+            assert 0 < len(found["facets"]["tag"]) < 20 and len(found["facets"]["lang"]) == 2 and "tag" in found["cut"]
+            assert all(len(one["title"]) <= 200 and one["url"].startswith("urn:") for one in found["results"])
+            wide = answer_of(await client.call_tool("fetch", {"id": "wide"}))["metadata"]
+            assert len(json.dumps(wide, ensure_ascii=False).encode()) < 100_000
+            assert len(wide) + len(wide["_cut"]) == 301 and "field0" in wide and "field299" in wide["_cut"]
+            (about,) = [
+                tool.description for tool in (await client.list_tools()).tools if tool.name == "search_documents"
+            ]
+            assert len(about) < 10_000 and " more\n" in about
+
+    soon(run())
+    close_slots(slots)
+
+
+def test_an_index_without_documents_is_described_and_searched(tmp_path: Path) -> None:
+    config, slots = opened_slots(index=write_index(tmp_path / "index", write_tower(tmp_path / "tower"), []))
+    server = make_server(SearchTools(slots, "isbn"), lambda request: ToolCall())
+
+    async def run() -> None:
+        async with Client(server) as client:
+            tools = (await client.list_tools()).tools
+            assert "Documents have no fields" in str(tools[2].description) and "0 documents" in str(
+                tools[0].description
+            )
+            assert answer_of(await client.call_tool("search", {"query": "水稻"})) == {"results": []}
+            found = answer_of(await client.call_tool("search_documents", {"query": "水稻"}))
+            assert found["results"] == [] and found["total"] == 0
+
+    soon(run())
+    close_slots(slots)

@@ -60,6 +60,9 @@ _ALIASES = {
     "csv": ("tsv",),
     "html": ("htm", "xhtml"),
 }  # of suffixes
+# Of the web, without the name of a user, which would hide the host.
+_ADDRESS, _LONGEST_ADDRESS = re.compile(r"https?://[^\s/?#@\\]+(?:[/?#]\S*)?", re.IGNORECASE), 4096
+ADDRESS_TYPES = ("url", "picture-url")  # types of fields whose values are addresses
 _BETWEEN_ITEMS = ", "  # joins a list of texts for towers and rankers
 
 
@@ -219,6 +222,11 @@ def file_type(
     )
 
 
+def _is_address(value: object) -> bool:
+    """Return whether a value is an address that a page may link to: http or https, a host, no spaces."""
+    return isinstance(value, str) and len(value) <= _LONGEST_ADDRESS and _ADDRESS.fullmatch(value) is not None
+
+
 def _is_read(suffix: str) -> bool:
     """Return whether files of a suffix are read here; some need a package that may be missing."""
     from paddle_ranker.data.pictures import PHONE_SUFFIXES, reads_format
@@ -277,6 +285,11 @@ for _name, _what, _weight in (
     (STORED, "anything", 0.0),
 ):
     FIELD_TYPES.add(_name, FieldType(TYPES[_name].fits, _what, _name, _weight))
+for _name, _what in (
+    ("url", "an address of the web (http, https), which titles in the search page lead to"),
+    ("picture-url", "the address of a picture on the web (http, https), which the search page shows"),
+):
+    FIELD_TYPES.add(_name, FieldType(_is_address, _what))
 _PICTURES = {"jpg": "image/jpeg", "png": "image/png", "webp": "image/webp", "gif": "image/gif", "bmp": "image/bmp",
              "tif": "image/tiff", "avif": "image/avif", "heic": "image/heic"}  # fmt: skip
 FIELD_TYPES.add(

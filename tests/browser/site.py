@@ -18,6 +18,7 @@ from paddle_ranker.serving.core.metrics import Metrics
 from paddle_ranker.serving.core.server_config import ServeConfig
 from paddle_ranker.serving.http import page
 from paddle_ranker.serving.http.middleware import Middleware
+from paddle_ranker.serving.http.page_look import PageLook
 from paddle_ranker.serving.process.http_server import HttpServer
 from paddle_ranker.serving.process.protocols import Acceptor
 from tests.browser.made_up import INDEX, TEXTS, answer, highlights_of, suggestions_of
@@ -37,6 +38,7 @@ class Site(LoopThread):
         change: called with every answer, for answers of another kind.
         change_pair: called with every pair to judge.
         fault: raised instead of an answer.
+        look: the look of the page, from the next start on.
         held: queries, and paths, whose answers wait until `release`.
     """
 
@@ -54,6 +56,7 @@ class Site(LoopThread):
         self.change: Changed = lambda content: content
         self.change_pair: Changed = lambda pair: pair
         self.fault: Optional[Fault] = None
+        self.look = PageLook()
         self.starting = 0  # how often GET /v1/index is answered by 503
         self.held: dict[str, asyncio.Event] = {}
 
@@ -86,7 +89,7 @@ class Site(LoopThread):
     def app(self) -> ASGIApp:
         """Return what answers: the page's files, and a made-up search behind them."""
         routes = [
-            *page.routes(),
+            *page.routes(self.look),
             Route("/v1/search", self._search, methods=["POST"]),
             Route("/v1/index", self._show_index),
             Route("/v1/suggest", self._suggest),

@@ -343,3 +343,37 @@ def test_words_of_columns_and_ids_are_found(tmp_path: Path) -> None:
         for query in ("bosch", "206.8", "206.80", "206,80", "2025-11-03", "00031"):
             assert snapshot.search("words", [query], 5, titles=True)[0].ids == ["00031"], query
         assert snapshot.search("words", ["71"], 5)[0].ids == []
+
+
+def test_addresses_are_shown_and_neither_searched_nor_counted(tmp_path: Path) -> None:
+    from paddle_ranker.serving.http.search_routes import _fields
+
+    good = ("https://a.example/x?y=1#z", "HTTP://[::1]:80", "https://例子.example/图.png")
+    bad = (
+        "a.example",
+        "//a.example",
+        "javascript:alert(1)",
+        "https://",
+        "https://user:pw@a.example/",
+        "https://a b/",
+        7,
+    )
+    for kind in ("url", "picture-url"):
+        field = Field.parse(f"at:{kind}")
+        assert str(field) == f"at:{kind}" and not field.is_searched
+        assert not any(map(field.problem, (*good, None)))
+        assert all("expected the address" in field.problem(one) or "an address" in field.problem(one) for one in bad)
+    schema = Schema(
+        (TITLE, Field.parse("shop:url"), Field.parse("image:picture-url:list"), Field.parse("kind:keyword"))
+    )
+    documents = [
+        Document(str(n), f"saw {n}", {"shop": f"https://s.example/{n % 2}", "image": [good[0]], "kind": f"k{n % 2}"})
+        for n in range(8)
+    ]
+    with Collection.create(tmp_path / "index", IndexInfo(WordsInfo("bigram"), None, schema=schema)) as collection:
+        collection.writer.add(documents)
+        found = _fields(collection.snapshot())
+        assert found["fields"]["shop"] == {"type": "url"} and found["facets"] == ["kind"]
+        assert found["fields"]["image"] == {"type": "picture-url", "list": True}
+        with pytest.raises(DataError, match="shop is 'saw'"):
+            collection.writer.add([Document("x", "saw", {"shop": "saw"})])

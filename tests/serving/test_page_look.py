@@ -113,8 +113,22 @@ def test_wrong_values_are_refused_by_name(tmp_path: Path) -> None:
             PageOptions(accent=wrong)
     with pytest.raises(UsageError, match="page_language"):
         PageOptions(page_language="it")
+    for wrong in ("a b", "x;y", "https://x/path", "'unsafe-inline'", "ftp://x", "*.", "data:", ""):
+        with pytest.raises(UsageError, match=r"--picture_hosts .*expected a host such as cdn.example.com"):
+            PageOptions(picture_hosts=(wrong,))
     values = {"page_title": "T", "page_logo": tmp_path, "accent": "#fff", "page_language": "de"}
-    for name in PAGE_OPTIONS:
-        if name in values:
-            with pytest.raises(UsageError, match=f"--{name} is about an index"):
-                IndexSlotOptions(**{name: values[name]})
+    values["picture_hosts"] = ("*",)
+    assert values.keys() == {*PAGE_OPTIONS}
+    for name, value in values.items():
+        with pytest.raises(UsageError, match=f"--{name} is about an index"):
+            IndexSlotOptions(**{name: value})
+
+
+def test_pictures_come_from_hosts_that_are_named_alone() -> None:
+    plain = get("/", app=app()).headers["content-security-policy"]
+    assert "img-src" not in plain and plain == page.HEADERS["content-security-policy"]
+    hosts = ("CDN.example.com", "*.example.org", "http://10.0.0.5:8080", "*")
+    answer = get("/", app=app(picture_hosts=hosts, page_language="de"))
+    sources = "https://cdn.example.com https://*.example.org http://10.0.0.5:8080 https:"
+    assert answer.headers["content-security-policy"] == f"{plain}; img-src 'self' {sources}"
+    assert f'<html data-pictures="{sources}" lang="de" data-language="de">' in answer.text

@@ -9,10 +9,14 @@ from typing import Optional
 
 from paddle_ranker.errors import UsageError, quoted
 from paddle_ranker.options import option
-from paddle_ranker.options.declare import Options
+from paddle_ranker.options.declare import ANY_TEXT, Options
 
-PAGE_OPTIONS = ("page_title", "page_logo", "accent", "page_language")
+PAGE_OPTIONS = ("page_title", "page_logo", "accent", "page_language", "picture_hosts")
 LANGUAGES = ("zh", "en", "de", "fr", "es")  # of the page, each with a table of words
+ANY_HOST = "*"
+_HOST = re.compile(
+    r"(?:https?://)?(?:\*\.)?(?:[a-z0-9_-]+(?:\.[a-z0-9_-]+)*|\[[0-9a-f:]+\])(?::[0-9]{1,5})?", re.IGNORECASE
+)
 _COLOUR = re.compile(r"#([0-9a-fA-F]{3}|[0-9a-fA-F]{6})")
 
 
@@ -31,7 +35,18 @@ class PageOptions(Options):
         choices=("", *LANGUAGES),
     )
 
+    picture_hosts: tuple[str, ...] = option(
+        (),
+        several=True,
+        help="hosts whose pictures the search page shows for fields of type picture-url: cdn.example.com, "
+        "*.example.com, http://10.0.0.5:8080, * for all by https (default: this server's own address alone)",
+        addresses=ANY_TEXT,
+    )
+
     def __post_init__(self) -> None:
         super().__post_init__()
+        for host in self.picture_hosts:
+            if host != ANY_HOST and _HOST.fullmatch(host) is None:
+                raise UsageError(f"--picture_hosts {quoted(host)}: expected a host such as cdn.example.com, or *")
         if self.accent and _COLOUR.fullmatch(self.accent) is None:
             raise UsageError(f"--accent {quoted(self.accent)}: expected a colour such as #2359c4 or #25c")

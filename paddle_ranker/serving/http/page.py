@@ -67,7 +67,7 @@ def routes(look: Optional[PageLook] = None) -> list[BaseRoute]:
     look: title, logo, colours and language; default: the page's own
     """
     look = look or PageLook()
-    found = _routes_of(_FILES, HEADERS, look.html)
+    found = _routes_of(_FILES, look.policy(HEADERS), look.html)
     if look.styles:
         found.append(Route(_THEME, _content_handler(look.styles.encode(), "text/css; charset=utf-8", HEADERS)))
     if look.logo:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
 from paddle_ranker.errors import UsageError, quoted
-from paddle_ranker.serving.core.page_options import PageOptions
+from paddle_ranker.serving.core.page_options import ANY_HOST, PageOptions
 
 Colour = tuple[float, float, float]  # red, green and blue, 0 to 1
 _LOADED = ("zh", "en")  # languages whose words are in words.js
@@ -39,6 +40,7 @@ class PageLook:
     styles: style sheet with the colours of an accent; "": those of page.css
     logo: bytes of the logo; b"": none
     logo_type: media type of the logo
+    pictures: sources of pictures beside this server, as content policies name them: `https://cdn.example.com`
     """
 
     title: str = ""
@@ -46,13 +48,22 @@ class PageLook:
     styles: str = ""
     logo: bytes = b""
     logo_type: str = ""
+    pictures: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, options: PageOptions) -> PageLook:
         """Return the look that the options describe. Raises `UsageError` for a logo that is no picture."""
         logo, kind = (b"", "") if options.page_logo is None else read_logo(options.page_logo)
         styles = accent_styles(options.accent) if options.accent else ""
-        return cls(" ".join(options.page_title.split()), options.page_language, styles, logo, kind)
+        pictures = tuple(map(_source_of, options.picture_hosts))
+        return cls(" ".join(options.page_title.split()), options.page_language, styles, logo, kind, pictures)
+
+    def policy(self, headers: Mapping[str, str]) -> Mapping[str, str]:
+        """Return the header fields of a page with the sources of pictures in their content policy."""
+        if not self.pictures:
+            return headers
+        name = "content-security-policy"
+        return {**headers, name: f"{headers[name]}; img-src 'self' {' '.join(self.pictures)}"}
 
     def html(self, content: str) -> str:
         """Return an HTML file of the page with this look. All that the options say is escaped."""
@@ -62,8 +73,10 @@ class PageLook:
             )
         if self.language:
             content = content.replace(
-                '<html lang="zh">', f'<html lang="{self.language}" data-language="{self.language}">'
+                '<html lang="zh"', f'<html lang="{self.language}" data-language="{self.language}"'
             )
+        if self.pictures:
+            content = content.replace("<html", f'<html data-pictures="{escape(" ".join(self.pictures))}"')
         if self.language not in ("", *_LOADED):
             words = f'<link rel="modulepreload" href="page/words_{self.language}.js">'
             content = content.replace("</head>", f"{words}\n</head>")
@@ -74,6 +87,11 @@ class PageLook:
         if self.styles:
             content = content.replace("</head>", '<link rel="stylesheet" href="page/theme.css">\n</head>')
         return content
+
+
+def _source_of(host: str) -> str:
+    """Return a host of `--picture_hosts` as content policies name it."""
+    return "https:" if host == ANY_HOST else host.lower() if "://" in host else f"https://{host.lower()}"
 
 
 def read_logo(path: Path) -> tuple[bytes, str]:

@@ -34,7 +34,7 @@ from paddle_ranker.retrieval.fusion import FUSIONS
 from paddle_ranker.retrieval.listing import Listing, Position, SortedPosition, unpack_position
 from paddle_ranker.retrieval.manifest import IndexInfo
 from paddle_ranker.retrieval.query_parsing import parse_query
-from paddle_ranker.retrieval.schema import FIELD_TYPES, PLACES, TEXT
+from paddle_ranker.retrieval.schema import ADDRESS_TYPES, FIELD_TYPES, PLACES, TEXT
 from paddle_ranker.retrieval.search import Search, SearchSettings
 from paddle_ranker.retrieval.search_defaults import DEPTH, RANK_TOP, TOP_K
 from paddle_ranker.retrieval.searchable import Snapshot, StaleSnapshot
@@ -647,7 +647,7 @@ def _fields(now: Snapshot) -> dict[str, Any]:
 
     `fields` has, by name, the types and values of fields that filters can use. `facets` has the names of fields whose
     values are worth counting: those with few values, or with numbers or dates; not texts, ids and numbers of parts of
-    files, such as a page's. `more_facets` has those that one search cannot ask for beside them.
+    files, such as a page's, and no addresses. `more_facets` has those that one search cannot ask for beside them.
     """
     fields, facets = dict[str, dict[str, Any]](), list[str]()
     schema = now.info.schema
@@ -656,6 +656,7 @@ def _fields(now: Snapshot) -> dict[str, Any]:
     shown = {
         field.name: {k: v for k, v in (("label", field.label), ("unit", field.unit)) if v} for field in schema.fields
     }
+    addresses = {field.name: field.type for field in schema.fields if field.type in ADDRESS_TYPES}
     for name, sample in checked(now.field_values(_VALUE_BYTES).items()):
         if name in files or (sample.are_all and not sample.values):
             continue  # values are names of files, or no document has one any more
@@ -663,6 +664,9 @@ def _fields(now: Snapshot) -> dict[str, Any]:
         if sample.has_lists:
             fields[name]["list"] = True
         fields[name].update(shown.get(name, {}))
+        if name in addresses:  # to be shown, not to be chosen
+            fields[name]["type"] = addresses[name]
+            continue
         if sample.type == "keyword" and sample.are_all and 1 < len(sample.values) <= _MOST_VALUES:
             fields[name]["values"] = [value.of for value in sorted(sample.values, key=lambda value: value.order)]
         scale = None if name in texts else now.scale(name).scale

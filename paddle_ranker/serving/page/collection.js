@@ -1,7 +1,7 @@
 // The index, as `GET /v1/index` describes it, and how the settings are read against it.
 
 import { state } from "./address.js";
-import { count, language, languageOf, say } from "./words.js";
+import { count, dateText, language, languageOf, quantity, say } from "./words.js";
 
 export const index = {}; // what GET /v1/index says
 export const CHOICES = { recall: [20, 50, 100, 200, 500], rank_top: [0, 10, 20, 50, 100], top_k: [10, 20, 50, 100] };
@@ -61,10 +61,37 @@ export const isNumber = (name, value) => typeof value === "string" && value && i
 export function tellOf(name, value) {
   if (Array.isArray(value)) return value.map((one) => tellOf(name, one)).join(", ");
   if (isNumber(name, value)) return tellOf(name, Number(value));
-  const told = typeof value === "number" ? count(value) : typeof value === "boolean" ? say(value ? "yes" : "no") : String(value);
-  const unit = typeof value === "number" && index.fields?.[name]?.unit;
-  return unit ? `${told} ${unit}` : told;
+  if (typeof value === "boolean") return say(value ? "yes" : "no");
+  const { type, unit } = index.fields?.[name] ?? {};
+  if (typeof value === "number") return unit ? quantity(value, unit) : count(value);
+  return type === "date" ? dateText(String(value)) : String(value);
 }
+
+const isWeb = (value) => /^https?:[/][/]/i.test(value) && URL.canParse(value);
+
+/** Return the first address of the web among the values of a document's fields of a type, else null. */
+function addressOf(fields, type) {
+  const names = Object.keys(index.fields ?? {}).filter((name) => index.fields[name].type === type);
+  return names.flatMap((name) => fields?.[name] ?? []).find(isWeb) ?? null;
+}
+
+/** Return the address that a document's title leads to: of a field of type `url`, else of the field `url`. */
+export const linkOf = (fields) => addressOf(fields, "url") ?? (isWeb(fields?.url) ? fields.url : null);
+
+/** Return the address of a document's picture, if the server's policy lets the page load it, else null. */
+export function pictureOf(fields) {
+  const address = addressOf(fields, "picture-url");
+  if (!address) return null;
+  const { origin, protocol, host } = new URL(address);
+  const allows = (source) => {
+    const [scheme, name] = source.split("//");
+    return protocol === scheme && (!name || (name.startsWith("*.") ? host.endsWith(name.slice(1)) : host === name));
+  };
+  return origin === location.origin || (document.documentElement.dataset.pictures ?? "").split(" ").some(allows) ? address : null;
+}
+
+/** Return whether a field holds addresses, which are no text to read. */
+export const isAddress = (name) => ["url", "picture-url"].includes(index.fields?.[name]?.type);
 
 /** Return examples of queries: those in the visitor's language, where there are any. */
 export function examples() {

@@ -33,6 +33,7 @@ export function drawPlace(hit, row) {
   const { page, boxes, seconds, cells } = hit.place;
   const content = Object.values(hit.contents ?? {}).flat()[0];
   const node = row.querySelector(".content");
+  if (page && content?.media_type === "application/pdf") leadTo(page, node);
   if (boxes && content?.media_type === "application/pdf") {
     waiting.set(row, () => drawPage(`${content.url}/pages/${page}`, page, boxes, node));
     sight.observe(row);
@@ -45,15 +46,19 @@ export function drawPlace(hit, row) {
   if (cells) drawTable(hit, row);
 }
 
+/** Have the link to a PDF open it at a page. */
+function leadTo(page, link) {
+  link.textContent = `PDF, ${say("page", { n: count(page) })}`;
+  link.removeAttribute("download");
+  link.setAttribute("href", `${link.getAttribute("href")}#page=${page}`);
+}
+
 /** Show a page of a PDF beside the link to it; where it cannot be drawn, the link stays alone. */
 function drawPage(url, page, boxes, link) {
   const picture = make("img", { class: "content", alt: say("page", { n: count(page) }) });
   link.before(picture);
   const frame = drawBoxes(boxes, picture);
   picture.addEventListener("error", () => frame.remove());
-  link.textContent = `PDF, ${say("page", { n: count(page) })}`;
-  link.removeAttribute("download");
-  link.setAttribute("href", `${link.getAttribute("href")}#page=${page}`);
   link.classList.remove("content");
   picture.src = url;
 }

@@ -2,9 +2,9 @@
 
 import { state } from "./address.js";
 import { acts, ARROWS, foundBy, isBrief, isCalibrated, isOut, movement, partsOf, rankIn, shown, tellWay, titleOf } from "./answer.js";
-import { index, isNumber, labelOf, tellOf } from "./collection.js";
+import { index, isAddress, isNumber, labelOf, linkOf, pictureOf, tellOf } from "./collection.js";
 import { button, make } from "./nodes.js";
-import { addressIn, codePoints, cut, marked, windowOf } from "./text.js";
+import { codePoints, cut, marked, windowOf } from "./text.js";
 import { count, languageOf, percent, say } from "./words.js";
 
 export const ROW = 90; // pixels of a row that is not laid out yet, about
@@ -20,13 +20,14 @@ export function fillRow(id) {
   const name = `title-${isOut(hit) ? "out-" : ""}${hit.rank}`;
   const [title, length] = [titleOf(hit), codePoints(hit.text).length];
   const isShort = !title && length <= SHORT; // the text is the title
-  const address = addressIn(hit.fields);
+  const [address, picture] = [linkOf(hit.fields), pictureOf(hit.fields)];
   const linked = (nodes) => (address ? [make("a", { href: address, rel: "noreferrer", target: "_blank", title: say("open"), onclick: () => acts.sendClick(hit), onauxclick: (event) => event.button === 1 && acts.sendClick(hit) }, ...nodes)] : nodes);
   const text = () => marked(hit.text, hit.highlights, ...windowOf(hit));
   const why = button({ class: "ask-why", "aria-controls": "why", "aria-expanded": String(state.open === id), "aria-describedby": name, onclick: () => (state.open === id ? acts.closeWhy(true) : acts.openWhy(hit, true)) }, say("why"));
   row.append(...[
     make("span", { class: "place", "aria-hidden": "true" }, count(rankIn(hit, shown.stage))),
     make("div", { class: "body" },
+      picture && make("img", { class: "thumb", src: picture, alt: "", loading: "lazy", decoding: "async", referrerpolicy: "no-referrer", onerror: ({ target }) => target.remove() }),
       title || isShort ? make("h3", { class: isShort ? "title text" : "title", id: name, lang: languageOf(title || hit.text), dir: "auto" }, ...linked(isShort ? text() : marked(title, partsOf(title)))) : null,
       isShort || title === hit.text ? null : make("p", { class: "text", id: title ? null : name, lang: languageOf(hit.text), dir: "auto" }, ...text()),
       ...Object.values(hit.contents ?? {}).flat().map((content) => drawContent(content, title || cut(hit.text, SHORT))),
@@ -86,10 +87,10 @@ function drawProbability(hit) {
 /** Return what is told below a hit: what differs from another that looks the same, a few short fields, similar ones. */
 function drawFields(hit, address) {
   const differs = shown.names.get(hit.id).row;
-  const brief = Object.entries(hit.fields ?? {}).filter(([name, value]) => name !== "url" && !(name in (hit.place ?? {})) && isBrief(value) && !(name in (hit.contents ?? {})) && ![hit.title, hit.text, differs].includes(String(value))).slice(0, 3);
+  const brief = Object.entries(hit.fields ?? {}).filter(([name, value]) => name !== "url" && !isAddress(name) && !(name in (hit.place ?? {})) && isBrief(value) && !(name in (hit.contents ?? {})) && ![hit.title, hit.text, differs].includes(String(value))).slice(0, 3);
   const similar = Array.isArray(hit.similar) && hit.similar.length > 0 && say("similar", { n: count(hit.similar.length), ids: hit.similar.slice(0, 3).join(", ") });
   const open = address && make("a", { href: address, rel: "noreferrer", target: "_blank", onclick: () => acts.sendClick(hit) }, say("open"));
-  return [differs && make("b", {}, differs), ...brief.map(([name, value]) => (typeof value === "string" && !isNumber(name, value) ? value : `${labelOf(name)} ${tellOf(name, value)}`)), similar, open].filter(Boolean).flatMap((part, place) => (place ? [" · ", part] : [part]));
+  return [differs && make("b", {}, differs), ...brief.map(([name, value]) => (typeof value === "string" && !isNumber(name, value) ? tellOf(name, value) : `${labelOf(name)} ${tellOf(name, value)}`)), similar, open].filter(Boolean).flatMap((part, place) => (place ? [" · ", part] : [part]));
 }
 
 function drawVerdicts(hit, name) {

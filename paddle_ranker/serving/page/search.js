@@ -13,7 +13,7 @@ import { $, button, make } from "./nodes.js";
 import { drawHead, notices, showNothing, tellFound } from "./notices.js";
 import { hasPicture } from "./rows.js";
 import { ask, Failure, sendFeedback } from "./server.js";
-import { cut } from "./text.js";
+import { cut, fitTexts } from "./text.js";
 import { closeWhy, openWhy } from "./why_panel.js";
 import { count, languageOf, say, score, speak, switchLanguage, titleOfPage, withAllWords } from "./words.js";
 
@@ -136,6 +136,7 @@ function searchFor(query) {
 function drawAnswer(answer, query, isFirst) {
   const first = roomForRows(); // asked before anything is changed
   const before = shown && positions();
+  fitTexts($("answer").clientWidth || innerWidth);
   const { clicked, judged, followed } = shown?.answer === answer ? shown : { clicked: new Set(), judged: new Map(), followed: null };
   const hits = new Map(answer.docs.map((hit) => [hit.id, hit]));
   const out = new Set(answer.docs.slice(answer.hits.length).map(({ id }) => id));

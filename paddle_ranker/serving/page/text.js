@@ -63,30 +63,26 @@ export function marked(text, highlights, from = 0, to = Infinity) {
   return nodes;
 }
 
-const SHOWN = 180; // code points of a text in the list; "why" shows the whole text
+const [MOST, LINES, EM, WIDEST] = [180, 3, 16, 40]; // code points; lines of a text, pixels of an em, ems of a line
+let room = LINES * WIDEST; // ems of the lines of a text in the list; "why" shows the whole text
+
+/** Take the width of the list, in pixels, from which texts are cut so that style sheets need not cut words. */
+export const fitTexts = (width) => (room = LINES * Math.min(WIDEST, Math.max(12, (width - 2 * EM) / EM)));
+
+/** Return how many code points of a text the list has room for; ideographs are twice as wide as letters. */
+const roomFor = (text) => Math.min(MOST, Math.floor(room * (/[\p{Script=Han}\p{Script=Hiragana}\p{Script=Katakana}\p{Script=Hangul}]{2}/u.test(text.slice(0, 400)) ? 0.9 : 1.7)));
 
 /** Return the window of a long text to show: its best passage, from shortly before the first highlight there. */
 export function windowOf(hit) {
   const points = codePoints(hit.text);
-  const { length } = points;
-  if (length <= SHOWN) return [0, length];
+  const [{ length }, most] = [points, roomFor(hit.text)];
+  if (length <= most) return [0, length];
   const { start = 0, end = length } = hit.passage ?? {};
   const first = (hit.highlights ?? []).find((one) => one.start >= start && one.end <= end)?.start ?? start;
-  const from = first - start > SHOWN / 2 ? first - SHOWN / 4 : start;
+  const from = first - start > most / 2 ? first - most / 4 : start;
   const wordAt = (place) => { // where a word begins, near enough
     for (let at = place; at > place - 20 && place < length; at--) if (points[at - 1] === " ") return at;
     return place;
   };
-  return [Math.min(from, length - SHOWN), Math.min(from + SHOWN, length)].map((place) => wordAt(Math.max(0, Math.round(place))));
-}
-
-/** Return the address in a document's fields if it is one of the web, else null. */
-export function addressIn(fields) {
-  if (!fields?.url) return null; // to fail costs more
-  try {
-    const address = new URL(fields?.url);
-    return ["http:", "https:"].includes(address.protocol) ? address.href : null;
-  } catch {
-    return null;
-  }
+  return [Math.min(from, length - most), Math.min(from + most, length)].map((place) => wordAt(Math.max(0, Math.round(place))));
 }

@@ -2,7 +2,7 @@
 // The search page loads this when somebody asks.
 
 import { isCalibrated, isOut, partsOf, rankIn, tellWay, titleOf } from "./answer.js";
-import { labelOf, nameOf, searchers, tellOf } from "./collection.js";
+import { isAddress, labelOf, linkOf, nameOf, searchers, tellOf } from "./collection.js";
 import { make } from "./nodes.js";
 import { codePoints, joined, marked } from "./text.js";
 import { addWords, count, language, languageOf, numbers, percent, say, score, withinSentence } from "./words.js";
@@ -41,7 +41,9 @@ const signed = numbers({ maximumSignificantDigits: 3, signDisplay: "exceptZero" 
 
 /** Return the content of the panel for a hit of an answer; `close` closes it. */
 export function whyOf(hit, answer, close) {
-  const fields = Object.entries({ ...(!Object.values(hit.fields ?? {}).includes(hit.id) && { id: hit.id }), ...hit.fields }).flatMap(([name, value]) => [make("dt", { dir: "auto" }, labelOf(name)), make("dd", { dir: "auto" }, value && typeof value === "object" && !Array.isArray(value) ? JSON.stringify(value) : tellOf(name, value))]);
+  const contents = Object.keys(hit.contents ?? {}); // their values are digests of files
+  const named = Object.entries({ ...(!Object.values(hit.fields ?? {}).includes(hit.id) && { id: hit.id }), ...hit.fields });
+  const fields = named.filter(([name]) => !contents.includes(name)).flatMap(([name, value]) => [make("dt", { dir: "auto" }, labelOf(name)), make("dd", { dir: "auto" }, tellField(name, value))]);
   return [
     make("header", {}, make("h2", { id: "why-title" }, isOut(hit) ? say("why_out") : say("why_this", { n: count(hit.rank) })), make("button", { type: "button", "aria-label": say("close"), title: say("close"), onclick: close }, "×")),
     make("p", { class: "of", lang: languageOf(titleOf(hit) || hit.text), dir: "auto" }, titleOf(hit) || joined(codePoints(hit.text).slice(0, 90))),
@@ -50,6 +52,12 @@ export function whyOf(hit, answer, close) {
     make("h3", {}, say("fields")), make("dl", {}, ...fields),
     make("h3", {}, say("text")), make("p", { class: "whole", lang: languageOf(hit.text), dir: "auto" }, ...marked(hit.text, hit.highlights)),
   ];
+}
+
+/** Return the value of a field: an address as a link, an object as JSON. */
+function tellField(name, value) {
+  if (isAddress(name) && linkOf({ url: value })) return make("a", { href: value, rel: "noreferrer", target: "_blank" }, value);
+  return value && typeof value === "object" && !Array.isArray(value) ? JSON.stringify(value) : tellOf(name, value);
 }
 
 /** Return the parts of a text of the page, in which nodes stand for `{names}`. */

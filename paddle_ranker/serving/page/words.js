@@ -57,6 +57,7 @@ export const LANGUAGES = { zh: "中文", en: "English", de: "Deutsch", fr: "Fran
 const USUAL = "en"; // where nobody has asked for one of these
 
 export let language = "zh";
+let region = "zh"; // how numbers and dates are written: the visitor's own form of the language, such as de-CH
 
 /** Add what a further module says in Chinese and English. */
 export function addWords(words) {
@@ -89,6 +90,7 @@ export async function speak() {
   const asked = new URLSearchParams(location.search).get("lang");
   const wanted = firstOf([asked, document.documentElement.dataset.language, ...navigator.languages].filter(Boolean)) ?? USUAL;
   language = (await load(wanted)) ? wanted : USUAL;
+  region = navigator.languages.find((code) => firstOf([code]) === language) ?? language;
   document.documentElement.lang = language;
   for (const node of document.querySelectorAll("[data-say]")) node.textContent = say(node.dataset.say);
   for (const node of document.querySelectorAll("[data-label]")) node.setAttribute("aria-label", say(node.dataset.label));
@@ -120,10 +122,47 @@ export function languageOf(text) {
   return /\p{Script=Han}/u.test(begin) ? "zh" : "";
 }
 
-/** Return a function that writes numbers in the page's language; to make an `Intl.NumberFormat` takes longest. */
+/** Return a function that makes a format once for each language; to make an `Intl.NumberFormat` takes longest. */
+function formats(Format, options) {
+  const made = {};
+  return () => (made[region] ??= new Format(region, options));
+}
+
+/** Return a function that writes numbers in the page's language. */
 export function numbers(options) {
-  const formats = {};
-  return (value) => (Number.isFinite(value) ? (formats[language] ??= new Intl.NumberFormat(language, options)).format(value) : "?");
+  const format = formats(Intl.NumberFormat, options);
+  return (value) => (Number.isFinite(value) ? format().format(value) : "?");
+}
+
+const CURRENCIES = { "€": "EUR", $: "USD", "£": "GBP", "¥": "JPY", "₩": "KRW", "₹": "INR", "₽": "RUB", "฿": "THB", kr: "SEK", "zł": "PLN", "Kč": "CZK", Ft: "HUF" };
+const quantities = {}; // by unit, a function that writes numbers with it
+
+/** Return a function that writes numbers with a unit: currencies and percents as the language does, others behind. */
+function withUnit(unit) {
+  const usual = { maximumFractionDigits: 4 };
+  if (unit === "%") return numbers({ ...usual, style: "unit", unit: "percent" });
+  const isCode = /^[A-Z]{3}$/.test(unit) && Intl.supportedValuesOf?.("currency").includes(unit);
+  const currency = isCode ? unit : Object.hasOwn(CURRENCIES, unit) && CURRENCIES[unit];
+  // Whole amounts have no decimals, others as many as the currency has: 206,80 €.
+  if (currency) return numbers({ ...usual, style: "currency", currency, currencyDisplay: isCode ? "code" : "narrowSymbol", trailingZeroDisplay: "stripIfInteger" });
+  return (value) => `${count(value)}\u00a0${unit}`;
+}
+
+/** Write a number with its unit, as the page's language does. */
+export const quantity = (value, unit) => (quantities[unit] ??= withUnit(unit))(value);
+
+const ISO = /^\d{4}-(\d\d)(?:-(\d\d)(?:[T ](\d\d:\d\d)(?::\d\d(?:\.\d+)?)?(Z|[+-]\d\d:?\d\d)?)?)?$/;
+const ofMonth = formats(Intl.DateTimeFormat, { year: "numeric", month: "long", timeZone: "UTC" });
+const ofDay = formats(Intl.DateTimeFormat, { dateStyle: "medium", timeZone: "UTC" });
+const ofTime = formats(Intl.DateTimeFormat, { dateStyle: "medium", timeStyle: "short", timeZone: "UTC" });
+
+/** Write an ISO 8601 date or time as the page's language does, with its own offset; anything else stays as it is. */
+export function dateText(text) {
+  const [, month, day, hours, offset] = ISO.exec(text) ?? [];
+  const moment = month && new Date(`${text.slice(0, 4)}-${month}-${day ?? "01"}T${hours ?? "00:00"}Z`);
+  if (!moment || Number.isNaN(moment.getTime())) return text;
+  const told = (hours ? ofTime : day ? ofDay : ofMonth)().format(moment);
+  return offset ? `${told} ${offset === "Z" ? "UTC" : offset}` : told;
 }
 
 export const count = numbers({ useGrouping: "min2" }); // 2024 may be a year, 12,345 is none

@@ -21,6 +21,7 @@ from paddle_ranker.serving.http.middleware import Middleware
 from paddle_ranker.serving.http.page_look import PageLook
 from paddle_ranker.serving.process.http_server import HttpServer
 from paddle_ranker.serving.process.protocols import Acceptor
+from paddle_ranker.serving.process.worker import with_origins
 from tests.browser.made_up import INDEX, TEXTS, answer, highlights_of, suggestions_of
 from tests.live_service import SECONDS, LoopThread
 
@@ -39,12 +40,13 @@ class Site(LoopThread):
         change_pair: called with every pair to judge.
         fault: raised instead of an answer.
         look: the look of the page, from the next start on.
+        origins: sites whose pages may search here, from the next start on.
         held: queries, and paths, whose answers wait until `release`.
     """
 
-    def __init__(self, api_key: Optional[str] = None) -> None:
+    def __init__(self, api_key: Optional[str] = None, search_key: Optional[str] = None) -> None:
         super().__init__()
-        self._api_key, self.port = api_key, 0
+        self._api_key, self._search_key, self.port = api_key, search_key, 0
         self.reset()
 
     def reset(self) -> None:
@@ -57,6 +59,7 @@ class Site(LoopThread):
         self.change_pair: Changed = lambda pair: pair
         self.fault: Optional[Fault] = None
         self.look = PageLook()
+        self.origins: tuple[str, ...] = ()
         self.starting = 0  # how often GET /v1/index is answered by 503
         self.held: dict[str, asyncio.Event] = {}
 
@@ -90,13 +93,14 @@ class Site(LoopThread):
         """Return what answers: the page's files, and a made-up search behind them."""
         routes = [
             *page.routes(self.look),
-            Route("/v1/search", self._search, methods=["POST"]),
+            Route("/v1/search", self._search, methods=["GET", "POST"]),
             Route("/v1/index", self._show_index),
             Route("/v1/suggest", self._suggest),
             Route("/v1/feedback", self._take_feedback, methods=["POST"]),
             Route("/v1/judge", self._pairs),
         ]
-        return Middleware(Router(routes), Metrics(), ServeConfig(api_key=self._api_key))
+        config = ServeConfig(api_key=self._api_key, search_key=self._search_key)
+        return with_origins(Middleware(Router(routes), Metrics(), config), self.origins)
 
     async def start(self) -> None:
         self._connections = Connections(100)
@@ -114,7 +118,8 @@ class Site(LoopThread):
         await asyncio.gather(self._http.stop(SECONDS), self._connections.drain(SECONDS))
 
     async def _search(self, request: Request) -> Response:
-        asked = json.loads(await request.body())
+        of_address = {**request.query_params, "query": request.query_params.get("q", "")}
+        asked = json.loads(await request.body()) if request.method == "POST" else of_address
         self.asked.append(asked)
         if self.fault is not None:
             raise self.fault

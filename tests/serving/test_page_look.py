@@ -116,8 +116,8 @@ def test_wrong_values_are_refused_by_name(tmp_path: Path) -> None:
     for wrong in ("a b", "x;y", "https://x/path", "'unsafe-inline'", "ftp://x", "*.", "data:", ""):
         with pytest.raises(UsageError, match=r"--picture_hosts .*expected a host such as cdn.example.com"):
             PageOptions(picture_hosts=(wrong,))
-    values = {"page_title": "T", "page_logo": tmp_path, "accent": "#fff", "page_language": "de"}
-    values["picture_hosts"] = ("*",)
+    values: dict[str, Any] = {"page_title": "T", "page_logo": tmp_path, "accent": "#fff", "page_language": "de"}
+    values |= {"picture_hosts": ("*",), "cors_origin": ("*",)}
     assert values.keys() == {*PAGE_OPTIONS}
     for name, value in values.items():
         with pytest.raises(UsageError, match=f"--{name} is about an index"):

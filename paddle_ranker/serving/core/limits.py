@@ -23,6 +23,7 @@ _LEAST_BUFFERED = 256 * 1024 * 1024
 TIMEOUT_HEADER = "x-request-timeout-ms"  # how long the caller of an HTTP request waits
 LONGEST_TIMEOUT = 3_600_000  # milliseconds that a request may state
 API_KEY_VARIABLE = "PADDLE_RANKER_API_KEY"
+SEARCH_KEY_VARIABLE = "PADDLE_RANKER_SEARCH_KEY"  # of a key that opens searches alone, which a web page may show
 
 
 def stated_milliseconds(seconds: float) -> int:
@@ -160,13 +161,18 @@ def require_key(api_key: Optional[str], shown: Union[str, bytes, None]) -> None:
     api_key: the server's key, or None
     shown: the key that the caller sent, perhaps after `Bearer `, or None
     """
-    if api_key is None:
-        return
+    if api_key is not None and not is_key(api_key, shown):
+        raise Fault(UNAUTHORIZED, "the API key is missing" if not _bare(shown) else "the API key is wrong")
+
+
+def is_key(key: str, shown: Union[str, bytes, None]) -> bool:
+    """Return whether a caller sent a key, perhaps after `Bearer `; takes the same time wherever the two differ."""
+    return hmac.compare_digest(_bare(shown), key.encode("utf-8"))
+
+
+def _bare(shown: Union[str, bytes, None]) -> bytes:
     key = shown.encode("utf-8", "surrogateescape") if isinstance(shown, str) else (shown or b"")
-    if key[:7].lower() == b"bearer ":
-        key = key[7:]
-    if not hmac.compare_digest(key, api_key.encode("utf-8")):
-        raise Fault(UNAUTHORIZED, "the API key is missing" if not key else "the API key is wrong")
+    return key[7:] if key[:7].lower() == b"bearer " else key
 
 
 def unpack(data: bytes, method: str, limit: int, share: Optional[Share] = None) -> bytes:

@@ -16,7 +16,7 @@ from paddle_ranker.model.model_options import CheckpointOptions, HeadOptions, To
 from paddle_ranker.options import option, redeclare
 from paddle_ranker.options.declare import ANY_TEXT, FETCHED_FOLDER
 from paddle_ranker.scoring.scoring_options import EngineOptions
-from paddle_ranker.serving.core.limits import API_KEY_VARIABLE, Limits
+from paddle_ranker.serving.core.limits import API_KEY_VARIABLE, SEARCH_KEY_VARIABLE, Limits
 
 RANKER_SLOT = "ranker"  # the slot of the model that most servers have
 MOST_STREAMS = 64
@@ -28,6 +28,10 @@ def _key_of_environment() -> Optional[str]:
     return os.environ.get(API_KEY_VARIABLE)
 
 
+def _search_key_of_environment() -> Optional[str]:
+    return os.environ.get(SEARCH_KEY_VARIABLE)
+
+
 @dataclass(frozen=True)
 class ServeConfig(Limits, HeadOptions, TokenizerOptions, EngineOptions):
     """Options of `paddle-ranker serve`. Other commands that start a server build this from their own options.
@@ -36,6 +40,7 @@ class ServeConfig(Limits, HeadOptions, TokenizerOptions, EngineOptions):
 
     api_key: key that callers must send; None: no key. It is read from the environment, since process lists would show
         an option
+    search_key: key that opens searches alone, beside `api_key`, so that a web page may show it; None: no such key
     """
 
     folder: Optional[Path] = option(  # noqa: RUF009
@@ -105,6 +110,7 @@ class ServeConfig(Limits, HeadOptions, TokenizerOptions, EngineOptions):
         addresses=ANY_TEXT,
     )
     api_key: Optional[str] = field(default_factory=_key_of_environment, repr=False)
+    search_key: Optional[str] = field(default_factory=_search_key_of_environment, repr=False)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -114,6 +120,12 @@ class ServeConfig(Limits, HeadOptions, TokenizerOptions, EngineOptions):
             raise UsageError(f"--http_port {self.http_port}: --port or --more_ports has it already; choose another")
         if self.api_key is not None and not self.api_key.strip():
             raise UsageError(f"{API_KEY_VARIABLE} is set and empty: give a key, or unset it")
+        if self.search_key is not None and not self.search_key.strip():
+            raise UsageError(f"{SEARCH_KEY_VARIABLE} is set and empty: give a key, or unset it")
+        if self.search_key is not None and self.api_key is None:
+            raise UsageError(f"{SEARCH_KEY_VARIABLE} is set, but everybody may search: set {API_KEY_VARIABLE}, too")
+        if self.search_key is not None and self.search_key == self.api_key:
+            raise UsageError(f"{SEARCH_KEY_VARIABLE} is the same as {API_KEY_VARIABLE}, which opens all: give another")
 
     def name_of(self, slot: str, folder: Path) -> str:
         """Return a model's name for answers: its `served_name`, or by default the name of its folder.

@@ -23,7 +23,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from paddle_ranker.errors import quoted
 from paddle_ranker.serving.core.byte_budget import ByteBudget
 from paddle_ranker.serving.core.faults import INTERNAL, INVALID, MISDIRECTED, NOT_ALLOWED, Fault
-from paddle_ranker.serving.core.limits import require_key
+from paddle_ranker.serving.core.limits import is_key, require_key
 from paddle_ranker.serving.core.logs import JsonLog
 from paddle_ranker.serving.core.metrics import Metrics
 from paddle_ranker.serving.core.server_config import ServeConfig
@@ -47,6 +47,7 @@ _SLASHES = re.compile("/{2,}")
 _SOUND_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}\Z")
 _FILES = "/v1/contents/"  # files of documents, which the page shows by addresses
 _NAMING_FILES = ("/v1/index", "/v1/search")  # answers with which the page gets its cookie for files
+SEARCH_PATHS = frozenset({"/v1/search", "/v1/suggest", "/v1/index"})  # open to a search key, and to other origins
 _COOKIE, _COOKIE_SECONDS = "cookie", 24 * 3600  # in a request's state; how long the cookie holds
 _LOG = logging.getLogger(__name__)
 
@@ -253,12 +254,17 @@ class Middleware:
         self._note(scope, exchange, fault)
 
     def _require_key(self, scope: Scope, shown: Mapping[bytes, bytes]) -> None:
-        """Raise `Fault` unless a request has the key, or asks for a file with the cookie of a page that has the key."""
+        """Raise `Fault` unless a request has the key.
+
+        A search may have the search key instead, and a request for a file the cookie of a page that has the key.
+        """
         key, now = self._config.api_key, time.time()
         given = shown.get(b"x-api-key") or shown.get(b"authorization")
         cookies = shown.get(b"cookie", b"").decode("latin-1")
         is_of_file = scope["method"] in _READING and scope["path"].startswith(_FILES)
         if key and not given and is_of_file and opens_files(key, cookies, now):
+            return
+        if self._config.search_key and scope["path"] in SEARCH_PATHS and is_key(self._config.search_key, given):
             return
         require_key(key, given)
         if key and scope["path"] in _NAMING_FILES and b"x-api-key" in shown:

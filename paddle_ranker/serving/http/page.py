@@ -26,6 +26,7 @@ _SHARED = (
 _FILES = {
     "/": "search.html",
     "/judge": "judge.html",
+    "/embed.js": "embed.js",
     **{f"/page/{name}": name for name in _SHARED},
 }
 # Whole lines of comments, which only readers of the code need: an eighth of what a first visit loads.

@@ -16,6 +16,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, Callable, Optional
 
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route, Router
@@ -29,13 +30,14 @@ from paddle_ranker.serving.core.connections import Connections
 from paddle_ranker.serving.core.faults import NOT_FOUND, Fault
 from paddle_ranker.serving.core.logs import JsonLog, routed_logging
 from paddle_ranker.serving.core.metrics import MULTIPROCESS_VARIABLE, Metrics
+from paddle_ranker.serving.core.page_options import PageOptions
 from paddle_ranker.serving.core.reload import NOT_SWITCHED, Reloader
 from paddle_ranker.serving.core.server_config import ServeConfig
 from paddle_ranker.serving.core.slot_kinds import SLOTS, fit_models, served_by
 from paddle_ranker.serving.core.slots import Slots
 from paddle_ranker.serving.http.admin import AdminRoutes, Controls, noting_gauges
 from paddle_ranker.serving.http.endpoints import ENDPOINTS, Endpoint
-from paddle_ranker.serving.http.middleware import ADMIN_PATHS, Middleware
+from paddle_ranker.serving.http.middleware import ADMIN_PATHS, SEARCH_PATHS, Middleware
 from paddle_ranker.serving.http.page import is_page
 from paddle_ranker.serving.process.protocols import (
     BACKLOG,
@@ -72,7 +74,7 @@ def make_app(
         missing = [name for name in endpoint.slots if name not in slots]
         routes += _without_slot(endpoint, missing[0]) if missing else endpoint.routes(slots, config)
     routes = [*AdminRoutes(slots, metrics, config, controls or Controls(), routes).routes(), *routes]
-    return Middleware(
+    app = Middleware(
         Router(routes, redirect_slashes=False, default=_not_found),
         metrics,
         config,
@@ -81,6 +83,25 @@ def make_app(
         budget=budget,
         stopping=(controls or Controls()).stopping,
     )
+    return with_origins(app, config.cors_origin if isinstance(config, PageOptions) else ())
+
+
+def with_origins(app: ASGIApp, origins: Sequence[str]) -> ASGIApp:
+    """Return an application that lets pages of other sites read the answers to searches, and no others.
+
+    origins: the sites; none: `app` itself
+    """
+    if not origins:
+        return app
+    # Around the middleware: refusals must be readable, too, and a browser's question before a request has no key.
+    headers = ("content-type", "x-api-key", "authorization")
+    shared = CORSMiddleware(app, allow_origins=origins, allow_methods=("GET", "POST"), allow_headers=headers)
+
+    async def dispatch(scope: Scope, receive: Receive, send: Send) -> None:
+        is_search = scope["type"] == "http" and scope["path"] in SEARCH_PATHS
+        await (shared if is_search else app)(scope, receive, send)
+
+    return dispatch
 
 
 def _without_slot(endpoint: Endpoint, name: str) -> list[BaseRoute]:

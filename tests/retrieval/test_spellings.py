@@ -83,6 +83,19 @@ def test_the_exact_spelling_comes_first(tmp_path: Path, pair: tuple[str, str]) -
         assert not searched(collection, word).words.corrected, "a word that documents have is no error"
 
 
+@pytest.mark.parametrize(("words", "exact_first"), [(8, True), (12, True), (24, False)])
+def test_the_exact_spelling_stays_first_in_a_text_half_as_long_again(
+    tmp_path: Path, words: int, exact_first: bool
+) -> None:
+    others = [" ".join(f"{letter}{n}" for n in range(8)) for letter in "abcdefghijklmnopqrstuvwxyz"]
+    for word, other in (("naive", "naïve"), ("naïve", "naive")):
+        exact, folded = (
+            f"{one} " + " ".join(f"z{n}" for n in range(size - 1)) for one, size in ((word, words), (other, 8))
+        )
+        collection = make(tmp_path / word, [exact, folded, *others])
+        assert found(collection, word) == ([exact, folded] if exact_first else [folded, exact])
+
+
 @pytest.mark.parametrize(
     ("analyser", "pairs", "others"),
     [

@@ -7,7 +7,7 @@ python -m benchmarks.scale --measure kills [--times 10]
 throughput: two actors of one thread each against two processes that score half the pairs each, with a random ranker in
 the shape of ERNIE 3.0 nano; give a multiple of 16,384, which are two parts. memory: the peak private memory of the
 command, of the reader and of an actor, with tiny models; --work chooses the command: `predict`, the same with `--topk`
-(topk), `encode`, `mine` (4,096 queries; an index of so many texts), `index build` in four shards (index). kills: on a
+(topk), `encode`, `mine` (2,560 queries; an index of so many texts in four shards), `index build` in four shards (index). kills: on a
 cluster of three nodes on this machine, an actor or node or the command is killed after a random number of parts. The
 lines must be those of one machine, and no finished part may be written again.
 """
@@ -40,7 +40,13 @@ WORK = {
     "mine": ("mine --queries FOLDER/known.tsv --index INDEX", ".tsv"),
     "index": ("index build --corpus TEXTS --tower FOLDER/tower --shards 4", ""),
 }
-ROLES = {"ray::ReadFiles": "reader", "ray::MapWorker": "actor", "ray::_build_shard": "actor"}
+ROLES = {
+    "ray::ReadFiles": "reader",
+    "ray::MapWorker": "actor",
+    "ray::_build_shard": "actor",
+    "ray::_cut": "reader",
+    "ray::_ShardActor": "shard",
+}
 NANO: dict[str, Unchecked] = {
     "num_hidden_layers": 4,
     "hidden_size": 312,
@@ -108,7 +114,7 @@ def memory(folder: Path, numbers: Sequence[int], work: str) -> str:
     write_ranker(folder / "ranker", **TINY)
     write_tower(folder / "tower")
     line, ending = WORK[work]
-    write_pairs(folder / "known.tsv", 4096)
+    write_pairs(folder / "known.tsv", 2560)
     rows = []
     for count in numbers:
         places = {"FOLDER": str(folder)}
@@ -119,15 +125,26 @@ def memory(folder: Path, numbers: Sequence[int], work: str) -> str:
         if "INDEX" in line:
             places["INDEX"] = str(folder / f"index-{count}")
             words = ["index", "build", "--corpus", places["TEXTS"], "--output", places["INDEX"]]
-            made = [sys.executable, "-m", "paddle_ranker", *words, "--tower", places["FOLDER"] + "/tower"]
+            made = [
+                sys.executable,
+                "-m",
+                "paddle_ranker",
+                *words,
+                "--tower",
+                places["FOLDER"] + "/tower",
+                "--shards",
+                "4",
+            ]
             subprocess.run(made, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         words = line.split()
         for name, place in places.items():
             words = [word.replace(name, place) for word in words]
         more = ("--ray", "local", "--actors", "2", "--output", str(folder / f"{count}{ending}"))
         whole = [sys.executable, "-m", "paddle_ranker", *words, "--cpu_threads", "1", *more]
-        began, peaks = time.perf_counter(), dict.fromkeys(("command", "reader", "actor"), 0.0)
-        running = subprocess.Popen(whole, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        began, peaks = time.perf_counter(), dict.fromkeys(("command", "reader", "actor", "shard"), 0.0)
+        said = folder / "said"
+        with said.open("wb") as stream:
+            running = subprocess.Popen(whole, stdout=subprocess.DEVNULL, stderr=stream)
         while running.poll() is None:
             for process, name in descendants(running.pid).items():
                 role = next((role for start, role in ROLES.items() if start in name), "")
@@ -137,12 +154,13 @@ def memory(folder: Path, numbers: Sequence[int], work: str) -> str:
                         peaks[role] = max(peaks[role], private_mb(process))
             time.sleep(0.5)
         if running.returncode:
-            raise SystemExit("the command has failed")
+            raise SystemExit(f"the command has failed: {said.read_text(errors='replace')[-2000:]}")
         seconds = time.perf_counter() - began
         rows.append(
             [f"{count:,}", f"{seconds:,.0f}", f"{count / seconds:,.0f}", *(f"{mb:,.0f}" for mb in peaks.values())]
         )
-    return format_table(["rows", "seconds", "rows/s", "command MB", "reader MB", "actor MB"], rows)
+        print(" ".join(rows[-1]), file=sys.stderr, flush=True)
+    return format_table(["rows", "seconds", "rows/s", "command MB", "reader MB", "actor MB", "shard MB"], rows)
 
 
 def kills(folder: Path, pairs: int, times: int, kinds: Sequence[str]) -> str:

@@ -7,9 +7,11 @@ paddle-ranker mine --queries mine.tsv --corpus titles.tsv --tower checkpoint/bes
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Optional
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, Optional
 
 import numpy as np
 
@@ -53,6 +55,7 @@ from paddle_ranker.training.teachers import Teachers
 if TYPE_CHECKING:
     from paddle_ranker.retrieval.search import Search
     from paddle_ranker.retrieval.search_engine import SearchEngine
+    from paddle_ranker.retrieval.snapshot import LocalSnapshot
 
 RERANKED = 100
 DEFAULT_TOKENIZER = "jieba"
@@ -186,6 +189,43 @@ class MineOptions(LabelOptions, ScoringOptions, MilvusOptions, RayOptions):
         )
 
 
+class OpenIndex(NamedTuple):
+    """Open index of `--index`.
+
+    engine: searches the index
+    documents_of_titles: called with titles; returns the documents whose text, or title and text, is one of these, by it
+    tower_folder: folder of the tower of whole documents; None without such a tower
+    """
+
+    engine: SearchEngine[Any]
+    documents_of_titles: Callable[[set[str]], dict[str, Document]]
+    tower_folder: Optional[Path]
+
+
+def open_whole_index(options: MineOptions) -> OpenIndex:
+    """Open the folder of `--index` in this process."""
+    runtime.prepare_command(options.cpu_threads)
+    from paddle_ranker.retrieval.search import SearchSettings
+    from paddle_ranker.retrieval.search_engine import SearchEngine
+
+    assert options.index is not None
+    settings = SearchSettings(milvus_uri=options.milvus_uri)
+    engine = SearchEngine.open(
+        options.index, settings, options=LoadOptions.of(options, positive_label=None), batch_size=options.batch_size
+    )
+    now = engine.collection.snapshot()
+    return OpenIndex(engine, partial(documents_of_titles, now), now.tower_folder)
+
+
+def documents_of_titles(now: LocalSnapshot, titles: set[str]) -> dict[str, Document]:
+    """Return the documents whose text, or title and text, is in `titles`, by this text; of several, the last."""
+    found = dict[str, Document]()
+    for document in now.documents():
+        texts = document.text, now.info.schema.model_text(document)
+        found.update((text, document) for text in texts if text in titles)
+    return found
+
+
 class SearchedIndex:
     """Index of candidates that searches an index folder, and returns the passages of documents that a ranker reads.
 
@@ -194,15 +234,13 @@ class SearchedIndex:
     encoder: encoder of the ranker's pairs, see `Search.read`
     """
 
-    def __init__(self, engine: SearchEngine, titles: Iterable[str], encoder: Optional[PairEncoder]):
-        self._engine, self._encoder, self._schema = engine, encoder, engine.collection.info.schema
+    def __init__(self, opened: OpenIndex, titles: Iterable[str], encoder: Optional[PairEncoder]):
+        self._engine, self._encoder, self._schema = opened.engine, encoder, opened.engine.collection.info.schema
         titles = {*titles}
         self._keys = {*map(text_key, titles)}
-        self._documents: dict[str, Document] = {}  # by the title that stands for it
-        for document in engine.collection.snapshot().documents():
-            texts = document.text, self._schema.model_text(document)
-            self._documents.update((text, document) for text in texts if text in titles)
+        self._documents = opened.documents_of_titles(titles)
         self._searches: dict[str, Search] = {}
+        self._found: dict[str, Document] = {}  # documents of the last search, by id
 
     def __len__(self) -> int:
         return len(self._engine.collection)
@@ -211,11 +249,13 @@ class SearchedIndex:
         """Return, for each query, up to `top_k` documents, best first."""
         self._searches = dict(zip(queries, self._engine.run(queries, top_k)))
         results = [search.results() for search in self._searches.values()]
+        ids = list(dict.fromkeys(result.id for row in results for result in row))
+        self._found = next(iter(self._searches.values())).collection.documents_of(ids) if ids else {}
         return [Hits([result.id for result in row], np.array([result.score for result in row])) for row in results]
 
     def document(self, id: str) -> Document:
-        """Return the document with this id; raises `KeyError` if there is none."""
-        document = self._engine.collection.snapshot().document(id)
+        """Return the document with this id, which the last `search` has found; raises `KeyError` for another."""
+        document = self._found[id]
         whole = self._schema.model_text(document)
         text = whole if whole != document.text and text_key(whole) in self._keys else document.text
         self._documents.setdefault(text, document)
@@ -266,6 +306,9 @@ def _run(options: MineOptions) -> None:
 class Mining:
     """The judged queries of the files; after `open`, also the miner of the queries' negatives.
 
+    Args:
+        open_index: opens `--index`.
+
     Attributes:
         queries: the judged queries.
         read: description of the rows that were read, for the report.
@@ -273,13 +316,13 @@ class Mining:
 
     miner: Miner
 
-    def __init__(self, options: MineOptions):
-        self._options = options
+    def __init__(self, options: MineOptions, open_index: Callable[[MineOptions], OpenIndex] = open_whole_index):
+        self._options, self._open_index = options, open_index
         is_beir = os.path.isdir(options.queries)
-        self._engine = _search_engine(options) if options.index and (is_beir or options.ray is None) else None
+        self._opened = open_index(options) if options.index and (is_beir or options.ray is None) else None
         self._source: Optional[RecordFile[Record]] = None
-        if self._engine is not None and is_beir:
-            pairs, self.read = _beir_pairs(options, self._engine), f"its split {options.split}"
+        if self._opened is not None and is_beir:
+            pairs, self.read = _beir_pairs(options, self._opened.engine), f"its split {options.split}"
             self.queries = group_judgments(pairs)
             return
         source = self._source = open_as_one_of(options.queries, JUDGED_KINDS, options)
@@ -299,9 +342,9 @@ class Mining:
         index: CandidateIndex
         reads = whole
         if options.index is not None:
-            engine = self._engine or _search_engine(options)
-            encoder = teachers.pair_encoder if teachers is not None else _tower_reader(engine)
-            index = SearchedIndex(engine, [pair.title for judged in self.queries for pair in judged.pairs], encoder)
+            opened = self._opened or self._open_index(options)
+            encoder = teachers.pair_encoder if teachers is not None else _tower_reader(opened)
+            index = SearchedIndex(opened, [pair.title for judged in self.queries for pair in judged.pairs], encoder)
             reads = index.reads
             print(f"{options.index}: {len(index):,} texts", flush=True)
         else:
@@ -316,19 +359,7 @@ class Mining:
         return self._teachers.truncations() if self._teachers is not None else []
 
 
-def _search_engine(options: MineOptions) -> SearchEngine:
-    runtime.prepare_command(options.cpu_threads)
-    from paddle_ranker.retrieval.search import SearchSettings
-    from paddle_ranker.retrieval.search_engine import SearchEngine
-
-    assert options.index is not None
-    settings = SearchSettings(milvus_uri=options.milvus_uri)
-    return SearchEngine.open(
-        options.index, settings, options=LoadOptions.of(options, positive_label=None), batch_size=options.batch_size
-    )
-
-
-def _beir_pairs(options: MineOptions, engine: SearchEngine) -> list[LabeledPair]:
+def _beir_pairs(options: MineOptions, engine: SearchEngine[Any]) -> list[LabeledPair]:
     """Return the judged pairs of a BEIR folder's training split, with the texts that the index has."""
     from paddle_ranker.evaluation.retrieval import read_judged
 
@@ -344,10 +375,9 @@ def _beir_pairs(options: MineOptions, engine: SearchEngine) -> list[LabeledPair]
     ]
 
 
-def _tower_reader(engine: SearchEngine) -> Optional[PairEncoder]:
+def _tower_reader(opened: OpenIndex) -> Optional[PairEncoder]:
     """Return the pair encoder of the index's tower, or None if the index has no tower or no passages."""
-    now = engine.collection.snapshot()
-    folder, has_passages = now.tower_folder, bool(now.info.schema.passage_tokens)
+    folder, has_passages = opened.tower_folder, bool(opened.engine.collection.info.schema.passage_tokens)
     return identify(folder).row_encoder(TOWER).tokens if folder is not None and has_passages else None
 
 

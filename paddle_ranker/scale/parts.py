@@ -273,7 +273,7 @@ class Work(ABC):
 
 
 @dataclass(frozen=True)
-class _Place:
+class Place:
     """Working folder and plugins of the command, which its processes on all machines also use.
 
     folder: the working folder, from which relative paths start
@@ -284,7 +284,7 @@ class _Place:
     plugins: str
 
     @classmethod
-    def here(cls) -> _Place:
+    def here(cls) -> Place:
         return cls(os.getcwd(), os.environ.get(VARIABLE, ""))
 
     def enter(self) -> None:
@@ -301,7 +301,7 @@ class _Actor:
     `run` prints.
     """
 
-    def __init__(self, work: Work, parts: Parts, threads: int, place: _Place):
+    def __init__(self, work: Work, parts: Parts, threads: int, place: Place):
         self._work, self._parts, self._threads, self._place = work, parts, threads, place
         self._is_prepared = self._is_open = False
 
@@ -378,7 +378,7 @@ def report_outcome(outcome: Mapping[str, Any]) -> None:
         raise kinds.get(outcome["kind"], RankerError)(outcome["error"])
 
 
-def _read(source: Source, finished: Mapping[int, str], place: _Place, identity: Identity) -> Iterator[Any]:
+def _read(source: Source, finished: Mapping[int, str], place: Place, identity: Identity) -> Iterator[Any]:
     """Yield a one-row table for each part that is not finished, then a table with all notes of reading.
 
     finished: for each finished part, by its index, the digest of its rows; with other rows, it is computed again
@@ -479,7 +479,7 @@ def _dataset(
     import ray.data as data
     from ray.data.block import BlockMetadata
 
-    place = _Place.here()
+    place = Place.here()
 
     class Files(data.Datasource):
         """Data source of one task, which reads the files and reserves no core, so that actors can have all cores."""

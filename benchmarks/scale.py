@@ -6,10 +6,10 @@ python -m benchmarks.scale --measure kills [--times 10]
 
 throughput: two actors of one thread each against two processes that score half the pairs each, with a random ranker in
 the shape of ERNIE 3.0 nano; give a multiple of 16,384, which are two parts. memory: the peak private memory of the
-command, of the reader and of an actor, with tiny models; --work chooses the command: `predict`, the same with `--topk`
-(topk), `encode`, `mine` (2,560 queries; an index of so many texts in four shards), `index build` in four shards (index). kills: on a
-cluster of three nodes on this machine, an actor or node or the command is killed after a random number of parts. The
-lines must be those of one machine, and no finished part may be written again.
+command, of the reader, of an actor and of a shard's actor, with tiny models; --work chooses the command: `predict`, the
+same with `--topk` (topk), `encode`, `mine` (2,560 queries; an index of so many texts in four shards), `index build` in
+four shards (index). kills: on a cluster of three nodes on this machine, an actor or node or the command is killed after
+a random number of parts. The lines must be those of one machine, and no finished part may be written again.
 """
 
 from __future__ import annotations
@@ -44,7 +44,6 @@ ROLES = {
     "ray::ReadFiles": "reader",
     "ray::MapWorker": "actor",
     "ray::_build_shard": "actor",
-    "ray::_cut": "reader",
     "ray::_ShardActor": "shard",
 }
 NANO: dict[str, Unchecked] = {
@@ -125,16 +124,8 @@ def memory(folder: Path, numbers: Sequence[int], work: str) -> str:
         if "INDEX" in line:
             places["INDEX"] = str(folder / f"index-{count}")
             words = ["index", "build", "--corpus", places["TEXTS"], "--output", places["INDEX"]]
-            made = [
-                sys.executable,
-                "-m",
-                "paddle_ranker",
-                *words,
-                "--tower",
-                places["FOLDER"] + "/tower",
-                "--shards",
-                "4",
-            ]
+            words += ["--tower", f"{folder}/tower", "--shards", "4"]
+            made = [sys.executable, "-m", "paddle_ranker", *words]
             subprocess.run(made, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         words = line.split()
         for name, place in places.items():

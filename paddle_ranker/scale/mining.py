@@ -7,6 +7,7 @@ import os
 import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import astuple, replace
 from pathlib import Path
 from typing import Any, Optional
@@ -26,10 +27,9 @@ from paddle_ranker.retrieval.manifest import VECTORS, read_manifest
 from paddle_ranker.retrieval.search import SearchSettings
 from paddle_ranker.retrieval.search_engine import SearchEngine
 from paddle_ranker.retrieval.shards import shard_folders
-from paddle_ranker.runtime import usable_cores
-from paddle_ranker.scale.cluster import connected, hide_other_gpus, require_ray
+from paddle_ranker.scale.cluster import hide_other_gpus, require_ray
 from paddle_ranker.scale.offline import identity_of, total
-from paddle_ranker.scale.parts import MOST_DEATHS, Parts, Place, Source, Work, run
+from paddle_ranker.scale.parts import MOST_DEATHS, Parts, Place, Source, Work, connected_for, run
 from paddle_ranker.scale.remote import RemoteCollection
 from paddle_ranker.scale.remote_calls import Call
 from paddle_ranker.scale.shard_service import Answer, ShardService
@@ -185,10 +185,12 @@ def mine(options: MineOptions, queries: int) -> tuple[int, Counter[str], list[di
     threads = options.cpu_threads or 1
     assert options.ray is not None
     has_model = any((options.ranker, options.tower, options.index))
-    cores = max(usable_cores(), (options.actors or 1) * threads)
     folders = _separate_shards(options.index)
-    with parts.folder.alone(), connected(options.ray, cores, allow_open=options.ray_open):
-        shards = _shard_actors(folders, threads)
+    with ExitStack() as stack:
+        stack.enter_context(parts.folder.alone())
+        if folders:
+            stack.enter_context(connected_for(options.ray, options.actors, threads, options.ray_open))
+        shards = _shard_actors(folders, threads) if folders else []
         work = _MineParts(replace(options, cpu_threads=threads), folders, shards)
         done = run(
             _QueryNumbers(queries), work, parts, options.ray,

@@ -19,7 +19,7 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import redirect_stderr, redirect_stdout, suppress
+from contextlib import AbstractContextManager, redirect_stderr, redirect_stdout, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Optional, TypeVar, Union
@@ -417,6 +417,13 @@ def _read(source: Source, finished: Mapping[int, str], place: Place, identity: I
     yield table(_END, first, "", json.dumps({**outcome, "parts": number, "notes": notes, "report": report}))
 
 
+def connected_for(address: str, actors: Optional[int], threads: int, allow_open: bool) -> AbstractContextManager[None]:
+    """Return the context in which `run` uses a cluster; the parameters are those of `run`."""
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # Ray's C++ code would warn of the behaviour of Ray Data
+    cores = max(usable_cores(), (actors or 1) * threads)  # with too few cores, a local cluster would wait for ever
+    return connected(address, cores, allow_open=allow_open)
+
+
 def run(
     source: Source,
     work: Work,
@@ -446,9 +453,7 @@ def run(
     if finished:
         note(f"{parts.folder}: going on, {len(finished):,} parts are there")
     count = 0
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # Ray's C++ code would warn of the behaviour of Ray Data
-    cores = max(usable_cores(), (actors or 1) * threads)  # with too few cores, a local cluster would wait for ever
-    cluster = connected(address, cores, allow_open=allow_open)
+    cluster = connected_for(address, actors, threads, allow_open)
     with cluster, Progress(desc=label, unit=work.unit, total=source.count()) as progress:
         progress.update(sum(part.rows for part in finished.values()))
         for row in _dataset(

@@ -143,32 +143,6 @@ def test_the_job_of_a_training_is_one_thing() -> None:
     assert volume["emptyDir"]["medium"] == "Memory" and container["resources"]["limits"]["nvidia.com/gpu"] == 4
 
 
-@pytest.mark.parametrize("on_gpus", [False, True])
-def test_the_service_of_ray_is_a_configuration_of_serve(on_gpus: bool) -> None:
-    pytest.importorskip("ray")
-    from ray.serve.schema import ServeDeploySchema
-
-    from paddle_ranker.options import options_from
-    from paddle_ranker.scale.ray_serve import application, deploy_options
-
-    service, policy = (document["spec"] for document in objects("rayservice.yaml", on_gpus))
-    (one,) = ServeDeploySchema(**yaml.safe_load(service["serveConfigV2"])).applications
-    assert one.import_path == f"{application.__module__}:{application.__name__}"
-    options = options_from(deploy_options(), **{name: one.args[name] for name in one.args if name != "needs_key"})
-    (group,) = service["rayClusterConfig"]["workerGroupSpecs"]
-    (container,) = group["template"]["spec"]["containers"]
-    cluster = service["rayClusterConfig"]
-    assert cluster["authOptions"] == {"mode": "token"}
-    for pods in (group, cluster["headGroupSpec"]):
-        assert pods["template"]["metadata"]["labels"] == policy["podSelector"]["matchLabels"]
-    others, operator, callers = policy["ingress"]
-    assert others == {"from": [{"podSelector": policy["podSelector"]}]}
-    assert [*operator] == ["from", "ports"] and "dashboard-host" not in cluster["headGroupSpec"]["rayStartParams"]
-    assert callers == {"ports": [{"port": yaml.safe_load(service["serveConfigV2"])["http_options"]["port"]}]}
-    assert (options.device == "gpu") == ("nvidia.com/gpu" in container["resources"]["limits"]) == on_gpus
-    assert f"ray=={service['rayClusterConfig']['rayVersion']} " in (REPOSITORY / "requirements/modern.txt").read_text()
-
-
 def test_nginx_and_caddy_read_their_files(tmp_path: Path) -> None:
     if shutil.which("openssl") is None or shutil.which("nginx") is None:
         pytest.skip("needs nginx and openssl (Debian's packages nginx-light, openssl)")

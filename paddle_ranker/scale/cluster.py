@@ -61,11 +61,14 @@ def connected(address: str, cores: int = 0, *, allow_open: bool = False) -> Iter
         else:
             ray.init(_admitted(address, allow_open), **quiet)
         take_back_signals(handler)  # Ray's handler would end the process at once, with a traceback
-    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
-        raise RankerError(
-            f"--ray {quoted(address)}: cannot be joined ({error}); see that it runs (ray status), and that "
-            "this machine has the same versions of Ray and Python"
-        ) from error
+    except RankerError:
+        raise
+    except Exception as error:  # Ray raises plain ones, too, for example if a machine is too busy to start in time
+        what = "be started" if address == LOCAL else "be joined"
+        how = "see that it runs (ray status), and that this machine has the same versions of Ray and Python"
+        if address == LOCAL:
+            how = "run the command again when this machine is less busy"
+        raise RankerError(f"--ray {quoted(address)}: cannot {what} ({error}); {how}") from error
     session = _session_of(ray) if address == LOCAL else None
     try:
         yield

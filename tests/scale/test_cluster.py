@@ -8,10 +8,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from paddle_ranker.errors import UsageError
+from paddle_ranker.errors import RankerError, UsageError
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.runtime import FoundDevice
-from paddle_ranker.scale.cluster import gpus_for, hide_other_gpus
+from paddle_ranker.scale.cluster import connected, gpus_for, hide_other_gpus
 from paddle_ranker.scoring.engines.engine_registry import ENGINES, EngineKind
 
 ray = pytest.importorskip("ray")
@@ -61,3 +61,13 @@ def test_a_process_sees_no_gpu_but_its_own(gpus: int, seen: str, cluster: None) 
 
     machine = {"env_vars": {"CUDA_VISIBLE_DEVICES": "0"}}
     assert ray.get(ray.remote(num_gpus=gpus, runtime_env=machine)(visible).remote()) == seen
+
+
+def test_a_cluster_that_does_not_start_in_time_is_an_error_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    def init(*_: object, **__: object) -> None:
+        raise Exception("The current node timed out during startup.")  # Ray's own, of a machine that is too busy
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", init)
+    with pytest.raises(RankerError, match=r"'local': cannot be started \(The current node timed"), connected("local"):
+        pass

@@ -6,14 +6,14 @@
     python -m benchmarks.defaults --work_dir WORK
     python -m benchmarks.defaults --work_dir WORK --sets kuake,qbqtc --tower M3E --documents 3000
 
-The first table has nDCG@10 of search by words as `index build` sets it, of texts without titles, of plain BM25
-over all texts of a document as one text, and, with --tower, of vectors and of both; how far words are ahead of BM25, and both
-of BM25 and of the better of words and vectors. Sentences and claims are searched without the quotes and signs that would be operators of
-a query, since BM25 has none. The second table has the share of queries that each searcher answers
-with `nothing_close`: of queries that have an answer, and of nonsense. The queries of a set are in two halves,
-by a digest of their text: `--half setting` is for choosing thresholds, the tables show the other. The rule by words
-was chosen on draws from both halves before they were divided; manpages_zh and needs_held_out had no part in it. The
-weights of fields were chosen in view of all sets but manpages_zh.
+The first table has nDCG@10 of search by words as `index build` sets it, of texts without titles, of plain BM25 over
+all texts of a document as one text, and, with --tower, of vectors and of both; how far words are ahead of BM25, and
+both of BM25 and of the better of words and vectors. Queries lose quotes and signs before words, which would be
+operators here and nothing to BM25. The second table has the share of queries that each searcher answers with
+`nothing_close`: of queries that have an answer, and of nonsense. The queries of a set are in two halves, by a digest
+of their text: `--half setting` is for choosing thresholds, the tables show the other. The rule by words was chosen on
+draws from both halves before they were divided; manpages_zh and needs_held_out had no part in it. The weights of
+fields were chosen in view of all sets but manpages_zh.
 
 | set | documents | queries |
 | --- | --- | --- |

@@ -30,10 +30,9 @@ if TYPE_CHECKING:
     from paddle_ranker.retrieval.synonyms import Synonyms
 
 TYPING, SOUND, PREFIX = "typing", "sound", "prefix"
-# Weight of a word with one error, a completion, and a synonym or another spelling. Of texts of equal length the one with
-# the exact spelling comes first; another one has to be about half as long to come before it. More would bring it there
-# sooner, less would hide what was typed without its accents: of 0.4 to 1, the mean reciprocal ranks of words of packages
-# in their own and in the other spelling have the highest sum at 0.8.
+# Weight of a word with one error, a completion, and a synonym or another spelling. Of texts of equal length the one
+# with the exact spelling comes first; another one has to be about half as long to come before it. A higher weight would
+# bring it there sooner, a lower one would hide what was typed without its accents: docs/queries.md has both.
 _FACTOR, _OF_PREFIX, _OF_SYNONYM = 0.7, 0.5, 0.8
 _MOST_WORDS = 8  # mistyped words of a query that are looked up, and parts that have synonyms
 _MOST, _SHARE = 3, 0.05  # most corrections of a word; least share of the most frequent correction's documents

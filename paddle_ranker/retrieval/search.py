@@ -558,7 +558,7 @@ class Search:
         return not (by_words and self._has_close_words())
 
     def _has_close_words(self) -> bool:
-        """Return whether one of the first documents by words has enough of the query's weight, wherever vectors put it.
+        """Return whether one of the first documents by words, wherever shown, has enough of the query's weight.
 
         Enough is `_COVERED` of it; or `_BESIDE_ONE` of it beside the document's heaviest word, with the parts of this
         word, such as the characters of a pair.

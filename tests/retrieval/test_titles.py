@@ -10,6 +10,7 @@ from typing import Any, Optional, cast
 import numpy as np
 import pytest
 
+from paddle_ranker import Index
 from paddle_ranker.array_types import Vectors
 from paddle_ranker.retrieval.candidate_indexes import Document
 from paddle_ranker.retrieval.collection import Collection
@@ -197,3 +198,22 @@ def test_the_weight_of_titles_is_learned(is_right: bool, weight: float) -> None:
     assert all(own["d0"] == given[query]["d0"] + weight for query, own in held_out.items())  # behind the others at 0.5
     plain = [JudgedList(one.query, one.ids, one.inputs, one.labels) for one in lists]
     assert learn_title(plain, given) == (1.0, given)
+
+
+@pytest.mark.parametrize("name", ["photo", "gnome-photo", "gnome-photo-tests"])
+@pytest.mark.parametrize("length", [10, 40, 160])
+@pytest.mark.parametrize("mentions", [0, 3])
+def test_one_word_in_a_name_outweighs_no_two_words_in_a_text(
+    tmp_path: Path, name: str, length: int, mentions: int
+) -> None:
+    """By the weights that a build infers, of texts of one length, also if the text repeats the name's word."""
+    others = [f"w{n}" for n in range(length)]
+    rows = [
+        {"id": "name", "name": name, "text": " ".join(["photo"] * mentions + others[mentions:])},
+        {"id": "text", "name": "shotwell", "text": " ".join(["photo editor", *others[2:]])},
+        *({"id": f"d{n}", "name": f"name{n}", "text": " ".join(others)} for n in range(20)),
+        {"id": "editor", "name": "vim", "text": " ".join(["editor", *others])},
+    ]
+    with Index.build(rows, tmp_path / "index") as built:
+        found = [hit.id for hit in built.search("photo editor")]
+        assert found[0] == "text" and "name" in found

@@ -365,7 +365,7 @@ def test_names_titles_and_counts_of_any_length_have_their_bounds(tmp_path: Path)
         for n in range(99)
     ]
     more = Document("wide", "水稻", {f"field{n}": "深" * 1000 for n in range(300)})
-    config, slots = opened_slots(index=index_of(tmp_path, *many, more), mcp=True)
+    _, slots = opened_slots(index=index_of(tmp_path, *many, more), mcp=True)
     server = make_server(SearchTools(slots), lambda request: ToolCall())
 
     async def run() -> None:
@@ -388,7 +388,7 @@ def test_names_titles_and_counts_of_any_length_have_their_bounds(tmp_path: Path)
 
 
 def test_an_index_without_documents_is_described_and_searched(tmp_path: Path) -> None:
-    config, slots = opened_slots(index=write_index(tmp_path / "index", write_tower(tmp_path / "tower"), []))
+    _, slots = opened_slots(index=write_index(tmp_path / "index", write_tower(tmp_path / "tower"), []))
     server = make_server(SearchTools(slots, "isbn"), lambda request: ToolCall())
 
     async def run() -> None:

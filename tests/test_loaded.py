@@ -29,10 +29,7 @@ OTHERS = r"training|evaluation|export|serving|paddle_serving|scale"
     [
         (SEARCH, rf"{MODELS}|{WRITING}|{VECTORS}|{OTHERS}|options|commands"),
         (COMMAND, rf"{MODELS}|{WRITING}|{OTHERS}"),
-        (
-            SCORE,
-            rf"{WRITING}|{OTHERS}|options|commands|retrieval|data\.(pictures|audio)|encoding\.(picture|sound|table|boxed)_",
-        ),
+        (SCORE, rf"{WRITING}|{CONTENTS}|{OTHERS}|options|commands|retrieval"),
     ],
 )
 def test_a_program_loads_what_it_uses(program: str, unused: str, tmp_path: Path) -> None:

@@ -930,7 +930,7 @@ def test_searches_look_as_widely_as_the_server_s_options_say(tmp_path: Path, mon
         widths.append(arguments[-1])
         return search_vectors(*arguments)
 
-    monkeypatch.setattr("paddle_ranker.retrieval.open_segments.search_vectors", search)
+    monkeypatch.setattr("paddle_ranker.retrieval.vector_search.search_vectors", search)
     site = Site(index=tmp_path / "index", ef=700)
     assert len(site.search("研究", by=["vectors"])["hits"]) == 5 and widths == [700]
     site.close()

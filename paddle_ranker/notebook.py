@@ -309,9 +309,11 @@ class Index(Closable):
         engine = self._search_engine(by, depth, ranker, rank_top, fusion, literal, has_query=has_query)
         check_names("facets", facets, self._collection.fields)
         searches = engine.run(queries, offset + top_k, where, group_by=group_by, sort=sort, like=like)
-        results = Search.results
+        results: Callable[[Search], list[Result]] = Search.results
         if explain:
-            from paddle_ranker.retrieval.explanations import explained_results as results
+            from paddle_ranker.retrieval.explanations import explained_results
+
+            results = explained_results
         hits = [
             ResultList(search, results(search)[offset:], search.facets(facets) if facets else {}) for search in searches
         ]

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.unit
 MODULES = (
     "paddle_ranker.encoding.pair_encoder", "paddle_ranker.evaluation.recall", "paddle_ranker.lexical.bm25",
     "paddle_ranker.lexical.tokens", "paddle_ranker.model.tower", "paddle_ranker.retrieval.snapshot",
-    "paddle_ranker.retrieval.collection", "paddle_ranker.retrieval.candidate_indexes",
+    "paddle_ranker.retrieval.collection_writer", "paddle_ranker.retrieval.candidate_indexes",
     "paddle_ranker.retrieval.listing", "paddle_ranker.retrieval.search", "paddle_ranker.retrieval.search_engine",
     "paddle_ranker.retrieval.text_vectors",
     "paddle_ranker.retrieval.word_search", "paddle_ranker.scoring.cascade", "paddle_ranker.scoring.ranker",

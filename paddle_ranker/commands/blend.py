@@ -28,7 +28,8 @@ from paddle_ranker.storage.digest import content_digest
 if TYPE_CHECKING:
     from paddle_ranker.array_types import Floats
     from paddle_ranker.data.records import LabeledPair
-    from paddle_ranker.metrics.calibration import Calibration, JudgedCalibration
+    from paddle_ranker.metrics.calibration import Calibration
+    from paddle_ranker.metrics.calibration_fitting import JudgedCalibration
     from paddle_ranker.metrics.logistic import LinearModel
     from paddle_ranker.model.ranker_folder import RankerModel
     from paddle_ranker.training.average import Average, Measured
@@ -105,7 +106,7 @@ def blend(options: BlendOptions) -> list[str]:
 
     from paddle_ranker.data.records import LabeledPair, RecordFile
     from paddle_ranker.evaluation.pairs import require_both_classes
-    from paddle_ranker.metrics.calibration import fit_and_judge
+    from paddle_ranker.metrics.calibration_fitting import fit_and_judge
     from paddle_ranker.training.average import learn_average, lexical_logits, logits_of
 
     target = Path(options.target)
@@ -204,7 +205,7 @@ def _calibration(
 ) -> Calibration:
     """Return the blend's calibration, with facts about the data that it was fitted on."""
     from paddle_ranker.encoding.pair_encoder import BlendedPairEncoder
-    from paddle_ranker.metrics.calibration import figures_of
+    from paddle_ranker.metrics.calibration_fitting import figures_of
     from paddle_ranker.metrics.ranking import RELEVANT
     from paddle_ranker.scoring.files import scored_with
 

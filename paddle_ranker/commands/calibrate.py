@@ -33,7 +33,8 @@ from paddle_ranker.training.mining import QUERIES_AT_ONCE, group_judgments, text
 
 if TYPE_CHECKING:
     from paddle_ranker.array_types import Booleans, Floats
-    from paddle_ranker.metrics.calibration import Calibration, JudgedCalibration
+    from paddle_ranker.metrics.calibration import Calibration
+    from paddle_ranker.metrics.calibration_fitting import JudgedCalibration
     from paddle_ranker.model.model_folder import TrainedRanker
 
 LEAST_QUERIES, LEAST_PAIRS = 10, 10  # minimum queries; minimum pairs of each class
@@ -125,7 +126,8 @@ def fit_to_file(options: CalibrateOptions, parts: TrainedRanker) -> Calibration:
 
     from paddle_ranker.encoding.windows import make_windows
     from paddle_ranker.evaluation.evaluation_set import EvaluationSet
-    from paddle_ranker.metrics.calibration import FEW_QUERIES, SearchScores, figures_of, fit_and_judge
+    from paddle_ranker.metrics.calibration import FEW_QUERIES, SearchScores
+    from paddle_ranker.metrics.calibration_fitting import figures_of, fit_and_judge
     from paddle_ranker.scoring.engines.dygraph import DygraphEngine
     from paddle_ranker.scoring.files import scored_with
 

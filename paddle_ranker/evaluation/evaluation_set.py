@@ -13,7 +13,8 @@ from paddle_ranker.distributed import ProcessGroup
 from paddle_ranker.encoding.pair_encoder import PairRowEncoder
 from paddle_ranker.encoding.windows import Windows
 from paddle_ranker.evaluation.pairs import read_without_contradictions, require_both_classes
-from paddle_ranker.metrics.calibration import Calibration, cross_entropies, sigmoid
+from paddle_ranker.metrics.calibration import Calibration, sigmoid
+from paddle_ranker.metrics.calibration_fitting import cross_entropies
 from paddle_ranker.metrics.measures import evaluate_ranking
 from paddle_ranker.metrics.ranking import RELEVANT, number_queries
 from paddle_ranker.options import RowOptions

@@ -20,7 +20,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from paddle_ranker.array_types import Floats
 from paddle_ranker.errors import DataError, package_for
-from paddle_ranker.metrics.calibration import cross_entropies, sigmoid
+from paddle_ranker.metrics.calibration import sigmoid
+from paddle_ranker.metrics.calibration_fitting import cross_entropies
 from paddle_ranker.metrics.choosing import choose
 from paddle_ranker.metrics.ranking import RELEVANT, add_by_query, number_queries, standardise, standardised
 

@@ -16,7 +16,8 @@ from ernie_matching import evaluate, predict_pairwise, train_pairwise
 from paddle_ranker import Ranker
 from paddle_ranker.__main__ import main
 from paddle_ranker.metrics.auc import roc_auc
-from paddle_ranker.metrics.calibration import FEW_QUERIES, calibration_measures, fit, fit_out_of_fold
+from paddle_ranker.metrics.calibration import FEW_QUERIES
+from paddle_ranker.metrics.calibration_fitting import calibration_measures, fit, fit_out_of_fold
 from paddle_ranker.model.info import RankerInfo
 from paddle_ranker.retrieval.candidate_indexes import Document
 from paddle_ranker.retrieval.collection import Collection

@@ -15,8 +15,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import brier_score_loss, log_loss
 
 from paddle_ranker.errors import CheckpointError, DataError
-from paddle_ranker.metrics.calibration import (
-    Calibration,
+from paddle_ranker.metrics.calibration import Calibration
+from paddle_ranker.metrics.calibration_fitting import (
     calibration_error_of,
     calibration_measures,
     expected_calibration_error,

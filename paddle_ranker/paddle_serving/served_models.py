@@ -11,7 +11,6 @@ from paddle_ranker.serving.core.server_config import RANKER_SLOT, ServeConfig
 from paddle_ranker.serving.core.services import ScoringService, VectorService
 from paddle_ranker.serving.core.slots import Slots
 from paddle_ranker.serving.core.tower_options import TOWER_SLOT
-from paddle_ranker.serving.core.tower_slot import TowerSlot
 
 
 @dataclass
@@ -32,4 +31,9 @@ def models_of(slots: Slots, config: ServeConfig) -> Models:
     """Return the models for Paddle Serving's protocols. Without a ranker, pairs are refused."""
     has_ranker = RANKER_SLOT in slots
     ranker = slots.of(RANKER_SLOT, RankerSlot) if has_ranker else RankerSlot(dataclasses.replace(config, model=None))
-    return Models(ranker, slots.of(TOWER_SLOT, TowerSlot) if TOWER_SLOT in slots else None, has_ranker)
+    tower = None
+    if TOWER_SLOT in slots:
+        from paddle_ranker.serving.core.tower_slot import TowerSlot
+
+        tower = slots.of(TOWER_SLOT, TowerSlot)
+    return Models(ranker, tower, has_ranker)

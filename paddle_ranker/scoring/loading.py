@@ -15,7 +15,6 @@ from paddle_ranker.model.model_folder import FolderType, Role, find_with_tokeniz
 from paddle_ranker.model.model_kind import EncoderT, InfoT, Model
 from paddle_ranker.scoring.engines.engine import Engine
 from paddle_ranker.scoring.engines.engine_registry import DYGRAPH, ENGINES
-from paddle_ranker.scoring.engines.opening import open_engine
 
 
 @dataclass(frozen=True)
@@ -58,6 +57,8 @@ def open_model(
             f"positive_label (--positive_label): {folder_type.path} was exported with one logit: leave it out, or "
             "export it again"
         )
+    from paddle_ranker.scoring.engines.opening import open_engine
+
     exported = open_exported(folder_type.path, role)
     encoder = exported.row_encoder(options)
     folder = cast(ExportedFolder, exported)

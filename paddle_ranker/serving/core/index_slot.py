@@ -23,7 +23,6 @@ from paddle_ranker.retrieval.searchable import LookupRequest, Searchable, ShardE
 from paddle_ranker.retrieval.shards import open_index
 from paddle_ranker.retrieval.synonyms import Synonyms
 from paddle_ranker.retrieval.turns import Reserve
-from paddle_ranker.retrieval.vector_search import check_breadth, search_method
 from paddle_ranker.serving.core.batcher import BatchObserver
 from paddle_ranker.serving.core.faults import UNAVAILABLE, Fault
 from paddle_ranker.serving.core.index_options import IndexSlotOptions
@@ -144,7 +143,10 @@ class IndexSlot(Slot[ServedIndex]):
         if self.model is not None and isinstance(collection, Collection):
             collection.verify()  # before the index takes the place of one that answers
         fusion, info, now = parse_fusion(options.fusion, options.weights), collection.info, collection.snapshot()
-        check_breadth(info.vectors, options.ef, options.nprobe)
+        if info.vectors is not None or options.ef is not None or options.nprobe is not None:
+            from paddle_ranker.retrieval.vector_search import check_breadth
+
+            check_breadth(info.vectors, options.ef, options.nprobe)
         fusion.weights_of(info.searchers)
         info.schema.weights_by(fusion.fields)
         for name in info.searchers:
@@ -163,6 +165,8 @@ class IndexSlot(Slot[ServedIndex]):
         return self.ready().collection.info
 
     def describe(self) -> dict[str, object]:
+        from paddle_ranker.retrieval.vector_search import search_method
+
         served = self.ready()
         info, options = served.info, self.options
         return {

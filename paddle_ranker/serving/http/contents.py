@@ -13,7 +13,7 @@ from collections.abc import Container
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Optional
+from typing import TYPE_CHECKING, Optional
 from weakref import WeakValueDictionary
 
 from starlette.requests import Request
@@ -22,7 +22,6 @@ from starlette.routing import BaseRoute
 from starlette.types import Receive, Scope, Send
 from typing_extensions import TypedDict
 
-from paddle_ranker.data.reader_pool import ChildProcess
 from paddle_ranker.errors import DataError, DependencyError, quoted
 from paddle_ranker.retrieval.candidate_indexes import Document
 from paddle_ranker.retrieval.schema import FIELD_TYPES, Schema
@@ -31,6 +30,9 @@ from paddle_ranker.serving.core.faults import NO_DOCUMENT, OVERLOADED, TIMED_OUT
 from paddle_ranker.serving.core.index_slot import IndexSlot
 from paddle_ranker.serving.http.exchange import deadline_of, refuse_parameters, reserve_of
 from paddle_ranker.serving.http.openapi import DescribedRoute
+
+if TYPE_CHECKING:
+    from paddle_ranker.data.reader_pool import ChildProcess
 
 _PATH, _PDF = "/v1/contents/", "application/pdf"
 _PAGE_DPI, _PAGE_PIXELS, _PAGE_SECONDS = 110, 1 << 22, 10.0  # of a page's picture, and of drawing it
@@ -133,7 +135,8 @@ class _PageDrawing:
         self._threads, self._local = ThreadPoolExecutor(_PROCESSES, thread_name_prefix="pages"), threading.local()
         self._tasks, self._callers = dict[_Page, asyncio.Task[bytes]](), Counter[_Page]()
         self._turns, self._begun = WeakValueDictionary[str, asyncio.Lock](), set[_Page]()
-        self._failed, self._processes = dict[_Page, str](), list[ChildProcess]()
+        self._failed: dict[_Page, str] = {}
+        self._processes: list[ChildProcess] = []
 
     async def picture(self, path: Path, page: int, deadline: float) -> bytes:
         """Return a page as JPEG. Raises `Fault` if it cannot be drawn, or not before the deadline."""
@@ -177,6 +180,8 @@ class _PageDrawing:
 
     def _ask(self, path: Path, page: int) -> bytes:
         if not hasattr(self._local, "process"):
+            from paddle_ranker.data.reader_pool import ChildProcess
+
             self._local.process = ChildProcess()
             self._processes.append(self._local.process)
         arguments = (path, page, _PAGE_DPI, _PAGE_PIXELS)

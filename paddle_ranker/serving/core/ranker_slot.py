@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Callable, Optional
+from typing import TYPE_CHECKING, Callable, Optional
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +16,6 @@ from paddle_ranker.array_types import Array, Arrays
 from paddle_ranker.data.placed_text import PlacedText
 from paddle_ranker.encoding.columns import Columns
 from paddle_ranker.encoding.pair_encoder import PairEncoder, shortest
-from paddle_ranker.encoding.picture_pairs import PicturePairEncoder, PictureTitle
 from paddle_ranker.errors import CheckpointError, DataError
 from paddle_ranker.metrics.calibration import sigmoid
 from paddle_ranker.model.info import RankerInfo
@@ -27,12 +27,15 @@ from paddle_ranker.scoring.scorer import Scorer
 from paddle_ranker.serving.core.batcher import Batcher, BatchObserver
 from paddle_ranker.serving.core.faults import INVALID, NOT_FOUND, UNPROCESSABLE, Fault
 from paddle_ranker.serving.core.jobs import Check, Job
-from paddle_ranker.serving.core.picture_work import PictureWork
 from paddle_ranker.serving.core.self_check import check_rows, token_rows, tolerance_of, warm_up
 from paddle_ranker.serving.core.server_config import RANKER_SLOT, ServeConfig
 from paddle_ranker.serving.core.services import Scores
 from paddle_ranker.serving.core.slots import ServedModel, Slot, computed
 from paddle_ranker.version import __version__
+
+if TYPE_CHECKING:
+    from paddle_ranker.encoding.picture_pairs import PictureTitle
+    from paddle_ranker.serving.core.picture_work import PictureWork
 
 QUERIES = ("a", "search engine", "深度学习", "文化差异研究")
 TITLES = ("b", "how search engines rank documents", "深度学习在水稻病害诊断中的研究", "语言与文化差异的比较研究" * 8)
@@ -73,7 +76,6 @@ class RankerSlot(Slot[ServedRanker]):
     def __init__(self, config: ServeConfig):
         super().__init__(config, RANKER_SLOT, config.model)
         self._config = config
-        self._pictures = PictureWork()
 
     def load(self, observer: Optional[BatchObserver] = None) -> ServedRanker:
         """Load the ranker, warm it up and check its scores.
@@ -182,6 +184,8 @@ class RankerSlot(Slot[ServedRanker]):
 
     def _check_kinds(self, titles: Sequence[str]) -> None:
         """Raise `Fault` for the first title that is not of the kind that the ranker reads: texts or pictures."""
+        from paddle_ranker.encoding.picture_pairs import PictureTitle
+
         reads_pictures = self.reads_pictures
         for number, title in enumerate(titles):
             if isinstance(title, PictureTitle) != reads_pictures:
@@ -193,7 +197,15 @@ class RankerSlot(Slot[ServedRanker]):
     @property
     def reads_pictures(self) -> bool:
         """Whether titles are pictures. Raises `Fault` as `ready` does."""
+        from paddle_ranker.encoding.picture_pairs import PicturePairEncoder
+
         return isinstance(self.ready().model.row_encoder, PicturePairEncoder)
+
+    @cached_property
+    def _pictures(self) -> PictureWork:
+        from paddle_ranker.serving.core.picture_work import PictureWork
+
+        return PictureWork()
 
     def picture_bytes(self) -> int:
         """Return the maximum size in bytes of one encoded picture, for a reservation."""
@@ -210,6 +222,8 @@ class RankerSlot(Slot[ServedRanker]):
 
         Raises `Fault` for the first picture that is damaged, too large or no picture.
         """
+        from paddle_ranker.encoding.picture_pairs import PicturePairEncoder
+
         encoder = self.ready().model.row_encoder
         assert isinstance(encoder, PicturePairEncoder)
         return await self._pictures.read(pictures, fields, self.deadline(deadline), encoder.title)

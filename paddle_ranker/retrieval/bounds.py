@@ -19,7 +19,7 @@ MOST_PARTS = 16  # phrases and exclusions of a query; each of them may read many
 MOST_SHOWN = 1 << 13  # with more shown documents, a position drops those that are no longer in the list
 LEAST_COUNTS = {"top_k": 1, "offset": 0, "depth": 1, "rank_top": 0, "snippet": 1, "field_size": 1, "group_size": 1}
 _LONGEST_CURSOR = 4 * 2 * 8 * MOST_SHOWN // 3 + 24  # characters: 8 bytes each of 2 * MOST_SHOWN documents, in base64
-_MOST_SORTED = 1 << 13  # documents that a search lists in the order of fields
+MOST_SORTED = 1 << 13  # documents that a search lists in the order of fields
 MOST_NAMES = 16  # names in facets or in sort
 _MOST_VALUES, _MOST_CHARACTERS = 1000, 100_000  # values that a filter compares with, and their characters
 
@@ -86,8 +86,8 @@ def check_parameters(
         if argument:
             beside = "an empty query, which lists documents" if name in of_words else beside
             raise ParameterError(name, f"stands beside {beside}: leave one out")
-    if listing.offset + listing.top_k > _MOST_SORTED:
-        problem = f"reaches beyond the first {_MOST_SORTED:,} sorted documents: narrow them by where, or page by cursor"
+    if listing.offset + listing.top_k > MOST_SORTED:
+        problem = f"reaches beyond the first {MOST_SORTED:,} sorted documents: narrow them by where, or page by cursor"
         raise ParameterError("offset" if listing.offset else "top_k", problem, is_too_large=True)
 
 

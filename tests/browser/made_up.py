@@ -162,7 +162,8 @@ def facets_of(query: str, asked: Mapping[str, Any]) -> dict[str, list[dict[str, 
     found: dict[str, list[dict[str, Any]]] = {}
     for name in asked.get("facets") or ():
         where = {field: wanted for field, wanted in (asked.get("where") or {}).items() if field != name}
-        numbers = by_words(query, [number for number, text in enumerate(TEXTS) if passes(text, where)])
+        among = [number for number, text in enumerate(TEXTS) if passes(text, where)]
+        numbers = by_words(query, among) if query.strip() else among
         values = [getattr(TEXTS[number], name) for number in numbers]
         if name == "year":
             ranges = [{"gte": begin, "lt": begin + 5} for begin in (2015, 2020)]
@@ -171,6 +172,25 @@ def facets_of(query: str, asked: Mapping[str, Any]) -> dict[str, list[dict[str, 
             counted = sorted(((value, values.count(value)) for value in set(values)), key=lambda one: (-one[1], one[0]))
         found[name] = [{"value": value, "count": count} for value, count in counted if count]
     return found
+
+
+def snippet_of(hit: dict[str, Any], size: Optional[int]) -> dict[str, Any]:
+    """Return a hit as a server sends it if `snippet` is asked for: with a passage in place of the text."""
+    text, passage = hit.get("text"), hit.get("passage")
+    if size is None or not isinstance(text, str):
+        return hit
+    start = passage.get("start", 0) if isinstance(passage, dict) else 0
+    start = max(0, min(start if type(start) is int else 0, len(text) - size))
+    snippet: dict[str, Any] = {"text": text[start : start + size], "start": start, "end": min(len(text), start + size)}
+    marks = hit.get("highlights")
+    if isinstance(marks, list) and all(isinstance(one, dict) and type(one.get("start")) is int for one in marks):
+        marks = [
+            {**one, "start": one["start"] - start, "end": one["end"] - start}
+            for one in marks
+            if type(one.get("end")) is int and start <= one["start"] and one["end"] <= start + size
+        ]
+    others = {name: value for name, value in hit.items() if name not in ("text", "passage", "highlights")}
+    return {**others, "snippet": {**snippet, "of": len(text), "highlights": marks}}
 
 
 def suggestions_of(typed: str) -> list[dict[str, str]]:
@@ -274,9 +294,40 @@ def _hit(
     return hit
 
 
+def _listed(asked: Mapping[str, Any], search_id: str) -> dict[str, Any]:
+    numbers = [number for number, text in enumerate(TEXTS) if passes(text, asked.get("where") or {})]
+    for key in reversed(asked.get("sort") or ()):
+        numbers.sort(key=lambda number: getattr(TEXTS[number], key.lstrip("-")), reverse=key.startswith("-"))
+    start = asked.get("offset", 0)
+    hits = [
+        {
+            "id": f"doc-{number}",
+            "rank": rank,
+            "text": TEXTS[number].text,
+            "fields": {"kind": TEXTS[number].kind, "year": TEXTS[number].year},
+            "highlights": [],
+            "stages": {"sorted": {"rank": rank}},
+        }
+        for rank, number in enumerate(numbers[start : start + asked.get("top_k", 10)], start + 1)
+    ]
+    return {
+        "query": asked["query"],
+        "index": {"name": INDEX["name"], "version": 7, "documents": DOCUMENTS},
+        "hits": hits,
+        "ranked": False,
+        "sort": asked.get("sort") or [],
+        "took_ms": {"sort": 1.2, "total": 2.0},
+        "total": len(numbers),
+        "facets": facets_of("", asked),
+        "search_id": search_id,
+    }
+
+
 def answer(asked: Mapping[str, Any], search_id: str) -> dict[str, Any]:
-    """Answer a search."""
+    """Answer a search; without a query, list documents by number."""
     query = str(asked["query"])[:CUT]
+    if not query.strip():
+        return _listed(asked, search_id)
     stages = stages_of(query, asked)
     ranks = {name: ranked(scores) for name, scores in stages._asdict().items() if scores is not None}
     final = ranks.get("logits") or ranks["fused"]
@@ -298,6 +349,8 @@ def answer(asked: Mapping[str, Any], search_id: str) -> dict[str, Any]:
         else {**{k: v for k, v in took.items() if k != "rank"}, "total": 6.1},
         "search_id": search_id,
     }
+    if asked.get("sort"):
+        content["sort"] = asked["sort"]
     if asked.get("total"):
         content["total"] = None if stages.words is None else len(stages.words)
     if asked.get("facets"):

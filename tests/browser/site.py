@@ -22,7 +22,7 @@ from paddle_ranker.serving.http.page_look import PageLook
 from paddle_ranker.serving.process.http_server import HttpServer
 from paddle_ranker.serving.process.protocols import Acceptor
 from paddle_ranker.serving.process.worker import with_origins
-from tests.browser.made_up import INDEX, TEXTS, answer, highlights_of, suggestions_of
+from tests.browser.made_up import INDEX, TEXTS, answer, highlights_of, snippet_of, suggestions_of
 from tests.live_service import SECONDS, LoopThread
 
 Changed = Callable[[dict[str, Any]], dict[str, Any]]
@@ -60,6 +60,7 @@ class Site(LoopThread):
         self.fault: Optional[Fault] = None
         self.look = PageLook()
         self.origins: tuple[str, ...] = ()
+        self.documents: dict[str, dict[str, Any]] = {}  # of the answers, by id
         self.starting = 0  # how often GET /v1/index is answered by 503
         self.held: dict[str, asyncio.Event] = {}
 
@@ -95,6 +96,7 @@ class Site(LoopThread):
             *page.routes(self.look),
             Route("/v1/search", self._search, methods=["GET", "POST"]),
             Route("/v1/index", self._show_index),
+            Route("/v1/documents/{id:path}", self._document),
             Route("/v1/suggest", self._suggest),
             Route("/v1/feedback", self._take_feedback, methods=["POST"]),
             Route("/v1/judge", self._pairs),
@@ -127,7 +129,20 @@ class Site(LoopThread):
         if unknown:
             raise Fault(UNPROCESSABLE, f"no field {min(unknown)}; there are kind, year", field="where")
         await self._wait(asked["query"])
-        return _json(self.change(answer(asked, f"search-{len(self.asked)}")))
+        content = self.change(answer(asked, f"search-{len(self.asked)}"))
+        for part in ("hits", "dropped"):  # a test's change is of whole texts
+            if isinstance(content.get(part), list):
+                self.documents.update((one["id"], one) for one in content[part] if _is_document(one))
+                cut = [snippet_of(one, asked.get("snippet")) if isinstance(one, dict) else one for one in content[part]]
+                content = {**content, part: cut}
+        return _json(content)
+
+    async def _document(self, request: Request) -> Response:
+        id = request.path_params["id"]
+        if id not in self.documents:
+            raise Fault(NOT_FOUND, "there is no such document")
+        document = self.documents[id]
+        return _json({"id": id, "text": document["text"], "fields": document.get("fields", {}), "version": "1"})
 
     async def _show_index(self, request: Request) -> Response:
         await self._wait("/v1/index")
@@ -172,6 +187,10 @@ class Site(LoopThread):
                 "left": len(pairs),
             }
         )
+
+
+def _is_document(hit: object) -> bool:
+    return isinstance(hit, dict) and isinstance(hit.get("id"), str) and isinstance(hit.get("text"), str)
 
 
 def _json(content: object) -> Response:

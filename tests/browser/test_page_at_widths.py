@@ -138,30 +138,43 @@ def test_searchers_feed_one_list_and_what_ranking_moved_out_stands_below(view: V
     assert page.locator(".column").evaluate_all("all => all.map(one => one.dataset.stage)") == ["words"]
 
 
-def test_the_first_view_is_an_example_with_three_labels(view: View) -> None:
+def test_the_first_view_is_a_list_of_documents_to_look_through(view: View) -> None:
     page = view.open(own_context=True)
     drawn(page)
-    example = view.say(QUERY, "iPhone price")
-    page.locator("#lead", has_text=example).wait_for()
-    assert view.site.asked[-1]["query"] == example and view.site.asked[-1]["logged"] is False
-    assert page.input_value("#query") == ""
+    (asked,) = view.site.asked
+    facets = {"total": True, "facets": ["kind", "year"]}
+    assert asked == {
+        "query": "",
+        "where": {},
+        "snippet": 240,
+        "field_size": 301,
+        **facets,
+    }  # of words and scores nothing
+    assert page.input_value("#query") == "" and page.locator(ROW).count() == 10
+    assert page.inner_text("#status").startswith(view.say("28 篇文档", "28 documents"))
     assert "q=" not in page.url and page.evaluate("history.length") == 2 and view.site.feedback == []
-    field = box(page, ".ask")
-    assert abs(field[0] + field[2] - view.width) < 4  # centred
-    assert page.is_hidden("#side") and page.evaluate("document.documentElement.scrollWidth <= innerWidth")
-    assert box(page, "#legend")[3] <= box(page, "#board")[1]
-    if view.width == 1440:
-        assert page.locator(".about:visible").all_inner_texts() == view.say(
-            "模型逐篇读过，重新排列|只看共有的词，结果排第几|只看意思，结果排第几|几路结果合成一份",
-            "read by a model and put in order|the results’ ranks by words|the results’ ranks by meaning"
-            "|all lists made one",
-        ).split("|")
-    assert page.locator("#tries [aria-current]").all_inner_texts() == [example]
+    assert page.locator(".verdict, #legend:visible, #lines path").count() == 0
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     tries = page.locator("#tries button").all_inner_texts()
     assert tries == [one for one in INDEX["examples"] if (one == "iPhone price") != view.is_zh]
+    with page.expect_response("**/v1/search"):
+        page.click("#facets [aria-label=kind] button >> nth=0")
+    page.wait_for_selector("#facets [aria-label=kind] [aria-pressed=true]")
+    assert view.site.asked[-1]["where"] == {"kind": "新闻"} and "q=" not in page.url
+    chip = page.locator("#chips li button")
+    assert chip.count() == 1 and page.locator("#tries button").count() == len(tries)
+    chip.focus()
+    with page.expect_response("**/v1/search"):
+        page.keyboard.press("Delete")
+    page.wait_for_function("() => document.activeElement.id === 'query'")
+    assert view.site.asked[-1]["where"] == {} and page.locator("#chips li").count() == 0
+    page.locator(".ask-why").first.click()
+    page.wait_for_selector("#why:focus")
+    assert page.inner_text("#why h2") == view.say("详情", "Details") and page.locator("#why .reasons").count() == 0
+    page.keyboard.press("Escape")
     page.locator("#tries button").first.click()
-    page.wait_for_selector("#status:not(:empty)")
-    assert page.is_hidden("#welcome") and page.input_value("#query") == example
+    page.locator("#status", has_text=view.say("任一词", "any of these words")).wait_for()
+    assert page.is_hidden("#welcome") and page.input_value("#query") == tries[0]
     page.go_back()
     page.wait_for_selector("#welcome:visible")
 
@@ -272,7 +285,7 @@ def test_facets_count_and_filter_and_the_total_is_of_matches(view: View) -> None
         assert where.items() <= view.site.asked[-1]["where"].items()
     drawn(page)
     assert page.inner_text("#status").startswith(view.say("5 篇", "5 documents"))
-    assert page.locator("#chips li:visible").count() == 0  # the pressed values say it
+    assert page.locator("#chips li:visible").count() == 3  # both, and all of them
     for name in ("year", "kind"):
         with page.expect_response("**/v1/search"):
             page.click(f"#facets [aria-label={name}] [aria-pressed=true]")

@@ -30,7 +30,7 @@ TABLE: list[tuple[list[dict[str, Any]], str, set[str]]] = [
     ([ASK, FOUND], "shown", {"board", "isBusy"}),  # rows are still to be drawn
     ([ASK, FOUND, {"type": "whole"}], "shown", {"board"}),
     ([ASK, {**FOUND, "rows": 0}], "shown", {"nothing"}),
-    ([ASK, {**FOUND, "isFirst": True}, {"type": "whole"}], "shown", {"board", "isFirst", "welcome"}),
+    ([ASK, {**FOUND, "isFirst": True}, {"type": "whole"}], "shown", {"board", "welcome"}),
     ([ASK, ASK, {**FOUND, "turn": 1}], "asking", {"isEmpty", "isBusy"}),
     ([ASK, FOUND, {"type": "whole"}, ASK], "asking", {"board", "isBusy"}),  # earlier results stay
     ([ASK, REFUSED], "refused", {"isEmpty", "failure"}),

@@ -98,7 +98,8 @@ def test_a_dropped_sound_finds_the_second(open_page: OpenPage, tmp_path: Path, m
             }""",
             sound,
         )
-        page.wait_for_selector(".moments button")
+        page.wait_for_selector("#chips li")
+        page.wait_for_selector(".moments button:not(:text('0:00'))")  # of the answer, not of the list before
         assert page.locator(".moments button").all_inner_texts() == ["▶ 0:10"]
         page.locator(".moments button").click()
         until(lambda: page.eval_on_selector("audio", "one => one.currentTime") >= 10)
@@ -127,7 +128,8 @@ def test_a_film_shows_and_plays_from_the_second_that_a_dropped_picture_found(
         assert page.get_attribute("#example input", "accept") == "image/*"
         file = {"name": "blue.png", "mimeType": "image/png", "buffer": picture(BLUE, size=(64, 48))}
         page.locator("#example input").set_input_files(file)
-        page.wait_for_selector(".moments button")
+        page.wait_for_selector("#chips li")
+        page.wait_for_selector(".moments button:not(:text('0:00'))")  # of the answer, not of the list before
         assert page.locator(".moments button").all_inner_texts() in (["▶ 0:08"], ["▶ 0:10"])
         until(lambda: page.eval_on_selector("video", "one => one.readyState >= 2 && one.currentTime >= 8"))
         shown = page.eval_on_selector(

@@ -55,7 +55,7 @@ class RealSite(Site):
 
     def found(self, query: str = QUERY, **asked: Any) -> dict[str, Any]:
         """Return the answer of the API to what the page asks."""
-        body = {"query": query, "top_k": 10, "rank_top": 50, "explain": True, **asked}
+        body = {"query": query, "top_k": 10, "rank_top": 50, "explain": True, "snippet": 240, **asked}
         request = urllib.request.Request(
             f"{self.address}/v1/search", json.dumps(body).encode(), {"Content-Type": "application/json"}
         )
@@ -132,7 +132,7 @@ def test_every_number_of_the_page_is_in_the_answer(open_page: OpenPage, site: Re
         was, now = one["stages"]["fused"]["rank"], one["rank"]
         told = f"从 {was} 到 {now}" if was != now else f"{now} 不变"
         assert told in row.locator(".moved").inner_text()
-        marked = [one["text"][part["start"] : part["end"]] for part in one["highlights"]]
+        marked = [one["snippet"]["text"][part["start"] : part["end"]] for part in one["snippet"]["highlights"]]
         assert "".join(row.locator(".text mark").all_text_contents()) == "".join(marked)
     page.wait_for_selector(".verdict")  # what GET /v1/index says is known
     assert page.locator("[name=fusion]").input_value() == "weighted"
@@ -184,7 +184,7 @@ def test_filters_and_empty_results(open_page: OpenPage, site: RealSite) -> None:
     wanted = [one.id for one in DOCUMENTS if one.fields["lang"] == "zh" and int(str(one.fields["year"])) >= 2008]
     page.wait_for_function("ids => document.querySelectorAll('#results > li').length === ids", arg=len(wanted))
     assert set(rows(page)) == set(wanted)
-    assert page.locator("#chips li:visible").all_inner_texts() == ["year ≥ 2008 ×"]
+    assert page.locator("#chips li:visible").all_inner_texts() == ["lang = zh ×", "year ≥ 2008 ×", "全部去掉"]
     page.click("#facets [aria-pressed=true]")  # lang = zh
     page.wait_for_function("ids => document.querySelectorAll('#results > li').length > ids", arg=len(wanted))
     page.fill("#filters [name='year.gte']", "3000")

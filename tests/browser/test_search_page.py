@@ -84,7 +84,7 @@ def rank_in(hit: dict[str, Any], stage: str) -> Any:
     return hit["stages"].get(stage, {}).get("rank")
 
 
-def test_the_first_view_is_under_40_kb_in_one_round_under_a_strict_policy(open_page: OpenPage, site: Site) -> None:
+def test_the_first_view_is_under_44_kb_in_one_round_under_a_strict_policy(open_page: OpenPage, site: Site) -> None:
     page = open_page("about:blank", own_context=True)
     answers = []
     page.on("response", lambda response: answers.append(response))
@@ -93,8 +93,8 @@ def test_the_first_view_is_under_40_kb_in_one_round_under_a_strict_policy(open_p
     own = [one for one in answers if "/v1/" not in one.url]
     first = [urlsplit(one.url).path for one in own]
     assert first[0] == "/" and {"/page/page.css", "/page/search.js", "/page/machine.js"} <= {*first}
-    assert len({*first}) == len(first) < 22
-    assert sum(int(one.headers["content-length"]) for one in own) < 40_000  # as they are sent
+    assert len({*first}) == len(first) < 23
+    assert sum(int(one.headers["content-length"]) for one in own) < 44_000  # as they are sent, with facets
     assert own[0].headers["content-security-policy"].startswith("default-src 'self';")
     assert all(one.url.startswith(site.address) for one in answers)
     page.reload()
@@ -108,7 +108,7 @@ def test_the_first_view_is_under_40_kb_in_one_round_under_a_strict_policy(open_p
     page.goto(at(site))
     drawn(page)
     later = {urlsplit(one.url).path for one in answers if "/v1/" not in one.url} - {*first, "/page/icon.svg"}
-    assert later == {"/page/filters.js", "/page/stages.js"}  # asked for by a search, and by the switch
+    assert later == {"/page/stages.js"}  # asked for by the switch
 
 
 def test_no_more_is_ranked_than_the_ranker_takes_of_a_request(open_page: OpenPage, site: Site) -> None:
@@ -256,7 +256,7 @@ def test_tab_goes_on_after_a_filter_and_a_list_of_values_is_one(open_page: OpenP
     page = open_page(at(site, filter='{"kind":["新闻","问答"]}'))
     drawn(page)
     page.click("#filters summary")
-    assert page.text_content("#chips li").startswith("kind ∈ 新闻, 问答")
+    assert page.locator("#chips li").all_inner_texts() == ["kind = 新闻 ×", "kind = 问答 ×", "全部去掉"]
     page.fill("[name='year.gte']", "2020")
     with page.expect_response("**/v1/search"):
         page.keyboard.press("Tab")
@@ -405,7 +405,7 @@ def test_nothing_is_sent_where_nothing_is_logged(open_page: OpenPage, site: Site
     page.locator(".ask-why").first.click()
     page.wait_for_selector("#why:visible")
     assert page.locator(".verdict").count() == 0 and page.is_hidden("#to-judge")
-    assert sent == [] and site.feedback == []
+    assert [one.split("/v1/")[1].split("/")[0] for one in sent] == ["documents"] and site.feedback == []
 
 
 def test_nothing_found_has_ways_on(open_page: OpenPage, site: Site) -> None:
@@ -493,7 +493,9 @@ def test_a_long_text_shows_its_best_passage_and_why_shows_all(open_page: OpenPag
     row = page.locator(ROW).first
     assert row.locator(".text").inner_text().startswith("…谈到苹果手机价格时")
     row.locator(".ask-why").click()
-    assert page.inner_text(".whole") == TEXTS[-1].text
+    page.locator(".whole", has_text=TEXTS[-1].text).wait_for()  # asked for when somebody wants it
+    marked = page.locator(".whole mark").all_inner_texts()
+    assert "苹果手机价格" in marked and marked.count("价格") > 20  # as the server marked the passage; words elsewhere
 
 
 def test_what_went_wrong_is_told(open_page: OpenPage, site: Site) -> None:
@@ -646,7 +648,7 @@ def test_back_and_forward_and_a_link_show_the_same(open_page: OpenPage, site: Si
         assert shown_ids(page) == ids
     page.go_back()
     page.go_back()
-    page.wait_for_selector(".is-first #welcome:visible")
+    page.wait_for_selector("#welcome:visible")
     other = open_page(link, own_context=True)
     drawn(other)
     assert shown_ids(other) == third and other.input_value("#least") == "50"
@@ -678,7 +680,7 @@ def test_nonsense_in_the_address_is_left_out(open_page: OpenPage, site: Site) ->
         at(site, top_k="many", min="7", filter="[1", use="hearsay", rank_top="-3", stage="none", open="doc-none")
     )
     drawn(page)
-    facets = {"total": True, "facets": ["kind", "year"]}
+    facets = {"total": True, "facets": ["kind", "year"], "snippet": 240, "field_size": 301}
     assert site.asked[-1] == {"query": QUERY, "where": {}, "rank_top": 50, "explain": True, **facets}
 
 

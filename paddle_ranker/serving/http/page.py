@@ -19,7 +19,17 @@ from paddle_ranker.serving.http.page_look import PageLook
 
 _SHARED = (
     *("page.css", "judge.css", "why.css", "places.css", "pictures.css", "icon.svg", "search.js", "judge.js", "why.js"),
-    *("suggest.js", "filters.js", "stages.js", "places.js", "pictures.js", "address.js", "answer.js", "board.js"),
+    *(
+        "suggest.js",
+        "filters.js",
+        "filter_form.js",
+        "stages.js",
+        "places.js",
+        "pictures.js",
+        "address.js",
+        "answer.js",
+        "board.js",
+    ),
     *("collection.js", "failure.js", "form.js", "keys.js", "machine.js", "nodes.js", "notices.js", "rows.js"),
     *("server.js", "text.js", "why_panel.js", "words.js", "words_de.js", "words_es.js", "words_fr.js"),
 )

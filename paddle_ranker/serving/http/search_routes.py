@@ -24,7 +24,7 @@ from typing_extensions import NotRequired, TypedDict
 from paddle_ranker.data.field_paths import BETWEEN, value_at
 from paddle_ranker.errors import ParameterError, listed, quoted
 from paddle_ranker.lexical.highlights import Highlight, SharedWords
-from paddle_ranker.retrieval.bounds import LEAST_COUNTS, MOST_NAMES, check_names, check_parameters
+from paddle_ranker.retrieval.bounds import LEAST_COUNTS, MOST_NAMES, MOST_SORTED, check_names, check_parameters
 from paddle_ranker.retrieval.candidate_indexes import Like
 from paddle_ranker.retrieval.content_files import bytes_of
 from paddle_ranker.retrieval.explanations import FUSED, RANKED, SORTED, Explanation
@@ -281,6 +281,7 @@ class SearchRoutes:
                 "pairs": index.limits.pairs,
                 "facets": MOST_NAMES,
                 "facet_values": _MOST_FACET_VALUES,
+                "sorted": MOST_SORTED,
             },
             "defaults": self._defaults(),
         }

@@ -3,7 +3,7 @@
 import { kept, localStorageOf } from "./server.js";
 
 // null: the server's own number, which `GET /v1/index` says.
-export const DEFAULTS = { q: "", use: "", fusion: "", recall: null, rank_top: null, top_k: null, filter: "{}", min: 0, stage: "", open: "", literal: "", group_by: "", sort: "", how: "", like: "" };
+export const DEFAULTS = { q: "", use: "", fusion: "", recall: null, rank_top: null, top_k: null, from: null, filter: "{}", min: 0, stage: "", open: "", literal: "", group_by: "", sort: "", how: "", like: "" };
 export const state = { ...DEFAULTS };
 const LONG = 4000; // characters of an address that servers and people take; a longer query stays in the history alone
 const SETTLED = 2000; // milliseconds after which what was typed is an entry of the history, which stays

@@ -2,7 +2,7 @@
 
 import { filterOf, state } from "./address.js";
 import { index, nameOf, numberOf, searchedBy, searchers } from "./collection.js";
-import { Failure } from "./server.js";
+import { ask, Failure } from "./server.js";
 import { codePoints, cut, joined, windowOf } from "./text.js";
 import { count, say } from "./words.js";
 
@@ -17,14 +17,52 @@ export const acts = {};
 export const likeOf = () => (example ? { [example.kind]: example.url } : state.like ? { id: state.like } : null);
 export const tellLike = () => (example ? say(`by_${example.kind}`) : state.like && `${say("more_like")}: ${state.like}`);
 
-/** Return what is asked: without what the server's own options say, unless it was chosen here. */
+const PASSAGE = 240; // code points of a text that are asked for: the list shows a part of them
+const LONGEST = 300; // code points of a title, and of a field that a row may tell
+
+/** Return what is asked: without what the server's own options say, unless it was chosen here. Without a query and an
+ *  example, documents are listed: nothing about words and scores is asked then. */
 export function question(query, isTyped) {
-  const { fusion, recall, top_k, literal, group_by, sort } = state;
+  const { fusion, recall, top_k, from, literal, group_by, sort } = state;
   const like = likeOf();
-  const asked = { query, where: filterOf(), explain: true, total: Boolean(query), ...(like && { like }), ...(top_k !== null && { top_k }) };
+  const isListing = !query.trim() && !like;
+  const isCounted = isListing || (Boolean(query.trim()) && searchedBy().includes("words"));
+  const short = { snippet: PASSAGE, field_size: LONGEST + 1 };
+  const asked = { query, where: filterOf(), ...short, total: isCounted, ...(like && { like }), ...(top_k !== null && { top_k }), ...(from && { offset: from }), ...(isCounted && index.facets?.length && { facets: index.facets }) };
+  const alike = group_by && index.facets && { group_by: "content" };
+  if (isListing) return { ...asked, ...(sort && { sort: [sort] }), ...alike };
   const ranking = { ...(recall !== null && { depth: recall }), ...(numberOf("rank_top") && { rank_top: numberOf("rank_top") }), ...(fusion && { fusion }) };
-  const words = { ...(literal && { literal: true }), ...(isTyped && { prefix: true }), ...(group_by && index.facets && { group_by: "content" }) };
-  return { ...asked, ...(sort ? { sort: [sort] } : ranking), ...words, ...(query && index.facets?.length && { facets: index.facets }), ...(searchedBy().length < searchers().length && { by: searchedBy() }) };
+  const words = { ...(literal && { literal: true }), ...(isTyped && { prefix: true }), ...alike };
+  return { ...asked, explain: true, ...(sort ? { sort: [sort] } : ranking), ...words, ...(searchedBy().length < searchers().length && { by: searchedBy() }) };
+}
+
+/** Count values of fields among the documents of the answer that is shown: those that have a part, by name of a field. */
+export async function countValues(facets, facet_values) {
+  const { query, where, literal, prefix } = shown.answer.asked;
+  const words = query.trim() ? { literal, prefix, rank_top: 0, ...(searchers().length > 1 && { by: ["words"] }) } : {};
+  const { facets: counted } = await ask("v1/search", { method: "POST", body: { query, where, ...words, facets, facet_values, top_k: 1, snippet: 1, fields: [], logged: false } });
+  return counted;
+}
+
+/** Return a hit with its whole text, the words in it marked, and all of its fields; where the server has it no more,
+ *  the hit as it is. */
+export async function wholeOf(hit) {
+  const { text, fields } = await ask(`v1/documents/${encodeURIComponent(hit.id)}`).catch(() => ({}));
+  if (typeof text !== "string") return hit;
+  const { start, end } = { start: hit.begin, end: hit.begin + codePoints(hit.text).length };
+  const own = (hit.highlights ?? []).map((one) => ({ ...one, start: start + one.start, end: start + one.end }));
+  const others = partsOf(text, patternOf([hit])).filter((one) => one.end <= start || one.start >= end);
+  if (hit.place) delete fields.places;
+  return { ...hit, text, fields, highlights: [...own, ...others] };
+}
+
+/** Return a hit with its passage as its text; `begin`: where that begins, `isCut`: whether more follows. What is shown
+ *  of it begins at the first word of the query. */
+function withText(hit) {
+  const { text, start: begin, of, highlights } = hit?.snippet ?? {};
+  if (typeof text !== "string") return hit;
+  const end = codePoints(text).length;
+  return { ...hit, text, begin, isCut: begin + end < of, highlights, passage: { start: highlights?.[0]?.start ?? 0, end } };
 }
 
 const isRank = (rank) => Number.isInteger(rank) && rank > 0;
@@ -33,11 +71,12 @@ const isRank = (rank) => Number.isInteger(rank) && rank > 0;
  *  `feeds`: searchers that are several, and feed the fused list; `base`: the list that is ranked; `last`: what is shown. */
 export function readAnswer(answer) {
   const isHit = (hit) => hit && typeof hit.id === "string" && typeof hit.text === "string" && isRank(hit.rank);
-  const dropped = answer.dropped ?? [];
+  if (Array.isArray(answer.hits)) answer = { ...answer, hits: answer.hits.map(withText) };
+  const dropped = Array.isArray(answer.dropped) ? answer.dropped.map(withText) : answer.dropped ?? [];
   const lists = [answer.hits, dropped, ...["corrected", "synonyms", "phrases", "unfound", "excluded"].map((name) => answer[name] ?? [])];
   if (!lists.every(Array.isArray) || ![...answer.hits, ...dropped].every(isHit)) throw new Failure("unread");
   const degraded = answer.degraded ?? [];
-  const isRanked = answer.ranked !== false && !degraded.includes("rank") && !state.sort;
+  const isRanked = answer.ranked !== false && !degraded.includes("rank") && !answer.sort;
   const own = new Set(answer.hits.map(({ id }) => id));
   const docs = [...answer.hits, ...(isRanked ? dropped.filter(({ id }) => !own.has(id)) : [])];
   const found = [...new Set(["words", "vectors", ...searchers()])].filter((stage) => docs.some((hit) => isRank(hit.stages?.[stage]?.rank)));
@@ -96,7 +135,8 @@ export const ARROWS = { up: "↑", down: "↓", same: "=", new: "+", out: "×" }
 
 /** Return the way of a hit in words: its ranks by the searchers, which are parallel, and in the lists after them. */
 export function tellWay(hit) {
-  const { feeds, stages } = shown.answer;
+  const { feeds, stages, sort } = shown.answer;
+  if (sort) return ""; // nothing was found by a searcher
   const told = stages.map((stage) => say(rankIn(hit, stage) ? "place" : "missing", { stage: nameOf(stage), rank: count(rankIn(hit, stage)) }));
   return [told.slice(0, feeds.length).join(" + "), ...told.slice(feeds.length)].filter(Boolean).join(" → ");
 }
@@ -114,11 +154,15 @@ function patternOf(hits) {
 }
 
 /** Return where the query's words stand in a title, which has no highlights of its own. */
-export function partsOf(text) {
-  if (shown.pattern === undefined) shown.pattern = patternOf(shown.answer.docs);
-  const at = (place) => codePoints(text.slice(0, place)).length;
+export function partsOf(text, pattern = (shown.pattern ??= [patternOf(shown.answer.docs)])[0]) {
   const parts = [];
-  for (const { 0: found, index: place } of shown.pattern ? text.matchAll(shown.pattern) : []) {
+  let [read, points] = [0, 0]; // characters of the text so far, and code points
+  const at = (place) => {
+    points += codePoints(text.slice(read, place)).length;
+    read = place;
+    return points;
+  };
+  for (const { 0: found, index: place } of pattern ? text.matchAll(pattern) : []) {
     const [start, end] = [at(place), at(place + found.length)];
     if (parts.at(-1)?.end === start) parts.at(-1).end = end; // pairs of ideographs side by side are one part
     else parts.push({ start, end, level: 1 });

@@ -39,6 +39,7 @@ export function fitted(settings) {
   const own = (names, name) => (names === undefined || names.includes(name) ? name : "");
   const fit = { ...settings, fusion: own(index.fusions, settings.fusion) };
   fit.sort = !index.fields || isSortable(own(Object.keys(index.fields), fit.sort.replace(/^-/, "")) && index.fields[fit.sort.replace(/^-/, "")]) ? fit.sort : "";
+  if (fit.from !== null) fit.from = Math.min(Math.floor(fit.from), (index.limits?.sorted ?? Infinity) - (fit.top_k ?? defaultOf("top_k") ?? 0)) || null;
   for (const name of Object.keys(NAMES)) {
     if (fit[name] === null) continue;
     fit[name] = Math.min(Math.floor(fit[name]), limitOf(name));
@@ -54,6 +55,8 @@ export const isNumeric = (field) => ["number", "integer", "float"].includes(fiel
 
 /** Return a field's name as people read it. */
 export const labelOf = (name) => index.fields?.[name]?.label || name;
+
+export const nameWithUnit = (name) => labelOf(name) + (index.fields?.[name]?.unit ? ` (${index.fields[name].unit})` : "");
 
 export const isNumber = (name, value) => typeof value === "string" && value && isNumeric(index.fields?.[name]) && Number.isFinite(Number(value));
 

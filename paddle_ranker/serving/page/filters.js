@@ -2,33 +2,43 @@
 // The search page loads this with the first search of an index that has fields.
 
 import { filterOf, state } from "./address.js";
-import { acts, likeOf, shown, tellLike } from "./answer.js";
-import { index, isNumeric, isSortable, labelOf, tellOf } from "./collection.js";
+import { acts, countValues, likeOf, shown, tellLike } from "./answer.js";
+import { index, isNumeric, isSortable, labelOf, nameWithUnit, tellOf } from "./collection.js";
 import { $, button, make } from "./nodes.js";
-import { cut } from "./text.js";
+import { cut, VALUE } from "./text.js";
 import { addWords, count, say, wordsIn } from "./words.js";
 
 addWords({
   zh: {
     ascending: "{name}：从低到高", descending: "{name}：从高到低", newest: "{name}：从新到旧", oldest: "{name}：从旧到新",
-    relevance: "相关度", more_values: "更多", fewer_values: "收起", facet_counts: "数字：含有任一词的文档数", from: "从", to: "到",
-    any: "不限", remove: "去掉 {what}", fold: "筛选",
+    relevance: "相关度", more_values: "更多", fewer_values: "收起", facet_counts: "数字：含有任一词的文档数", remove: "去掉 {what}", fold: "筛选", own_order: "默认顺序", clear: "全部去掉", more_facets: "更多字段（{n}）", fewer_facets: "收起字段",
+    find_value: "在“{name}”中查找", values_found: "{n} 个值",
   },
   en: {
     ascending: "{name}: lowest first", descending: "{name}: highest first", newest: "{name}: newest first",
     oldest: "{name}: oldest first", relevance: "relevance", more_values: "more", fewer_values: "fewer",
-    facet_counts: "Counts: documents with any of the words", from: "from", to: "to", any: "any",
-    remove: "Remove {what}", fold: "Filters",
+    facet_counts: "Counts: documents with any of the words",
+    remove: "Remove {what}", fold: "Filters", own_order: "usual order", clear: "Clear all", more_facets: "More fields ({n})",
+    fewer_facets: "Fewer fields", find_value: "Find in {name}", values_found: "{n} values",
   },
 });
 
-/** Offer orders: by relevance, and by each number and date, in both directions. */
+/** Offer orders: by relevance, or of a list without a query its own, and by each number and date, in both directions. */
 function fillSort() {
   const fields = Object.entries(index.fields ?? {}).filter(([, field]) => isSortable(field));
   const orders = fields.flatMap(([name, { type }]) => [[`-${name}`, type === "date" ? "newest" : "descending"], [name, type === "date" ? "oldest" : "ascending"]].map(([order, how]) => [order, say(how, { name: labelOf(name) })]));
+  const isList = shown?.isFirst;
+  const own = isList && fields.some(([, { type }]) => type === "date") ? [] : [["", say(isList ? "own_order" : "relevance")]];
+  const chosen = state.sort || (isList && shown.answer.sort?.[0]) || "";
   $("sort").hidden = !orders.length;
-  $("sort").querySelector("select").replaceChildren(...[["", say("relevance")], ...orders].map(([value, text]) => make("option", { value, selected: value === state.sort }, text)));
+  $("sort").querySelector("select").replaceChildren(...[...own, ...orders].map(([value, text]) => make("option", { value, selected: value === chosen }, text)));
 }
+
+let form = null; // filter_form.js, once somebody opens the form
+$("filters").addEventListener("toggle", async () => {
+  form ??= await import("./filter_form.js").catch(() => null);
+  fillFilters();
+});
 
 /** Offer the orders, make a form of the declared fields, and list the conditions that hold, each with a button that
  *  removes it. */
@@ -36,18 +46,32 @@ export function fillFilters() {
   fillSort();
   const [filter, fields] = [filterOf(), Object.entries(index.fields ?? {})];
   const open = document.activeElement?.name;
-  const isFacet = (name, field) => index.facets?.includes(name) && !isNumeric(field) && field.type !== "date";
+  const counted = [...(index.facets ?? []), ...(index.more_facets ?? [])];
+  const isFacet = (name, field) => counted.includes(name) && !isNumeric(field) && field.type !== "date";
   const others = fields.filter(([name, field]) => !isFacet(name, field)); // a facet's values are chosen there
   $("filters").hidden = !others.length;
-  $("filters").lastElementChild.replaceChildren(...others.map(([name, field]) => filterInput(name, field, filter[name])));
+  fillChips(filter);
+  if (form && !$("filters").hidden) $("filters").lastElementChild.replaceChildren(...others.map(([name, field]) => form.filterInput(name, field, filter[name], setFilter)));
   if (open) $("filters").querySelector(`[name="${CSS.escape(open)}"]`)?.focus();
-  const like = likeOf() && make("li", {}, tellLike(), " ", button({ "aria-label": say("remove", { what: tellLike() }), onclick: () => acts.searchLike("") }, "×"));
-  $("chips").replaceChildren(...(like ? [like] : []), ...Object.entries(filter).map(([name, condition]) => {
-    const told = tellCondition(name, condition);
-    const remove = () => setFilter(name, undefined);
-    return make("li", { "data-field": name }, told, " ", button({ "aria-label": say("remove", { what: told }), onclick: remove }, "×"));
-  }));
 }
+
+/** List the conditions that hold, value by value. A click removes one, or Delete where the focus is, which then goes to
+ *  the next one. */
+function fillChips(filter) {
+  const place = [...$("chips").children].findIndex((chip) => chip.contains(document.activeElement));
+  const chip = (told, remove) => make("li", {}, told, " ", button({ "aria-label": say("remove", { what: told }), onclick: remove, onkeydown: (event) => ["Delete", "Backspace"].includes(event.key) && (event.preventDefault(), remove()) }, "×"));
+  const chips = Object.entries(filter).flatMap(([name, condition]) => {
+    const values = Array.isArray(condition) && condition.length ? condition : [condition];
+    return values.map((value) => chip(tellCondition(name, value), () => setFilter(name, oneOf(values.filter((one) => one !== value)))));
+  });
+  if (likeOf()) chips.unshift(chip(tellLike(), () => acts.searchLike("")));
+  if (chips.length > 1) chips.push(make("li", { class: "all" }, button({ onclick: () => ((state.filter = "{}"), acts.search("chosen")) }, say("clear"))));
+  $("chips").replaceChildren(...chips);
+  if (place >= 0) (chips[Math.min(place, chips.length - 1)]?.querySelector("button") ?? $("query")).focus();
+}
+
+/** Return the condition of some values: one alone, several as a list, none as undefined. */
+const oneOf = (values) => (values.length > 1 ? values : values[0]);
 
 /** Return the conditions in words. */
 export const tellFilters = () => Object.entries(filterOf()).map(([name, condition]) => tellCondition(name, condition)).join(", ");
@@ -55,38 +79,13 @@ export const tellFilters = () => Object.entries(filterOf()).map(([name, conditio
 const SIGNS = { gte: "≥", lte: "≤", gt: ">", lt: "<", in: "∈", ne: "≠" };
 
 function tellCondition(name, condition) {
-  if (!condition || typeof condition !== "object") return `${labelOf(name)} = ${cut(tellOf(name, condition), SHOWN)}`;
+  if (!condition || typeof condition !== "object") return `${labelOf(name)} = ${cut(tellOf(name, condition), VALUE)}`;
   if (Array.isArray(condition)) return tellCondition(name, { in: condition });
-  return Object.entries(condition).map(([sign, value]) => `${labelOf(name)} ${SIGNS[sign] ?? sign} ${cut(tellOf(name, value), SHOWN)}`).join(", ");
+  return Object.entries(condition).map(([sign, value]) => `${labelOf(name)} ${SIGNS[sign] ?? sign} ${cut(tellOf(name, value), VALUE)}`).join(", ");
 }
 
-const nameWithUnit = (name) => labelOf(name) + (index.fields?.[name]?.unit ? ` (${index.fields[name].unit})` : "");
-
-/** Make the input of a field: a range of numbers or dates, a list of values, yes or no, else a text. */
-function filterInput(name, field, value) {
-  const choices = field.type === "boolean" ? [["true", say("yes")], ["false", say("no")]] : field.values?.map((one) => [one, cut(String(one), SHOWN)]);
-  if ((isNumeric(field) || field.type === "date") && !choices) {
-    const ends = ["gte", "lte"].map((end) => {
-      const label = `${labelOf(name)} ${say(end === "gte" ? "from" : "to")}`;
-      const change = ({ target }) => {
-        const now = { ...(Array.isArray(value) || typeof value !== "object" ? {} : value), [end]: isNumeric(field) ? target.valueAsNumber : target.value };
-        if (!target.value) delete now[end];
-        setFilter(name, Object.keys(now).length ? now : undefined);
-      };
-      return make("input", { type: isNumeric(field) ? "number" : "date", step: isNumeric(field) && "any", name: `${name}.${end}`, "aria-label": label, placeholder: field[end === "gte" ? "min" : "max"], value: value?.[end] ?? "", onchange: change });
-    });
-    return make("span", { class: "range" }, make("span", {}, nameWithUnit(name)), ends[0], "–", ends[1]);
-  }
-  const change = (event) => {
-    const text = event.target.value;
-    setFilter(name, text === "" ? undefined : field.type === "boolean" ? text === "true" : isNumeric(field) ? Number(text) : text);
-  };
-  const plain = value === undefined || typeof value === "object" ? "" : String(value);
-  const input = choices
-    ? make("select", { name, onchange: change }, ...[["", say("any")], ...choices].map(([one, text]) => make("option", { value: one, selected: String(one) === plain }, text)))
-    : make("input", { name, value: plain, onchange: change });
-  return make("label", {}, make("span", {}, labelOf(name)), " ", input);
-}
+/** Return whether values are counted among the documents that are shown. */
+const isCounted = () => Boolean(shown?.answer.facets);
 
 function setFilter(name, condition) {
   const filter = filterOf();
@@ -96,48 +95,111 @@ function setFilter(name, condition) {
   setTimeout(acts.search, 0, "chosen"); // it makes the fields anew: by then the one that Tab goes to has the focus
 }
 
-const SHOWN = 80; // code points of a value
+const PAUSE = 200; // milliseconds after the last letter, before the server looks for values
 const FACETS = 6; // values of a facet that are shown, until more are asked for
+const SEARCHED = 12; // values; a facet that has more gets a field to look through them
 const FOLDED = 3; // facets; more of them are folded up where the window is narrow, unless a value is chosen
+let finding = 0; // the timer of a search for values
 let isFolded = true;
+let hasMore = false; // whether the facets are asked for that one search has no room for
+let counted = { facets: {}, more: {}, found: {} }; // of the answer that is drawn; found: values with what was typed
+const typed = new Map(); // by facet: what its values must contain
 const unfolded = new Set(); // facets all of whose values are shown
 const sameJson = (one, other) => JSON.stringify(one) === JSON.stringify(other);
 
 /** Draw the values of the facets with their counts: a click filters by one more, or takes that back. */
 export function drawFacets(facets) {
-  const filter = filterOf();
-  const drawn = Object.entries(facets ?? {}).map(([name, values]) => {
-    const chosen = [filter[name] ?? []].flat();
-    const isChosen = (value) => chosen.some((one) => sameJson(one, value));
-    const choose = (value) => {
-      const rest = chosen.filter((one) => typeof one !== "object" && !sameJson(one, value));
-      const next = isChosen(value) ? rest : typeof value === "object" ? [value] : [...rest, value];
-      setFilter(name, next.length > 1 ? next : next[0]);
-    };
-    const seen = values.filter(({ value }, place) => unfolded.has(name) || place < FACETS || isChosen(value));
-    if (values.length < 2 && !chosen.length) return "";
-    // What is chosen here needs no second mark among the conditions.
-    for (const chip of $("chips").children) if (chip.dataset.field === name) chip.hidden = chosen.every((one) => seen.some(({ value }) => sameJson(one, value)));
-    const unfold = () => {
-      unfolded[unfolded.has(name) ? "delete" : "add"](name);
-      drawFacets(facets);
-      $("facets").querySelector(`[aria-label="${CSS.escape(labelOf(name))}"] .unfold`)?.focus();
-    };
-    const more = (seen.length < values.length || unfolded.has(name)) && values.length > FACETS;
-    return make("div", { role: "group", "aria-label": labelOf(name) }, make("span", { class: "quiet" }, nameWithUnit(name)), ...seen.map(({ value, count: n }) =>
-      button({ "aria-pressed": String(isChosen(value)), onclick: () => choose(value) }, make("span", {}, tellValue(value, index.fields?.[name])), " ", make("span", { class: "quiet" }, count(n)))),
-      more ? button({ class: "unfold", "aria-expanded": String(unfolded.has(name)), onclick: unfold }, say(unfolded.has(name) ? "fewer_values" : "more_values")) : "");
-  });
-  const [groups, isAny] = [drawn.filter(Boolean), drawn.some(Boolean)];
+  counted = { facets: facets ?? {}, more: {}, found: {} };
+  typed.clear();
+  fillSort();
+  drawGroups();
+  if (hasMore) countMore();
+}
+
+/** Count the values of further facets, as many at a time as a search takes. */
+async function countMore() {
+  const [mine, names, most] = [counted, index.more_facets ?? [], index.limits?.facets ?? 1];
+  for (let at = 0; at < names.length && isCounted(); at += most) {
+    const found = await countValues(names.slice(at, at + most)).catch(() => null);
+    if (mine !== counted || !hasMore || !found) return;
+    Object.assign(counted.more, found);
+    drawGroups();
+  }
+}
+
+function drawGroups() {
+  const focused = $("facets").contains(document.activeElement) && document.activeElement;
+  const groups = Object.entries({ ...counted.facets, ...(hasMore && counted.more) }).map(([name, values]) => drawGroup(name, values)).filter(Boolean);
   const isShut = isFolded && groups.length > FOLDED && !groups.some((group) => group.querySelector("[aria-pressed=true]"));
   const fold = () => {
     isFolded = !isFolded;
-    drawFacets(facets);
+    drawGroups();
     $("fold").focus();
   };
+  const more = () => {
+    hasMore = !hasMore;
+    drawGroups();
+    $("more-facets").focus();
+    if (hasMore) countMore();
+  };
+  const others = isCounted() ? index.more_facets?.length : 0;
   $("side").classList.toggle("is-folded", isShut);
-  $("facets").replaceChildren(groups.length > FOLDED ? button({ id: "fold", "aria-expanded": String(!isShut), onclick: fold }, say("fold")) : "", ...groups, isAny && shown?.answer.total !== undefined && wordsIn(shown.query).length > 1 ? make("p", { class: "quiet" }, say("facet_counts")) : "");
+  $("facets").replaceChildren(groups.length > FOLDED ? button({ id: "fold", "aria-expanded": String(!isShut), onclick: fold }, say("fold")) : "", ...groups,
+    others ? button({ id: "more-facets", class: "unfold", "aria-expanded": String(hasMore), onclick: more }, say(hasMore ? "fewer_facets" : "more_facets", { n: count(others) })) : "",
+    groups.length && shown?.answer.total !== undefined && wordsIn(shown.query).length > 1 ? make("p", { class: "quiet" }, say("facet_counts")) : "");
+  if (!focused) return;
+  const same = focused.name ? `[name="${CSS.escape(focused.name)}"]` : focused.id && `#${focused.id}`;
+  if (same) $("facets").querySelector(same)?.focus();
 }
+
+/** Draw a facet: its name, a field to look through many values, and the values; null where there is nothing to choose. */
+function drawGroup(name, values) {
+  const chosen = [filterOf()[name] ?? []].flat();
+  if (values.length < 2 && !chosen.length) return null;
+  const isChosen = (value) => chosen.some((one) => sameJson(one, value));
+  const choose = (value) => {
+    const rest = chosen.filter((one) => typeof one !== "object" && !sameJson(one, value));
+    setFilter(name, oneOf(isChosen(value) ? rest : typeof value === "object" ? [value] : [...rest, value]));
+  };
+  const isCut = values.length >= (index.limits?.facet_values ?? Infinity);
+  const group = make("div", { role: "group", "aria-label": labelOf(name) }, make("span", { class: "quiet" }, nameWithUnit(name)));
+  const isOpen = unfolded.has(name);
+  const fill = () => {
+    const part = typed.get(name);
+    const found = part ? counted.found[name] ?? values.filter(({ value }) => plain(tellValue(value, index.fields?.[name])).includes(plain(part))) : values;
+    const seen = found.filter(({ value }, place) => isOpen || place < FACETS || isChosen(value));
+    for (const old of group.querySelectorAll("button")) old.remove();
+    group.append(...seen.map(({ value, count: n }) => button({ "aria-pressed": String(isChosen(value)), onclick: () => choose(value) }, make("span", {}, tellValue(value, index.fields?.[name])), " ", make("span", { class: "quiet" }, count(n)))));
+    if (values.length > FACETS && (isOpen || seen.length < values.length)) group.append(button({ class: "unfold", "aria-expanded": String(isOpen), onclick: unfold }, say(isOpen ? "fewer_values" : "more_values")));
+    if (part) $("saved").textContent = say("values_found", { n: count(seen.length) });
+  };
+  const unfold = () => {
+    unfolded[isOpen ? "delete" : "add"](name);
+    typed.delete(name);
+    drawGroups();
+    $("facets").querySelector(`[aria-label="${CSS.escape(labelOf(name))}"] .unfold`)?.focus();
+  };
+  const find = ({ target }) => {
+    const [mine, part] = [counted, target.value.trim()];
+    clearTimeout(finding);
+    typed.set(name, part);
+    delete counted.found[name];
+    fill();
+    if (!part || !isCut) return;
+    finding = setTimeout(async () => {
+      const found = await countValues([name], { [name]: part }).catch(() => null);
+      if (mine !== counted || typed.get(name) !== part || !found) return;
+      counted.found[name] = found[name];
+      fill();
+    }, PAUSE);
+  };
+  if (isOpen && values.length > SEARCHED) group.append(make("input", { type: "search", class: "find", name: `find.${name}`, "aria-label": say("find_value", { name: labelOf(name) }), placeholder: say("find_value", { name: labelOf(name) }), value: typed.get(name) ?? "", oninput: find }));
+  fill();
+  return group;
+}
+
+/** Return a text without case, width and accents. */
+const plain = (text) => text.normalize("NFKD").replace(/\p{M}/gu, "").toLowerCase();
 
 const yearOf = (end) => Number(/^(\d{4})(?:-01-01|$)/.exec(end)?.[1] ?? NaN);
 const tellEnd = (end) => (typeof end === "number" ? count(end) : String(end).slice(0, 10));
@@ -145,7 +207,7 @@ const tellEnd = (end) => (typeof end === "number" ? count(end) : String(end).sli
 /** Return a value of a facet in words: a range of whole numbers or years by its first and last. */
 function tellValue(value, field) {
   if (typeof value === "boolean") return say(value ? "yes" : "no");
-  if (!value || typeof value !== "object") return cut(String(value), SHOWN);
+  if (!value || typeof value !== "object") return cut(String(value), VALUE);
   const years = [value.gte, value.lt].map(yearOf);
   const [from, to] = years.every(Number.isFinite) ? years : [value.gte ?? value.gt, value.lt ?? value.lte];
   if (from === undefined || to === undefined) return from === undefined ? `< ${tellEnd(to)}` : `≥ ${tellEnd(from)}`;

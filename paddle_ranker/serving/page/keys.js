@@ -3,7 +3,7 @@
 import { DEFAULTS, remember, state } from "./address.js";
 import { acts, shown } from "./answer.js";
 import { drawCut, finish, follow, markFollowed } from "./board.js";
-import { CHOICES, choicesOf, defaultOf, index, numberOf, searchers } from "./collection.js";
+import { CHOICES, defaultOf, index, searchers } from "./collection.js";
 import { now, send } from "./machine.js";
 import { $ } from "./nodes.js";
 import { fillRow, visibleRows } from "./rows.js";
@@ -83,10 +83,6 @@ export function listenToSettings() {
     drawCut();
   });
   $("least").addEventListener("change", () => remember("same"));
-  $("more").firstElementChild.addEventListener("click", () => {
-    state.top_k = choicesOf("top_k").find((most) => most > numberOf("top_k")) ?? state.top_k;
-    acts.search("chosen");
-  });
 }
 
 /** `/` goes to the query, arrows go through the rows, Escape closes what is open and goes back to the query. */

@@ -10,7 +10,7 @@ const ended = (state) => (state.answer ? "shown" : "idle");
 const TRANSITIONS = {
   ask: (state) => ({ ...state, name: "asking", turn: state.turn + 1, isSlow: false, suggestions: false }),
   slow: (state) => (state.name === "asking" ? { ...state, isSlow: true } : state),
-  answer: (state, { rows, isFirst }) => ({ ...state, name: "shown", isSlow: false, error: null, why: "", isWelcome: isFirst, answer: { rows, isFirst, isWhole: !rows } }),
+  answer: (state, { rows, isFirst }) => ({ ...state, name: "shown", isSlow: false, error: null, why: "", isWelcome: isFirst, answer: { rows, isWhole: !rows } }),
   whole: (state) => (state.answer ? { ...state, answer: { ...state.answer, isWhole: true } } : state),
   refuse: (state, { error, keeps }) => ({
     ...state, name: error.kind === "needs_key" ? "locked" : "refused", isSlow: false, error, suggestions: false, isWelcome: false,
@@ -32,7 +32,6 @@ export function next(state, event) {
 export function viewOf({ name, isSlow, error, answer, isWelcome, suggestions, why }) {
   return {
     isEmpty: !answer,
-    isFirst: Boolean(answer?.isFirst),
     isBusy: name === "asking" || Boolean(answer && !answer.isWhole),
     isWorking: isSlow,
     welcome: isWelcome,

@@ -15,7 +15,7 @@ export const tellFound = (answer) =>
 /** Return what the answer says of the query: how it was read, what was late; with ways to have it otherwise. */
 export function notices(answer) {
   const told = answer.degraded.map((stage) => (stage === "rank" ? say("late_rank") : say("late", { stage: nameOf(stage) })));
-  if (answer.hits.length && answer.ranked === false && index.ranker !== null && state.how && !state.sort && !answer.degraded.includes("rank")) told.push(say("unranked"));
+  if (answer.hits.length && answer.ranked === false && index.ranker !== null && state.how && !answer.sort && !answer.degraded.includes("rank")) told.push(say("unranked"));
   if (answer.nothing_close && answer.hits.length) told.unshift(say("nothing_close"));
   if (answer.query_read < codePoints(shown.query).length) told.push(say("too_long", { n: count(answer.query_read) }));
   for (const [name, n] of Object.entries(answer.query_read_by ?? {})) told.push(say("too_long_by", { name: nameOf(name), n: count(n) }));
@@ -44,18 +44,24 @@ export function showNothing(answer) {
   const isMore = searchedBy().length < searchers().length;
   const isShort = codePoints(shown.query.trim()).length === 1 && !isMore;
   $("nothing").replaceChildren(
-    make("h2", {}, say("nothing", { query: cut(shown.query) })),
+    make("h2", {}, shown.isFirst ? say("nothing_meets") : say("nothing", { query: cut(shown.query) })),
     answer.did_you_mean ? make("p", {}, say("did_you_mean"), " ", suggestion(answer)) : "",
     filters ? make("p", {}, say("filtered", { filters }), " ", by("drop_filters", { filter: "{}" })) : "",
     isMore ? make("p", {}, by("use_all", { use: DEFAULTS.use })) : "",
-    make("p", { class: "quiet" }, say(isShort ? "one_more" : "shorter")),
+    shown.isFirst ? "" : make("p", { class: "quiet" }, say(isShort ? "one_more" : "shorter")),
   );
 }
 
-/** Draw what stands around the list: the cut where probabilities are calibrated, and the way to more. */
+/** Draw what stands around the list: the cut where probabilities are calibrated, and the ways to more: longer lists,
+ *  and of sorted ones the next page. */
 export function drawHead(answer) {
   $("cut").hidden = !(isCalibrated() && answer.isRanked && state.how);
   $("scale").hidden = isCalibrated() || !state.how || !Number.isFinite(answer.hits[0].probability);
-  $("more").hidden = answer.hits.length < numberOf("top_k") || numberOf("top_k") >= choicesOf("top_k").at(-1);
-  $("more").firstElementChild.textContent = say("more_results");
+  const [most, from, found] = [numberOf("top_k"), state.from ?? 0, answer.hits.length];
+  const isLonger = !from && found >= most && most < choicesOf("top_k").at(-1);
+  const isNext = Boolean(answer.sort) && !isLonger && (answer.total ? from + found < answer.total : found >= most) && from + most + most <= (index.limits?.sorted ?? Infinity);
+  const turn = (name, to) => button({ class: name, onclick: () => acts.search("chosen", to) }, say(name));
+  const longer = () => button({ onclick: () => ((state.top_k = choicesOf("top_k").find((one) => one > most) ?? most), acts.search("chosen")) }, say("more_results"));
+  $("more").replaceChildren(...(isLonger ? [longer()] : []), ...(from ? [turn("page_before", Math.max(0, from - most)), " "] : []), ...(isNext ? [turn("page_next", from + most)] : []));
+  $("more").hidden = !$("more").children.length;
 }

@@ -1,6 +1,7 @@
 // Where a hit stands in its file: boxes on a page, a player that starts there, a table with its cells marked.
 // The search page loads this when a hit has a place.
 
+import { wholeOf } from "./answer.js";
 import { make } from "./nodes.js";
 import { codePoints, marked } from "./text.js";
 import { addWords, count, say } from "./words.js";
@@ -43,7 +44,10 @@ export function drawPlace(hit, row) {
     waiting.set(row, () => node.tagName === "VIDEO" && (node.preload = "metadata")); // which shows the second's frame
     sight.observe(row);
   }
-  if (cells) drawTable(hit, row);
+  if (cells) {
+    waiting.set(row, async () => drawTable(await wholeOf(hit), row));
+    sight.observe(row);
+  }
 }
 
 /** Have the link to a PDF open it at a page. */

@@ -19,11 +19,14 @@ export function fillRow(id) {
   if (!shown.bare.delete(id)) return row;
   const name = `title-${isOut(hit) ? "out-" : ""}${hit.rank}`;
   const [title, length] = [titleOf(hit), codePoints(hit.text).length];
-  const isShort = !title && length <= SHORT; // the text is the title
+  const isShort = !title && length <= SHORT && !hit.isCut; // the text is the title
   const [address, picture] = [linkOf(hit.fields), pictureOf(hit.fields)];
   const linked = (nodes) => (address ? [make("a", { href: address, rel: "noreferrer", target: "_blank", title: say("open"), onclick: () => acts.sendClick(hit), onauxclick: (event) => event.button === 1 && acts.sendClick(hit) }, ...nodes)] : nodes);
-  const text = () => marked(hit.text, hit.highlights, ...windowOf(hit));
-  const why = button({ class: "ask-why", "aria-controls": "why", "aria-expanded": String(state.open === id), "aria-describedby": name, onclick: () => (state.open === id ? acts.closeWhy(true) : acts.openWhy(hit, true)) }, say("why"));
+  const text = () => {
+    const nodes = marked(hit.text, hit.highlights, ...windowOf(hit));
+    return [hit.begin > 0 && nodes[0] !== "…" && "…", ...nodes, hit.isCut && nodes.at(-1) !== "…" && "…"].filter(Boolean);
+  };
+  const why = button({ class: "ask-why", "aria-controls": "why", "aria-expanded": String(state.open === id), "aria-describedby": name, onclick: () => (state.open === id ? acts.closeWhy(true) : acts.openWhy(hit, true)) }, say(shown.answer.sort ? "details" : "why"));
   row.append(...[
     make("span", { class: "place", "aria-hidden": "true" }, count(rankIn(hit, shown.stage))),
     make("div", { class: "body" },

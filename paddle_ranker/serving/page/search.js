@@ -26,7 +26,6 @@ let again = null; // the timer of another try
 function render(now, before) {
   const [view, old] = [viewOf(now), viewOf(before)];
   document.body.classList.toggle("is-empty", view.isEmpty);
-  document.body.classList.toggle("is-first", view.isFirst);
   document.body.classList.toggle("is-working", view.isWorking);
   $("board").setAttribute("aria-busy", view.isBusy);
   for (const id of ["welcome", "lead"]) $(id).hidden = !view.welcome;
@@ -41,42 +40,48 @@ function render(now, before) {
     show(null);
     for (const id of ["status", "notice", "facets"]) $(id).replaceChildren();
   }
-  if (view.isWorking !== old.isWorking) $("status").textContent = view.isWorking ? say("working") : shown && !shown.isFirst && shown.answer.hits.length ? tellFound(shown.answer) : "";
+  if (view.isWorking !== old.isWorking) $("status").textContent = view.isWorking ? say("working") : shown?.answer.hits.length ? tellFound(shown.answer) : "";
 }
 
 /** Load the parts that the settings and the index need; the page does without one that does not come. */
-async function loadParts(isFirst) {
+async function loadParts() {
   const load = async (name) => (parts[name] ??= await import(`./${name}.js`).catch(() => null));
-  const isNarrowed = !isFirst && (Object.keys(index.fields ?? {}).length || state.filter !== DEFAULTS.filter || likeOf());
+  const isNarrowed = Object.keys(index.fields ?? {}).length || state.filter !== DEFAULTS.filter || likeOf();
   const hadFilters = parts.filters;
   await Promise.all([isNarrowed && load("filters"), state.how && load("stages")]);
   if (!hadFilters) parts.filters?.fillFilters();
 }
 
-/** Search for what the settings say, and remember it in the address; without a query, for an example. */
-async function search(how) {
+/** Search for what the settings say, and remember it in the address; without a query, list documents, `from` one on. */
+async function search(how, from = null) {
   asking?.abort();
   const { signal } = (asking = new AbortController());
   const { turn } = send("ask");
+  if (["typed", "chosen"].includes(how)) state.from = from || null;
   if (["typed", "chosen"].includes(how) && shown?.query !== state.q) Object.assign(state, { open: "", literal: "" });
   const isFirst = !state.q.trim() && !likeOf();
-  const query = () => (isFirst ? examples()[0] : state.q);
+  const query = state.q;
   // The server is asked first, once its limits are known: what follows is done while it searches.
-  const answered = indexed.then(() => (query() || likeOf()) && ask("v1/search", { method: "POST", body: { ...question(query(), how === "typed"), ...(isFirst && { logged: false }) }, signal }));
-  const loaded = indexed.then(() => loadParts(isFirst));
+  const answered = indexed.then(async () => {
+    const asked = question(query, how === "typed");
+    return { ...(await ask("v1/search", { method: "POST", body: asked, signal })), asked };
+  });
+  const loaded = indexed.then(loadParts);
   remember(how === "back" ? "same" : how);
   fillForm();
   document.title = isFirst ? titleOfPage() : `${cut(state.q, 80) || tellLike()} · ${titleOfPage()}`;
   if (isFirst) showWelcome();
-  const slow = isFirst ? 0 : setTimeout(() => send("slow", { turn }), PATIENCE);
+  const slow = setTimeout(() => send("slow", { turn }), PATIENCE);
   try {
     const [answer] = await Promise.all([answered, loaded]);
     if (turn !== now().turn) return;
-    if (answer) drawAnswer(readAnswer(answer), query(), isFirst);
-    else if (now().name === "asking") send("welcome", { isDone: true }); // else a key is asked for
+    if (state.from && !answer.hits?.length) return void ((state.from = null), search("same")); // behind the last page
+    drawAnswer(readAnswer(answer), query, isFirst);
+    if (state.from && how === "chosen") $("answer").scrollIntoView();
     if (how === "back") scrollBack();
   } catch (error) {
-    if (turn === now().turn && error.name !== "AbortError") isFirst && error.kind !== "needs_key" ? showWelcome(true) : tellFailure(error);
+    const isQuiet = isFirst && !shown && error.kind === "busy"; // it is starting: the index is asked for again
+    if (turn === now().turn && error.name !== "AbortError") isQuiet ? showWelcome(true) : tellFailure(error);
   } finally {
     clearTimeout(slow);
   }
@@ -98,13 +103,13 @@ function tellFailure(error) {
     console.warn(error);
     error = new Failure("unread", String(error));
   }
-  send("refuse", { error, keeps: isDrawn && Boolean(shown?.answer.hits.length) && !shown.isFirst });
+  send("refuse", { error, keeps: isDrawn && Boolean(shown?.answer.hits.length) });
   $("status").textContent = "";
   const again = () => {
     if (!Object.keys(index).length) loadIndex(); // it could not be read, either
     search("same");
   };
-  showFailure(error, again, shown ? say("stale", { query: cut(shown.query) }) : "");
+  showFailure(error, again, shown?.query.trim() ? say("stale", { query: cut(shown.query) }) : "");
 }
 
 /** Search by an example: the id of a document, or a file. */
@@ -114,15 +119,15 @@ function searchLike(id, file = null) {
   search("chosen");
 }
 
-/** Show the page without a query: examples, and the answer to the first once that is there. */
+/** Show the page without a query: examples, and a list of documents once that is there. */
 function showWelcome(isDone = false) {
-  send("welcome", { isDone });
-  drawWelcome(say("welcome"));
+  if (isDone || !shown) send("welcome", { isDone });
+  drawWelcome(shown ? "" : say("welcome"));
 }
 
-function drawWelcome(...lead) {
-  $("lead").replaceChildren(...lead);
-  const tries = examples().slice(0, 4).map((query) => button({ lang: languageOf(query), "aria-current": query === shown?.query && "true", onclick: () => searchFor(query) }, query));
+function drawWelcome(lead) {
+  $("lead").textContent = lead;
+  const tries = examples().slice(0, 4).map((query) => button({ lang: languageOf(query), onclick: () => searchFor(query) }, query));
   $("tries").replaceChildren(...(tries.length ? [say("tries"), ...tries] : []));
 }
 
@@ -144,10 +149,9 @@ function drawAnswer(answer, query, isFirst) {
   shown.names = namesOf(answer.docs);
   const rows = answer.hits.length;
   send("answer", { rows, isFirst });
-  const [begin, end] = say(state.how ? "example" : "example_plain", { query: "\0" }).split("\0");
-  if (isFirst) drawWelcome(begin, make("b", {}, query), end);
+  if (isFirst) drawWelcome("");
   $("notice").replaceChildren(...notices(answer));
-  $("status").textContent = !rows || isFirst ? "" : tellFound(answer);
+  $("status").textContent = rows ? tellFound(answer) : "";
   $("all-words").hidden = !rows || isFirst || !withAllWords(query) || !(answer.total > rows);
   $("board").classList.toggle("has-pictures", answer.hits.some(hasPicture));
   $("legend").hidden = true;
@@ -210,7 +214,7 @@ function drawIndex() {
 async function redraw() {
   drawIndex();
   fillForm();
-  if (state.how && !parts.stages) await loadParts(shown?.isFirst);
+  if (state.how && !parts.stages) await loadParts();
   if (shown) drawAnswer(shown.answer, shown.query, shown.isFirst);
   else if (!state.q && !likeOf() && !now().error) drawWelcome(say("welcome"));
 }
@@ -250,11 +254,7 @@ async function start() {
   drawIndex();
   fillQuery();
   fillForm();
-  switchLanguage(() => {
-    const isFirst = shown?.isFirst;
-    redraw();
-    if (isFirst && shown.query !== examples()[0]) search("same"); // there is one in this language
-  });
+  switchLanguage(redraw);
   listenToTyping();
   listenToSettings();
   listenToKeys();

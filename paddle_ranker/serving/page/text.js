@@ -6,6 +6,7 @@ import { language } from "./words.js";
 // What joins code points to one character: marks, joiners, variation selectors, flags, skin tones, tags, Hangul.
 const JOINED = /[\p{M}\u200c\u200d\ufe00-\ufe0f\u{1f1e6}-\u{1f1ff}\u{1f3fb}-\u{1f3ff}\u{e0020}-\u{e007f}\u1100-\u11ff]/u;
 
+export const VALUE = 80; // code points of a field's value that are shown
 const SURROGATE = /[\ud800-\udfff]/;
 const AROUND = 64; // code points around a window in which the ends of characters are looked for
 

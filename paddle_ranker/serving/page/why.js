@@ -45,10 +45,10 @@ export function whyOf(hit, answer, close) {
   const named = Object.entries({ ...(!Object.values(hit.fields ?? {}).includes(hit.id) && { id: hit.id }), ...hit.fields });
   const fields = named.filter(([name]) => !contents.includes(name)).flatMap(([name, value]) => [make("dt", { dir: "auto" }, labelOf(name)), make("dd", { dir: "auto" }, tellField(name, value))]);
   return [
-    make("header", {}, make("h2", { id: "why-title" }, isOut(hit) ? say("why_out") : say("why_this", { n: count(hit.rank) })), make("button", { type: "button", "aria-label": say("close"), title: say("close"), onclick: close }, "×")),
+    make("header", {}, make("h2", { id: "why-title" }, answer.sort ? say("details") : isOut(hit) ? say("why_out") : say("why_this", { n: count(hit.rank) })), make("button", { type: "button", "aria-label": say("close"), title: say("close"), onclick: close }, "×")),
     make("p", { class: "of", lang: languageOf(titleOf(hit) || hit.text), dir: "auto" }, titleOf(hit) || joined(codePoints(hit.text).slice(0, 90))),
-    ...reasonsOf(hit, answer),
-    make("h3", {}, say("path")), make("p", { class: "way" }, tellWay(hit)),
+    ...(answer.sort && !hit.signals ? [] : reasonsOf(hit, answer)),
+    ...(answer.sort ? [] : [make("h3", {}, say("path")), make("p", { class: "way" }, tellWay(hit))]),
     make("h3", {}, say("fields")), make("dl", {}, ...fields),
     make("h3", {}, say("text")), make("p", { class: "whole", lang: languageOf(hit.text), dir: "auto" }, ...marked(hit.text, hit.highlights)),
   ];

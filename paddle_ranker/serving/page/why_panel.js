@@ -1,7 +1,7 @@
 // The panel beside the list, whose content is in why.js.
 
 import { remember, state } from "./address.js";
-import { shown } from "./answer.js";
+import { shown, wholeOf } from "./answer.js";
 import { follow, narrow } from "./board.js";
 import { showFailure } from "./failure.js";
 import { send } from "./machine.js";
@@ -12,7 +12,7 @@ import { Failure } from "./server.js";
 export async function openWhy(hit, isChosen) {
   const [panel, drawn] = [$("why"), shown];
   state.open = hit.id;
-    nameWhy();
+  nameWhy();
   follow(hit.id);
   const own = await import("./why.js").catch(() => null);
   if (drawn !== shown || state.open !== hit.id) return;
@@ -22,7 +22,14 @@ export async function openWhy(hit, isChosen) {
     return showFailure(error, () => openWhy(hit, isChosen));
   }
   send("open", { id: hit.id });
-  panel.replaceChildren(...own.whyOf(hit, shown.answer, () => closeWhy(true)));
+  const content = (hit) => own.whyOf(hit, shown.answer, () => closeWhy(true));
+  panel.replaceChildren(...content(hit));
+  wholeOf(hit).then((whole) => {
+    if (drawn !== shown || state.open !== hit.id || whole === hit) return;
+    const [head, ...rest] = panel.children;
+    for (const one of rest) one.remove(); // the head may have the focus
+    head.after(...content(whole).slice(1));
+  });
   panel.style.setProperty("--above", `${Math.max(16, $("answer").getBoundingClientRect().top)}px`);
   panel.scrollTop = 0;
   if (!isChosen) return;

@@ -28,7 +28,7 @@ export function question(query, isTyped) {
   const isListing = !query.trim() && !like;
   const isCounted = isListing || (Boolean(query.trim()) && searchedBy().includes("words"));
   const short = { snippet: PASSAGE, field_size: LONGEST + 1 };
-  const asked = { query, where: filterOf(), ...short, total: isCounted, ...(like && { like }), ...(top_k !== null && { top_k }), ...(from && { offset: from }), ...(isCounted && index.facets?.length && { facets: index.facets }) };
+  const asked = { query, where: filterOf(), ...short, total: isCounted, ...(like && { like }), ...(top_k !== null && { top_k }), ...(from && (isListing || sort) && { offset: from }), ...(isCounted && index.facets?.length && { facets: index.facets }) };
   const alike = group_by && index.facets && { group_by: "content" };
   if (isListing) return { ...asked, ...(sort && { sort: [sort] }), ...alike };
   const ranking = { ...(recall !== null && { depth: recall }), ...(numberOf("rank_top") && { rank_top: numberOf("rank_top") }), ...(fusion && { fusion }) };

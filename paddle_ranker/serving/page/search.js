@@ -152,6 +152,7 @@ function drawAnswer(answer, query, isFirst) {
   if (isFirst) drawWelcome("");
   $("notice").replaceChildren(...notices(answer));
   $("status").textContent = rows ? tellFound(answer) : "";
+  $("how").hidden = isFirst;
   $("all-words").hidden = !rows || isFirst || !withAllWords(query) || !(answer.total > rows);
   $("board").classList.toggle("has-pictures", answer.hits.some(hasPicture));
   $("legend").hidden = true;

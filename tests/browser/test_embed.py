@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, quote, urlsplit
 
 import pytest
 
@@ -80,8 +80,6 @@ def shop(tmp_path_factory: pytest.TempPathFactory, other: str) -> Iterator[RealS
 
 
 def address(site: RealSite, other: str, more: str = 'data-key="public"') -> str:
-    from urllib.parse import quote
-
     return f"{other}/?server={quote(site.address)}&more={quote(more)}"
 
 
@@ -93,7 +91,9 @@ def search(page: Any, query: str) -> None:
 def test_a_page_of_another_site_searches_by_keyboard_and_shows_texts_alone(
     open_page: OpenPage, shop: RealSite, other: str
 ) -> None:
-    page = open_page(address(shop, other), locale="en-GB")
+    page = open_page("about:blank", own_context=True, locale="en-GB")
+    page.route("https://shop.example/**", lambda route: route.fulfill(body="here"))
+    page.goto(address(shop, other))
     box = page.get_by_role("combobox", name="Search")
     assert box.get_attribute("aria-expanded") == "false" and page.locator(OPTION).count() == 0
     search(page, "saw")
@@ -116,10 +116,11 @@ def test_a_page_of_another_site_searches_by_keyboard_and_shows_texts_alone(
     box.press("Shift+Tab")
     box.focus()
     page.locator(f"{BOX} #pop").wait_for()
-    with page.expect_request("https://shop.example/*") as asked:
+    for _ in range(links.index("https://shop.example/a") + 1):
         box.press("ArrowDown")
+    with page.expect_request("https://shop.example/a") as asked:
         box.press("Enter")
-    assert asked.value.url == links[0] and "referer" not in asked.value.headers
+    assert "referer" not in asked.value.headers
 
 
 def test_enter_without_a_choice_goes_to_the_server_s_own_page(open_page: OpenPage, shop: RealSite, other: str) -> None:

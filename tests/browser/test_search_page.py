@@ -808,7 +808,7 @@ def test_a_language_that_does_not_come_is_english_and_a_choice_stays(open_page: 
     page.select_option("#language", "fr")
     page.wait_for_selector("html[lang=fr]")
     assert page.inner_text("#form button[type=submit]") == "Rechercher" and "lang=fr" in page.url
-    assert page.inner_text("#status") == "18 documents contiennent un de ces mots, en 28,0 ms."
+    assert page.inner_text("#status") == "18 documents avec un de ces mots, en 28,0 ms."
     page.locator(f"{ROW} .ask-why").first.click()
     page.wait_for_selector("#why .reasons")
     assert page.inner_text("#why h2") == "Pourquoi le numéro 1 ?" and " et " in page.inner_text("#why .reasons")

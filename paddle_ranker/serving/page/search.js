@@ -141,7 +141,7 @@ function searchFor(query) {
 function drawAnswer(answer, query, isFirst) {
   const first = roomForRows(); // asked before anything is changed
   const before = shown && positions();
-  fitTexts($("answer").clientWidth || innerWidth);
+  fitTexts(($("answer").clientWidth || innerWidth) - (narrow.matches ? 0 : state.how ? 240 : 110)); // beside scores and buttons
   const { clicked, judged, followed } = shown?.answer === answer ? shown : { clicked: new Set(), judged: new Map(), followed: null };
   const hits = new Map(answer.docs.map((hit) => [hit.id, hit]));
   const out = new Set(answer.docs.slice(answer.hits.length).map(({ id }) => id));

@@ -3,7 +3,7 @@
 export default {
   language: "Sprache", more_like: "Mehr davon", by_picture: "Mit Bild suchen", by_recording: "Mit Ton suchen",
   search: "Suchen", judge: "Bewerten", more: "Weiteres", skip: "Zu den Ergebnissen", query: "Suchanfrage", suggestions: "Vorschläge",
-  settings: "Einstellungen", use: "Suchen nach", words: "Wörter", vectors: "Bedeutung", fused: "Vereint", ranked: "Geordnet", fusion: "Vereinigung",
+  settings: "Einstellungen", use: "Suchen nach", words: "Wörter", vectors: "Sinn", fused: "Vereint", ranked: "Geordnet", fusion: "Vereinigung",
   recall: "Treffer je Suche", rank_top: "Zu ordnende", top_k: "Anzeigen", group_by: "Fast Gleiches nur einmal", filters: "Weitere Filter", stages: "Schritte", results: "Ergebnisse", keys: "Tasten",
   rrf: "Kehrwerte der Ränge", weighted: "gewichtete Punkte", none: "nicht ordnen", yes: "ja", no: "nein",
   placeholder: "Suchen, zum Beispiel: {example}", documents: "{n} Dokumente", tries: "Beispiele: ", example: "Was eine Suche nach „{query}“ durchläuft",

@@ -134,3 +134,37 @@ def test_other_addresses_are_neither_links_nor_pictures(open_page: OpenPage, sit
     page.locator(f"{ROW} .ask-why").first.click()
     page.wait_for_selector("#why dl")
     assert page.locator(f"{ROW} a, {ROW} img, #why a").count() == 0
+
+
+ENGLISH = "A saw for wood, metal and plastic, with a guide, extraction, a case and everything that belongs to it. " * 9
+GERMAN = "Handkreissäge mit Führungsschiene, Staubabsaugung und Geschwindigkeitsregelung für Hartholzplatten. " * 9
+
+
+@pytest.mark.parametrize("width", [360, 768, 1024, 1440])
+@pytest.mark.parametrize("more", ["", "&how=1"])
+@pytest.mark.parametrize("has_picture", [False, True])
+def test_texts_end_at_a_word_and_no_style_cuts_them(
+    open_page: OpenPage, site: Site, width: int, more: str, has_picture: bool
+) -> None:
+    with_fields(
+        site, {"image": {"type": "picture-url"}}, {"image": f"{site.address}/page/icon.svg"} if has_picture else {}
+    )
+    before = site.change
+
+    def change(answer: dict[str, Any]) -> dict[str, Any]:
+        for place, hit in enumerate(answer["hits"]):
+            text = (ENGLISH, GERMAN)[place % 2]
+            hit.update(title=f"Saw {place}", text=text, highlights=[], passage={"start": 0, "end": len(text)})
+        return before(answer)
+
+    site.change = change
+    page = open_page(f"{at(site).replace('how=1&', '')}{more}", width=width, locale="en-GB")
+    drawn(page)
+    shown = page.eval_on_selector_all(
+        f"{ROW} p.text", "all => all.map(one => [one.textContent, one.scrollHeight - one.clientHeight])"
+    )
+    assert len(shown) == 10 and page.locator(f"{ROW} .thumb").count() == 10 * has_picture
+    for text, hidden in shown:
+        assert hidden <= 1 and text.endswith("…")
+        whole = text.removesuffix("…")
+        assert any(one.startswith(whole) and one[len(whole.rstrip())] == " " for one in (ENGLISH, GERMAN))

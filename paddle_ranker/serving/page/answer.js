@@ -1,7 +1,7 @@
 // A question and its answer: what is asked, what is shown, where each hit stands in each stage.
 
 import { filterOf, state } from "./address.js";
-import { index, nameOf, numberOf, searchedBy, searchers } from "./collection.js";
+import { index, isAddress, nameOf, numberOf, searchedBy, searchers, tellOf } from "./collection.js";
 import { ask, Failure } from "./server.js";
 import { codePoints, cut, joined, windowOf } from "./text.js";
 import { count, say } from "./words.js";
@@ -102,8 +102,8 @@ export function namesOf(hits) {
     for (const same of groups.values()) {
       if (same.length < 2) continue;
       const differs = (name) => new Set(same.map((hit) => (isBrief(hit.fields?.[name]) ? String(hit.fields[name]) : ""))).size === same.length;
-      const field = Object.keys(same[0].fields ?? {}).find((name) => name !== "url" && differs(name));
-      for (const hit of same) names.get(hit.id)[what] = field ? String(hit.fields[field]) : hit.id;
+      const field = Object.keys(same[0].fields ?? {}).find((name) => name !== "url" && !isAddress(name) && differs(name));
+      for (const hit of same) names.get(hit.id)[what] = field ? tellOf(field, hit.fields[field]) : hit.id;
     }
   }
   return names;

@@ -4,7 +4,7 @@ import { state } from "./address.js";
 import { foundBy, isOut, keyOf, rankIn, shown } from "./answer.js";
 import { send } from "./machine.js";
 import { $, make } from "./nodes.js";
-import { drawMoved, fillRow, ROW, visibleRows } from "./rows.js";
+import { drawMoved, fillRow, fitTexts, ROW, visibleRows } from "./rows.js";
 import { count, say, wholePercent } from "./words.js";
 
 export const parts = { filters: null, stages: null }; // filters.js and stages.js, once they are loaded
@@ -55,6 +55,7 @@ export function finish() {
   const there = $("results").children.length;
   $("results").append(...visibleRows().slice(there));
   $("results").style.paddingBottom = "";
+  fitTexts();
   drawCut();
   drawNodes();
   markFollowed();
@@ -112,6 +113,7 @@ export function chooseStage(before) {
   }
   $("last").replaceChildren(...(stagesPart()?.headOf(stage, answer) ?? [make("span", { class: "unseen" }, say("results"))]));
   listRows();
+  fitTexts();
   layOut(before);
 }
 

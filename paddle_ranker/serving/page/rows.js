@@ -4,7 +4,7 @@ import { state } from "./address.js";
 import { acts, ARROWS, foundBy, isBrief, isCalibrated, isOut, movement, partsOf, rankIn, shown, tellWay, titleOf } from "./answer.js";
 import { index, isAddress, isNumber, labelOf, linkOf, pictureOf, tellOf } from "./collection.js";
 import { button, make } from "./nodes.js";
-import { codePoints, cut, marked, windowOf } from "./text.js";
+import { codePoints, cut, marked, SHOWN, windowOf } from "./text.js";
 import { count, languageOf, percent, say } from "./words.js";
 
 export const ROW = 90; // pixels of a row that is not laid out yet, about
@@ -42,6 +42,21 @@ export function fillRow(id) {
   ].filter(Boolean));
   if (hit.place) import("./places.js").then(({ drawPlace }) => drawPlace(hit, row)).catch(() => {});
   return row;
+}
+
+/** Shorten the texts that have more lines than the style sheet shows, which would cut them within a word. */
+export function fitTexts() {
+  for (let tries = 0; shown && tries < 4; tries++) { // heights are read together, and texts written together
+    const shares = [...document.querySelectorAll("#results p.text:not([hidden])")].map((node) => [node, node.clientHeight / node.scrollHeight]);
+    const long = shares.filter(([, share]) => share < 0.99);
+    if (!long.length) return;
+    for (const [node, share] of long) {
+      const hit = shown.hits.get(node.closest("li").dataset.id);
+      const most = Math.floor(0.97 * share * (Number(node.dataset.most) || SHOWN));
+      node.dataset.most = most;
+      node.replaceChildren(...marked(hit.text, hit.highlights, ...windowOf(hit, most)));
+    }
+  }
 }
 
 /** Tell how a hit came to its place in the last stage; in an earlier one, where it ends. */
@@ -90,7 +105,7 @@ function drawProbability(hit) {
 /** Return what is told below a hit: what differs from another that looks the same, a few short fields, similar ones. */
 function drawFields(hit, address) {
   const differs = shown.names.get(hit.id).row;
-  const brief = Object.entries(hit.fields ?? {}).filter(([name, value]) => name !== "url" && !isAddress(name) && !(name in (hit.place ?? {})) && isBrief(value) && !(name in (hit.contents ?? {})) && ![hit.title, hit.text, differs].includes(String(value))).slice(0, 3);
+  const brief = Object.entries(hit.fields ?? {}).filter(([name, value]) => name !== "url" && !isAddress(name) && !(name in (hit.place ?? {})) && isBrief(value) && !(name in (hit.contents ?? {})) && ![hit.title, hit.text].includes(String(value)) && tellOf(name, value) !== differs).slice(0, 3);
   const similar = Array.isArray(hit.similar) && hit.similar.length > 0 && say("similar", { n: count(hit.similar.length), ids: hit.similar.slice(0, 3).join(", ") });
   const open = address && make("a", { href: address, rel: "noreferrer", target: "_blank", onclick: () => acts.sendClick(hit) }, say("open"));
   return [differs && make("b", {}, differs), ...brief.map(([name, value]) => (typeof value === "string" && !isNumber(name, value) ? tellOf(name, value) : `${labelOf(name)} ${tellOf(name, value)}`)), similar, open].filter(Boolean).flatMap((part, place) => (place ? [" · ", part] : [part]));

@@ -11,9 +11,9 @@ import { listenToKeys, listenToMouse, listenToSettings, listenToTyping } from ".
 import { listen, now, send, viewOf } from "./machine.js";
 import { $, button, make } from "./nodes.js";
 import { drawHead, notices, showNothing, tellFound } from "./notices.js";
-import { hasPicture } from "./rows.js";
+import { fitTexts, hasPicture } from "./rows.js";
 import { ask, Failure, sendFeedback } from "./server.js";
-import { cut, fitTexts } from "./text.js";
+import { cut } from "./text.js";
 import { closeWhy, openWhy } from "./why_panel.js";
 import { count, languageOf, say, score, speak, switchLanguage, titleOfPage, withAllWords } from "./words.js";
 
@@ -141,7 +141,6 @@ function searchFor(query) {
 function drawAnswer(answer, query, isFirst) {
   const first = roomForRows(); // asked before anything is changed
   const before = shown && positions();
-  fitTexts(($("answer").clientWidth || innerWidth) - (narrow.matches ? 0 : state.how ? 240 : 110)); // beside scores and buttons
   const { clicked, judged, followed } = shown?.answer === answer ? shown : { clicked: new Set(), judged: new Map(), followed: null };
   const hits = new Map(answer.docs.map((hit) => [hit.id, hit]));
   const out = new Set(answer.docs.slice(answer.hits.length).map(({ id }) => id));
@@ -279,7 +278,7 @@ async function start() {
   const sizes = new ResizeObserver(layOutAgain);
   for (const id of ["answer", "side"]) sizes.observe($(id)); // what is above the list moves it
   // A row that comes near the window gets its true height: the list may then be as high as the observer saw it before.
-  $("results").addEventListener("contentvisibilityautostatechange", () => requestAnimationFrame(layOutAgain), true);
+  $("results").addEventListener("contentvisibilityautostatechange", () => requestAnimationFrame(() => (fitTexts(), layOutAgain())), true);
   if (!state.q) $("query").focus({ preventScroll: true });
   loadIndex();
   search("back");

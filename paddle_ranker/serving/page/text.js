@@ -64,19 +64,12 @@ export function marked(text, highlights, from = 0, to = Infinity) {
   return nodes;
 }
 
-const [MOST, LINES, EM, WIDEST] = [180, 3, 16, 40]; // code points; lines of a text, pixels of an em, ems of a line
-let room = LINES * WIDEST; // ems of the lines of a text in the list; "why" shows the whole text
-
-/** Take the width of the texts in the list, in pixels, from which texts are cut so that style sheets need not cut words. */
-export const fitTexts = (width) => (room = LINES * Math.min(WIDEST, Math.max(12, width / EM)));
-
-/** Return how many code points of a text the list has room for; ideographs are twice as wide as letters. */
-const roomFor = (text) => Math.min(MOST, Math.floor(room * (/[\p{Script=Han}\p{Script=Hiragana}\p{Script=Katakana}\p{Script=Hangul}]{2}/u.test(text.slice(0, 400)) ? 0.9 : 1.7)));
+export const SHOWN = 180; // code points of a text in the list, at most; "why" shows the whole text
 
 /** Return the window of a long text to show: its best passage, from shortly before the first highlight there. */
-export function windowOf(hit) {
+export function windowOf(hit, most = SHOWN) {
   const points = codePoints(hit.text);
-  const [{ length }, most] = [points, roomFor(hit.text)];
+  const { length } = points;
   if (length <= most) return [0, length];
   const { start = 0, end = length } = hit.passage ?? {};
   const first = (hit.highlights ?? []).find((one) => one.start >= start && one.end <= end)?.start ?? start;

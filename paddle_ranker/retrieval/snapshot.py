@@ -126,6 +126,7 @@ class LocalSnapshot:
 
     def types_of(self, fields: Sequence[str]) -> dict[str, str]:
         """Return the types of the values of fields, by name, in the order of `fields`."""
+        refuse_text(fields, "fields")
         return {name: self.type_of(name) for name in fields}
 
     def field_values(self, most: int, types: Mapping[str, str] = _NO_TYPES) -> dict[str, FieldSample]:

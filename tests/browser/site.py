@@ -120,7 +120,7 @@ class Site(LoopThread):
         await asyncio.gather(self._http.stop(SECONDS), self._connections.drain(SECONDS))
 
     async def _search(self, request: Request) -> Response:
-        of_address = {**request.query_params, "query": request.query_params.get("q", "")}
+        of_address: dict[str, Any] = {**request.query_params, "query": request.query_params.get("q", "")}
         asked = json.loads(await request.body()) if request.method == "POST" else of_address
         self.asked.append(asked)
         if self.fault is not None:

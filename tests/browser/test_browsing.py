@@ -154,7 +154,7 @@ def test_a_range_is_two_boxes_and_values_are_offered_while_one_types(open_page: 
 def test_an_answer_has_what_is_shown_and_why_has_all(open_page: OpenPage, shop: RealSite) -> None:
     page = open_page("about:blank")
     answers: list[Any] = []
-    page.on("response", lambda one: "/v1/search" in one.url and answers.append(one))
+    page.on("response", lambda one: answers.extend([one] if "/v1/search" in one.url else []))
     page.goto(f"{shop.address}/?q={quote('saw long words')}&top_k=100&lang=en")
     drawn(page)
     assert page.locator(ROW).count() == 100

@@ -42,7 +42,8 @@ MORE: dict[str, dict[str, Any]] = {
 # Options that take folders or files which no name has: they say so of a name.
 OF_NO_NAME = {("export-serving", "dirname"), ("convert-image-weights", "source")}
 INDEXED = {
-    **dict.fromkeys(("index add", "search", "evaluate-recall", "improve"), "index"), "search-serve": "words",
+    **dict.fromkeys(("index add", "search", "evaluate-recall", "improve"), "index"),
+    **dict.fromkeys(("search-serve", "mcp"), "words"),
 }  # fmt: skip
 WITH_RAY = {"deploy"}  # its options are those of serve, and it needs a cluster
 SOURCES = {

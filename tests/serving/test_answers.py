@@ -151,7 +151,7 @@ def test_values_of_facets_are_looked_through(tmp_path: Path) -> None:
     here, most = Site(index=tmp_path / "index"), 100
     assert here.ask("GET", "/v1/index").json()["limits"]["facet_values"] == most
     for query in ("saw", ""):
-        asked = {"query": query, "facets": ["maker", "new"], "top_k": 1}
+        asked: dict[str, Any] = {"query": query, "facets": ["maker", "new"], "top_k": 1}
         assert len(here.search(**asked)["facets"]["maker"]) == most
         for part, wanted in (("sage", makers[-2:]), ("ÄGE &", makers[-2:-1]), ("maker 14", makers[140:150]), ("?", [])):
             found = here.search(**asked, facet_values={"maker": part})["facets"]

@@ -85,7 +85,7 @@ def test_keys_and_origins_that_cannot_be_meant_are_refused(monkeypatch: pytest.M
         ({"api_key": "a", "search_key": " "}, "PADDLE_RANKER_SEARCH_KEY is set and empty"),
     ):
         with pytest.raises(UsageError, match=message):
-            ServeConfig(**keys)
+            ServeConfig(api_key=keys.get("api_key"), search_key=keys["search_key"])
     monkeypatch.setenv("PADDLE_RANKER_API_KEY", "a")
     monkeypatch.setenv("PADDLE_RANKER_SEARCH_KEY", "b")
     config = ServeConfig()

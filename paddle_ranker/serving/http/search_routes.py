@@ -453,7 +453,7 @@ def _facets(search: Search, names: list[str], parts: Mapping[str, str]) -> dict[
     """
     facets = dict[str, list[dict[str, Any]]]()
     for name, counts in search.facets(names).items():
-        values: Iterator[tuple[Any, int]] = ((json.loads(value), n) for value, n in checked(counts.items()))
+        values: Iterable[tuple[Any, int]] = ((json.loads(value), count) for value, count in checked(counts.items()))
         if name in parts:
             values = _containing(name, without_accents(fold(parts[name])), values)
         facets[name] = [{"value": value, "count": count} for value, count in islice(values, _MOST_FACET_VALUES)]

@@ -21,6 +21,7 @@ from paddle_ranker import runtime
 from paddle_ranker.errors import package_for
 from paddle_ranker.interrupts import SIGNALS
 from paddle_ranker.mcp.options import LinkOptions
+from paddle_ranker.model.load_options import HeadOptions, TokenizerOptions
 from paddle_ranker.options import main_of, note, option, redeclare
 from paddle_ranker.options.declare import FETCHED, fields_of
 from paddle_ranker.scoring.scoring_options import EngineOptions
@@ -31,7 +32,7 @@ from paddle_ranker.serving.core.tower_options import TowerSlotOptions
 
 
 @dataclass(frozen=True)
-class StdioOptions(LinkOptions, EngineOptions):
+class StdioOptions(LinkOptions, HeadOptions, TokenizerOptions, EngineOptions):
     """Options of `paddle-ranker mcp`: those of a server that are about the index, its models and its answers."""
 
     index: Path = option(help="an index folder, as index build makes it", addresses=FETCHED)  # noqa: RUF009
@@ -39,6 +40,7 @@ class StdioOptions(LinkOptions, EngineOptions):
     tower: Optional[Path] = redeclare(  # noqa: RUF009
         TowerSlotOptions, "tower", either=False, help="the tower, of an index without its own"
     )
+    max_seq_length: Optional[int] = redeclare(ServeConfig, "max_seq_length")
     fusion: str = redeclare(IndexSlotOptions, "fusion")
     weights: str = redeclare(IndexSlotOptions, "weights")
     ef: Optional[int] = redeclare(IndexSlotOptions, "ef")
@@ -59,10 +61,10 @@ def mcp(options: StdioOptions) -> int:
     from paddle_ranker.mcp.protocol import NEEDED
     from paddle_ranker.serving.process.server import require_packages
 
+    config = with_found_models(options.config())
     with package_for(*NEEDED):
         importlib.import_module("mcp.server.stdio")
     require_packages()
-    config = with_found_models(options.config())
     if sys.stdin.isatty():
         note("waiting for messages of an assistant, which starts this command itself: see docs/mcp.md")
     runtime.prepare_command(options.cpu_threads)

@@ -32,7 +32,7 @@ PLAIN_TEXT = {
     "allowed_hosts", "examples", "group_by", "host", "id_column", "ids", "milvus_uri", "new_fields",
     "positive_label", "query",
     "query_prompt", "ray", "sentence", "served_name", "special_tokens", "teacher_model", "teacher_url", "template",
-    "text", "text_1", "text_2", "text_column", "text_prompt", "title", "title_column", "uri", "where",
+    "text", "text_1", "text_2", "text_column", "text_prompt", "title", "title_column", "uri", "url", "where",
 }  # fmt: skip
 
 

@@ -37,12 +37,13 @@ SCORE = """
 from paddle_ranker import Ranker
 Ranker.load("ranker").score(["shoe"], ["red shoes"])
 """
+NAMES = ("search by words", "score a pair", "serve searches", "list of commands", "search command")
 
 
 @dataclass(frozen=True)
 class LoadedOptions(Options):
     rounds: int = option(3, help="runs of each program", minimum=1)
-    modules: str = option("", help="also print the modules and lines of the program of this name")
+    modules: Optional[str] = option(None, help="also print the modules and lines of this program", choices=NAMES)
 
 
 @dataclass(frozen=True)
@@ -88,11 +89,11 @@ def serve(folder: Path, environment: dict[str, str]) -> tuple[str, float]:
 
 
 PROGRAMS = (
-    Program("search by words", python("-c", SEARCH), 12_000),
-    Program("score a pair", python("-c", SCORE), 18_000),
-    Program("serve searches", serve, 40_000),
-    Program("--help", python("-m", "paddle_ranker", "--help"), None, 0.2),
-    Program("search command", python("-m", "paddle_ranker", "search", "--index", "index", "shoe"), None, 0.5),
+    Program(NAMES[0], python("-c", SEARCH), 12_000),
+    Program(NAMES[1], python("-c", SCORE), 18_000),
+    Program(NAMES[2], serve, 40_000),
+    Program(NAMES[3], python("-m", "paddle_ranker", "--help"), None, 0.2),
+    Program(NAMES[4], python("-m", "paddle_ranker", "search", "--index", "index", "shoe"), None, 0.5),
 )
 
 

@@ -28,6 +28,8 @@ export default {
 
   ascending: "{name}: niedrigste zuerst", descending: "{name}: höchste zuerst", newest: "{name}: neueste zuerst", oldest: "{name}: älteste zuerst",
   relevance: "Relevanz", more_values: "mehr", fewer_values: "weniger", facet_counts: "Zahlen: Dokumente mit irgendeinem der Wörter", from: "von", to: "bis",
+  own_order: "übliche Reihenfolge", clear: "Alle entfernen", more_facets: "Weitere Felder ({n})", fewer_facets: "Weniger Felder", find_value: "In {name} suchen", values_found: "{n} Werte",
+  nothing_meets: "Kein Dokument erfüllt die Filter.", details: "Details", page_before: "Vorige Seite", page_next: "Nächste Seite",
   any: "beliebig", remove: "{what} entfernen", fold: "Filter",
 
   about_words: "Ränge der Ergebnisse nach Wörtern", about_vectors: "Ränge der Ergebnisse nach Bedeutung",

@@ -28,6 +28,8 @@ export default {
 
   ascending: "{name}: de menor a mayor", descending: "{name}: de mayor a menor", newest: "{name}: de más nuevo a más antiguo", oldest: "{name}: de más antiguo a más nuevo",
   relevance: "relevancia", more_values: "más", fewer_values: "menos", facet_counts: "Números: documentos con alguna de las palabras", from: "de", to: "a",
+  own_order: "orden habitual", clear: "Quitar todos", more_facets: "Más campos ({n})", fewer_facets: "Menos campos", find_value: "Buscar en {name}", values_found: "{n} valores",
+  nothing_meets: "Ningún documento cumple los filtros.", details: "Detalles", page_before: "Página anterior", page_next: "Página siguiente",
   any: "todos", remove: "Quitar {what}", fold: "Filtros",
 
   about_words: "rangos de los resultados por palabras", about_vectors: "rangos de los resultados por sentido",

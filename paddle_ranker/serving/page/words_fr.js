@@ -28,6 +28,8 @@ export default {
 
   ascending: "{name} : ordre croissant", descending: "{name} : ordre décroissant", newest: "{name} : du plus récent au plus ancien", oldest: "{name} : du plus ancien au plus récent",
   relevance: "pertinence", more_values: "plus", fewer_values: "moins", facet_counts: "Nombres : documents avec l’un des mots", from: "de", to: "à",
+  own_order: "ordre habituel", clear: "Tout retirer", more_facets: "Autres champs ({n})", fewer_facets: "Moins de champs", find_value: "Chercher dans {name}", values_found: "{n} valeurs",
+  nothing_meets: "Aucun document ne répond aux filtres.", details: "Détails", page_before: "Page précédente", page_next: "Page suivante",
   any: "tous", remove: "Retirer {what}", fold: "Filtres",
 
   about_words: "rangs des résultats par les mots", about_vectors: "rangs des résultats par le sens",

@@ -53,8 +53,4 @@ export default {
   judge_title: "Bewerten", judge_off: "Bewerten ist aus: Der Server wurde ohne Protokoll gestartet.", judge_done: "Es ist nichts mehr zu bewerten.", back: "Zurück zur Suche",
   judge_progress: "{judged} bewertet, {left} übrig", disagree: "gefunden auf {recall}, geordnet auf {ranked}", undo: "Rückgängig",
   skip_pair: "Überspringen", grade: "Stufe {n}", judge_question: "Beantwortet dieses Dokument die Suchanfrage?", judge_empty: "Erst suchen, dann bewerten.",
-
-  own_order: "übliche Reihenfolge", clear: "Alle entfernen", more_facets: "Weitere Felder ({n})", fewer_facets: "Weniger Felder",
-  find_value: "In {name} suchen", values_found: "{n} Werte", nothing_meets: "Kein Dokument erfüllt die Filter.", details: "Einzelheiten",
-  page_before: "Vorige Seite", page_next: "Nächste Seite",
 };

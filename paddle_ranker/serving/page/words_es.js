@@ -53,8 +53,4 @@ export default {
   judge_title: "Evaluar", judge_off: "No se puede evaluar: el servidor se inició sin registro.", judge_done: "No queda nada por evaluar.", back: "Volver a la búsqueda",
   judge_progress: "{judged} evaluados, quedan {left}", disagree: "encontrado en {recall}, ordenado en {ranked}", undo: "Deshacer",
   skip_pair: "Saltar", grade: "nota {n}", judge_question: "¿Responde este documento a la búsqueda?", judge_empty: "Busque primero y evalúe después.",
-
-  own_order: "orden habitual", clear: "Quitar todo", more_facets: "Más campos ({n})", fewer_facets: "Menos campos",
-  find_value: "Buscar en {name}", values_found: "{n} valores", nothing_meets: "Ningún documento cumple los filtros.", details: "Detalles",
-  page_before: "Página anterior", page_next: "Página siguiente",
 };

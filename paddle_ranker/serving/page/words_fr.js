@@ -53,8 +53,4 @@ export default {
   judge_title: "Évaluer", judge_off: "L’évaluation est désactivée : le serveur a été lancé sans journal.", judge_done: "Il n’y a plus rien à évaluer.", back: "Retour à la recherche",
   judge_progress: "{judged} évalués, {left} restants", disagree: "trouvé à {recall}, classé à {ranked}", undo: "Annuler",
   skip_pair: "Passer", grade: "note {n}", judge_question: "Ce document répond-il à la recherche ?", judge_empty: "Cherchez d’abord, puis évaluez.",
-
-  own_order: "ordre habituel", clear: "Tout effacer", more_facets: "Autres champs ({n})", fewer_facets: "Moins de champs",
-  find_value: "Chercher dans {name}", values_found: "{n} valeurs", nothing_meets: "Aucun document ne répond aux filtres.", details: "Détails",
-  page_before: "Page précédente", page_next: "Page suivante",
 };

@@ -1,7 +1,7 @@
 """A server that behaves like the Hugging Face hub, of folders on the disk; and tests' environment around it.
 
-It answers as https://huggingface.co does, as of huggingface_hub 0.36: the description of a repository with its files,
-their contents by ranges, and the codes of errors.
+It answers as https://huggingface.co does, as of huggingface_hub 0.36 and 2.4: the description of a repository with
+its files, their contents by ranges, and the codes of errors.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Hub:
         commit: the commit that the branch main is at.
         token: what a request must bear; None: nothing.
         gated: whether a token alone is not enough.
-        status: answer everything with it; `headers` go with it.
+        status: answer everything with it; `headers` go with it. -1: close each connection without an answer.
         truncate: bodies of large files end after so many bytes, as often as `truncated` says.
     """
 
@@ -67,6 +67,9 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self) -> None:
         hub, path = self.hub, unquote(self.path.partition("?")[0])
         hub.asked.append(f"{self.command} {path}")
+        if hub.status < 0:
+            self.close_connection = True
+            return None
         if hub.status:
             return self._send(hub.status, b"{}", hub.headers)
         token = self.headers.get("Authorization", "").replace("Bearer ", "")
@@ -83,15 +86,22 @@ class _Handler(BaseHTTPRequestHandler):
         return self._send_file(repository, file)
 
     def _describe(self, rest: str) -> None:
-        repository, _, revision = rest.partition("/revision/")
+        kind = "tree" if "/tree/" in rest else "revision"  # huggingface_hub 2 lists files by the former
+        repository, _, revision = rest.partition(f"/{kind}/")
         if repository not in self.hub.folders:
             return self._error(401, "RepoNotFound")
         if revision not in ("", "main", "v1", self.hub.commit):
             return self._error(404, "RevisionNotFound")
         folder = self.hub.folders[repository]
         files = sorted(path for path in folder.rglob("*") if path.is_file())
-        siblings = [{"rfilename": p.relative_to(folder).as_posix(), "size": p.stat().st_size} for p in files]
-        body = {"id": repository, "modelId": repository, "sha": self.hub.commit, "siblings": siblings}
+        body: object
+        if kind == "tree":
+            oid = {path: hashlib.sha1(path.read_bytes()).hexdigest() for path in files}
+            body = [{"type": "file", "oid": oid[p], "size": p.stat().st_size, "path": p.relative_to(folder).as_posix()}
+                    for p in files]  # fmt: skip
+        else:
+            siblings = [{"rfilename": p.relative_to(folder).as_posix(), "size": p.stat().st_size} for p in files]
+            body = {"id": repository, "modelId": repository, "sha": self.hub.commit, "siblings": siblings}
         self._send(200, json.dumps(body).encode(), {"Content-Type": "application/json"})
         return None
 
@@ -145,7 +155,8 @@ def hub_environment(folder: Path, endpoint: str, patch: pytest.MonkeyPatch, **va
         for name, value in given.items():
             context.setenv(name, value)
         importlib.reload(constants)
-        context.setattr(file_download, "HUGGINGFACE_CO_URL_TEMPLATE", constants.HUGGINGFACE_CO_URL_TEMPLATE)
+        if hasattr(file_download, "HUGGINGFACE_CO_URL_TEMPLATE"):  # before huggingface_hub 1, a copy
+            context.setattr(file_download, "HUGGINGFACE_CO_URL_TEMPLATE", constants.HUGGINGFACE_CO_URL_TEMPLATE)
         try:
             yield
         finally:

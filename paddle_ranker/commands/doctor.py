@@ -108,7 +108,7 @@ OPTIONAL = (
     Package("pyarrow", "import pyarrow.parquet", ".parquet files"),
     Package("tokenizers", "import tokenizers", "tokenizer.json, training of vocabularies"),
     Package("sentencepiece", "import sentencepiece", "texts of ERNIE-M"),
-    Package("huggingface-hub", "import huggingface_hub", "models of the Hugging Face hub by name", "<1"),
+    Package("huggingface-hub", "import huggingface_hub", "models of the Hugging Face hub by name"),
     Package("safetensors", "import safetensors", "models of Hugging Face's transformers"),
     Package("fast-tokenizer-python", "import fast_tokenizer", "tests of the tokenizer", "==1.0.2", (3, 10)),
     Package("paddle-serving-client", "import paddle_serving_client", "Paddle Serving", "==0.9.0", (3, 9)),

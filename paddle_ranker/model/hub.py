@@ -252,19 +252,21 @@ def _download(name: HubName, commit: str, files: list[str]) -> None:
 
 def _is_cut(error: BaseException) -> bool:
     """Return whether an error shows that a transfer ended early."""
-    from requests.exceptions import ChunkedEncodingError
-
     is_short = type(error) is OSError and "Consistency check failed" in str(error)
-    return is_short or isinstance(error, ChunkedEncodingError)
+    # Errors of requests and of httpx: each version of huggingface_hub has an HTTP library of its own.
+    names = (kind.__name__ for kind in type(error).__mro__)
+    return is_short or not {"ChunkedEncodingError", "RemoteProtocolError"}.isdisjoint(names)
 
 
 @contextmanager
 def _explained(name: HubName) -> Iterator[None]:
-    """Convert exceptions of huggingface_hub and requests in the block to a `CheckpointError` that says what to do."""
+    """Convert exceptions of huggingface_hub in the block to a `CheckpointError` that says what to do."""
+    from huggingface_hub.errors import HTTPError  # the base of its HTTP library's: of httpx, these are no `OSError`
+
     try:
         yield
-    except (OSError, ValueError, LookupError, TypeError) as error:  # an unexpected answer raises the last three
-        # Errors of the disk have an errno, those of requests and huggingface_hub have none.
+    except (OSError, HTTPError, ValueError, LookupError, TypeError) as error:  # an odd answer raises the last three
+        # Errors of the disk have an errno, those of HTTP libraries and huggingface_hub have none.
         if getattr(error, "errno", None) is not None:
             raise
         raise CheckpointError(_explain(name, error)) from error
@@ -305,7 +307,7 @@ def _explain(name: HubName, error: BaseException) -> str:
 
 
 def _reason(error: BaseException) -> str:
-    """Return type and message of the innermost error; requests wraps an error in several others."""
+    """Return type and message of the innermost error; HTTP libraries wrap an error in several others."""
     while error.__context__ is not None:
         error = error.__context__
     return brief(f"{type(error).__name__}: {' '.join(str(error).split())}", 160)
@@ -364,7 +366,7 @@ def _require_reachable(name: HubName, endpoint: str) -> None:
 def _cache() -> Path:
     switch_off_telemetry()
     ensure_home()  # huggingface_hub reads HOME when it is imported
-    with package_for("a model by name", "'huggingface-hub<1'"):
+    with package_for("a model by name", "huggingface-hub"):
         from huggingface_hub import constants
     return Path(constants.HF_HUB_CACHE)
 

@@ -8,6 +8,7 @@
 | class | server | sends |
 | --- | --- | --- |
 | `RerankClient` | this project's server and others that have `/v1/rerank` | texts |
+| `EmbeddingsClient` | this project's server of a tower and others that have `/v1/embeddings` | texts |
 | `SearchClient` | this project's server of an index, `/v1/search` | queries, documents |
 """
 
@@ -17,11 +18,16 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from paddle_ranker.serving.clients.embeddings_client import EmbeddingsClient as EmbeddingsClient
     from paddle_ranker.serving.clients.http_client import RerankClient as RerankClient
     from paddle_ranker.serving.clients.search_client import SearchClient as SearchClient
 
-_MODULES = {"RerankClient": "http_client", "SearchClient": "search_client"}
-__all__ = ["RerankClient", "SearchClient"]
+_MODULES = {
+    "EmbeddingsClient": "embeddings_client",
+    "RerankClient": "http_client",
+    "SearchClient": "search_client",
+}
+__all__ = ["EmbeddingsClient", "RerankClient", "SearchClient"]
 
 
 def __getattr__(name: str) -> Any:

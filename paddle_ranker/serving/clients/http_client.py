@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Optional
+from urllib.parse import urlsplit
 
 import numpy as np
 import requests
 from pydantic import TypeAdapter
 
-from paddle_ranker.errors import quoted, refuse_text
+from paddle_ranker.errors import UsageError, brief, quoted, refuse_text
 from paddle_ranker.scoring.ranker import RankedTitle, require_cut
+from paddle_ranker.scoring.texts import require_text
 from paddle_ranker.serving.clients.base import LARGEST_ANSWER, BatchClient
 from paddle_ranker.serving.clients.client_errors import (
     LateError,
@@ -32,14 +35,24 @@ _RERANK = RERANK_PROTOCOLS["cohere"]
 
 
 class HttpCalls:
-    """Requests over one HTTP connection to a server, kept open. Ignores the environment's proxy settings."""
+    """Requests over one HTTP connection to a server, kept open.
 
-    def __init__(self, host: str, port: int, timeout: float, api_key: Optional[str]) -> None:
-        self.address = f"{host}:{port}"
-        self._url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    url: URL below which the server's paths are, in place of host and port. Its proxy and certificates are those of the
+        environment (`HTTPS_PROXY`, `NO_PROXY`, `REQUESTS_CA_BUNDLE`, `SSL_CERT_FILE`); otherwise these are ignored
+
+    Raises `UsageError` for another URL than http://HOST/PATH or https://HOST/PATH, and for one with a password.
+    """
+
+    def __init__(self, host: str, port: int, timeout: float, api_key: Optional[str], url: Optional[str] = None) -> None:
+        self.address = f"{host}:{port}" if url is None else url
+        self._url = f"http://{f'[{host}]' if ':' in host else host}:{port}" if url is None else base_url(url)
         self._timeout = timeout
         self._session = requests.Session()
-        self._session.trust_env = False
+        self._session.trust_env = False  # also because a ~/.netrc would replace the key
+        if url is not None:
+            self._session.proxies = requests.utils.get_environ_proxies(self._url)
+            certificates = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("SSL_CERT_FILE")
+            self._session.verify = certificates or True
         self._headers = {TIMEOUT_HEADER: str(stated_milliseconds(timeout)), "Content-Type": "application/json"}
         if api_key is not None:
             self._headers["Authorization"] = f"Bearer {api_key}"
@@ -57,7 +70,9 @@ class HttpCalls:
             request = requests.Request(method, self._url + "/", data=body, headers={**self._headers, **named})
             prepared = self._session.prepare_request(request)
             prepared.url = f"{prepared.url}{path[1:]}"  # unchanged: `requests` would resolve `..`
-            with self._session.send(prepared, timeout=self._timeout, stream=True, allow_redirects=False) as answered:
+            session = self._session
+            settings = {"timeout": self._timeout, "proxies": session.proxies, "verify": session.verify}
+            with session.send(prepared, stream=True, allow_redirects=False, **settings) as answered:
                 content = self._read(answered)
         except requests.Timeout as error:
             raise LateError(f"{self.address}: no answer within {self._timeout:g} seconds") from error
@@ -90,6 +105,21 @@ class HttpCalls:
         return RefusedError(message, status)
 
 
+def base_url(url: str) -> str:
+    """Return a server's URL without a slash at its end; raises `UsageError` for another kind, and for secrets in it."""
+    shown = brief(str(url).partition("?")[0].rpartition("@")[2])
+    try:
+        parts = urlsplit(require_text(url, "url"))
+        is_url = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
+    except ValueError as error:
+        raise UsageError(f"url {shown}: {error}") from error
+    if "@" in parts.netloc:
+        raise UsageError(f"url {shown}: holds a user or a password; give the server's key as key")
+    if not is_url or parts.query or parts.fragment:
+        raise UsageError(f"url {shown}: expected http://HOST:PORT or https://HOST/PATH, below which /v1/... is")
+    return url.rstrip("/")
+
+
 def _reason(error: Exception) -> str:
     """Return in one line the error that an exception of `urllib3` or `requests` wraps."""
     inner: object = error.args[0] if error.args else error
@@ -103,14 +133,21 @@ class RerankClient(BatchClient):
 
     Args:
         model: name of the model; servers of several models need it.
+        url: as of `HttpCalls`.
         options: keyword arguments of `BatchClient`.
     """
 
     def __init__(
-        self, host: str = "127.0.0.1", port: int = 8600, *, model: Optional[str] = None, **options: Any
+        self,
+        host: str = "127.0.0.1",
+        port: int = 8600,
+        *,
+        model: Optional[str] = None,
+        url: Optional[str] = None,
+        **options: Any,
     ) -> None:
         super().__init__(host, port, **options)
-        self._calls = HttpCalls(host, port, self.timeout, self.api_key)
+        self._calls = HttpCalls(host, port, self.timeout, self.api_key, url)
         self._model = model
         self._answer: TypeAdapter[Any] = TypeAdapter(_RERANK.answer)
 
@@ -138,10 +175,10 @@ class RerankClient(BatchClient):
                 for result in results[_RERANK.results]
             ]
         except (Fault, IndexError) as error:
-            raise ServerError(f"{self.address}: is no rerank server ({quoted(error)})") from error
+            raise ServerError(f"{self._calls.address}: is no rerank server ({quoted(error)})") from error
         wanted = len(titles) if top_k is None else min(top_k, len(titles))
         if len({title.index for title in ranked}) != wanted:
-            raise ServerError(f"{self.address}: {len(ranked)} results came, expected {wanted}")
+            raise ServerError(f"{self._calls.address}: {len(ranked)} results came, expected {wanted}")
         return ranked
 
     def score(self, query: str, titles: Sequence[str]) -> np.ndarray:

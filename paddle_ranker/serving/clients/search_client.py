@@ -20,11 +20,15 @@ class SearchClient(Client):
 
     Methods return the server's JSON as dicts. The server's page `/docs` describes them. All calls except `feedback` are
     idempotent and are retried, see `Client`.
+
+    Args:
+        url: as of `HttpCalls`.
+        options: keyword arguments of `Client`.
     """
 
-    def __init__(self, host: str = "127.0.0.1", port: int = 8600, **options: Any) -> None:
+    def __init__(self, host: str = "127.0.0.1", port: int = 8600, *, url: Optional[str] = None, **options: Any) -> None:
         super().__init__(host, port, **options)
-        self._calls = HttpCalls(host, port, self.timeout, self.api_key)
+        self._calls = HttpCalls(host, port, self.timeout, self.api_key, url)
 
     def search(self, query: str, **fields: Any) -> dict[str, Any]:
         """Search. Return the server's answer.
@@ -87,7 +91,7 @@ class SearchClient(Client):
                 return None
             raise
         if content["id"] != id:  # a proxy may have rewritten the address
-            raise ServerError(f"{self.address}: answers with document {quoted(content['id'])}, not {quoted(id)}")
+            raise ServerError(f"{self._calls.address}: answers with document {quoted(content['id'])}, not {quoted(id)}")
         return Document(content["id"], content["text"], content["fields"], content["version"])
 
     def index(self) -> dict[str, Any]:
@@ -119,7 +123,7 @@ class SearchClient(Client):
         try:
             parsed = json.loads(answered)
         except ValueError as error:
-            raise ServerError(f"{self.address}: is no server of an index ({quoted(error)})") from error
+            raise ServerError(f"{self._calls.address}: is no server of an index ({quoted(error)})") from error
         if not isinstance(parsed, dict):
-            raise ServerError(f"{self.address}: is no server of an index ({quoted(parsed)})")
+            raise ServerError(f"{self._calls.address}: is no server of an index ({quoted(parsed)})")
         return parsed

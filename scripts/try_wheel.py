@@ -2,10 +2,14 @@
 
     python scripts/try_wheel.py                     # the extras of the README's `pip install`, and those of searches
     python scripts/try_wheel.py --extras cpu,serving
+    python scripts/try_wheel.py --frameworks        # beside LangChain, transformers 5, PaddleOCR 3 and others
 
 Builds the wheel from a copy of this checkout, installs it with pip into an empty environment, without lock files, and
 there, away from the checkout, trains, predicts, exports, builds indexes, searches and serves in small. Needs only the
 package index. Prints the installed versions, and each command; a failure ends it with the command's output.
+
+Before, pip resolves the wheel together with the frameworks of requirements/frameworks.in, and installs nothing. With
+--frameworks they are installed and imported, too, and `pip check` must find no conflict.
 """
 
 from __future__ import annotations
@@ -28,6 +32,13 @@ ROOT = Path(__file__).resolve().parent.parent
 MORE_EXTRAS = ("search", "engines")  # beside those of README.md: other engines of indexes and models
 ONNX = "paddle2onnx"  # what `export --onnx` asks for
 SECONDS = 300  # of one command
+RESOLVING_SECONDS = 1800  # of pip, with hundreds of packages
+BESIDE = ("cpu", "serving", "search", "pdf")  # extras that share an environment with the frameworks
+# What is imported of requirements/frameworks.in, and the classes for it.
+FRAMEWORKS = (
+    "import sentence_transformers, transformers, langchain, llama_index.core, haystack, mteb, mcp, paddleocr, paddle\n"
+    "from paddle_ranker.integrations import haystack, langchain, llama_index, mteb"
+)
 TRIPLES = "query\ttitle\tneg_title\nred shoe\tred shoes for kids\tblue car\n绿茶\t龙井绿茶 新茶\t咖啡豆\n"
 PAIRS = (
     "query\ttitle\tlabel\n"
@@ -74,7 +85,7 @@ SERVERS = (
 )
 
 
-def run(*command: object, folder: Path) -> str:
+def run(*command: object, folder: Path, seconds: float = SECONDS) -> str:
     """Run a command in `folder`, away from this checkout; return what it prints, or exit with it if it fails."""
     done = subprocess.run(
         [*map(str, command)],
@@ -83,7 +94,7 @@ def run(*command: object, folder: Path) -> str:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=SECONDS,
+        timeout=seconds,
     )
     if done.returncode:
         sys.exit(
@@ -106,8 +117,17 @@ def readme_extras() -> list[str]:
     return match[1].split(",")
 
 
-def install(extras: list[str], folder: Path) -> Path:
-    """Install the wheel of this checkout, with `extras`, into an empty environment; return its folder of programs."""
+def frameworks() -> list[str]:
+    """Return the packages of requirements/frameworks.in, up to its first empty line."""
+    text = (ROOT / "requirements" / "frameworks.in").read_text(encoding="utf-8").partition("\n\n")[0]
+    return [line for line in text.splitlines() if not line.startswith("#")]
+
+
+def install(extras: list[str], folder: Path, with_frameworks: bool) -> Path:
+    """Install the wheel of this checkout, with `extras`, into an empty environment; return its folder of programs.
+
+    with_frameworks: whether to install the frameworks, too; else they are resolved only
+    """
     source = folder / "source"
     packages = ["paddle_ranker", *runpy.run_path(str(ROOT / "paddle_ranker/recipes/__init__.py"))["RECIPES"]]
     for name in packages:  # building writes into the folder, and would take old files along
@@ -121,7 +141,17 @@ def install(extras: list[str], folder: Path) -> Path:
     # A Debian Python has no ensurepip: this pip installs into the other environment.
     run(sys.executable, "-m", "venv", "--without-pip", target, folder=folder)
     pip += ["--python", str(target / "bin" / "python")]
-    run(*pip, "install", f"{wheel}[{','.join(extras)}]", ONNX, folder=folder)
+    beside = [f"{wheel}[{','.join(BESIDE)}]", *frameworks()] if sys.version_info >= (3, 11) else []
+    wanted = [f"{wheel}[{','.join(extras)}]", ONNX]
+    if with_frameworks:
+        wanted += beside
+    elif beside:
+        run(*pip, "install", "--dry-run", *beside, folder=folder, seconds=RESOLVING_SECONDS)
+        print(f"pip resolves {' '.join(beside[1:])} beside the wheel", flush=True)
+    run(*pip, "install", *wanted, folder=folder, seconds=RESOLVING_SECONDS)
+    if with_frameworks:
+        run(*pip, "check", folder=folder)
+        run(target / "bin" / "python", "-c", FRAMEWORKS, folder=folder)
     print(*run(*pip, "list", "--format", "freeze", folder=folder).split(), flush=True)
     return target / "bin"
 
@@ -189,10 +219,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     default = ",".join([*readme_extras(), *MORE_EXTRAS])
     parser.add_argument("--extras", default=default, help="extras to install (default: %(default)s)")
-    extras = parser.parse_args().extras.split(",")
+    parser.add_argument("--frameworks", action="store_true", help="install the frameworks, too; on Python 3.11 or 3.12")
+    options = parser.parse_args()
+    if options.frameworks and sys.version_info < (3, 11):
+        parser.error("--frameworks needs Python 3.11 or 3.12")
     with tempfile.TemporaryDirectory(prefix="try_wheel_") as name:
         folder = Path(name)
-        programs = install(extras, folder)
+        programs = install(options.extras.split(","), folder, options.frameworks)
         work = folder / "work"
         work.mkdir()
         try_commands(programs, work)

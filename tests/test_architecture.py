@@ -86,10 +86,12 @@ def test_the_map_shows_every_room_and_imports_between_rooms_point_downwards(
 
 
 def test_no_classes_share_a_name() -> None:
+    # Users of one framework meet its file alone, where classes are named as that framework's are.
+    frameworks = "paddle_ranker.integrations."
     names = Counter(
         node.name
         for name, tree in TREES.items()
-        if name.startswith("paddle_ranker.")
+        if name.startswith("paddle_ranker.") and not name.startswith(frameworks)
         for node in tree.body
         if isinstance(node, ast.ClassDef)
     )
@@ -143,14 +145,16 @@ REFUSED = {
 IMPORT_ALL = """
 import importlib, pkgutil, sys
 import paddle_ranker
+from paddle_ranker.errors import DependencyError
 from paddle_ranker.recipes import RECIPES, package_of
 for package in ("paddle_ranker", *map(package_of, RECIPES)):
     for module in pkgutil.walk_packages(importlib.import_module(package).__path__, f"{package}."):
         if not module.name.endswith("__main__"):
             try:
                 importlib.import_module(module.name)
-            except ImportError as error:
-                assert (error.name or "").split(".")[0] not in ("paddle_ranker", *RECIPES), (module.name, error)
+            except (ImportError, DependencyError) as error:
+                missing = error.__cause__ if isinstance(error, DependencyError) else error
+                assert (missing.name or "").split(".")[0] not in ("paddle_ranker", *RECIPES), (module.name, error)
 sys.argv = ["paddle-ranker", "help"]
 from paddle_ranker.__main__ import main
 main()
@@ -183,7 +187,8 @@ def test_a_guest_can_be_deleted_with_its_folder(guest: str, tmp_path: Path) -> N
     COMMANDS.load_plugins()
     of_guest = {name for name, command in COMMANDS.items() if guest in command.module.split(".")}
     listed = {line.split()[0] for line in done.stdout.splitlines() if line.startswith("  ")}
-    assert (of_guest or guest in REFUSED) and listed & set(COMMANDS) == set(COMMANDS) - of_guest
+    assert of_guest or guest in {*REFUSED, "integrations"}  # which adds classes, and no command
+    assert listed & set(COMMANDS) == set(COMMANDS) - of_guest
 
 
 def test_towers_need_no_recipe() -> None:

@@ -19,6 +19,7 @@ GUESTS = (
     "mcp",
     "scale",
     "milvus",
+    "integrations",
 )
 
 

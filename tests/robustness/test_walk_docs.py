@@ -38,6 +38,7 @@ NOT_RUN = {
     "PADDLE_RANKER_STACK=gpu": "is such a script",
     "pip ": "replaces an environment's package: tests/scripts/test_wheel.py installs in one of its own",
     ".venv-gpu/": "is the environment of a GPU",
+    ".venv-frameworks": "is an environment of other packages",
     "scripts/try_wheel.py": "needs a package index: the newest versions of all packages",
     "benchmarks.": "measures for minutes or hours; tests/benchmarks runs short ones",
     "tests.robustness.": "attacks for minutes; short ones are tests",

@@ -265,6 +265,8 @@ class SearchTools:
         return await run(_checked(self._takes[name], arguments), call)
 
     async def _search(self, asked: SearchArguments, call: ToolCall) -> ToolAnswer:
+        if not asked.query.strip():
+            raise Fault(UNPROCESSABLE, "is empty: say what to search for", field="query")
         return await self._run(SearchRequest(query=asked.query, snippet=_TITLE), partial(self._linked, call), call)
 
     async def _search_documents(self, asked: FilteredSearchArguments, call: ToolCall) -> ToolAnswer:

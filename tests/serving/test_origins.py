@@ -79,11 +79,12 @@ def test_the_search_key_opens_searches_and_gets_no_cookie_for_files() -> None:
 
 
 def test_keys_and_origins_that_cannot_be_meant_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    for keys, message in (
+    wrong_keys: list[tuple[dict[str, Any], str]] = [
         ({"search_key": "a"}, "PADDLE_RANKER_SEARCH_KEY is set, but everybody may search: set PADDLE_RANKER_API_KEY"),
         ({"api_key": "a", "search_key": "a"}, "is the same as PADDLE_RANKER_API_KEY, which opens all"),
         ({"api_key": "a", "search_key": " "}, "PADDLE_RANKER_SEARCH_KEY is set and empty"),
-    ):
+    ]
+    for keys, message in wrong_keys:
         with pytest.raises(UsageError, match=message):
             ServeConfig(api_key=keys.get("api_key"), search_key=keys["search_key"])
     monkeypatch.setenv("PADDLE_RANKER_API_KEY", "a")

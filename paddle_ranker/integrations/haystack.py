@@ -84,7 +84,7 @@ class PaddleRankerRetriever:
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> PaddleRankerRetriever:
         """Make a component of what `to_dict` returned."""
-        return default_from_dict(cls, data)  # type: ignore[no-any-return]
+        return default_from_dict(cls, data)
 
     @component.output_types(documents=list[Document])
     def run(
@@ -152,7 +152,7 @@ class PaddleRankerRanker:
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> PaddleRankerRanker:
         """Make a component of what `to_dict` returned."""
-        return default_from_dict(cls, data)  # type: ignore[no-any-return]
+        return default_from_dict(cls, data)
 
     @component.output_types(documents=list[Document])
     def run(
@@ -214,7 +214,7 @@ class PaddleRankerTextEmbedder:
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> PaddleRankerTextEmbedder:
         """Make a component of what `to_dict` returned."""
-        return default_from_dict(cls, data)  # type: ignore[no-any-return]
+        return default_from_dict(cls, data)
 
     @component.output_types(embedding=list[float], meta=dict[str, Any])
     def run(self, text: str) -> dict[str, Any]:
@@ -267,7 +267,7 @@ class PaddleRankerDocumentEmbedder:
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> PaddleRankerDocumentEmbedder:
         """Make a component of what `to_dict` returned."""
-        return default_from_dict(cls, data)  # type: ignore[no-any-return]
+        return default_from_dict(cls, data)
 
     @component.output_types(documents=list[Document], meta=dict[str, Any])
     def run(self, documents: list[Document]) -> dict[str, Any]:

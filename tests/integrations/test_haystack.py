@@ -47,7 +47,7 @@ def test_a_pipeline_finds_and_ranks_and_comes_back_from_yaml(served: Any, made: 
     expected = Ranker.load(made.ranker).rank("mouse", texts, 2)
     pipeline = Pipeline()
     pipeline.add_component("retriever", PaddleRankerRetriever(**served.retriever, top_k=3, filters=chosen))
-    options = {"top_k": 2, "meta_fields_to_embed": ["name"], "embedding_separator": " / "}
+    options: dict[str, Any] = {"top_k": 2, "meta_fields_to_embed": ["name"], "embedding_separator": " / "}
     pipeline.add_component("ranker", PaddleRankerRanker(**served.ranker, **options))
     pipeline.connect("retriever.documents", "ranker.documents")
     asked = {"retriever": {"query": "mouse"}, "ranker": {"query": "mouse"}}

@@ -28,7 +28,7 @@ def test_a_search_here_and_one_behind_a_url_agree(made: SimpleNamespace, url: st
         found, served = here.search("mouse", 3), there.search("mouse", 3)
         assert [one._replace(score=None) for one in found] == [one._replace(score=None) for one in served]
         scores = [[float("nan") if one.score is None else one.score for one in each] for each in (found, served)]
-        np.testing.assert_allclose(*scores, rtol=1e-5)
+        np.testing.assert_allclose(scores[0], scores[1], rtol=1e-5)
     assert [one.score is None for one in found] == [False, True, True]  # behind the one that the ranker ordered
     assert found[0].metadata.keys() == {"name", "price", "brand"}
     where = where_of([("price", "<", 50), ("price", ">=", 19.5), ("brand", "in", ["Acme"])])
@@ -58,7 +58,12 @@ def test_sources_are_opened_once_by_all_threads_and_again_from_a_pickle(
 ) -> None:
     opened: list[object] = []
     load = Ranker.load
-    monkeypatch.setattr(Ranker, "load", lambda *given: opened.append(given) or load(*given))
+
+    def counted(*given: Any) -> Ranker:
+        opened.append(given)
+        return load(*given)
+
+    monkeypatch.setattr(Ranker, "load", counted)
     source = RankSource(made.ranker)
     assert not opened
     with ThreadPoolExecutor(8) as threads:

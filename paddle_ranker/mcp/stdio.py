@@ -21,7 +21,7 @@ from paddle_ranker import runtime
 from paddle_ranker.errors import package_for
 from paddle_ranker.interrupts import SIGNALS
 from paddle_ranker.mcp.options import LinkOptions
-from paddle_ranker.model.load_options import HeadOptions, TokenizerOptions
+from paddle_ranker.model.model_options import HeadOptions, TokenizerOptions
 from paddle_ranker.options import main_of, note, option, redeclare
 from paddle_ranker.options.declare import FETCHED, fields_of
 from paddle_ranker.scoring.scoring_options import EngineOptions

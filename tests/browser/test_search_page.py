@@ -329,6 +329,7 @@ def test_ranges_of_years_end_with_their_last_year(
     page = open_page(at(site))
     drawn(page)
     assert page.locator("#facets button").first.inner_text().split() == [*shown.split(), "3"]
+    assert page.locator("#facets button").nth(1).inner_text().split() == ["<", "1990年1月1日", "2"]
 
 
 def test_numbers_that_a_table_has_as_texts_are_shown_as_numbers(open_page: OpenPage, site: Site) -> None:

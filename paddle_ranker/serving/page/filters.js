@@ -6,7 +6,7 @@ import { acts, countValues, likeOf, shown, tellLike } from "./answer.js";
 import { index, isNumeric, isSortable, labelOf, nameWithUnit, tellOf } from "./collection.js";
 import { $, button, make } from "./nodes.js";
 import { cut, VALUE } from "./text.js";
-import { addWords, count, say, wordsIn } from "./words.js";
+import { addWords, count, dateText, say, wordsIn } from "./words.js";
 
 addWords({
   zh: {
@@ -202,7 +202,7 @@ function drawGroup(name, values) {
 const plain = (text) => text.normalize("NFKD").replace(/\p{M}/gu, "").toLowerCase();
 
 const yearOf = (end) => Number(/^(\d{4})(?:-01-01|$)/.exec(end)?.[1] ?? NaN);
-const tellEnd = (end) => (typeof end === "number" ? count(end) : String(end).slice(0, 10));
+const tellEnd = (end) => (typeof end === "number" ? count(end) : dateText(String(end).slice(0, 10)));
 
 /** Return a value of a facet in words: a range of whole numbers or years by its first and last. */
 function tellValue(value, field) {

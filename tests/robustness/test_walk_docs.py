@@ -158,7 +158,7 @@ class Walk:
         """Start a server; it goes on until the page ends, or another one is started."""
         self._stop()
         began, log = time.monotonic(), self.folder / "server.log"
-        words = command.replace("8600", self._port).split("#")[0].split()
+        words = shlex.split(command.replace("8600", self._port), comments=True)
         if "--port" not in words:
             words += ["--port", self._port]  # another page's server may have the default one
         with log.open("wb") as output:

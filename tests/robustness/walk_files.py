@@ -59,6 +59,7 @@ def write_texts(folder: Path) -> None:
     _write(folder / "collection.tsv", ((number, title) for title, number in documents.items()))
     judged = [(queries[query], documents[title], label) for query, title, label in labelled]
     qrels = "".join(f"{query} 0 {document} {label}\n" for query, document, label in judged)
+    (folder / "logo.svg").write_text('<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 8 8"/>', encoding="ascii")
     (folder / "qrels.txt").write_text(qrels, encoding="utf-8")
     run = "".join(f"{query} Q0 {document} 1 {len(document) + label} bm25\n" for query, document, label in judged)
     (folder / "bm25.run").write_text(run, encoding="utf-8")

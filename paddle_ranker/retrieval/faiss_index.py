@@ -135,6 +135,7 @@ def _empty(faiss: ModuleType, info: VectorsInfo, count: int):  # type: ignore[no
         index.hnsw.efConstruction = info.hnsw_ef
     if info.structure == "ivf_pq":
         index.pq.cp.max_points_per_centroid = _LEARNED_PQ
+        index.do_polysemous_training = False  # seven times as long, for searches by Hamming distance
     return index
 
 

@@ -19,6 +19,7 @@ from typing import Any, Optional, TextIO
 import numpy as np
 import pytest
 
+from paddle_ranker.__main__ import main
 from paddle_ranker.commands.index import AddOptions
 from paddle_ranker.errors import RankerError, UsageError
 from paddle_ranker.model.load_options import LoadOptions
@@ -378,6 +379,28 @@ def test_every_file_is_looked_for_before_the_command_works(
     status = run_command(worked.append, OfFiles, arguments, "", prog="sample")
     assert (status, len(worked)) == ((1, 0) if missing else (0, 1))
     assert (f"{missing}: no such file" in capsys.readouterr().err) is bool(missing)
+
+
+@pytest.mark.parametrize(
+    ("line", "option", "of"),
+    [
+        ("search --index none --input a.tsv --output link.tsv", "--output", "--input"),
+        ("index build --corpus a.tsv b.tsv --output new --report a.tsv", "--report", "--corpus"),
+        ("index add --index none --corpus a.tsv --report ./a.tsv", "--report", "--corpus"),
+        ("encode --model none --input a.tsv --output a.tsv", "--output", "--input"),
+    ],
+)
+def test_no_output_takes_the_place_of_an_input(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], line: str, option: str, of: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.tsv", "b.tsv"):
+        Path(name).write_text("query\ttitle\nlamp\tA lamp\n")
+    os.link("a.tsv", "link.tsv")
+    assert main(line.split()) == 2
+    printed = capsys.readouterr().err
+    assert f"error: {option} " in printed and f"is the file of {of}" in printed and "overwritten" in printed
+    assert {path.read_text() for path in tmp_path.iterdir()} == {"query\ttitle\nlamp\tA lamp\n"}
 
 
 def test_an_output_that_knows_ascii_alone_gets_escapes(

@@ -6,6 +6,7 @@ import dataclasses
 import operator
 import os
 import re
+import stat
 import typing
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -256,6 +257,7 @@ def input_files(options: Options) -> Iterator[tuple[dataclasses.Field[Any], str]
 def require_inputs(options: Options, stack: ExitStack) -> None:
     """Raise `DataError` if an input file does not exist; called before a model is loaded or a file is read.
 
+    Raises `UsageError` if another option names an input file, too, since its output would take the place of the input.
     Named pipes are replaced by copies, which can be opened several times; `stack` deletes them. With `--ray`, pipes are
     refused: other machines cannot read them, and a job that goes on later cannot read them again.
     """
@@ -263,10 +265,35 @@ def require_inputs(options: Options, stack: ExitStack) -> None:
         require_file(path)
         if isinstance(options, RayOptions) and options.ray is not None:
             require_no_pipe(path, shown_name(field))
+    _require_apart(options)
     for field in {field.name: field for field, _ in input_files(options)}.values():
         value = getattr(options, field.name)
         copies = tuple(copied_fifo(path, stack) for path in (value if isinstance(value, tuple) else paths_of(value)))
         object.__setattr__(options, field.name, copies if isinstance(value, tuple) else join_files(copies))
+
+
+def _require_apart(options: Options) -> None:
+    read, inputs = dict[tuple[int, int], str](), set[str]()
+    for field, path in input_files(options):
+        inputs.add(field.name)
+        if (identity := _identity_of(path)) is not None:
+            read[identity] = shown_name(field)
+    for field in fields_of(type(options)):
+        value = getattr(options, field.name)
+        of = _identity_of(value) if field.name not in inputs and isinstance(value, (str, Path)) else None
+        if of in read:
+            raise UsageError(
+                f"{shown_name(field)} {value}: is the file of {read[of]}, which would be overwritten; name another"
+            )
+
+
+def _identity_of(path: Union[str, Path]) -> Optional[tuple[int, int]]:
+    """Return device and inode of a file; None for folders, pipes, and values that are no paths."""
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):
+        return None
+    return (status.st_dev, status.st_ino) if stat.S_ISREG(status.st_mode) else None
 
 
 def help_of(field: dataclasses.Field[Any]) -> str:

@@ -608,8 +608,13 @@ def _schema(options: BuildOptions) -> tuple[Schema, int]:
         passage_tokens=options.passage_tokens,
         passage_overlap=options.passage_overlap,
     )
-    names = {field.name for field in options.declared}
+    names, roles = {field.name for field in options.declared}, {column: role for role, column in rows.columns.items()}
     for name in [name for name in names if name not in (*examples, TEXT)]:
+        if name in roles:
+            raise UsageError(
+                f"--field {name}: is the column of the documents' {roles[name]}s, and no field beside; leave it out, or "
+                f"add --{roles[name]}_column none"
+            )
         if meant := misspelt(name, examples.keys() - names):
             raise UsageError(
                 f"--field {name}: no document has this field (did you mean {meant}?); correct it, or, to have both, "

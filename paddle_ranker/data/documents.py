@@ -740,7 +740,7 @@ class _DocumentRows:
             raise DataError(
                 f"{self.path}: SQL, expected a table; write one with \\copy (SELECT ...) TO 'file.csv' CSV HEADER"
             )
-        separator_line, quote = _SEPARATOR_LINE.match(sample), '"'
+        separator_line, quote, is_told = _SEPARATOR_LINE.match(sample), '"', separator != TAB and header is True
         self._has_separator_line = separator_line is not None
         if separator == TAB:
             dialect = (separator_line[1], quote) if separator_line is not None else _sniffed(sample)
@@ -754,7 +754,9 @@ class _DocumentRows:
         widths = Counter(map(len, rows))
         width, count = widths.most_common(1)[0] if widths else (1, 0)
         is_named = bool(rows) and names_columns(rows[0])
-        if count < _SAME_WIDTH * len(rows) or (width == 1 and not (is_named or _QUOTED.search(sample))):
+        if is_told and rows:  # rows of another width than the header's are bad
+            width = len(rows[0])
+        elif count < _SAME_WIDTH * len(rows) or (width == 1 and not (is_named or _QUOTED.search(sample))):
             return None
         if header is None:
             votes = _header_votes(rows[0], [row for row in rows[1:] if len(row) == width])

@@ -552,3 +552,10 @@ def test_a_doubtful_header_is_asked_about(tmp_path: Path) -> None:
     path.write_bytes(written([["apple", "pear"], ["grape", "plum"], ["peach", "lemon"], ["melon", "fig"]]))
     with pytest.raises(RankerError, match="--header true or --header false"):
         documents(path)
+
+
+def test_a_told_separator_and_header_make_a_table_of_rows_that_differ(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("a;b;c\n1;2;3\n4;5\n6;7;8\n")
+    told = DocumentFile(str(tmp_path / "t.csv"), DocumentOptions(separator=";", header=True))
+    with pytest.raises(DataError, match="line 3: 2 columns, expected 3"):
+        list(told)

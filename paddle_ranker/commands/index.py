@@ -612,8 +612,8 @@ def _schema(options: BuildOptions) -> tuple[Schema, int]:
     for name in [name for name in names if name not in (*examples, TEXT)]:
         if name in roles:
             raise UsageError(
-                f"--field {name}: is the column of the documents' {roles[name]}s, and no field beside; leave it out, or "
-                f"add --{roles[name]}_column none"
+                f"--field {name}: is the column of the documents' {roles[name]}s, and no field beside; leave it out, "
+                f"or add --{roles[name]}_column none"
             )
         if meant := misspelt(name, examples.keys() - names):
             raise UsageError(

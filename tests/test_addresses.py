@@ -29,8 +29,8 @@ from tests.tiny import write_ranker
 
 pytestmark = pytest.mark.server
 PLAIN_TEXT = {
-    "allowed_hosts", "examples", "group_by", "host", "id_column", "ids", "milvus_uri", "new_fields",
-    "positive_label", "query",
+    "allowed_hosts", "cors_origin", "examples", "group_by", "host", "id_column", "ids", "milvus_uri", "new_fields",
+    "picture_hosts", "positive_label", "query",
     "query_prompt", "ray", "sentence", "served_name", "special_tokens", "teacher_model", "teacher_url", "template",
     "text", "text_1", "text_2", "text_column", "text_prompt", "title", "title_column", "uri", "url", "where",
 }  # fmt: skip

@@ -32,11 +32,8 @@ PAIRS = 9000  # two parts
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, ObjectStore]]:
     """A folder with models and files, the same at `s3://bucket/in`, and a cluster of two cores that all tests use."""
-    import ray
-
     from paddle_ranker.scale.cluster import connected
 
-    ray.shutdown()  # a cluster that an earlier test has left knows nothing of the store in its environment
     folder = tmp_path_factory.mktemp("addresses")
     write_ranker(folder / "ranker")
     write_tower(folder / "tower")

@@ -16,12 +16,19 @@ from paddle_ranker.retrieval.manifest import IndexInfo, WordsInfo, read_manifest
 from paddle_ranker.retrieval.schema import Field, Schema
 from paddle_ranker.retrieval.shard_builds import recut
 from paddle_ranker.retrieval.shards import shard_folders
+from paddle_ranker.scale import mining
 from paddle_ranker.scale.mining import _separate_shards, _ShardActor
 from paddle_ranker.scale.parts import Place
 from paddle_ranker.scale.remote import RemoteCollection
 from tests.retrieval.test_conformance import documents_of
 
 pytestmark = pytest.mark.unit
+
+
+@pytest.fixture(autouse=True)
+def no_process_of_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave this process its GPUs, and start no cluster in it, which Ray does when it is asked for an actor's GPUs."""
+    monkeypatch.setattr(mining, "hide_other_gpus", lambda: None)
 
 
 @pytest.fixture

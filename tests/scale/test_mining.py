@@ -10,6 +10,7 @@ import pytest
 
 from paddle_ranker.commands.mine import documents_of_titles
 from paddle_ranker.errors import RankerError
+from paddle_ranker.registry import VARIABLE
 from paddle_ranker.retrieval.candidate_indexes import Document
 from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.manifest import IndexInfo, WordsInfo, read_manifest
@@ -22,6 +23,7 @@ from paddle_ranker.scale.parts import Place
 from paddle_ranker.scale.remote import RemoteCollection
 from tests.retrieval.test_conformance import documents_of
 
+pytest.importorskip("ray")
 pytestmark = pytest.mark.unit
 
 
@@ -29,6 +31,7 @@ pytestmark = pytest.mark.unit
 def no_process_of_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave this process its GPUs, and start no cluster in it, which Ray does when it is asked for an actor's GPUs."""
     monkeypatch.setattr(mining, "hide_other_gpus", lambda: None)
+    monkeypatch.setenv(VARIABLE, "")  # as `Place.enter` sets it
 
 
 @pytest.fixture

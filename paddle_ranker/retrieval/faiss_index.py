@@ -69,26 +69,12 @@ def write_index(info: VectorsInfo, target: Path, stored: StoredVectors, begin: O
         index = _empty(faiss, info, len(stored))
         if not index.is_trained:
             step = max(1, len(stored) // _LEARNED_FROM)
-            _train(faiss, info, index, stored.rows(np.arange(0, len(stored), step)))
+            index.train(stored.rows(np.arange(0, len(stored), step)))
     for start in range(int(index.ntotal), len(stored), _AT_ONCE):
         index.add(np.ascontiguousarray(stored.block(start, min(start + _AT_ONCE, len(stored)))))
     if info.structure.startswith("ivf"):
         index.nprobe = _measured_nprobe(faiss, index, stored, _CANDIDATES[info.structure])
     faiss.write_index(index, str(target))
-
-
-def _train(faiss: ModuleType, info: VectorsInfo, index, vectors: Vectors) -> None:  # type: ignore[no-untyped-def]
-    """Learn centres, codes and ranges from vectors.
-
-    In a product quantiser's steps, which are short, threads wait for each other longer than they compute.
-    """
-    threads = faiss.omp_get_max_threads()
-    if info.structure == "ivf_pq":
-        faiss.omp_set_num_threads(1)
-    try:
-        index.train(vectors)
-    finally:
-        faiss.omp_set_num_threads(threads)
 
 
 def least_of(info: VectorsInfo) -> int:

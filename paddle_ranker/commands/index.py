@@ -596,7 +596,8 @@ def _schema(options: BuildOptions) -> tuple[Schema, int]:
                 examples.setdefault(TEXT, row.text)
             yield row
 
-    inferred = infer_schema(seen(), declared, notes.append, rows.columns.get("title"), rows.doubted)
+    columns = rows.columns
+    inferred = infer_schema(seen(), declared, notes.append, columns.get("title"), rows.doubted)
     used = [
         field if field.format else field.in_format(rows.spellings.get(field.name))
         for field in inferred.fields
@@ -608,7 +609,7 @@ def _schema(options: BuildOptions) -> tuple[Schema, int]:
         passage_tokens=options.passage_tokens,
         passage_overlap=options.passage_overlap,
     )
-    names, roles = {field.name for field in options.declared}, {column: role for role, column in rows.columns.items()}
+    names, roles = {field.name for field in options.declared}, {column: role for role, column in columns.items()}
     for name in [name for name in names if name not in (*examples, TEXT)]:
         if name in roles:
             raise UsageError(

@@ -5,40 +5,17 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Sequence
-from typing import Any, Optional
 
 import numpy as np
 
 from paddle_ranker.array_types import Vectors
 from paddle_ranker.errors import quoted, refuse_text
-from paddle_ranker.serving.clients.base import BatchClient
-from paddle_ranker.serving.clients.client_errors import ServerError, with_retries
-from paddle_ranker.serving.clients.http_client import HttpCalls
+from paddle_ranker.serving.clients.client_errors import ServerError
+from paddle_ranker.serving.clients.http_client import ModelClient
 
 
-class EmbeddingsClient(BatchClient):
-    """A client of `/v1/embeddings`.
-
-    Args:
-        model: name of the model; servers of several models need it.
-        url: as of `HttpCalls`.
-        options: keyword arguments of `BatchClient`.
-    """
-
-    _path = "/v1/embeddings"
-
-    def __init__(
-        self,
-        host: str = "127.0.0.1",
-        port: int = 8600,
-        *,
-        model: Optional[str] = None,
-        url: Optional[str] = None,
-        **options: Any,
-    ) -> None:
-        super().__init__(host, port, **options)
-        self._calls = HttpCalls(host, port, self.timeout, self.api_key, url)
-        self._model = model
+class EmbeddingsClient(ModelClient):
+    """A client of `/v1/embeddings`; see `ModelClient`."""
 
     def vectors(self, texts: Sequence[str]) -> Vectors:
         """Return the vectors of texts that are searched, `[n, size]`."""
@@ -58,8 +35,7 @@ class EmbeddingsClient(BatchClient):
     def _ask(self, texts: Sequence[str], fields: dict[str, str]) -> Vectors:
         named = {} if self._model is None else {"model": self._model}
         request = {"input": list(texts), "encoding_format": "base64", **named, **fields}
-        body = json.dumps(request, ensure_ascii=False).encode("utf-8", "surrogatepass")
-        content = with_retries(lambda: self._calls.ask("POST", self._path, body), self.retries)
+        content = self._post("/v1/embeddings", request)
         try:
             by_place = {int(item["index"]): _vector(item["embedding"]) for item in json.loads(content)["data"]}
             vectors = np.stack([by_place.pop(place) for place in range(len(texts))])

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import Any, Optional
 from urllib.parse import urlsplit
 
@@ -128,8 +129,8 @@ def _reason(error: Exception) -> str:
     return text.rpartition(": ")[2] if "NewConnectionError" in text or "Failed to establish" in text else text[:300]
 
 
-class RerankClient(BatchClient):
-    """A client of `/v1/rerank`, a path that this project's server and many others have.
+class ModelClient(BatchClient):
+    """A client of a path that computes by a model.
 
     Args:
         model: name of the model; servers of several models need it.
@@ -149,7 +150,19 @@ class RerankClient(BatchClient):
         super().__init__(host, port, **options)
         self._calls = HttpCalls(host, port, self.timeout, self.api_key, url)
         self._model = model
-        self._answer: TypeAdapter[Any] = TypeAdapter(_RERANK.answer)
+
+    def _post(self, path: str, fields: Mapping[str, Any]) -> bytes:
+        """Return the answer to a request with these fields, as JSON; asks again as `retries` says."""
+        body = json.dumps(fields, ensure_ascii=False).encode("utf-8", "surrogatepass")
+        return with_retries(lambda: self._calls.ask("POST", path, body), self.retries)
+
+
+class RerankClient(ModelClient):
+    """A client of `/v1/rerank`, a path that this project's server and many others have; see `ModelClient`."""
+
+    @cached_property
+    def _answer(self) -> TypeAdapter[Any]:
+        return TypeAdapter(_RERANK.answer)
 
     def rank(self, query: str, titles: Sequence[str], top_k: Optional[int] = None) -> list[RankedTitle]:
         """Return the titles, best first, at most `top_k` of them. May send several requests."""
@@ -166,8 +179,7 @@ class RerankClient(BatchClient):
         fields = _RERANK.body(query, titles, self._model)
         if top_k is not None:
             fields["top_n"] = top_k
-        body = json.dumps(fields, ensure_ascii=False).encode("utf-8", "surrogatepass")
-        content = with_retries(lambda: self._calls.ask("POST", "/v1/rerank", body), self.retries)
+        content = self._post("/v1/rerank", fields)
         try:
             results = validated(self._answer, content, json_bounds(len(titles)))
             ranked = [

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from multimodal_entailment import KIND
 from paddle_ranker.commands.command_registry import COMMANDS, DATA, ENCODERS, OF_KIND, TRAIN, Command
 from paddle_ranker.model.role_names import ENCODER
 
@@ -24,6 +23,6 @@ COMMANDS.add(
     "convert-image-weights",
     Command(f"{__package__}.convert_image_weights", "bring an image network's parameters from PyTorch", group=ENCODERS),
 )
-OF_KIND.add(f"evaluate {KIND}", f"{__package__}.evaluate")
-OF_KIND.add(f"predict {KIND}", f"{__package__}.predict")
-OF_KIND.add(f"export {KIND}", f"{__package__}.export_model")
+OF_KIND.add("evaluate entailment", f"{__package__}.evaluate")
+OF_KIND.add("predict entailment", f"{__package__}.predict")
+OF_KIND.add("export entailment", f"{__package__}.export_model")

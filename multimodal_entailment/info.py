@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
-from multimodal_entailment import KIND
 from paddle_ranker.errors import CheckpointError, listed
 from paddle_ranker.model.config import Share
 from paddle_ranker.model.info import card_tables
@@ -21,6 +20,7 @@ from paddle_ranker.storage.untrusted import read_versioned
 if TYPE_CHECKING:
     from multimodal_entailment.posts import PostEncoder
 
+KIND = "entailment"  # name of the kind of model
 FUSIONS = ("concat", "dot_attention", "multihead")
 LABELS = ("Contradictory", "Implies", "NoEntailment")
 FORMAT_VERSION = 1

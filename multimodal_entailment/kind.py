@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from multimodal_entailment import KIND
-from multimodal_entailment.info import INFO_FILE, EntailmentInfo, signature_of
+from multimodal_entailment.info import INFO_FILE, KIND, EntailmentInfo, signature_of
 from multimodal_entailment.posts import PostEncoder
 from paddle_ranker.array_types import Arrays
 from paddle_ranker.encoding.samples import PAIRS, sample_batches, timing_batches

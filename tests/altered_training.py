@@ -13,10 +13,13 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 from paddle_ranker import runtime
+
+sys.path[0] = str(Path(__file__).parents[1])  # `tests` has folders named like recipes, which imports would find first
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 
 from paddle_ranker import registry
 from paddle_ranker.errors import DependencyError, UsageError
+from paddle_ranker.recipes import RECIPES, package_of
 from paddle_ranker.registry import Registry, load_named_plugins
 
 pytestmark = pytest.mark.unit
@@ -53,3 +55,13 @@ def test_a_plugin_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("PADDLE_RANKER_PLUGINS", "json, no_such_module")
     with pytest.raises(DependencyError, match=r"no_such_module cannot be imported \(.*\): install it, add its folder"):
         load_named_plugins()
+
+
+def test_folders_named_like_recipes_hide_none_of_them(tmp_path: Path) -> None:
+    """Python takes such a folder, first on the path, for the package: of an editable installation all but `__init__`."""
+    for recipe in RECIPES:
+        (tmp_path / recipe).mkdir()
+    parts = ("kind", "commands", "plugin", "starter", "indexes")
+    modules = [f"{package_of(recipe)}.{part}" for recipe in RECIPES for part in parts]
+    program = "import importlib.util as u, sys\nfor name in sys.argv[1:]:\n    if u.find_spec(name): __import__(name)"
+    subprocess.run([sys.executable, "-c", program, *modules], check=True, cwd=tmp_path)

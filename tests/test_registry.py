@@ -58,7 +58,7 @@ def test_a_plugin_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_folders_named_like_recipes_hide_none_of_them(tmp_path: Path) -> None:
-    """Python takes such a folder, first on the path, for the package: of an editable installation all but `__init__`."""
+    """Python takes such a folder, if first on the path, for an editable package: all but its `__init__`."""
     for recipe in RECIPES:
         (tmp_path / recipe).mkdir()
     parts = ("kind", "commands", "plugin", "starter", "indexes")

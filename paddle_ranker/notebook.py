@@ -39,7 +39,7 @@ from paddle_ranker.storage.closing import Closable
 if TYPE_CHECKING:
     from paddle_ranker.evaluation.comparison import Comparison
     from paddle_ranker.python_rows import Rows
-    from paddle_ranker.retrieval.ingestion import Added
+    from paddle_ranker.retrieval.searchable import Added
     from paddle_ranker.scoring.ranker import Ranker
 
 Judgments = Mapping[str, Union[Mapping[str, float], Iterable[str]]]

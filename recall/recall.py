@@ -95,8 +95,9 @@ def _search(vectors: Vectors, queries: Vectors, options: RecallOptions) -> Itera
         numbers, cosines = nearest(vectors, queries, options.recall_num)
         yield from zip(numbers.tolist(), cosines.tolist())
         return
-    from paddle_ranker.retrieval.manifest import VECTORS, VectorsInfo
+    from paddle_ranker.retrieval.manifest import VECTORS
     from paddle_ranker.retrieval.vector_indexes import index_of_vectors
+    from paddle_ranker.retrieval.vector_settings import VectorsInfo
 
     defaults = VectorsInfo("faiss", vectors.shape[1])
     info = replace(

@@ -72,29 +72,18 @@ from paddle_ranker.retrieval.collection_writer import documents_for
 from paddle_ranker.retrieval.content_staging import kept_rows, staged_files
 from paddle_ranker.retrieval.filters import Filter
 from paddle_ranker.retrieval.index_folder import WRITER_WAIT, delete
-from paddle_ranker.retrieval.ingestion import JOURNAL, Added, Unfinished, VectorsOf
-from paddle_ranker.retrieval.manifest import (
-    EXACT,
-    FAISS,
-    MANIFEST,
-    STRUCTURES,
-    VECTORS,
-    WORDS,
-    IndexInfo,
-    VectorField,
-    VectorsInfo,
-    WordsInfo,
-    is_address,
-    read_manifest,
-)
+from paddle_ranker.retrieval.ingestion import JOURNAL, Unfinished, VectorsOf
+from paddle_ranker.retrieval.manifest import MANIFEST, VECTORS, WORDS, IndexInfo, VectorField, WordsInfo, read_manifest
 from paddle_ranker.retrieval.schema import FIELD_TYPES, MOST_FIELDS, TEXT, Field, Schema
 from paddle_ranker.retrieval.schema_inference import folder_fields, infer_schema, schema_lines, with_part_fields
 from paddle_ranker.retrieval.search_options import MilvusOptions
+from paddle_ranker.retrieval.searchable import Added
 from paddle_ranker.retrieval.shards import SHARDS, open_index
 from paddle_ranker.retrieval.snapshot import LocalSnapshot
 from paddle_ranker.retrieval.typed_values import OBJECT
 from paddle_ranker.retrieval.vector_indexes import INDEXES
 from paddle_ranker.retrieval.vector_search import check_breadth, how_found, search_method, searched_exactly
+from paddle_ranker.retrieval.vector_settings import EXACT, FAISS, STRUCTURES, VectorsInfo, is_address
 from paddle_ranker.scoring.scoring_options import BatchOptions, EngineOptions
 from paddle_ranker.scoring.title_states import StatesInfo
 from paddle_ranker.scoring.versions import named, versions

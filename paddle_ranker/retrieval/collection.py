@@ -20,10 +20,11 @@ from typing import TYPE_CHECKING, Optional, Union, cast
 from paddle_ranker.errors import CheckpointError, RankerError, UsageError
 from paddle_ranker.retrieval.index_folder import IndexFolder, Lock
 from paddle_ranker.retrieval.index_models import IndexModels
-from paddle_ranker.retrieval.manifest import MANIFEST, IndexInfo, VectorsInfo
+from paddle_ranker.retrieval.manifest import MANIFEST, IndexInfo
 from paddle_ranker.retrieval.open_segments import Generation
 from paddle_ranker.retrieval.snapshot import LocalSnapshot
 from paddle_ranker.retrieval.turns import locking
+from paddle_ranker.retrieval.vector_settings import VectorsInfo
 from paddle_ranker.storage.closing import Closable
 
 if TYPE_CHECKING:

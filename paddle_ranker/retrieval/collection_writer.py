@@ -30,11 +30,12 @@ from paddle_ranker.retrieval.candidate_indexes import Document
 from paddle_ranker.retrieval.content_staging import StagedFiles, staged_files
 from paddle_ranker.retrieval.floors import measure_floors, need_measuring
 from paddle_ranker.retrieval.index_folder import IndexFolder, Lock, delete
-from paddle_ranker.retrieval.ingestion import Added, Addition, Cutter, Unfinished, VectorsOf
+from paddle_ranker.retrieval.ingestion import Addition, Cutter, Unfinished, VectorsOf
 from paddle_ranker.retrieval.manifest import VECTORS, Floors, IndexInfo, RankerStates, SegmentInfo
 from paddle_ranker.retrieval.merging import first_to_merge, merge_segments
 from paddle_ranker.retrieval.open_segments import Location, OpenSegment
 from paddle_ranker.retrieval.schema import TEXT
+from paddle_ranker.retrieval.searchable import Added
 from paddle_ranker.retrieval.segment_writing import SegmentData
 from paddle_ranker.retrieval.segments import Segment
 from paddle_ranker.retrieval.snapshot import LocalSnapshot

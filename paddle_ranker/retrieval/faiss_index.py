@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 from paddle_ranker.array_types import Booleans, Floats, Integers, Vectors
 from paddle_ranker.errors import CheckpointError, DependencyError, UsageError, brief
 from paddle_ranker.retrieval.exact_search import StoredVectors, nearest
-from paddle_ranker.retrieval.manifest import VectorsInfo
 from paddle_ranker.retrieval.top_k import NOT_FOUND
 from paddle_ranker.retrieval.turns import check
+from paddle_ranker.retrieval.vector_settings import VectorsInfo
 
 FILE = "vectors.faiss"
 LEAST = 1024  # vectors of a smaller segment are searched exactly

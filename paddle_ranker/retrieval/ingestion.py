@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import NamedTuple, Optional, Protocol, Union
+from typing import Optional, Protocol, Union
 
 import numpy as np
 
@@ -26,11 +26,12 @@ from paddle_ranker.retrieval.candidate_indexes import Document
 from paddle_ranker.retrieval.content_staging import StagedFiles
 from paddle_ranker.retrieval.exact_search import StoredVectors
 from paddle_ranker.retrieval.field_vectors import FieldVectors, Passages
-from paddle_ranker.retrieval.manifest import VECTORS, SegmentInfo, VectorField, VectorsInfo, is_segment
+from paddle_ranker.retrieval.manifest import VECTORS, SegmentInfo, VectorField, is_segment
 from paddle_ranker.retrieval.merging import Source, merge_segments, postings_of
 from paddle_ranker.retrieval.open_segments import Generation, Location
 from paddle_ranker.retrieval.places import pieces_in, pieces_of
 from paddle_ranker.retrieval.schema import MOST_FIELDS, PLACES, TEXT, FieldTower, Schema
+from paddle_ranker.retrieval.searchable import Added
 from paddle_ranker.retrieval.segment_writing import (
     SegmentData,
     WriteIndex,
@@ -42,6 +43,7 @@ from paddle_ranker.retrieval.segment_writing import (
 from paddle_ranker.retrieval.segments import Segment
 from paddle_ranker.retrieval.turns import check, checked
 from paddle_ranker.retrieval.vector_search import checked_vectors, index_writers
+from paddle_ranker.retrieval.vector_settings import VectorsInfo
 from paddle_ranker.storage.atomic import new_file
 from paddle_ranker.storage.prefetch import chunks_by_length
 from paddle_ranker.storage.untrusted import Unchecked, inside, read_json
@@ -53,25 +55,6 @@ _VALUES_AT_ONCE, _FILES_AT_ONCE = 256, 64  # texts and files that a further vect
 JOURNAL = "unfinished.json"  # names segments that an addition has begun
 _KEPT_SECONDS = 20.0  # vectors that took longer are kept for the next run, should this one be killed
 AT_ONCE, CHARACTERS_AT_ONCE = 1 << 14, 1 << 25  # most documents and characters that a new segment gets
-
-
-class Added(NamedTuple):
-    """Counts of an addition.
-
-    new: documents with new ids
-    replaced: documents that replaced a document with the same id
-    unchanged: documents that the index had already
-    repeated: rows without an id that were left out, because they equal an earlier row
-    absent: documents of the index that were not among the rows
-    gone: documents of the index for parts of a file that the file no longer has
-    """
-
-    new: int
-    replaced: int
-    unchanged: int
-    repeated: int = 0
-    absent: int = 0
-    gone: int = 0
 
 
 class Written(Protocol):

@@ -18,6 +18,7 @@ from paddle_ranker.lexical.analyser import analyser
 from paddle_ranker.lexical.bm25 import K1, B
 from paddle_ranker.lexical.tokens import STANDARD, TOKENIZERS
 from paddle_ranker.retrieval.schema import FIELD_TYPES, MOST_FIELDS, TEXT, Schema
+from paddle_ranker.retrieval.vector_settings import PLAIN, Name, VectorsInfo, is_address
 from paddle_ranker.storage.atomic import new_file, sync
 from paddle_ranker.storage.declared import Between, Count, OneOf, Positive, read_declared
 from paddle_ranker.storage.untrusted import Unchecked, UncheckedObject, inside, read_json
@@ -26,17 +27,11 @@ MANIFEST = "index.json"
 WORDS = "words"  # name of the searcher by words
 VECTORS = "vectors"  # name of the vector field of whole documents
 FORMAT = 16
-EXACT, FAISS = "exact", "faiss"
-STRUCTURES = ("hnsw_sq8", "hnsw", "ivf_sq8", "ivf_pq", "sq8")  # structures of faiss indexes
 _MOST_K1 = 1000.0  # far above any useful value
-_MOST_EF = (1 << 31) - 1  # largest integer of faiss
-_MOST_SIZE, _MOST_NEIGHBOURS = 1 << 16, 512  # components of a vector; neighbours of a graph's node
 _MOST_SEGMENTS, _MOST_OTHERS = 1 << 16, 100
 _DELETED = re.compile(r"\.deleted-\d{1,20}\.npy", re.ASCII)
 _SEGMENT = re.compile(r"segment-\d{8,}-[0-9a-f]{8}", re.ASCII)
 _ONE_TEXT = Schema()
-_PLAIN = re.compile(r"\w[\w.-]*")  # file name without a folder
-Name = Annotated[str, _PLAIN]
 
 
 @dataclass(frozen=True)
@@ -46,40 +41,6 @@ class WordsInfo:
     tokenizer: Annotated[str, OneOf(*TOKENIZERS)]
     k1: Annotated[float, Between(0, _MOST_K1)] = K1
     b: Annotated[float, Between(0, 1)] = B
-
-
-@dataclass(frozen=True)
-class VectorsInfo:
-    """Settings of the search by vectors.
-
-    method: exact, faiss, or a name in `INDEXES` of what has the vectors elsewhere
-    size: components of each vector
-    dtype: type in which vectors are stored
-    structure: structure of a faiss index, a name in `STRUCTURES`
-    hnsw_m: neighbours of each vector in a graph
-    hnsw_ef: number of candidates that faiss keeps while it builds or searches a graph
-    uri: for vectors elsewhere, the address of their server, or the name of a file in the index folder
-    collection: for vectors elsewhere, the name of their collection there
-    """
-
-    method: Name
-    size: Annotated[int, Between(1, _MOST_SIZE)]
-    dtype: Annotated[str, OneOf(*STORED_TYPES)] = "float32"
-    structure: Annotated[str, OneOf(*STRUCTURES)] = "hnsw_sq8"
-    hnsw_m: Annotated[int, Between(1, _MOST_NEIGHBOURS)] = 32
-    hnsw_ef: Annotated[int, Between(1, _MOST_EF)] = 100
-    uri: Optional[str] = None
-    collection: Optional[Name] = None
-
-    @property
-    def are_elsewhere(self) -> bool:
-        """Whether the vectors are also in another store, which searches them."""
-        return self.method not in (EXACT, FAISS)
-
-    @property
-    def server(self) -> Optional[str]:
-        """Address of the server that has the vectors; None if no server has them."""
-        return self.uri if self.are_elsewhere and is_address(self.uri) else None
 
 
 @dataclass(frozen=True)
@@ -340,7 +301,7 @@ def info_of(facts: Unchecked, path: Path) -> IndexInfo:
         rules += [(vector_field, is_field and vector_field.tower is not None and not vector_field.info.are_elsewhere)]
     for vectors in (vector_field.info for vector_field in info.vector_fields.values()):
         rules += [
-            (vectors.uri, vectors.uri is None or is_address(vectors.uri) or _PLAIN.fullmatch(vectors.uri) is not None),
+            (vectors.uri, vectors.uri is None or is_address(vectors.uri) or PLAIN.fullmatch(vectors.uri) is not None),
             (vectors.method, not vectors.are_elsewhere or None not in (vectors.uri, vectors.collection)),
         ]
     if info.floors is not None:
@@ -349,8 +310,3 @@ def info_of(facts: Unchecked, path: Path) -> IndexInfo:
         if not is_right:
             raise ValueError(f"{value!r}")
     return info
-
-
-def is_address(uri: object) -> bool:
-    """Return whether the `uri` of vectors elsewhere is the address of a server, not a file in the index folder."""
-    return isinstance(uri, str) and "://" in uri

@@ -23,12 +23,13 @@ from paddle_ranker.lexical.tokens import STANDARD, Tokenizer
 from paddle_ranker.retrieval.candidate_indexes import INDEXES, CandidateIndex, Document, Hits, IndexOptions
 from paddle_ranker.retrieval.facets import FieldScale, Scale
 from paddle_ranker.retrieval.filters import Filter
-from paddle_ranker.retrieval.manifest import FAISS, IndexInfo, RankerStates, VectorsInfo
+from paddle_ranker.retrieval.manifest import IndexInfo, RankerStates
 from paddle_ranker.retrieval.query_parsing import ParsedQuery, required_word
 from paddle_ranker.retrieval.schema import TEXT
 from paddle_ranker.retrieval.segments import Segment
 from paddle_ranker.retrieval.turns import check, checked, locking
 from paddle_ranker.retrieval.typed_values import CommonTypes
+from paddle_ranker.retrieval.vector_settings import FAISS, VectorsInfo
 from paddle_ranker.retrieval.word_search import AnyQuery, CollectionStatistics, WordPart, WordSearcher, texts_of
 from paddle_ranker.storage.untrusted import inside, open_array
 from paddle_ranker.unicode.characters import fold

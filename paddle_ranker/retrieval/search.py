@@ -32,13 +32,14 @@ from paddle_ranker.retrieval.fusion import (
     by_score,
 )
 from paddle_ranker.retrieval.listing import CONTENT, Listing, Position, SortedPosition
-from paddle_ranker.retrieval.manifest import EXACT, WORDS, IndexInfo
+from paddle_ranker.retrieval.manifest import WORDS, IndexInfo
 from paddle_ranker.retrieval.query_parsing import ParsedQuery, parse_query, required_word
 from paddle_ranker.retrieval.query_rewriting import PREFIX, WordQuery, corrected_phrases
 from paddle_ranker.retrieval.schema import PLACES
 from paddle_ranker.retrieval.search_defaults import DEPTH, RANK_TOP
 from paddle_ranker.retrieval.searchable import LookupRequest, Matching, Snapshot
 from paddle_ranker.retrieval.turns import check, checked, once, reserve
+from paddle_ranker.retrieval.vector_settings import EXACT
 from paddle_ranker.retrieval.word_search import QUERY_TYPES, AnyQuery, single_token
 
 if TYPE_CHECKING:

@@ -55,7 +55,7 @@ from paddle_ranker.storage.closing import Closable
 
 if TYPE_CHECKING:
     from paddle_ranker.encoding.pair_encoder import PairEncoder
-    from paddle_ranker.retrieval.ingestion import Added
+    from paddle_ranker.retrieval.searchable import Added
     from paddle_ranker.retrieval.stored_scores import SearchRanker
     from paddle_ranker.scoring.ranker import Ranker
 

@@ -20,9 +20,27 @@ from paddle_ranker.retrieval.word_search import AnyQuery
 if TYPE_CHECKING:
     from paddle_ranker.retrieval.content_files import ContentFiles
     from paddle_ranker.retrieval.facets import FieldSample, FieldScale
-    from paddle_ranker.retrieval.ingestion import Added
     from paddle_ranker.retrieval.listing import SortedDocument
     from paddle_ranker.retrieval.synonyms import Synonyms
+
+
+class Added(NamedTuple):
+    """Counts of an addition.
+
+    new: documents with new ids
+    replaced: documents that replaced a document with the same id
+    unchanged: documents that the index had already
+    repeated: rows without an id that were left out, because they equal an earlier row
+    absent: documents of the index that were not among the rows
+    gone: documents of the index for parts of a file that the file no longer has
+    """
+
+    new: int
+    replaced: int
+    unchanged: int
+    repeated: int = 0
+    absent: int = 0
+    gone: int = 0
 
 
 class ShardError(RankerError):

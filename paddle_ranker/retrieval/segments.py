@@ -38,11 +38,12 @@ from paddle_ranker.lexical.postings import Postings, text_hashes
 from paddle_ranker.retrieval.candidate_indexes import Document
 from paddle_ranker.retrieval.facets import DATES, NUMBERS, Positions
 from paddle_ranker.retrieval.filters import Filter
-from paddle_ranker.retrieval.manifest import VECTORS, VectorsInfo
+from paddle_ranker.retrieval.manifest import VECTORS
 from paddle_ranker.retrieval.schema import MOST_FIELDS, Schema
 from paddle_ranker.retrieval.steps import Kept, Steps
 from paddle_ranker.retrieval.turns import check, checked
 from paddle_ranker.retrieval.typed_values import CommonTypes, Value
+from paddle_ranker.retrieval.vector_settings import VectorsInfo
 from paddle_ranker.storage.untrusted import check_file, inside, open_array, open_file, read_json
 
 if TYPE_CHECKING:

@@ -14,7 +14,8 @@ from paddle_ranker.retrieval.candidate_indexes import INDEXES as INDEXES
 from paddle_ranker.retrieval.candidate_indexes import Document, Hits, IndexKind, IndexOptions, TowerIndex
 from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.faiss_index import load_faiss
-from paddle_ranker.retrieval.manifest import EXACT, FAISS, VECTORS, IndexInfo, VectorsInfo
+from paddle_ranker.retrieval.manifest import VECTORS, IndexInfo
+from paddle_ranker.retrieval.vector_settings import EXACT, FAISS, VectorsInfo
 
 
 def index_of_vectors(folder: Path, info: VectorsInfo, vectors: Vectors) -> Collection:

@@ -14,8 +14,9 @@ from paddle_ranker.retrieval import faiss_index
 from paddle_ranker.retrieval.candidate_indexes import INDEXES
 from paddle_ranker.retrieval.exact_search import VectorPart, nearest, products_of, refuse_unstorable
 from paddle_ranker.retrieval.faiss_index import FaissSegment
-from paddle_ranker.retrieval.manifest import FAISS, WORDS, IndexInfo, VectorsInfo
+from paddle_ranker.retrieval.manifest import WORDS, IndexInfo
 from paddle_ranker.retrieval.top_k import NOT_FOUND, best_rows
+from paddle_ranker.retrieval.vector_settings import FAISS, VectorsInfo
 
 if TYPE_CHECKING:
     from paddle_ranker.retrieval.segment_writing import WriteIndex

@@ -26,13 +26,12 @@ from paddle_ranker.retrieval.candidate_indexes import Document, Hits, Like
 from paddle_ranker.retrieval.content_files import ContentFiles
 from paddle_ranker.retrieval.facets import Counts, Facets, FieldSample, FieldScale, Wanted, facets_of
 from paddle_ranker.retrieval.filters import Filter
-from paddle_ranker.retrieval.ingestion import Added
 from paddle_ranker.retrieval.listing import SortedDocument
 from paddle_ranker.retrieval.manifest import WORDS, IndexInfo
 from paddle_ranker.retrieval.query_parsing import ParsedQuery
 from paddle_ranker.retrieval.query_rewriting import WordQuery
 from paddle_ranker.retrieval.schema import FieldTower
-from paddle_ranker.retrieval.searchable import LookupRequest, StaleSnapshot, phrase_filter_of
+from paddle_ranker.retrieval.searchable import Added, LookupRequest, StaleSnapshot, phrase_filter_of
 from paddle_ranker.retrieval.sorting import merge_sorted, sort_keys
 from paddle_ranker.retrieval.synonyms import Synonyms
 from paddle_ranker.retrieval.turns import locking, reserve

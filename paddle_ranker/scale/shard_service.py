@@ -35,9 +35,9 @@ from paddle_ranker.retrieval.facets import (
     FieldScale,
 )
 from paddle_ranker.retrieval.filters import FilterError
-from paddle_ranker.retrieval.ingestion import Added
 from paddle_ranker.retrieval.listing import SortedDocument
 from paddle_ranker.retrieval.manifest import MANIFEST, IndexInfo, facts_of, info_of
+from paddle_ranker.retrieval.searchable import Added
 from paddle_ranker.retrieval.snapshot import LocalSnapshot
 from paddle_ranker.retrieval.turns import in_turn
 from paddle_ranker.retrieval.typed_values import MOMENTS, CommonTypes, Value, is_value

@@ -20,10 +20,11 @@ from paddle_ranker.retrieval import weight_learning
 from paddle_ranker.retrieval.candidate_indexes import Document
 from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.fusion import FORMAT, Fusion
-from paddle_ranker.retrieval.manifest import IndexInfo, VectorsInfo, WordsInfo
+from paddle_ranker.retrieval.manifest import IndexInfo, WordsInfo
 from paddle_ranker.retrieval.search import SearchSettings
 from paddle_ranker.retrieval.search_engine import SearchEngine
 from paddle_ranker.retrieval.text_vectors import Tower
+from paddle_ranker.retrieval.vector_settings import VectorsInfo
 from paddle_ranker.retrieval.weight_learning import JudgedList, learn_recall_weight
 from paddle_ranker.scoring.ranker import Ranker
 from tests.checkout import ONCE

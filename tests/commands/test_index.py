@@ -19,9 +19,10 @@ from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.retrieval.candidate_indexes import Document, Hits
 from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.filters import Filter
-from paddle_ranker.retrieval.manifest import IndexInfo, TowerCopy, VectorsInfo, WordsInfo
+from paddle_ranker.retrieval.manifest import IndexInfo, TowerCopy, WordsInfo
 from paddle_ranker.retrieval.snapshot import LocalSnapshot
 from paddle_ranker.retrieval.text_vectors import Tower
+from paddle_ranker.retrieval.vector_settings import VectorsInfo
 from tests.tiny import write_index, write_tower
 
 pytestmark = pytest.mark.unit

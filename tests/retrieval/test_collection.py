@@ -19,8 +19,9 @@ from paddle_ranker.retrieval.candidate_indexes import Document
 from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.filters import Filter
 from paddle_ranker.retrieval.index_folder import IndexFolder
-from paddle_ranker.retrieval.manifest import IndexInfo, VectorsInfo, WordsInfo, read_manifest
+from paddle_ranker.retrieval.manifest import IndexInfo, WordsInfo, read_manifest
 from paddle_ranker.retrieval.merging import merge_segments
+from paddle_ranker.retrieval.vector_settings import VectorsInfo
 from tests.retrieval.oracle import meets
 
 pytestmark = pytest.mark.unit

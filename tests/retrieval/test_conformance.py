@@ -21,8 +21,9 @@ from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.exact_search import StoredVectors
 from paddle_ranker.retrieval.filters import Filter
 from paddle_ranker.retrieval.ingestion import VectorsOf
-from paddle_ranker.retrieval.manifest import FORMAT, IndexInfo, VectorsInfo, WordsInfo
+from paddle_ranker.retrieval.manifest import FORMAT, IndexInfo, WordsInfo
 from paddle_ranker.retrieval.vector_search import search_method
+from paddle_ranker.retrieval.vector_settings import VectorsInfo
 from tests.checkout import ONCE
 from tests.retrieval.oracle import meets
 

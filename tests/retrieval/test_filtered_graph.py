@@ -13,8 +13,9 @@ from paddle_ranker.commands.index import main
 from paddle_ranker.retrieval.candidate_indexes import Document
 from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.filters import Filter
-from paddle_ranker.retrieval.manifest import IndexInfo, VectorsInfo
+from paddle_ranker.retrieval.manifest import IndexInfo
 from paddle_ranker.retrieval.vector_search import searched_exactly
+from paddle_ranker.retrieval.vector_settings import VectorsInfo
 from tests.checkout import ONCE
 
 pytestmark = pytest.mark.unit

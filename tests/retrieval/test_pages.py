@@ -16,10 +16,11 @@ from paddle_ranker.lexical.postings import text_hashes
 from paddle_ranker.retrieval.candidate_indexes import Document
 from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.listing import Listing, Position, SortedPosition, unpack_position
-from paddle_ranker.retrieval.manifest import IndexInfo, VectorsInfo, WordsInfo
+from paddle_ranker.retrieval.manifest import IndexInfo, WordsInfo
 from paddle_ranker.retrieval.search import Search, SearchSettings
 from paddle_ranker.retrieval.shard_builds import recut
 from paddle_ranker.retrieval.shards import open_index
+from paddle_ranker.retrieval.vector_settings import VectorsInfo
 from tests.checkout import ONCE
 
 pytestmark = pytest.mark.unit

@@ -19,12 +19,13 @@ from paddle_ranker.retrieval.candidate_indexes import Document
 from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.filters import Filter
 from paddle_ranker.retrieval.ingestion import Cutter
-from paddle_ranker.retrieval.manifest import IndexInfo, VectorsInfo, WordsInfo
+from paddle_ranker.retrieval.manifest import IndexInfo, WordsInfo
 from paddle_ranker.retrieval.schema import Field, Schema
 from paddle_ranker.retrieval.search import SearchSettings
 from paddle_ranker.retrieval.search_engine import SearchEngine
 from paddle_ranker.retrieval.text_vectors import Tower
 from paddle_ranker.retrieval.towers import copy_tower
+from paddle_ranker.retrieval.vector_settings import VectorsInfo
 from paddle_ranker.scoring.ranker import Ranker
 from tests.tiny import write_tower
 

@@ -16,9 +16,10 @@ from paddle_ranker.retrieval.candidate_indexes import Document
 from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.filters import Filter
 from paddle_ranker.retrieval.fusion import Fusion
-from paddle_ranker.retrieval.manifest import IndexInfo, VectorsInfo, WordsInfo
+from paddle_ranker.retrieval.manifest import IndexInfo, WordsInfo
 from paddle_ranker.retrieval.schema import FIELD_TYPES, Field, FieldType, Schema
 from paddle_ranker.retrieval.schema_inference import infer_schema
+from paddle_ranker.retrieval.vector_settings import VectorsInfo
 from tests.serving.test_search import Site
 
 pytestmark = pytest.mark.unit

@@ -22,10 +22,11 @@ from paddle_ranker.errors import CheckpointError, RankerError
 from paddle_ranker.retrieval.candidate_indexes import Document
 from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.filters import Filter
-from paddle_ranker.retrieval.manifest import IndexInfo, TowerCopy, VectorsInfo, WordsInfo, read_manifest
+from paddle_ranker.retrieval.manifest import IndexInfo, TowerCopy, WordsInfo, read_manifest
 from paddle_ranker.retrieval.schema import MOST_FIELDS, Field, Schema
 from paddle_ranker.retrieval.shard_builds import recut
 from paddle_ranker.retrieval.shards import open_index
+from paddle_ranker.retrieval.vector_settings import VectorsInfo
 from tests.checkout import ONCE
 from tests.retrieval.test_conformance import SIZE, documents_of, vectors_of
 from tests.serving_cases import SECONDS

@@ -27,7 +27,7 @@ from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.filters import Filter
 from paddle_ranker.retrieval.fusion import Fusion
 from paddle_ranker.retrieval.listing import Listing
-from paddle_ranker.retrieval.manifest import IndexInfo, VectorsInfo, WordsInfo
+from paddle_ranker.retrieval.manifest import IndexInfo, WordsInfo
 from paddle_ranker.retrieval.query_parsing import ParsedQuery
 from paddle_ranker.retrieval.schema import Field, Schema
 from paddle_ranker.retrieval.search import Search, SearchSettings, filter_of
@@ -35,6 +35,7 @@ from paddle_ranker.retrieval.search_engine import SearchEngine
 from paddle_ranker.retrieval.searchable import Searchable, ShardError
 from paddle_ranker.retrieval.shards import open_shards
 from paddle_ranker.retrieval.snapshot import LocalSnapshot
+from paddle_ranker.retrieval.vector_settings import VectorsInfo
 from paddle_ranker.scale.remote import RemoteCollection
 from paddle_ranker.scale.remote_calls import Call
 from paddle_ranker.scale.shard_service import ShardService

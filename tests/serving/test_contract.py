@@ -21,11 +21,12 @@ from paddle_ranker.data.trec import read_run
 from paddle_ranker.retrieval.candidate_indexes import Document
 from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.document_states import copy_ranker
-from paddle_ranker.retrieval.manifest import IndexInfo, VectorsInfo, WordsInfo
+from paddle_ranker.retrieval.manifest import IndexInfo, WordsInfo
 from paddle_ranker.retrieval.schema import Field, Schema
 from paddle_ranker.retrieval.search import Result
 from paddle_ranker.retrieval.search_engine import SearchEngine
 from paddle_ranker.retrieval.towers import copy_tower
+from paddle_ranker.retrieval.vector_settings import VectorsInfo
 from paddle_ranker.serving.core.ranker_slot import RankerSlot
 from paddle_ranker.storage.untrusted import read_json
 from tests.conftest import Call

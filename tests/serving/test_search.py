@@ -37,13 +37,14 @@ from paddle_ranker.retrieval.bounds import MOST_NAMES
 from paddle_ranker.retrieval.candidate_indexes import Document
 from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.fusion import Fusion, Signal
-from paddle_ranker.retrieval.manifest import IndexInfo, VectorsInfo, WordsInfo
+from paddle_ranker.retrieval.manifest import IndexInfo, WordsInfo
 from paddle_ranker.retrieval.merging import MOST_SEGMENTS
 from paddle_ranker.retrieval.schema import Field, Schema
 from paddle_ranker.retrieval.search_engine import SearchEngine
 from paddle_ranker.retrieval.text_vectors import Tower
 from paddle_ranker.retrieval.towers import copy_tower
 from paddle_ranker.retrieval.vector_search import search_vectors
+from paddle_ranker.retrieval.vector_settings import VectorsInfo
 from paddle_ranker.serving.core import queued_search
 from paddle_ranker.serving.core.faults import INTERNAL, OVERLOADED, TIMED_OUT, Fault, FaultKind
 from paddle_ranker.serving.core.index_slot import IndexSlot

@@ -35,7 +35,7 @@ from paddle_ranker.serving.core.threads import StoppableWork, in_context
 
 if TYPE_CHECKING:
     from paddle_ranker.retrieval.content_staging import StagedFiles
-    from paddle_ranker.retrieval.ingestion import Added
+    from paddle_ranker.retrieval.searchable import Added
     from paddle_ranker.retrieval.segment_writing import SegmentData
     from paddle_ranker.serving.core.tower_slot import TowerSlot
 

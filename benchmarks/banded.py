@@ -40,9 +40,9 @@ def run(options: BandedOptions) -> None:
     runtime.prepare_command(1)
     import paddle
 
-    from paddle_ranker.model.attention import attend
-    from paddle_ranker.model.banded import BLOCK, attend_banded, mask_of_far
-    from paddle_ranker.model.dropout import Dropout, Masks
+    from paddle_ranker.model.networks.attention import attend
+    from paddle_ranker.model.networks.banded import BLOCK, attend_banded, mask_of_far
+    from paddle_ranker.model.networks.dropout import Dropout, Masks
 
     dropout, draw, blocks = Dropout(0.0, Masks()), np.random.default_rng(1), parse_numbers(options.blocks, "blocks")
     rows, goals = [], []

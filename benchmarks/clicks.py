@@ -28,7 +28,7 @@ from benchmarks.harness.runs import (
 )
 from benchmarks.inputs import chosen, parse_numbers
 from paddle_ranker.array_types import Booleans, Floats
-from paddle_ranker.data.records import LabeledPair, read_records, write_records
+from paddle_ranker.data.rows.records import LabeledPair, read_records, write_records
 from paddle_ranker.errors import RankerError
 from paddle_ranker.lexical.bm25 import BM25
 from paddle_ranker.options import main_of, option
@@ -137,9 +137,9 @@ class LoggedClicks:
         self._write_log(logged, ids, options, model, np.random.default_rng(seed))
 
     def _write_index(self, ids: Mapping[str, str]) -> None:
-        from paddle_ranker.retrieval.candidate_indexes import Document
-        from paddle_ranker.retrieval.collection import Collection
-        from paddle_ranker.retrieval.manifest import IndexInfo, WordsInfo
+        from paddle_ranker.retrieval.index.collection import Collection
+        from paddle_ranker.retrieval.stored.candidate_indexes import Document
+        from paddle_ranker.retrieval.stored.manifest import IndexInfo, WordsInfo
 
         with Collection.create(self._index, IndexInfo(WordsInfo("standard"), None)) as collection:
             collection.writer.add(Document(id, title) for title, id in ids.items())

@@ -118,7 +118,7 @@ def compare_vectors(source: Path, work: Path, texts: Sequence[str], reference: s
 
     `reference` is the path of a Python with sentence-transformers, or "" for BERT in NumPy.
     """
-    from paddle_ranker.retrieval.text_vectors import Tower
+    from paddle_ranker.retrieval.vectors.text_vectors import Tower
 
     tower, theirs = work / "tower", work / "sentence_transformers"
     convert(ConvertOptions(source=str(source), target=str(tower), to="tower"))
@@ -210,7 +210,7 @@ def reference_outputs(folder: Path, inputs: Inputs, python: str) -> tuple[np.nda
 
 def comparison_pairs(count: int) -> list[tuple[str, str]]:
     """Return a few fixed pairs, then `count` pairs of QBQTC if the real data is available."""
-    from paddle_ranker.data.records import Pair, read_records
+    from paddle_ranker.data.rows.records import Pair, read_records
 
     path = real_data_folder() / "qbqtc" / "dev.tsv"
     rows = read_records(path, Pair)[:count] if path.is_file() and count else []

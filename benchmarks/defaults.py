@@ -44,16 +44,16 @@ from benchmarks.harness.report import format_table
 from benchmarks.inputs import real_data_file, real_data_folder
 from paddle_ranker.array_types import Floats
 from paddle_ranker.commands import index
-from paddle_ranker.data.records import LabeledPair, read_records
-from paddle_ranker.data.trec import read_qrels
+from paddle_ranker.data.rows.records import LabeledPair, read_records
+from paddle_ranker.data.rows.trec import read_qrels
 from paddle_ranker.errors import RankerError, listed
 from paddle_ranker.lexical.tokens import STANDARD
 from paddle_ranker.metrics.intervals import bootstrap_interval
 from paddle_ranker.options import Options, main_of, option
-from paddle_ranker.retrieval.manifest import VECTORS, WORDS
-from paddle_ranker.retrieval.search import SearchSettings
-from paddle_ranker.retrieval.search_engine import SearchEngine
-from paddle_ranker.retrieval.word_search import WordSearcher
+from paddle_ranker.retrieval.stages.search import SearchSettings
+from paddle_ranker.retrieval.stages.search_engine import SearchEngine
+from paddle_ranker.retrieval.stored.manifest import VECTORS, WORDS
+from paddle_ranker.retrieval.words.word_search import WordSearcher
 from paddle_ranker.storage.atomic import make_folder, new_file
 
 # What people look for without knowing a package's name, and well-known packages that are right.

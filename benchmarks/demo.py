@@ -28,7 +28,7 @@ from benchmarks.harness.runs import (
 )
 from benchmarks.inputs import ROOT, chosen
 from benchmarks.script_commands import arguments_after, script_commands
-from paddle_ranker.data.records import LabeledPair, Triple, read_records
+from paddle_ranker.data.rows.records import LabeledPair, Triple, read_records
 from paddle_ranker.options import main_of, option, parse_options
 
 SCRIPT = ROOT / "scripts" / "train_pairwise.sh"

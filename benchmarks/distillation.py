@@ -11,7 +11,7 @@ from pathlib import Path
 
 from benchmarks.harness.runs import Run
 from benchmarks.mining import FoldsOptions, Recipe, SmallRankers, run_systems
-from paddle_ranker.data.records import LabeledPair, read_records, write_records
+from paddle_ranker.data.rows.records import LabeledPair, read_records, write_records
 from paddle_ranker.options import main_of, option
 
 REFERENCE = "student_taught_mined"

@@ -59,7 +59,7 @@ def run(options: ImageBenchmarkOptions) -> None:
 def _make_pictures(folder: Path, count: int, seed: int) -> list[Path]:
     from multimodal_entailment.demo_pictures import draw_picture
     from multimodal_entailment.demo_posts import demo_pairs
-    from paddle_ranker.data.dice import Dice
+    from paddle_ranker.data.rows.dice import Dice
 
     dice, paths = Dice(seed, "benchmark"), []
     for number, pair in enumerate(islice(demo_pairs("train", seed), count)):

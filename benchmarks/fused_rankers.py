@@ -29,16 +29,16 @@ import numpy as np
 from benchmarks.recall import build_index, qbqtc, write_set
 from paddle_ranker import runtime
 from paddle_ranker.array_types import Floats, Integers
-from paddle_ranker.data.trec import Scores, in_order
+from paddle_ranker.data.rows.trec import Scores, in_order
 from paddle_ranker.evaluation.report.text import verdicts
 from paddle_ranker.evaluation.retrieval import JudgedQueries, compare_runs, comparison_lines, feature_lists
 from paddle_ranker.lexical.features import LIST_FEATURES, LexicalFeatures
 from paddle_ranker.metrics.logistic import fit_logistic, folds_of
 from paddle_ranker.metrics.ranking import standardise, standardised
 from paddle_ranker.options import Options, main_of, option
-from paddle_ranker.retrieval.fusion import FEATURE_DEPTH
-from paddle_ranker.retrieval.search_engine import SearchEngine
-from paddle_ranker.retrieval.weight_learning import JudgedList, learn_features
+from paddle_ranker.retrieval.stages.fusion import FEATURE_DEPTH
+from paddle_ranker.retrieval.stages.search_engine import SearchEngine
+from paddle_ranker.retrieval.stages.weight_learning import JudgedList, learn_features
 
 FUSED, FEATURES = "fused", "learned features"
 Model = Callable[[Floats], Floats]  # from features, `[documents, features]`, to scores, `[documents]`

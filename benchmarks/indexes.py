@@ -28,10 +28,10 @@ from paddle_ranker.array_types import Vectors
 from paddle_ranker.lexical.postings import text_hashes
 from paddle_ranker.lexical.tokens import bigrams
 from paddle_ranker.options import Options, option, run_command
-from paddle_ranker.retrieval.candidate_indexes import Document
-from paddle_ranker.retrieval.collection import Collection
-from paddle_ranker.retrieval.manifest import IndexInfo, WordsInfo
-from paddle_ranker.retrieval.vector_settings import STRUCTURES, VectorsInfo
+from paddle_ranker.retrieval.index.collection import Collection
+from paddle_ranker.retrieval.stored.candidate_indexes import Document
+from paddle_ranker.retrieval.stored.manifest import IndexInfo, WordsInfo
+from paddle_ranker.retrieval.vectors.vector_settings import STRUCTURES, VectorsInfo
 
 WIDTH, TOP, SEED = 256, 100, 7
 WIDTHS = (32, 40, 50, 100)  # numbers of vectors that a graph search looks at

@@ -44,11 +44,11 @@ from benchmarks.harness.runs import (
     train_cross_encoder,
 )
 from benchmarks.inputs import chosen
-from paddle_ranker.data.file_readers import READERS, Part
-from paddle_ranker.data.placed_text import PlacedText
-from paddle_ranker.data.records import LabeledPair, write_records
+from paddle_ranker.data.files.file_readers import READERS, Part
+from paddle_ranker.data.files.placed_text import PlacedText
+from paddle_ranker.data.rows.records import LabeledPair, write_records
 from paddle_ranker.options import main_of, option
-from paddle_ranker.retrieval.word_search import WordSearcher
+from paddle_ranker.retrieval.words.word_search import WordSearcher
 from paddle_ranker.storage.atomic import make_folder
 
 SETS, SYSTEMS, REFERENCE = ("headings", "forms"), ("boxes", "words"), "boxes"

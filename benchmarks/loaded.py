@@ -110,7 +110,7 @@ def loaded_lines(trace: str) -> dict[str, int]:
 def run(options: LoadedOptions) -> None:
     from benchmarks.harness.rankers import SHAPES, write_random_ranker
     from paddle_ranker import Index
-    from paddle_ranker.data.records import LabeledPair
+    from paddle_ranker.data.rows.records import LabeledPair
 
     rows = []
     with tempfile.TemporaryDirectory() as name:

@@ -43,13 +43,13 @@ from benchmarks.harness.runs import (
 )
 from benchmarks.inputs import real_data_file
 from benchmarks.recall import manpages, manpages_folder
-from paddle_ranker.data.beir import CORPUS
-from paddle_ranker.data.records import LabeledPair, write_records
+from paddle_ranker.data.rows.beir import CORPUS
+from paddle_ranker.data.rows.records import LabeledPair, write_records
 from paddle_ranker.encoding.columns import Columns
 from paddle_ranker.encoding.windows import SplitPairs, Windows
 from paddle_ranker.errors import DataError, UsageError
 from paddle_ranker.options import main_of, option
-from paddle_ranker.retrieval.word_search import WordSearcher
+from paddle_ranker.retrieval.words.word_search import WordSearcher
 from paddle_ranker.storage.atomic import make_folder
 
 if TYPE_CHECKING:

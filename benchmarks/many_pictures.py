@@ -31,8 +31,8 @@ from paddle_ranker import runtime
 from paddle_ranker.commands.starter import StarterOptions, make_starter
 from paddle_ranker.errors import RankerError
 from paddle_ranker.options import Options, main_of, option
-from paddle_ranker.retrieval.search import SearchSettings
-from paddle_ranker.retrieval.search_engine import SearchEngine
+from paddle_ranker.retrieval.stages.search import SearchSettings
+from paddle_ranker.retrieval.stages.search_engine import SearchEngine
 from paddle_ranker.storage.atomic import make_folder
 
 _SIDE, _STEP = 16, 0.05  # pixels of a picture's side; seconds between looks at a process's memory

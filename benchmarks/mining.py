@@ -22,7 +22,7 @@ from benchmarks.harness.runs import (
     train_cross_encoder,
 )
 from benchmarks.inputs import chosen
-from paddle_ranker.data.records import LabeledPair, read_records, write_records
+from paddle_ranker.data.rows.records import LabeledPair, read_records, write_records
 from paddle_ranker.errors import RankerError
 from paddle_ranker.metrics.ranking import RELEVANT
 from paddle_ranker.options import main_of, option

@@ -20,7 +20,7 @@ from typing import Optional
 import numpy as np
 
 from paddle_ranker import runtime
-from paddle_ranker.data.beir import beir_judgments
+from paddle_ranker.data.rows.beir import beir_judgments
 from paddle_ranker.encoding.pair_encoder import PairEncoder
 from paddle_ranker.evaluation.report.text import verdicts
 from paddle_ranker.evaluation.retrieval import (
@@ -32,10 +32,10 @@ from paddle_ranker.evaluation.retrieval import (
     search_judged,
 )
 from paddle_ranker.options import DeviceOptions, main_of, option
-from paddle_ranker.retrieval.candidate_indexes import Document
-from paddle_ranker.retrieval.search import Search, SearchSettings
-from paddle_ranker.retrieval.search_engine import SearchEngine
-from paddle_ranker.retrieval.weight_learning import learn_recall_weight
+from paddle_ranker.retrieval.stages.search import Search, SearchSettings
+from paddle_ranker.retrieval.stages.search_engine import SearchEngine
+from paddle_ranker.retrieval.stages.weight_learning import learn_recall_weight
+from paddle_ranker.retrieval.stored.candidate_indexes import Document
 from paddle_ranker.scoring.ranker import Ranker
 
 _RANKED, _TOP_K, _REPEATS = 50, 100, 3

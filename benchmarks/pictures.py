@@ -27,7 +27,7 @@ from paddle_ranker import runtime
 from paddle_ranker.array_types import Booleans, Floats
 from paddle_ranker.commands.evaluate_recall import LEARNED, EvaluateRecallOptions, evaluate
 from paddle_ranker.commands.starter import StarterOptions, make_starter
-from paddle_ranker.data.trec import read_qrels
+from paddle_ranker.data.rows.trec import read_qrels
 from paddle_ranker.errors import DataError
 from paddle_ranker.evaluation.retrieval import HYBRID
 from paddle_ranker.metrics.intervals import Interval, bootstrap_interval
@@ -35,7 +35,7 @@ from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.tower import QUERY_FOLDER
 from paddle_ranker.notebook import Index
 from paddle_ranker.options import Options, main_of, option
-from paddle_ranker.retrieval.text_vectors import Tower, nearest
+from paddle_ranker.retrieval.vectors.text_vectors import Tower, nearest
 from recall.train_batch_neg import TrainBatchNegOptions, train
 
 LANGUAGES = {"en": "English", "zh": "Chinese"}

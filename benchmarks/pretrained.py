@@ -43,7 +43,7 @@ from benchmarks.harness.runs import (
 from benchmarks.harness.workers import process_environment, run_program
 from benchmarks.inputs import chosen
 from paddle_ranker import runtime
-from paddle_ranker.data.records import LabeledPair, read_records, write_records
+from paddle_ranker.data.rows.records import LabeledPair, read_records, write_records
 from paddle_ranker.errors import UsageError
 from paddle_ranker.metrics.ranking import standardised
 from paddle_ranker.model.parameters import PARAMETERS_FILE

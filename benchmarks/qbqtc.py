@@ -19,7 +19,7 @@ from benchmarks.harness.quality import print_comparison
 from benchmarks.harness.runs import LEXICAL, NEVER, Harness, QualityOptions, Run, Split
 from benchmarks.inputs import real_data_file
 from paddle_ranker import runtime
-from paddle_ranker.data.records import write_records
+from paddle_ranker.data.rows.records import write_records
 from paddle_ranker.errors import UsageError
 from paddle_ranker.options import main_of, option
 from paddle_ranker.training.losses.expression import margin_of

@@ -29,9 +29,9 @@ from typing import Any, Optional
 
 from benchmarks.inputs import ROOT, real_data_file
 from paddle_ranker.commands import evaluate_recall, index
-from paddle_ranker.data.beir import CORPUS, QRELS, QUERIES, write_beir
-from paddle_ranker.data.records import LabeledPair, read_records
-from paddle_ranker.data.trec import read_qrels
+from paddle_ranker.data.rows.beir import CORPUS, QRELS, QUERIES, write_beir
+from paddle_ranker.data.rows.records import LabeledPair, read_records
+from paddle_ranker.data.rows.trec import read_qrels
 from paddle_ranker.errors import DataError, RankerError
 from paddle_ranker.lexical.tokens import words
 from paddle_ranker.options import Options, main_of, option

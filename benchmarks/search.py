@@ -35,14 +35,14 @@ from benchmarks.inputs import real_data_folder
 from benchmarks.serving_client import HTTP, OK, Load, Request, closed_loop, connect, http, open_loop
 from paddle_ranker import runtime
 from paddle_ranker.commands import export, index
-from paddle_ranker.data.records import LabeledPair
+from paddle_ranker.data.rows.records import LabeledPair
 from paddle_ranker.errors import RankerError
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.options import Options, main_of, option
-from paddle_ranker.retrieval.collection import Collection
-from paddle_ranker.retrieval.fusion import Candidates, Fusion
-from paddle_ranker.retrieval.manifest import VECTORS, WORDS
-from paddle_ranker.retrieval.text_vectors import Tower
+from paddle_ranker.retrieval.index.collection import Collection
+from paddle_ranker.retrieval.stages.fusion import Candidates, Fusion
+from paddle_ranker.retrieval.stored.manifest import VECTORS, WORDS
+from paddle_ranker.retrieval.vectors.text_vectors import Tower
 from paddle_ranker.scoring.ranker import Ranker
 from paddle_ranker.storage.atomic import make_folder, new_file
 

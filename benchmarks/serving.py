@@ -31,7 +31,7 @@ from benchmarks.harness.workers import Worker, leave_out, missing_packages
 from benchmarks.inputs import PeerOptions, chosen, parse_numbers
 from benchmarks.serving_client import DIALECTS, OK, Case, Load, Request, closed_loop, connect, open_loop
 from paddle_ranker import runtime
-from paddle_ranker.data.records import LabeledPair
+from paddle_ranker.data.rows.records import LabeledPair
 from paddle_ranker.encoding.pair_encoder import PairEncoder
 from paddle_ranker.errors import RankerError, UsageError
 from paddle_ranker.metrics.intervals import Interval

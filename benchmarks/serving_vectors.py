@@ -29,13 +29,13 @@ from benchmarks.harness.report import format_table
 from benchmarks.harness.servers import started
 from benchmarks.serving_client import BAIDU_STD, HTTP, Request, closed_loop, connect, http
 from paddle_ranker import runtime
-from paddle_ranker.data.records import Text, read_records
+from paddle_ranker.data.rows.records import Text, read_records
 from paddle_ranker.errors import RankerError
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.options import Options, main_of, option
 from paddle_ranker.paddle_serving import baidu_std
 from paddle_ranker.paddle_serving.messages import GENERAL_SERVICE, messages
-from paddle_ranker.retrieval.text_vectors import Tower
+from paddle_ranker.retrieval.vectors.text_vectors import Tower
 from paddle_ranker.scoring.engines.engine_registry import exported_engines
 
 _TEXTS, _TOLERANCE = 2000, 1e-5

@@ -24,7 +24,7 @@ from benchmarks.harness.rankers import SHAPES, prepare_ranker
 from benchmarks.harness.report import Goal, format_table, ratio
 from benchmarks.inputs import PeerOptions, chosen, parse_numbers
 from paddle_ranker import runtime
-from paddle_ranker.data.records import write_records
+from paddle_ranker.data.rows.records import write_records
 from paddle_ranker.model.model_folder import RANKER, load_model
 from paddle_ranker.options import main_of, option
 from paddle_ranker.scoring.engines.engine_registry import engines_with, exported_engines

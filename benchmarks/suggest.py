@@ -16,7 +16,7 @@ import numpy as np
 from benchmarks.indexes import milliseconds, resident_mb, titles_of
 from paddle_ranker.lexical.analyser import standard
 from paddle_ranker.options import Options, main_of, option
-from paddle_ranker.retrieval.suggestions import Completions
+from paddle_ranker.retrieval.stages.suggestions import Completions
 
 _SHOWN = 8
 

@@ -19,10 +19,10 @@ from pathlib import Path
 import numpy as np
 
 from paddle_ranker.array_types import Floats
-from paddle_ranker.data.file_readers import READERS, Part
+from paddle_ranker.data.files.file_readers import READERS, Part
 from paddle_ranker.metrics.intervals import bootstrap_interval, difference, mean_of
 from paddle_ranker.options import Options, main_of, option
-from paddle_ranker.retrieval.word_search import WordSearcher
+from paddle_ranker.retrieval.words.word_search import WordSearcher
 
 _DEPTH, _PARTS = 10, 200  # best tables that count, and best parts from which they are taken
 

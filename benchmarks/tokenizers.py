@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.inputs import GradedPairsOptions, graded_pairs_and_vocabulary
-from paddle_ranker.data.records import Pair, read_records
+from paddle_ranker.data.rows.records import Pair, read_records
 from paddle_ranker.encoding.pair_encoder import PairEncoder
 from paddle_ranker.encoding.tokenizers.tokenizer_folder import TokenizerFiles
 from paddle_ranker.encoding.vocabulary import train_wordpiece_vocabulary, write_vocabulary

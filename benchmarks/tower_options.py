@@ -26,14 +26,14 @@ from pathlib import Path
 from benchmarks.harness.quality import compare, measures_table
 from benchmarks.harness.runs import FILES, NEVER, QualityOptions, System, grouped_folds, small_starter
 from benchmarks.inputs import chosen, real_data_file
-from paddle_ranker.data.records import LabeledPair, Pair, read_records, write_records
-from paddle_ranker.data.trec import Scores
+from paddle_ranker.data.rows.records import LabeledPair, Pair, read_records, write_records
+from paddle_ranker.data.rows.trec import Scores
 from paddle_ranker.errors import RankerError
 from paddle_ranker.evaluation.pairs import judged_runs
 from paddle_ranker.evaluation.retrieval import vector_run
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.options import main_of, option
-from paddle_ranker.retrieval.text_vectors import Tower
+from paddle_ranker.retrieval.vectors.text_vectors import Tower
 
 REFERENCE = "in_batch"
 SYSTEMS: dict[str, tuple[str, ...]] = {

@@ -28,13 +28,13 @@ from benchmarks.harness.runs import NEVER, QualityOptions, System
 from benchmarks.harness.workers import run_program
 from benchmarks.inputs import chosen, real_data_file
 from benchmarks.recall import qbqtc
-from paddle_ranker.data.records import LabeledPair, Pair, read_records, write_records
-from paddle_ranker.data.trec import Scores
+from paddle_ranker.data.rows.records import LabeledPair, Pair, read_records, write_records
+from paddle_ranker.data.rows.trec import Scores
 from paddle_ranker.evaluation.pairs import judged_runs
 from paddle_ranker.evaluation.retrieval import vector_run
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.options import main_of, option
-from paddle_ranker.retrieval.text_vectors import Tower
+from paddle_ranker.retrieval.vectors.text_vectors import Tower
 
 SYSTEMS = ("untuned", "sentence_transformers", "ours")
 REFERENCE, PEER = "ours", "sentence_transformers"

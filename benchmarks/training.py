@@ -81,7 +81,7 @@ def prepare(options: TrainingBenchmarkOptions, shape: str, folder: Path) -> str:
     """Write the workers' triples and settings into `folder`; return a line that describes them."""
     from benchmarks.peers.work import BenchmarkTriples, TrainingWork, save_work, typical_batches
     from paddle_ranker.commands.make_triples import group_by_query, make_triples
-    from paddle_ranker.data.records import LabeledPair, RecordFile
+    from paddle_ranker.data.rows.records import LabeledPair, RecordFile
     from paddle_ranker.encoding.pair_encoder import PairEncoder, never_match_ids
     from paddle_ranker.encoding.vocabulary import train_wordpiece_vocabulary, write_vocabulary
 

@@ -15,13 +15,13 @@ from typing import Optional
 
 import numpy as np
 
-from paddle_ranker.data.labels import number_of
+from paddle_ranker.data.rows.labels import number_of
 from paddle_ranker.errors import UsageError
 from paddle_ranker.lexical.analyser import is_spelled, standard
 from paddle_ranker.lexical.spelling import WordVocabulary, homophones, most_errors
 from paddle_ranker.options import Options, main_of, option
-from paddle_ranker.retrieval.query_parsing import ParsedQuery
-from paddle_ranker.retrieval.word_search import WordSearcher
+from paddle_ranker.retrieval.words.query_parsing import ParsedQuery
+from paddle_ranker.retrieval.words.word_search import WordSearcher
 
 _DEPTH, _WORDS = 50, 3  # words of a query that is drawn from a line
 Error = Callable[[str, int, str, np.random.Generator], Optional[str]]

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from paddle_ranker.array_types import Integers
-from paddle_ranker.data.records import LabeledPair, RecordFile
+from paddle_ranker.data.rows.records import LabeledPair, RecordFile
 from paddle_ranker.encoding.batching import Groups
 from paddle_ranker.encoding.column_store import MAX_BYTES, PairCollector
 from paddle_ranker.encoding.pair_encoder import PairEncoder

@@ -63,7 +63,7 @@ def _group_by(options: TrainCeOptions, pair_encoder: PairEncoder) -> Optional[st
     If titles are pictures, the texts of a picture share a batch. The part of their gradients that depends on the
     picture alone then cancels between a right and a wrong text; in random batches it would hide the rest.
     """
-    from paddle_ranker.data.placed_text import PICTURES
+    from paddle_ranker.data.files.placed_text import PICTURES
 
     if options.groups:
         return "query"
@@ -78,7 +78,7 @@ def train(options: TrainCeOptions, on_evaluation: Optional[OnEvaluation] = None)
     runtime.prepare(options.cpu_threads)
     from cross_encoder.data import encode_labels, left_out
     from cross_encoder.model import TOWER_RATE, LabeledExamples, PositionTower
-    from paddle_ranker.data.records import LabeledPair, RecordFile
+    from paddle_ranker.data.rows.records import LabeledPair, RecordFile
     from paddle_ranker.training.ranker_training import open_evaluation, start_training, train_ranker
 
     start = start_training(options, "cross_encoder")

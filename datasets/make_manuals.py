@@ -27,11 +27,11 @@ from pathlib import Path
 
 from make_real import OTHERS, Page, parse_page, split_pages, without
 
-from paddle_ranker.data.beir import write_beir
-from paddle_ranker.data.records import LabeledPair, write_records
+from paddle_ranker.data.rows.beir import write_beir
+from paddle_ranker.data.rows.records import LabeledPair, write_records
 from paddle_ranker.errors import RankerError
 from paddle_ranker.options import Options, main_of, option
-from paddle_ranker.retrieval.word_search import WordSearcher
+from paddle_ranker.retrieval.words.word_search import WordSearcher
 
 _PACKAGES = (
     "apt bash btrfs-progs coreutils cron cryptsetup-bin curl diffutils dpkg e2fsprogs findutils gawk git-man gpg grep "

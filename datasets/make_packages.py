@@ -21,8 +21,8 @@ from typing import Any, Optional
 
 from paddle_ranker.errors import RankerError
 from paddle_ranker.options import Options, main_of, option
-from paddle_ranker.retrieval.listing import CONTENT
-from paddle_ranker.retrieval.search_engine import SearchEngine
+from paddle_ranker.retrieval.stages.search_engine import SearchEngine
+from paddle_ranker.retrieval.values.listing import CONTENT
 from paddle_ranker.storage.atomic import new_file
 
 # Queries of people who do not know the packages' names, with the names that answer them.

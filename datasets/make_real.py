@@ -29,11 +29,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Optional
 
-from paddle_ranker.data.beir import write_beir
-from paddle_ranker.data.records import LabeledPair, Pair, write_records
+from paddle_ranker.data.rows.beir import write_beir
+from paddle_ranker.data.rows.records import LabeledPair, Pair, write_records
 from paddle_ranker.errors import DataError, RankerError, brief
 from paddle_ranker.options import Options, main_of, option
-from paddle_ranker.retrieval.word_search import WordSearcher
+from paddle_ranker.retrieval.words.word_search import WordSearcher
 from paddle_ranker.storage.atomic import make_folder, new_folder
 
 PACKAGE = "manpages-zh"

@@ -16,7 +16,7 @@ from typing import IO, Any, Optional
 from tqdm import tqdm
 
 from demo_world.scenes import Group, groups, triples
-from paddle_ranker.data.dice import Dice
+from paddle_ranker.data.rows.dice import Dice
 from paddle_ranker.errors import DataError, RankerError
 from paddle_ranker.storage.atomic import locked
 from paddle_ranker.storage.digest import file_sha256

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Callable
 
-from paddle_ranker.data.dice import Dice
+from paddle_ranker.data.rows.dice import Dice
 
 SPLITS = ("train", "dev", "test")
 

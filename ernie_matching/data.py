@@ -8,7 +8,7 @@ from typing import Optional
 
 import numpy as np
 
-from paddle_ranker.data.records import RecordFile, Triple
+from paddle_ranker.data.rows.records import RecordFile, Triple
 from paddle_ranker.encoding.column_store import MAX_BYTES, PairCollector
 from paddle_ranker.encoding.columns import EncodedPairs
 from paddle_ranker.encoding.pair_encoder import PairEncoder

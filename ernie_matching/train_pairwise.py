@@ -40,7 +40,7 @@ def train(options: TrainPairwiseOptions, on_evaluation: Optional[OnEvaluation] =
     runtime.prepare(options.cpu_threads)
     from ernie_matching.data import encode_triples
     from ernie_matching.model import PairwiseExamples
-    from paddle_ranker.data.records import RecordFile, Triple
+    from paddle_ranker.data.rows.records import RecordFile, Triple
     from paddle_ranker.training.ranker_training import open_evaluation, start_training, train_ranker
 
     start = start_training(options, "pairwise")

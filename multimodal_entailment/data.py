@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Optional, Union
 
 from multimodal_entailment.info import LABELS
-from paddle_ranker.data.formats import BadRow, read_lines
-from paddle_ranker.data.skips import Skips
+from paddle_ranker.data.rows.formats import BadRow, read_lines
+from paddle_ranker.data.rows.skips import Skips
 from paddle_ranker.errors import DataError, listed, quoted
 from paddle_ranker.options.input_files import paths_of
 from paddle_ranker.storage.atomic import new_file

@@ -6,7 +6,7 @@ from typing import Callable
 
 from PIL import Image, ImageDraw
 
-from paddle_ranker.data.dice import Dice
+from paddle_ranker.data.rows.dice import Dice
 
 Colour = tuple[int, int, int]
 Draw = ImageDraw.ImageDraw

@@ -31,7 +31,7 @@ from PIL import Image
 from multimodal_entailment.data import PostPair, write_posts
 from multimodal_entailment.demo_pictures import COLOURS, PLACES, THINGS, draw_picture
 from multimodal_entailment.info import LABELS
-from paddle_ranker.data.dice import Dice
+from paddle_ranker.data.rows.dice import Dice
 from paddle_ranker.errors import RankerError
 from paddle_ranker.storage.atomic import make_folder, new_folder
 

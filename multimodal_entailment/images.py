@@ -9,11 +9,11 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
-from paddle_ranker.data.pictures import DecodedBytes as DecodedBytes
-from paddle_ranker.data.pictures import ImageError as ImageError
-from paddle_ranker.data.pictures import ImageLimits, Source, decoded, min_is_white_in, rgb, upright
-from paddle_ranker.data.pictures import ImageTooLargeError as ImageTooLargeError
-from paddle_ranker.data.pictures import read_image as read_image
+from paddle_ranker.data.files.pictures import DecodedBytes as DecodedBytes
+from paddle_ranker.data.files.pictures import ImageError as ImageError
+from paddle_ranker.data.files.pictures import ImageLimits, Source, decoded, min_is_white_in, rgb, upright
+from paddle_ranker.data.files.pictures import ImageTooLargeError as ImageTooLargeError
+from paddle_ranker.data.files.pictures import read_image as read_image
 
 _BAND_BYTES = 1024 * 1024  # size of the rows that are converted and reduced at a time
 _WHITE = (255, 255, 255)
@@ -26,7 +26,7 @@ def load_image(source: Source, size: int, limits: ImageLimits = _DEFAULT_LIMITS)
     EXIF's orientation is applied, and transparency becomes white. Only an animation's first frame is read, and only the
     upper 8 bits of 16-bit pixels.
 
-    Waits and raises as `paddle_ranker.data.pictures.decoded` does.
+    Waits and raises as `paddle_ranker.data.files.pictures.decoded` does.
     """
     with decoded(source, limits, size) as (image, name):
         return _squared(upright(_scaled(image, name, size), image), size)

@@ -13,11 +13,11 @@ from paddle import Tensor, nn
 from multimodal_entailment.info import LABELS, Shape
 from paddle_ranker.encoding.tokenizers.interface import Spelling
 from paddle_ranker.lexical.token_comparison import Speller
-from paddle_ranker.model.attention import MASKED
-from paddle_ranker.model.bert import Attention, Encoder
 from paddle_ranker.model.config import EncoderConfig
-from paddle_ranker.model.dropout import Dropout, Masks
 from paddle_ranker.model.match_levels import LEVELS, levels_of_pair
+from paddle_ranker.model.networks.attention import MASKED
+from paddle_ranker.model.networks.bert import Attention, Encoder
+from paddle_ranker.model.networks.dropout import Dropout, Masks
 
 if TYPE_CHECKING:
     from multimodal_entailment.vision import VisionEncoder

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, ClassVar
 from multimodal_entailment.info import ENTAILMENT
 from multimodal_entailment.serve_options import LIMITS, PostLimits
 from paddle_ranker.serving.core.server_config import ServeConfig
-from paddle_ranker.serving.core.slot_kinds import SLOTS, SlotKind
 from paddle_ranker.serving.http.endpoints import ENDPOINTS, Endpoint
+from paddle_ranker.serving.slots.slot_kinds import SLOTS, SlotKind
 
 if TYPE_CHECKING:
     from starlette.routing import BaseRoute
 
-    from paddle_ranker.serving.core.slots import Served, Slot, Slots
+    from paddle_ranker.serving.slots.slots import Served, Slot, Slots
 
 NAME, PATH = "entailment", "/v1/entailment"
 

@@ -21,14 +21,14 @@ from multimodal_entailment.serve_options import PostLimits
 from paddle_ranker import runtime
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.model.load_options import LoadOptions
-from paddle_ranker.retrieval.turns import idle, watch
+from paddle_ranker.retrieval.work.turns import idle, watch
 from paddle_ranker.serving.core.batcher import Batcher, BatchObserver
 from paddle_ranker.serving.core.faults import OVERLOADED, TOO_LARGE, UNPROCESSABLE, Fault
 from paddle_ranker.serving.core.jobs import no_texts
-from paddle_ranker.serving.core.self_check import tolerance_of
 from paddle_ranker.serving.core.server_config import ServeConfig
-from paddle_ranker.serving.core.slots import ServedModel, Slot, computed
 from paddle_ranker.serving.core.threads import StoppableWork
+from paddle_ranker.serving.slots.self_check import tolerance_of
+from paddle_ranker.serving.slots.slots import ServedModel, Slot, computed
 
 # Minimum number of requests whose images are decoded at the same time, so that small requests need not wait.
 _LEAST_THREADS = 4

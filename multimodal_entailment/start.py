@@ -16,7 +16,7 @@ from multimodal_entailment.info import EntailmentInfo, signature_of
 from multimodal_entailment.model import EntailmentNetwork, PostTextEncoder, Shape
 from multimodal_entailment.options import TrainEntailmentOptions
 from multimodal_entailment.posts import PostEncoder
-from paddle_ranker.data.overlap import warn_of_overlap
+from paddle_ranker.data.rows.overlap import warn_of_overlap
 from paddle_ranker.encoding.pair_encoder import PairEncoder, never_match_ids
 from paddle_ranker.model.model_folder import load_encoder
 from paddle_ranker.model.ranker_folder import checked_match_embeddings

@@ -21,25 +21,25 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional, Union, overload
 
-from paddle_ranker.data.labels import number_of
+from paddle_ranker.data.rows.labels import number_of
 from paddle_ranker.errors import UsageError, brief, listed, quoted
 from paddle_ranker.notes import note
-from paddle_ranker.retrieval.bounds import check_names, check_parameters
-from paddle_ranker.retrieval.fusion import Fusion, parse_fusion
-from paddle_ranker.retrieval.index_folder import WRITER_WAIT
-from paddle_ranker.retrieval.listing import Listing
-from paddle_ranker.retrieval.search import Result, Search, SearchSettings, Where
-from paddle_ranker.retrieval.search_defaults import DEPTH, RANK_TOP, TOP_K
-from paddle_ranker.retrieval.search_engine import SearchEngine, open_query_towers
-from paddle_ranker.retrieval.shards import open_index
-from paddle_ranker.retrieval.typed_values import plain
+from paddle_ranker.retrieval.index.index_folder import WRITER_WAIT
+from paddle_ranker.retrieval.index.shards import open_index
+from paddle_ranker.retrieval.stages.fusion import Fusion, parse_fusion
+from paddle_ranker.retrieval.stages.search import Result, Search, SearchSettings, Where
+from paddle_ranker.retrieval.stages.search_engine import SearchEngine, open_query_towers
+from paddle_ranker.retrieval.values.bounds import check_names, check_parameters
+from paddle_ranker.retrieval.values.listing import Listing
+from paddle_ranker.retrieval.values.search_defaults import DEPTH, RANK_TOP, TOP_K
+from paddle_ranker.retrieval.values.typed_values import plain
 from paddle_ranker.scoring.texts import list_texts
 from paddle_ranker.storage.closing import Closable
 
 if TYPE_CHECKING:
     from paddle_ranker.evaluation.comparison import Comparison
     from paddle_ranker.python_rows import Rows
-    from paddle_ranker.retrieval.searchable import Added
+    from paddle_ranker.retrieval.snapshots.searchable import Added
     from paddle_ranker.scoring.ranker import Ranker
 
 Judgments = Mapping[str, Union[Mapping[str, float], Iterable[str]]]
@@ -311,7 +311,7 @@ class Index(Closable):
         searches = engine.run(queries, offset + top_k, where, group_by=group_by, sort=sort, like=like)
         results: Callable[[Search], list[Result]] = Search.results
         if explain:
-            from paddle_ranker.retrieval.explanations import explained_results
+            from paddle_ranker.retrieval.stages.explanations import explained_results
 
             results = explained_results
         hits = [
@@ -439,9 +439,9 @@ class Index(Closable):
         from paddle_ranker.options import DocumentOptions
         from paddle_ranker.options.input_files import folder_of
         from paddle_ranker.python_rows import as_file
-        from paddle_ranker.retrieval.collection_writer import documents_for
-        from paddle_ranker.retrieval.content_staging import kept_rows, staged_files
-        from paddle_ranker.retrieval.towers import open_towers
+        from paddle_ranker.retrieval.index.collection_writer import documents_for
+        from paddle_ranker.retrieval.index.content_staging import kept_rows, staged_files
+        from paddle_ranker.retrieval.index.towers import open_towers
 
         with self._writing() as collection, as_file(rows) as corpus:
             schema = collection.info.schema

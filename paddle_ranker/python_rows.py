@@ -14,7 +14,7 @@ from typing import Any, Optional, cast
 
 from paddle_ranker.errors import UsageError, quoted
 from paddle_ranker.options.input_files import ShownFile, copied_fifo
-from paddle_ranker.retrieval.typed_values import plain
+from paddle_ranker.retrieval.values.typed_values import plain
 from paddle_ranker.storage.atomic import link_or_copy
 
 Rows = Any  # a data frame, or an iterable of mappings, texts or `Document`s; see `notebook.Index.build`

@@ -11,9 +11,9 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from paddle_ranker.data.formats import BadRow, read_lines
-from paddle_ranker.data.records import RecordFile, Text
-from paddle_ranker.data.skips import REASONS_SHOWN
+from paddle_ranker.data.rows.formats import BadRow, read_lines
+from paddle_ranker.data.rows.records import RecordFile, Text
+from paddle_ranker.data.rows.skips import REASONS_SHOWN
 from paddle_ranker.errors import DataError
 
 DOCUMENTS = ("lines", "blank_lines", "titles")

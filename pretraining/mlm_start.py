@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from paddle_ranker.data.overlap import overlap_warning
+from paddle_ranker.data.rows.overlap import overlap_warning
 from paddle_ranker.encoding.batching import permuted
 from paddle_ranker.encoding.tokenizers.builtin import CONTINUATION
 from paddle_ranker.encoding.tokenizers.text_rules import WordSplitter

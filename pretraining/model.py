@@ -13,12 +13,12 @@ from paddle import Tensor, nn
 from paddle_ranker.encoding.tokenizers.interface import ModelTokenizer
 from paddle_ranker.encoding.tokenizers.tokenizer_folder import TokenizerFiles
 from paddle_ranker.errors import CheckpointError
-from paddle_ranker.model.bert import Encoder, activation_named
 from paddle_ranker.model.config import EncoderConfig
 from paddle_ranker.model.encoder_loading import Checkpoint, encoder_of, read_checkpoint
 from paddle_ranker.model.masked_lm import HEAD, masked_lm_head
 from paddle_ranker.model.model_folder import MASKED_LM, identify
 from paddle_ranker.model.model_kind import TRAINED
+from paddle_ranker.model.networks.bert import Encoder, activation_named
 from paddle_ranker.model.parameters import set_parameters
 
 MODEL_TYPES = ("ernie", "bert")

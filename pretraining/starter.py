@@ -22,7 +22,7 @@ _NARROW, _SPREAD = 256, 0.06
 
 def pretrain(texts: Iterable[str], config: EncoderConfig, tokenizer: Path, steps: int, seed: int) -> dict[str, Any]:
     """Train an encoder with the configuration `config` on texts as a masked language model; return its parameters."""
-    from paddle_ranker.data.formats import write_rows
+    from paddle_ranker.data.rows.formats import write_rows
     from paddle_ranker.model.parameters import PARAMETERS_FILE, load_arrays
     from pretraining.mlm_options import TrainMlmOptions
     from pretraining.train_mlm import train

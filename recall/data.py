@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from paddle_ranker.array_types import Booleans, Floats, Integers
-from paddle_ranker.data.pictures import ImageError, ImageLimits, require_picture
-from paddle_ranker.data.records import LabeledPair, Pair, RecordFile, Text, Triple, open_as_one_of
+from paddle_ranker.data.files.pictures import ImageError, ImageLimits, require_picture
+from paddle_ranker.data.rows.records import LabeledPair, Pair, RecordFile, Text, Triple, open_as_one_of
 from paddle_ranker.encoding.column_store import within
 from paddle_ranker.encoding.columns import Columns, EncodedPairs, EncodedTexts
 from paddle_ranker.encoding.picture_encoder import PictureEncoder, PictureFiles

@@ -40,7 +40,7 @@ def run(options: EvaluateTowerOptions) -> None:
     For a query with several answers, the share of found answers counts; the published script counts only the last
     answer.
     """
-    from paddle_ranker.data.trec import in_order
+    from paddle_ranker.data.rows.trec import in_order
     from paddle_ranker.evaluation.recall import label_of, notes_on, open_pairs
     from paddle_ranker.evaluation.report.text import comparison_json
     from paddle_ranker.evaluation.retrieval import JudgedQueries, compare_runs, comparison_lines, lexical_runs

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Optional
 
-from paddle_ranker.data.records import Line, RecordFile
+from paddle_ranker.data.rows.records import Line, RecordFile
 from paddle_ranker.options import main_of, note_without_effect, option, redeclare
 from paddle_ranker.scoring.scoring_options import PublishedEngineOptions
 from recall.inference import EncodeOptions, encode

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, NamedTuple, Union
 from paddle_ranker import runtime
 from paddle_ranker.addresses import scheme_of, uploading
 from paddle_ranker.array_types import STORED_TYPES
-from paddle_ranker.data.documents import DocumentFile
-from paddle_ranker.data.records import Line, RecordFile
+from paddle_ranker.data.rows.documents import DocumentFile
+from paddle_ranker.data.rows.records import Line, RecordFile
 from paddle_ranker.errors import UsageError
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.pretrained import find_model, resolved
@@ -75,7 +75,7 @@ class Encoded(NamedTuple):
     @classmethod
     def of(cls, path: Path, file: str) -> Encoded:
         """Return the facts of the vectors at `path`, which users call `file`."""
-        from paddle_ranker.retrieval.vector_files import open_vectors
+        from paddle_ranker.retrieval.vectors.vector_files import open_vectors
 
         values = open_vectors(path).values
         return cls(file, len(values), values.shape[1], values.dtype.name)
@@ -86,9 +86,9 @@ def encode(options: EncodeOptions, rows: Union[DocumentFile, RecordFile[Line], N
     if options.processes == 1 and options.ray is None:
         runtime.prepare_command(options.cpu_threads)
     from paddle_ranker.options import note
-    from paddle_ranker.retrieval.parallel_encoding import EncodePlan, Encoding
-    from paddle_ranker.retrieval.towers import MANY_TEXTS, note_export
-    from paddle_ranker.retrieval.vector_files import VectorFile
+    from paddle_ranker.retrieval.index.towers import MANY_TEXTS, note_export
+    from paddle_ranker.retrieval.vectors.parallel_encoding import EncodePlan, Encoding
+    from paddle_ranker.retrieval.vectors.vector_files import VectorFile
     from paddle_ranker.scoring.versions import named, versions
     from paddle_ranker.storage.digest import content_digest
 

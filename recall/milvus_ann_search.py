@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Optional
 
 import numpy as np
 
-from paddle_ranker.data.records import Line, RecordFile
+from paddle_ranker.data.rows.records import Line, RecordFile
 from paddle_ranker.errors import DataError, UsageError
 from paddle_ranker.options import Options, json_text, main_of, note, option
 from paddle_ranker.options.declare import ANY_TEXT, FETCHED_FOLDER
@@ -59,7 +59,7 @@ class MilvusSearchOptions(Options):
 
 def run(options: MilvusSearchOptions) -> None:
     from paddle_ranker.milvus.store import MilvusRows
-    from paddle_ranker.retrieval.vector_files import open_vectors
+    from paddle_ranker.retrieval.vectors.vector_files import open_vectors
 
     stored = open_vectors(options.embedding_path)
     if options.search and options.index >= len(stored):
@@ -78,7 +78,7 @@ def run(options: MilvusSearchOptions) -> None:
 
 
 def _insert(rows: MilvusRows, options: MilvusSearchOptions) -> None:
-    from paddle_ranker.retrieval.vector_files import open_vectors
+    from paddle_ranker.retrieval.vectors.vector_files import open_vectors
 
     stored, texts, count = open_vectors(options.embedding_path), _texts(options.data_path), 0
     with Progress(desc="insert", unit="row", total=len(stored)) as progress:
@@ -113,7 +113,7 @@ def _texts(path: str) -> Iterator[str]:
 
 
 def _checked(vectors: Vectors, first: int) -> Vectors:
-    from paddle_ranker.retrieval.exact_search import refuse_unstorable
+    from paddle_ranker.retrieval.vectors.exact_search import refuse_unstorable
 
     refuse_unstorable(vectors, "float32", lambda row: f"row {first + row}")
     return vectors

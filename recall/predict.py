@@ -41,10 +41,10 @@ def predict(options: PredictCosineOptions) -> Iterator[float]:
     note_without_effect(options, ["pad_to_max_seq_len"], "padding changes no vector")
     note_without_effect(options, ["margin", "scale"], "they are about the training")
     runtime.prepare_command(options.cpu_threads)
-    from paddle_ranker.data.records import Pair, RecordFile
+    from paddle_ranker.data.rows.records import Pair, RecordFile
     from paddle_ranker.errors import UsageError
     from paddle_ranker.options import note
-    from paddle_ranker.retrieval.text_vectors import Tower
+    from paddle_ranker.retrieval.vectors.text_vectors import Tower
     from paddle_ranker.scoring.files import STANDARD_INPUT
     from paddle_ranker.storage.prefetch import chunks
 

@@ -64,10 +64,10 @@ class RecallOptions(TowerOptions):
 def recall(options: RecallOptions) -> Path:
     """Search the texts for each distinct query, and write them; return the file's path."""
     runtime.prepare_command(options.cpu_threads)
-    from paddle_ranker.data.records import Pair, RecordFile
+    from paddle_ranker.data.rows.records import Pair, RecordFile
     from paddle_ranker.errors import UsageError
     from paddle_ranker.options import note
-    from paddle_ranker.retrieval.text_vectors import open_to_compare
+    from paddle_ranker.retrieval.vectors.text_vectors import open_to_compare
     from paddle_ranker.storage.atomic import make_folder
     from recall.results import corpus_texts, write_results
 
@@ -89,15 +89,15 @@ def recall(options: RecallOptions) -> Path:
 
 def _search(vectors: Vectors, queries: Vectors, options: RecallOptions) -> Iterator[tuple[list[int], list[float]]]:
     """Yield the numbers and cosines of each query's texts, best first."""
-    from paddle_ranker.retrieval.exact_search import nearest
+    from paddle_ranker.retrieval.vectors.exact_search import nearest
 
     if options.hnsw_m is None and options.hnsw_ef is None:
         numbers, cosines = nearest(vectors, queries, options.recall_num)
         yield from zip(numbers.tolist(), cosines.tolist())
         return
-    from paddle_ranker.retrieval.manifest import VECTORS
-    from paddle_ranker.retrieval.vector_indexes import index_of_vectors
-    from paddle_ranker.retrieval.vector_settings import VectorsInfo
+    from paddle_ranker.retrieval.index.vector_indexes import index_of_vectors
+    from paddle_ranker.retrieval.stored.manifest import VECTORS
+    from paddle_ranker.retrieval.vectors.vector_settings import VectorsInfo
 
     defaults = VectorsInfo("faiss", vectors.shape[1])
     info = replace(

@@ -9,10 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from paddle_ranker.data.records import LabeledPair, Record, RecordFile, Triple, write_records
+from paddle_ranker.data.rows.records import LabeledPair, Record, RecordFile, Triple, write_records
 from paddle_ranker.errors import DataError, UsageError, quoted
 from paddle_ranker.model.tower import TextEncoder
-from paddle_ranker.retrieval.candidate_indexes import Document, IndexOptions, TowerIndex
+from paddle_ranker.retrieval.stored.candidate_indexes import Document, IndexOptions, TowerIndex
 from paddle_ranker.training.mining import SCORE_RATIO, Choice, Miner, group_judgments, report_of
 from recall.data import Negatives, TextPairs
 from recall.model import InBatchExamples

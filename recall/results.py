@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Optional
 
-from paddle_ranker.data.beir import beir_corpus
-from paddle_ranker.data.formats import JSON_EXTENSIONS, BadRow, Row, read_rows, write_rows
-from paddle_ranker.data.records import Line, RecordFile
+from paddle_ranker.data.rows.beir import beir_corpus
+from paddle_ranker.data.rows.formats import JSON_EXTENSIONS, BadRow, Row, read_rows, write_rows
+from paddle_ranker.data.rows.records import Line, RecordFile
 from paddle_ranker.errors import DataError, listed
 from paddle_ranker.options import RowOptions, note
 from paddle_ranker.options.input_files import paths_of

@@ -101,7 +101,7 @@ class TrainBatchNegOptions(TaughtTowerOptions):
 def train(options: TrainBatchNegOptions, on_evaluation: Optional[OnEvaluation] = None) -> FitResult:
     """Train as the options say, with checkpoints in `options.save_dir`; return the result."""
     runtime.prepare(options.cpu_threads)
-    from paddle_ranker.data.records import LabeledPair
+    from paddle_ranker.data.rows.records import LabeledPair
     from paddle_ranker.model.tower_network import LEXICAL
     from recall.data import PictureCheck, encode_pairs, open_rows
     from recall.frozen_pictures import freeze_pictures

@@ -50,7 +50,7 @@ class TrainSimcseOptions(TowerTrainingOptions):
 def train(options: TrainSimcseOptions, on_evaluation: Optional[OnEvaluation] = None) -> FitResult:
     """Train as the options say, with checkpoints in `options.save_dir`; return the result."""
     runtime.prepare(options.cpu_threads)
-    from paddle_ranker.data.records import Text
+    from paddle_ranker.data.rows.records import Text
     from paddle_ranker.model.tower import TextEncoder
     from recall.data import encode_pairs
     from recall.model import InBatchExamples, LossSettings

@@ -13,7 +13,7 @@ import numpy as np
 from tqdm import tqdm
 
 from paddle_ranker.array_types import Vectors
-from paddle_ranker.data.overlap import warn_of_overlap
+from paddle_ranker.data.rows.overlap import warn_of_overlap
 from paddle_ranker.distributed import ProcessGroup
 from paddle_ranker.encoding.columns import TEXT, Columns, EncodedTexts
 from paddle_ranker.errors import UsageError
@@ -23,8 +23,8 @@ from paddle_ranker.metrics.ranking import RELEVANT
 from paddle_ranker.model.encoder_loading import Checkpoint
 from paddle_ranker.model.hugging_face.sentences import is_sentences
 from paddle_ranker.model.load_options import LoadOptions
-from paddle_ranker.model.lora import add_adapters
 from paddle_ranker.model.model_folder import ANY_TOWER, identify
+from paddle_ranker.model.networks.lora import add_adapters
 from paddle_ranker.model.pretrained import resolve_model
 from paddle_ranker.model.tower import QUERY_FOLDER, RowsOfTower, TextEncoder, TowerInfo
 from paddle_ranker.model.tower_network import (
@@ -38,7 +38,7 @@ from paddle_ranker.model.tower_network import (
     start_tower,
 )
 from paddle_ranker.options import note
-from paddle_ranker.retrieval.text_vectors import Tower, nearest, normalised
+from paddle_ranker.retrieval.vectors.text_vectors import Tower, nearest, normalised
 from paddle_ranker.scoring.engines.dygraph import DygraphEngine
 from paddle_ranker.storage.digest import content_digest
 from paddle_ranker.training.run import Start, start_run

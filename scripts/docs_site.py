@@ -21,7 +21,7 @@ API = """# Python API
 
 ::: paddle_ranker.train
 
-::: paddle_ranker.retrieval.search_engine.SearchEngine
+::: paddle_ranker.retrieval.stages.search_engine.SearchEngine
 
 ::: paddle_ranker.serving.clients.search_client.SearchClient
 """

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from paddle_ranker.recipes import GUESTS
-from paddle_ranker.retrieval.searchable import Searchable
+from paddle_ranker.retrieval.snapshots.searchable import Searchable
 
 HAS_ELSEWHERE = "scale" in GUESTS
 _POOL = ThreadPoolExecutor(8)

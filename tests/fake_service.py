@@ -15,7 +15,7 @@ from paddle_ranker.paddle_serving.messages import messages
 from paddle_ranker.paddle_serving.served_models import Models
 from paddle_ranker.serving.core.faults import INVALID, TIMED_OUT, Fault
 from paddle_ranker.serving.core.limits import Limits
-from paddle_ranker.serving.core.services import Scores
+from paddle_ranker.serving.slots.services import Scores
 
 VOCABULARY = 100
 

@@ -17,7 +17,7 @@ _PRELOADED = [
     "paddle_ranker.commands.search_serve",
     "paddle_ranker.export.static_graph",
     "paddle_ranker.lexical.highlights",
-    "paddle_ranker.retrieval.text_vectors",
+    "paddle_ranker.retrieval.vectors.text_vectors",
     "paddle_ranker.serving.process.worker",
     "paddle_ranker.training.ranker_training",
     "tests.robustness.test_killed_documents",

@@ -22,10 +22,10 @@ from paddle_ranker.serving.core.connections import Connections
 from paddle_ranker.serving.core.limits import Limits
 from paddle_ranker.serving.core.metrics import Metrics
 from paddle_ranker.serving.core.server_config import ServeConfig
-from paddle_ranker.serving.core.services import CountedRequest, Counting
 from paddle_ranker.serving.http.middleware import Middleware
 from paddle_ranker.serving.process.http_server import HttpServer
 from paddle_ranker.serving.process.protocols import Acceptor, Handlers, ProtocolHandler
+from paddle_ranker.serving.slots.services import CountedRequest, Counting
 from tests.fake_service import FakeService
 
 if TYPE_CHECKING:

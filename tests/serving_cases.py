@@ -18,8 +18,8 @@ from paddle_ranker.encoding.pair_encoder import PairEncoder
 from paddle_ranker.scoring.scorer import Scorer
 from paddle_ranker.serving.core.batcher import Batcher
 from paddle_ranker.serving.core.jobs import Job
-from paddle_ranker.serving.core.slot_kinds import SLOTS, fit_models, serve_options, served_by, with_tower_of_index
-from paddle_ranker.serving.core.slots import Slots
+from paddle_ranker.serving.slots.slot_kinds import SLOTS, fit_models, serve_options, served_by, with_tower_of_index
+from paddle_ranker.serving.slots.slots import Slots
 
 SECONDS = 60  # for what takes milliseconds, on a machine that has much else to do
 TOKENIZER = ["[PAD]", "[CLS]", "[SEP]", "[MASK]", "[UNK]", *"abcdefghijklmnopqrstuvwxyz"]

@@ -68,7 +68,12 @@ def room_of(module: str, depth: int = 1) -> str:
 
 @pytest.mark.parametrize(
     ("title", "prefix", "depth"),
-    [("## The map", "paddle_ranker", 1), ("### Inside `serving/`", "paddle_ranker.serving", 2)],
+    [
+        ("## The map", "paddle_ranker", 1),
+        ("### Inside `serving/`", "paddle_ranker.serving", 2),
+        ("### Inside `retrieval/`", "paddle_ranker.retrieval", 2),
+        ("### Inside `data/`", "paddle_ranker.data", 2),
+    ],
 )
 def test_the_map_shows_every_room_and_imports_between_rooms_point_downwards(
     title: str, prefix: str, depth: int
@@ -197,7 +202,7 @@ def test_towers_need_no_recipe() -> None:
 from paddle_ranker.model.builtin_kinds import KINDS
 from paddle_ranker.commands.command_registry import COMMANDS
 from paddle_ranker.recipes import GUESTS, RECIPES
-from paddle_ranker.serving.core.slot_kinds import SLOTS
+from paddle_ranker.serving.slots.slot_kinds import SLOTS
 from paddle_ranker.serving.http.endpoints import ENDPOINTS
 assert ({names})[3] == []"""
     subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=True, timeout=60)

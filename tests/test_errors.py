@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from paddle_ranker import errors
-from paddle_ranker.data.formats import read_lines
-from paddle_ranker.data.records import LabeledPair, Triple, read_records
-from paddle_ranker.data.trec import read_run
+from paddle_ranker.data.rows.formats import read_lines
+from paddle_ranker.data.rows.records import LabeledPair, Triple, read_records
+from paddle_ranker.data.rows.trec import read_run
 from paddle_ranker.errors import (
     DataError,
     DependencyError,

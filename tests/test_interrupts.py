@@ -188,7 +188,7 @@ def test_an_interrupt_before_the_command_has_begun(command: str, at: str, name: 
 
 STUCK = """
 import threading
-from paddle_ranker.serving.core.ranker_slot import RankerSlot
+from paddle_ranker.serving.slots.ranker_slot import RankerSlot
 
 def load(self, observer=None):
     print("loading", flush=True)

@@ -18,9 +18,10 @@ SEARCH = "from paddle_ranker import Index; assert Index(sys.argv[1]).search('sho
 COMMAND = "from paddle_ranker.__main__ import main; assert main(['search', '--index', sys.argv[1], 'shoe']) == 0"
 SCORE = "from paddle_ranker import Ranker; Ranker.load(sys.argv[1]).score(['shoe'], ['red shoes'])"
 MODELS = r"encoding\.(?!window_options)\w|model\.(?!load_options|model_options|role_names)\w|metrics\.\w"
-WRITING = r"data\.(documents|records|formats|reader_pool)|retrieval\.(collection_writer|ingestion|merging|milvus)"
-VECTORS = r"retrieval\.(text_vectors|field_vectors|exact_search|faiss_index)"
-CONTENTS = r"data\.(pictures|audio)|encoding\.(picture|sound|table|boxed)_"
+WRITING = r"data\.(rows\.(documents|records|formats)|files\.reader_pool)"
+WRITING += r"|retrieval\.index\.(collection_writer|ingestion|merging)"
+VECTORS = r"retrieval\.vectors\.(text_vectors|field_vectors|exact_search|faiss_index)"
+CONTENTS = r"data\.(files\.pictures|recordings)|encoding\.(picture|sound|table|boxed)_"
 OTHERS = r"training|evaluation|export|serving|paddle_serving|scale"
 
 

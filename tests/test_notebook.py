@@ -16,7 +16,7 @@ import pytest
 import paddle_ranker
 from paddle_ranker import Index
 from paddle_ranker.errors import UsageError
-from paddle_ranker.retrieval.candidate_indexes import Document
+from paddle_ranker.retrieval.stored.candidate_indexes import Document
 
 pytestmark = pytest.mark.unit
 NAMES = ("Quiet mouse", "Loud keyboard", "Office chair")

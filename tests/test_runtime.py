@@ -93,7 +93,7 @@ left, right = (random.integers(-8, 9, shape).astype("float32") for shape in ((25
 # Sums of small whole numbers are exact in single precision, whatever the order of summation.
 found = paddle.matmul(paddle.to_tensor(left), paddle.to_tensor(right)).numpy()
 assert (found == left.astype("int64") @ right.astype("int64")).all()
-from paddle_ranker.serving.core.self_check import tolerance_of
+from paddle_ranker.serving.slots.self_check import tolerance_of
 print(os.environ["NVIDIA_TF32_OVERRIDE"], tolerance_of("fp32"))
 print("value", path.value, "environment", os.environ.get("MKL_DEBUG_CPU_TYPE"))
 """

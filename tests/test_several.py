@@ -13,20 +13,20 @@ import pytest
 
 from paddle_ranker.errors import RankerError, UsageError
 from paddle_ranker.metrics.measures import evaluate_ranking, ranking_intervals
-from paddle_ranker.retrieval.candidate_indexes import Document
-from paddle_ranker.retrieval.collection import Collection
-from paddle_ranker.retrieval.manifest import IndexInfo, WordsInfo
-from paddle_ranker.retrieval.search import SearchSettings
-from paddle_ranker.retrieval.search_engine import SearchEngine
+from paddle_ranker.retrieval.index.collection import Collection
+from paddle_ranker.retrieval.stages.search import SearchSettings
+from paddle_ranker.retrieval.stages.search_engine import SearchEngine
+from paddle_ranker.retrieval.stored.candidate_indexes import Document
+from paddle_ranker.retrieval.stored.manifest import IndexInfo, WordsInfo
 
 pytestmark = pytest.mark.unit
 MODULES = (
     "paddle_ranker.encoding.pair_encoder", "paddle_ranker.evaluation.recall", "paddle_ranker.lexical.bm25",
-    "paddle_ranker.lexical.tokens", "paddle_ranker.model.tower", "paddle_ranker.retrieval.snapshot",
-    "paddle_ranker.retrieval.collection_writer", "paddle_ranker.retrieval.candidate_indexes",
-    "paddle_ranker.retrieval.listing", "paddle_ranker.retrieval.search", "paddle_ranker.retrieval.search_engine",
-    "paddle_ranker.retrieval.text_vectors",
-    "paddle_ranker.retrieval.word_search", "paddle_ranker.scoring.cascade", "paddle_ranker.scoring.ranker",
+    "paddle_ranker.lexical.tokens", "paddle_ranker.model.tower", "paddle_ranker.retrieval.snapshots.snapshot",
+    "paddle_ranker.retrieval.index.collection_writer", "paddle_ranker.retrieval.stored.candidate_indexes",
+    "paddle_ranker.retrieval.values.listing", "paddle_ranker.retrieval.stages.search",
+    "paddle_ranker.retrieval.stages.search_engine", "paddle_ranker.retrieval.vectors.text_vectors",
+    "paddle_ranker.retrieval.words.word_search", "paddle_ranker.scoring.cascade", "paddle_ranker.scoring.ranker",
     "paddle_ranker.scoring.scorer", "paddle_ranker.paddle_serving.clients.scoring_client",
     "paddle_ranker.serving.clients.http_client",
     "paddle_ranker.serving.clients.search_client", "paddle_ranker.serving.clients.teacher",

@@ -13,22 +13,22 @@ import paddle
 
 from paddle_ranker.encoding.pair_encoder import PairEncoder, never_match_ids
 from paddle_ranker.export.static_graph import export_model
-from paddle_ranker.model.bert import Encoder
 from paddle_ranker.model.config import EncoderConfig
 from paddle_ranker.model.encoder_loading import read_checkpoint
 from paddle_ranker.model.families import write_config
 from paddle_ranker.model.info import RankerInfo
 from paddle_ranker.model.model_folder import RANKER, load_model
 from paddle_ranker.model.network import RankerNetwork
+from paddle_ranker.model.networks.bert import Encoder
 from paddle_ranker.model.parameters import PARAMETERS_FILE, save_arrays
 from paddle_ranker.model.ranker_folder import save_ranker
 from paddle_ranker.model.tower import TowerInfo
 from paddle_ranker.model.tower_network import save_tower, start_tower
-from paddle_ranker.retrieval.candidate_indexes import Document
-from paddle_ranker.retrieval.collection import Collection
-from paddle_ranker.retrieval.manifest import IndexInfo, WordsInfo
-from paddle_ranker.retrieval.towers import copy_tower
-from paddle_ranker.retrieval.vector_settings import VectorsInfo
+from paddle_ranker.retrieval.index.collection import Collection
+from paddle_ranker.retrieval.index.towers import copy_tower
+from paddle_ranker.retrieval.stored.candidate_indexes import Document
+from paddle_ranker.retrieval.stored.manifest import IndexInfo, WordsInfo
+from paddle_ranker.retrieval.vectors.vector_settings import VectorsInfo
 
 SPECIALS = ["[PAD]", "[CLS]", "[SEP]", "[MASK]", "[UNK]"]
 LETTERS = list("abcdefghijklmnopqrstuvwxyz") + [f"##{c}" for c in "abcdefghijklmnopqrstuvwxyz"]

@@ -12,7 +12,7 @@ import numpy as np
 
 from benchmarks.harness.workers import run_program
 from benchmarks.inputs import PeerOptions, graded_pairs_and_vocabulary
-from paddle_ranker.data.records import LabeledPair, RecordFile
+from paddle_ranker.data.rows.records import LabeledPair, RecordFile
 from paddle_ranker.encoding.columns import EncodedPairs
 from paddle_ranker.encoding.pair_encoder import PairEncoder
 from paddle_ranker.encoding.vocabulary import train_wordpiece_vocabulary, write_vocabulary

@@ -17,7 +17,7 @@ from benchmarks.inputs import parse_numbers, real_data_file
 from paddle_ranker import runtime
 from paddle_ranker.array_types import Floats, Integers
 from paddle_ranker.commands.make_triples import group_by_query, make_triples
-from paddle_ranker.data.records import LabeledPair, Triple, read_records
+from paddle_ranker.data.rows.records import LabeledPair, Triple, read_records
 from paddle_ranker.errors import RankerError, UsageError
 from paddle_ranker.lexical.bm25 import BM25
 from paddle_ranker.lexical.features import LexicalLogistic

@@ -52,7 +52,7 @@ def opened(system: str, folder: Path, threads: int) -> Callable[[np.ndarray], np
         from paddle_ranker import runtime
         from paddle_ranker.encoding.picture_encoder import EncodedPictures
         from paddle_ranker.model.load_options import LoadOptions
-        from paddle_ranker.retrieval.text_vectors import Tower
+        from paddle_ranker.retrieval.vectors.text_vectors import Tower
 
         runtime.prepare_command(threads)
         _, engine, *precision = system.split("_")

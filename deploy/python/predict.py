@@ -20,7 +20,7 @@ from paddle_ranker.scoring.scoring_options import CASCADE_HELP, FileOptions, Pub
 from paddle_ranker.storage.atomic import check_writable, new_file
 
 if TYPE_CHECKING:
-    from paddle_ranker.data.records import Pair
+    from paddle_ranker.data.rows.records import Pair
 
 PROJECT = Path(__file__).resolve().parents[2]
 
@@ -96,7 +96,7 @@ def run_of(scored: Iterable[tuple[Pair, float]], tag: str) -> Iterator[str]:
 
     Only scores, ids and query texts are kept in memory until the whole file is read.
     """
-    from paddle_ranker.data.trec import run_lines
+    from paddle_ranker.data.rows.trec import run_lines
 
     numbers: dict[str, str] = {}
     by_query: dict[str, dict[str, float]] = {}
@@ -108,7 +108,7 @@ def run_of(scored: Iterable[tuple[Pair, float]], tag: str) -> Iterator[str]:
 
 def run_of_cascade(options: DeployPredictOptions, tag: str) -> Iterator[str]:
     """Yield the lines of the TREC run of a cascade, with the same ids as `run_of`."""
-    from paddle_ranker.data.trec import run_lines
+    from paddle_ranker.data.rows.trec import run_lines
     from paddle_ranker.scoring.by_query import rank_by_query
 
     shared = {field.name: getattr(options, field.name) for field in dataclasses.fields(FileOptions)}

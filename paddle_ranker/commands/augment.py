@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple, Optional, Union
 from unicodedata import category
 
-from paddle_ranker.data.records import LabeledPair, Pair, RecordFile, Triple, open_as_one_of, write_records
+from paddle_ranker.data.rows.records import LabeledPair, Pair, RecordFile, Triple, open_as_one_of, write_records
 from paddle_ranker.errors import DataError, UsageError
 from paddle_ranker.lexical.analyser import jieba_segmenter
 from paddle_ranker.options import LabelOptions, main_of, note, option

@@ -27,7 +27,7 @@ from paddle_ranker.storage.digest import content_digest
 
 if TYPE_CHECKING:
     from paddle_ranker.array_types import Floats
-    from paddle_ranker.data.records import LabeledPair
+    from paddle_ranker.data.rows.records import LabeledPair
     from paddle_ranker.metrics.calibration import Calibration
     from paddle_ranker.metrics.calibration_fitting import JudgedCalibration
     from paddle_ranker.metrics.logistic import LinearModel
@@ -104,7 +104,7 @@ def blend(options: BlendOptions) -> list[str]:
     """
     import numpy as np
 
-    from paddle_ranker.data.records import LabeledPair, RecordFile
+    from paddle_ranker.data.rows.records import LabeledPair, RecordFile
     from paddle_ranker.evaluation.pairs import require_both_classes
     from paddle_ranker.metrics.calibration_fitting import fit_and_judge
     from paddle_ranker.training.average import learn_average, lexical_logits, logits_of
@@ -171,7 +171,7 @@ def _with_linear(options: BlendOptions, models: list[RankerModel], held_out: Seq
     Linear models use lexical features of the first ranker; if it has none, they are added. Raises `DataError` if the
     linear models cannot be learned from the files.
     """
-    from paddle_ranker.data.overlap import warn_of_overlap
+    from paddle_ranker.data.rows.overlap import warn_of_overlap
     from paddle_ranker.training.average import bm25, learn_linear, training_pairs, with_features
 
     train: list[LabeledPair] = []

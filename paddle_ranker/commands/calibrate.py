@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Optional
 
 from paddle_ranker import runtime
-from paddle_ranker.data.records import LabeledPair
+from paddle_ranker.data.rows.records import LabeledPair
 from paddle_ranker.encoding.pair_encoder import PairEncoder, shortest
 from paddle_ranker.encoding.window_options import WINDOWS
 from paddle_ranker.errors import CheckpointError, DataError, RankerError, UsageError
@@ -25,8 +25,8 @@ from paddle_ranker.model.pretrained import find_model
 from paddle_ranker.options import LabelOptions, given_of, main_of, option, refuse_given
 from paddle_ranker.options.declare import FETCHED, FETCHED_FOLDER, shown_name
 from paddle_ranker.options.input_files import base_names
-from paddle_ranker.retrieval.search_defaults import RANK_TOP
-from paddle_ranker.retrieval.search_options import MilvusOptions
+from paddle_ranker.retrieval.stages.search_options import MilvusOptions
+from paddle_ranker.retrieval.values.search_defaults import RANK_TOP
 from paddle_ranker.scoring.scoring_options import RankerOptions
 from paddle_ranker.storage.digest import content_digest
 from paddle_ranker.training.mining import QUERIES_AT_ONCE, group_judgments, text_key
@@ -212,8 +212,8 @@ class SearchedPairs:
     """
 
     def __init__(self, options: CalibrateOptions, reader: Optional[PairEncoder]):
-        from paddle_ranker.retrieval.search import SearchSettings
-        from paddle_ranker.retrieval.search_engine import SearchEngine
+        from paddle_ranker.retrieval.stages.search import SearchSettings
+        from paddle_ranker.retrieval.stages.search_engine import SearchEngine
 
         assert options.index is not None
         self._folder, self._reader, self.top = options.index, reader, options.rank_top or RANK_TOP

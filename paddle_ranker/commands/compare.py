@@ -64,7 +64,7 @@ class CompareOptions(BaselineOptions):
 
 def run(options: CompareOptions) -> None:
     """Score, measure and compare the systems; print the table and write the requested files."""
-    from paddle_ranker.data.trec import is_run, read_run
+    from paddle_ranker.data.rows.trec import is_run, read_run
     from paddle_ranker.evaluation.comparison import compare_systems
     from paddle_ranker.evaluation.systems import baseline_systems, is_model, named_systems, read_measured_pairs
     from paddle_ranker.model.model_folder import RANKER, identify

@@ -23,7 +23,7 @@ from paddle_ranker.commands.info import describe_encoder
 from paddle_ranker.encoding.columns import PICTURE, TEXT
 from paddle_ranker.errors import CheckpointError, RankerError, UsageError, listed, quoted
 from paddle_ranker.model.config import ENCODER_PREFIX, Qwen3Config
-from paddle_ranker.model.foreign_files import GraphFiles, find_graph, require_static
+from paddle_ranker.model.foreign.foreign_files import GraphFiles, find_graph, require_static
 from paddle_ranker.model.load_options import POOLINGS
 from paddle_ranker.model.model_folder import MEMBER, TRAINED_TOWER, identify
 from paddle_ranker.model.model_kind import TRAINED
@@ -164,7 +164,7 @@ def _of_static(graph: GraphFiles, target: Path, options: ConvertOptions) -> list
     """
     from paddle_ranker.model.encoder_loading import config_of_shape, read_checkpoint
     from paddle_ranker.model.families import write_config
-    from paddle_ranker.model.foreign_export import as_export, published_arrays, stated_config
+    from paddle_ranker.model.foreign.foreign_export import as_export, published_arrays, stated_config
     from paddle_ranker.model.load_options import LoadOptions
     from paddle_ranker.model.model_folder import load_model
     from paddle_ranker.model.parameters import PARAMETERS_FILE, save_arrays
@@ -182,7 +182,7 @@ def _of_static(graph: GraphFiles, target: Path, options: ConvertOptions) -> list
         raise RankerError(f"{target}: is there already; choose another TARGET, or remove it")
     export = as_export(graph.program, options.model_name_or_path)  # prepares Paddle
     from paddle_ranker.encoding.tokenizers.tokenizer_folder import read_tokenizer
-    from paddle_ranker.model.static_program import read_program, static_mode
+    from paddle_ranker.model.foreign.static_program import read_program, static_mode
 
     with static_mode():
         published = published_arrays(read_program(*graph))
@@ -222,7 +222,7 @@ def _proved(program: Path, export: Path, made: Path, *, is_tower: bool) -> float
     import numpy as np
 
     from paddle_ranker.model.load_options import ON_CPU
-    from paddle_ranker.retrieval.text_vectors import Tower
+    from paddle_ranker.retrieval.vectors.text_vectors import Tower
     from paddle_ranker.scoring.ranker import Ranker
 
     if is_tower:

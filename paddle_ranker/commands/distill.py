@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Optional
 
-from paddle_ranker.data.records import LabeledPair, Pair, Record, RecordFile, Triple, open_as_one_of, write_records
+from paddle_ranker.data.rows.records import LabeledPair, Pair, Record, RecordFile, Triple, open_as_one_of, write_records
 from paddle_ranker.errors import UsageError, brief
 from paddle_ranker.options import LabelOptions, main_of, note, option, refuse_given
 from paddle_ranker.options.declare import FETCHED_FOLDER, fields_of

@@ -207,7 +207,7 @@ def train_a_step() -> str:
         import paddle
         from paddle import nn
 
-        from paddle_ranker.model.dropout import Dropout, Masks
+        from paddle_ranker.model.networks.dropout import Dropout, Masks
         from paddle_ranker.training.trainer import squared_norm
 
         masks = Masks()
@@ -569,8 +569,8 @@ def _commands(counts_as: set[str], model: FolderType) -> Iterator[Fact]:
 
 def _slots(model: FolderType) -> Iterator[Fact]:
     """Yield the server's options that accept the model, each with the URL paths that the server then answers."""
-    from paddle_ranker.serving.core.slot_kinds import SLOTS
     from paddle_ranker.serving.http.endpoints import ENDPOINTS
+    from paddle_ranker.serving.slots.slot_kinds import SLOTS
 
     SLOTS.load_plugins()
     ENDPOINTS.load_plugins()
@@ -605,7 +605,7 @@ def doctor(options: DoctorOptions) -> int:
     if options.model is None and options.model_name_or_path is not None:
         raise UsageError("--model_name_or_path belongs to --model: give both, or leave it out")
     if options.model is not None:
-        from paddle_ranker.model.foreign_files import require_static  # imports NumPy, which may be missing
+        from paddle_ranker.model.foreign.foreign_files import require_static  # imports NumPy, which may be missing
 
         require_static(options.model_name_or_path, options.model)
         return report_model(options.model, options.json, options.model_name_or_path)

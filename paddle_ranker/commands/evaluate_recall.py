@@ -22,12 +22,12 @@ from paddle_ranker.options.declare import FETCHED, FETCHED_FOLDER
 
 if TYPE_CHECKING:
     from paddle_ranker.array_types import Floats
-    from paddle_ranker.data.trec import Scores
+    from paddle_ranker.data.rows.trec import Scores
     from paddle_ranker.evaluation.comparison import Comparison
     from paddle_ranker.evaluation.retrieval import JudgedQueries, Searched
-    from paddle_ranker.retrieval.fusion import Fusion, Signal
-    from paddle_ranker.retrieval.search_engine import SearchEngine
-    from paddle_ranker.retrieval.weight_learning import JudgedList
+    from paddle_ranker.retrieval.stages.fusion import Fusion, Signal
+    from paddle_ranker.retrieval.stages.search_engine import SearchEngine
+    from paddle_ranker.retrieval.stages.weight_learning import JudgedList
 
 LEARNED, LEARNED_RANKED, LEARNED_FIELDS = "learned weights", "ranker + learned recall weight", "learned field weights"
 LEARNED_FEATURES = "learned features"
@@ -107,8 +107,8 @@ class EvaluateRecallOptions(SearchingOptions):
 def evaluate(options: EvaluateRecallOptions) -> Comparison:
     """Search for all queries with each system, print the measures, and write the requested files."""
     runtime.prepare_command(options.cpu_threads)
-    from paddle_ranker.data.beir import write_beir
-    from paddle_ranker.data.trec import read_run
+    from paddle_ranker.data.rows.beir import write_beir
+    from paddle_ranker.data.rows.trec import read_run
     from paddle_ranker.evaluation.report.text import comparison_json, verdicts
     from paddle_ranker.evaluation.retrieval import (
         compare_runs,
@@ -169,7 +169,7 @@ def evaluate(options: EvaluateRecallOptions) -> Comparison:
 
 
 def _judged(options: EvaluateRecallOptions, engine: SearchEngine) -> JudgedQueries:
-    from paddle_ranker.data.beir import beir_judgments
+    from paddle_ranker.data.rows.beir import beir_judgments
     from paddle_ranker.evaluation.retrieval import read_judged, read_pairs
 
     if options.test_file is not None:
@@ -210,8 +210,8 @@ def _add_others(
     if options.untuned is not None:
         from paddle_ranker.model.load_options import LoadOptions
         from paddle_ranker.model.tower import texts_of
-        from paddle_ranker.retrieval.ingestion import Cutter
-        from paddle_ranker.retrieval.text_vectors import Tower
+        from paddle_ranker.retrieval.index.ingestion import Cutter
+        from paddle_ranker.retrieval.vectors.text_vectors import Tower
 
         load = LoadOptions(device=options.device, threads=options.cpu_threads)
         tower = Tower.open(options.untuned, load, options.batch_size, for_search=True)
@@ -247,8 +247,8 @@ def _signals(options: EvaluateRecallOptions, engine: SearchEngine) -> dict[str, 
     """Return the signals that `--signals` names, with weight 0; raises `DataError` for fields without numbers."""
     import numpy as np
 
-    from paddle_ranker.retrieval.fusion import Signal, numbers_of
-    from paddle_ranker.retrieval.typed_values import TYPES
+    from paddle_ranker.retrieval.stages.fusion import Signal, numbers_of
+    from paddle_ranker.retrieval.values.typed_values import TYPES
 
     signals = {}
     for choice in options.signals:
@@ -291,8 +291,8 @@ def learn(
 
     from paddle_ranker.evaluation.retrieval import held_out_runs, search_judged
     from paddle_ranker.metrics.logistic import folds_of
-    from paddle_ranker.retrieval.fusion import TITLE, Fusion
-    from paddle_ranker.retrieval.weight_learning import (
+    from paddle_ranker.retrieval.stages.fusion import TITLE, Fusion
+    from paddle_ranker.retrieval.stages.weight_learning import (
         Learned,
         learn_recall_weight,
         learn_title,
@@ -422,7 +422,7 @@ def _with_features(
 
     from paddle_ranker.evaluation.retrieval import compare_runs, feature_lists, held_out_runs
     from paddle_ranker.metrics.logistic import folds_of
-    from paddle_ranker.retrieval.weight_learning import learn_features, weighted
+    from paddle_ranker.retrieval.stages.weight_learning import learn_features, weighted
 
     drawn = [(fusion, feature_lists(engine, judged, fusion))]
 
@@ -465,7 +465,7 @@ def _learn_fields(
     lines: list to which a line for the report is added
     """
     from paddle_ranker.evaluation.retrieval import rank_losses, words_run
-    from paddle_ranker.retrieval.weight_learning import learn_fields
+    from paddle_ranker.retrieval.stages.weight_learning import learn_fields
 
     schema, run_of = engine.collection.info.schema, dict[tuple[float, ...], "Scores"]()
 
@@ -490,7 +490,7 @@ def _named(engine: SearchEngine, weights: Sequence[float]) -> dict[str, float]:
 
 
 def _write_runs(folder: Path, runs: dict[str, Scores]) -> None:
-    from paddle_ranker.data.trec import rows_of, write_run
+    from paddle_ranker.data.rows.trec import rows_of, write_run
 
     written: set[str] = set()
     for name, run in runs.items():

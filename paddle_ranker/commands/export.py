@@ -51,7 +51,7 @@ def export(options: ExportOptions) -> None:
 def write_export(model: TrainedModel[ModelInfo, RowEncoder], output: Path, *, onnx: bool) -> None:
     """Write a model as a static model; print the files and how much the outputs of the two differ."""
     from paddle_ranker.export.static_graph import export_model
-    from paddle_ranker.model.onnx_data import onnx_files
+    from paddle_ranker.model.foreign.onnx_data import onnx_files
 
     exported, parities = export_model(model, output, onnx=onnx)
     for engine, parity in parities.items():

@@ -29,11 +29,11 @@ from paddle_ranker.options import given_of, main_of, note, option
 from paddle_ranker.options.declare import FETCHED, FETCHED_FOLDER
 
 if TYPE_CHECKING:
-    from paddle_ranker.data.trec import Scores
+    from paddle_ranker.data.rows.trec import Scores
     from paddle_ranker.evaluation.comparison import Comparison
     from paddle_ranker.evaluation.retrieval import JudgedQueries
-    from paddle_ranker.retrieval.fusion import Fusion
-    from paddle_ranker.retrieval.search_engine import SearchEngine
+    from paddle_ranker.retrieval.stages.fusion import Fusion
+    from paddle_ranker.retrieval.stages.search_engine import SearchEngine
 
 TODAY, NEW_RANKER = "today", "new ranker"
 REPORT, FUSION_FILE, RANKER_FOLDER = "report.txt", "fusion.json", "ranker"
@@ -186,10 +186,10 @@ def _pairs_of(options: ImproveOptions, engine: SearchEngine) -> tuple[list[Train
             for judgment in judgments.judgments
         ]
         return pairs_of_log, judgments.log.lines(options.log)
-    from paddle_ranker.data.beir import beir_judgments
+    from paddle_ranker.data.rows.beir import beir_judgments
     from paddle_ranker.evaluation.retrieval import read_judged, read_pairs
-    from paddle_ranker.retrieval.ranker_texts import EstimatedTokens
-    from paddle_ranker.retrieval.search import Search, SearchSettings
+    from paddle_ranker.retrieval.stages.ranker_texts import EstimatedTokens
+    from paddle_ranker.retrieval.stages.search import Search, SearchSettings
 
     now, pairs = engine.collection.snapshot(), list[TrainingPair]()
     if options.judged is not None:
@@ -232,8 +232,8 @@ def _learned_fusions(options: ImproveOptions, engine: SearchEngine, learning: Ju
     """Learn weights of searchers and fields, then also of features; return the resulting engines, by system name."""
     from paddle_ranker.commands.evaluate_recall import EvaluateRecallOptions, can_learn, learn
     from paddle_ranker.evaluation.retrieval import feature_lists, search_judged
-    from paddle_ranker.retrieval.search_engine import SearchEngine
-    from paddle_ranker.retrieval.weight_learning import learn_features
+    from paddle_ranker.retrieval.stages.search_engine import SearchEngine
+    from paddle_ranker.retrieval.stages.weight_learning import learn_features
 
     fusions: dict[str, Fusion] = {}
     fusion = engine.settings.fusion
@@ -260,9 +260,9 @@ def _trained_ranker(
 ) -> SearchEngine:
     """Train a ranker on the pairs that are not held out; return an engine that uses it."""
     from paddle_ranker.commands.command_registry import COMMANDS
-    from paddle_ranker.data.formats import write_rows
+    from paddle_ranker.data.rows.formats import write_rows
     from paddle_ranker.options import options_from
-    from paddle_ranker.retrieval.search_engine import SearchEngine
+    from paddle_ranker.retrieval.stages.search_engine import SearchEngine
     from paddle_ranker.scoring.ranker import Ranker
 
     dev, train = _split(pairs, _VALIDATION, options.seed + 1)

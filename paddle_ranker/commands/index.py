@@ -28,11 +28,11 @@ import numpy as np
 
 from paddle_ranker import runtime
 from paddle_ranker.array_types import STORED_TYPES, Vectors
-from paddle_ranker.data.beir import beir_corpus
-from paddle_ranker.data.documents import DocumentFile, holds_contents
-from paddle_ranker.data.field_paths import by_path
-from paddle_ranker.data.formats import write_rows
-from paddle_ranker.data.records import DocumentRow, RecordFile, Text
+from paddle_ranker.data.rows.beir import beir_corpus
+from paddle_ranker.data.rows.documents import DocumentFile, holds_contents
+from paddle_ranker.data.rows.field_paths import by_path
+from paddle_ranker.data.rows.formats import write_rows
+from paddle_ranker.data.rows.records import DocumentRow, RecordFile, Text
 from paddle_ranker.errors import (
     CheckpointError,
     DataError,
@@ -45,7 +45,7 @@ from paddle_ranker.errors import (
 )
 from paddle_ranker.lexical.analyser import FOLDS
 from paddle_ranker.lexical.tokens import STANDARD, TOKENIZERS
-from paddle_ranker.model.foreign_files import require_static
+from paddle_ranker.model.foreign.foreign_files import require_static
 from paddle_ranker.model.load_options import ON_CPU, LoadOptions
 from paddle_ranker.model.model_folder import find_with_tokenizer
 from paddle_ranker.model.model_options import TokenizerOptions
@@ -65,25 +65,33 @@ from paddle_ranker.options.declare import ANY_TEXT, FETCHED, FETCHED_FOLDER, ON_
 from paddle_ranker.options.input_files import folder_of, paths_of
 from paddle_ranker.options.parser import build_parser
 from paddle_ranker.progress import Progress
-from paddle_ranker.retrieval import shard_builds
-from paddle_ranker.retrieval.candidate_indexes import Hits, Methods
-from paddle_ranker.retrieval.collection import Collection
-from paddle_ranker.retrieval.collection_writer import documents_for
-from paddle_ranker.retrieval.content_staging import kept_rows, staged_files
-from paddle_ranker.retrieval.filters import Filter
-from paddle_ranker.retrieval.index_folder import WRITER_WAIT, delete
-from paddle_ranker.retrieval.ingestion import JOURNAL, Unfinished, VectorsOf
-from paddle_ranker.retrieval.manifest import MANIFEST, VECTORS, WORDS, IndexInfo, VectorField, WordsInfo, read_manifest
-from paddle_ranker.retrieval.schema import FIELD_TYPES, MOST_FIELDS, TEXT, Field, Schema
-from paddle_ranker.retrieval.schema_inference import folder_fields, infer_schema, schema_lines, with_part_fields
-from paddle_ranker.retrieval.search_options import MilvusOptions
-from paddle_ranker.retrieval.searchable import Added
-from paddle_ranker.retrieval.shards import SHARDS, open_index
-from paddle_ranker.retrieval.snapshot import LocalSnapshot
-from paddle_ranker.retrieval.typed_values import OBJECT
-from paddle_ranker.retrieval.vector_indexes import INDEXES
-from paddle_ranker.retrieval.vector_search import check_breadth, how_found, search_method, searched_exactly
-from paddle_ranker.retrieval.vector_settings import EXACT, FAISS, STRUCTURES, VectorsInfo, is_address
+from paddle_ranker.retrieval.index import shard_builds
+from paddle_ranker.retrieval.index.collection import Collection
+from paddle_ranker.retrieval.index.collection_writer import documents_for
+from paddle_ranker.retrieval.index.content_staging import kept_rows, staged_files
+from paddle_ranker.retrieval.index.index_folder import WRITER_WAIT, delete
+from paddle_ranker.retrieval.index.ingestion import JOURNAL, Unfinished, VectorsOf
+from paddle_ranker.retrieval.index.shards import SHARDS, open_index
+from paddle_ranker.retrieval.index.vector_indexes import INDEXES
+from paddle_ranker.retrieval.snapshots.searchable import Added
+from paddle_ranker.retrieval.snapshots.snapshot import LocalSnapshot
+from paddle_ranker.retrieval.snapshots.vector_search import check_breadth, how_found, search_method, searched_exactly
+from paddle_ranker.retrieval.stages.search_options import MilvusOptions
+from paddle_ranker.retrieval.stored.candidate_indexes import Hits, Methods
+from paddle_ranker.retrieval.stored.manifest import (
+    MANIFEST,
+    VECTORS,
+    WORDS,
+    IndexInfo,
+    VectorField,
+    WordsInfo,
+    read_manifest,
+)
+from paddle_ranker.retrieval.stored.schema import FIELD_TYPES, MOST_FIELDS, TEXT, Field, Schema
+from paddle_ranker.retrieval.stored.schema_inference import folder_fields, infer_schema, schema_lines, with_part_fields
+from paddle_ranker.retrieval.values.filters import Filter
+from paddle_ranker.retrieval.values.typed_values import OBJECT
+from paddle_ranker.retrieval.vectors.vector_settings import EXACT, FAISS, STRUCTURES, VectorsInfo, is_address
 from paddle_ranker.scoring.scoring_options import BatchOptions, EngineOptions
 from paddle_ranker.scoring.title_states import StatesInfo
 from paddle_ranker.scoring.versions import named, versions
@@ -379,7 +387,7 @@ class CheckOptions(FolderOptions, DeviceOptions, MilvusOptions):
 
 def build(options: BuildOptions) -> None:
     """Build an index folder from a corpus, or add the documents that it lacks; print its contents."""
-    from paddle_ranker.retrieval.towers import open_towers
+    from paddle_ranker.retrieval.index.towers import open_towers
 
     _require_report(options)
     collection = _finished_index(options)
@@ -438,7 +446,7 @@ def _removed_if_empty(folder: Path) -> Iterator[None]:
 
 def _store_states(collection: Collection, options: BuildOptions) -> None:
     """Compute a ranker's states of an index's documents and store them, if the index has no states."""
-    from paddle_ranker.retrieval.document_states import copy_ranker
+    from paddle_ranker.retrieval.snapshots.document_states import copy_ranker
 
     if collection.info.schema.passage_tokens:
         raise UsageError(f"--store_states: {options.index} has passages, and states are those of whole documents")
@@ -451,8 +459,8 @@ def _store_states(collection: Collection, options: BuildOptions) -> None:
 
 def _new_info(options: BuildOptions, index: Path) -> tuple[IndexInfo, int]:
     """Copy the towers into a new index's folder; return the contents for index.json, and the corpus's row count."""
-    from paddle_ranker.retrieval.document_states import copy_ranker
-    from paddle_ranker.retrieval.towers import MANY_TEXTS, copy_field_tower, copy_tower, note_export
+    from paddle_ranker.retrieval.index.towers import MANY_TEXTS, copy_field_tower, copy_tower, note_export
+    from paddle_ranker.retrieval.snapshots.document_states import copy_ranker
 
     if options.method is not None:
         INDEXES[options.method].require()
@@ -493,7 +501,7 @@ def _new_info(options: BuildOptions, index: Path) -> tuple[IndexInfo, int]:
 
 def _build_shards(options: BuildOptions, count: int) -> None:
     """Build a folder of shards from a corpus, or continue an unfinished build; print the folder's contents."""
-    from paddle_ranker.retrieval.towers import open_towers
+    from paddle_ranker.retrieval.index.towers import open_towers
 
     folder, identity = Path(options.index), options.identity
     with _removed_if_empty(folder), shard_builds.building(folder):
@@ -643,7 +651,7 @@ def _finished_index(options: BuildOptions) -> Optional[Collection]:
 
 def _require_same(collection: Collection, options: BuildOptions) -> None:
     """Raise `RankerError` if the user set an option that differs from the settings of an existing index."""
-    from paddle_ranker.retrieval.towers import require_tower, tower_digest
+    from paddle_ranker.retrieval.index.towers import require_tower, tower_digest
 
     info = collection.info
     has_words = info.words.tokenizer if info.words else _NO_WORDS
@@ -694,7 +702,7 @@ def _open(options: Union[BuildOptions, AddOptions, RemoveOptions]) -> Collection
 
 def add(options: AddOptions) -> None:
     """Add the documents of a corpus that an index lacks, and print what the index then contains."""
-    from paddle_ranker.retrieval.towers import open_towers, require_tower
+    from paddle_ranker.retrieval.index.towers import open_towers, require_tower
 
     _require_report(options)
     with _open(options) as collection:
@@ -870,7 +878,7 @@ def _queries(now: LocalSnapshot, options: CheckOptions) -> tuple[list[str], Vect
             raise UsageError(f"--queries: {options.index} has no tower for their vectors; leave it out")
         return texts, np.empty((0, 0), np.float32)
     runtime.prepare_command(options.cpu_threads)
-    from paddle_ranker.retrieval.text_vectors import Tower
+    from paddle_ranker.retrieval.vectors.text_vectors import Tower
 
     load = LoadOptions(device=options.device, threads=options.cpu_threads)
     tower = Tower.open(folder, load, for_search=True)

@@ -33,7 +33,7 @@ class InfoOptions(TokenizerOptions):
 
 def run(options: InfoOptions) -> None:
     """Print a description of a folder, without loading Paddle or the model."""
-    from paddle_ranker.model.foreign_files import require_static
+    from paddle_ranker.model.foreign.foreign_files import require_static
     from paddle_ranker.model.model_folder import find_with_tokenizer, identify
 
     require_static(options.model_name_or_path, options.model)

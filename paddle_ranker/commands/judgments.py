@@ -28,9 +28,9 @@ from paddle_ranker.training.clicks import (
 )
 
 if TYPE_CHECKING:
-    from paddle_ranker.retrieval.candidate_indexes import Document
-    from paddle_ranker.retrieval.collection import Collection
-    from paddle_ranker.retrieval.snapshot import LocalSnapshot
+    from paddle_ranker.retrieval.index.collection import Collection
+    from paddle_ranker.retrieval.snapshots.snapshot import LocalSnapshot
+    from paddle_ranker.retrieval.stored.candidate_indexes import Document
     from paddle_ranker.serving.core.search_log import FeedbackLine
     from paddle_ranker.serving.core.search_log import Shown as ShownDocument
 
@@ -170,8 +170,8 @@ class JoinedLog:
         """
         schema = now.info.schema
         if (query, document.id) in self.unread:
-            from paddle_ranker.retrieval.ranker_texts import EstimatedTokens
-            from paddle_ranker.retrieval.search import Search, SearchSettings
+            from paddle_ranker.retrieval.stages.ranker_texts import EstimatedTokens
+            from paddle_ranker.retrieval.stages.search import Search, SearchSettings
 
             search = Search(now, query, now.info.searchers, SearchSettings(literal=True))
             ((_, text),) = search.read([document], EstimatedTokens())
@@ -323,8 +323,8 @@ def read_log(options: JudgmentsOptions, collection: Collection) -> ReadLog:
 
 def judgments(options: JudgmentsOptions) -> None:
     """Read the log of searches, write the folder of judgments, and print the counts of used and skipped lines."""
-    from paddle_ranker.data.trec import can_hold
-    from paddle_ranker.retrieval.shards import open_index
+    from paddle_ranker.data.rows.trec import can_hold
+    from paddle_ranker.retrieval.index.shards import open_index
     from paddle_ranker.storage.atomic import make_folder, new_folder
 
     output = Path(options.output_dir)
@@ -368,7 +368,7 @@ def _digests(collection: Collection, ids: Sequence[str]) -> dict[str, str]:
 
 
 def _write_pairs(path: Path, part: Sequence[Judgment], titles: Mapping[tuple[str, str], str], *, whole: bool) -> None:
-    from paddle_ranker.data.formats import write_rows
+    from paddle_ranker.data.rows.formats import write_rows
 
     rows = (
         (
@@ -383,7 +383,7 @@ def _write_pairs(path: Path, part: Sequence[Judgment], titles: Mapping[tuple[str
 
 
 def _write_qrels(folder: Path, part: Sequence[Judgment], texts: Mapping[str, str]) -> None:
-    from paddle_ranker.data.beir import write_beir
+    from paddle_ranker.data.rows.beir import write_beir
 
     names = {query: _name(query) for query in dict.fromkeys(judgment.query for judgment in part)}
     qrels: dict[str, dict[str, int]] = {}

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Optional
 
-from paddle_ranker.data.records import LabeledPair, RecordFile, Triple, write_records
+from paddle_ranker.data.rows.records import LabeledPair, RecordFile, Triple, write_records
 from paddle_ranker.errors import DataError, UsageError
 from paddle_ranker.options import LabelOptions, main_of, note, option
 from paddle_ranker.options.input_files import paths_of

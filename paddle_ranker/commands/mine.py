@@ -17,8 +17,8 @@ import numpy as np
 
 from paddle_ranker import runtime
 from paddle_ranker.addresses import scheme_of, uploading
-from paddle_ranker.data.beir import beir_judgments
-from paddle_ranker.data.records import LabeledPair, Record, RecordFile, open_as_one_of, write_records
+from paddle_ranker.data.rows.beir import beir_judgments
+from paddle_ranker.data.rows.records import LabeledPair, Record, RecordFile, open_as_one_of, write_records
 from paddle_ranker.encoding.columns import TEXT
 from paddle_ranker.encoding.pair_encoder import PairEncoder
 from paddle_ranker.encoding.window_options import WINDOWS
@@ -30,9 +30,16 @@ from paddle_ranker.options import LabelOptions, RayOptions, given_of, main_of, n
 from paddle_ranker.options.declare import FETCHED, FETCHED_FOLDER, ON_CLUSTER, TAKEN
 from paddle_ranker.options.input_files import folder_of, paths_of
 from paddle_ranker.progress import Progress
-from paddle_ranker.retrieval.candidate_indexes import CandidateIndex, Document, Hits, IndexOptions, Methods, TowerIndex
-from paddle_ranker.retrieval.search_options import MilvusOptions
-from paddle_ranker.retrieval.vector_indexes import INDEXES
+from paddle_ranker.retrieval.index.vector_indexes import INDEXES
+from paddle_ranker.retrieval.stages.search_options import MilvusOptions
+from paddle_ranker.retrieval.stored.candidate_indexes import (
+    CandidateIndex,
+    Document,
+    Hits,
+    IndexOptions,
+    Methods,
+    TowerIndex,
+)
 from paddle_ranker.scoring.scoring_options import OF_MODEL, ScoringOptions
 from paddle_ranker.storage.atomic import check_writable
 from paddle_ranker.storage.streams import output_free_for
@@ -53,9 +60,9 @@ from paddle_ranker.training.mining import (
 from paddle_ranker.training.teachers import Teachers
 
 if TYPE_CHECKING:
-    from paddle_ranker.retrieval.search import Search
-    from paddle_ranker.retrieval.search_engine import SearchEngine
-    from paddle_ranker.retrieval.snapshot import LocalSnapshot
+    from paddle_ranker.retrieval.snapshots.snapshot import LocalSnapshot
+    from paddle_ranker.retrieval.stages.search import Search
+    from paddle_ranker.retrieval.stages.search_engine import SearchEngine
 
 RERANKED = 100
 DEFAULT_TOKENIZER = "jieba"
@@ -205,8 +212,8 @@ class OpenIndex(NamedTuple):
 def open_whole_index(options: MineOptions) -> OpenIndex:
     """Open the folder of `--index` in this process."""
     runtime.prepare_command(options.cpu_threads)
-    from paddle_ranker.retrieval.search import SearchSettings
-    from paddle_ranker.retrieval.search_engine import SearchEngine
+    from paddle_ranker.retrieval.stages.search import SearchSettings
+    from paddle_ranker.retrieval.stages.search_engine import SearchEngine
 
     assert options.index is not None
     settings = SearchSettings(milvus_uri=options.milvus_uri)
@@ -393,7 +400,7 @@ def _indexed(options: MineOptions, source: RecordFile[Record]) -> CandidateIndex
     tower = None
     if options.tower is not None:
         runtime.prepare_command(options.cpu_threads)
-        from paddle_ranker.retrieval.text_vectors import open_to_compare
+        from paddle_ranker.retrieval.vectors.text_vectors import open_to_compare
 
         load = LoadOptions.of(options, positive_label=None)
         tower = open_to_compare(options.tower, load, options.batch_size, folder_of(options.queries))

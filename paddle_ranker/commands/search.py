@@ -21,17 +21,17 @@ from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.options import json_text, main_of, note, option, refuse_given
 from paddle_ranker.options.declare import ANY_TEXT, FETCHED, FETCHED_FOLDER
 from paddle_ranker.options.input_files import split_paths
-from paddle_ranker.retrieval.fusion import FUSIONS, RRF_K, parse_fusion
-from paddle_ranker.retrieval.search_defaults import DEPTH, FUSION, RANK_TOP
-from paddle_ranker.retrieval.search_options import SYNONYMS, MilvusOptions
-from paddle_ranker.retrieval.vector_search import search_method
+from paddle_ranker.retrieval.snapshots.vector_search import search_method
+from paddle_ranker.retrieval.stages.fusion import FUSIONS, RRF_K, parse_fusion
+from paddle_ranker.retrieval.stages.search_options import SYNONYMS, MilvusOptions
+from paddle_ranker.retrieval.values.search_defaults import DEPTH, FUSION, RANK_TOP
 from paddle_ranker.scoring.scoring_options import OF_MODEL, ScoringOptions
 
 if TYPE_CHECKING:
-    from paddle_ranker.retrieval.collection import Collection
-    from paddle_ranker.retrieval.filters import Filter
-    from paddle_ranker.retrieval.search import FeatureParts, Result, Search, SearchSettings
-    from paddle_ranker.retrieval.search_engine import SearchEngine
+    from paddle_ranker.retrieval.index.collection import Collection
+    from paddle_ranker.retrieval.stages.search import FeatureParts, Result, Search, SearchSettings
+    from paddle_ranker.retrieval.stages.search_engine import SearchEngine
+    from paddle_ranker.retrieval.values.filters import Filter
     from paddle_ranker.scoring.ranker import Ranker
 
 FORMATS = ("text", "json", "trec")
@@ -89,8 +89,8 @@ class SearchingOptions(ScoringOptions, MilvusOptions):
     def settings(self) -> SearchSettings:
         from dataclasses import replace
 
-        from paddle_ranker.retrieval.search import SearchSettings
-        from paddle_ranker.retrieval.synonyms import Synonyms
+        from paddle_ranker.retrieval.stages.search import SearchSettings
+        from paddle_ranker.retrieval.words.synonyms import Synonyms
 
         fusion = parse_fusion(self.fusion, self.weights)
         if self.recall_weight is not None:
@@ -162,7 +162,7 @@ class SearchOptions(SearchingOptions):
     def form(self) -> str:
         if self.format is not None or self.output_file is None:
             return self.format or "text"
-        from paddle_ranker.data.formats import JSON_EXTENSIONS
+        from paddle_ranker.data.rows.formats import JSON_EXTENSIONS
 
         return "json" if self.output_file.lower().removesuffix(".gz").endswith(JSON_EXTENSIONS) else "trec"
 
@@ -173,7 +173,7 @@ def open_search_engine(options: SearchingOptions, *, has_query: bool = True) -> 
     has_query: whether something is searched for; else documents are listed, which needs no tower
     """
     from paddle_ranker.model.load_options import LoadOptions
-    from paddle_ranker.retrieval.search_engine import SearchEngine
+    from paddle_ranker.retrieval.stages.search_engine import SearchEngine
 
     tower = LoadOptions(device=options.device, threads=options.cpu_threads)
     ranker = ranker_of(options) if options.ranker is not None else None
@@ -247,9 +247,9 @@ def how_filtered(collection: Collection, where: Filter, shown: str) -> str:
 def search(options: SearchOptions) -> None:
     """Search, and print or write the results."""
     runtime.prepare_command(options.cpu_threads)
-    from paddle_ranker.retrieval.bounds import check_parameters
-    from paddle_ranker.retrieval.listing import Listing
-    from paddle_ranker.retrieval.search import filter_of
+    from paddle_ranker.retrieval.stages.search import filter_of
+    from paddle_ranker.retrieval.values.bounds import check_parameters
+    from paddle_ranker.retrieval.values.listing import Listing
     from paddle_ranker.storage.atomic import check_writable
     from paddle_ranker.storage.prefetch import chunks
     from paddle_ranker.storage.streams import output_free_for
@@ -257,7 +257,7 @@ def search(options: SearchOptions) -> None:
     check_writable(options.output_file)
     queries = {"1": options.query or ""}
     if options.input_file is not None:
-        from paddle_ranker.data.trec import read_queries
+        from paddle_ranker.data.rows.trec import read_queries
 
         queries = read_queries(options.input_file, options)
     where = filter_of(options.where)
@@ -291,19 +291,19 @@ def search(options: SearchOptions) -> None:
         for line in lines():
             print(line)
         return
-    from paddle_ranker.data.formats import new_data_file
+    from paddle_ranker.data.rows.formats import new_data_file
 
     with output_free_for(options.output_file), new_data_file(options.output_file) as stream:
         stream.writelines(f"{line}\n".encode() for line in lines())
 
 
 def _lines(options: SearchOptions, id: str, query: str, finished: Search) -> Iterator[str]:
-    from paddle_ranker.retrieval.manifest import WORDS
-    from paddle_ranker.retrieval.places import shown_place
+    from paddle_ranker.retrieval.stored.manifest import WORDS
+    from paddle_ranker.retrieval.stored.places import shown_place
 
     results = finished.results()
     if options.form == "trec":
-        from paddle_ranker.data.trec import checked_id, in_order, run_lines
+        from paddle_ranker.data.rows.trec import checked_id, in_order, run_lines
 
         ids = [result.id for result in results]
         scores = in_order(ids) if options.ranker else {result.id: result.score for result in results}

@@ -4,13 +4,13 @@ paddle-ranker serve --model output --port 8600
 paddle-ranker serve output_entailment
 """
 
-# The options are in serving/core/: server_config.py, and a class of options for each kind of slot.
+# The options are in serving/core/server_config.py, and in serving/slots/ a class for each kind of slot.
 
 from __future__ import annotations
 
 from paddle_ranker.options import main_of
 from paddle_ranker.serving.core.server_config import ServeConfig
-from paddle_ranker.serving.core.slot_kinds import SLOTS, serve_options, with_found_models
+from paddle_ranker.serving.slots.slot_kinds import SLOTS, serve_options, with_found_models
 
 
 def serve(config: ServeConfig) -> int:

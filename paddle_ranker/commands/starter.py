@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Optional
 
 from paddle_ranker import runtime
-from paddle_ranker.data.skips import Skips
+from paddle_ranker.data.rows.skips import Skips
 from paddle_ranker.errors import DataError, RankerError, UsageError
 from paddle_ranker.model.tower import QUERY_FOLDER
 from paddle_ranker.options import Options, main_of, option
@@ -219,7 +219,7 @@ def _texts(files: Sequence[Path], skips: Skips) -> Iterator[str]:
 
     Raises `DataError` if a file has more unreadable than readable rows.
     """
-    from paddle_ranker.data.formats import BadRow, read_rows
+    from paddle_ranker.data.rows.formats import BadRow, read_rows
 
     for path in files:
         before, read = skips.count, 0

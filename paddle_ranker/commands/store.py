@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Optional
 
 from paddle_ranker import runtime
-from paddle_ranker.data.records import RecordFile, TitleRow
+from paddle_ranker.data.rows.records import RecordFile, TitleRow
 from paddle_ranker.encoding.window_options import WINDOWS
 from paddle_ranker.errors import DataError, RankerError, UsageError, quoted
 from paddle_ranker.model.load_options import LoadOptions

@@ -9,7 +9,7 @@ from typing import Optional
 import numpy as np
 from numpy.typing import NDArray
 
-from paddle_ranker.data.placed_text import PlacedText
+from paddle_ranker.data.files.placed_text import PlacedText
 from paddle_ranker.encoding.columns import EncodedPairs, EncodedTexts
 from paddle_ranker.encoding.pair_encoder import LengthCheck, PairEncoder
 from paddle_ranker.encoding.tokenizers.interface import Ids, ModelTokenizer

@@ -14,7 +14,7 @@ from datetime import datetime
 from functools import lru_cache
 from typing import Any, Optional, Union
 
-from paddle_ranker.data.labels import number_of
+from paddle_ranker.data.rows.labels import number_of
 
 Date = tuple[Optional[float], Optional[float], Optional[float]]  # year, month, day
 Value = Union[float, Date]

@@ -16,7 +16,7 @@ from typing import Callable, Optional, Union
 import numpy as np
 from numpy.typing import NDArray
 
-from paddle_ranker.data.placed_text import PlacedText
+from paddle_ranker.data.files.placed_text import PlacedText
 from paddle_ranker.encoding.columns import (
     TOKEN_TYPES,
     BlendedPairs,

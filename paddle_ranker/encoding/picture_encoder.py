@@ -20,8 +20,8 @@ from numpy.typing import DTypeLike
 from PIL import Image
 
 from paddle_ranker.array_types import Array, Arrays, Integers
-from paddle_ranker.data.metering import CALLER
-from paddle_ranker.data.pictures import ImageError, ImageLimits, Source, opened_picture
+from paddle_ranker.data.files.metering import CALLER
+from paddle_ranker.data.files.pictures import ImageError, ImageLimits, Source, opened_picture
 from paddle_ranker.encoding.columns import PICTURE, Columns, Indices
 from paddle_ranker.errors import RankerError, quoted
 from paddle_ranker.runtime import usable_cores

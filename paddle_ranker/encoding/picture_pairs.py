@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from paddle_ranker.array_types import Array
-from paddle_ranker.data.pictures import ImageError, Source, opened_picture
-from paddle_ranker.data.placed_text import PICTURES
+from paddle_ranker.data.files.pictures import ImageError, Source, opened_picture
+from paddle_ranker.data.files.placed_text import PICTURES
 from paddle_ranker.encoding.columns import EncodedPairs, offsets_of, ragged_positions
 from paddle_ranker.encoding.pair_encoder import LengthCheck, PairEncoder
 from paddle_ranker.encoding.tokenizers.interface import ModelTokenizer

@@ -17,8 +17,8 @@ from typing import Union
 import numpy as np
 
 from paddle_ranker.array_types import Array, Arrays, Integers
-from paddle_ranker.data.audio import IncompleteRecordingError, read_recording
-from paddle_ranker.data.pictures import Source
+from paddle_ranker.data.files.pictures import Source
+from paddle_ranker.data.recordings.audio import IncompleteRecordingError, read_recording
 from paddle_ranker.encoding.columns import SOUND, Columns, Indices, offsets_of, ragged_positions
 from paddle_ranker.errors import CheckpointError, DataError, quoted
 from paddle_ranker.storage.atomic import write_json

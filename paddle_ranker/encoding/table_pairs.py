@@ -11,7 +11,7 @@ from typing import NamedTuple, Optional
 import numpy as np
 from numpy.typing import NDArray
 
-from paddle_ranker.data.placed_text import CELLS, PlacedText
+from paddle_ranker.data.files.placed_text import CELLS, PlacedText
 from paddle_ranker.encoding.cell_values import Value, column_values, ranks, relations, values_in
 from paddle_ranker.encoding.columns import EncodedPairs, EncodedTexts, offsets_of
 from paddle_ranker.encoding.pair_encoder import LengthCheck, PairEncoder

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Union
 
 from paddle_ranker.array_types import Floats
-from paddle_ranker.data.trec import write_qrels
+from paddle_ranker.data.rows.trec import write_qrels
 from paddle_ranker.evaluation.comparison import Comparison, System, compare_systems
 from paddle_ranker.evaluation.measuring_options import EvaluateOptions
 from paddle_ranker.evaluation.pairs import MeasuredPairs

@@ -8,7 +8,7 @@ from typing import Optional, Union
 
 import numpy as np
 
-from paddle_ranker.data.records import LabeledPair, RecordFile
+from paddle_ranker.data.rows.records import LabeledPair, RecordFile
 from paddle_ranker.distributed import ProcessGroup
 from paddle_ranker.encoding.pair_encoder import PairRowEncoder
 from paddle_ranker.encoding.windows import Windows

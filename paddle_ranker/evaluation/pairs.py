@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from paddle_ranker.array_types import Floats
-from paddle_ranker.data.records import LabeledPair, RecordFile
-from paddle_ranker.data.trec import Labels, Scores, read_texts
+from paddle_ranker.data.rows.records import LabeledPair, RecordFile
+from paddle_ranker.data.rows.trec import Labels, Scores, read_texts
 from paddle_ranker.errors import DataError
 from paddle_ranker.metrics.ranking import NOT_RETURNED, RELEVANT, number_queries
 from paddle_ranker.options import RowOptions
@@ -184,7 +184,7 @@ def judged_runs(
     source: path of the qrels, for messages
     runs: all runs that will be measured, by name
     candidates: the run whose documents a ranker is to score; None: a ranker is to score the judged documents
-    queries_file, documents_file: files with the texts by id, see `paddle_ranker.data.trec`; None: only ids are known
+    queries_file, documents_file: files with the texts by id, see `data.rows.trec`; None: only ids are known
     rules: options for reading `queries_file` and `documents_file`
 
     Raises `DataError` if a run (or the candidates) shares no query with the qrels, or if a text is missing.

@@ -8,7 +8,14 @@ from typing import Optional, Union, cast
 import numpy as np
 
 from paddle_ranker.array_types import Integers
-from paddle_ranker.data.records import AnswerDocument, JudgedDocument, LabeledPair, Pair, RecordFile, open_as_one_of
+from paddle_ranker.data.rows.records import (
+    AnswerDocument,
+    JudgedDocument,
+    LabeledPair,
+    Pair,
+    RecordFile,
+    open_as_one_of,
+)
 from paddle_ranker.errors import DataError, refuse_text
 from paddle_ranker.metrics.ranking import RELEVANT, UNRANKED, Ranking
 from paddle_ranker.options import RowOptions

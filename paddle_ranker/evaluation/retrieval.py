@@ -15,8 +15,8 @@ from typing import Optional
 import numpy as np
 
 from paddle_ranker.array_types import Floats
-from paddle_ranker.data.field_paths import value_at
-from paddle_ranker.data.trec import Labels, Scores, in_order, read_qrels, read_texts
+from paddle_ranker.data.rows.field_paths import value_at
+from paddle_ranker.data.rows.trec import Labels, Scores, in_order, read_qrels, read_texts
 from paddle_ranker.errors import DataError, brief, quoted
 from paddle_ranker.evaluation.comparison import Comparison, System, compare_systems
 from paddle_ranker.evaluation.pairs import judged_runs
@@ -28,17 +28,17 @@ from paddle_ranker.metrics.measures import recall_curve
 from paddle_ranker.metrics.ranking import RELEVANT, Scored
 from paddle_ranker.options import RowOptions
 from paddle_ranker.progress import Progress
-from paddle_ranker.retrieval.candidate_indexes import Document
-from paddle_ranker.retrieval.collection import Collection
-from paddle_ranker.retrieval.fusion import FUSIONS, Candidates, Fusion, Signal, by_score, numbers_of
-from paddle_ranker.retrieval.manifest import WORDS
-from paddle_ranker.retrieval.schema import Field
-from paddle_ranker.retrieval.search_engine import SearchEngine
-from paddle_ranker.retrieval.searchable import LookupRequest
-from paddle_ranker.retrieval.text_vectors import Tower, nearest
-from paddle_ranker.retrieval.typed_values import STORED
-from paddle_ranker.retrieval.weight_learning import JudgedList, rank_loss
-from paddle_ranker.retrieval.word_search import WordSearcher
+from paddle_ranker.retrieval.index.collection import Collection
+from paddle_ranker.retrieval.snapshots.searchable import LookupRequest
+from paddle_ranker.retrieval.stages.fusion import FUSIONS, Candidates, Fusion, Signal, by_score, numbers_of
+from paddle_ranker.retrieval.stages.search_engine import SearchEngine
+from paddle_ranker.retrieval.stages.weight_learning import JudgedList, rank_loss
+from paddle_ranker.retrieval.stored.candidate_indexes import Document
+from paddle_ranker.retrieval.stored.manifest import WORDS
+from paddle_ranker.retrieval.stored.schema import Field
+from paddle_ranker.retrieval.values.typed_values import STORED
+from paddle_ranker.retrieval.vectors.text_vectors import Tower, nearest
+from paddle_ranker.retrieval.words.word_search import WordSearcher
 from paddle_ranker.storage.plotting import BLACK, BLUE, GREEN, ORANGE, PURPLE, SKY, YELLOW, new_picture
 from paddle_ranker.storage.prefetch import chunks
 

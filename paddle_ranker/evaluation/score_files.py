@@ -12,9 +12,9 @@ from typing import Any, Optional
 import numpy as np
 
 from paddle_ranker.array_types import Floats
-from paddle_ranker.data.formats import BadRow, Row, read_rows, write_rows
-from paddle_ranker.data.header import QUERY, TITLE, Header, TableRole, read_header
-from paddle_ranker.data.trec import is_run, read_run, write_run
+from paddle_ranker.data.rows.formats import BadRow, Row, read_rows, write_rows
+from paddle_ranker.data.rows.header import QUERY, TITLE, Header, TableRole, read_header
+from paddle_ranker.data.rows.trec import is_run, read_run, write_run
 from paddle_ranker.errors import DataError, listed, quoted
 from paddle_ranker.evaluation.pairs import MeasuredPairs
 from paddle_ranker.metrics.ranking import NOT_RETURNED

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Optional, TextIO
 import numpy as np
 
 from paddle_ranker.array_types import Floats
-from paddle_ranker.data.records import LabeledPair, read_records
-from paddle_ranker.data.trec import Scores, read_qrels, read_run
+from paddle_ranker.data.rows.records import LabeledPair, read_records
+from paddle_ranker.data.rows.trec import Scores, read_qrels, read_run
 from paddle_ranker.errors import DataError
 from paddle_ranker.evaluation.comparison import System
 from paddle_ranker.evaluation.measuring_options import BaselineOptions, MeasuringOptions

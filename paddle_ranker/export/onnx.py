@@ -19,8 +19,8 @@ import paddle
 from paddle_ranker.array_types import Array, Arrays
 from paddle_ranker.errors import DependencyError, RankerError, in_checkout
 from paddle_ranker.export.parity import Parity, compare
+from paddle_ranker.model.foreign.onnx_data import add_parameters, move_onnx, save_onnx
 from paddle_ranker.model.model_kind import Signature
-from paddle_ranker.model.onnx_data import add_parameters, move_onnx, save_onnx
 
 OPSET = 17  # the first with LayerNormalization as one node
 # It runs in a separate process, since paddle2onnx aborts the process at an operator that it does not know.

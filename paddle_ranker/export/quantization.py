@@ -25,7 +25,7 @@ from typing import Callable, NamedTuple, Optional, cast
 import numpy as np
 
 from paddle_ranker.array_types import Arrays, Floats, Vectors
-from paddle_ranker.data.records import LabeledPair, Pair, RecordFile
+from paddle_ranker.data.rows.records import LabeledPair, Pair, RecordFile
 from paddle_ranker.encoding.batching import most_tokens, scoring_batches
 from paddle_ranker.encoding.columns import Columns
 from paddle_ranker.encoding.pair_encoder import PairRowEncoder
@@ -39,15 +39,15 @@ from paddle_ranker.metrics.measures import HEADLINES, evaluate_ranking, ranking_
 from paddle_ranker.metrics.ranking import RELEVANT
 from paddle_ranker.model.builtin_kinds import UPPER, TowerKind
 from paddle_ranker.model.exported import Exported, ExportedFolder, ExportedRanker, open_exported
+from paddle_ranker.model.foreign.onnx_data import data_file, move_onnx, onnx_files, save_onnx
 from paddle_ranker.model.info import RankerInfo
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.model_folder import MODEL, identify
 from paddle_ranker.model.model_kind import AnyKind, ExportFacts, Signature, with_export
-from paddle_ranker.model.onnx_data import data_file, move_onnx, onnx_files, save_onnx
 from paddle_ranker.model.tower import QUERY_FOLDER, RowsOfTower, TextEncoder, TowerInfo
 from paddle_ranker.options import note
 from paddle_ranker.options.input_files import folder_of
-from paddle_ranker.retrieval.text_vectors import Tower, nearest
+from paddle_ranker.retrieval.vectors.text_vectors import Tower, nearest
 from paddle_ranker.scoring.engines.engine import Engine
 from paddle_ranker.scoring.engines.engine_registry import engines_with, exported_engines, is_installed
 from paddle_ranker.scoring.engines.inputs import InputLimits

@@ -24,9 +24,9 @@ from paddle_ranker.encoding.tokenizers.tokenizer_folder import TOKENIZER_FILES
 from paddle_ranker.errors import RankerError
 from paddle_ranker.export.parity import Parity, checks_of, compare, network_outputs, rounding_of
 from paddle_ranker.export.static_model import StaticModel
-from paddle_ranker.model.bert import Encoder
 from paddle_ranker.model.builtin_kinds import KINDS
 from paddle_ranker.model.exported import GRAPH_FORMATS, ExportedFolder, descriptions_of, open_exported, program_file
+from paddle_ranker.model.foreign.static_program import name_outputs
 from paddle_ranker.model.model_folder import MODEL, identify
 from paddle_ranker.model.model_kind import (
     ExportFacts,
@@ -38,8 +38,8 @@ from paddle_ranker.model.model_kind import (
     TrainedModel,
     with_export,
 )
+from paddle_ranker.model.networks.bert import Encoder
 from paddle_ranker.model.split import lower_digest, similarity_sizes
-from paddle_ranker.model.static_program import name_outputs
 from paddle_ranker.model.tower import QUERY_FOLDER
 from paddle_ranker.storage.atomic import UNFINISHED, make_folder, new_folder, remove_unfinished
 

@@ -12,8 +12,8 @@ from paddle import inference
 from paddle_ranker.array_types import Arrays
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.model.exported import INPUTS, ExportedFolder, exporting_again, require_readable
+from paddle_ranker.model.foreign.static_program import name_outputs, static_mode
 from paddle_ranker.model.model_kind import RANKER_SIGNATURE, Signature
-from paddle_ranker.model.static_program import name_outputs, static_mode
 
 
 class StaticModel:

@@ -35,7 +35,7 @@ with package_for(__name__, "haystack-ai"):
 
 if TYPE_CHECKING:
     from paddle_ranker.notebook import Index
-    from paddle_ranker.retrieval.text_vectors import Tower
+    from paddle_ranker.retrieval.vectors.text_vectors import Tower
     from paddle_ranker.scoring.ranker import Ranker
 
 

@@ -25,7 +25,7 @@ with package_for(__name__, "mteb"):
     from mteb.types import PromptType
 
 if TYPE_CHECKING:
-    from paddle_ranker.retrieval.text_vectors import Tower
+    from paddle_ranker.retrieval.vectors.text_vectors import Tower
     from paddle_ranker.scoring.ranker import Ranker
 
 _SIMILARITIES = {"cosine": ScoringFunction.COSINE, "dot": ScoringFunction.DOT_PRODUCT}

@@ -20,7 +20,7 @@ from paddle_ranker.serving.clients import EmbeddingsClient, RerankClient, Search
 
 if TYPE_CHECKING:
     from paddle_ranker.notebook import Index
-    from paddle_ranker.retrieval.text_vectors import Tower
+    from paddle_ranker.retrieval.vectors.text_vectors import Tower
     from paddle_ranker.scoring.ranker import Ranker
 
 T = TypeVar("T")
@@ -258,7 +258,7 @@ def _open_ranker(ranker: Any) -> Ranker:
 
 
 def _open_tower(tower: Any) -> Tower:
-    from paddle_ranker.retrieval.text_vectors import Tower
+    from paddle_ranker.retrieval.vectors.text_vectors import Tower
 
     return tower if isinstance(tower, Tower) else Tower.open(tower, for_search=True)
 

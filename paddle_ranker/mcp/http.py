@@ -11,10 +11,10 @@ from starlette.types import Message, Receive, Scope, Send
 from paddle_ranker.mcp.protocol import make_server
 from paddle_ranker.mcp.tools import SearchTools, ToolCall
 from paddle_ranker.serving.core.json_text import JsonBounds, check_json
-from paddle_ranker.serving.core.slots import Slots
 from paddle_ranker.serving.core.threads import run_in_thread
 from paddle_ranker.serving.http.admin import address_of
 from paddle_ranker.serving.http.exchange import deadline_of, read_body, refuse_parameters, reserve_of
+from paddle_ranker.serving.slots.slots import Slots
 
 if TYPE_CHECKING:
     from mcp.server import Server

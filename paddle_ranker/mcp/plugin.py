@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING, ClassVar
 
 from paddle_ranker.mcp.options import AssistantOptions, assistant_options
 from paddle_ranker.serving.core.faults import INTERNAL, NOT_FOUND, Fault
-from paddle_ranker.serving.core.index_options import INDEX
 from paddle_ranker.serving.core.server_config import ServeConfig
-from paddle_ranker.serving.core.slot_kinds import SERVE_OPTIONS
 from paddle_ranker.serving.http.endpoints import ENDPOINTS, Endpoint
+from paddle_ranker.serving.slots.index_options import INDEX
+from paddle_ranker.serving.slots.slot_kinds import SERVE_OPTIONS
 
 if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
     from starlette.routing import BaseRoute
 
-    from paddle_ranker.serving.core.slots import Slots
+    from paddle_ranker.serving.slots.slots import Slots
 
 _PATH = "/mcp"
 _INVALID_REQUEST, _INTERNAL_ERROR = -32600, -32603  # of JSON-RPC

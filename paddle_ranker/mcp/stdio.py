@@ -25,10 +25,10 @@ from paddle_ranker.model.model_options import HeadOptions, TokenizerOptions
 from paddle_ranker.options import main_of, note, option, redeclare
 from paddle_ranker.options.declare import FETCHED, fields_of
 from paddle_ranker.scoring.scoring_options import EngineOptions
-from paddle_ranker.serving.core.index_options import IndexSlotOptions
 from paddle_ranker.serving.core.server_config import ServeConfig
-from paddle_ranker.serving.core.slot_kinds import SLOTS, fit_models, serve_options, served_by, with_found_models
-from paddle_ranker.serving.core.tower_options import TowerSlotOptions
+from paddle_ranker.serving.slots.index_options import IndexSlotOptions
+from paddle_ranker.serving.slots.slot_kinds import SLOTS, fit_models, serve_options, served_by, with_found_models
+from paddle_ranker.serving.slots.tower_options import TowerSlotOptions
 
 
 @dataclass(frozen=True)
@@ -82,8 +82,8 @@ async def _answer(config: ServeConfig, url: Optional[str]) -> None:
     from paddle_ranker.mcp.tools import SearchTools, ToolCall
     from paddle_ranker.serving.core.logs import JsonLog, routed_logging
     from paddle_ranker.serving.core.metrics import Metrics
-    from paddle_ranker.serving.core.reload import Reloader
-    from paddle_ranker.serving.core.slots import Slots
+    from paddle_ranker.serving.slots.reload import Reloader
+    from paddle_ranker.serving.slots.slots import Slots
 
     for number in SIGNALS:  # nothing is written that could be left half; a thread waits for standard input
         asyncio.get_running_loop().add_signal_handler(number, os._exit, 128 + number)

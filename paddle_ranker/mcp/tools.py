@@ -18,21 +18,21 @@ from pydantic import Field, TypeAdapter, ValidationError
 from pydantic_core import to_json
 from typing_extensions import NotRequired, TypedDict
 
-from paddle_ranker.data.field_paths import value_at
+from paddle_ranker.data.rows.field_paths import value_at
 from paddle_ranker.errors import brief, listed, quoted
 from paddle_ranker.mcp.options import SLOT
-from paddle_ranker.retrieval.bounds import LEAST_COUNTS, LONGEST_QUERY
-from paddle_ranker.retrieval.candidate_indexes import Document
-from paddle_ranker.retrieval.schema import PLACES
-from paddle_ranker.retrieval.search_defaults import TOP_K
-from paddle_ranker.retrieval.turns import Reserve
+from paddle_ranker.retrieval.stored.candidate_indexes import Document
+from paddle_ranker.retrieval.stored.schema import PLACES
+from paddle_ranker.retrieval.values.bounds import LEAST_COUNTS, LONGEST_QUERY
+from paddle_ranker.retrieval.values.search_defaults import TOP_K
+from paddle_ranker.retrieval.work.turns import Reserve
 from paddle_ranker.serving.core.faults import NO_DOCUMENT, UNPROCESSABLE, Fault
-from paddle_ranker.serving.core.index_slot import IndexSlot
-from paddle_ranker.serving.core.queued_search import QueuedSearch
 from paddle_ranker.serving.core.search_log import SearchIds
-from paddle_ranker.serving.core.slots import Slots
 from paddle_ranker.serving.core.validation import Body, refusal
 from paddle_ranker.serving.http.search_routes import SearchRequest, SearchRoutes
+from paddle_ranker.serving.slots.index_slot import IndexSlot
+from paddle_ranker.serving.slots.queued_search import QueuedSearch
+from paddle_ranker.serving.slots.slots import Slots
 
 MOST_TEXT = 40_000  # characters of a document's text in one answer of `fetch`
 _MOST_ANSWER = 64 * 1024  # bytes of the documents in an answer of `search_documents`

@@ -5,8 +5,8 @@ from __future__ import annotations
 from functools import partial
 
 from paddle_ranker.milvus.store import MilvusSearch, load_pymilvus
-from paddle_ranker.retrieval.candidate_indexes import INDEXES, IndexKind
-from paddle_ranker.retrieval.vector_indexes import FolderIndex
+from paddle_ranker.retrieval.index.vector_indexes import FolderIndex
+from paddle_ranker.retrieval.stored.candidate_indexes import INDEXES, IndexKind
 
 MILVUS = "milvus"
 

@@ -24,13 +24,13 @@ from numpy.typing import NDArray
 from paddle_ranker.array_types import Booleans, Floats, Integers, Vectors
 from paddle_ranker.errors import DataError, DependencyError, RankerError, UsageError, brief, quoted
 from paddle_ranker.lexical.postings import text_hashes
-from paddle_ranker.retrieval.exact_search import products_of
-from paddle_ranker.retrieval.manifest import VECTORS
-from paddle_ranker.retrieval.open_segments import Generation, Location
-from paddle_ranker.retrieval.segments import Segment
-from paddle_ranker.retrieval.top_k import best_rows
-from paddle_ranker.retrieval.vector_search import IndexedPart, search_vectors
-from paddle_ranker.retrieval.vector_settings import VectorsInfo, is_address
+from paddle_ranker.retrieval.snapshots.open_segments import Generation, Location
+from paddle_ranker.retrieval.snapshots.vector_search import IndexedPart, search_vectors
+from paddle_ranker.retrieval.stored.manifest import VECTORS
+from paddle_ranker.retrieval.stored.segments import Segment
+from paddle_ranker.retrieval.vectors.exact_search import products_of
+from paddle_ranker.retrieval.vectors.vector_settings import VectorsInfo, is_address
+from paddle_ranker.retrieval.work.top_k import best_rows
 from paddle_ranker.storage.atomic import new_file
 from paddle_ranker.storage.untrusted import inside, open_array
 

@@ -17,7 +17,6 @@ import paddle
 from paddle_ranker.encoding.pair_encoder import PairEncoder
 from paddle_ranker.encoding.tokenizers.interface import ModelTokenizer
 from paddle_ranker.errors import CheckpointError, listed
-from paddle_ranker.model.bert import Encoder
 from paddle_ranker.model.config import ENCODER_PREFIX, WORD_EMBEDDINGS, EncoderConfig, most_new_words
 from paddle_ranker.model.families import (
     EncoderFamily,
@@ -40,6 +39,7 @@ from paddle_ranker.model.hugging_face.sentences import CrossEncoderSettings, rea
 from paddle_ranker.model.hugging_face.weights import WEIGHT_FILES, load_parameters, parameters_file
 from paddle_ranker.model.info import RankerInfo, heads_of_many_classes
 from paddle_ranker.model.network import RankerNetwork, load_heads, parts_of
+from paddle_ranker.model.networks.bert import Encoder
 from paddle_ranker.model.paddlenlp_names import (
     PUBLISHED_FAMILIES,
     fitting,

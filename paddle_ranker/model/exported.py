@@ -23,7 +23,7 @@ from typing import Generic, Optional, cast
 from paddle_ranker.encoding.pair_encoder import PairRowEncoder
 from paddle_ranker.errors import CheckpointError, brief
 from paddle_ranker.model.config import EncoderConfig
-from paddle_ranker.model.foreign_files import ONNX
+from paddle_ranker.model.foreign.foreign_files import ONNX
 from paddle_ranker.model.info import RankerInfo
 from paddle_ranker.model.load_options import DEFAULT_OPTIONS, LoadOptions
 from paddle_ranker.model.model_folder import STATIC_PARAMETERS, FolderType, Role, identify

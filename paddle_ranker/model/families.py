@@ -48,7 +48,7 @@ from paddle_ranker.storage.foreign_config import ForeignConfig, read_preprocesso
 from paddle_ranker.storage.untrusted import UncheckedObject, read_json
 
 if TYPE_CHECKING:
-    from paddle_ranker.model.bert import Encoder
+    from paddle_ranker.model.networks.bert import Encoder
 
 Named = dict[str, Array]  # arrays by parameter name
 Encodes = Callable[[ModelTokenizer, int, EncoderConfig], PairEncoder]
@@ -93,7 +93,7 @@ def _network(module: str, name: str) -> Callable[[EncoderConfig], Encoder]:
     """Return a function that creates the network `name` of `module`, which is imported when the function is called."""
 
     def create(config: EncoderConfig) -> Encoder:
-        network: Encoder = getattr(import_module(f"paddle_ranker.model.{module}"), name)(config)
+        network: Encoder = getattr(import_module(f"paddle_ranker.model.networks.{module}"), name)(config)
         return network
 
     return create
@@ -254,7 +254,7 @@ _add(
         _check_longformer,
         without_effect=frozenset({"onnx_export", "ignore_attention_mask", "attention_mode"}),
     ),
-    _network("networks.longformer", "LongformerEncoder"),
+    _network("longformer", "LongformerEncoder"),
     LongformerConfig,
 )
 
@@ -287,7 +287,7 @@ _add(
         {**_FIELDS, **_added(LayoutLMConfig)},
         _check_bert,
     ),
-    _network("networks.layouts", "LayoutLMEncoder"),
+    _network("layouts", "LayoutLMEncoder"),
     LayoutLMConfig,
     # transformers' tokenizer of LayoutLMv2 and the models' authors give separators the last corner
     _boxed(last_corner=True),
@@ -322,7 +322,7 @@ _add(
         {**_FIELDS, **_added(LiltConfig)},
         _check_bert,
     ),
-    _network("networks.layouts", "LiltEncoder"),
+    _network("layouts", "LiltEncoder"),
     LiltConfig,
     _boxed(last_corner=False),
 )
@@ -391,7 +391,7 @@ _add(
         _check_tapas,
         without_effect=frozenset(_OF_ANSWERS_LOSS.split()),
     ),
-    _network("networks.layouts", "TapasEncoder"),
+    _network("layouts", "TapasEncoder"),
     TapasConfig,
     _of_tables,
 )
@@ -405,7 +405,7 @@ _add(
         {**_FIELDS, "hidden_act": "gelu_new", "max_position_embeddings": 4096, **_added(BigBirdConfig)},
         _check_big_bird,
     ),
-    _network("networks.big_bird", "BigBirdEncoder"),
+    _network("big_bird", "BigBirdEncoder"),
     BigBirdConfig,
 )
 
@@ -576,7 +576,7 @@ _add(
         _check_deberta,
         without_effect=frozenset({"pooler_dropout", "cls_dropout", "legacy", "position_embedding_type"}),
     ),
-    _network("networks.deberta", "DebertaEncoder"),
+    _network("deberta", "DebertaEncoder"),
     DebertaConfig,
 )
 
@@ -674,7 +674,7 @@ _add(
         without_effect=frozenset(_MODERN_IDLE.split()),
         checked=frozenset({"rope_scaling"}),
     ),
-    _network("networks.modernbert", "ModernBertEncoder"),
+    _network("modernbert", "ModernBertEncoder"),
     ModernBertConfig,
 )
 
@@ -744,7 +744,7 @@ _add(
         checked=frozenset({"is_causal", "rope_scaling"}),
         answers=True,
     ),
-    _network("networks.qwen3", "Qwen3Encoder"),
+    _network("qwen3", "Qwen3Encoder"),
     Qwen3Config,
     _of_chats,
 )
@@ -843,7 +843,7 @@ FAMILIES.add(
     "vilt",
     replace(
         BERT,
-        network=_network("networks.vilt", "ViltEncoder"),
+        network=_network("vilt", "ViltEncoder"),
         pair_encoder=_of_pictures,
         config=ViltConfig,
         classes="Vilt",
@@ -870,9 +870,7 @@ for _type, _module, _class, _config in (
 ):
     FAMILIES.add(
         _type,
-        EncoderFamily(
-            _network(f"networks.{_module}", _class), _named_already, _bring_tokenizer, config=_config, classes=_class
-        ),
+        EncoderFamily(_network(_module, _class), _named_already, _bring_tokenizer, config=_config, classes=_class),
     )
 
 

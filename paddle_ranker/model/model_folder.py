@@ -26,7 +26,7 @@ from paddle_ranker.encoding.pair_encoder import PairRowEncoder
 from paddle_ranker.errors import CheckpointError, listed
 from paddle_ranker.model import role_names
 from paddle_ranker.model.builtin_kinds import KINDS
-from paddle_ranker.model.foreign_files import NAME_TOKENIZER, ONNX, find_graph, has_tokenizer, has_weights
+from paddle_ranker.model.foreign.foreign_files import NAME_TOKENIZER, ONNX, find_graph, has_tokenizer, has_weights
 from paddle_ranker.model.info import BLEND, PUBLISHED_HEADS, PUBLISHED_TOWER, RankerInfo, heads_of_many_classes
 from paddle_ranker.model.load_options import DEFAULT_OPTIONS, LoadOptions
 from paddle_ranker.model.model_kind import (
@@ -367,7 +367,7 @@ def _foreign(path: Path) -> Optional[FolderType]:
     if graph is None:
         return None
     if has_tokenizer(graph.home):
-        from paddle_ranker.model.foreign_export import as_export
+        from paddle_ranker.model.foreign.foreign_export import as_export
 
         return identify(as_export(path))
     return FolderType(path, "onnx" if graph.is_onnx else "static")
@@ -381,7 +381,7 @@ def find_with_tokenizer(source: Union[str, Path], tokenizer: Optional[str]) -> P
     path = find_model(source)
     if tokenizer is None:
         return path
-    from paddle_ranker.model.foreign_export import as_export
+    from paddle_ranker.model.foreign.foreign_export import as_export
 
     return as_export(path, tokenizer)
 

@@ -16,12 +16,12 @@ from paddle_ranker.encoding.tokenizers.interface import Spelling
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.lexical.token_comparison import Speller
 from paddle_ranker.metrics.calibration import Calibration
-from paddle_ranker.model.bert import Encoder, pool_states, types_of
 from paddle_ranker.model.config import ENCODER_PREFIX, WORD_EMBEDDINGS, EncoderConfig
-from paddle_ranker.model.dropout import Dropout
-from paddle_ranker.model.lora import merged
 from paddle_ranker.model.match_levels import LEVELS, levels_of_pair
+from paddle_ranker.model.networks.bert import Encoder, pool_states, types_of
 from paddle_ranker.model.networks.cell_heads import CellLogits
+from paddle_ranker.model.networks.dropout import Dropout
+from paddle_ranker.model.networks.lora import merged
 from paddle_ranker.model.parameters import initialize, set_parameters
 
 if TYPE_CHECKING:

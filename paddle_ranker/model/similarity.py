@@ -20,8 +20,8 @@ from paddle import Tensor
 from paddle_ranker.encoding.pair_encoder import PairEncoder
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.lexical.head import FeatureHead
-from paddle_ranker.model.bert import pool_states
 from paddle_ranker.model.load_options import LoadOptions
+from paddle_ranker.model.networks.bert import pool_states
 from paddle_ranker.model.tower_network import TowerModel, load_tower, save_tower
 
 SIMILARITY_FOLDER = "similarity"  # subfolder of the tower

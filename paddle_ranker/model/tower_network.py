@@ -29,17 +29,17 @@ from paddle_ranker.encoding.pair_encoder import never_match_ids
 from paddle_ranker.encoding.picture_encoder import PictureEncoder
 from paddle_ranker.errors import CheckpointError, UsageError, listed
 from paddle_ranker.lexical.vector import LexicalVector
-from paddle_ranker.model.bert import Encoder, pool_states, types_of
 from paddle_ranker.model.config import ENCODER_PREFIX
-from paddle_ranker.model.dropout import Dropout
 from paddle_ranker.model.encoder_loading import Checkpoint, encoder_of, read_checkpoint
 from paddle_ranker.model.hub import HubName
 from paddle_ranker.model.hugging_face.library_tokenizer import MODULES_FILE, stated_length
 from paddle_ranker.model.hugging_face.sentences import Sentences, read_sentences, stated_info
 from paddle_ranker.model.info import PUBLISHED_HEADS, PUBLISHED_TOWER
 from paddle_ranker.model.load_options import POOLINGS, LoadOptions
-from paddle_ranker.model.lora import merged
 from paddle_ranker.model.model_kind import Signature, TrainedModel
+from paddle_ranker.model.networks.bert import Encoder, pool_states, types_of
+from paddle_ranker.model.networks.dropout import Dropout
+from paddle_ranker.model.networks.lora import merged
 from paddle_ranker.model.parameters import PARAMETERS_FILE, save_arrays
 from paddle_ranker.model.pretrained import resolve_model
 from paddle_ranker.model.tower import INFO_FILE as TOWER_FILE

@@ -15,8 +15,8 @@ import numpy as np
 import paddle
 
 from paddle_ranker.array_types import Array, Integers
-from paddle_ranker.data.audio import RATE
-from paddle_ranker.data.speech import SpokenWord
+from paddle_ranker.data.recordings.audio import RATE
+from paddle_ranker.data.recordings.speech import SpokenWord
 from paddle_ranker.encoding.sound_encoder import LENGTHS, SAMPLES, SoundEncoder
 from paddle_ranker.errors import CheckpointError, quoted
 from paddle_ranker.model.encoder_loading import unfilled

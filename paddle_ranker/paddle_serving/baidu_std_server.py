@@ -17,8 +17,8 @@ from paddle_ranker.serving.core.byte_budget import Share
 from paddle_ranker.serving.core.connections import Connections, PeerTimeout, close_gently, peer_of
 from paddle_ranker.serving.core.faults import INTERNAL, INVALID, NO_METHOD, NOT_FOUND, TOO_LARGE, Fault
 from paddle_ranker.serving.core.limits import require_key
-from paddle_ranker.serving.core.services import Counting
 from paddle_ranker.serving.core.threads import MUCH_BYTES, run_in_thread
+from paddle_ranker.serving.slots.services import Counting
 
 _SERVICES = (GENERAL_SERVICE, GENERAL_SERVICE.rpartition(".")[2])
 _LOG = logging.getLogger(__name__)

@@ -74,8 +74,8 @@ def export_serving(options: ExportServingOptions) -> None:
 
 def _foreign_export(options: ExportServingOptions) -> Optional[ExportedFolder]:
     """Open a static model of another program; None if the folder has none."""
-    from paddle_ranker.model.foreign_export import as_export
-    from paddle_ranker.model.foreign_files import find_graph, require_static
+    from paddle_ranker.model.foreign.foreign_export import as_export
+    from paddle_ranker.model.foreign.foreign_files import find_graph, require_static
 
     path = Path(options.dirname)
     if options.model_filename is not None and (path / options.model_filename).is_file():

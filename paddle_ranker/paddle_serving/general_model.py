@@ -22,8 +22,8 @@ from paddle_ranker.serving.core.byte_budget import Share
 from paddle_ranker.serving.core.faults import INVALID, Fault
 from paddle_ranker.serving.core.jobs import Texts
 from paddle_ranker.serving.core.limits import Limits
-from paddle_ranker.serving.core.services import CountedRequest, Scores, ScoringService, VectorService
 from paddle_ranker.serving.core.threads import run_in_thread
+from paddle_ranker.serving.slots.services import CountedRequest, Scores, ScoringService, VectorService
 
 _MOST_FIELDS = 1000  # fields of a Request: two tensors, the fetched names, and room for later clients
 ENGINE_NAME = "GeneralInferOp_0"

@@ -22,8 +22,8 @@ from paddle_ranker.paddle_serving.served_models import Models
 from paddle_ranker.serving.core.byte_budget import ByteBudget
 from paddle_ranker.serving.core.faults import INTERNAL, OVERLOADED, TOO_LARGE, Fault
 from paddle_ranker.serving.core.limits import require_key
-from paddle_ranker.serving.core.services import Counting
 from paddle_ranker.serving.core.threads import run_in_thread
+from paddle_ranker.serving.slots.services import Counting
 
 _LOG = logging.getLogger(__name__)
 _HEALTH = "/grpc.health.v1.Health/Check"

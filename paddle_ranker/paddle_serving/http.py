@@ -23,9 +23,9 @@ from paddle_ranker.paddle_serving.pipeline import TUTORIAL_NAMES, PipelineNames
 from paddle_ranker.paddle_serving.served_models import Models
 from paddle_ranker.serving.core.faults import ERROR_HEADER, INTERNAL, NO_METHOD, Fault
 from paddle_ranker.serving.core.threads import run_in_thread
-from paddle_ranker.serving.core.tower_options import TOWER_SLOT
 from paddle_ranker.serving.http.exchange import SHARE, answer, deadline_of, read_request
 from paddle_ranker.serving.http.middleware import CLIENT_LEFT
+from paddle_ranker.serving.slots.tower_options import TOWER_SLOT
 
 PROTO = ("application/proto", "application/x-protobuf")
 _LOG = logging.getLogger(__name__)

@@ -21,9 +21,9 @@ from paddle_ranker.serving.core.byte_budget import Share
 from paddle_ranker.serving.core.faults import INVALID, NOT_FOUND, TOO_LARGE, Fault, FaultKind
 from paddle_ranker.serving.core.json_text import number_lists, parse_json
 from paddle_ranker.serving.core.limits import Limits
-from paddle_ranker.serving.core.services import CountedRequest
 from paddle_ranker.serving.core.threads import run_in_thread
-from paddle_ranker.serving.core.tower_options import TOWER_SLOT
+from paddle_ranker.serving.slots.services import CountedRequest
+from paddle_ranker.serving.slots.tower_options import TOWER_SLOT
 
 _SPACE = re.compile(r"\s*")
 _ESCAPE = re.compile(r"\\(x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|U[0-9a-fA-F]{8}|.)", re.DOTALL)

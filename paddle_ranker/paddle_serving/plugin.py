@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, ClassVar, Optional
 
 from paddle_ranker.paddle_serving.pipeline_options import PipelineOptions, pipeline_options
 from paddle_ranker.serving.core.server_config import ServeConfig
-from paddle_ranker.serving.core.slot_kinds import SERVE_OPTIONS
 from paddle_ranker.serving.http.endpoints import ENDPOINTS, Endpoint
 from paddle_ranker.serving.process.protocols import PROTOCOLS, PortProtocol, ServerContext
+from paddle_ranker.serving.slots.slot_kinds import SERVE_OPTIONS
 
 if TYPE_CHECKING:
     from starlette.routing import BaseRoute
 
     from paddle_ranker.serving.core.connections import ProtocolHandler
-    from paddle_ranker.serving.core.slots import Slots
+    from paddle_ranker.serving.slots.slots import Slots
 
 
 class PaddleServing(Endpoint):

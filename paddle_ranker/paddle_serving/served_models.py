@@ -6,11 +6,11 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Optional
 
-from paddle_ranker.serving.core.ranker_slot import RankerSlot
 from paddle_ranker.serving.core.server_config import RANKER_SLOT, ServeConfig
-from paddle_ranker.serving.core.services import ScoringService, VectorService
-from paddle_ranker.serving.core.slots import Slots
-from paddle_ranker.serving.core.tower_options import TOWER_SLOT
+from paddle_ranker.serving.slots.ranker_slot import RankerSlot
+from paddle_ranker.serving.slots.services import ScoringService, VectorService
+from paddle_ranker.serving.slots.slots import Slots
+from paddle_ranker.serving.slots.tower_options import TOWER_SLOT
 
 
 @dataclass
@@ -33,7 +33,7 @@ def models_of(slots: Slots, config: ServeConfig) -> Models:
     ranker = slots.of(RANKER_SLOT, RankerSlot) if has_ranker else RankerSlot(dataclasses.replace(config, model=None))
     tower = None
     if TOWER_SLOT in slots:
-        from paddle_ranker.serving.core.tower_slot import TowerSlot
+        from paddle_ranker.serving.slots.tower_slot import TowerSlot
 
         tower = slots.of(TOWER_SLOT, TowerSlot)
     return Models(ranker, tower, has_ranker)

@@ -18,11 +18,11 @@ Whoever holds a snapshot sees the same documents until it lets go. A commit coun
 words load neither the code of models nor that of writing. Equal scores are ordered by the documents' order.
 
 >>> from tempfile import TemporaryDirectory
->>> from paddle_ranker.retrieval.candidate_indexes import Document
->>> from paddle_ranker.retrieval.collection import Collection
->>> from paddle_ranker.retrieval.manifest import IndexInfo, WordsInfo
->>> from paddle_ranker.retrieval.search import SearchSettings
->>> from paddle_ranker.retrieval.search_engine import SearchEngine
+>>> from paddle_ranker.retrieval.stored.candidate_indexes import Document
+>>> from paddle_ranker.retrieval.index.collection import Collection
+>>> from paddle_ranker.retrieval.stored.manifest import IndexInfo, WordsInfo
+>>> from paddle_ranker.retrieval.stages.search import SearchSettings
+>>> from paddle_ranker.retrieval.stages.search_engine import SearchEngine
 >>> with TemporaryDirectory() as folder:
 ...     collection = Collection.create(folder, IndexInfo(WordsInfo("standard"), None))
 ...     _ = collection.writer.add([Document("a", "a lace for a shoe"), Document("b", "red shoes")])

@@ -20,7 +20,7 @@ from paddle_ranker.runtime import usable_cores
 from paddle_ranker.scale.cluster import LOCAL, connected
 from paddle_ranker.scale.ray_serve import arguments_of, config_of, cores_of, deploy_options
 from paddle_ranker.scale.releases import delete, release, status_of
-from paddle_ranker.serving.core.slot_kinds import served_by
+from paddle_ranker.serving.slots.slot_kinds import served_by
 from paddle_ranker.storage.atomic import check_writable, new_file
 
 _RAY = "ray"

@@ -15,18 +15,18 @@ from typing import Any, Optional
 from paddle_ranker import runtime
 from paddle_ranker.addresses import uploading
 from paddle_ranker.commands.mine import MineOptions, Mining, OpenIndex, documents_of_titles, open_whole_index
-from paddle_ranker.data.records import LabeledPair, Triple, write_records
+from paddle_ranker.data.rows.records import LabeledPair, Triple, write_records
 from paddle_ranker.errors import RankerError
 from paddle_ranker.model.load_options import ON_CPU, LoadOptions
 from paddle_ranker.model.pretrained import resolved
 from paddle_ranker.options.input_files import join_files, split_paths
-from paddle_ranker.retrieval.candidate_indexes import Document
-from paddle_ranker.retrieval.collection import Collection
-from paddle_ranker.retrieval.index_models import IndexModels
-from paddle_ranker.retrieval.manifest import VECTORS, read_manifest
-from paddle_ranker.retrieval.search import SearchSettings
-from paddle_ranker.retrieval.search_engine import SearchEngine
-from paddle_ranker.retrieval.shards import shard_folders
+from paddle_ranker.retrieval.index.collection import Collection
+from paddle_ranker.retrieval.index.shards import shard_folders
+from paddle_ranker.retrieval.snapshots.index_models import IndexModels
+from paddle_ranker.retrieval.stages.search import SearchSettings
+from paddle_ranker.retrieval.stages.search_engine import SearchEngine
+from paddle_ranker.retrieval.stored.candidate_indexes import Document
+from paddle_ranker.retrieval.stored.manifest import VECTORS, read_manifest
 from paddle_ranker.scale.cluster import hide_other_gpus, require_ray
 from paddle_ranker.scale.offline import identity_of, total
 from paddle_ranker.scale.parts import MOST_DEATHS, Parts, Place, Source, Work, connected_for, run

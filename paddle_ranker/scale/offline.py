@@ -25,16 +25,16 @@ from typing import TYPE_CHECKING, Any, Optional, Union
 import numpy as np
 
 from paddle_ranker import runtime
-from paddle_ranker.data.documents import DocumentFile
-from paddle_ranker.data.formats import line_count
-from paddle_ranker.data.records import Pair, RecordFile
+from paddle_ranker.data.rows.documents import DocumentFile
+from paddle_ranker.data.rows.formats import line_count
+from paddle_ranker.data.rows.records import Pair, RecordFile
 from paddle_ranker.errors import RankerError
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.pretrained import resolved
 from paddle_ranker.options import RayOptions, note, note_counts
 from paddle_ranker.options.declare import fields_of, shown_name
 from paddle_ranker.options.input_files import paths_of
-from paddle_ranker.retrieval.shard_builds import ShardWork, count_done, is_begun
+from paddle_ranker.retrieval.index.shard_builds import ShardWork, count_done, is_begun
 from paddle_ranker.scale.cluster import connected, gpus_for, hide_other_gpus, require_ray
 from paddle_ranker.scale.identity import Identity, require_versions
 from paddle_ranker.scale.parts import MOST_DEATHS, Done, Parts, Source, Work, outcome_of, report_outcome, run
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from tqdm import tqdm
 
     from paddle_ranker.array_types import Vectors
-    from paddle_ranker.retrieval.parallel_encoding import EncodePlan
+    from paddle_ranker.retrieval.vectors.parallel_encoding import EncodePlan
 
 _LOOK_SECONDS = 1.0
 
@@ -65,7 +65,7 @@ class RowSource(Source):
         self._rows, self._fields, self._in_texts = rows, tuple(fields), in_texts
 
     def parts(self) -> Iterator[Sequence[object]]:
-        from paddle_ranker.retrieval.text_vectors import text_parts
+        from paddle_ranker.retrieval.vectors.text_vectors import text_parts
 
         if self._in_texts:
             yield from text_parts(getattr(row, self._fields[0]) for row in self._rows)
@@ -330,7 +330,7 @@ class EncodeTexts:
 
     def __init__(self, tower: str, text: str = "text", queries: bool = False, threads: int = 1):
         runtime.prepare(threads)
-        from paddle_ranker.retrieval.text_vectors import Tower
+        from paddle_ranker.retrieval.vectors.text_vectors import Tower
 
         self._tower, self._text, self._queries = Tower.open(tower, LoadOptions(threads=threads)), text, queries
 

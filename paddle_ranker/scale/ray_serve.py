@@ -28,13 +28,13 @@ from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.options import Options, given_of, note, option, options_from, require_ray_device
 from paddle_ranker.options.declare import fields_of, shown_name
 from paddle_ranker.registry import load_named_plugins
-from paddle_ranker.retrieval.shards import shard_folders
+from paddle_ranker.retrieval.index.shards import shard_folders
 from paddle_ranker.scale.cluster import gpus_for, hide_other_gpus, require_ray
-from paddle_ranker.serving.core.index_options import INDEX, IndexSlotOptions
 from paddle_ranker.serving.core.limits import API_KEY_VARIABLE
 from paddle_ranker.serving.core.server_config import RANKER_SLOT, ServeConfig
-from paddle_ranker.serving.core.slot_kinds import SLOTS, fit_models, serve_options, served_by, with_found_models
-from paddle_ranker.serving.core.tower_options import TOWER_SLOT
+from paddle_ranker.serving.slots.index_options import INDEX, IndexSlotOptions
+from paddle_ranker.serving.slots.slot_kinds import SLOTS, fit_models, serve_options, served_by, with_found_models
+from paddle_ranker.serving.slots.tower_options import TOWER_SLOT
 
 if TYPE_CHECKING:
     from paddle_ranker.scale.remote_calls import Call
@@ -244,10 +244,10 @@ class _Server:
         from paddle_ranker.serving.core.byte_budget import ByteBudget
         from paddle_ranker.serving.core.logs import JsonLog, routed_logging
         from paddle_ranker.serving.core.metrics import Metrics
-        from paddle_ranker.serving.core.reload import Reloader
-        from paddle_ranker.serving.core.slots import Slots
         from paddle_ranker.serving.http.admin import Controls
         from paddle_ranker.serving.process.worker import SWITCH_SECONDS, make_app, return_freed_memory
+        from paddle_ranker.serving.slots.reload import Reloader
+        from paddle_ranker.serving.slots.slots import Slots
 
         log, metrics = JsonLog(with_texts=config.log_texts), Metrics()
         self._left = ExitStack()  # when the process ends
@@ -421,9 +421,9 @@ def _sharded_slot(config: ServeConfig, calls: Callable[[], Sequence[Call]], part
     calls: returns the calls of the shards, in their order
     partial: whether a search goes on without shards that fail
     """
-    from paddle_ranker.retrieval.searchable import Searchable
+    from paddle_ranker.retrieval.snapshots.searchable import Searchable
     from paddle_ranker.scale.remote import RemoteCollection
-    from paddle_ranker.serving.core.index_slot import IndexSlot
+    from paddle_ranker.serving.slots.index_slot import IndexSlot
 
     class ShardedSlot(IndexSlot):
         """A slot of an index whose shards are elsewhere."""

@@ -22,21 +22,21 @@ import numpy as np
 
 from paddle_ranker.array_types import Vectors
 from paddle_ranker.errors import DataError, UsageError, refuse_text
-from paddle_ranker.retrieval.candidate_indexes import Document, Hits, Like
-from paddle_ranker.retrieval.content_files import ContentFiles
-from paddle_ranker.retrieval.facets import Counts, Facets, FieldSample, FieldScale, Wanted, facets_of
-from paddle_ranker.retrieval.filters import Filter
-from paddle_ranker.retrieval.listing import SortedDocument
-from paddle_ranker.retrieval.manifest import WORDS, IndexInfo
-from paddle_ranker.retrieval.query_parsing import ParsedQuery
-from paddle_ranker.retrieval.query_rewriting import WordQuery
-from paddle_ranker.retrieval.schema import FieldTower
-from paddle_ranker.retrieval.searchable import Added, LookupRequest, StaleSnapshot, phrase_filter_of
-from paddle_ranker.retrieval.sorting import merge_sorted, sort_keys
-from paddle_ranker.retrieval.synonyms import Synonyms
-from paddle_ranker.retrieval.turns import locking, reserve
-from paddle_ranker.retrieval.typed_values import CommonTypes, Value
-from paddle_ranker.retrieval.word_search import AnyQuery, CountedQuery, Word, WordSearcher, shortest_first
+from paddle_ranker.retrieval.snapshots.searchable import Added, LookupRequest, StaleSnapshot, phrase_filter_of
+from paddle_ranker.retrieval.snapshots.sorting import merge_sorted, sort_keys
+from paddle_ranker.retrieval.stored.candidate_indexes import Document, Hits, Like
+from paddle_ranker.retrieval.stored.content_files import ContentFiles
+from paddle_ranker.retrieval.stored.manifest import WORDS, IndexInfo
+from paddle_ranker.retrieval.stored.schema import FieldTower
+from paddle_ranker.retrieval.values.facets import Counts, Facets, FieldSample, FieldScale, Wanted, facets_of
+from paddle_ranker.retrieval.values.filters import Filter
+from paddle_ranker.retrieval.values.listing import SortedDocument
+from paddle_ranker.retrieval.values.typed_values import CommonTypes, Value
+from paddle_ranker.retrieval.words.query_parsing import ParsedQuery
+from paddle_ranker.retrieval.words.query_rewriting import WordQuery
+from paddle_ranker.retrieval.words.synonyms import Synonyms
+from paddle_ranker.retrieval.words.word_search import AnyQuery, CountedQuery, Word, WordSearcher, shortest_first
+from paddle_ranker.retrieval.work.turns import locking, reserve
 from paddle_ranker.scale.remote_calls import Call, MergedFacts, ShardCalls
 from paddle_ranker.scale.shard_service import Facts
 from paddle_ranker.storage.prefetch import chunks

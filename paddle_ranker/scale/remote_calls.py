@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from typing import NamedTuple, Optional, Protocol, Union
 
 from paddle_ranker.errors import DataError, RankerError, UsageError, brief
-from paddle_ranker.retrieval.manifest import IndexInfo
-from paddle_ranker.retrieval.searchable import ShardError
-from paddle_ranker.retrieval.turns import check, idle
-from paddle_ranker.retrieval.word_search import CollectionStatistics, WordSearcher
+from paddle_ranker.retrieval.snapshots.searchable import ShardError
+from paddle_ranker.retrieval.stored.manifest import IndexInfo
+from paddle_ranker.retrieval.words.word_search import CollectionStatistics, WordSearcher
+from paddle_ranker.retrieval.work.turns import check, idle
 from paddle_ranker.scale.shard_service import MAY_REFUSE, READS, WRITES, Facts, Gone, read_answer
 from paddle_ranker.storage.untrusted import Unchecked
 

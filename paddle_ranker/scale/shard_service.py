@@ -24,9 +24,12 @@ import numpy as np
 
 from paddle_ranker.array_types import Vectors
 from paddle_ranker.errors import CheckpointError, DataError, RankerError, UsageError, brief, listed, shortened
-from paddle_ranker.retrieval.candidate_indexes import Document, Hits, Like, LikeError
-from paddle_ranker.retrieval.collection import Collection
-from paddle_ranker.retrieval.facets import (
+from paddle_ranker.retrieval.index.collection import Collection
+from paddle_ranker.retrieval.snapshots.searchable import Added
+from paddle_ranker.retrieval.snapshots.snapshot import LocalSnapshot
+from paddle_ranker.retrieval.stored.candidate_indexes import Document, Hits, Like, LikeError
+from paddle_ranker.retrieval.stored.manifest import MANIFEST, IndexInfo, facts_of, info_of
+from paddle_ranker.retrieval.values.facets import (
     DATES,
     NUMBERS,
     Counts,
@@ -34,14 +37,11 @@ from paddle_ranker.retrieval.facets import (
     FieldSample,
     FieldScale,
 )
-from paddle_ranker.retrieval.filters import FilterError
-from paddle_ranker.retrieval.listing import SortedDocument
-from paddle_ranker.retrieval.manifest import MANIFEST, IndexInfo, facts_of, info_of
-from paddle_ranker.retrieval.searchable import Added
-from paddle_ranker.retrieval.snapshot import LocalSnapshot
-from paddle_ranker.retrieval.turns import in_turn
-from paddle_ranker.retrieval.typed_values import MOMENTS, CommonTypes, Value, is_value
-from paddle_ranker.retrieval.word_search import AnyQuery, CollectionStatistics, WordSearcher
+from paddle_ranker.retrieval.values.filters import FilterError
+from paddle_ranker.retrieval.values.listing import SortedDocument
+from paddle_ranker.retrieval.values.typed_values import MOMENTS, CommonTypes, Value, is_value
+from paddle_ranker.retrieval.words.word_search import AnyQuery, CollectionStatistics, WordSearcher
+from paddle_ranker.retrieval.work.turns import in_turn
 from paddle_ranker.storage.untrusted import Unchecked
 from paddle_ranker.unicode.variants import common_form
 

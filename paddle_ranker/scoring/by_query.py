@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from paddle_ranker.data.records import Pair
+from paddle_ranker.data.rows.records import Pair
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.model_folder import RANKER, identify
 from paddle_ranker.scoring.cascade import chosen, parse_cascade, rerank_probabilities

@@ -9,7 +9,7 @@ from typing import Optional, TypeVar
 import numpy as np
 
 from paddle_ranker.array_types import Floats
-from paddle_ranker.data.records import Pair, RecordFile
+from paddle_ranker.data.rows.records import Pair, RecordFile
 from paddle_ranker.encoding.columns import Columns
 from paddle_ranker.encoding.pair_encoder import PairRowEncoder
 from paddle_ranker.encoding.windows import Windows, make_windows

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from paddle_ranker import runtime
 from paddle_ranker.array_types import Arrays, Floats
-from paddle_ranker.data.records import Pair
+from paddle_ranker.data.rows.records import Pair
 from paddle_ranker.encoding.batching import scoring_batches
 from paddle_ranker.encoding.columns import EncodedTexts, ragged_positions
 from paddle_ranker.encoding.pair_encoder import PairEncoder

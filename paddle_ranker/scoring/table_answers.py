@@ -9,7 +9,7 @@ from typing import Optional
 import numpy as np
 
 from paddle_ranker.array_types import Array
-from paddle_ranker.data.placed_text import PlacedText
+from paddle_ranker.data.files.placed_text import PlacedText
 from paddle_ranker.encoding.pair_encoder import PairRowEncoder
 from paddle_ranker.encoding.table_pairs import TablePairEncoder
 from paddle_ranker.metrics.calibration import sigmoid

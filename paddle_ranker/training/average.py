@@ -11,7 +11,7 @@ from typing import Optional
 import numpy as np
 
 from paddle_ranker.array_types import Floats
-from paddle_ranker.data.records import LabeledPair, Triple, read_records
+from paddle_ranker.data.rows.records import LabeledPair, Triple, read_records
 from paddle_ranker.encoding.columns import EncodedPairs
 from paddle_ranker.errors import CheckpointError, DataError
 from paddle_ranker.evaluation.comparison import CERTAIN, is_established

@@ -15,10 +15,10 @@ from itertools import repeat
 from typing import TYPE_CHECKING, Optional, Protocol
 
 from paddle_ranker.array_types import Floats
-from paddle_ranker.data.records import LabeledPair, Pair, Record, Text, TitleRow, Triple
+from paddle_ranker.data.rows.records import LabeledPair, Pair, Record, Text, TitleRow, Triple
 from paddle_ranker.errors import DataError
 from paddle_ranker.lexical.tokens import letters
-from paddle_ranker.retrieval.candidate_indexes import CandidateIndex
+from paddle_ranker.retrieval.stored.candidate_indexes import CandidateIndex
 from paddle_ranker.unicode.character_kinds import normalise
 
 if TYPE_CHECKING:

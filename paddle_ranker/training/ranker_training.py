@@ -7,19 +7,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Optional
 
-from paddle_ranker.data.overlap import warn_of_overlap
+from paddle_ranker.data.rows.overlap import warn_of_overlap
 from paddle_ranker.encoding.columns import pair_keys
 from paddle_ranker.errors import DataError, UsageError
 from paddle_ranker.evaluation.evaluation_set import EvaluationSet
 from paddle_ranker.lexical.head import learn_heads
 from paddle_ranker.metrics.measures import MEASURES
 from paddle_ranker.metrics.ranking import Scored
-from paddle_ranker.model.dropout import Dropout
 from paddle_ranker.model.hugging_face.folder import head_has_bias
 from paddle_ranker.model.load_options import LoadOptions
-from paddle_ranker.model.lora import add_adapters
 from paddle_ranker.model.model_folder import ANY_TOWER, ENCODER, identify
 from paddle_ranker.model.network import APART
+from paddle_ranker.model.networks.dropout import Dropout
+from paddle_ranker.model.networks.lora import add_adapters
 from paddle_ranker.model.pretrained import find_model, resolve_model
 from paddle_ranker.model.ranker_folder import Fresh, RankerModel, save_ranker, start_ranker
 from paddle_ranker.model.similarity import START

@@ -10,7 +10,7 @@ import numpy as np
 
 from paddle_ranker import runtime
 from paddle_ranker.array_types import Floats
-from paddle_ranker.data.records import LabeledPair, Pair, Record, Triple
+from paddle_ranker.data.rows.records import LabeledPair, Pair, Record, Triple
 from paddle_ranker.encoding.pair_encoder import PairEncoder, shortest
 from paddle_ranker.errors import refuse_text
 from paddle_ranker.metrics.calibration import sigmoid

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from paddle_ranker.data.records import LabeledPair, write_records
+from paddle_ranker.data.rows.records import LabeledPair, write_records
 from tests.checkout import ONCE
 
 WORDS = "深度学习神经网络语言文化差异农业水稻病害诊断老年人护理经济增长教育法律"

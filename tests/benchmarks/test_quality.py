@@ -17,7 +17,7 @@ from benchmarks.inputs import ROOT, parse_numbers
 from benchmarks.script_commands import arguments_after, script_commands
 from ernie_matching.train_pairwise import TrainPairwiseOptions
 from paddle_ranker.commands.starter import StarterOptions
-from paddle_ranker.data.records import LabeledPair, read_records
+from paddle_ranker.data.rows.records import LabeledPair, read_records
 from paddle_ranker.errors import RankerError, UsageError
 from paddle_ranker.metrics.intervals import Interval
 from paddle_ranker.metrics.measures import evaluate_ranking, ndcg_at

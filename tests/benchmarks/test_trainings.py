@@ -12,7 +12,7 @@ from benchmarks import ablation, distillation, mining, pretrained, qbqtc
 from benchmarks.harness.runs import Harness, Split, System
 from benchmarks.mining import FoldsOptions, Recipe, SmallRankers
 from benchmarks.pretrained import LINEAR, NOTHING, Systems
-from paddle_ranker.data.records import LabeledPair, read_records, write_records
+from paddle_ranker.data.rows.records import LabeledPair, read_records, write_records
 from paddle_ranker.errors import RankerError
 from tests.benchmarks.conftest import graded_pairs, table_rows
 from tests.tiny import write_encoder

@@ -12,10 +12,10 @@ from urllib.parse import parse_qs, quote, urlsplit
 
 import pytest
 
-from paddle_ranker.retrieval.candidate_indexes import Document
-from paddle_ranker.retrieval.collection import Collection
-from paddle_ranker.retrieval.manifest import IndexInfo, WordsInfo
-from paddle_ranker.retrieval.schema import Field, Schema
+from paddle_ranker.retrieval.index.collection import Collection
+from paddle_ranker.retrieval.stored.candidate_indexes import Document
+from paddle_ranker.retrieval.stored.manifest import IndexInfo, WordsInfo
+from paddle_ranker.retrieval.stored.schema import Field, Schema
 from paddle_ranker.serving.http import page as page_files
 from tests.browser.conftest import OpenPage
 from tests.browser.test_real_server import RealSite

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from paddle_ranker.commands.index import main as index
-from paddle_ranker.data.speech import MODEL_VARIABLE
+from paddle_ranker.data.recordings.speech import MODEL_VARIABLE
 from tests.browser.conftest import ROW, OpenPage, drawn
 from tests.browser.test_real_server import RealSite, rows
 from tests.model.test_pictures import published

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from paddle_ranker.commands.index import main as index
-from paddle_ranker.data.file_readers import READERS
+from paddle_ranker.data.files.file_readers import READERS
 from paddle_ranker.registry import VARIABLE
 from tests.browser.conftest import ROW, OpenPage, drawn
 from tests.browser.test_real_server import RealSite

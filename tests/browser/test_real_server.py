@@ -13,11 +13,11 @@ from urllib.parse import quote
 
 import pytest
 
-from paddle_ranker.retrieval.candidate_indexes import Document
-from paddle_ranker.retrieval.collection import Collection
-from paddle_ranker.retrieval.manifest import IndexInfo, WordsInfo
-from paddle_ranker.retrieval.towers import copy_tower
-from paddle_ranker.retrieval.vector_settings import VectorsInfo
+from paddle_ranker.retrieval.index.collection import Collection
+from paddle_ranker.retrieval.index.towers import copy_tower
+from paddle_ranker.retrieval.stored.candidate_indexes import Document
+from paddle_ranker.retrieval.stored.manifest import IndexInfo, WordsInfo
+from paddle_ranker.retrieval.vectors.vector_settings import VectorsInfo
 from paddle_ranker.serving.core.metrics import Metrics
 from paddle_ranker.serving.core.search_log import FeedbackLine, LogReader, SearchLine
 from paddle_ranker.serving.process.worker import make_app

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from paddle_ranker.commands.augment import WAYS, AugmentOptions, changed_query, joined, main, words_of
-from paddle_ranker.data.records import LabeledPair, Triple, read_records, write_records
+from paddle_ranker.data.rows.records import LabeledPair, Triple, read_records, write_records
 from tests.conftest import Call
 
 pytestmark = pytest.mark.unit

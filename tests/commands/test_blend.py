@@ -37,7 +37,7 @@ from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.model_folder import RANKER, TrainedRanker, load_model
 from paddle_ranker.model.ranker_folder import Fresh, load_single, start_ranker
 from paddle_ranker.options.input_files import join_files
-from paddle_ranker.retrieval.text_vectors import Tower
+from paddle_ranker.retrieval.vectors.text_vectors import Tower
 from paddle_ranker.scoring.engines.dygraph import DygraphEngine
 from paddle_ranker.scoring.scorer import Scorer
 from paddle_ranker.training.average import learn_average

@@ -19,12 +19,12 @@ from paddle_ranker.metrics.auc import roc_auc
 from paddle_ranker.metrics.calibration import FEW_QUERIES
 from paddle_ranker.metrics.calibration_fitting import calibration_measures, fit, fit_out_of_fold
 from paddle_ranker.model.info import RankerInfo
-from paddle_ranker.retrieval.candidate_indexes import Document
-from paddle_ranker.retrieval.collection import Collection
-from paddle_ranker.retrieval.manifest import IndexInfo, WordsInfo
-from paddle_ranker.retrieval.schema import Field, Schema
-from paddle_ranker.retrieval.search import SearchSettings
-from paddle_ranker.retrieval.search_engine import SearchEngine
+from paddle_ranker.retrieval.index.collection import Collection
+from paddle_ranker.retrieval.stages.search import SearchSettings
+from paddle_ranker.retrieval.stages.search_engine import SearchEngine
+from paddle_ranker.retrieval.stored.candidate_indexes import Document
+from paddle_ranker.retrieval.stored.manifest import IndexInfo, WordsInfo
+from paddle_ranker.retrieval.stored.schema import Field, Schema
 from tests.conftest import Call
 from tests.export_cases import write_two_members
 from tests.tiny import HAN, PAIRS, QUERIES, TITLES, change_json, draw_words, write_ranker

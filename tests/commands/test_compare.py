@@ -17,7 +17,7 @@ import pytest
 
 from paddle_ranker.commands import compare
 from paddle_ranker.commands.compare import CompareOptions
-from paddle_ranker.data.trec import write_run
+from paddle_ranker.data.rows.trec import write_run
 from paddle_ranker.errors import DataError, UsageError
 from paddle_ranker.evaluation.comparison import Comparison, System, compare_systems, measurable
 from paddle_ranker.evaluation.pairs import MeasuredPairs, read_labelled

@@ -20,7 +20,7 @@ from paddle_ranker.errors import CheckpointError
 from paddle_ranker.model.model_folder import RANKER, load_model
 from paddle_ranker.model.parameters import load_arrays
 from paddle_ranker.model.ranker_folder import Fresh, start_ranker
-from paddle_ranker.retrieval.text_vectors import Tower
+from paddle_ranker.retrieval.vectors.text_vectors import Tower
 from tests import torch_writer
 from tests.conftest import Call
 from tests.numpy_bert import NumpyBert

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from paddle_ranker.commands.distill import main
-from paddle_ranker.data.records import LabeledPair, Pair, Triple, read_records, write_records
+from paddle_ranker.data.rows.records import LabeledPair, Pair, Triple, read_records, write_records
 from paddle_ranker.options.input_files import split_paths
 from paddle_ranker.training.teachers import Scoring
 from tests.conftest import REPOSITORY, Call

@@ -14,7 +14,7 @@ from safetensors.numpy import load_file, save_file
 
 from paddle_ranker.__main__ import main
 from paddle_ranker.commands.command_registry import COMMANDS
-from paddle_ranker.retrieval.text_vectors import Tower
+from paddle_ranker.retrieval.vectors.text_vectors import Tower
 from tests.hub_server import hub_environment, hub_server
 from tests.model.test_families import write_folder
 from tests.test_kept_folders import unpack

@@ -16,16 +16,16 @@ from paddle_ranker.array_types import Vectors
 from paddle_ranker.commands import evaluate_recall, index
 from paddle_ranker.errors import DataError, UsageError
 from paddle_ranker.evaluation.retrieval import first_of, held_out_runs, lexical_runs, vector_run
-from paddle_ranker.retrieval import weight_learning
-from paddle_ranker.retrieval.candidate_indexes import Document
-from paddle_ranker.retrieval.collection import Collection
-from paddle_ranker.retrieval.fusion import FORMAT, Fusion
-from paddle_ranker.retrieval.manifest import IndexInfo, WordsInfo
-from paddle_ranker.retrieval.search import SearchSettings
-from paddle_ranker.retrieval.search_engine import SearchEngine
-from paddle_ranker.retrieval.text_vectors import Tower
-from paddle_ranker.retrieval.vector_settings import VectorsInfo
-from paddle_ranker.retrieval.weight_learning import JudgedList, learn_recall_weight
+from paddle_ranker.retrieval.index.collection import Collection
+from paddle_ranker.retrieval.stages import weight_learning
+from paddle_ranker.retrieval.stages.fusion import FORMAT, Fusion
+from paddle_ranker.retrieval.stages.search import SearchSettings
+from paddle_ranker.retrieval.stages.search_engine import SearchEngine
+from paddle_ranker.retrieval.stages.weight_learning import JudgedList, learn_recall_weight
+from paddle_ranker.retrieval.stored.candidate_indexes import Document
+from paddle_ranker.retrieval.stored.manifest import IndexInfo, WordsInfo
+from paddle_ranker.retrieval.vectors.text_vectors import Tower
+from paddle_ranker.retrieval.vectors.vector_settings import VectorsInfo
 from paddle_ranker.scoring.ranker import Ranker
 from tests.checkout import ONCE
 from tests.conftest import Call

@@ -14,16 +14,16 @@ import pytest
 
 from paddle_ranker import Index
 from paddle_ranker.commands import evaluate_recall, improve, index, search
-from paddle_ranker.data.beir import write_beir
-from paddle_ranker.retrieval.fusion import FEATURE_DEPTH, Fusion
-from paddle_ranker.retrieval.search import SearchSettings
-from paddle_ranker.retrieval.search_engine import SearchEngine
+from paddle_ranker.data.rows.beir import write_beir
+from paddle_ranker.retrieval.stages.fusion import FEATURE_DEPTH, Fusion
+from paddle_ranker.retrieval.stages.search import SearchSettings
+from paddle_ranker.retrieval.stages.search_engine import SearchEngine
 from paddle_ranker.serving.core.logs import JsonLog
 from paddle_ranker.serving.core.metrics import Metrics
-from paddle_ranker.serving.core.reload import Reloader
 from paddle_ranker.serving.core.search_log import FeedbackLine, SearchLine, SearchLog, Shown, digest_of
-from paddle_ranker.serving.core.slot_kinds import fit_models
 from paddle_ranker.serving.process.worker import make_app
+from paddle_ranker.serving.slots.reload import Reloader
+from paddle_ranker.serving.slots.slot_kinds import fit_models
 from tests.conftest import Call
 from tests.serving_cases import Application, close_slots, opened_slots
 from tests.tiny import write_encoder

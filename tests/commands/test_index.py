@@ -16,13 +16,13 @@ from paddle_ranker.__main__ import main as command
 from paddle_ranker.array_types import Vectors
 from paddle_ranker.commands.index import main
 from paddle_ranker.model.load_options import LoadOptions
-from paddle_ranker.retrieval.candidate_indexes import Document, Hits
-from paddle_ranker.retrieval.collection import Collection
-from paddle_ranker.retrieval.filters import Filter
-from paddle_ranker.retrieval.manifest import IndexInfo, TowerCopy, WordsInfo
-from paddle_ranker.retrieval.snapshot import LocalSnapshot
-from paddle_ranker.retrieval.text_vectors import Tower
-from paddle_ranker.retrieval.vector_settings import VectorsInfo
+from paddle_ranker.retrieval.index.collection import Collection
+from paddle_ranker.retrieval.snapshots.snapshot import LocalSnapshot
+from paddle_ranker.retrieval.stored.candidate_indexes import Document, Hits
+from paddle_ranker.retrieval.stored.manifest import IndexInfo, TowerCopy, WordsInfo
+from paddle_ranker.retrieval.values.filters import Filter
+from paddle_ranker.retrieval.vectors.text_vectors import Tower
+from paddle_ranker.retrieval.vectors.vector_settings import VectorsInfo
 from tests.tiny import write_index, write_tower
 
 pytestmark = pytest.mark.unit
@@ -46,7 +46,7 @@ def test_a_command_waits_for_who_writes_a_moment(
     said(capsys, "build", "--corpus", "texts.txt", "--output", "index", "--words", "bigram")
     with Collection.open("index", write=True) as writing:
         clock = SimpleNamespace(monotonic=time.monotonic, sleep=lambda _: writing.close())
-        monkeypatch.setattr("paddle_ranker.retrieval.index_folder.time", clock)
+        monkeypatch.setattr("paddle_ranker.retrieval.index.index_folder.time", clock)
         assert "removed 1 of 2 documents" in said(capsys, "remove", "index", "1")
 
 

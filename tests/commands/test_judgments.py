@@ -14,12 +14,12 @@ import pytest
 
 from cross_encoder import train_ce
 from paddle_ranker.commands import compare, judgments
-from paddle_ranker.data.records import LabeledPair, read_records
-from paddle_ranker.data.trec import read_qrels, read_texts
+from paddle_ranker.data.rows.records import LabeledPair, read_records
+from paddle_ranker.data.rows.trec import read_qrels, read_texts
 from paddle_ranker.options import LabelOptions
-from paddle_ranker.retrieval.candidate_indexes import Document
-from paddle_ranker.retrieval.collection import Collection
-from paddle_ranker.retrieval.manifest import IndexInfo, WordsInfo
+from paddle_ranker.retrieval.index.collection import Collection
+from paddle_ranker.retrieval.stored.candidate_indexes import Document
+from paddle_ranker.retrieval.stored.manifest import IndexInfo, WordsInfo
 from paddle_ranker.serving.core.search_log import FeedbackLine, SearchLine, SearchLog, Shown, digest_of
 from tests.checkout import ONCE
 from tests.conftest import Call

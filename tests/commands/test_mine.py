@@ -12,15 +12,23 @@ import numpy as np
 import pytest
 
 from paddle_ranker.commands.mine import MineOptions, main
-from paddle_ranker.data.records import LabeledPair, Pair, Record, Triple, open_as_one_of, read_records, write_records
+from paddle_ranker.data.rows.records import (
+    LabeledPair,
+    Pair,
+    Record,
+    Triple,
+    open_as_one_of,
+    read_records,
+    write_records,
+)
 from paddle_ranker.errors import DataError
 from paddle_ranker.model.encoder_loading import read_checkpoint
 from paddle_ranker.model.tower import TowerInfo
 from paddle_ranker.model.tower_network import save_tower, start_tower
-from paddle_ranker.retrieval.candidate_indexes import INDEXES, Document, IndexOptions
-from paddle_ranker.retrieval.collection import Collection
-from paddle_ranker.retrieval.manifest import IndexInfo, WordsInfo
-from paddle_ranker.retrieval.text_vectors import Tower
+from paddle_ranker.retrieval.index.collection import Collection
+from paddle_ranker.retrieval.stored.candidate_indexes import INDEXES, Document, IndexOptions
+from paddle_ranker.retrieval.stored.manifest import IndexInfo, WordsInfo
+from paddle_ranker.retrieval.vectors.text_vectors import Tower
 from paddle_ranker.scoring.scorer import BatchRunner
 from paddle_ranker.storage.atomic import make_folder
 from paddle_ranker.training.mining import (
@@ -345,7 +353,7 @@ def test_batch_size_is_the_towers_whether_it_is_named_or_of_an_index(
             taken.append(batch_size)
             super().__init__(engine, max_seq_length, batch_size)
 
-    monkeypatch.setattr("paddle_ranker.retrieval.text_vectors.BatchRunner", Noted)
+    monkeypatch.setattr("paddle_ranker.retrieval.vectors.text_vectors.BatchRunner", Noted)
     more = ["--output", str(tmp_path / "out.tsv"), "--device", "cpu", "--batch_size", "7"]
     for given in (["--corpus", corpus, "--tower", str(tower), "--margin", "0"], ["--index", str(folder)]):
         assert main(["--queries", queries, *given, *more]) == 0

@@ -83,11 +83,11 @@ def test_a_first_build_that_was_killed_is_gone_on_with_or_made_anew(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr("paddle_ranker.retrieval.collection_writer.CollectionWriter.add_rows", killed)
+        patched.setattr("paddle_ranker.retrieval.index.collection_writer.CollectionWriter.add_rows", killed)
         main([*BUILD])
     assert Path("index", "index.json").exists()
     with monkeypatch.context() as patched:
-        patched.setattr("paddle_ranker.retrieval.collection_writer.CollectionWriter.add_rows", killed)
+        patched.setattr("paddle_ranker.retrieval.index.collection_writer.CollectionWriter.add_rows", killed)
         main([*BUILD])
     assert "going on with the build that was begun there" in capsys.readouterr().err
     write([row(number, colour="red") for number in range(40)])

@@ -10,8 +10,8 @@ import pytest
 
 from paddle_ranker import Index
 from paddle_ranker.commands import index, search
-from paddle_ranker.data.trec import read_run
-from paddle_ranker.retrieval.search_engine import SearchEngine
+from paddle_ranker.data.rows.trec import read_run
+from paddle_ranker.retrieval.stages.search_engine import SearchEngine
 from tests.conftest import Call
 from tests.tiny import write_ranker
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from paddle_ranker.commands.make_triples import hold_out, main, make_triples
-from paddle_ranker.data.records import LabeledPair, Triple, read_records, write_records
+from paddle_ranker.data.rows.records import LabeledPair, Triple, read_records, write_records
 from tests.conftest import Call
 
 pytestmark = pytest.mark.unit

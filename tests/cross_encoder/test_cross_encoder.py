@@ -16,7 +16,7 @@ from cross_encoder import train_ce
 from cross_encoder.data import encode_labels, left_out
 from cross_encoder.model import LabeledExamples
 from cross_encoder.train_ce import TrainCeOptions
-from paddle_ranker.data.records import LabeledPair, RecordFile
+from paddle_ranker.data.rows.records import LabeledPair, RecordFile
 from paddle_ranker.encoding.pair_encoder import PairEncoder
 from paddle_ranker.errors import DataError, UsageError
 from paddle_ranker.evaluation.evaluation_set import classification_metrics

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from paddle_ranker.array_types import Array, Vectors
-from paddle_ranker.data import audio
-from paddle_ranker.data.audio import RATE, IncompleteRecordingError, StretchReader, read_recording
+from paddle_ranker.data.recordings import audio
+from paddle_ranker.data.recordings.audio import RATE, IncompleteRecordingError, StretchReader, read_recording
 from paddle_ranker.errors import DataError
 from tests.checkout import ONCE
 

@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from paddle_ranker.data import film
-from paddle_ranker.data.audio import read_recording
-from paddle_ranker.data.metering import CALLER, CallerLeft, DecodedBytes, DecodingCaller
-from paddle_ranker.data.pictures import ImageError, ImageLimits, opened_picture
+from paddle_ranker.data.files.metering import CALLER, CallerLeft, DecodedBytes, DecodingCaller
+from paddle_ranker.data.files.pictures import ImageError, ImageLimits, opened_picture
+from paddle_ranker.data.recordings import film
+from paddle_ranker.data.recordings.audio import read_recording
 from paddle_ranker.errors import DataError
-from paddle_ranker.retrieval.turns import Abandoned, Caller
+from paddle_ranker.retrieval.work.turns import Abandoned, Caller
 
 pytestmark = pytest.mark.unit
 av = pytest.importorskip("av", reason="needs: pip install 'paddle-ranker[sound,film]'")

@@ -15,8 +15,8 @@ from typing import Union
 import pytest
 
 from paddle_ranker.commands import index
-from paddle_ranker.data import containers
-from paddle_ranker.data.containers import Member, members_in, unpack
+from paddle_ranker.data.files import containers
+from paddle_ranker.data.files.containers import Member, members_in, unpack
 from paddle_ranker.errors import DataError
 from paddle_ranker.notebook import Index
 from tests.conftest import Call

@@ -16,10 +16,10 @@ from zipfile import ZipFile
 
 import pytest
 
-from paddle_ranker.data.cell_formats import Spellings, is_no_value
-from paddle_ranker.data.documents import DocumentFile
-from paddle_ranker.data.html_text import text_of_html
-from paddle_ranker.data.records import DocumentRow
+from paddle_ranker.data.files.cell_formats import Spellings, is_no_value
+from paddle_ranker.data.files.html_text import text_of_html
+from paddle_ranker.data.rows.documents import DocumentFile
+from paddle_ranker.data.rows.records import DocumentRow
 from paddle_ranker.errors import DataError, RankerError, UsageError
 from paddle_ranker.options import DocumentOptions
 from paddle_ranker.options.input_files import join_files

@@ -6,7 +6,15 @@ from typing import Any
 
 import pytest
 
-from paddle_ranker.data.field_paths import MOST_PARTS, Paths, by_path, replaced, text_of_values, unwrapped, value_at
+from paddle_ranker.data.rows.field_paths import (
+    MOST_PARTS,
+    Paths,
+    by_path,
+    replaced,
+    text_of_values,
+    unwrapped,
+    value_at,
+)
 
 pytestmark = pytest.mark.unit
 DEEP: dict[str, Any] = {}

@@ -16,9 +16,9 @@ from typing import Any, Union
 import numpy as np
 import pytest
 
-from paddle_ranker.data import film
-from paddle_ranker.data.file_readers import MOST_PIECES, Part, Unread
-from paddle_ranker.data.reader_pool import ChildProcess
+from paddle_ranker.data.files.file_readers import MOST_PIECES, Part, Unread
+from paddle_ranker.data.files.reader_pool import ChildProcess
+from paddle_ranker.data.recordings import film
 from paddle_ranker.errors import DataError
 
 pytestmark = pytest.mark.unit

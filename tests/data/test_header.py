@@ -13,9 +13,9 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from paddle_ranker.data.formats import write_rows
-from paddle_ranker.data.header import COLUMN_NAMES, is_doubtful, read_header
-from paddle_ranker.data.records import (
+from paddle_ranker.data.rows.formats import write_rows
+from paddle_ranker.data.rows.header import COLUMN_NAMES, is_doubtful, read_header
+from paddle_ranker.data.rows.records import (
     KINDS,
     LabeledPair,
     Line,
@@ -28,7 +28,7 @@ from paddle_ranker.data.records import (
     read_records,
     role_of,
 )
-from paddle_ranker.data.trec import is_run, read_qrels, read_queries, read_run, read_texts
+from paddle_ranker.data.rows.trec import is_run, read_qrels, read_queries, read_run, read_texts
 from paddle_ranker.errors import DataError
 from paddle_ranker.options import LabelOptions, RowOptions
 from paddle_ranker.training.mining import JUDGED_KINDS

@@ -7,7 +7,7 @@ import time
 import pytest
 import webencodings
 
-from paddle_ranker.data.html_text import HtmlPage, HtmlTable, decoded, page_of, text_of_html
+from paddle_ranker.data.files.html_text import HtmlPage, HtmlTable, decoded, page_of, text_of_html
 from paddle_ranker.errors import DataError
 
 pytestmark = pytest.mark.unit

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 
-from paddle_ranker.data.file_readers import READERS, Part, Unread
+from paddle_ranker.data.files.file_readers import READERS, Part, Unread
 from paddle_ranker.errors import DataError
 
 pytest.importorskip("rapidocr", reason="pip install 'paddle-ranker[ocr]'")

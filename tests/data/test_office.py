@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from paddle_ranker.data import office
-from paddle_ranker.data.file_readers import Part
+from paddle_ranker.data.files import office
+from paddle_ranker.data.files.file_readers import Part
 from paddle_ranker.errors import DataError
-from paddle_ranker.retrieval.schema import FIELD_TYPES
+from paddle_ranker.retrieval.stored.schema import FIELD_TYPES
 
 pytestmark = pytest.mark.unit
 docx = pytest.importorskip("docx", reason="needs: pip install python-docx, which writes what the tests read")

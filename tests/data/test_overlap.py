@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from paddle_ranker.__main__ import main
-from paddle_ranker.data.overlap import warn_of_overlap
+from paddle_ranker.data.rows.overlap import warn_of_overlap
 from tests import entailment_cases
 from tests.tiny import HAN, write_encoder, write_ranker
 

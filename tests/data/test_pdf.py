@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from paddle_ranker.data.file_readers import READERS, Part, Reader, Unread
-from paddle_ranker.data.pdf import page_picture
-from paddle_ranker.data.pictures import ImageLimits
+from paddle_ranker.data.files.file_readers import READERS, Part, Reader, Unread
+from paddle_ranker.data.files.pdf import page_picture
+from paddle_ranker.data.files.pictures import ImageLimits
 from paddle_ranker.errors import DataError
 
 pytest.importorskip("pypdfium2", reason="pip install 'paddle-ranker[pdf]'")
@@ -420,7 +420,7 @@ def test_an_outline_of_many_entries_is_read_in_time(tmp_path: Path) -> None:
 
 def _without_ocr(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "rapidocr", None)
-    from paddle_ranker.data import ocr
+    from paddle_ranker.data.files import ocr
 
     ocr._engine.cache_clear()
 

@@ -10,9 +10,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from paddle_ranker.data import pictures
-from paddle_ranker.data.pictures import ImageError, ImageLimits, ImageTooLargeError, opened_picture, require_picture
-from paddle_ranker.retrieval.schema import Field, Schema
+from paddle_ranker.data.files import pictures
+from paddle_ranker.data.files.pictures import (
+    ImageError,
+    ImageLimits,
+    ImageTooLargeError,
+    opened_picture,
+    require_picture,
+)
+from paddle_ranker.retrieval.stored.schema import Field, Schema
 
 pytestmark = pytest.mark.unit
 KINDS = ("HEIF", "AVIF")

@@ -14,8 +14,8 @@ from types import ModuleType
 import pytest
 
 from paddle_ranker.commands import evaluate_recall, index
-from paddle_ranker.data.documents import DocumentFile
-from paddle_ranker.data.records import LabeledPair, Pair, read_records
+from paddle_ranker.data.rows.documents import DocumentFile
+from paddle_ranker.data.rows.records import LabeledPair, Pair, read_records
 from paddle_ranker.options import DocumentOptions
 from tests.checkout import ONCE
 from tests.conftest import load_script

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from paddle_ranker.data.records import (
+from paddle_ranker.data.rows.records import (
     LabeledPair,
     Pair,
     Record,

@@ -16,13 +16,13 @@ from zipfile import ZIP_DEFLATED, ZipFile
 
 import pytest
 
-from paddle_ranker.data.documents import DocumentFile, head_of
-from paddle_ranker.data.file_readers import READERS, Part, Unread
-from paddle_ranker.data.number_formats import shown_number
-from paddle_ranker.data.spreadsheets import TooLargeError, _check_binary, sheets_of
+from paddle_ranker.data.files.file_readers import READERS, Part, Unread
+from paddle_ranker.data.files.number_formats import shown_number
+from paddle_ranker.data.files.spreadsheets import TooLargeError, _check_binary, sheets_of
+from paddle_ranker.data.rows.documents import DocumentFile, head_of
 from paddle_ranker.errors import DataError, UsageError
 from paddle_ranker.options import DocumentOptions
-from paddle_ranker.retrieval.typed_values import NUMBER, TYPES, Value
+from paddle_ranker.retrieval.values.typed_values import NUMBER, TYPES, Value
 from tests.data.test_documents import write_book
 
 pytestmark = pytest.mark.unit
@@ -312,7 +312,7 @@ BOMBS = {
 _READ = """
 import resource, sys
 from pathlib import Path
-from paddle_ranker.data.table import read
+from paddle_ranker.data.rows.table import read
 from paddle_ranker.errors import DataError
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 try:

@@ -10,7 +10,7 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
-from paddle_ranker.data.file_readers import READERS, Part, Unread
+from paddle_ranker.data.files.file_readers import READERS, Part, Unread
 from paddle_ranker.errors import DataError
 from tests.data.test_documents import write_book
 
@@ -163,7 +163,7 @@ def test_files_that_cannot_be_read_are_refused(tmp_path: Path, name: str, data: 
 
 
 def test_a_spreadsheet_is_refused_by_its_size_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("paddle_ranker.data.archives.MOST_UNPACKED", 100)
+    monkeypatch.setattr("paddle_ranker.data.files.archives.MOST_UNPACKED", 100)
     write_book(tmp_path / "a.xlsx", {"A": f'<row r="1">{cell("A1", "x")}</row>'})
     with pytest.raises(DataError, match="bytes unpacked, more than the limit"):
         parts_of(tmp_path / "a.xlsx")

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from paddle_ranker.data.trec import is_run, read_qrels, read_run, read_texts, write_qrels, write_run
+from paddle_ranker.data.rows.trec import is_run, read_qrels, read_run, read_texts, write_qrels, write_run
 from paddle_ranker.errors import DataError
 from paddle_ranker.evaluation.pairs import MeasuredPairs, judged_runs, read_labelled
 from paddle_ranker.evaluation.score_files import read_scores, write_scores

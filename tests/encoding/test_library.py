@@ -19,9 +19,9 @@ from paddle_ranker.errors import CheckpointError
 from paddle_ranker.model.families import family_of
 from paddle_ranker.model.hugging_face.library_tokenizer import bring_tokenizer, read_sentencepiece
 from paddle_ranker.model.tower import TextEncoder
-from paddle_ranker.retrieval.candidate_indexes import Document
-from paddle_ranker.retrieval.ingestion import Cutter
-from paddle_ranker.retrieval.schema import Field, Schema
+from paddle_ranker.retrieval.index.ingestion import Cutter
+from paddle_ranker.retrieval.stored.candidate_indexes import Document
+from paddle_ranker.retrieval.stored.schema import Field, Schema
 from tests.checkout import ONCE
 from tests.tiny import write_tokenizer
 from tests.tokenizer_cases import NASTY_TEXTS

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from paddle_ranker.data.placed_text import PlacedText
+from paddle_ranker.data.files.placed_text import PlacedText
 from paddle_ranker.encoding.boxed_pairs import BoxedPairEncoder
 from paddle_ranker.encoding.column_store import PairCollector
 from paddle_ranker.encoding.columns import EncodedPairs

@@ -10,7 +10,7 @@ import pytest
 from paddle_ranker import Ranker
 from paddle_ranker.__main__ import main
 from paddle_ranker.errors import CheckpointError
-from paddle_ranker.retrieval.text_vectors import Tower
+from paddle_ranker.retrieval.vectors.text_vectors import Tower
 from tests.tiny import HAN, change_json, write_encoder, write_ranker, write_tower
 
 pytestmark = pytest.mark.unit

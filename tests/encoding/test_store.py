@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from ernie_matching.data import encode_triples, join_triples
-from paddle_ranker.data.records import Triple
+from paddle_ranker.data.rows.records import Triple
 from paddle_ranker.encoding.batching import BatchPlan, training_batches
 from paddle_ranker.encoding.column_store import PairCollector
 from paddle_ranker.encoding.columns import EncodedPairs, offsets_of

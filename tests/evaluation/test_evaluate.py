@@ -14,8 +14,8 @@ from cross_encoder import evaluate as evaluate_ce
 from ernie_matching import evaluate as evaluate_pairwise
 from paddle_ranker import Ranker
 from paddle_ranker.commands import compare
-from paddle_ranker.data.records import LabeledPair, read_records
-from paddle_ranker.data.trec import write_run
+from paddle_ranker.data.rows.records import LabeledPair, read_records
+from paddle_ranker.data.rows.trec import write_run
 from paddle_ranker.evaluation.evaluation_set import EvaluationSet
 from paddle_ranker.evaluation.pairs import read_labelled
 from paddle_ranker.evaluation.score_files import read_scores

@@ -14,15 +14,15 @@ from scipy.special import logit
 
 from paddle_ranker import Ranker
 from paddle_ranker.__main__ import main
-from paddle_ranker.data.records import LabeledPair, read_records
+from paddle_ranker.data.rows.records import LabeledPair, read_records
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.export import quantization
 from paddle_ranker.export.quantizer import Calibrated, Quantizer, activation_scale, quantize_weight
 from paddle_ranker.export.static_graph import export_model
 from paddle_ranker.metrics.intervals import Interval
 from paddle_ranker.metrics.measures import evaluate_ranking
-from paddle_ranker.model import onnx_data
 from paddle_ranker.model.exported import INPUTS, open_exported
+from paddle_ranker.model.foreign import onnx_data
 from paddle_ranker.model.info import RankerInfo
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.model_folder import MODEL, RANKER, load_model

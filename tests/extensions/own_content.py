@@ -13,7 +13,7 @@ import numpy as np
 
 from paddle_ranker.array_types import Vectors
 from paddle_ranker.model.load_options import LoadOptions
-from paddle_ranker.retrieval.schema import FIELD_TYPES, file_type
+from paddle_ranker.retrieval.stored.schema import FIELD_TYPES, file_type
 
 RATE = 8000
 

@@ -16,10 +16,10 @@ from paddle_ranker.serving.core.batcher import Batcher, BatchObserver
 from paddle_ranker.serving.core.faults import INVALID, Fault
 from paddle_ranker.serving.core.json_text import parse_json
 from paddle_ranker.serving.core.server_config import RANKER_SLOT, ServeConfig
-from paddle_ranker.serving.core.slot_kinds import SLOTS, SlotKind
-from paddle_ranker.serving.core.slots import ServedModel, Slot, Slots, computed
 from paddle_ranker.serving.core.threads import run_in_thread
 from paddle_ranker.serving.http.endpoints import ENDPOINTS, Endpoint
+from paddle_ranker.serving.slots.slot_kinds import SLOTS, SlotKind
+from paddle_ranker.serving.slots.slots import ServedModel, Slot, Slots, computed
 from paddle_ranker.storage.untrusted import Unchecked
 from tests.extensions.own_kind import _TEXTS, VECTORS
 
@@ -123,8 +123,8 @@ async def _vectors(slot: VectorSlot, request: Request) -> Response:
 async def _nearest(slots: Slots, request: Request) -> Response:
     from starlette.responses import JSONResponse
 
-    from paddle_ranker.serving.core.ranker_slot import RankerSlot
     from paddle_ranker.serving.http.exchange import deadline_of
+    from paddle_ranker.serving.slots.ranker_slot import RankerSlot
 
     tower, ranker = slots.of(NAME, VectorSlot), slots.of(RANKER_SLOT, RankerSlot)
     stated = deadline_of(request)  # read before the body, since the caller already waits

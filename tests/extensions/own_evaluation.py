@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from paddle_ranker import runtime
-from paddle_ranker.data.records import Pair, read_records
+from paddle_ranker.data.rows.records import Pair, read_records
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.options import main_of, option
 from paddle_ranker.scoring.loading import open_model

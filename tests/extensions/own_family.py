@@ -14,7 +14,7 @@ from paddle_ranker.model.families import BERT, FAMILIES
 if TYPE_CHECKING:
     from paddle import Tensor
 
-    from paddle_ranker.model.bert import Encoder
+    from paddle_ranker.model.networks.bert import Encoder
 
 
 class TitleFirst(PairEncoder):
@@ -24,7 +24,7 @@ class TitleFirst(PairEncoder):
 
 
 def mean_encoder(config: EncoderConfig) -> Encoder:
-    from paddle_ranker.model.bert import Encoder
+    from paddle_ranker.model.networks.bert import Encoder
 
     class MeanEncoder(Encoder):
         def pooled(self, input_ids: Tensor, token_type_ids: Tensor, extra: Optional[Tensor] = None) -> Tensor:

@@ -6,7 +6,7 @@ import io
 from collections.abc import Iterable, Iterator
 from typing import IO, Any
 
-from paddle_ranker.data.formats import FORMATS, FileFormat, Row
+from paddle_ranker.data.rows.formats import FORMATS, FileFormat, Row
 
 
 def _read(path: str, stream: io.BufferedReader) -> Iterator[tuple[int, Row]]:

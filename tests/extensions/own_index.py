@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from paddle_ranker.array_types import Floats
-from paddle_ranker.retrieval.candidate_indexes import INDEXES, Document, Documents, Hits, IndexKind, IndexOptions
+from paddle_ranker.retrieval.stored.candidate_indexes import INDEXES, Document, Documents, Hits, IndexKind, IndexOptions
 
 SIZE = 1024
 

@@ -14,7 +14,7 @@ from typing import Optional, cast
 import numpy as np
 
 from paddle_ranker.array_types import Arrays
-from paddle_ranker.data.records import Text, read_records
+from paddle_ranker.data.rows.records import Text, read_records
 from paddle_ranker.encoding.pair_encoder import PairEncoder
 from paddle_ranker.export.gates import Quality, QuantizeOptions, file_facts
 from paddle_ranker.metrics.intervals import bootstrap_interval, mean_of

@@ -12,10 +12,10 @@ from typing import Any, Optional
 
 from paddle_ranker.serving.core.faults import INVALID, Fault
 from paddle_ranker.serving.core.limits import require_key
-from paddle_ranker.serving.core.ranker_slot import RankerSlot
 from paddle_ranker.serving.core.server_config import RANKER_SLOT
-from paddle_ranker.serving.core.services import CountedRequest, ScoringService
 from paddle_ranker.serving.process.protocols import PROTOCOLS, PortProtocol, ProtocolHandler, ServerContext
+from paddle_ranker.serving.slots.ranker_slot import RankerSlot
+from paddle_ranker.serving.slots.services import CountedRequest, ScoringService
 
 BEGINS, LONGEST = b"RANK ", 1 << 16
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from paddle_ranker.encoding.batching import Groups
     from paddle_ranker.encoding.columns import EncodedTexts
     from paddle_ranker.encoding.pair_encoder import PairEncoder
-    from paddle_ranker.model.bert import Encoder
+    from paddle_ranker.model.networks.bert import Encoder
     from paddle_ranker.training.run import Start, TrainingRun
     from paddle_ranker.training.task import FitResult
 
@@ -117,7 +117,7 @@ def start_vectors(run: TrainingRun, options: TrainVectorsOptions) -> Start[Vecto
 
 def train(options: TrainVectorsOptions) -> FitResult:
     """Train; checkpoints go to `options.save_dir`."""
-    from paddle_ranker.data.records import Pair, read_records
+    from paddle_ranker.data.rows.records import Pair, read_records
     from paddle_ranker.storage.digest import content_digest
     from paddle_ranker.training.run import start_run
     from paddle_ranker.training.task import Task

@@ -24,14 +24,14 @@ from paddle_ranker.commands.index import main as index
 from paddle_ranker.commands.search import main as search
 from paddle_ranker.errors import CheckpointError, DataError, UsageError
 from paddle_ranker.model.load_options import LoadOptions
-from paddle_ranker.retrieval.candidate_indexes import Document
-from paddle_ranker.retrieval.collection import Collection
-from paddle_ranker.retrieval.collection_writer import CollectionWriter
-from paddle_ranker.retrieval.content_staging import StagedFiles, staged_files
-from paddle_ranker.retrieval.index_folder import IndexFolder
-from paddle_ranker.retrieval.schema import FIELD_TYPES
-from paddle_ranker.retrieval.search import SearchSettings
-from paddle_ranker.retrieval.search_engine import SearchEngine
+from paddle_ranker.retrieval.index.collection import Collection
+from paddle_ranker.retrieval.index.collection_writer import CollectionWriter
+from paddle_ranker.retrieval.index.content_staging import StagedFiles, staged_files
+from paddle_ranker.retrieval.index.index_folder import IndexFolder
+from paddle_ranker.retrieval.stages.search import SearchSettings
+from paddle_ranker.retrieval.stages.search_engine import SearchEngine
+from paddle_ranker.retrieval.stored.candidate_indexes import Document
+from paddle_ranker.retrieval.stored.schema import FIELD_TYPES
 from paddle_ranker.serving.core.byte_budget import ByteBudget
 from paddle_ranker.serving.process.worker import make_app
 from tests.extensions.own_content import SoundTower
@@ -115,9 +115,9 @@ def test_a_kind_of_content_is_built_searched_and_checked(folder: Path, capsys: p
 
 def test_a_killed_build_keeps_the_vectors_of_files(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Encoding is slow: all is one chunk, and not half of it is done."""
-    monkeypatch.setattr("paddle_ranker.retrieval.ingestion._FIRST_PIECE", 10)
+    monkeypatch.setattr("paddle_ranker.retrieval.index.ingestion._FIRST_PIECE", 10)
     clock, encoded, vectors = 0.0, 0, SoundTower.vectors
-    monkeypatch.setattr("paddle_ranker.retrieval.ingestion.time.monotonic", lambda: clock)
+    monkeypatch.setattr("paddle_ranker.retrieval.index.ingestion.time.monotonic", lambda: clock)
 
     def slowly(tower: SoundTower, sounds: Sequence[bytes]) -> Vectors:
         nonlocal clock, encoded

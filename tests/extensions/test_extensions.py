@@ -18,22 +18,22 @@ import numpy as np
 import pytest
 
 from paddle_ranker.commands.command_registry import COMMANDS, OF_KIND
-from paddle_ranker.data.formats import FORMATS
+from paddle_ranker.data.rows.formats import FORMATS
 from paddle_ranker.errors import DataError, UsageError
 from paddle_ranker.metrics.measures import MEASURES, Scored
 from paddle_ranker.model.builtin_kinds import KINDS
 from paddle_ranker.model.families import FAMILIES
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.model_folder import RANKER, load_model
-from paddle_ranker.retrieval.candidate_indexes import INDEXES, Document, IndexOptions
-from paddle_ranker.retrieval.collection import Collection
-from paddle_ranker.retrieval.filters import Filter
-from paddle_ranker.retrieval.manifest import IndexInfo
-from paddle_ranker.retrieval.vector_search import search_method
+from paddle_ranker.retrieval.index.collection import Collection
+from paddle_ranker.retrieval.snapshots.vector_search import search_method
+from paddle_ranker.retrieval.stored.candidate_indexes import INDEXES, Document, IndexOptions
+from paddle_ranker.retrieval.stored.manifest import IndexInfo
+from paddle_ranker.retrieval.values.filters import Filter
 from paddle_ranker.scoring.engines.engine_registry import ENGINES, exported_engines, is_installed
 from paddle_ranker.scoring.loading import open_model
-from paddle_ranker.serving.core.slot_kinds import SLOTS
 from paddle_ranker.serving.http.endpoints import ENDPOINTS
+from paddle_ranker.serving.slots.slot_kinds import SLOTS
 from paddle_ranker.training.losses.loss_registry import LOSSES
 from tests.checkout import ONCE
 from tests.conftest import REPOSITORY
@@ -123,8 +123,8 @@ def test_a_measure_has_a_value_an_interval_and_a_test() -> None:
 
 @pytest.mark.unit
 def test_a_format_is_read_written_and_named_in_errors(tmp_path: Path) -> None:
-    from paddle_ranker.data.formats import read_lines, write_rows
-    from paddle_ranker.data.records import LabeledPair, RecordFile
+    from paddle_ranker.data.rows.formats import read_lines, write_rows
+    from paddle_ranker.data.rows.records import LabeledPair, RecordFile
 
     write_rows(str(tmp_path / "pairs.psv"), ("query", "title", "label"), [("a", "b", 1), ("c", "d e", 0)], True)
     assert (tmp_path / "pairs.psv").read_text() == "query|title|label\na|b|1\nc|d e|0\n"

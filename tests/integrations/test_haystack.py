@@ -22,7 +22,7 @@ from paddle_ranker.integrations.haystack import (
     PaddleRankerRetriever,
     PaddleRankerTextEmbedder,
 )
-from paddle_ranker.retrieval.text_vectors import Tower
+from paddle_ranker.retrieval.vectors.text_vectors import Tower
 from tests.integrations.conftest import KEY
 
 pytestmark = pytest.mark.server

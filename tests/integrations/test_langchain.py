@@ -17,7 +17,7 @@ from langchain_core.vectorstores import InMemoryVectorStore
 from paddle_ranker import Index, Ranker
 from paddle_ranker.errors import UsageError
 from paddle_ranker.integrations.langchain import PaddleRankerEmbeddings, PaddleRankerRerank, PaddleRankerRetriever
-from paddle_ranker.retrieval.text_vectors import Tower
+from paddle_ranker.retrieval.vectors.text_vectors import Tower
 from tests.integrations.conftest import KEY
 
 pytestmark = pytest.mark.server

@@ -18,7 +18,7 @@ from llama_index.core.vector_stores import FilterCondition, FilterOperator, Meta
 from paddle_ranker import Index, Ranker
 from paddle_ranker.errors import UsageError
 from paddle_ranker.integrations.llama_index import PaddleRankerEmbedding, PaddleRankerRerank, PaddleRankerRetriever
-from paddle_ranker.retrieval.text_vectors import Tower
+from paddle_ranker.retrieval.vectors.text_vectors import Tower
 from tests.integrations.conftest import KEY
 
 pytestmark = pytest.mark.server

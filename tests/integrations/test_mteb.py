@@ -20,7 +20,7 @@ from mteb.types import PromptType
 from paddle_ranker import Ranker
 from paddle_ranker.errors import UsageError
 from paddle_ranker.integrations.mteb import PaddleRankerCrossEncoder, PaddleRankerEncoder
-from paddle_ranker.retrieval.text_vectors import Tower
+from paddle_ranker.retrieval.vectors.text_vectors import Tower
 from tests.integrations.conftest import KEY
 
 pytestmark = pytest.mark.server

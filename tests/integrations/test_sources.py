@@ -13,7 +13,7 @@ import pytest
 from paddle_ranker import Index, Ranker
 from paddle_ranker.errors import UsageError
 from paddle_ranker.integrations.sources import RankSource, SearchSource, VectorSource, saved_source, where_of
-from paddle_ranker.retrieval.text_vectors import Tower
+from paddle_ranker.retrieval.vectors.text_vectors import Tower
 from paddle_ranker.serving.clients.client_errors import ServerError
 from tests.integrations.conftest import KEY
 

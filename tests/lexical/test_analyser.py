@@ -23,7 +23,7 @@ from paddle_ranker.lexical.analyser import NAME, SINGLE, Analyser, _word, analys
 from paddle_ranker.lexical.highlights import FoldedText, SharedWords, occurrences_of
 from paddle_ranker.lexical.passages import best_span
 from paddle_ranker.lexical.tokens import query_weights
-from paddle_ranker.retrieval.word_search import WordSearcher
+from paddle_ranker.retrieval.words.word_search import WordSearcher
 from paddle_ranker.unicode.characters import fold
 from tests.conftest import Call
 

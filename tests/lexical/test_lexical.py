@@ -11,7 +11,7 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from benchmarks.harness.runs import Baseline
-from paddle_ranker.data.records import LabeledPair, read_records
+from paddle_ranker.data.rows.records import LabeledPair, read_records
 from paddle_ranker.errors import DataError, UsageError
 from paddle_ranker.lexical.bm25 import BM25
 from paddle_ranker.lexical.features import (

@@ -13,7 +13,7 @@ import httpx2
 from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 
-from paddle_ranker.retrieval.candidate_indexes import Document
+from paddle_ranker.retrieval.stored.candidate_indexes import Document
 from paddle_ranker.serving.core.byte_budget import ByteBudget
 from paddle_ranker.serving.core.connections import Connections
 from paddle_ranker.serving.process.http_server import HttpServer

@@ -21,14 +21,14 @@ from paddle_ranker.mcp import tools
 from paddle_ranker.mcp.http import MOST_BYTES
 from paddle_ranker.mcp.protocol import make_server
 from paddle_ranker.mcp.tools import MOST_TEXT, SearchTools, ToolCall
-from paddle_ranker.retrieval import turns
-from paddle_ranker.retrieval.candidate_indexes import Document
-from paddle_ranker.serving.core import queued_search
+from paddle_ranker.retrieval.stored.candidate_indexes import Document
+from paddle_ranker.retrieval.work import turns
 from paddle_ranker.serving.core.byte_budget import ByteBudget
 from paddle_ranker.serving.core.logs import JsonLog
 from paddle_ranker.serving.core.metrics import Metrics
 from paddle_ranker.serving.core.search_log import LogReader, SearchLine
 from paddle_ranker.serving.process.worker import make_app
+from paddle_ranker.serving.slots import queued_search
 from tests.mcp.cases import ERAS, LiveApp, client_of, index_of, mode_of, soon
 from tests.serving_cases import OpenedSite, ask_app, close_slots, opened_slots
 from tests.started import until

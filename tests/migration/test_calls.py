@@ -13,7 +13,7 @@ from paddle_ranker import Ranker
 from paddle_ranker.__main__ import main
 from paddle_ranker.errors import CheckpointError, UsageError
 from paddle_ranker.model.tower import TowerInfo
-from paddle_ranker.retrieval.text_vectors import Tower
+from paddle_ranker.retrieval.vectors.text_vectors import Tower
 from tests.conftest import REPOSITORY, Call
 from tests.migration.published import CROSS, PARA, QUERIES, QUERY, TITLES, Made, classifier, encoded, write
 
@@ -71,7 +71,7 @@ def test_an_index_gives_the_tower_titles_and_texts(at: Path, expected: list[Any]
     line = "index build --corpus paras.tsv --tower zh_dureader_de --field title:text:title --output index --device cpu"
     status, _, errors = call(main, *line.split())
     assert status == 0, errors
-    from paddle_ranker.retrieval.collection import Collection
+    from paddle_ranker.retrieval.index.collection import Collection
 
     with Collection.open("index") as collection:
         stored = [part.segment.vectors["vectors"].stored for part in collection.snapshot().parts]

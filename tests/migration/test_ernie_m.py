@@ -19,7 +19,7 @@ from paddle_ranker.model.hugging_face.folder import folder_pair_encoder
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.paddlenlp_names import published_models
 from paddle_ranker.model.parameters import load_arrays
-from paddle_ranker.retrieval.text_vectors import Tower
+from paddle_ranker.retrieval.vectors.text_vectors import Tower
 from tests.conftest import Call
 from tests.migration.published import SAFE, SHAPE, classifier, transformers
 

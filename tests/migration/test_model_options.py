@@ -22,9 +22,9 @@ from paddle_ranker.model.model_options import CheckpointOptions, TokenizerOption
 from paddle_ranker.model.parameters import PARAMETERS_FILE, load_arrays, save_arrays
 from paddle_ranker.options import Options, command_run, declare
 from paddle_ranker.options.declare import FETCHED_FOLDER, annotations_of, fields_of, value_type
-from paddle_ranker.retrieval.candidate_indexes import Document
-from paddle_ranker.retrieval.collection import Collection
-from paddle_ranker.retrieval.manifest import IndexInfo, WordsInfo
+from paddle_ranker.retrieval.index.collection import Collection
+from paddle_ranker.retrieval.stored.candidate_indexes import Document
+from paddle_ranker.retrieval.stored.manifest import IndexInfo, WordsInfo
 from tests.conftest import Call
 from tests.tiny import write_index, write_ranker, write_tower
 

@@ -21,7 +21,7 @@ from paddle_ranker.model import paddlenlp_names, pretrained
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.model_folder import RANKER, identify, load_model
 from paddle_ranker.model.paddlenlp_names import known_name, published_models
-from paddle_ranker.retrieval.text_vectors import Tower
+from paddle_ranker.retrieval.vectors.text_vectors import Tower
 from tests.conftest import Call
 from tests.migration.published import (
     CROSS,

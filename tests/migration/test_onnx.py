@@ -23,7 +23,7 @@ from paddle_ranker.errors import CheckpointError
 from paddle_ranker.export.static_graph import export_model
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.model_folder import MODEL, identify, load_model
-from paddle_ranker.retrieval.text_vectors import Tower
+from paddle_ranker.retrieval.vectors.text_vectors import Tower
 from tests.conftest import Call
 from tests.tiny import VOCABULARY, change_json, write_ranker, write_tokenizer, write_tower
 

@@ -21,7 +21,7 @@ from paddle_ranker.encoding.tokenizers.tokenizer_folder import read_tokenizer
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.model.model_folder import identify
 from paddle_ranker.model.pretrained import vocabulary_folder
-from paddle_ranker.retrieval.text_vectors import Tower
+from paddle_ranker.retrieval.vectors.text_vectors import Tower
 from tests.conftest import Call
 from tests.tiny import VOCABULARY, write_tokenizer
 
@@ -155,7 +155,7 @@ def test_old_forms_score_alike(kind: str, form: str, made: Made, tmp_path: Path)
     if form != "a file each":
         shutil.copyfile(folder / f"{prefix}.pdiparams", old / "__params__")
     else:
-        from paddle_ranker.model.static_program import static_mode
+        from paddle_ranker.model.foreign.static_program import static_mode
 
         with static_mode(), paddle.static.scope_guard(paddle.static.Scope()):
             executor = paddle.static.Executor(paddle.CPUPlace())

@@ -18,11 +18,11 @@ import pytest
 from paddle_ranker.commands.index import main
 from paddle_ranker.errors import RankerError, UsageError
 from paddle_ranker.milvus.store import MilvusHits, MilvusRows, MilvusSearch
-from paddle_ranker.retrieval.candidate_indexes import INDEXES
-from paddle_ranker.retrieval.collection import Collection
-from paddle_ranker.retrieval.manifest import IndexInfo, WordsInfo
-from paddle_ranker.retrieval.towers import copy_tower
-from paddle_ranker.retrieval.vector_settings import VectorsInfo
+from paddle_ranker.retrieval.index.collection import Collection
+from paddle_ranker.retrieval.index.towers import copy_tower
+from paddle_ranker.retrieval.stored.candidate_indexes import INDEXES
+from paddle_ranker.retrieval.stored.manifest import IndexInfo, WordsInfo
+from paddle_ranker.retrieval.vectors.vector_settings import VectorsInfo
 from tests.retrieval import test_candidate_indexes as candidate_indexes
 from tests.retrieval import test_conformance as conformance
 from tests.retrieval.test_candidate_indexes import tower

@@ -20,7 +20,7 @@ from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.model_folder import RANKER, identify, load_encoder
 from paddle_ranker.model.pretrained import find_model
 from paddle_ranker.model.ranker_folder import load_single
-from paddle_ranker.retrieval.text_vectors import Tower
+from paddle_ranker.retrieval.vectors.text_vectors import Tower
 from paddle_ranker.scoring.loading import open_model
 from paddle_ranker.storage.foreign_config import ForeignConfig
 from tests.checkout import ONCE

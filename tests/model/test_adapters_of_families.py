@@ -19,7 +19,7 @@ from paddle_ranker import Ranker
 from paddle_ranker.__main__ import main
 from paddle_ranker.array_types import Array
 from paddle_ranker.model.transcriber import Transcriber
-from paddle_ranker.retrieval.text_vectors import Tower
+from paddle_ranker.retrieval.vectors.text_vectors import Tower
 from tests.checkout import ONCE
 from tests.model import picture_cases, sound_cases, test_pictures, test_sounds
 from tests.model.adapter_cases import ARRAYS, CONFIG

@@ -13,10 +13,10 @@ import paddle
 import paddle.nn.functional as F
 import pytest
 
-from paddle_ranker.model import attention
-from paddle_ranker.model.bert import Encoder, MPNetEncoder
-from paddle_ranker.model.dropout import Dropout, Masks
 from paddle_ranker.model.families import config_from
+from paddle_ranker.model.networks import attention
+from paddle_ranker.model.networks.bert import Encoder, MPNetEncoder
+from paddle_ranker.model.networks.dropout import Dropout, Masks
 from paddle_ranker.model.networks.modernbert import ModernBertEncoder
 from tests.model.family_cases import expected
 from tests.model.test_bert import batch

@@ -9,10 +9,10 @@ import paddle
 import paddle.nn.functional as F
 import pytest
 
-from paddle_ranker.model.attention import MASKED, attend
-from paddle_ranker.model.banded import BLOCK, attend_banded
 from paddle_ranker.model.config import ModernBertConfig
-from paddle_ranker.model.dropout import Dropout, Masks
+from paddle_ranker.model.networks.attention import MASKED, attend
+from paddle_ranker.model.networks.banded import BLOCK, attend_banded
+from paddle_ranker.model.networks.dropout import Dropout, Masks
 from paddle_ranker.model.networks.modernbert import ModernBertEncoder
 
 pytestmark = pytest.mark.unit

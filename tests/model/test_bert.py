@@ -8,8 +8,8 @@ import numpy as np
 import paddle
 import pytest
 
-from paddle_ranker.model.bert import Encoder
 from paddle_ranker.model.config import EncoderConfig
+from paddle_ranker.model.networks.bert import Encoder
 from paddle_ranker.model.paddlenlp_names import published_model
 from tests.tiny import CONFIG, make_network
 

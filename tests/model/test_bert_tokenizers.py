@@ -18,7 +18,7 @@ from paddle_ranker.model.families import read_config
 from paddle_ranker.model.hugging_face.weights import read_weights
 from paddle_ranker.model.model_folder import load_encoder
 from paddle_ranker.paddle_serving.clients.scoring_client import load_pair_encoder
-from paddle_ranker.retrieval.text_vectors import Tower
+from paddle_ranker.retrieval.vectors.text_vectors import Tower
 from tests.model.family_cases import SIZES_FILE, expected, weights
 from tests.model.test_families import QUERIES, TITLES, write_said, write_tokenizer
 from tests.numpy_bert import NumpyBert, sentence_vectors

@@ -18,7 +18,7 @@ from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.model_folder import RANKER
 from paddle_ranker.model.ranker_folder import load_single
 from paddle_ranker.model.transcriber import Transcriber
-from paddle_ranker.retrieval.text_vectors import Tower
+from paddle_ranker.retrieval.vectors.text_vectors import Tower
 from paddle_ranker.scoring.loading import open_model
 from paddle_ranker.scoring.scorer import Scorer
 from tests.checkout import ONCE, SETTINGS_STEP

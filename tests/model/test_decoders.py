@@ -25,9 +25,9 @@ from paddle_ranker.model.builtin_kinds import KINDS
 from paddle_ranker.model.hugging_face import chat
 from paddle_ranker.model.hugging_face.weights import load_parameters, parameters_file
 from paddle_ranker.model.load_options import LoadOptions
-from paddle_ranker.model.lora import add_adapters
 from paddle_ranker.model.model_folder import TOWER, identify
 from paddle_ranker.model.networks import qwen3
+from paddle_ranker.model.networks.lora import add_adapters
 from paddle_ranker.model.parameters import float32_of_bfloat16, save_arrays
 from paddle_ranker.model.ranker_folder import RankerModel, load_single
 from paddle_ranker.model.tower_network import load_tower

@@ -6,8 +6,8 @@ import numpy as np
 import paddle
 import pytest
 
-from paddle_ranker.model.bert import Attention
-from paddle_ranker.model.dropout import Dropout, Masks
+from paddle_ranker.model.networks.bert import Attention
+from paddle_ranker.model.networks.dropout import Dropout, Masks
 
 pytestmark = pytest.mark.unit
 

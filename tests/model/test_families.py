@@ -30,10 +30,10 @@ from paddle_ranker.model.exported import open_exported, program_file
 from paddle_ranker.model.families import config_from
 from paddle_ranker.model.hugging_face.folder import read_model
 from paddle_ranker.model.load_options import LoadOptions
-from paddle_ranker.model.lora import add_adapters
 from paddle_ranker.model.model_folder import MODEL, RANKER, identify, load_encoder, load_model
 from paddle_ranker.model.model_kind import TOKENS, ArraySpec, Signature
 from paddle_ranker.model.networks.deberta import relative_buckets
+from paddle_ranker.model.networks.lora import add_adapters
 from paddle_ranker.model.networks.modernbert import ModernBertEncoder
 from paddle_ranker.model.ranker_folder import Fresh, RankerModel, load_single, save_ranker, start_ranker
 from paddle_ranker.paddle_serving.clients.scoring_client import load_pair_encoder

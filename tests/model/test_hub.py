@@ -26,7 +26,7 @@ from paddle_ranker.model.model_folder import load_encoder
 from paddle_ranker.model.pretrained import find_model, resolve_model
 from paddle_ranker.model.tower import TowerInfo
 from paddle_ranker.model.tower_network import read_tower, save_query_tower, save_tower, start_tower
-from paddle_ranker.retrieval.text_vectors import Tower
+from paddle_ranker.retrieval.vectors.text_vectors import Tower
 from paddle_ranker.serving.core.server_config import ServeConfig
 from paddle_ranker.serving.process import server
 from tests.hub_server import COMMIT, LARGE, Hub, hub_environment, hub_server

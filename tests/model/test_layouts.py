@@ -13,9 +13,9 @@ import pytest
 
 from paddle_ranker import Ranker
 from paddle_ranker.__main__ import main
-from paddle_ranker.data.file_readers import READERS
-from paddle_ranker.data.placed_text import PlacedText
-from paddle_ranker.data.records import LabeledPair, Pair, Triple, read_records, write_records
+from paddle_ranker.data.files.file_readers import READERS
+from paddle_ranker.data.files.placed_text import PlacedText
+from paddle_ranker.data.rows.records import LabeledPair, Pair, Triple, read_records, write_records
 from paddle_ranker.errors import DataError
 from paddle_ranker.export.static_graph import export_model
 from paddle_ranker.model.load_options import LoadOptions

@@ -12,12 +12,12 @@ import paddle
 import pytest
 
 from paddle_ranker.errors import CheckpointError
-from paddle_ranker.model.bert import Encoder
 from paddle_ranker.model.builtin_kinds import KINDS
 from paddle_ranker.model.config import require_tokenizer_fits
 from paddle_ranker.model.families import write_config
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.model_folder import RANKER, TrainedRanker, identify, load_model
+from paddle_ranker.model.networks.bert import Encoder
 from paddle_ranker.model.parameters import load_arrays, save_arrays
 from paddle_ranker.model.ranker_folder import Fresh, start_ranker
 from paddle_ranker.scoring.engines.dygraph import DygraphEngine

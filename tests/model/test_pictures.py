@@ -18,7 +18,7 @@ from paddle_ranker.model.hugging_face.library_tokenizer import MODEL_FILE
 from paddle_ranker.model.hugging_face.published_towers import as_towers
 from paddle_ranker.model.parameters import PARAMETERS_FILE, load_arrays, save_arrays
 from paddle_ranker.model.tower import TowerInfo
-from paddle_ranker.retrieval.text_vectors import Tower
+from paddle_ranker.retrieval.vectors.text_vectors import Tower
 from paddle_ranker.storage.foreign_config import PREPROCESSOR_FILE
 from tests.model.picture_cases import (
     CASES,

@@ -29,9 +29,9 @@ from paddle_ranker.commands import (
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.model.model_folder import RANKER, identify
 from paddle_ranker.paddle_serving import export_serving
-from paddle_ranker.retrieval.candidate_indexes import Document
-from paddle_ranker.retrieval.collection import Collection
-from paddle_ranker.retrieval.manifest import IndexInfo, WordsInfo
+from paddle_ranker.retrieval.index.collection import Collection
+from paddle_ranker.retrieval.stored.candidate_indexes import Document
+from paddle_ranker.retrieval.stored.manifest import IndexInfo, WordsInfo
 from paddle_ranker.scoring.loading import open_model
 from pretraining import fill_mask, train_mlm
 from tests.conftest import Call

@@ -20,7 +20,7 @@ from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.model_folder import RANKER, identify, load_model
 from paddle_ranker.model.ranker_folder import Fresh, load_single, save_ranker, start_ranker
 from paddle_ranker.paddle_serving.clients.scoring_client import load_pair_encoder
-from paddle_ranker.retrieval.text_vectors import Tower
+from paddle_ranker.retrieval.vectors.text_vectors import Tower
 from tests.model.reranker_cases import CASES, FILE, FIND, GELU, PAIRS, SIZE, dense, last, pooling, write
 from tests.tiny import change_json
 

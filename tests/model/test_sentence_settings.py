@@ -13,7 +13,7 @@ import pytest
 from paddle_ranker.errors import RankerError
 from paddle_ranker.model.hugging_face.sentences import stated_info
 from paddle_ranker.model.model_folder import RANKER
-from paddle_ranker.retrieval.text_vectors import Tower
+from paddle_ranker.retrieval.vectors.text_vectors import Tower
 from paddle_ranker.scoring.loading import open_model
 from paddle_ranker.scoring.scorer import Scorer
 from paddle_ranker.storage.foreign_config import ForeignConfig

@@ -22,7 +22,7 @@ from paddle_ranker.model.parameters import load_arrays
 from paddle_ranker.model.ranker_folder import load_single
 from paddle_ranker.model.similarity import SimilarityHead, depths_of, feature_names
 from paddle_ranker.model.tower_network import load_tower
-from paddle_ranker.retrieval.text_vectors import Tower
+from paddle_ranker.retrieval.vectors.text_vectors import Tower
 from tests.checkout import ONCE
 from tests.conftest import commands_here
 from tests.tiny import QUERIES, TITLES, draw_words, write_encoder, write_ranker, write_tower

@@ -13,12 +13,12 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from paddle_ranker.commands.convert import main as convert
-from paddle_ranker.data.file_readers import READERS, Part
-from paddle_ranker.data.speech import MODEL_VARIABLE
+from paddle_ranker.data.files.file_readers import READERS, Part
+from paddle_ranker.data.recordings.speech import MODEL_VARIABLE
 from paddle_ranker.encoding.sound_encoder import SoundEncoder
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.model.transcriber import Letters, Transcriber
-from paddle_ranker.retrieval.text_vectors import Tower
+from paddle_ranker.retrieval.vectors.text_vectors import Tower
 from paddle_ranker.storage.foreign_config import PREPROCESSOR_FILE
 from tests.model.sound_cases import CASES, FILE, FRAMES, LETTERS, PROCESSOR, sounds, write
 

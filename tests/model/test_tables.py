@@ -16,7 +16,7 @@ import pytest
 from paddle_ranker import Ranker
 from paddle_ranker.__main__ import main
 from paddle_ranker.commands.convert import ConvertOptions, convert
-from paddle_ranker.data.placed_text import PlacedText
+from paddle_ranker.data.files.placed_text import PlacedText
 from paddle_ranker.encoding.table_pairs import TablePairEncoder, table_text
 from paddle_ranker.errors import CheckpointError, DataError, UsageError
 from paddle_ranker.export.static_graph import export_model

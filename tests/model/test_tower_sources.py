@@ -25,8 +25,8 @@ from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.parameters import load_arrays, save_arrays
 from paddle_ranker.model.tower import TowerInfo
 from paddle_ranker.model.tower_network import TowerModel, save_query_tower, save_tower, start_tower
-from paddle_ranker.retrieval.collection import Collection
-from paddle_ranker.retrieval.text_vectors import Tower
+from paddle_ranker.retrieval.index.collection import Collection
+from paddle_ranker.retrieval.vectors.text_vectors import Tower
 from paddle_ranker.scoring.engines.dygraph import DygraphEngine
 from recall.train_batch_neg import TrainBatchNegOptions
 from recall.training import start_tower_training

@@ -20,9 +20,9 @@ from paddle_ranker.__main__ import main
 from paddle_ranker.commands.convert import ConvertOptions, convert
 from paddle_ranker.errors import CheckpointError, UsageError
 from paddle_ranker.model.info import RankerInfo
-from paddle_ranker.model.lora import add_adapters
+from paddle_ranker.model.networks.lora import add_adapters
 from paddle_ranker.model.ranker_folder import load_single, save_ranker
-from paddle_ranker.retrieval.text_vectors import Tower
+from paddle_ranker.retrieval.vectors.text_vectors import Tower
 from tests.model import decoder_cases
 from tests.model.adapter_cases import ARRAYS, CONFIG
 from tests.model.family_cases import CASES

@@ -36,11 +36,11 @@ from paddle_ranker.export.static_graph import export_model
 from paddle_ranker.scoring.ranker import Ranker
 from paddle_ranker.serving.core.faults import OVERLOADED, TIMED_OUT, Fault
 from paddle_ranker.serving.core.metrics import Metrics
-from paddle_ranker.serving.core.ranker_slot import RankerSlot
 from paddle_ranker.serving.core.server_config import ServeConfig
-from paddle_ranker.serving.core.slot_kinds import served_by
-from paddle_ranker.serving.core.slots import Slots
 from paddle_ranker.serving.process.worker import make_app
+from paddle_ranker.serving.slots.ranker_slot import RankerSlot
+from paddle_ranker.serving.slots.slot_kinds import served_by
+from paddle_ranker.serving.slots.slots import Slots
 from tests.checkout import ONCE
 from tests.conftest import REPOSITORY
 from tests.entailment_cases import make_parts, write_data, write_model

@@ -11,7 +11,7 @@ import pytest
 
 from multimodal_entailment.examples import logits_of, regions_of
 from multimodal_entailment.model import WIDTH, DotAttention, EntailmentNetwork, Missing, Projection, Shape
-from paddle_ranker.model.dropout import Masks
+from paddle_ranker.model.networks.dropout import Masks
 from tests.entailment_cases import draw_images, make_parts
 
 pytestmark = pytest.mark.unit

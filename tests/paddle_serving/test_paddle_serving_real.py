@@ -23,7 +23,7 @@ from paddle_ranker.__main__ import main
 from paddle_ranker.model.exported import open_exported
 from paddle_ranker.model.model_folder import RANKER
 from paddle_ranker.paddle_serving.messages import PIPELINE_SERVICE, messages
-from paddle_ranker.retrieval.text_vectors import Tower
+from paddle_ranker.retrieval.vectors.text_vectors import Tower
 from tests.conftest import REPOSITORY, load_script
 from tests.export_cases import Exports
 from tests.started import SECONDS, Started, free_ports, get, is_open, post, started

@@ -16,10 +16,10 @@ from paddle_ranker.__main__ import main
 from paddle_ranker.array_types import Vectors
 from paddle_ranker.commands.convert import main as convert
 from paddle_ranker.errors import DataError
-from paddle_ranker.retrieval import text_vectors as vectors_module
-from paddle_ranker.retrieval import towers
-from paddle_ranker.retrieval.text_vectors import Tower
-from paddle_ranker.retrieval.vector_files import VectorFile, open_vectors, scales_path
+from paddle_ranker.retrieval.index import towers
+from paddle_ranker.retrieval.vectors import text_vectors as vectors_module
+from paddle_ranker.retrieval.vectors.text_vectors import Tower
+from paddle_ranker.retrieval.vectors.vector_files import VectorFile, open_vectors, scales_path
 from recall.feature_extract import main as feature_extract
 from recall.predict import main as predict
 from tests.tiny import HAN, write_encoder

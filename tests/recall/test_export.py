@@ -15,7 +15,7 @@ from paddle_ranker.model.encoder_loading import read_checkpoint
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.tower import TowerInfo
 from paddle_ranker.model.tower_network import save_query_tower, save_tower, start_tower
-from paddle_ranker.retrieval.text_vectors import Tower
+from paddle_ranker.retrieval.vectors.text_vectors import Tower
 from paddle_ranker.scoring.engines.engine_registry import is_installed
 from tests.tiny import draw_words, write_encoder
 

@@ -12,7 +12,7 @@ import paddle
 import pytest
 
 from paddle_ranker.array_types import Vectors
-from paddle_ranker.data.records import LabeledPair, Pair, Text, Triple
+from paddle_ranker.data.rows.records import LabeledPair, Pair, Text, Triple
 from paddle_ranker.distributed import ProcessGroup
 from paddle_ranker.encoding.columns import EncodedTexts
 from paddle_ranker.errors import DataError

@@ -16,7 +16,7 @@ from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.networks.vision import Convolutions
 from paddle_ranker.model.parameters import PARAMETERS_FILE, load_arrays
 from paddle_ranker.model.pretrained import resolve_model
-from paddle_ranker.retrieval.text_vectors import Tower
+from paddle_ranker.retrieval.vectors.text_vectors import Tower
 from paddle_ranker.scoring.engines.engine_registry import is_installed
 from tests.model.test_pictures import published
 from tests.retrieval.test_picture_fields import COLOURS, corpus, picture

@@ -14,7 +14,7 @@ from paddle import Tensor
 from PIL import Image, ImageDraw
 
 from paddle_ranker.commands.starter import StarterOptions, make_starter
-from paddle_ranker.data.pictures import ImageError
+from paddle_ranker.data.files.pictures import ImageError
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.model_folder import TOWER, load_model
@@ -22,7 +22,7 @@ from paddle_ranker.model.networks.vision import PictureTransformer
 from paddle_ranker.model.parameters import PARAMETERS_FILE, load_arrays
 from paddle_ranker.model.pretrained import resolve_model
 from paddle_ranker.model.tower_network import load_tower, query_tower_of
-from paddle_ranker.retrieval.text_vectors import Tower, nearest
+from paddle_ranker.retrieval.vectors.text_vectors import Tower, nearest
 from recall.train_batch_neg import TrainBatchNegOptions, train
 from tests.checkout import ONCE
 from tests.model.test_pictures import published

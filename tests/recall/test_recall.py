@@ -15,7 +15,7 @@ from paddle_ranker.model.encoder_loading import read_checkpoint
 from paddle_ranker.model.tower import TowerInfo
 from paddle_ranker.model.tower_network import save_tower, start_tower
 from paddle_ranker.options.input_files import join_files
-from paddle_ranker.retrieval.text_vectors import Tower
+from paddle_ranker.retrieval.vectors.text_vectors import Tower
 from recall import evaluate, recall
 from recall.results import corpus_texts
 from tests.conftest import REPOSITORY as ROOT

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from paddle_ranker.data.records import Triple, read_records
+from paddle_ranker.data.rows.records import Triple, read_records
 from paddle_ranker.errors import DataError, UsageError
 from paddle_ranker.model.parameters import PARAMETERS_FILE, load_arrays
 from paddle_ranker.training.mining import text_key
@@ -62,7 +62,9 @@ def test_mined_negatives_are_those_of_a_computation_by_hand(given: dict[str, Any
     (start.queries.network if start.queries else network).eval()
     found = examples.pairs.negatives
     assert found is not None and len(titles) > 30
-    from paddle_ranker.retrieval.text_vectors import Tower  # the network's vectors, by another way than the mining's
+    from paddle_ranker.retrieval.vectors.text_vectors import (
+        Tower,  # the network's vectors, by another way than the mining's
+    )
     from paddle_ranker.scoring.engines.dygraph import DygraphEngine
 
     vectors = Tower(DygraphEngine(network, start.model.signature), encoder).compute(pairs.titles)

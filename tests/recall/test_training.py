@@ -16,7 +16,7 @@ from paddle_ranker.commands import convert
 from paddle_ranker.errors import CheckpointError, RankerError, UsageError
 from paddle_ranker.model.parameters import PARAMETERS_FILE, load_arrays, save_arrays
 from paddle_ranker.model.tower import TowerInfo
-from paddle_ranker.retrieval.text_vectors import Tower
+from paddle_ranker.retrieval.vectors.text_vectors import Tower
 from paddle_ranker.training.state import APART_FILE
 from recall import train_batch_neg, train_simcse
 from recall.model import InBatchExamples

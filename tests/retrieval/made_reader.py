@@ -19,10 +19,10 @@ from typing import Any, Optional, Union
 import numpy as np
 
 from paddle_ranker.array_types import Vectors
-from paddle_ranker.data.file_readers import READERS, Part, Reader, Unread
-from paddle_ranker.data.placed_text import SpanPlace
+from paddle_ranker.data.files.file_readers import READERS, Part, Reader, Unread
+from paddle_ranker.data.files.placed_text import SpanPlace
 from paddle_ranker.errors import DataError, DependencyError, UsageError
-from paddle_ranker.retrieval.schema import FIELD_TYPES, file_type
+from paddle_ranker.retrieval.stored.schema import FIELD_TYPES, file_type
 
 BEGINNING = b"PAGES\n"
 

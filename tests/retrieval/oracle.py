@@ -9,7 +9,7 @@ from datetime import date, datetime, timezone
 from fractions import Fraction
 from typing import Any
 
-from paddle_ranker.retrieval.filters import Filter
+from paddle_ranker.retrieval.values.filters import Filter
 
 _ORDERS = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
 _DATE = re.compile(r"\d{4}-\d\d.*")

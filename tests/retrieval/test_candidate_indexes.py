@@ -10,9 +10,9 @@ from paddle_ranker.lexical.bm25 import BM25
 from paddle_ranker.model.encoder_loading import read_checkpoint
 from paddle_ranker.model.tower import TowerInfo
 from paddle_ranker.model.tower_network import start_tower
-from paddle_ranker.retrieval.candidate_indexes import Document, IndexOptions
-from paddle_ranker.retrieval.text_vectors import Tower
-from paddle_ranker.retrieval.vector_indexes import INDEXES
+from paddle_ranker.retrieval.index.vector_indexes import INDEXES
+from paddle_ranker.retrieval.stored.candidate_indexes import Document, IndexOptions
+from paddle_ranker.retrieval.vectors.text_vectors import Tower
 from paddle_ranker.scoring.engines.dygraph import DygraphEngine
 from tests.tiny import write_encoder
 
@@ -48,7 +48,7 @@ def tower(tmp_path_factory: pytest.TempPathFactory) -> Tower:
 def test_every_index_answers_with_ids_and_refuses_two_of_one(
     name: str, tower: Tower, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("paddle_ranker.retrieval.faiss_index.LEAST", 2)  # else a few are searched exactly
+    monkeypatch.setattr("paddle_ranker.retrieval.vectors.faiss_index.LEAST", 2)  # else a few are searched exactly
     index = INDEXES[name].build(iter(DOCUMENTS), IndexOptions(tower=tower))
     for hits in index.search(["水稻", "护理"], 2):
         assert len(hits.ids) == len(set(hits.ids)) == len(hits.scores) <= 2

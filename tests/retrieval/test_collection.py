@@ -15,13 +15,13 @@ from paddle_ranker.array_types import Vectors
 from paddle_ranker.errors import CheckpointError, DataError, UsageError
 from paddle_ranker.lexical.bm25 import BM25
 from paddle_ranker.lexical.tokens import bigrams
-from paddle_ranker.retrieval.candidate_indexes import Document
-from paddle_ranker.retrieval.collection import Collection
-from paddle_ranker.retrieval.filters import Filter
-from paddle_ranker.retrieval.index_folder import IndexFolder
-from paddle_ranker.retrieval.manifest import IndexInfo, WordsInfo, read_manifest
-from paddle_ranker.retrieval.merging import merge_segments
-from paddle_ranker.retrieval.vector_settings import VectorsInfo
+from paddle_ranker.retrieval.index.collection import Collection
+from paddle_ranker.retrieval.index.index_folder import IndexFolder
+from paddle_ranker.retrieval.index.merging import merge_segments
+from paddle_ranker.retrieval.stored.candidate_indexes import Document
+from paddle_ranker.retrieval.stored.manifest import IndexInfo, WordsInfo, read_manifest
+from paddle_ranker.retrieval.values.filters import Filter
+from paddle_ranker.retrieval.vectors.vector_settings import VectorsInfo
 from tests.retrieval.oracle import meets
 
 pytestmark = pytest.mark.unit
@@ -63,8 +63,8 @@ def expected(documents: Sequence[Document], query: str, k: int, by: str) -> tupl
 def test_adds_replacements_and_removals_leave_what_one_build_would(
     tmp_path: Path, where: Optional[str], most: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("paddle_ranker.retrieval.merging.MOST_SEGMENTS", most)  # merged often, and never
-    monkeypatch.setattr("paddle_ranker.retrieval.ingestion.AT_ONCE", 15 if most == 2 else 100)
+    monkeypatch.setattr("paddle_ranker.retrieval.index.merging.MOST_SEGMENTS", most)  # merged often, and never
+    monkeypatch.setattr("paddle_ranker.retrieval.index.ingestion.AT_ONCE", 15 if most == 2 else 100)
     collection, draw = new_index(tmp_path / "index"), random.Random(3)
     kept: dict[str, Document] = {}
     for step in range(6):
@@ -107,7 +107,7 @@ def test_a_truth_value_in_the_place_of_a_number_is_a_change(tmp_path: Path) -> N
 
 
 def test_what_an_unfinished_addition_has_encoded_is_taken_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("paddle_ranker.retrieval.ingestion.AT_ONCE", 10)
+    monkeypatch.setattr("paddle_ranker.retrieval.index.ingestion.AT_ONCE", 10)
     folder, documents, encoded = tmp_path / "index", documents_of(range(45)), 0
 
     def counting(texts: Sequence[str]) -> Vectors:
@@ -135,9 +135,9 @@ def test_a_killed_addition_keeps_the_vectors_of_the_last_seconds_at_least(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Encoding is slow: all is one chunk, and not half of it is done."""
-    monkeypatch.setattr("paddle_ranker.retrieval.ingestion._FIRST_PIECE", 10)
+    monkeypatch.setattr("paddle_ranker.retrieval.index.ingestion._FIRST_PIECE", 10)
     clock, encoded = 0.0, list[str]()
-    monkeypatch.setattr("paddle_ranker.retrieval.ingestion.time.monotonic", lambda: clock)
+    monkeypatch.setattr("paddle_ranker.retrieval.index.ingestion.time.monotonic", lambda: clock)
 
     def slowly(texts: Sequence[str]) -> Vectors:
         nonlocal clock
@@ -227,7 +227,8 @@ def test_who_opens_an_index_while_its_segments_are_deleted_opens_what_is_there_n
         (segment / name).write_bytes(data)
     read = iter([before])
     monkeypatch.setattr(
-        "paddle_ranker.retrieval.index_folder.read_manifest", lambda folder: next(read, None) or read_manifest(folder)
+        "paddle_ranker.retrieval.index.index_folder.read_manifest",
+        lambda folder: next(read, None) or read_manifest(folder),
     )
     assert [one.id for one in IndexFolder(tmp_path / "index").open_generation({}).documents()] == ["d11"]
 
@@ -243,7 +244,7 @@ def test_a_segment_that_goes_while_those_after_it_are_merged_takes_no_other_alon
         assert index.writer.remove([one.id for one in many]) == 100
         index.writer.add(last, vectors_of, merge=False)
 
-    monkeypatch.setattr("paddle_ranker.retrieval.collection_writer.merge_segments", beside)
+    monkeypatch.setattr("paddle_ranker.retrieval.index.collection_writer.merge_segments", beside)
     with new_index(tmp_path / "index") as index:
         index.writer.add(many, vectors_of)
         for one in few:
@@ -274,7 +275,7 @@ def test_an_index_is_whole_for_who_reads_it_while_another_one_merges_it(tmp_path
 @pytest.mark.parametrize("at_once", [100, 3])
 def test_documents_have_so_many_fields_together(tmp_path: Path, at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each field takes its bytes of every document, whether that has it or not."""
-    monkeypatch.setattr("paddle_ranker.retrieval.ingestion.AT_ONCE", at_once)
+    monkeypatch.setattr("paddle_ranker.retrieval.index.ingestion.AT_ONCE", at_once)
     collection = new_index(tmp_path / "index")
     first = [Document(f"a{n}", text_of(n), {f"f{n}-{place}": place for place in range(100)}) for n in range(9)]
     collection.writer.add(first, vectors_of)

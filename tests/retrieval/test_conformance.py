@@ -16,14 +16,14 @@ import pytest
 from paddle_ranker.array_types import Vectors
 from paddle_ranker.errors import CheckpointError, DataError, RankerError, UsageError
 from paddle_ranker.lexical.tokens import bigrams
-from paddle_ranker.retrieval.candidate_indexes import Document
-from paddle_ranker.retrieval.collection import Collection
-from paddle_ranker.retrieval.exact_search import StoredVectors
-from paddle_ranker.retrieval.filters import Filter
-from paddle_ranker.retrieval.ingestion import VectorsOf
-from paddle_ranker.retrieval.manifest import FORMAT, IndexInfo, WordsInfo
-from paddle_ranker.retrieval.vector_search import search_method
-from paddle_ranker.retrieval.vector_settings import VectorsInfo
+from paddle_ranker.retrieval.index.collection import Collection
+from paddle_ranker.retrieval.index.ingestion import VectorsOf
+from paddle_ranker.retrieval.snapshots.vector_search import search_method
+from paddle_ranker.retrieval.stored.candidate_indexes import Document
+from paddle_ranker.retrieval.stored.manifest import FORMAT, IndexInfo, WordsInfo
+from paddle_ranker.retrieval.values.filters import Filter
+from paddle_ranker.retrieval.vectors.exact_search import StoredVectors
+from paddle_ranker.retrieval.vectors.vector_settings import VectorsInfo
 from tests.checkout import ONCE
 from tests.retrieval.oracle import meets
 
@@ -50,7 +50,7 @@ def documents_of(numbers: Sequence[int], text: str = "水稻病害{} {}") -> lis
 @pytest.fixture(params=["exact", "hnsw", "hnsw_sq8", "ivf_sq8"])
 def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> tuple[str, Optional[str]]:
     """Return a kind of search, and the address of vectors elsewhere; small segments get an index, too."""
-    monkeypatch.setattr("paddle_ranker.retrieval.faiss_index.LEAST", 16)
+    monkeypatch.setattr("paddle_ranker.retrieval.vectors.faiss_index.LEAST", 16)
     return request.param, None
 
 
@@ -273,7 +273,7 @@ def until_killed(folder: Path, stop_at: int) -> bytes:
 
 @ONCE
 def test_a_kill_at_any_step_loses_nothing_that_was_confirmed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("paddle_ranker.retrieval.merging.MOST_SEGMENTS", 2)
+    monkeypatch.setattr("paddle_ranker.retrieval.index.merging.MOST_SEGMENTS", 2)
     steps = int.from_bytes(until_killed(tmp_path / "whole", 0)[-4:], "little")
     assert steps > 200
     draw = random.Random(11)

@@ -13,21 +13,21 @@ import numpy as np
 import pytest
 
 from paddle_ranker.array_types import Vectors
-from paddle_ranker.retrieval import steps
-from paddle_ranker.retrieval.candidate_indexes import Document
-from paddle_ranker.retrieval.collection import Collection
-from paddle_ranker.retrieval.explanations import explained_results
-from paddle_ranker.retrieval.filters import Filter
-from paddle_ranker.retrieval.fusion import Fusion
-from paddle_ranker.retrieval.manifest import IndexInfo, WordsInfo
-from paddle_ranker.retrieval.query_parsing import parse_query
-from paddle_ranker.retrieval.schema import Field, Schema
-from paddle_ranker.retrieval.search import Search, SearchSettings
-from paddle_ranker.retrieval.search_engine import SearchEngine
-from paddle_ranker.retrieval.steps import Kept, Steps, in_order, order_of_numbers, run_steps
-from paddle_ranker.retrieval.suggestions import TitleSuggestions
-from paddle_ranker.retrieval.turns import Abandoned, Caller, Turns
-from paddle_ranker.retrieval.vector_settings import VectorsInfo
+from paddle_ranker.retrieval.index.collection import Collection
+from paddle_ranker.retrieval.stages.explanations import explained_results
+from paddle_ranker.retrieval.stages.fusion import Fusion
+from paddle_ranker.retrieval.stages.search import Search, SearchSettings
+from paddle_ranker.retrieval.stages.search_engine import SearchEngine
+from paddle_ranker.retrieval.stages.suggestions import TitleSuggestions
+from paddle_ranker.retrieval.stored.candidate_indexes import Document
+from paddle_ranker.retrieval.stored.manifest import IndexInfo, WordsInfo
+from paddle_ranker.retrieval.stored.schema import Field, Schema
+from paddle_ranker.retrieval.values.filters import Filter
+from paddle_ranker.retrieval.vectors.vector_settings import VectorsInfo
+from paddle_ranker.retrieval.words.query_parsing import parse_query
+from paddle_ranker.retrieval.work import steps
+from paddle_ranker.retrieval.work.steps import Kept, Steps, in_order, order_of_numbers, run_steps
+from paddle_ranker.retrieval.work.turns import Abandoned, Caller, Turns
 from paddle_ranker.serving.http import search_routes
 from tests.checkout import ONCE
 from tests.retrieval.test_sorting import page

@@ -14,9 +14,9 @@ from paddle_ranker.array_types import Array, Arrays
 from paddle_ranker.commands.index import main
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.model.model_folder import RANKER
-from paddle_ranker.retrieval.candidate_indexes import Document
-from paddle_ranker.retrieval.collection import Collection
-from paddle_ranker.retrieval.search_engine import SearchEngine
+from paddle_ranker.retrieval.index.collection import Collection
+from paddle_ranker.retrieval.stages.search_engine import SearchEngine
+from paddle_ranker.retrieval.stored.candidate_indexes import Document
 from paddle_ranker.scoring.loading import open_model
 from paddle_ranker.scoring.stored_ranker import SplitRanker
 from tests.scoring.test_title_states import split_ranker
@@ -72,7 +72,7 @@ def require_equal(folder: str) -> None:
 def test_a_search_by_states_is_that_by_texts(
     more: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("paddle_ranker.retrieval.merging.MOST_SEGMENTS", 1)
+    monkeypatch.setattr("paddle_ranker.retrieval.index.merging.MOST_SEGMENTS", 1)
     folders = ("index", "plain")
     assert build("plain") == build("index", "--store_states", "ranker", *more) == 0
     require_equal("index")

@@ -12,9 +12,9 @@ import pytest
 
 from paddle_ranker.commands.index import main as index
 from paddle_ranker.commands.search import main as search
-from paddle_ranker.retrieval.search import SearchSettings
-from paddle_ranker.retrieval.search_engine import SearchEngine
-from paddle_ranker.retrieval.text_vectors import Tower
+from paddle_ranker.retrieval.stages.search import SearchSettings
+from paddle_ranker.retrieval.stages.search_engine import SearchEngine
+from paddle_ranker.retrieval.vectors.text_vectors import Tower
 from tests.data.test_film import BLUE, CODECS, GREEN, GREY, RED, bad_films, make
 from tests.model.test_pictures import published
 from tests.retrieval.test_picture_fields import picture

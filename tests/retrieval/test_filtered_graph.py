@@ -10,12 +10,12 @@ import pytest
 
 from paddle_ranker.array_types import Vectors
 from paddle_ranker.commands.index import main
-from paddle_ranker.retrieval.candidate_indexes import Document
-from paddle_ranker.retrieval.collection import Collection
-from paddle_ranker.retrieval.filters import Filter
-from paddle_ranker.retrieval.manifest import IndexInfo
-from paddle_ranker.retrieval.vector_search import searched_exactly
-from paddle_ranker.retrieval.vector_settings import VectorsInfo
+from paddle_ranker.retrieval.index.collection import Collection
+from paddle_ranker.retrieval.snapshots.vector_search import searched_exactly
+from paddle_ranker.retrieval.stored.candidate_indexes import Document
+from paddle_ranker.retrieval.stored.manifest import IndexInfo
+from paddle_ranker.retrieval.values.filters import Filter
+from paddle_ranker.retrieval.vectors.vector_settings import VectorsInfo
 from tests.checkout import ONCE
 
 pytestmark = pytest.mark.unit
@@ -63,8 +63,10 @@ def require_recall(index: Collection, topic: int, where: Optional[str] = None) -
 def test_a_filter_against_the_query_s_topic_loses_no_answers(
     index: Collection, where: Optional[str], costs: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("paddle_ranker.retrieval.faiss_index.LEAST", 50)
-    monkeypatch.setattr("paddle_ranker.retrieval.faiss_index._GRAPH_COSTS", costs)  # 1: the graph as long as it helps
+    monkeypatch.setattr("paddle_ranker.retrieval.vectors.faiss_index.LEAST", 50)
+    monkeypatch.setattr(
+        "paddle_ranker.retrieval.vectors.faiss_index._GRAPH_COSTS", costs
+    )  # 1: the graph as long as it helps
     for topic in (0, 1, 2):
         require_recall(index, topic, where)
 
@@ -72,7 +74,7 @@ def test_a_filter_against_the_query_s_topic_loses_no_answers(
 def test_removed_documents_vectors_find_what_is_left(
     index: Collection, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("paddle_ranker.retrieval.faiss_index._GRAPH_COSTS", 1)
+    monkeypatch.setattr("paddle_ranker.retrieval.vectors.faiss_index._GRAPH_COSTS", 1)
     index.writer.remove([one.id for one in index.snapshot().documents() if one.fields["topic"] == "b"])
     require_recall(index, 1)
     require_recall(index, 0)
@@ -108,5 +110,5 @@ def test_lists_lose_no_answers_with_and_without_filters(tmp_path: Path, structur
 def merge_segments_of(collection: Collection) -> None:
     """Make one segment of all, as builds of many documents do."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("paddle_ranker.retrieval.merging.MOST_SEGMENTS", 1)
+        patch.setattr("paddle_ranker.retrieval.index.merging.MOST_SEGMENTS", 1)
         collection.writer.merge(None)

@@ -14,11 +14,11 @@ import pytest
 
 from paddle_ranker import Index
 from paddle_ranker.commands import index, search
-from paddle_ranker.retrieval.floors import is_nothing_close, measure_floors, queries_about, random_queries
-from paddle_ranker.retrieval.manifest import Floors, read_manifest
-from paddle_ranker.retrieval.search import SearchSettings
-from paddle_ranker.retrieval.search_engine import SearchEngine
-from paddle_ranker.retrieval.shards import shard_folders
+from paddle_ranker.retrieval.index.floors import is_nothing_close, measure_floors, queries_about, random_queries
+from paddle_ranker.retrieval.index.shards import shard_folders
+from paddle_ranker.retrieval.stages.search import SearchSettings
+from paddle_ranker.retrieval.stages.search_engine import SearchEngine
+from paddle_ranker.retrieval.stored.manifest import Floors, read_manifest
 from tests.conftest import Call
 from tests.elsewhere import elsewhere
 from tests.tiny import write_tower

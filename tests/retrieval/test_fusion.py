@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from paddle_ranker.errors import DataError, UsageError
-from paddle_ranker.retrieval.candidate_indexes import Hits
-from paddle_ranker.retrieval.fusion import Candidates, Fusion, Signal, parse_fusion
-from paddle_ranker.retrieval.typed_values import NUMBER, Value
+from paddle_ranker.retrieval.stages.fusion import Candidates, Fusion, Signal, parse_fusion
+from paddle_ranker.retrieval.stored.candidate_indexes import Hits
+from paddle_ranker.retrieval.values.typed_values import NUMBER, Value
 
 pytestmark = pytest.mark.unit
 

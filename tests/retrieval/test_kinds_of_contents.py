@@ -15,9 +15,9 @@ import pytest
 from PIL import Image
 
 from paddle_ranker.commands.index import main as index
-from paddle_ranker.data.speech import MODEL_VARIABLE
+from paddle_ranker.data.recordings.speech import MODEL_VARIABLE
 from paddle_ranker.notebook import Index
-from paddle_ranker.retrieval import collection_writer
+from paddle_ranker.retrieval.index import collection_writer
 from tests.model.test_pictures import published as published_pictures
 from tests.model.test_sounds import published as published_sounds
 from tests.model.test_sounds import wav

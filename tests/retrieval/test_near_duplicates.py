@@ -11,12 +11,12 @@ import pytest
 
 from paddle_ranker.commands import search as search_command
 from paddle_ranker.errors import UsageError
-from paddle_ranker.retrieval.candidate_indexes import Document
-from paddle_ranker.retrieval.collection import Collection
-from paddle_ranker.retrieval.manifest import IndexInfo, WordsInfo
-from paddle_ranker.retrieval.near_duplicates import CHARACTERS, RESEMBLANCE, leaders, sketches_of
-from paddle_ranker.retrieval.schema import Field, Schema
-from paddle_ranker.retrieval.search_engine import SearchEngine
+from paddle_ranker.retrieval.index.collection import Collection
+from paddle_ranker.retrieval.stages.near_duplicates import CHARACTERS, RESEMBLANCE, leaders, sketches_of
+from paddle_ranker.retrieval.stages.search_engine import SearchEngine
+from paddle_ranker.retrieval.stored.candidate_indexes import Document
+from paddle_ranker.retrieval.stored.manifest import IndexInfo, WordsInfo
+from paddle_ranker.retrieval.stored.schema import Field, Schema
 from tests.conftest import Call
 from tests.serving.test_search import Site
 

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 
 from paddle_ranker.array_types import Array
-from paddle_ranker.retrieval.exact_search import StoredVectors, nearest
+from paddle_ranker.retrieval.vectors.exact_search import StoredVectors, nearest
 
 pytestmark = pytest.mark.unit
 
 
 @pytest.fixture(autouse=True, params=[0, 1 << 20], ids=["block by block", "all at once"])
 def few(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("paddle_ranker.retrieval.exact_search._FEW", request.param)
+    monkeypatch.setattr("paddle_ranker.retrieval.vectors.exact_search._FEW", request.param)
 
 
 def sorted_whole(vectors: Array, queries: Array, k: int) -> tuple[Array, Array]:
@@ -26,8 +26,8 @@ def sorted_whole(vectors: Array, queries: Array, k: int) -> tuple[Array, Array]:
 @pytest.mark.parametrize("k", [1, 7, 100])
 @pytest.mark.parametrize("order", ["random", "ascending", "equal"])
 def test_the_nearest_are_those_of_a_full_sort(monkeypatch: pytest.MonkeyPatch, cells: int, k: int, order: str) -> None:
-    monkeypatch.setattr("paddle_ranker.retrieval.exact_search._CELLS", cells)
-    monkeypatch.setattr("paddle_ranker.retrieval.exact_search._QUERIES", 4)
+    monkeypatch.setattr("paddle_ranker.retrieval.vectors.exact_search._CELLS", cells)
+    monkeypatch.setattr("paddle_ranker.retrieval.vectors.exact_search._QUERIES", 4)
     random = np.random.RandomState(0)
     vectors = random.randint(-2, 3, (157, 4)).astype(np.float32)  # whole numbers: many products are equal, and exact
     if order != "random":
@@ -64,7 +64,7 @@ def test_the_product_of_a_vector_depends_on_nothing_beside_it(size: int) -> None
 
 @pytest.mark.parametrize("dtype", ["float16", "int8"])
 def test_vectors_of_fewer_bits_are_searched_as_what_they_stand_for(monkeypatch: pytest.MonkeyPatch, dtype: str) -> None:
-    monkeypatch.setattr("paddle_ranker.retrieval.exact_search._CELLS", 300)
+    monkeypatch.setattr("paddle_ranker.retrieval.vectors.exact_search._CELLS", 300)
     random = np.random.default_rng(1)
     stored = StoredVectors.of(random.normal(size=(90, 8)).astype(np.float32), dtype)
     queries = random.normal(size=(5, 8)).astype(np.float32)
@@ -76,7 +76,7 @@ def test_vectors_of_fewer_bits_are_searched_as_what_they_stand_for(monkeypatch: 
 
 
 def test_what_is_no_number_is_found_last(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("paddle_ranker.retrieval.exact_search._CELLS", 20)
+    monkeypatch.setattr("paddle_ranker.retrieval.vectors.exact_search._CELLS", 20)
     vectors = np.arange(60, dtype=np.float32)[:, None]
     vectors[[3, 41]] = np.nan
     numbers, products = nearest(vectors, np.array([[1.0], [np.nan], [-1.0]], np.float32), 3)

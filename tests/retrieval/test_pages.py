@@ -13,14 +13,14 @@ import pytest
 
 from paddle_ranker.array_types import Vectors
 from paddle_ranker.lexical.postings import text_hashes
-from paddle_ranker.retrieval.candidate_indexes import Document
-from paddle_ranker.retrieval.collection import Collection
-from paddle_ranker.retrieval.listing import Listing, Position, SortedPosition, unpack_position
-from paddle_ranker.retrieval.manifest import IndexInfo, WordsInfo
-from paddle_ranker.retrieval.search import Search, SearchSettings
-from paddle_ranker.retrieval.shard_builds import recut
-from paddle_ranker.retrieval.shards import open_index
-from paddle_ranker.retrieval.vector_settings import VectorsInfo
+from paddle_ranker.retrieval.index.collection import Collection
+from paddle_ranker.retrieval.index.shard_builds import recut
+from paddle_ranker.retrieval.index.shards import open_index
+from paddle_ranker.retrieval.stages.search import Search, SearchSettings
+from paddle_ranker.retrieval.stored.candidate_indexes import Document
+from paddle_ranker.retrieval.stored.manifest import IndexInfo, WordsInfo
+from paddle_ranker.retrieval.values.listing import Listing, Position, SortedPosition, unpack_position
+from paddle_ranker.retrieval.vectors.vector_settings import VectorsInfo
 from tests.checkout import ONCE
 
 pytestmark = pytest.mark.unit
@@ -102,10 +102,10 @@ def test_equal_hashes_are_listed_by_id(tmp_path: Path, monkeypatch: pytest.Monke
     def few(texts: Any) -> Any:
         return text_hashes(texts) % np.uint64(3)
 
-    monkeypatch.setattr("paddle_ranker.retrieval.segments.text_hashes", few)
-    monkeypatch.setattr("paddle_ranker.retrieval.segment_writing.text_hashes", few)
-    monkeypatch.setattr("paddle_ranker.retrieval.snapshot.text_hashes", few)
-    monkeypatch.setattr("paddle_ranker.retrieval.open_segments.text_hashes", few)
+    monkeypatch.setattr("paddle_ranker.retrieval.stored.segments.text_hashes", few)
+    monkeypatch.setattr("paddle_ranker.retrieval.stored.segment_writing.text_hashes", few)
+    monkeypatch.setattr("paddle_ranker.retrieval.snapshots.snapshot.text_hashes", few)
+    monkeypatch.setattr("paddle_ranker.retrieval.snapshots.open_segments.text_hashes", few)
     changing, shown, after = Changing(tmp_path, 1), list[str](), None
     while page := [one.id for one in changing.index.snapshot().after(after, 5)]:
         shown, after = [*shown, *page], page[-1]

@@ -15,17 +15,17 @@ from paddle_ranker.array_types import Vectors
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.lexical.passages import best_span, cut_passages, estimated_ends
 from paddle_ranker.model.model_folder import TOWER, identify
-from paddle_ranker.retrieval.candidate_indexes import Document
-from paddle_ranker.retrieval.collection import Collection
-from paddle_ranker.retrieval.filters import Filter
-from paddle_ranker.retrieval.ingestion import Cutter
-from paddle_ranker.retrieval.manifest import IndexInfo, WordsInfo
-from paddle_ranker.retrieval.schema import Field, Schema
-from paddle_ranker.retrieval.search import SearchSettings
-from paddle_ranker.retrieval.search_engine import SearchEngine
-from paddle_ranker.retrieval.text_vectors import Tower
-from paddle_ranker.retrieval.towers import copy_tower
-from paddle_ranker.retrieval.vector_settings import VectorsInfo
+from paddle_ranker.retrieval.index.collection import Collection
+from paddle_ranker.retrieval.index.ingestion import Cutter
+from paddle_ranker.retrieval.index.towers import copy_tower
+from paddle_ranker.retrieval.stages.search import SearchSettings
+from paddle_ranker.retrieval.stages.search_engine import SearchEngine
+from paddle_ranker.retrieval.stored.candidate_indexes import Document
+from paddle_ranker.retrieval.stored.manifest import IndexInfo, WordsInfo
+from paddle_ranker.retrieval.stored.schema import Field, Schema
+from paddle_ranker.retrieval.values.filters import Filter
+from paddle_ranker.retrieval.vectors.text_vectors import Tower
+from paddle_ranker.retrieval.vectors.vector_settings import VectorsInfo
 from paddle_ranker.scoring.ranker import Ranker
 from tests.tiny import write_tower
 

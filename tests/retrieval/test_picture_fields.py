@@ -22,12 +22,12 @@ from paddle_ranker.commands.index import main as index
 from paddle_ranker.commands.search import main as search
 from paddle_ranker.errors import DataError, UsageError
 from paddle_ranker.evaluation.comparison import Measured
-from paddle_ranker.retrieval.candidate_indexes import Document
-from paddle_ranker.retrieval.content_staging import StagedFiles
-from paddle_ranker.retrieval.schema import Field, Schema
-from paddle_ranker.retrieval.search import SearchSettings
-from paddle_ranker.retrieval.search_engine import SearchEngine
-from paddle_ranker.retrieval.text_vectors import Tower, normalised
+from paddle_ranker.retrieval.index.content_staging import StagedFiles
+from paddle_ranker.retrieval.stages.search import SearchSettings
+from paddle_ranker.retrieval.stages.search_engine import SearchEngine
+from paddle_ranker.retrieval.stored.candidate_indexes import Document
+from paddle_ranker.retrieval.stored.schema import Field, Schema
+from paddle_ranker.retrieval.vectors.text_vectors import Tower, normalised
 from tests.model.test_pictures import published
 from tests.serving.test_search import Site
 

@@ -21,20 +21,20 @@ from paddle_ranker import Index
 from paddle_ranker.errors import DataError, UsageError
 from paddle_ranker.lexical.analyser import Phrase, analyser
 from paddle_ranker.lexical.spelling import WordVocabulary, homophones, lines_of, merged_lines
-from paddle_ranker.retrieval.candidate_indexes import Document
-from paddle_ranker.retrieval.collection import Collection
-from paddle_ranker.retrieval.manifest import IndexInfo, WordsInfo
-from paddle_ranker.retrieval.query_parsing import ParsedQuery, _parts, parse_query
-from paddle_ranker.retrieval.schema import TEXT, Field, Schema
-from paddle_ranker.retrieval.schema_inference import infer_schema
-from paddle_ranker.retrieval.search import Search, SearchSettings
-from paddle_ranker.retrieval.search_engine import SearchEngine
-from paddle_ranker.retrieval.searchable import Searchable
-from paddle_ranker.retrieval.segments import Segment
-from paddle_ranker.retrieval.shards import open_shards
-from paddle_ranker.retrieval.snapshot import LocalSnapshot
-from paddle_ranker.retrieval.synonyms import Synonyms
-from paddle_ranker.retrieval.turns import Abandoned, Caller
+from paddle_ranker.retrieval.index.collection import Collection
+from paddle_ranker.retrieval.index.shards import open_shards
+from paddle_ranker.retrieval.snapshots.searchable import Searchable
+from paddle_ranker.retrieval.snapshots.snapshot import LocalSnapshot
+from paddle_ranker.retrieval.stages.search import Search, SearchSettings
+from paddle_ranker.retrieval.stages.search_engine import SearchEngine
+from paddle_ranker.retrieval.stored.candidate_indexes import Document
+from paddle_ranker.retrieval.stored.manifest import IndexInfo, WordsInfo
+from paddle_ranker.retrieval.stored.schema import TEXT, Field, Schema
+from paddle_ranker.retrieval.stored.schema_inference import infer_schema
+from paddle_ranker.retrieval.stored.segments import Segment
+from paddle_ranker.retrieval.words.query_parsing import ParsedQuery, _parts, parse_query
+from paddle_ranker.retrieval.words.synonyms import Synonyms
+from paddle_ranker.retrieval.work.turns import Abandoned, Caller
 from tests.checkout import ONCE
 from tests.elsewhere import elsewhere
 
@@ -159,7 +159,7 @@ def test_each_sign_of_a_query_is_looked_at_once(unit: str, monkeypatch: pytest.M
             looked.append((found if found >= 0 else len(self)) - start)
             return found
 
-    monkeypatch.setattr("paddle_ranker.retrieval.query_parsing.MOST_PARTS", 10**9)
+    monkeypatch.setattr("paddle_ranker.retrieval.words.query_parsing.MOST_PARTS", 10**9)
     for size in (2000, 4000):
         looked.clear()
         text = Counted(unit * size)
@@ -704,7 +704,7 @@ def test_no_search_waits_for_the_synonyms(
     with pytest.raises(DataError, match="regular file"):
         Synonyms(pipe)
     file.write_text("laptop => dragon\n", "utf-8")
-    monkeypatch.setattr("paddle_ranker.retrieval.synonyms._LOOK_SECONDS", 0.0)
+    monkeypatch.setattr("paddle_ranker.retrieval.words.synonyms._LOOK_SECONDS", 0.0)
     engine = SearchEngine(collection, SearchSettings(synonyms=(synonyms := Synonyms(file))))
 
     def waiting(self: Synonyms) -> bool:

@@ -20,11 +20,11 @@ import pytest
 
 from paddle_ranker.commands.index import main as index
 from paddle_ranker.commands.search import main as search
-from paddle_ranker.data.file_readers import READERS
+from paddle_ranker.data.files.file_readers import READERS
 from paddle_ranker.notebook import Index
 from paddle_ranker.registry import VARIABLE
-from paddle_ranker.retrieval.places import pack_places, unpack_places
-from paddle_ranker.retrieval.schema import FIELD_TYPES
+from paddle_ranker.retrieval.stored.places import pack_places, unpack_places
+from paddle_ranker.retrieval.stored.schema import FIELD_TYPES
 from paddle_ranker.serving.http import contents
 from tests.checkout import ONCE
 from tests.serving.test_search import Site, ask_app
@@ -329,7 +329,7 @@ def test_a_pdf_is_found_by_page_and_its_page_is_drawn(tmp_path: Path) -> None:
 
 DRAWING = """
 import os, pathlib, time
-from paddle_ranker.data import pdf
+from paddle_ranker.data.files import pdf
 
 as_before = pdf.page_picture
 
@@ -379,7 +379,7 @@ def test_a_page_that_kills_or_holds_what_draws_it_ends_no_server(
 
 
 SECONDS = """
-from paddle_ranker.data.file_readers import READERS
+from paddle_ranker.data.files.file_readers import READERS
 
 reader = READERS["pdf"]
 READERS.remove("pdf")
@@ -607,7 +607,7 @@ def test_one_bad_file_of_several_is_left_out_too(tmp_path: Path, capsys: pytest.
 def test_files_of_a_kind_that_is_not_read_are_counted_with_what_converts_them(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("paddle_ranker.data.pictures.reads_format", lambda kind: False)
+    monkeypatch.setattr("paddle_ranker.data.files.pictures.reads_format", lambda kind: False)
     names = [f"IMG_{n}.HEIC" for n in range(12)] + ["a.xls", "b.xls", "c.m4a"]
     corpus = folder_of(tmp_path, {**dict.fromkeys(names, b"\0\0\0\x18ftypheic"), "a.txt": b"a lamp"})
     assert built(tmp_path, corpus)[0] == 0

@@ -14,14 +14,14 @@ from paddle_ranker.array_types import Vectors
 from paddle_ranker.encoding.pair_encoder import PairEncoder
 from paddle_ranker.errors import UsageError
 from paddle_ranker.lexical.bm25 import BM25
-from paddle_ranker.retrieval.candidate_indexes import Document
-from paddle_ranker.retrieval.collection import Collection
-from paddle_ranker.retrieval.fusion import Fusion
-from paddle_ranker.retrieval.manifest import IndexInfo, WordsInfo
-from paddle_ranker.retrieval.schema import Field, Schema
-from paddle_ranker.retrieval.search import SearchSettings
-from paddle_ranker.retrieval.search_engine import SearchEngine
-from paddle_ranker.retrieval.vector_settings import VectorsInfo
+from paddle_ranker.retrieval.index.collection import Collection
+from paddle_ranker.retrieval.stages.fusion import Fusion
+from paddle_ranker.retrieval.stages.search import SearchSettings
+from paddle_ranker.retrieval.stages.search_engine import SearchEngine
+from paddle_ranker.retrieval.stored.candidate_indexes import Document
+from paddle_ranker.retrieval.stored.manifest import IndexInfo, WordsInfo
+from paddle_ranker.retrieval.stored.schema import Field, Schema
+from paddle_ranker.retrieval.vectors.vector_settings import VectorsInfo
 from paddle_ranker.scoring.ranker import Ranker
 from tests.tiny import write_tokenizer
 

@@ -9,17 +9,17 @@ import numpy as np
 import pytest
 
 from paddle_ranker.commands.index import main
-from paddle_ranker.data.records import DocumentRow
+from paddle_ranker.data.rows.records import DocumentRow
 from paddle_ranker.errors import CheckpointError, DataError, UsageError
 from paddle_ranker.lexical.tokens import tokenizer_named
-from paddle_ranker.retrieval.candidate_indexes import Document
-from paddle_ranker.retrieval.collection import Collection
-from paddle_ranker.retrieval.filters import Filter
-from paddle_ranker.retrieval.fusion import Fusion
-from paddle_ranker.retrieval.manifest import IndexInfo, WordsInfo
-from paddle_ranker.retrieval.schema import FIELD_TYPES, Field, FieldType, Schema
-from paddle_ranker.retrieval.schema_inference import infer_schema
-from paddle_ranker.retrieval.vector_settings import VectorsInfo
+from paddle_ranker.retrieval.index.collection import Collection
+from paddle_ranker.retrieval.stages.fusion import Fusion
+from paddle_ranker.retrieval.stored.candidate_indexes import Document
+from paddle_ranker.retrieval.stored.manifest import IndexInfo, WordsInfo
+from paddle_ranker.retrieval.stored.schema import FIELD_TYPES, Field, FieldType, Schema
+from paddle_ranker.retrieval.stored.schema_inference import infer_schema
+from paddle_ranker.retrieval.values.filters import Filter
+from paddle_ranker.retrieval.vectors.vector_settings import VectorsInfo
 from tests.serving.test_search import Site
 
 pytestmark = pytest.mark.unit

@@ -15,12 +15,12 @@ from pathlib import Path
 import pytest
 
 from paddle_ranker.lexical.analyser import STOP_WORDS, standard
-from paddle_ranker.retrieval.candidate_indexes import Document
-from paddle_ranker.retrieval.collection import Collection
-from paddle_ranker.retrieval.manifest import IndexInfo, WordsInfo
-from paddle_ranker.retrieval.search import Search, SearchSettings
-from paddle_ranker.retrieval.search_engine import SearchEngine
-from paddle_ranker.retrieval.suggestions import Completions
+from paddle_ranker.retrieval.index.collection import Collection
+from paddle_ranker.retrieval.stages.search import Search, SearchSettings
+from paddle_ranker.retrieval.stages.search_engine import SearchEngine
+from paddle_ranker.retrieval.stages.suggestions import Completions
+from paddle_ranker.retrieval.stored.candidate_indexes import Document
+from paddle_ranker.retrieval.stored.manifest import IndexInfo, WordsInfo
 from paddle_ranker.unicode.character_kinds import LETTER, MARK, OTHER, unicode_table
 from paddle_ranker.unicode.characters import UNIT, UNSPACED, class_of, fold
 

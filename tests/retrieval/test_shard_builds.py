@@ -10,19 +10,19 @@ import pytest
 
 from paddle_ranker.commands.index import main
 from paddle_ranker.commands.search import main as search
-from paddle_ranker.data.records import DocumentRow
+from paddle_ranker.data.rows.records import DocumentRow
 from paddle_ranker.errors import CheckpointError, DataError
-from paddle_ranker.retrieval import shard_builds
-from paddle_ranker.retrieval import shards as shards_module
-from paddle_ranker.retrieval.candidate_indexes import Document
-from paddle_ranker.retrieval.collection import Collection
-from paddle_ranker.retrieval.collection_writer import CollectionWriter
-from paddle_ranker.retrieval.ingestion import Naming
-from paddle_ranker.retrieval.manifest import IndexInfo, write_manifest
-from paddle_ranker.retrieval.search import SearchSettings
-from paddle_ranker.retrieval.search_engine import SearchEngine
-from paddle_ranker.retrieval.shard_builds import BUILD_STATE
-from paddle_ranker.retrieval.shards import SHARDS, open_index, shard_folders, shard_name, write_shards
+from paddle_ranker.retrieval.index import shard_builds
+from paddle_ranker.retrieval.index import shards as shards_module
+from paddle_ranker.retrieval.index.collection import Collection
+from paddle_ranker.retrieval.index.collection_writer import CollectionWriter
+from paddle_ranker.retrieval.index.ingestion import Naming
+from paddle_ranker.retrieval.index.shard_builds import BUILD_STATE
+from paddle_ranker.retrieval.index.shards import SHARDS, open_index, shard_folders, shard_name, write_shards
+from paddle_ranker.retrieval.stages.search import SearchSettings
+from paddle_ranker.retrieval.stages.search_engine import SearchEngine
+from paddle_ranker.retrieval.stored.candidate_indexes import Document
+from paddle_ranker.retrieval.stored.manifest import IndexInfo, write_manifest
 from tests.conftest import Call
 from tests.retrieval.test_shards import DOCUMENTS, INFO, SHARES, vectors_of
 from tests.serving_cases import OpenedSite, close_slots

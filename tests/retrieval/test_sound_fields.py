@@ -14,11 +14,11 @@ import pytest
 from paddle_ranker.__main__ import main
 from paddle_ranker.commands.index import main as index
 from paddle_ranker.commands.search import main as search
-from paddle_ranker.data.speech import MODEL_VARIABLE
+from paddle_ranker.data.recordings.speech import MODEL_VARIABLE
 from paddle_ranker.model.load_options import LoadOptions
-from paddle_ranker.retrieval.search import SearchSettings
-from paddle_ranker.retrieval.search_engine import SearchEngine
-from paddle_ranker.retrieval.text_vectors import Tower
+from paddle_ranker.retrieval.stages.search import SearchSettings
+from paddle_ranker.retrieval.stages.search_engine import SearchEngine
+from paddle_ranker.retrieval.vectors.text_vectors import Tower
 from paddle_ranker.scoring.engines.engine_registry import is_installed
 from tests.checkout import ONCE
 from tests.model.test_pictures import published as published_pictures

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 
 from paddle_ranker.lexical.analyser import standard
-from paddle_ranker.retrieval import suggestions
-from paddle_ranker.retrieval.candidate_indexes import Document
-from paddle_ranker.retrieval.collection import Collection
-from paddle_ranker.retrieval.manifest import IndexInfo, WordsInfo
-from paddle_ranker.retrieval.schema import Field, Schema
-from paddle_ranker.retrieval.segments import Segment
-from paddle_ranker.retrieval.suggestions import LONGEST, Completions, TitleSuggestions
+from paddle_ranker.retrieval.index.collection import Collection
+from paddle_ranker.retrieval.stages import suggestions
+from paddle_ranker.retrieval.stages.suggestions import LONGEST, Completions, TitleSuggestions
+from paddle_ranker.retrieval.stored.candidate_indexes import Document
+from paddle_ranker.retrieval.stored.manifest import IndexInfo, WordsInfo
+from paddle_ranker.retrieval.stored.schema import Field, Schema
+from paddle_ranker.retrieval.stored.segments import Segment
 from paddle_ranker.unicode.variants import LETTERS
 
 pytestmark = pytest.mark.unit

@@ -11,15 +11,15 @@ import pytest
 
 from paddle_ranker.commands.index import main
 from paddle_ranker.errors import DataError
-from paddle_ranker.retrieval.candidate_indexes import Document
-from paddle_ranker.retrieval.collection import Collection
-from paddle_ranker.retrieval.filters import Filter
-from paddle_ranker.retrieval.manifest import IndexInfo, WordsInfo
-from paddle_ranker.retrieval.schema import Field, Schema
-from paddle_ranker.retrieval.search import SearchSettings
-from paddle_ranker.retrieval.search_engine import SearchEngine
-from paddle_ranker.retrieval.searchable import Searchable
-from paddle_ranker.retrieval.shards import open_shards
+from paddle_ranker.retrieval.index.collection import Collection
+from paddle_ranker.retrieval.index.shards import open_shards
+from paddle_ranker.retrieval.snapshots.searchable import Searchable
+from paddle_ranker.retrieval.stages.search import SearchSettings
+from paddle_ranker.retrieval.stages.search_engine import SearchEngine
+from paddle_ranker.retrieval.stored.candidate_indexes import Document
+from paddle_ranker.retrieval.stored.manifest import IndexInfo, WordsInfo
+from paddle_ranker.retrieval.stored.schema import Field, Schema
+from paddle_ranker.retrieval.values.filters import Filter
 from tests.elsewhere import elsewhere
 from tests.serving.test_search import Site
 

@@ -12,19 +12,19 @@ import pytest
 
 from paddle_ranker import Index
 from paddle_ranker.array_types import Vectors
-from paddle_ranker.retrieval.candidate_indexes import Document
-from paddle_ranker.retrieval.collection import Collection
-from paddle_ranker.retrieval.filters import Filter
-from paddle_ranker.retrieval.fusion import TITLE, TITLE_MATCH, Fusion
-from paddle_ranker.retrieval.listing import Listing
-from paddle_ranker.retrieval.manifest import IndexInfo, WordsInfo
-from paddle_ranker.retrieval.schema import Field, Schema
-from paddle_ranker.retrieval.search import Search, SearchSettings
-from paddle_ranker.retrieval.search_engine import SearchEngine
-from paddle_ranker.retrieval.searchable import Searchable
-from paddle_ranker.retrieval.shards import open_shards
-from paddle_ranker.retrieval.vector_settings import VectorsInfo
-from paddle_ranker.retrieval.weight_learning import JudgedList, learn_title
+from paddle_ranker.retrieval.index.collection import Collection
+from paddle_ranker.retrieval.index.shards import open_shards
+from paddle_ranker.retrieval.snapshots.searchable import Searchable
+from paddle_ranker.retrieval.stages.fusion import TITLE, TITLE_MATCH, Fusion
+from paddle_ranker.retrieval.stages.search import Search, SearchSettings
+from paddle_ranker.retrieval.stages.search_engine import SearchEngine
+from paddle_ranker.retrieval.stages.weight_learning import JudgedList, learn_title
+from paddle_ranker.retrieval.stored.candidate_indexes import Document
+from paddle_ranker.retrieval.stored.manifest import IndexInfo, WordsInfo
+from paddle_ranker.retrieval.stored.schema import Field, Schema
+from paddle_ranker.retrieval.values.filters import Filter
+from paddle_ranker.retrieval.values.listing import Listing
+from paddle_ranker.retrieval.vectors.vector_settings import VectorsInfo
 from paddle_ranker.scoring.ranker import Ranker
 from tests.elsewhere import HAS_ELSEWHERE, elsewhere
 from tests.serving.test_search import Site

@@ -9,8 +9,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from paddle_ranker.retrieval import turns
-from paddle_ranker.retrieval.turns import Abandoned, Caller, Turns, check, idle, in_turn, locking, reserve, watch
+from paddle_ranker.retrieval.work import turns
+from paddle_ranker.retrieval.work.turns import Abandoned, Caller, Turns, check, idle, in_turn, locking, reserve, watch
 from tests.serving_cases import SECONDS
 from tests.started import until
 

@@ -18,17 +18,17 @@ import numpy as np
 import pytest
 
 from paddle_ranker.errors import CheckpointError, DataError
-from paddle_ranker.retrieval.candidate_indexes import Document
-from paddle_ranker.retrieval.collection import Collection
-from paddle_ranker.retrieval.field_values import FieldValues
-from paddle_ranker.retrieval.filters import Condition, Filter, FilterError
-from paddle_ranker.retrieval.listing import Listing
-from paddle_ranker.retrieval.manifest import IndexInfo, WordsInfo
-from paddle_ranker.retrieval.schema import Field, Schema
-from paddle_ranker.retrieval.search import Search, SearchSettings
-from paddle_ranker.retrieval.searchable import Searchable
-from paddle_ranker.retrieval.shards import open_shards
-from paddle_ranker.retrieval.typed_values import TYPES, order_value, period_of
+from paddle_ranker.retrieval.index.collection import Collection
+from paddle_ranker.retrieval.index.shards import open_shards
+from paddle_ranker.retrieval.snapshots.searchable import Searchable
+from paddle_ranker.retrieval.stages.search import Search, SearchSettings
+from paddle_ranker.retrieval.stored.candidate_indexes import Document
+from paddle_ranker.retrieval.stored.field_values import FieldValues
+from paddle_ranker.retrieval.stored.manifest import IndexInfo, WordsInfo
+from paddle_ranker.retrieval.stored.schema import Field, Schema
+from paddle_ranker.retrieval.values.filters import Condition, Filter, FilterError
+from paddle_ranker.retrieval.values.listing import Listing
+from paddle_ranker.retrieval.values.typed_values import TYPES, order_value, period_of
 from tests.checkout import ONCE
 from tests.elsewhere import elsewhere
 from tests.serving.test_search import Site

@@ -19,14 +19,14 @@ import numpy as np
 import pytest
 
 from paddle_ranker.errors import CheckpointError, RankerError
-from paddle_ranker.retrieval.candidate_indexes import Document
-from paddle_ranker.retrieval.collection import Collection
-from paddle_ranker.retrieval.filters import Filter
-from paddle_ranker.retrieval.manifest import IndexInfo, TowerCopy, WordsInfo, read_manifest
-from paddle_ranker.retrieval.schema import MOST_FIELDS, Field, Schema
-from paddle_ranker.retrieval.shard_builds import recut
-from paddle_ranker.retrieval.shards import open_index
-from paddle_ranker.retrieval.vector_settings import VectorsInfo
+from paddle_ranker.retrieval.index.collection import Collection
+from paddle_ranker.retrieval.index.shard_builds import recut
+from paddle_ranker.retrieval.index.shards import open_index
+from paddle_ranker.retrieval.stored.candidate_indexes import Document
+from paddle_ranker.retrieval.stored.manifest import IndexInfo, TowerCopy, WordsInfo, read_manifest
+from paddle_ranker.retrieval.stored.schema import MOST_FIELDS, Field, Schema
+from paddle_ranker.retrieval.values.filters import Filter
+from paddle_ranker.retrieval.vectors.vector_settings import VectorsInfo
 from tests.checkout import ONCE
 from tests.retrieval.test_conformance import SIZE, documents_of, vectors_of
 from tests.serving_cases import SECONDS
@@ -49,7 +49,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
         WordsInfo("bigram"), VectorsInfo("faiss", SIZE, "int8", "hnsw_sq8", hnsw_m=8), TowerCopy("tower", "0" * 16)
     )
     with pytest.MonkeyPatch.context() as patch, Collection.create(folder, info) as collection:
-        patch.setattr("paddle_ranker.retrieval.faiss_index.LEAST", 16)
+        patch.setattr("paddle_ranker.retrieval.vectors.faiss_index.LEAST", 16)
         collection.writer.add(documents_of(range(40)), vectors_of)
         collection.writer.add(documents_of(range(40, 44)), vectors_of)
         collection.writer.remove(["d3", "d5", "d41"])
@@ -227,7 +227,7 @@ def test_a_mapped_file_that_is_cut_short_is_an_error(tmp_path: Path) -> None:
     """The process would be killed by SIGBUS."""
     code = (
         "import os, sys\nfrom pathlib import Path\nfrom tests.retrieval.test_untrusted_index import *\n"
-        "from paddle_ranker.retrieval.candidate_indexes import Document\n"
+        "from paddle_ranker.retrieval.stored.candidate_indexes import Document\n"
         "folder = Path(sys.argv[1])\n"
         "info = IndexInfo(WordsInfo('bigram'), VectorsInfo('faiss', 32, hnsw_m=8))\n"
         "with Collection.create(folder, info) as made:\n"

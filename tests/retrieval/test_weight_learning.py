@@ -9,7 +9,12 @@ from paddle_ranker.array_types import Floats
 from paddle_ranker.errors import DataError
 from paddle_ranker.metrics.calibration import sigmoid
 from paddle_ranker.metrics.logistic import PENALTY
-from paddle_ranker.retrieval.weight_learning import JudgedList, learn_features, learn_recall_weight, learn_weights
+from paddle_ranker.retrieval.stages.weight_learning import (
+    JudgedList,
+    learn_features,
+    learn_recall_weight,
+    learn_weights,
+)
 
 pytestmark = pytest.mark.unit
 

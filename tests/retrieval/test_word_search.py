@@ -13,7 +13,7 @@ import pytest
 from paddle_ranker.array_types import Booleans
 from paddle_ranker.lexical.bm25 import K1, B
 from paddle_ranker.lexical.postings import Postings
-from paddle_ranker.retrieval.word_search import WordPart, WordSearcher
+from paddle_ranker.retrieval.words.word_search import WordPart, WordSearcher
 
 pytestmark = pytest.mark.parity
 SIZES = (2000, 37, 900)  # documents of each part

@@ -29,10 +29,10 @@ import numpy as np
 
 from benchmarks.harness.report import format_table
 from paddle_ranker.options import Options, main_of, option
-from paddle_ranker.retrieval.candidate_indexes import Document
-from paddle_ranker.retrieval.collection import Collection
-from paddle_ranker.retrieval.manifest import IndexInfo, WordsInfo
-from paddle_ranker.retrieval.schema import Field, Schema
+from paddle_ranker.retrieval.index.collection import Collection
+from paddle_ranker.retrieval.stored.candidate_indexes import Document
+from paddle_ranker.retrieval.stored.manifest import IndexInfo, WordsInfo
+from paddle_ranker.retrieval.stored.schema import Field, Schema
 from tests.extensions.own_content import RATE
 from tests.started import started_server
 from tests.tiny import write_ranker

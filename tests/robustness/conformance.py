@@ -176,7 +176,7 @@ def _given_texts(folder: Path, groups: list[dict[str, Any]]) -> tuple[dict[str, 
     from paddle_ranker.model.tower_network import load_tower
     from paddle_ranker.paddle_serving.serving_files import EMBEDDING
     from paddle_ranker.paddle_serving.serving_folders import write_serving
-    from paddle_ranker.retrieval.text_vectors import Tower
+    from paddle_ranker.retrieval.vectors.text_vectors import Tower
 
     exported, _ = export_model(load_tower(write_tower(folder / "tower"), LoadOptions()), folder / "output_recall")
     client = folder / "tower_client"

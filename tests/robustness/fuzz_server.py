@@ -34,7 +34,7 @@ from paddle_ranker.options import Options, main_of, option
 from paddle_ranker.paddle_serving.clients import BaiduStdClient, GrpcClient, HttpClient, PipelineClient
 from paddle_ranker.paddle_serving.clients.scoring_client import GeneralModelClient, ScoringClient
 from paddle_ranker.paddle_serving.messages import messages
-from paddle_ranker.retrieval.candidate_indexes import Document
+from paddle_ranker.retrieval.stored.candidate_indexes import Document
 from paddle_ranker.serving.clients import RerankClient, SearchClient
 from paddle_ranker.serving.clients.client_errors import ServerError
 from paddle_ranker.serving.core.faults import INTERNAL

@@ -104,7 +104,7 @@ class Tally:
 
 def make_questions(model: Path, tower: Path, seed: int, titles: tuple[int, int]) -> list[Question]:
     """Return questions of every dialect about an exported ranker, and a tower, of from so many to so many titles."""
-    from paddle_ranker.retrieval.text_vectors import Tower
+    from paddle_ranker.retrieval.vectors.text_vectors import Tower
     from paddle_ranker.scoring.scorer import Scorer
 
     vectors_of = Tower.open(tower, LoadOptions(threads=1)).vectors

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from paddle_ranker.data.beir import write_beir
+from paddle_ranker.data.rows.beir import write_beir
 from tests.data.test_pdf import pdf_of, shown
 from tests.export_cases import write_case
 from tests.tiny import change_json, write_encoder, write_ranker

@@ -13,10 +13,10 @@ import pytest
 
 from paddle_ranker.__main__ import main
 from paddle_ranker.addresses import fetched
-from paddle_ranker.data.records import Pair, write_records
+from paddle_ranker.data.rows.records import Pair, write_records
 from paddle_ranker.errors import RankerError
 from paddle_ranker.options import options_from
-from paddle_ranker.retrieval.candidate_indexes import Document
+from paddle_ranker.retrieval.stored.candidate_indexes import Document
 from paddle_ranker.scale import parts as scale_parts
 from paddle_ranker.scale.identity import Identity
 from paddle_ranker.scale.parts import Parts

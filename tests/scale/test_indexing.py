@@ -19,7 +19,7 @@ from paddle_ranker.errors import DataError
 from paddle_ranker.model.load_options import ON_CPU
 from paddle_ranker.options import note, options_from
 from paddle_ranker.progress import Progress
-from paddle_ranker.retrieval.shard_builds import ShardWork
+from paddle_ranker.retrieval.index.shard_builds import ShardWork
 from paddle_ranker.scale.offline import build_shards
 from tests.retrieval.test_shard_builds import told, write_corpus
 from tests.tiny import write_tower

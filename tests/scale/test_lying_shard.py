@@ -16,10 +16,10 @@ import numpy as np
 import pytest
 
 from paddle_ranker.errors import UsageError
-from paddle_ranker.retrieval.candidate_indexes import Document
-from paddle_ranker.retrieval.searchable import ShardError, StaleSnapshot
-from paddle_ranker.retrieval.shards import open_shards
-from paddle_ranker.retrieval.turns import idle
+from paddle_ranker.retrieval.index.shards import open_shards
+from paddle_ranker.retrieval.snapshots.searchable import ShardError, StaleSnapshot
+from paddle_ranker.retrieval.stored.candidate_indexes import Document
+from paddle_ranker.retrieval.work.turns import idle
 from paddle_ranker.scale.remote import RemoteCollection
 from paddle_ranker.scale.remote_calls import Call
 from paddle_ranker.scale.shard_service import Answer, Refused, ShardService

@@ -11,12 +11,12 @@ import pytest
 from paddle_ranker.commands.mine import documents_of_titles
 from paddle_ranker.errors import RankerError
 from paddle_ranker.registry import VARIABLE
-from paddle_ranker.retrieval.candidate_indexes import Document
-from paddle_ranker.retrieval.collection import Collection
-from paddle_ranker.retrieval.manifest import IndexInfo, WordsInfo, read_manifest
-from paddle_ranker.retrieval.schema import Field, Schema
-from paddle_ranker.retrieval.shard_builds import recut
-from paddle_ranker.retrieval.shards import shard_folders
+from paddle_ranker.retrieval.index.collection import Collection
+from paddle_ranker.retrieval.index.shard_builds import recut
+from paddle_ranker.retrieval.index.shards import shard_folders
+from paddle_ranker.retrieval.stored.candidate_indexes import Document
+from paddle_ranker.retrieval.stored.manifest import IndexInfo, WordsInfo, read_manifest
+from paddle_ranker.retrieval.stored.schema import Field, Schema
 from paddle_ranker.scale import mining
 from paddle_ranker.scale.mining import _separate_shards, _ShardActor
 from paddle_ranker.scale.parts import Place

@@ -21,11 +21,11 @@ import pytest
 from benchmarks.scale import descendants, kills
 from paddle_ranker import version
 from paddle_ranker.__main__ import main
-from paddle_ranker.data.records import Pair, RecordFile, read_records, write_records
+from paddle_ranker.data.rows.records import Pair, RecordFile, read_records, write_records
 from paddle_ranker.errors import CheckpointError, RankerError
 from paddle_ranker.options import RowOptions
-from paddle_ranker.retrieval.candidate_indexes import Document
-from paddle_ranker.retrieval.text_vectors import Tower
+from paddle_ranker.retrieval.stored.candidate_indexes import Document
+from paddle_ranker.retrieval.vectors.text_vectors import Tower
 from paddle_ranker.scale.identity import Identity
 from paddle_ranker.scale.offline import EncodeTexts, RowSource
 from paddle_ranker.scale.parts import Parts, Work, run

@@ -22,20 +22,20 @@ from hypothesis import strategies as st
 
 from paddle_ranker.array_types import Vectors
 from paddle_ranker.errors import DataError, ParameterError, UsageError
-from paddle_ranker.retrieval.candidate_indexes import Document, LikeError
-from paddle_ranker.retrieval.collection import Collection
-from paddle_ranker.retrieval.filters import Filter
-from paddle_ranker.retrieval.fusion import Fusion
-from paddle_ranker.retrieval.listing import Listing
-from paddle_ranker.retrieval.manifest import IndexInfo, WordsInfo
-from paddle_ranker.retrieval.query_parsing import ParsedQuery
-from paddle_ranker.retrieval.schema import Field, Schema
-from paddle_ranker.retrieval.search import Search, SearchSettings, filter_of
-from paddle_ranker.retrieval.search_engine import SearchEngine
-from paddle_ranker.retrieval.searchable import Searchable, ShardError
-from paddle_ranker.retrieval.shards import open_shards
-from paddle_ranker.retrieval.snapshot import LocalSnapshot
-from paddle_ranker.retrieval.vector_settings import VectorsInfo
+from paddle_ranker.retrieval.index.collection import Collection
+from paddle_ranker.retrieval.index.shards import open_shards
+from paddle_ranker.retrieval.snapshots.searchable import Searchable, ShardError
+from paddle_ranker.retrieval.snapshots.snapshot import LocalSnapshot
+from paddle_ranker.retrieval.stages.fusion import Fusion
+from paddle_ranker.retrieval.stages.search import Search, SearchSettings, filter_of
+from paddle_ranker.retrieval.stages.search_engine import SearchEngine
+from paddle_ranker.retrieval.stored.candidate_indexes import Document, LikeError
+from paddle_ranker.retrieval.stored.manifest import IndexInfo, WordsInfo
+from paddle_ranker.retrieval.stored.schema import Field, Schema
+from paddle_ranker.retrieval.values.filters import Filter
+from paddle_ranker.retrieval.values.listing import Listing
+from paddle_ranker.retrieval.vectors.vector_settings import VectorsInfo
+from paddle_ranker.retrieval.words.query_parsing import ParsedQuery
 from paddle_ranker.scale.remote import RemoteCollection
 from paddle_ranker.scale.remote_calls import Call
 from paddle_ranker.scale.shard_service import ShardService

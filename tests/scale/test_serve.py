@@ -20,8 +20,8 @@ import yaml  # type: ignore[import-untyped]
 
 from paddle_ranker.errors import RankerError
 from paddle_ranker.options import options_from
-from paddle_ranker.retrieval.candidate_indexes import Document
-from paddle_ranker.retrieval.shards import shard_name, write_shards
+from paddle_ranker.retrieval.index.shards import shard_name, write_shards
+from paddle_ranker.retrieval.stored.candidate_indexes import Document
 from paddle_ranker.scale import deploy, releases
 from paddle_ranker.scale.cluster import connected
 from paddle_ranker.scale.ray_serve import application, arguments_of, config_of, deploy_options

@@ -18,7 +18,7 @@ import yaml  # type: ignore[import-untyped]
 
 from paddle_ranker.options import parse_options
 from paddle_ranker.serving.core.server_config import ServeConfig
-from paddle_ranker.serving.core.slot_kinds import serve_options
+from paddle_ranker.serving.slots.slot_kinds import serve_options
 from tests.checkout import ONCE
 from tests.conftest import REPOSITORY, Call, load_script
 

@@ -15,7 +15,7 @@ import pytest
 
 import paddle_ranker.scoring.files as scoring
 from paddle_ranker import Ranker
-from paddle_ranker.data.trec import read_run
+from paddle_ranker.data.rows.trec import read_run
 from paddle_ranker.export.static_graph import export_model
 from paddle_ranker.model.model_folder import RANKER, load_model
 from paddle_ranker.storage.prefetch import chunks

@@ -20,9 +20,9 @@ import grpc
 import pytest
 import yaml  # type: ignore[import-untyped]
 
-from paddle_ranker.retrieval.candidate_indexes import Document
-from paddle_ranker.retrieval.collection import Collection
-from paddle_ranker.retrieval.manifest import IndexInfo, WordsInfo
+from paddle_ranker.retrieval.index.collection import Collection
+from paddle_ranker.retrieval.stored.candidate_indexes import Document
+from paddle_ranker.retrieval.stored.manifest import IndexInfo, WordsInfo
 from paddle_ranker.serving.core.limits import API_KEY_VARIABLE
 from tests.checkout import ONCE
 from tests.conftest import REPOSITORY

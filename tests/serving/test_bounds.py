@@ -20,11 +20,11 @@ import pytest
 from paddle_ranker.commands import search
 from paddle_ranker.errors import UsageError
 from paddle_ranker.notebook import Index
-from paddle_ranker.retrieval.candidate_indexes import Document
-from paddle_ranker.retrieval.collection import Collection
-from paddle_ranker.retrieval.manifest import IndexInfo, WordsInfo
-from paddle_ranker.retrieval.schema import Field, Schema
-from paddle_ranker.retrieval.search import Search
+from paddle_ranker.retrieval.index.collection import Collection
+from paddle_ranker.retrieval.stages.search import Search
+from paddle_ranker.retrieval.stored.candidate_indexes import Document
+from paddle_ranker.retrieval.stored.manifest import IndexInfo, WordsInfo
+from paddle_ranker.retrieval.stored.schema import Field, Schema
 from tests.checkout import ONCE
 from tests.conftest import Call
 from tests.serving.test_search import Site

@@ -25,7 +25,7 @@ from paddle_ranker.paddle_serving.clients import BaiduStdClient, GrpcClient, Htt
 from paddle_ranker.paddle_serving.clients.command import QUERY, TITLE
 from paddle_ranker.paddle_serving.clients.scoring_client import load_pair_encoder
 from paddle_ranker.paddle_serving.messages import messages
-from paddle_ranker.retrieval.candidate_indexes import Document
+from paddle_ranker.retrieval.stored.candidate_indexes import Document
 from paddle_ranker.serving.clients import RerankClient, SearchClient
 from paddle_ranker.serving.clients.client_errors import (
     LateError,

@@ -17,17 +17,17 @@ import pytest
 
 from cross_encoder import train_ce
 from paddle_ranker.commands import evaluate_recall, judgments, mine, search
-from paddle_ranker.data.trec import read_run
-from paddle_ranker.retrieval.candidate_indexes import Document
-from paddle_ranker.retrieval.collection import Collection
-from paddle_ranker.retrieval.document_states import copy_ranker
-from paddle_ranker.retrieval.manifest import IndexInfo, WordsInfo
-from paddle_ranker.retrieval.schema import Field, Schema
-from paddle_ranker.retrieval.search import Result
-from paddle_ranker.retrieval.search_engine import SearchEngine
-from paddle_ranker.retrieval.towers import copy_tower
-from paddle_ranker.retrieval.vector_settings import VectorsInfo
-from paddle_ranker.serving.core.ranker_slot import RankerSlot
+from paddle_ranker.data.rows.trec import read_run
+from paddle_ranker.retrieval.index.collection import Collection
+from paddle_ranker.retrieval.index.towers import copy_tower
+from paddle_ranker.retrieval.snapshots.document_states import copy_ranker
+from paddle_ranker.retrieval.stages.search import Result
+from paddle_ranker.retrieval.stages.search_engine import SearchEngine
+from paddle_ranker.retrieval.stored.candidate_indexes import Document
+from paddle_ranker.retrieval.stored.manifest import IndexInfo, WordsInfo
+from paddle_ranker.retrieval.stored.schema import Field, Schema
+from paddle_ranker.retrieval.vectors.vector_settings import VectorsInfo
+from paddle_ranker.serving.slots.ranker_slot import RankerSlot
 from paddle_ranker.storage.untrusted import read_json
 from tests.conftest import Call
 from tests.scoring.test_title_states import split_ranker

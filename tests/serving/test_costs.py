@@ -24,7 +24,7 @@ import pytest
 import requests
 from pydantic import TypeAdapter, ValidationError
 
-from paddle_ranker.data.placed_text import PlacedText
+from paddle_ranker.data.files.placed_text import PlacedText
 from paddle_ranker.encoding import cell_values
 from paddle_ranker.encoding.cell_values import relations, values_in
 from paddle_ranker.encoding.table_pairs import _read

@@ -27,19 +27,19 @@ from paddle_ranker.paddle_serving.launchers import brpc_server
 from paddle_ranker.paddle_serving.messages import messages
 from paddle_ranker.paddle_serving.pipeline import PipelineNames
 from paddle_ranker.paddle_serving.served_models import Models
-from paddle_ranker.retrieval.text_vectors import Tower
+from paddle_ranker.retrieval.vectors.text_vectors import Tower
 from paddle_ranker.serving.core.byte_budget import ByteBudget
 from paddle_ranker.serving.core.faults import TIMED_OUT, TOO_LARGE, Fault
 from paddle_ranker.serving.core.json_text import number_lists
 from paddle_ranker.serving.core.logs import JsonLog
 from paddle_ranker.serving.core.metrics import Metrics
-from paddle_ranker.serving.core.ranker_slot import RankerSlot
 from paddle_ranker.serving.core.server_config import ServeConfig
-from paddle_ranker.serving.core.services import CountedRequest
-from paddle_ranker.serving.core.slot_kinds import SLOTS, serve_options, served_by, with_folder_in_slot
-from paddle_ranker.serving.core.slots import Slots
-from paddle_ranker.serving.core.tower_slot import ServedTower, TowerSlot, check
 from paddle_ranker.serving.process.worker import make_app
+from paddle_ranker.serving.slots.ranker_slot import RankerSlot
+from paddle_ranker.serving.slots.services import CountedRequest
+from paddle_ranker.serving.slots.slot_kinds import SLOTS, serve_options, served_by, with_folder_in_slot
+from paddle_ranker.serving.slots.slots import Slots
+from paddle_ranker.serving.slots.tower_slot import ServedTower, TowerSlot, check
 from recall.export_to_serving import main as export_to_serving
 from tests.conftest import load_script
 from tests.fake_service import FakeService

@@ -12,8 +12,8 @@ import httpx
 import pytest
 from starlette.routing import Router
 
-from paddle_ranker.retrieval.candidate_indexes import Document
-from paddle_ranker.retrieval.schema import Schema
+from paddle_ranker.retrieval.stored.candidate_indexes import Document
+from paddle_ranker.retrieval.stored.schema import Schema
 from paddle_ranker.serving.core.limits import Limits
 from paddle_ranker.serving.core.metrics import Metrics
 from paddle_ranker.serving.core.search_log import (

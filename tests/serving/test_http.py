@@ -18,12 +18,12 @@ import pytest
 from paddle_ranker.scoring.ranker import Ranker
 from paddle_ranker.serving.core.logs import JsonLog
 from paddle_ranker.serving.core.metrics import Metrics
-from paddle_ranker.serving.core.ranker_slot import RankerSlot, ServedRanker
 from paddle_ranker.serving.core.server_config import ServeConfig
-from paddle_ranker.serving.core.services import Scores
-from paddle_ranker.serving.core.slots import Slots
 from paddle_ranker.serving.http.rerank_formats import RankedResult, ScoredResult
 from paddle_ranker.serving.process.worker import make_app
+from paddle_ranker.serving.slots.ranker_slot import RankerSlot, ServedRanker
+from paddle_ranker.serving.slots.services import Scores
+from paddle_ranker.serving.slots.slots import Slots
 from tests.export_cases import write_case
 from tests.serving_cases import SECONDS, Application
 

@@ -11,16 +11,16 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from paddle_ranker.retrieval.candidate_indexes import Document
-from paddle_ranker.retrieval.collection import Collection
-from paddle_ranker.retrieval.text_vectors import Tower
-from paddle_ranker.serving.core import slots as slots_module
+from paddle_ranker.retrieval.index.collection import Collection
+from paddle_ranker.retrieval.stored.candidate_indexes import Document
+from paddle_ranker.retrieval.vectors.text_vectors import Tower
 from paddle_ranker.serving.core.faults import Fault
 from paddle_ranker.serving.core.logs import JsonLog
 from paddle_ranker.serving.core.metrics import Metrics
-from paddle_ranker.serving.core.reload import Reloader
-from paddle_ranker.serving.core.slot_kinds import fit_models
-from paddle_ranker.serving.core.slots import Slot
+from paddle_ranker.serving.slots import slots as slots_module
+from paddle_ranker.serving.slots.reload import Reloader
+from paddle_ranker.serving.slots.slot_kinds import fit_models
+from paddle_ranker.serving.slots.slots import Slot
 from tests.export_cases import write_case
 from tests.serving_cases import OpenedSite, ask_app, close_slots
 from tests.tiny import write_index, write_tower

@@ -19,7 +19,7 @@ from paddle_ranker.serving.core import logs
 from paddle_ranker.serving.core.faults import OVERLOADED, Fault
 from paddle_ranker.serving.core.logs import JsonLog, routed_logging
 from paddle_ranker.serving.core.metrics import Metrics
-from paddle_ranker.serving.core.services import CountedRequest
+from paddle_ranker.serving.slots.services import CountedRequest
 from tests.conftest import REPOSITORY
 from tests.fake_service import FakeService, text_request
 from tests.started import until

@@ -12,17 +12,17 @@ import numpy as np
 import pytest
 
 from paddle_ranker.lexical.highlights import SharedWords
-from paddle_ranker.retrieval import ingestion
-from paddle_ranker.retrieval.candidate_indexes import Document
-from paddle_ranker.retrieval.collection import Collection
-from paddle_ranker.retrieval.field_values import FieldValues
-from paddle_ranker.retrieval.manifest import IndexInfo, WordsInfo
-from paddle_ranker.retrieval.search import SearchSettings
-from paddle_ranker.retrieval.search_engine import SearchEngine
-from paddle_ranker.retrieval.snapshot import LocalSnapshot
-from paddle_ranker.retrieval.turns import Caller, Turns
+from paddle_ranker.retrieval.index import ingestion
+from paddle_ranker.retrieval.index.collection import Collection
+from paddle_ranker.retrieval.snapshots.snapshot import LocalSnapshot
+from paddle_ranker.retrieval.stages.search import SearchSettings
+from paddle_ranker.retrieval.stages.search_engine import SearchEngine
+from paddle_ranker.retrieval.stored.candidate_indexes import Document
+from paddle_ranker.retrieval.stored.field_values import FieldValues
+from paddle_ranker.retrieval.stored.manifest import IndexInfo, WordsInfo
+from paddle_ranker.retrieval.work.turns import Caller, Turns
 from paddle_ranker.serving.core.byte_budget import Share
-from paddle_ranker.serving.core.queued_search import _QueuedModels
+from paddle_ranker.serving.slots.queued_search import _QueuedModels
 from tests.serving.test_search import Site
 from tests.serving_cases import SECONDS
 from tests.tiny import write_ranker

@@ -14,7 +14,7 @@ import pytest
 from paddle_ranker import Index
 from paddle_ranker.commands.index import main
 from paddle_ranker.errors import UsageError
-from paddle_ranker.retrieval.schema import Field
+from paddle_ranker.retrieval.stored.schema import Field
 from tests.serving.test_search import Site
 
 pytestmark = pytest.mark.unit

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from paddle_ranker.errors import UsageError
-from paddle_ranker.serving.core.index_options import IndexSlotOptions
 from paddle_ranker.serving.core.page_options import PAGE_OPTIONS, PageOptions
 from paddle_ranker.serving.http import page
 from paddle_ranker.serving.http.page_look import LOGO_BYTES, PageLook, accent_styles, contrast, read_logo, rgb
+from paddle_ranker.serving.slots.index_options import IndexSlotOptions
 from tests.conftest import REPOSITORY
 from tests.serving.test_page import get
 

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from paddle_ranker.retrieval.text_vectors import Tower
-from paddle_ranker.retrieval.turns import check
-from paddle_ranker.serving.core.picture_work import PictureWork
+from paddle_ranker.retrieval.vectors.text_vectors import Tower
+from paddle_ranker.retrieval.work.turns import check
+from paddle_ranker.serving.slots.picture_work import PictureWork
 from tests.model.test_pictures import published
 from tests.retrieval.test_picture_fields import BAD, data_url, picture
 from tests.serving.test_embeddings import Site, vectors_in
@@ -198,7 +198,7 @@ def test_pictures_are_decoded_apart_and_bounded_before(
         calls.append("check")
         check()
 
-    monkeypatch.setattr("paddle_ranker.retrieval.turns.check", counted)
+    monkeypatch.setattr("paddle_ranker.retrieval.work.turns.check", counted)
     asked = {"input": [{"image": data_url(RED)}] * 3}
     assert clip.post("/v1/embeddings", asked).status_code == 200
     assert len(calls) >= 3

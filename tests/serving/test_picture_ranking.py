@@ -20,9 +20,9 @@ from paddle_ranker.model.model_folder import RANKER
 from paddle_ranker.scoring.loading import open_model
 from paddle_ranker.scoring.scorer import Scorer
 from paddle_ranker.serving.core.metrics import Metrics
-from paddle_ranker.serving.core.slot_kinds import SLOTS
-from paddle_ranker.serving.core.slots import Slots
 from paddle_ranker.serving.process.worker import make_app
+from paddle_ranker.serving.slots.slot_kinds import SLOTS
+from paddle_ranker.serving.slots.slots import Slots
 from tests.model.test_pictures import published
 from tests.model.test_vilt import EXPECTED
 from tests.model.vilt_cases import write

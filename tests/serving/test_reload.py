@@ -13,8 +13,8 @@ import pytest
 
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.serving.core.faults import Fault
-from paddle_ranker.serving.core.reload import Reloader
-from paddle_ranker.serving.core.slots import Slots
+from paddle_ranker.serving.slots.reload import Reloader
+from paddle_ranker.serving.slots.slots import Slots
 from tests.serving_cases import SECONDS
 from tests.started import until, until_in_loop
 
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.unit
 
 
 def test_a_reload_that_hangs_ends_and_the_next_one_works(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("paddle_ranker.serving.core.reload._LOADING_SECONDS", 0.5)
+    monkeypatch.setattr("paddle_ranker.serving.slots.reload._LOADING_SECONDS", 0.5)
     released, loads = threading.Event(), list[int]()
 
     def load(observer: object) -> object:
@@ -40,7 +40,7 @@ def test_a_reload_that_hangs_ends_and_the_next_one_works(monkeypatch: pytest.Mon
         with pytest.raises(Fault, match=r"not loaded within 0.5 s"):
             await reloader.reload()
         assert reloader.is_busy
-        monkeypatch.setattr("paddle_ranker.serving.core.reload._LOADING_SECONDS", 60.0)
+        monkeypatch.setattr("paddle_ranker.serving.slots.reload._LOADING_SECONDS", 60.0)
         return await reloader.reload()
 
     try:

@@ -27,36 +27,36 @@ from paddle_ranker.commands import index, judgments
 from paddle_ranker.commands.evaluate_recall import main as evaluate
 from paddle_ranker.commands.mine import main as mine
 from paddle_ranker.commands.search import main as search_main
-from paddle_ranker.data.beir import write_beir
-from paddle_ranker.data.records import Triple, read_records
+from paddle_ranker.data.rows.beir import write_beir
+from paddle_ranker.data.rows.records import Triple, read_records
 from paddle_ranker.encoding.pair_encoder import PairEncoder
 from paddle_ranker.errors import CheckpointError, UsageError
 from paddle_ranker.lexical.highlights import SharedWords
-from paddle_ranker.retrieval import turns
-from paddle_ranker.retrieval.bounds import MOST_NAMES
-from paddle_ranker.retrieval.candidate_indexes import Document
-from paddle_ranker.retrieval.collection import Collection
-from paddle_ranker.retrieval.fusion import Fusion, Signal
-from paddle_ranker.retrieval.manifest import IndexInfo, WordsInfo
-from paddle_ranker.retrieval.merging import MOST_SEGMENTS
-from paddle_ranker.retrieval.schema import Field, Schema
-from paddle_ranker.retrieval.search_engine import SearchEngine
-from paddle_ranker.retrieval.text_vectors import Tower
-from paddle_ranker.retrieval.towers import copy_tower
-from paddle_ranker.retrieval.vector_search import search_vectors
-from paddle_ranker.retrieval.vector_settings import VectorsInfo
-from paddle_ranker.serving.core import queued_search
+from paddle_ranker.retrieval.index.collection import Collection
+from paddle_ranker.retrieval.index.merging import MOST_SEGMENTS
+from paddle_ranker.retrieval.index.towers import copy_tower
+from paddle_ranker.retrieval.snapshots.vector_search import search_vectors
+from paddle_ranker.retrieval.stages.fusion import Fusion, Signal
+from paddle_ranker.retrieval.stages.search_engine import SearchEngine
+from paddle_ranker.retrieval.stored.candidate_indexes import Document
+from paddle_ranker.retrieval.stored.manifest import IndexInfo, WordsInfo
+from paddle_ranker.retrieval.stored.schema import Field, Schema
+from paddle_ranker.retrieval.values.bounds import MOST_NAMES
+from paddle_ranker.retrieval.vectors.text_vectors import Tower
+from paddle_ranker.retrieval.vectors.vector_settings import VectorsInfo
+from paddle_ranker.retrieval.work import turns
 from paddle_ranker.serving.core.faults import INTERNAL, OVERLOADED, TIMED_OUT, Fault, FaultKind
-from paddle_ranker.serving.core.index_slot import IndexSlot
 from paddle_ranker.serving.core.logs import JsonLog
 from paddle_ranker.serving.core.metrics import Metrics
-from paddle_ranker.serving.core.reload import Reloader
 from paddle_ranker.serving.core.search_log import FeedbackLine, LogReader, SearchLine
-from paddle_ranker.serving.core.slot_kinds import SLOTS, fit_models, serve_options, served_by, with_tower_of_index
-from paddle_ranker.serving.core.slots import Slots
-from paddle_ranker.serving.core.tower_slot import TowerSlot
 from paddle_ranker.serving.http.endpoints import ENDPOINTS
 from paddle_ranker.serving.process.worker import make_app
+from paddle_ranker.serving.slots import queued_search
+from paddle_ranker.serving.slots.index_slot import IndexSlot
+from paddle_ranker.serving.slots.reload import Reloader
+from paddle_ranker.serving.slots.slot_kinds import SLOTS, fit_models, serve_options, served_by, with_tower_of_index
+from paddle_ranker.serving.slots.slots import Slots
+from paddle_ranker.serving.slots.tower_slot import TowerSlot
 from tests.conftest import Call, largest_file
 from tests.serving_cases import SECONDS, Application, ask_app, close_slots, opened_slots
 from tests.started import until
@@ -931,7 +931,7 @@ def test_searches_look_as_widely_as_the_server_s_options_say(tmp_path: Path, mon
         widths.append(arguments[-1])
         return search_vectors(*arguments)
 
-    monkeypatch.setattr("paddle_ranker.retrieval.vector_search.search_vectors", search)
+    monkeypatch.setattr("paddle_ranker.retrieval.snapshots.vector_search.search_vectors", search)
     site = Site(index=tmp_path / "index", ef=700)
     assert len(site.search("研究", by=["vectors"])["hits"]) == 5 and widths == [700]
     site.close()

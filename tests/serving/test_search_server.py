@@ -12,7 +12,7 @@ import pytest
 
 from paddle_ranker.commands.search_serve import main
 from paddle_ranker.errors import UsageError
-from paddle_ranker.retrieval.candidate_indexes import Document
+from paddle_ranker.retrieval.stored.candidate_indexes import Document
 from paddle_ranker.serving.clients import SearchClient
 from paddle_ranker.serving.clients.client_errors import RefusedError
 from paddle_ranker.serving.core.limits import API_KEY_VARIABLE

@@ -23,9 +23,9 @@ from paddle_ranker.scoring.ranker import Ranker
 from paddle_ranker.serving.core.faults import INVALID, OVERLOADED, TIMED_OUT, TOO_LARGE, UNAVAILABLE, Fault, FaultKind
 from paddle_ranker.serving.core.limits import Limits
 from paddle_ranker.serving.core.metrics import Metrics
-from paddle_ranker.serving.core.ranker_slot import RankerSlot, check
 from paddle_ranker.serving.core.server_config import ServeConfig
-from paddle_ranker.serving.core.services import CountedRequest
+from paddle_ranker.serving.slots.ranker_slot import RankerSlot, check
+from paddle_ranker.serving.slots.services import CountedRequest
 from tests.engine_calls import logits_of
 from tests.export_cases import Exports, write_case, write_two_members
 from tests.serving_cases import SECONDS

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from paddle_ranker.retrieval.turns import check
+from paddle_ranker.retrieval.work.turns import check
 from paddle_ranker.serving.core.faults import TIMED_OUT, Fault
 from paddle_ranker.serving.core.threads import StoppableWork
 from tests.serving_cases import SECONDS

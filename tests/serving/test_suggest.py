@@ -12,15 +12,15 @@ from urllib.parse import urlencode
 import httpx
 import pytest
 
-from paddle_ranker.retrieval.candidate_indexes import Document
-from paddle_ranker.retrieval.collection import Collection
-from paddle_ranker.retrieval.manifest import IndexInfo, WordsInfo
-from paddle_ranker.retrieval.schema import Field, Schema
-from paddle_ranker.retrieval.snapshot import LocalSnapshot
-from paddle_ranker.retrieval.suggestions import TitleSuggestions
-from paddle_ranker.serving.core.index_slot import IndexSlot
+from paddle_ranker.retrieval.index.collection import Collection
+from paddle_ranker.retrieval.snapshots.snapshot import LocalSnapshot
+from paddle_ranker.retrieval.stages.suggestions import TitleSuggestions
+from paddle_ranker.retrieval.stored.candidate_indexes import Document
+from paddle_ranker.retrieval.stored.manifest import IndexInfo, WordsInfo
+from paddle_ranker.retrieval.stored.schema import Field, Schema
 from paddle_ranker.serving.core.search_log import FeedbackLine, SearchLine, SearchLog, new_search_id
 from paddle_ranker.serving.http import suggest
+from paddle_ranker.serving.slots.index_slot import IndexSlot
 from tests.serving.test_search import Site
 from tests.serving_cases import SECONDS, ask_app
 from tests.started import until

@@ -15,9 +15,9 @@ from typing import Any, Callable
 
 import pytest
 
-from paddle_ranker.data.formats import write_rows
-from paddle_ranker.data.records import LabeledPair, write_records
-from paddle_ranker.data.trec import write_run
+from paddle_ranker.data.rows.formats import write_rows
+from paddle_ranker.data.rows.records import LabeledPair, write_records
+from paddle_ranker.data.rows.trec import write_run
 from paddle_ranker.errors import DataError, RankerError, one_line
 from paddle_ranker.options import note
 from paddle_ranker.storage.atomic import check_writable, new_file, new_folder

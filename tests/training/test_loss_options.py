@@ -13,7 +13,7 @@ import pytest
 from cross_encoder import train_ce
 from ernie_matching import evaluate, train_pairwise
 from paddle_ranker import Ranker
-from paddle_ranker.data.records import LabeledPair, Triple, read_records, write_records
+from paddle_ranker.data.rows.records import LabeledPair, Triple, read_records, write_records
 from paddle_ranker.encoding import column_store
 from paddle_ranker.errors import DataError
 from paddle_ranker.evaluation.evaluation_set import mean_margin_loss

@@ -12,8 +12,8 @@ import pytest
 
 from ernie_matching.train_pairwise import TrainPairwiseOptions, train
 from paddle_ranker.errors import DataError
-from paddle_ranker.model.bert import Encoder
 from paddle_ranker.model.families import write_config
+from paddle_ranker.model.networks.bert import Encoder
 from paddle_ranker.model.parameters import load_arrays, save_arrays
 from paddle_ranker.training.ranker_training import start_training
 from paddle_ranker.training.training_options import RankerTrainingOptions

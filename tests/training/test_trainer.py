@@ -214,7 +214,7 @@ def test_a_signal_ends_the_drawing_of_the_curve(
 def test_an_interrupt_inside_a_backward_pass_is_one_too(
     tmp_path: Path, examples: PairwiseExamples, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from paddle_ranker.model import dropout
+    from paddle_ranker.model.networks import dropout
 
     mask = dropout._mask
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from paddle_ranker.data.formats import write_rows
+from paddle_ranker.data.rows.formats import write_rows
 from paddle_ranker.evaluation.comparison import TIE, Comparison, System
 from paddle_ranker.metrics.measures import MEASURES
 from paddle_ranker.metrics.ranking import NOT_RETURNED, ranking_order

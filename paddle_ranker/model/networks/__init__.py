@@ -1,1 +1,1 @@
-"""Networks of families that differ from BERT in most parts, one file each."""
+"""Networks: BERT's and what it shares (attention, dropout, rotary positions, LoRA), and families that differ."""

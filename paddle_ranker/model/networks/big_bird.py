@@ -9,11 +9,11 @@ import numpy as np
 import paddle
 from paddle import Tensor, nn
 
-from paddle_ranker.model.attention import MASKED, attend
-from paddle_ranker.model.banded import attend_in_blocks, near_keys
-from paddle_ranker.model.bert import Attention, Encoder, Pooler
 from paddle_ranker.model.config import BigBirdConfig
-from paddle_ranker.model.dropout import Dropout, Masks
+from paddle_ranker.model.networks.attention import MASKED, attend
+from paddle_ranker.model.networks.banded import attend_in_blocks, near_keys
+from paddle_ranker.model.networks.bert import Attention, Encoder, Pooler
+from paddle_ranker.model.networks.dropout import Dropout, Masks
 
 
 class BigBirdEncoder(Encoder):

@@ -7,8 +7,8 @@ from typing import NamedTuple
 import paddle
 from paddle import Tensor, nn
 
-from paddle_ranker.model.attention import MASKED
 from paddle_ranker.model.config import TapasConfig
+from paddle_ranker.model.networks.attention import MASKED
 
 _COLUMN, _ROW = 1, 2  # numbers of a token's types
 _LEAST = 1e-10  # added to a count that may be 0, as in transformers

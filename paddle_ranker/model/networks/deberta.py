@@ -10,9 +10,9 @@ import paddle.nn.functional as F
 from paddle import Tensor, nn
 
 from paddle_ranker.array_types import Array
-from paddle_ranker.model.bert import Encoder, EncoderLayer, Pooler, activation_named
 from paddle_ranker.model.config import DebertaConfig, EncoderConfig
-from paddle_ranker.model.dropout import Dropout, Masks
+from paddle_ranker.model.networks.bert import Encoder, EncoderLayer, Pooler, activation_named
+from paddle_ranker.model.networks.dropout import Dropout, Masks
 
 
 class DebertaEncoder(Encoder):

@@ -10,11 +10,11 @@ from typing import Optional
 import paddle
 from paddle import Tensor, nn
 
-from paddle_ranker.model.attention import attend
-from paddle_ranker.model.bert import Attention, Embeddings, Encoder, EncoderLayer, _at, places_of, types_of
 from paddle_ranker.model.config import LayoutLMConfig, LiltConfig, TapasConfig
-from paddle_ranker.model.dropout import Dropout, Masks
+from paddle_ranker.model.networks.attention import attend
+from paddle_ranker.model.networks.bert import Attention, Embeddings, Encoder, EncoderLayer, _at, places_of, types_of
 from paddle_ranker.model.networks.cell_heads import CellHeads
+from paddle_ranker.model.networks.dropout import Dropout, Masks
 
 
 class _BoxEmbeddings(Embeddings):

@@ -7,11 +7,11 @@ from typing import Optional
 import paddle
 from paddle import Tensor, nn
 
-from paddle_ranker.model.attention import attend
-from paddle_ranker.model.banded import Band, attend_locally
-from paddle_ranker.model.bert import Attention, Encoder, attend_once
 from paddle_ranker.model.config import LongformerConfig
-from paddle_ranker.model.dropout import Masks
+from paddle_ranker.model.networks.attention import attend
+from paddle_ranker.model.networks.banded import Band, attend_locally
+from paddle_ranker.model.networks.bert import Attention, Encoder, attend_once
+from paddle_ranker.model.networks.dropout import Masks
 
 
 class LongformerEncoder(Encoder):

@@ -8,12 +8,12 @@ import paddle
 import paddle.nn.functional as F
 from paddle import Tensor, nn
 
-from paddle_ranker.model.attention import attend
-from paddle_ranker.model.banded import Band, attend_first, attend_locally
-from paddle_ranker.model.bert import Encoder, activation_named, pool_states
 from paddle_ranker.model.config import EncoderConfig, ModernBertConfig
-from paddle_ranker.model.dropout import Dropout, Masks
-from paddle_ranker.model.rotary import angles_of, rotary_table, rotated
+from paddle_ranker.model.networks.attention import attend
+from paddle_ranker.model.networks.banded import Band, attend_first, attend_locally
+from paddle_ranker.model.networks.bert import Encoder, activation_named, pool_states
+from paddle_ranker.model.networks.dropout import Dropout, Masks
+from paddle_ranker.model.networks.rotary import angles_of, rotary_table, rotated
 
 
 class ModernBertEncoder(Encoder):

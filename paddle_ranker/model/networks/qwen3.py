@@ -15,11 +15,11 @@ import paddle
 from paddle import Tensor, nn
 
 from paddle_ranker.array_types import Array
-from paddle_ranker.model.attention import MASKED, attend
-from paddle_ranker.model.bert import Encoder, activation_named
 from paddle_ranker.model.config import EncoderConfig, Qwen3Config
-from paddle_ranker.model.dropout import Dropout, Masks
-from paddle_ranker.model.rotary import angles_of, rotary_table, rotated
+from paddle_ranker.model.networks.attention import MASKED, attend
+from paddle_ranker.model.networks.bert import Encoder, activation_named
+from paddle_ranker.model.networks.dropout import Dropout, Masks
+from paddle_ranker.model.networks.rotary import angles_of, rotary_table, rotated
 
 BLOCK = 512  # tokens whose queries are computed together; long texts take no memory for the square of their length
 _LEAST_SHARED = 8  # a common beginning of fewer tokens is not computed separately
@@ -326,7 +326,7 @@ class Linear(nn.Layer):
         super().__init__()
         self.weight = self.create_parameter([outputs, inputs])
         self.bias = self.create_parameter([outputs], is_bias=True) if bias else None
-        self.adapter: Optional[nn.Layer] = None  # see `paddle_ranker.model.lora`
+        self.adapter: Optional[nn.Layer] = None  # see `paddle_ranker.model.networks.lora`
 
     def forward(self, states: Tensor) -> Tensor:
         if paddle.in_dynamic_mode():

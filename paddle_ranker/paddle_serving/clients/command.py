@@ -63,7 +63,7 @@ class ClientOptions(Options):
         """Return the queries and the titles to score. Raises `DataError` for a file that does not hold pairs."""
         if self.input_file is None:
             return [QUERY if self.query is None else self.query], [TITLE if self.title is None else self.title]
-        from paddle_ranker.data.records import Pair, read_records
+        from paddle_ranker.data.rows.records import Pair, read_records
 
         records = read_records(self.input_file, Pair)
         return [record.query for record in records], [record.title for record in records]

@@ -29,7 +29,7 @@ from paddle_ranker.errors import CheckpointError, RankerError, UsageError
 from paddle_ranker.paddle_serving.messages import messages
 from paddle_ranker.serving.core.limits import API_KEY_VARIABLE, Limits
 from paddle_ranker.serving.core.server_config import MOST_STREAMS, ServeConfig
-from paddle_ranker.serving.core.slot_kinds import config_for
+from paddle_ranker.serving.slots.slot_kinds import config_for
 
 HOST_VARIABLE = "PADDLE_RANKER_SERVING_HOST"
 EVERY_ADDRESS = "0.0.0.0"

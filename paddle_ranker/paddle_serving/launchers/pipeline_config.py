@@ -15,7 +15,7 @@ from paddle_ranker.model.exported import INPUTS
 from paddle_ranker.model.model_folder import identify
 from paddle_ranker.paddle_serving.serving_files import fetched_alias
 from paddle_ranker.serving.core.server_config import MOST_STREAMS, ServeConfig
-from paddle_ranker.serving.core.slot_kinds import config_for
+from paddle_ranker.serving.slots.slot_kinds import config_for
 
 CPU, GPU, TENSORRT, XPU = 0, 1, 2, 4  # device_type; -1: as `devices` says
 # Precisions of Paddle Serving's predictor by device; for any other it computes in fp32 without a warning.

@@ -15,7 +15,7 @@ from paddle_ranker.errors import CheckpointError, RankerError, UsageError
 from paddle_ranker.libraries import AUTO_DEVICE, switch_off_telemetry
 from paddle_ranker.metrics.calibration import Calibration
 from paddle_ranker.model.exported import ExportedFolder
-from paddle_ranker.model.foreign_files import ONNX
+from paddle_ranker.model.foreign.foreign_files import ONNX
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.notes import note
 from paddle_ranker.runtime import own_gpu

@@ -8,7 +8,7 @@ from typing import Any, Optional
 from urllib.parse import quote, urlencode
 
 from paddle_ranker.errors import UsageError, quoted, refuse_text
-from paddle_ranker.retrieval.candidate_indexes import Document
+from paddle_ranker.retrieval.stored.candidate_indexes import Document
 from paddle_ranker.serving.clients.base import Client
 from paddle_ranker.serving.clients.client_errors import RefusedError, ServerError, with_retries
 from paddle_ranker.serving.clients.http_client import HttpCalls

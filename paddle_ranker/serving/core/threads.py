@@ -22,7 +22,7 @@ from contextvars import copy_context
 from functools import partial
 from typing import Callable, Optional, TypeVar
 
-from paddle_ranker.retrieval.turns import Abandoned, Caller, Reserve
+from paddle_ranker.retrieval.work.turns import Abandoned, Caller, Reserve
 from paddle_ranker.serving.core.faults import OVERLOADED, TIMED_OUT, Fault
 
 R = TypeVar("R")

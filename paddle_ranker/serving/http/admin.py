@@ -18,11 +18,11 @@ from paddle_ranker.serving.core.faults import NOT_FOUND, UNAVAILABLE, Fault
 from paddle_ranker.serving.core.limits import API_KEY_VARIABLE
 from paddle_ranker.serving.core.metrics import Metrics
 from paddle_ranker.serving.core.server_config import RANKER_SLOT, ServeConfig
-from paddle_ranker.serving.core.slot_kinds import SLOTS
-from paddle_ranker.serving.core.slots import ServedModel, Slots
 from paddle_ranker.serving.http.endpoints import ENDPOINTS
 from paddle_ranker.serving.http.openapi import MODELS_PATH, openapi
 from paddle_ranker.serving.http.page import docs_routes
+from paddle_ranker.serving.slots.slot_kinds import SLOTS
+from paddle_ranker.serving.slots.slots import ServedModel, Slots
 from paddle_ranker.version import __version__
 
 _HOST = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")

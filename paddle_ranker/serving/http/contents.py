@@ -23,16 +23,16 @@ from starlette.types import Receive, Scope, Send
 from typing_extensions import TypedDict
 
 from paddle_ranker.errors import DataError, DependencyError, quoted
-from paddle_ranker.retrieval.candidate_indexes import Document
-from paddle_ranker.retrieval.schema import FIELD_TYPES, Schema
-from paddle_ranker.retrieval.snapshot import LocalSnapshot
+from paddle_ranker.retrieval.snapshots.snapshot import LocalSnapshot
+from paddle_ranker.retrieval.stored.candidate_indexes import Document
+from paddle_ranker.retrieval.stored.schema import FIELD_TYPES, Schema
 from paddle_ranker.serving.core.faults import NO_DOCUMENT, OVERLOADED, TIMED_OUT, UNAVAILABLE, Fault
-from paddle_ranker.serving.core.index_slot import IndexSlot
 from paddle_ranker.serving.http.exchange import deadline_of, refuse_parameters, reserve_of
 from paddle_ranker.serving.http.openapi import DescribedRoute
+from paddle_ranker.serving.slots.index_slot import IndexSlot
 
 if TYPE_CHECKING:
-    from paddle_ranker.data.reader_pool import ChildProcess
+    from paddle_ranker.data.files.reader_pool import ChildProcess
 
 _PATH, _PDF = "/v1/contents/", "application/pdf"
 _PAGE_DPI, _PAGE_PIXELS, _PAGE_SECONDS = 110, 1 << 22, 10.0  # of a page's picture, and of drawing it
@@ -180,7 +180,7 @@ class _PageDrawing:
 
     def _ask(self, path: Path, page: int) -> bytes:
         if not hasattr(self._local, "process"):
-            from paddle_ranker.data.reader_pool import ChildProcess
+            from paddle_ranker.data.files.reader_pool import ChildProcess
 
             self._local.process = ChildProcess()
             self._processes.append(self._local.process)

@@ -13,12 +13,10 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute
 from typing_extensions import TypedDict
 
-from paddle_ranker.data.field_paths import unwrapped
+from paddle_ranker.data.rows.field_paths import unwrapped
 from paddle_ranker.errors import listed, quoted
-from paddle_ranker.retrieval.candidate_indexes import Document
+from paddle_ranker.retrieval.stored.candidate_indexes import Document
 from paddle_ranker.serving.core.faults import ALREADY_THERE, NO_DOCUMENT, READ_ONLY, TOO_LARGE, UNPROCESSABLE, Fault
-from paddle_ranker.serving.core.index_slot import IndexSlot
-from paddle_ranker.serving.core.index_writing import IndexWriter
 from paddle_ranker.serving.core.limits import check_count, require_words
 from paddle_ranker.serving.core.threads import MUCH_BYTES, run_in_thread
 from paddle_ranker.serving.core.validation import Body, validated
@@ -31,6 +29,8 @@ from paddle_ranker.serving.http.exchange import (
     reserve_of,
 )
 from paddle_ranker.serving.http.openapi import DescribedRoute
+from paddle_ranker.serving.slots.index_slot import IndexSlot
+from paddle_ranker.serving.slots.index_writing import IndexWriter
 
 NewFields = Annotated[
     list[str],

@@ -21,19 +21,19 @@ from typing_extensions import TypeAliasType, TypedDict
 
 from paddle_ranker.array_types import Array
 from paddle_ranker.errors import quoted
-from paddle_ranker.retrieval.text_vectors import normalised
+from paddle_ranker.retrieval.vectors.text_vectors import normalised
 from paddle_ranker.serving.core.faults import INVALID, NOT_FOUND, UNPROCESSABLE, Fault
 from paddle_ranker.serving.core.json_text import number_lists, text_bounds
 from paddle_ranker.serving.core.limits import Limits
-from paddle_ranker.serving.core.services import TextVectors
 from paddle_ranker.serving.core.threads import run_in_thread
-from paddle_ranker.serving.core.tower_slot import TowerSlot
 from paddle_ranker.serving.core.validation import Body, refusal, validated
 from paddle_ranker.serving.http.exchange import SHARE, deadline_of, read_request
 from paddle_ranker.serving.http.lengths import TruncationRequest
 from paddle_ranker.serving.http.openapi import DescribedRoute
 from paddle_ranker.serving.http.rerank_formats import ClientRequest, Side, Texts, Usage
 from paddle_ranker.serving.http.sent_pictures import Picture
+from paddle_ranker.serving.slots.services import TextVectors
+from paddle_ranker.serving.slots.tower_slot import TowerSlot
 
 OPENAI, OTHER_TEI = ("/v1/embeddings", "/embeddings"), ("/embed_all", "/embed_sparse")
 COHERE, COHERE_V1 = "/v2/embed", "/v1/embed"

@@ -20,14 +20,14 @@ from typing import TYPE_CHECKING, ClassVar, Optional
 
 from paddle_ranker.registry import Registry
 from paddle_ranker.serving.core.faults import Fault
-from paddle_ranker.serving.core.index_options import INDEX
 from paddle_ranker.serving.core.server_config import RANKER_SLOT, ServeConfig
-from paddle_ranker.serving.core.tower_options import TOWER_SLOT
+from paddle_ranker.serving.slots.index_options import INDEX
+from paddle_ranker.serving.slots.tower_options import TOWER_SLOT
 
 if TYPE_CHECKING:
     from starlette.routing import BaseRoute
 
-    from paddle_ranker.serving.core.slots import Slots
+    from paddle_ranker.serving.slots.slots import Slots
 
 
 class Endpoint(ABC):
@@ -97,8 +97,8 @@ class _Rerank(Endpoint):
     )
 
     def routes(self, slots: Slots, config: ServeConfig) -> list[BaseRoute]:
-        from paddle_ranker.serving.core.ranker_slot import RankerSlot
         from paddle_ranker.serving.http.rerank import routes
+        from paddle_ranker.serving.slots.ranker_slot import RankerSlot
 
         return routes(slots.of(RANKER_SLOT, RankerSlot), keep_texts=config.log_texts)
 
@@ -125,11 +125,11 @@ class _SearchEndpoint(Endpoint):
     )
 
     def routes(self, slots: Slots, config: ServeConfig) -> list[BaseRoute]:
-        from paddle_ranker.serving.core.index_writing import IndexWriter
-        from paddle_ranker.serving.core.queued_search import QueuedSearch
         from paddle_ranker.serving.core.search_log import SearchIds
         from paddle_ranker.serving.http import contents, document_routes, feedback, page, search_routes, suggest
         from paddle_ranker.serving.http.page_look import PageLook
+        from paddle_ranker.serving.slots.index_writing import IndexWriter
+        from paddle_ranker.serving.slots.queued_search import QueuedSearch
 
         pipeline = QueuedSearch.of(slots)
         index = pipeline.index
@@ -157,8 +157,8 @@ class _Vectors(Endpoint):
     read_paths = paths.keys()
 
     def routes(self, slots: Slots, config: ServeConfig) -> list[BaseRoute]:
-        from paddle_ranker.serving.core.tower_slot import TowerSlot
         from paddle_ranker.serving.http.embeddings import routes
+        from paddle_ranker.serving.slots.tower_slot import TowerSlot
 
         return routes(slots.of(TOWER_SLOT, TowerSlot), self.paths, keep_texts=config.log_texts)
 

@@ -18,14 +18,13 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute
 from typing_extensions import NotRequired, TypedDict
 
-from paddle_ranker.data.labels import LARGEST
+from paddle_ranker.data.rows.labels import LARGEST
 from paddle_ranker.errors import listed, quoted
 from paddle_ranker.lexical.highlights import SharedWords
-from paddle_ranker.retrieval.candidate_indexes import Document
-from paddle_ranker.retrieval.schema import Schema
-from paddle_ranker.retrieval.turns import check
+from paddle_ranker.retrieval.stored.candidate_indexes import Document
+from paddle_ranker.retrieval.stored.schema import Schema
+from paddle_ranker.retrieval.work.turns import check
 from paddle_ranker.serving.core.faults import NOT_FOUND, READ_ONLY, TIMED_OUT, UNAVAILABLE, UNPROCESSABLE, Fault
-from paddle_ranker.serving.core.index_slot import IndexSlot
 from paddle_ranker.serving.core.json_text import json_bounds
 from paddle_ranker.serving.core.search_log import (
     FeedbackLine,
@@ -46,6 +45,7 @@ from paddle_ranker.serving.http.exchange import (
     reserve_of,
 )
 from paddle_ranker.serving.http.openapi import DescribedRoute
+from paddle_ranker.serving.slots.index_slot import IndexSlot
 
 _PAGE, _MOST_LOOKED_AT = 20, 1000  # pairs of an answer; pairs whose documents are looked up at a time
 _LARGEST_OFFSET = 10_000

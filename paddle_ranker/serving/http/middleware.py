@@ -27,12 +27,12 @@ from paddle_ranker.serving.core.limits import is_key, require_key
 from paddle_ranker.serving.core.logs import JsonLog
 from paddle_ranker.serving.core.metrics import Metrics
 from paddle_ranker.serving.core.server_config import ServeConfig
-from paddle_ranker.serving.core.slots import Slots
 from paddle_ranker.serving.core.threads import MUCH_BYTES
 from paddle_ranker.serving.http.endpoints import ENDPOINTS, refusal
 from paddle_ranker.serving.http.exchange import SHARE, require_own_page
 from paddle_ranker.serving.http.openapi import MODELS_PATH
 from paddle_ranker.serving.http.page import PAGE_PATHS, is_page
+from paddle_ranker.serving.slots.slots import Slots
 
 _ID_HEADER, _CACHING, _CLOSING = b"x-request-id", (b"cache-control", b"no-store"), (b"connection", b"close")
 _NO_SNIFFING = (b"x-content-type-options", b"nosniff")  # an answer in JSON is no page, whatever texts it has

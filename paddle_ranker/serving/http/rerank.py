@@ -17,13 +17,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute
 
-from paddle_ranker.data.placed_text import PlacedText
+from paddle_ranker.data.files.placed_text import PlacedText
 from paddle_ranker.errors import listed
 from paddle_ranker.serving.core.faults import INVALID, UNPROCESSABLE, Fault
 from paddle_ranker.serving.core.json_text import text_bounds
 from paddle_ranker.serving.core.limits import Limits, require_words
-from paddle_ranker.serving.core.ranker_slot import RankerSlot
-from paddle_ranker.serving.core.services import Scores
 from paddle_ranker.serving.core.threads import MUCH_BYTES, run_in_thread
 from paddle_ranker.serving.core.validation import validated
 from paddle_ranker.serving.http.exchange import SHARE, answer, deadline_of, read_request
@@ -46,6 +44,8 @@ from paddle_ranker.serving.http.rerank_formats import (
     TextsRequest,
 )
 from paddle_ranker.serving.http.sent_pictures import Picture
+from paddle_ranker.serving.slots.ranker_slot import RankerSlot
+from paddle_ranker.serving.slots.services import Scores
 
 _BYTES_A_PLACE = 64  # that checking a place costs as much as reading
 _UNION_TAGS = ("str", "DocumentObject", "list[str]", "float", "int")

@@ -21,30 +21,27 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute
 from typing_extensions import NotRequired, TypedDict
 
-from paddle_ranker.data.field_paths import BETWEEN, value_at
+from paddle_ranker.data.rows.field_paths import BETWEEN, value_at
 from paddle_ranker.errors import ParameterError, listed, quoted
 from paddle_ranker.lexical.highlights import Highlight, SharedWords
-from paddle_ranker.retrieval.bounds import LEAST_COUNTS, MOST_NAMES, MOST_SORTED, check_names, check_parameters
-from paddle_ranker.retrieval.candidate_indexes import Like
-from paddle_ranker.retrieval.content_files import bytes_of
-from paddle_ranker.retrieval.explanations import FUSED, RANKED, SORTED, Explanation
-from paddle_ranker.retrieval.facets import DATES, FEW_VALUES, Scale
-from paddle_ranker.retrieval.filters import Filter
-from paddle_ranker.retrieval.fusion import FUSIONS
-from paddle_ranker.retrieval.listing import Listing, Position, SortedPosition, unpack_position
-from paddle_ranker.retrieval.manifest import IndexInfo
-from paddle_ranker.retrieval.query_parsing import parse_query
-from paddle_ranker.retrieval.schema import ADDRESS_TYPES, FIELD_TYPES, PLACES, TEXT
-from paddle_ranker.retrieval.search import Search, SearchSettings
-from paddle_ranker.retrieval.search_defaults import DEPTH, RANK_TOP, TOP_K
-from paddle_ranker.retrieval.searchable import Snapshot, StaleSnapshot
-from paddle_ranker.retrieval.turns import Reserve, checked
-from paddle_ranker.retrieval.typed_values import STORED
+from paddle_ranker.retrieval.snapshots.searchable import Snapshot, StaleSnapshot
+from paddle_ranker.retrieval.stages.explanations import FUSED, RANKED, SORTED, Explanation
+from paddle_ranker.retrieval.stages.fusion import FUSIONS
+from paddle_ranker.retrieval.stages.search import Search, SearchSettings
+from paddle_ranker.retrieval.stored.candidate_indexes import Like
+from paddle_ranker.retrieval.stored.content_files import bytes_of
+from paddle_ranker.retrieval.stored.manifest import IndexInfo
+from paddle_ranker.retrieval.stored.schema import ADDRESS_TYPES, FIELD_TYPES, PLACES, TEXT
+from paddle_ranker.retrieval.values.bounds import LEAST_COUNTS, MOST_NAMES, MOST_SORTED, check_names, check_parameters
+from paddle_ranker.retrieval.values.facets import DATES, FEW_VALUES, Scale
+from paddle_ranker.retrieval.values.filters import Filter
+from paddle_ranker.retrieval.values.listing import Listing, Position, SortedPosition, unpack_position
+from paddle_ranker.retrieval.values.search_defaults import DEPTH, RANK_TOP, TOP_K
+from paddle_ranker.retrieval.values.typed_values import STORED
+from paddle_ranker.retrieval.words.query_parsing import parse_query
+from paddle_ranker.retrieval.work.turns import Reserve, checked
 from paddle_ranker.serving.core.faults import UNPROCESSABLE, Fault
-from paddle_ranker.serving.core.index_options import LIMITS
-from paddle_ranker.serving.core.index_slot import ServedIndex
 from paddle_ranker.serving.core.json_text import JsonBounds, parse_json
-from paddle_ranker.serving.core.queued_search import FoundSearch, Query, QueuedSearch
 from paddle_ranker.serving.core.search_log import SearchIds, SearchLine, Shown, digest_of, new_search_id
 from paddle_ranker.serving.core.validation import Body, refusal, refusing_parameters, validated
 from paddle_ranker.serving.http.contents import Content, contents_of
@@ -59,6 +56,9 @@ from paddle_ranker.serving.http.exchange import (
 )
 from paddle_ranker.serving.http.openapi import DescribedRoute, address_parameters
 from paddle_ranker.serving.http.suggest import is_suggesting
+from paddle_ranker.serving.slots.index_options import LIMITS
+from paddle_ranker.serving.slots.index_slot import ServedIndex
+from paddle_ranker.serving.slots.queued_search import FoundSearch, Query, QueuedSearch
 from paddle_ranker.unicode.characters import fold, without_accents
 
 W = TypeVar("W")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 from typing import NamedTuple
 
-from paddle_ranker.retrieval.content_files import bytes_of
+from paddle_ranker.retrieval.stored.content_files import bytes_of
 from paddle_ranker.serving.core.faults import UNPROCESSABLE, Fault
 
 

@@ -19,18 +19,18 @@ from starlette.routing import BaseRoute
 from typing_extensions import TypedDict
 
 from paddle_ranker.lexical.analyser import Analyser
-from paddle_ranker.retrieval.bounds import check_parameters
-from paddle_ranker.retrieval.listing import Listing
-from paddle_ranker.retrieval.searchable import Snapshot
-from paddle_ranker.retrieval.snapshot import LocalSnapshot
-from paddle_ranker.retrieval.suggestions import LONGEST, Completions, TitleSuggestions, suggested_field
+from paddle_ranker.retrieval.snapshots.searchable import Snapshot
+from paddle_ranker.retrieval.snapshots.snapshot import LocalSnapshot
+from paddle_ranker.retrieval.stages.suggestions import LONGEST, Completions, TitleSuggestions, suggested_field
+from paddle_ranker.retrieval.values.bounds import check_parameters
+from paddle_ranker.retrieval.values.listing import Listing
 from paddle_ranker.serving.core.faults import UNPROCESSABLE, Fault
-from paddle_ranker.serving.core.index_options import IndexSlotOptions
-from paddle_ranker.serving.core.index_slot import IndexSlot, ServedIndex
 from paddle_ranker.serving.core.search_log import LogReader, SearchLine
 from paddle_ranker.serving.core.validation import Body, refusal, refusing_parameters
 from paddle_ranker.serving.http.exchange import answer, deadline_of, refuse_parameters, refuse_repeated
 from paddle_ranker.serving.http.openapi import DescribedRoute, address_parameters
+from paddle_ranker.serving.slots.index_options import IndexSlotOptions
+from paddle_ranker.serving.slots.index_slot import IndexSlot, ServedIndex
 
 K = TypeVar("K")
 V = TypeVar("V")

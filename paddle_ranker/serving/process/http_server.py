@@ -15,7 +15,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from paddle_ranker.serving.core.connections import Connections, PeerTimeout, ProtocolHandler, close_gently, peer_of
 from paddle_ranker.serving.core.faults import INVALID, TIMED_OUT, TOO_LARGE, UNAVAILABLE, Fault
-from paddle_ranker.serving.core.services import Counting
+from paddle_ranker.serving.slots.services import Counting
 
 HEAD_BYTES = 64 * 1024  # most bytes of a head, of trailers, and between two parts of a chunked body
 HEADER_FIELDS = 100  # most fields of a head or of trailers: each takes some 200 bytes of memory beside its text

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
     from paddle_ranker.serving.core.logs import JsonLog
     from paddle_ranker.serving.core.metrics import Metrics
-    from paddle_ranker.serving.core.services import CountedRequest
-    from paddle_ranker.serving.core.slots import Slots
+    from paddle_ranker.serving.slots.services import CountedRequest
+    from paddle_ranker.serving.slots.slots import Slots
 
 BACKLOG = 2048  # maximum number of connections that wait to be accepted
 _SILENT_SECONDS = 10.0  # a connection is closed if its protocol is still unknown after this time
@@ -57,7 +57,7 @@ class ServerContext:
 
     def counting(self, protocol: str) -> Callable[[], CountedRequest]:
         """Return a function that returns a new `CountedRequest` of `protocol`."""
-        from paddle_ranker.serving.core.services import CountedRequest
+        from paddle_ranker.serving.slots.services import CountedRequest
 
         metrics, log, log_texts = self.metrics, self.log, self.config.log_texts
         return partial(

@@ -14,12 +14,12 @@ from contextlib import suppress
 from paddle_ranker import runtime
 from paddle_ranker.errors import DependencyError, RankerError
 from paddle_ranker.registry import load_named_plugins
-from paddle_ranker.serving.core.index_options import INDEX
 from paddle_ranker.serving.core.limits import API_KEY_VARIABLE
 from paddle_ranker.serving.core.metrics import MULTIPROCESS_VARIABLE
 from paddle_ranker.serving.core.server_config import ServeConfig
-from paddle_ranker.serving.core.slot_kinds import served_by
 from paddle_ranker.serving.process.protocols import BACKLOG, PROTOCOLS
+from paddle_ranker.serving.slots.index_options import INDEX
+from paddle_ranker.serving.slots.slot_kinds import served_by
 
 _FILES_OF_CONNECTION, _OTHER_FILES = 3, 128  # a gRPC connection has a pipe to grpcio; models, threads, an index
 _PACKAGES = ("starlette", "uvicorn", "httptools", "pydantic", "prometheus_client", "grpc", "google")  # google.protobuf

@@ -31,10 +31,7 @@ from paddle_ranker.serving.core.faults import NOT_FOUND, Fault
 from paddle_ranker.serving.core.logs import JsonLog, routed_logging
 from paddle_ranker.serving.core.metrics import MULTIPROCESS_VARIABLE, Metrics
 from paddle_ranker.serving.core.page_options import PageOptions
-from paddle_ranker.serving.core.reload import NOT_SWITCHED, Reloader
 from paddle_ranker.serving.core.server_config import ServeConfig
-from paddle_ranker.serving.core.slot_kinds import SLOTS, fit_models, served_by
-from paddle_ranker.serving.core.slots import Slots
 from paddle_ranker.serving.http.admin import AdminRoutes, Controls, noting_gauges
 from paddle_ranker.serving.http.endpoints import ENDPOINTS, Endpoint
 from paddle_ranker.serving.http.middleware import ADMIN_PATHS, SEARCH_PATHS, Middleware
@@ -46,6 +43,9 @@ from paddle_ranker.serving.process.protocols import (
     ProtocolHandler,
     ServerContext,
 )
+from paddle_ranker.serving.slots.reload import NOT_SWITCHED, Reloader
+from paddle_ranker.serving.slots.slot_kinds import SLOTS, fit_models, served_by
+from paddle_ranker.serving.slots.slots import Slots
 
 BEAT = 2.0  # seconds between two signs of life for the supervisor
 _TRIM_SECONDS = 30.0  # between two times that freed memory is returned to the system

@@ -1,0 +1,366 @@
+"""Build a folder of shards: cut the corpus into parts, and make each part an index folder.
+
+`unfinished/` in the folder is an empty index with its towers; each shard begins as a copy of it. It also has the rows
+of each part, with the ids that a single index folder would give them. If a build is killed, the next build keeps
+finished shards, and the vectors of unfinished shards.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import secrets
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from paddle_ranker.array_types import Booleans, Vectors
+from paddle_ranker.data.rows.records import DocumentRow
+from paddle_ranker.data.rows.skips import NOT_READ, LeftOut, LeftOutItem
+from paddle_ranker.errors import DataError, RankerError, UsageError
+from paddle_ranker.lexical.postings import Hashes, text_hashes
+from paddle_ranker.model.load_options import LoadOptions
+from paddle_ranker.retrieval.index.collection import Collection
+from paddle_ranker.retrieval.index.content_staging import kept_rows, staged_files
+from paddle_ranker.retrieval.index.index_folder import take_lock
+from paddle_ranker.retrieval.index.ingestion import Naming, chunks_of
+from paddle_ranker.retrieval.index.merging import Source, merge_segments
+from paddle_ranker.retrieval.index.shards import shard_name, write_shards
+from paddle_ranker.retrieval.snapshots.open_segments import Generation
+from paddle_ranker.retrieval.snapshots.vector_search import index_writers
+from paddle_ranker.retrieval.stored.manifest import MANIFEST, IndexInfo, SegmentInfo, read_manifest, write_manifest
+from paddle_ranker.retrieval.stored.segment_writing import storable
+from paddle_ranker.storage.atomic import link_or_copy, make_folder, new_file, new_folder, remove_unfinished
+from paddle_ranker.storage.untrusted import UncheckedObject, folder_without_links, inside, open_file, read_json
+
+BUILD_STATE = "unfinished"
+_CUT, _LEFT_OUT = "cut.json", ".left_out"  # the suffix of a file that lists what was left out of a shard
+_WAIT_SECONDS = 60.0  # for a process of a killed build that still writes to a shard
+_REPORT_SECONDS = 0.5  # between two writes of the count of a shard's finished documents
+
+
+class _Hashes:
+    """Set of 64-bit hashes, in sorted arrays; each array is more than twice as long as the next one."""
+
+    def __init__(self) -> None:
+        self._arrays: list[Hashes] = []
+
+    def add(self, hashes: Hashes) -> None:
+        new = np.sort(hashes)
+        while self._arrays and len(self._arrays[-1]) <= 2 * len(new):
+            new = np.sort(np.concatenate([self._arrays.pop(), new]), kind="stable")
+        self._arrays.append(new)
+
+    def has(self, hashes: Hashes) -> Booleans:
+        """Return, for each of `hashes`, whether the set has it, `[n] bool`."""
+        is_member = np.zeros(len(hashes), bool)
+        for array in self._arrays:
+            if len(array):
+                is_member |= array[np.minimum(np.searchsorted(array, hashes), len(array) - 1)] == hashes
+        return is_member
+
+
+class _Named:
+    """`Written` of a build: texts and ids of the documents so far, as hashes of 16 bytes per document."""
+
+    def __init__(self) -> None:
+        self.texts, self.ids = _Hashes(), _Hashes()
+
+    def rows_of_texts(self, texts: Sequence[str], hashes: Hashes) -> Iterable[tuple[int, int]]:
+        return [(index, 0) for index in np.flatnonzero(self.texts.has(hashes)).tolist()]
+
+    def rows_of_ids(self, ids: Sequence[str], hashes: Hashes) -> Iterable[tuple[int, int]]:
+        return [(index, 0) for index in np.flatnonzero(self.ids.has(hashes)).tolist()]
+
+
+@dataclass(frozen=True)
+class ShardWork:
+    """Settings for building shards; each process gets a copy.
+
+    folder: the folder of shards
+    contents: folder to which the paths of documents' files are relative
+    load, batch_size: how towers are opened
+    skip_bad_rows: whether files that cannot be read are left out and counted
+    """
+
+    folder: Path
+    contents: Path
+    load: LoadOptions
+    batch_size: int
+    skip_bad_rows: bool
+
+    def build(self, number: int, progress: Callable[[int], object]) -> None:
+        """Build a shard, unless it is finished.
+
+        progress: called with the number of documents (or texts with vectors) that are finished since the last call
+        """
+        from paddle_ranker.retrieval.index.towers import open_towers
+
+        shard = _shard_of(self.folder, number)
+        with Collection.open(shard, write=True, wait=_WAIT_SECONDS) as collection:
+            if collection.info.generation:
+                collection.writer.merge(None)
+                return
+            vectors_of = open_towers(collection, self.load, self.batch_size)
+
+            def encoded(texts: Sequence[str]) -> Vectors:
+                assert vectors_of is not None
+                vectors = vectors_of(texts)
+                progress(len(texts))
+                return vectors
+
+            part = inside(inside(self.folder, BUILD_STATE), _part_name(number))
+            rows = _rows_of(part, progress if vectors_of is None else lambda _: None)
+            source = _ShardRows(self.skip_bad_rows)
+            with staged_files(collection.snapshot().files) as files:
+                info, processes = collection.info, self.load.threads or None
+                kept = kept_rows(rows, info.schema, files, self.contents, source, processes, info.vector_fields)
+                collection.writer.add_rows(kept, encoded if vectors_of is not None else None, files=files)
+            collection.writer.merge(None)
+        with new_file(part.with_suffix(_LEFT_OUT)) as stream:
+            json.dump([source.skipped.items, source.unread.items], stream)
+
+    def build_counted(self, number: int) -> None:
+        """Build a shard, and meanwhile write the number of finished documents to a file, for `count_done`."""
+        count, reported = 0, 0.0
+        path = inside(inside(self.folder, BUILD_STATE), f"{shard_name(number)}.count")
+
+        def progress(more: int) -> None:
+            nonlocal count, reported
+            count += more
+            if time.monotonic() >= reported + _REPORT_SECONDS:
+                with new_file(path) as stream:
+                    stream.write(str(count))
+                reported = time.monotonic()
+
+        self.build(number, progress)
+        reported = 0.0
+        progress(0)
+
+
+class _ShardRows:
+    """`RowFile` of a shard: counts what is left out; a bad row raises `DataError` unless bad rows may be skipped."""
+
+    line, files_to_read = 0, None
+
+    def __init__(self, skip_bad_rows: bool) -> None:
+        self.skipped, self.unread = _left_out()
+        self._skip_bad_rows = skip_bad_rows
+
+    def refuse(self, reason: str, line: int | str, cause: str = "") -> None:
+        if not self._skip_bad_rows:
+            raise DataError(reason if cause else f"{reason}; correct it")
+        self.skipped.add_item(LeftOutItem("", reason, cause))
+
+    def leave_unread(self, what: str, reason: str) -> None:
+        self.unread.add_item(LeftOutItem(what, reason))
+
+
+def _left_out() -> tuple[LeftOut, LeftOut]:
+    return LeftOut("skipped", keeps_all=True), LeftOut(NOT_READ, keeps_all=True)
+
+
+def left_out_in(folder: Path) -> tuple[LeftOut, LeftOut]:
+    """Return the files that were skipped, and the files and parts that were not read, for the shards of a build."""
+    both = _left_out()
+    for path in sorted(inside(folder, BUILD_STATE).glob(f"*{_LEFT_OUT}")):
+        for part, items in zip(both, read_json(path)):
+            for item in items:
+                part.add_item(LeftOutItem(*item))
+    return both
+
+
+def count_done(folder: Path) -> int:
+    """Return the number of finished documents (or texts with vectors) of all shards, from files of `build_counted`."""
+    return sum(int(path.read_text() or 0) for path in (folder / BUILD_STATE).glob("*.count"))
+
+
+@dataclass(frozen=True)
+class Cut:
+    """Corpus that is cut into parts.
+
+    shards: number of parts
+    documents: number of documents in all parts
+    repeated: number of rows without an id that were left out, because they equal an earlier row
+    report: message about the rows that were read
+    left_out: what was skipped or not read, with place and reason, as `DocumentFile.left_out`
+    """
+
+    shards: int
+    documents: int
+    repeated: int
+    report: str
+    left_out: Sequence[tuple[str, Sequence[str]]]
+
+
+@contextmanager
+def building(folder: Path) -> Iterator[None]:
+    """Keep other processes from building in this folder during the block."""
+    make_folder(folder)
+    with take_lock([folder]):
+        remove_unfinished(folder)
+        yield
+
+
+def is_begun(folder: Path) -> bool:
+    """Return whether a folder has a build of shards that was begun and not finished."""
+    return (folder / BUILD_STATE / _CUT).exists()
+
+
+def cut_before(folder: Path, identity: Mapping[str, object]) -> Cut | None:
+    """Return the `Cut` of an unfinished build with this `identity`, or None; delete any other unfinished build.
+
+    identity: facts about the build and its corpus, as for `cut`
+
+    Raises `RankerError` if the folder has shards that belong to no unfinished build.
+    """
+    shards = sorted(folder.glob("shard-*"))
+    if is_begun(folder):
+        state: UncheckedObject = read_json(inside(inside(folder, BUILD_STATE), _CUT))
+        if state.pop("identity") == json.loads(json.dumps(identity)):
+            return Cut(**state)
+        for path in shards:
+            shutil.rmtree(path)
+    elif shards:
+        raise RankerError(f"{shards[0]}: is there already, and no build has begun it; name another folder")
+    forget(folder)
+    return None
+
+
+def forget(folder: Path) -> None:
+    """Delete the parts and the state of a build."""
+    shutil.rmtree(folder / BUILD_STATE, ignore_errors=True)
+
+
+def new_cut(folder: Path) -> AbstractContextManager[Path]:
+    """Return a context manager that makes the folder for `cut` and the towers, and keeps it if the block succeeds."""
+    return new_folder(folder / BUILD_STATE, replace=True)
+
+
+def cut(
+    target: Path,
+    info: IndexInfo,
+    rows: Iterable[DocumentRow],
+    total: int,
+    shards: int,
+    identity: Mapping[str, object],
+    report: Callable[[], tuple[str, Sequence[tuple[str, Sequence[str]]]]],
+) -> Cut:
+    """Write the rows of a corpus as parts of about equal size, in order, with the ids that a single folder would give.
+
+    target: folder for the parts
+    info: contents of index.json of an empty index
+    total: number of rows
+    identity: facts that must be the same when the build is continued
+    report: called when all rows are read; returns a message about them, and what was left out
+    """
+    named = _Named()
+    naming, read, documents = Naming(Generation([target], info, {}), [named]), 0, 0
+    with ExitStack() as opened:
+        streams = [
+            opened.enter_context(open(target / _part_name(n), "w", encoding="utf-8", errors="surrogatepass"))
+            for n in range(shards)
+        ]
+        for chunk in chunks_of(map(storable, rows)):
+            chunk_documents = naming.documents(chunk)
+            named.ids.add(text_hashes(document.id for document in chunk_documents))
+            named.texts.add(text_hashes(info.schema.identity(document) for document in chunk_documents))
+            for number, document in enumerate(chunk_documents):
+                shard = (read + number * len(chunk) // len(chunk_documents)) * shards // max(total, 1)
+                if any(isinstance(value, Path) for value in document.fields.values()):
+                    raise DataError(
+                        f"{document.id}: is in an archive or a mail; unpack it before, or build without --shards"
+                    )
+                line = json.dumps([document.id, document.text, document.fields], ensure_ascii=False)
+                streams[min(shard, shards - 1)].write(f"{line}\n")
+            read, documents = read + len(chunk), documents + len(chunk_documents)
+    write_manifest(target, replace(info, next_id=naming.next_id))
+    result = Cut(shards, documents, naming.repeated, *report())
+    with new_file(target / _CUT) as stream:
+        json.dump({**result.__dict__, "identity": identity}, stream, ensure_ascii=False)
+    return result
+
+
+def begin_shards(folder: Path, count: int) -> IndexInfo:
+    """Create each missing shard as an empty index with its towers; return the index.json that all empty shards have."""
+    empty = inside(folder, BUILD_STATE)
+    info = read_manifest(empty)
+    for number in range(count):
+        shard = _shard_of(folder, number)
+        if not (shard / MANIFEST).exists():
+            with new_folder(shard) as target:
+                for name in info.models:
+                    shutil.copytree(folder_without_links(empty, name), target / name, copy_function=link_or_copy)
+                write_manifest(target, info)
+    return info
+
+
+def finish(folder: Path, count: int) -> None:
+    """Write `shards.json`, which makes the shards an index, and delete the parts."""
+    write_shards(folder, [shard_name(number) for number in range(count)])
+    forget(folder)
+
+
+def recut(collection: Collection, output: Path, shards: int) -> None:
+    """Copy the documents of an index into a new folder of shards, with their words and vectors.
+
+    Raises `UsageError` if the vectors are in a store elsewhere.
+    """
+    snapshot = collection.snapshot()
+    now = snapshot.generation
+    if now.info.vectors is not None and now.info.vectors.are_elsewhere:
+        raise UsageError(
+            f"{collection.folder}: has its vectors in {now.info.vectors.method}; shards have theirs inside"
+        )
+    total, before = now.info.count, np.cumsum([0, *(int(np.count_nonzero(part.mask)) for part in now.parts)])
+    make_folder(output.parent)
+    with new_folder(output) as target:
+        for number in range(shards):
+            first, last = number * total // shards, (number + 1) * total // shards
+            sources: list[Source] = []
+            for part, start in zip(now.parts, before.tolist()):
+                rows = np.flatnonzero(part.mask)[max(first - start, 0) : max(last - start, 0)]
+                if len(rows):
+                    mask = np.zeros(len(part.segment), bool)
+                    mask[rows] = True
+                    sources.append((part.segment, mask))
+            shard = target / shard_name(number)
+            shard.mkdir()
+            for name in now.info.models:
+                shutil.copytree(snapshot.models.folder(name), shard / name, copy_function=link_or_copy)
+            for folder in collection.folders:
+                if (folder / "contents").is_dir():
+                    shutil.copytree(
+                        folder_without_links(folder, "contents"),
+                        shard / "contents",
+                        copy_function=link_or_copy,
+                        dirs_exist_ok=True,
+                    )
+            segments = []
+            if sources:
+                segments = [SegmentInfo(f"segment-{1:08d}-{secrets.token_hex(4)}", last - first)]
+                merge_segments(shard / segments[0].name, sources, index_writers(now.info))
+            write_manifest(shard, replace(now.info, segments=tuple(segments), generation=len(segments)))
+        write_shards(target, [shard_name(number) for number in range(shards)])
+
+
+def _shard_of(folder: Path, number: int) -> Path:
+    return inside(folder, shard_name(number))
+
+
+def _part_name(number: int) -> str:
+    return f"{shard_name(number)}.jsonl"
+
+
+def _rows_of(part: Path, progress: Callable[[int], object]) -> Iterator[DocumentRow]:
+    with io.TextIOWrapper(open_file(part, sys.maxsize), "utf-8", "surrogatepass") as lines:
+        for line in lines:
+            id, text, fields = json.loads(line)
+            progress(1)
+            yield DocumentRow(text, id, fields)

@@ -1,0 +1,81 @@
+"""Copies of models in an index folder: towers, and the ranker that computes stored states."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Optional
+
+from paddle_ranker.errors import UsageError
+from paddle_ranker.model.load_options import DEFAULT_OPTIONS, LoadOptions
+from paddle_ranker.retrieval.stored.candidate_indexes import Document
+from paddle_ranker.retrieval.stored.manifest import VECTORS, IndexInfo, RankerStates
+from paddle_ranker.retrieval.stored.schema import FIELD_TYPES, TEXT, FieldTower
+from paddle_ranker.storage.untrusted import folder_without_links
+
+if TYPE_CHECKING:
+    from paddle_ranker.scoring.stored_ranker import SplitRanker
+
+
+class IndexModels:
+    """Copies of models in an index folder, each opened when it is first needed. Thread-safe.
+
+    Args:
+        folder: the index folder.
+    """
+
+    def __init__(self, folder: Path):
+        self._root = folder
+        self._towers: dict[str, FieldTower] = {}  # by vector field
+        self._ranker: Optional[SplitRanker] = None
+        self._opening = threading.Lock()
+
+    def folder(self, name: str) -> Path:
+        """Return the folder of a model's copy; raises `CheckpointError` if `name` leads outside the index folder."""
+        return folder_without_links(self._root, name)
+
+    def tower(
+        self, info: IndexInfo, field: str, options: LoadOptions = DEFAULT_OPTIONS, batch_size: int = 256
+    ) -> FieldTower:
+        """Return the tower of a vector field; raises `UsageError` if the field has no tower.
+
+        options, batch_size: how to open the tower; without effect if it is open already
+        """
+        with self._opening:
+            if field not in self._towers:
+                copied = info.vector_fields[field].tower
+                if copied is None:
+                    raise UsageError(
+                        f"{self._root}: has no tower that makes vectors of queries: search by words, or give vectors"
+                    )
+                kind = TEXT if field == VECTORS else info.schema.field(field).type
+                open_tower = FIELD_TYPES[kind].open_tower
+                assert open_tower is not None  # `info_of` has checked this
+                self._towers[field] = open_tower(self.folder(copied.folder), options, batch_size)
+            return self._towers[field]
+
+    def states_ranker(
+        self, states: RankerStates, options: LoadOptions = DEFAULT_OPTIONS, batch_size: int = 256
+    ) -> SplitRanker:
+        """Return the ranker that computes the stored states of new documents.
+
+        options, batch_size: how to open the ranker; without effect if it is open already
+        """
+        from paddle_ranker.scoring.stored_ranker import SplitRanker
+
+        with self._opening:
+            if self._ranker is None:
+                self._ranker = SplitRanker.open(self.folder(states.folder), options, batch_size)
+            return self._ranker
+
+    def lend_states_ranker(self, ranker: SplitRanker) -> None:
+        """Let an open ranker compute the stored states of new documents, instead of the index's copy."""
+        self._ranker = ranker
+
+    def write_states(self, target: Path, documents: Iterable[Document], info: IndexInfo) -> None:
+        """Write the stored states of a segment's documents into the empty folder `target`."""
+        from paddle_ranker.retrieval.snapshots.document_states import write_states
+
+        assert info.states is not None
+        write_states(target, documents, info.schema, self.states_ranker(info.states), info.states.dtype)

@@ -1,0 +1,24 @@
+"""The stages of a search, from the caller's query to the page of results.
+
+    SearchEngine    a collection with its searchers, fusion and ranker; `search` is what programs call
+    Search          one query (or several at once) on its way: its state, and a method for each stage
+    Fusion          one list of candidates from the lists of all searchers, and the signals that move its first places
+    SearchRanker    scores of the first candidates by a ranker, from texts or from the index's stored states
+
+`check_parameters` (in `values/`) has refused bad parameters before a search begins. `run_searches` then calls the
+stages in this order: the query's words are corrected and completed; each searcher finds its list; `Fusion` makes one;
+the ranker orders its first documents; near duplicates go below; `Search.finish` groups, pages and describes. After each
+stage the search may stop: its caller has left, or the deadline has passed, which leaves the ranker out and marks the
+answer `degraded`.
+
+A `Search` holds one snapshot from its first stage to its last. Equal scores are ordered by the smaller id.
+
+>>> import numpy as np
+>>> from paddle_ranker.retrieval.stages.fusion import Candidates, Fusion
+>>> from paddle_ranker.retrieval.stored.candidate_indexes import Hits
+>>> by_words, by_meaning = Hits(["a", "b"], np.array([9.0, 2.0])), Hits(["b", "c"], np.array([0.8, 0.7]))
+>>> candidates = Candidates.of({"words": by_words, "vectors": by_meaning})
+>>> order, _ = Fusion("rrf").best(candidates, 1)
+>>> [candidates.ids[number] for number in order]
+['b']
+"""

@@ -1,0 +1,11 @@
+"""What a server holds: slots, each with one model or index, and the services that answer from them.
+
+    Slot             one model or index: its folder, its queue, and the replacement that is being loaded
+    Lineup           index, tower and ranker of one time; a request holds one from beginning to end
+    SLOTS            the kinds of slots, each with the option that names its folder
+    QueuedSearch     a search on the server: words, vectors, fusion, ranker, under one deadline
+    Reloader         loads replacements while the old ones answer, and switches if all pass their checks
+
+A loaded model is warmed up and has to reproduce the scores that its folder states before it serves (`self_check`).
+A switch replaces the lineup at once; the old one is closed when its last request has ended.
+"""

@@ -200,7 +200,7 @@ def make_start(options: LongTextsOptions, papers: Sequence[Paper], seed: int, fo
 
 def _write_modernbert(start: Path, seed: int) -> None:
     """Replace a starter's encoder by a ModernBERT of its width; the second and third of four layers are local."""
-    from paddle_ranker.model.config import ModernBertConfig
+    from paddle_ranker.model.encoders.modernbert import ModernBertConfig
     from paddle_ranker.model.families import require_config
 
     known = require_config(start)

@@ -22,7 +22,8 @@ from paddle_ranker import runtime
 from paddle_ranker.commands.info import describe_encoder
 from paddle_ranker.encoding.columns import PICTURE, TEXT
 from paddle_ranker.errors import CheckpointError, RankerError, UsageError, listed, quoted
-from paddle_ranker.model.config import ENCODER_PREFIX, Qwen3Config
+from paddle_ranker.model.config import ENCODER_PREFIX
+from paddle_ranker.model.encoders.qwen3 import Qwen3Config
 from paddle_ranker.model.foreign.foreign_files import GraphFiles, find_graph, require_static
 from paddle_ranker.model.load_options import POOLINGS
 from paddle_ranker.model.model_folder import MEMBER, TRAINED_TOWER, identify

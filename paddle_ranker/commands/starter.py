@@ -178,7 +178,7 @@ def vilt_of(config: EncoderConfig, side: int, patch: int) -> EncoderConfig:
     side: side of the square pictures, in pixels
     patch: side of the square patches, in pixels
     """
-    from paddle_ranker.model.config import ViltConfig
+    from paddle_ranker.model.encoders.vilt import ViltConfig
 
     shared = {field.name: getattr(config, field.name) for field in fields(config)}
     sizes = {
@@ -194,8 +194,8 @@ def _add_pictures(folder: Path, side: int) -> None:
     """Turn an encoder's folder into a tower for pictures; the encoder becomes the folder's query tower."""
     from paddle_ranker.encoding.columns import PICTURE
     from paddle_ranker.encoding.picture_encoder import PictureEncoder
-    from paddle_ranker.model.config import ConvolutionsConfig
     from paddle_ranker.model.encoder_loading import read_checkpoint
+    from paddle_ranker.model.encoders.pictures import ConvolutionsConfig
     from paddle_ranker.model.networks.vision import Convolutions
     from paddle_ranker.model.tower import TowerInfo, signature_of
     from paddle_ranker.model.tower_network import TowerModel, TowerNetwork, save_tower, start_tower

@@ -18,14 +18,8 @@ from paddle_ranker.encoding.pair_encoder import PairEncoder
 from paddle_ranker.encoding.tokenizers.interface import ModelTokenizer
 from paddle_ranker.errors import CheckpointError, listed
 from paddle_ranker.model.config import ENCODER_PREFIX, WORD_EMBEDDINGS, EncoderConfig, most_new_words
-from paddle_ranker.model.families import (
-    EncoderFamily,
-    Named,
-    brought_tokenizer,
-    family_of,
-    pair_encoder_of,
-    read_config,
-)
+from paddle_ranker.model.encoders.family import EncoderFamily, Named
+from paddle_ranker.model.families import brought_tokenizer, family_of, pair_encoder_of, read_config
 from paddle_ranker.model.hugging_face.folder import (
     ClassifierHead,
     find_transformers,

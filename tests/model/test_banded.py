@@ -9,7 +9,7 @@ import paddle
 import paddle.nn.functional as F
 import pytest
 
-from paddle_ranker.model.config import ModernBertConfig
+from paddle_ranker.model.encoders.modernbert import ModernBertConfig
 from paddle_ranker.model.networks.attention import MASKED, attend
 from paddle_ranker.model.networks.banded import BLOCK, attend_banded
 from paddle_ranker.model.networks.dropout import Dropout, Masks

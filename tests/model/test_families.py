@@ -25,7 +25,8 @@ from paddle_ranker.export.parity import network_outputs
 from paddle_ranker.export.static_graph import export_model, write_static_model
 from paddle_ranker.export.static_model import StaticModel
 from paddle_ranker.model.builtin_kinds import KINDS
-from paddle_ranker.model.config import EncoderConfig, ModernBertConfig
+from paddle_ranker.model.config import EncoderConfig
+from paddle_ranker.model.encoders.modernbert import ModernBertConfig
 from paddle_ranker.model.exported import open_exported, program_file
 from paddle_ranker.model.families import config_from
 from paddle_ranker.model.hugging_face.folder import read_model

@@ -15,7 +15,9 @@ from paddle_ranker.encoding.pair_encoder import INSTRUCTION, PairEncoder
 from paddle_ranker.encoding.tokenizers.interface import ModelTokenizer
 from paddle_ranker.encoding.tokenizers.tokenizer_folder import read_tokenizer
 from paddle_ranker.errors import CheckpointError, UsageError, listed, quoted
-from paddle_ranker.model.config import DebertaConfig, EncoderConfig, TapasConfig
+from paddle_ranker.model.config import EncoderConfig
+from paddle_ranker.model.encoders.deberta import DebertaConfig
+from paddle_ranker.model.encoders.tapas import TAPAS_ANSWERS, TapasConfig
 from paddle_ranker.model.families import (
     brought_tokenizer,
     config_from,
@@ -46,12 +48,7 @@ from paddle_ranker.model.hugging_face.library_tokenizer import (
     library_padding,
     model_type_of,
 )
-from paddle_ranker.model.hugging_face.tapas_heads import (
-    TAPAS_ANSWERS,
-    settings_of_answers,
-    with_cell_heads,
-    without_cell_heads,
-)
+from paddle_ranker.model.hugging_face.tapas_heads import settings_of_answers, with_cell_heads, without_cell_heads
 from paddle_ranker.model.hugging_face.weights import (
     parameters_file,
     read_weights,

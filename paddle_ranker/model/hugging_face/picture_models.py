@@ -22,8 +22,10 @@ from paddle_ranker.encoding.columns import PICTURE
 from paddle_ranker.encoding.picture_encoder import PictureEncoder
 from paddle_ranker.encoding.tokenizers.tokenizer_folder import read_tokenizer
 from paddle_ranker.errors import CheckpointError, listed, quoted
-from paddle_ranker.model.config import EncoderConfig, PictureConfig, PictureTextConfig
-from paddle_ranker.model.families import FAMILIES, VIT_LINEAR, VIT_NORMS, family_of, require_config, write_config
+from paddle_ranker.model.config import EncoderConfig
+from paddle_ranker.model.encoders.family import VIT_LINEAR, VIT_NORMS
+from paddle_ranker.model.encoders.pictures import PictureConfig, PictureTextConfig
+from paddle_ranker.model.families import FAMILIES, family_of, require_config, write_config
 from paddle_ranker.model.hugging_face.architectures import (
     ACTIVATION_NAMES,
     WITHOUT_EFFECT,

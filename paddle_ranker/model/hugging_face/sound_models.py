@@ -14,7 +14,7 @@ from paddle_ranker.array_types import Array
 from paddle_ranker.encoding.columns import SOUND
 from paddle_ranker.encoding.sound_encoder import SoundEncoder
 from paddle_ranker.errors import CheckpointError, quoted
-from paddle_ranker.model.config import SoundConfig
+from paddle_ranker.model.encoders.sounds import SoundConfig
 from paddle_ranker.model.families import require_config, write_config
 from paddle_ranker.model.hugging_face.architectures import ACTIVATION_NAMES, WITHOUT_EFFECT, other_name
 from paddle_ranker.model.hugging_face.weights import read_weights, write_weights

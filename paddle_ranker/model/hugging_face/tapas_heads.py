@@ -6,12 +6,10 @@ import numpy as np
 
 from paddle_ranker.array_types import Array
 from paddle_ranker.errors import CheckpointError, listed
-from paddle_ranker.model.config import TapasConfig
+from paddle_ranker.model.encoders.tapas import TAPAS_ANSWERS, TapasConfig
 from paddle_ranker.storage.foreign_config import ForeignConfig
 from paddle_ranker.storage.untrusted import UncheckedObject
 
-TAPAS_ANSWERS = "TapasForQuestionAnswering"
-CELL_HEADS = ("cells.column", "cells.operation")  # our names, without the encoder's prefix
 _VECTORS = {"output": "classifier", "column_output": "tapas.cells.column"}  # a weight and a bias each
 _OPERATION = ("aggregation_classifier", "tapas.cells.operation")
 

@@ -22,7 +22,8 @@ from paddle import Tensor, nn
 
 from paddle_ranker.array_types import Array
 from paddle_ranker.errors import CheckpointError, quoted
-from paddle_ranker.model.config import ElectraConfig, EncoderConfig
+from paddle_ranker.model.config import EncoderConfig
+from paddle_ranker.model.encoders.electra import ElectraConfig
 from paddle_ranker.model.networks.attention import MASKED, attend
 from paddle_ranker.model.networks.dropout import Dropout, Masks
 from paddle_ranker.model.networks.lora import weight_of

@@ -9,7 +9,7 @@ import numpy as np
 import paddle
 from paddle import Tensor, nn
 
-from paddle_ranker.model.config import BigBirdConfig
+from paddle_ranker.model.encoders.big_bird import BigBirdConfig
 from paddle_ranker.model.networks.attention import MASKED, attend
 from paddle_ranker.model.networks.banded import attend_in_blocks, near_keys
 from paddle_ranker.model.networks.bert import Attention, Encoder, Pooler

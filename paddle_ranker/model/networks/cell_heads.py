@@ -7,7 +7,7 @@ from typing import NamedTuple
 import paddle
 from paddle import Tensor, nn
 
-from paddle_ranker.model.config import TapasConfig
+from paddle_ranker.model.encoders.tapas import TapasConfig
 from paddle_ranker.model.networks.attention import MASKED
 
 _COLUMN, _ROW = 1, 2  # numbers of a token's types

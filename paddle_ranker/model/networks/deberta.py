@@ -10,7 +10,8 @@ import paddle.nn.functional as F
 from paddle import Tensor, nn
 
 from paddle_ranker.array_types import Array
-from paddle_ranker.model.config import DebertaConfig, EncoderConfig
+from paddle_ranker.model.config import EncoderConfig
+from paddle_ranker.model.encoders.deberta import DebertaConfig
 from paddle_ranker.model.networks.bert import Encoder, EncoderLayer, Pooler, activation_named
 from paddle_ranker.model.networks.dropout import Dropout, Masks
 

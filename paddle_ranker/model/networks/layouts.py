@@ -10,7 +10,8 @@ from typing import Optional
 import paddle
 from paddle import Tensor, nn
 
-from paddle_ranker.model.config import LayoutLMConfig, LiltConfig, TapasConfig
+from paddle_ranker.model.encoders.layouts import LayoutLMConfig, LiltConfig
+from paddle_ranker.model.encoders.tapas import TapasConfig
 from paddle_ranker.model.networks.attention import attend
 from paddle_ranker.model.networks.bert import Attention, Embeddings, Encoder, EncoderLayer, _at, places_of, types_of
 from paddle_ranker.model.networks.cell_heads import CellHeads

@@ -7,7 +7,7 @@ from typing import Optional
 import paddle
 from paddle import Tensor, nn
 
-from paddle_ranker.model.config import LongformerConfig
+from paddle_ranker.model.encoders.longformer import LongformerConfig
 from paddle_ranker.model.networks.attention import attend
 from paddle_ranker.model.networks.banded import Band, attend_locally
 from paddle_ranker.model.networks.bert import Attention, Encoder, attend_once

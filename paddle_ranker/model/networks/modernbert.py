@@ -8,7 +8,8 @@ import paddle
 import paddle.nn.functional as F
 from paddle import Tensor, nn
 
-from paddle_ranker.model.config import EncoderConfig, ModernBertConfig
+from paddle_ranker.model.config import EncoderConfig
+from paddle_ranker.model.encoders.modernbert import ModernBertConfig
 from paddle_ranker.model.networks.attention import attend
 from paddle_ranker.model.networks.banded import Band, attend_first, attend_locally
 from paddle_ranker.model.networks.bert import Encoder, activation_named, pool_states

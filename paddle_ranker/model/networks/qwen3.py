@@ -15,7 +15,8 @@ import paddle
 from paddle import Tensor, nn
 
 from paddle_ranker.array_types import Array
-from paddle_ranker.model.config import EncoderConfig, Qwen3Config
+from paddle_ranker.model.config import EncoderConfig
+from paddle_ranker.model.encoders.qwen3 import Qwen3Config
 from paddle_ranker.model.networks.attention import MASKED, attend
 from paddle_ranker.model.networks.bert import Encoder, activation_named
 from paddle_ranker.model.networks.dropout import Dropout, Masks

@@ -12,7 +12,7 @@ import paddle
 from paddle import Tensor, nn
 
 from paddle_ranker.array_types import Array
-from paddle_ranker.model.config import SoundConfig
+from paddle_ranker.model.encoders.sounds import SoundConfig
 from paddle_ranker.model.networks.attention import MASKED
 from paddle_ranker.model.networks.bert import Encoder, activation_named
 from paddle_ranker.model.networks.dropout import Dropout, Masks

@@ -1,0 +1,170 @@
+"""ViLT, which reads a text and the patches of a picture."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Annotated
+
+from paddle_ranker.encoding.pair_encoder import PairEncoder
+from paddle_ranker.encoding.tokenizers.interface import ModelTokenizer
+from paddle_ranker.errors import quoted
+from paddle_ranker.model.config import EncoderConfig
+from paddle_ranker.model.encoders.family import (
+    BERT,
+    BERT_FIELDS,
+    FAMILIES,
+    POOLER,
+    VIT_LINEAR,
+    VIT_NORMS,
+    network_of,
+)
+from paddle_ranker.model.hugging_face.architectures import Architecture, Names, Values
+from paddle_ranker.storage.declared import Between, Length, Positive
+from paddle_ranker.storage.foreign_config import ForeignConfig, read_preprocessor
+from paddle_ranker.storage.untrusted import UncheckedObject
+
+
+@dataclass(frozen=True)
+class ViltConfig(EncoderConfig):
+    """Configuration of ViLT, which reads a text and the patches of a picture.
+
+    image_size: side in pixels of the square picture whose patches have learned positions
+    patch_size: side of a patch in pixels
+    shortest_edge: shorter side in pixels to which pictures are scaled
+    size_divisor: number of pixels, a multiple of `patch_size`, of which the sides of scaled pictures are multiples
+    resample: Pillow's number of the filter that scales pictures
+    """
+
+    max_position_embeddings: Positive = 40
+    normalize_before: bool = True
+    image_size: Length = 384
+    patch_size: Annotated[int, Between(1, 64)] = 32
+    modality_type_vocab_size: Annotated[int, Between(2, 16)] = 2
+    shortest_edge: Length = 384
+    size_divisor: Length = 32
+    resample: Annotated[int, Between(0, 5)] = 3
+
+    @property
+    def place_limits(self) -> tuple[int, ...]:
+        """Exclusive upper limits: of a patch's row and column, a picture's number of rows and columns, and pixels."""
+        most = 2 * self.shortest_edge // self.patch_size + 1
+        return (most,) * 4 + (256,) * (3 * self.patch_size**2)
+
+    @property
+    def longest_pair(self) -> int:
+        """Maximum length of a pair in tokens: of the text, of the whole picture (one token), and of its patches."""
+        shorter, longer = self.shortest_edge, int(1333 / 800 * self.shortest_edge)
+        return self.max_position_embeddings + 1 + (shorter // self.patch_size) * (longer // self.patch_size)
+
+    def files(self) -> dict[str, UncheckedObject]:
+        """Return `preprocessor_config.json`, by which transformers scales pictures."""
+        moments = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3, "rescale_factor": 1 / 255}
+        return {"preprocessor_config.json": {
+            "image_processor_type": "ViltImageProcessor", "do_resize": True, "do_rescale": True, "do_normalize": True,
+            "do_pad": True, "size": {"shortest_edge": self.shortest_edge}, "size_divisor": self.size_divisor,
+            "resample": self.resample, **moments,
+        }}  # fmt: skip
+
+
+# Keys of a picture's processor that never change the pixels of ViLT. Padding has no effect: pictures are read alone.
+_OF_PIXELS = """
+image_processor_type feature_extractor_type processor_class data_format input_data_format return_tensors device
+disable_grouping do_convert_rgb _valid_processor_keys auto_map image_seq_length do_center_crop crop_size pad_size do_pad
+crop_pct
+"""
+_VILT_IDLE = frozenset(_OF_PIXELS.split())
+
+
+def _check_vilt(settings: ForeignConfig, values: Values) -> None:
+    settings.require("num_channels", 3, remedy="take a model of pictures in RGB")
+    settings.require("qkv_bias", True, remedy="take a model whose attention has biases")
+    settings.require("max_image_length", -1, remedy="take a model that reads all patches")
+    remedy = "take a model whose pictures are scaled as ViLT's are"
+    scaling = read_preprocessor(settings.path.parent, "image_processor", "how pictures are scaled", _VILT_IDLE)
+    name = str(scaling.get("image_processor_type", scaling.get("feature_extractor_type", "ViltImageProcessor")))
+    if not name.startswith(("ViltImageProcessor", "ViltFeatureExtractor")):
+        raise scaling.error(f"image_processor_type is {quoted(name)}; ViltImageProcessor is done here: {remedy}")
+    for name, done in (
+        ("do_resize", (True,)), ("do_rescale", (True,)), ("do_normalize", (True,)),
+        ("rescale_factor", (1 / 255,)), ("default_to_square", (False,)), ("image_mean", ([0.5] * 3, 0.5)),
+        ("image_std", ([0.5] * 3, 0.5)),
+    ):  # fmt: skip
+        scaling.require(name, *done, remedy=remedy)
+        if scaling.states_null(name) and name != "default_to_square":  # null is no default: it turns steps off
+            raise scaling.error(f"{scaling.place}{name} is null; only {quoted(done[0])} is done here: {remedy}")
+    divisor, patch = scaling.get("size_divisor", 32), values["patch_size"]  # 32 as in ViltImageProcessor
+    if type(divisor) is not int or type(patch) is not int or divisor < 1 or patch < 1 or divisor % patch:
+        raise scaling.error(
+            f"{scaling.place}size_divisor is {quoted(divisor)}, expected a multiple of the patch_size {quoted(patch)} "
+            f"in config.json: {remedy}"
+        )
+    values["size_divisor"] = divisor
+    values["resample"] = scaling.get("resample", 3)
+    size = scaling.get("size", {"shortest_edge": 384})
+    side = size.get("shortest_edge") if isinstance(size, dict) else size
+    if type(side) is not int or side < divisor:
+        raise scaling.error(
+            f"{scaling.place}size is {quoted(size)}, expected its shortest_edge, at least the size_divisor {divisor}: "
+            f"{remedy}"
+        )
+    values["shortest_edge"] = side
+    if scaling.unknown:
+        raise scaling.error(f"{', '.join(scaling.unknown)}: unknown here, and may change the pixels; remove it if not")
+
+
+def _of_pictures(files: ModelTokenizer, max_seq_length: int, config: EncoderConfig) -> PairEncoder:
+    from paddle_ranker.encoding.picture_pairs import PicturePairEncoder
+
+    assert isinstance(config, ViltConfig)
+    longest = min(max_seq_length, config.max_position_embeddings)
+    sides = config.shortest_edge, config.patch_size, config.size_divisor
+    return PicturePairEncoder(files, longest, *sides, config.resample)
+
+
+_VILT_TEXT = "embeddings.text_embeddings"
+_VILT = Architecture(
+    Names(
+        {
+            f"{_VILT_TEXT}.word_embeddings": "embeddings.word_embeddings",
+            f"{_VILT_TEXT}.position_embeddings": "embeddings.position_embeddings",
+            f"{_VILT_TEXT}.token_type_embeddings": "embeddings.token_type_embeddings",
+            f"{_VILT_TEXT}.LayerNorm": "embeddings.layer_norm",
+            "embeddings.cls_token": "embeddings.class_embedding",
+            "embeddings.position_embeddings": "embeddings.patch_positions",
+            "embeddings.token_type_embeddings": "embeddings.modality_embeddings",
+            "embeddings.patch_embeddings.projection": "embeddings.patch_embeddings",
+            "layernorm": "encoder.norm",
+            **VIT_NORMS,
+        },
+        {**VIT_LINEAR, **POOLER},
+        "vilt",
+        {"rank_output": "classifier"},
+        bare=("embeddings.cls_token", "embeddings.position_embeddings"),
+        task="ForImageAndTextRetrieval",
+    ),
+    {
+        **BERT_FIELDS,
+        "hidden_dropout_prob": 0.0,
+        "attention_probs_dropout_prob": 0.0,
+        "max_position_embeddings": 40,
+        "image_size": 384,
+        "patch_size": 32,
+        "modality_type_vocab_size": 2,
+    },
+    _check_vilt,
+    without_effect=frozenset({"num_images"}),
+)
+
+
+# Not by `add_family`: PaddleNLP has no such class; transformers' position embeddings are the patches', not the text's.
+FAMILIES.add(
+    "vilt",
+    replace(
+        BERT,
+        network=network_of("vilt", "ViltEncoder"),
+        pair_encoder=_of_pictures,
+        config=ViltConfig,
+        classes="Vilt",
+        architecture=_VILT,
+    ),
+)

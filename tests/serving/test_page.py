@@ -84,17 +84,9 @@ def test_files_need_no_key_and_other_requests_at_their_paths_do() -> None:
 
 
 def words(language: str) -> dict[str, set[str]]:
-    """Return the names of the texts of a language, in all scripts, each with the names of its placeholders."""
-    code = "".join(path.read_text("utf-8") for path in sorted(FOLDER.glob("*.js")) if path.name != "embed.js")
-    found = re.findall(rf"^  {language}: \{{(.*?) \}},?$", re.sub(r"\n  \},", " },", code), re.M | re.S)
-    own = FOLDER / f"words_{language}.js"
-    texts = [
-        (name, text)
-        for part in [*found, own.read_text("utf-8") if own.exists() else ""]
-        for name, text in re.findall(r'(\w+): "([^"]*)"', part)
-    ]
-    names = [name for name, _ in texts]
-    assert len(names) == len({*names})
+    """Return the names of the texts of a language, each with the names of its placeholders."""
+    texts = re.findall(r'(\w+): "([^"]*)"', (FOLDER / f"words_{language}.js").read_text("utf-8"))
+    assert len(texts) == len({name for name, _ in texts})
     return {name: {*re.findall(r"\{(\w+)\}", text)} for name, text in texts}
 
 

@@ -18,20 +18,11 @@ from paddle_ranker.serving.http.exchange import takes_gzip
 from paddle_ranker.serving.http.page_look import PageLook
 
 _SHARED = (
-    *("page.css", "judge.css", "why.css", "places.css", "pictures.css", "icon.svg", "search.js", "judge.js", "why.js"),
-    *(
-        "suggest.js",
-        "filters.js",
-        "filter_form.js",
-        "stages.js",
-        "places.js",
-        "pictures.js",
-        "address.js",
-        "answer.js",
-        "board.js",
-    ),
-    *("collection.js", "failure.js", "form.js", "keys.js", "machine.js", "nodes.js", "notices.js", "rows.js"),
-    *("server.js", "text.js", "why_panel.js", "words.js", "words_de.js", "words_es.js", "words_fr.js"),
+    *("page.css", "judge.css", "pictures.css", "places.css", "stages.css", "why.css", "icon.svg"),
+    *("search.js", "judge.js", "why.js", "suggest.js", "filters.js", "filter_form.js", "stages.js", "places.js"),
+    *("pictures.js", "address.js", "answer.js", "board.js", "collection.js", "failure.js", "form.js", "keys.js"),
+    *("machine.js", "nodes.js", "notices.js", "rows.js", "server.js", "text.js", "words.js"),
+    *("words_de.js", "words_en.js", "words_es.js", "words_fr.js", "words_zh.js"),
 )
 _FILES = {
     "/": "search.html",
@@ -39,8 +30,11 @@ _FILES = {
     "/embed.js": "embed.js",
     **{f"/page/{name}": name for name in _SHARED},
 }
-# Whole lines of comments, which only readers of the code need: an eighth of what a first visit loads.
-_COMMENTS = re.compile(rb"^[ ]*(//[^\n]*|/[*][*](?:[^*]|[*](?!/))*[*]/)\n", re.MULTILINE)
+# What only readers of the code need: indentation and comments, but not one behind code that has a quotation mark.
+_NOTES = {
+    ".js": re.compile(rb"^ *(//[^\n]*|/[*][*](?:[^*]|[*](?!/))*[*]/)\n| +// [^\"'`\n]*$|^ +", re.MULTILINE),
+    ".css": re.compile(rb"/[*](?:[^*]|[*](?!/))*[*]/\n?|^ +|^\n", re.MULTILINE),
+}
 _LOGO, _THEME = "/page/logo", "/page/theme.css"
 MADE_PATHS = frozenset({_LOGO, _THEME})  # no files of the package; only there if options of the server ask for them
 _DOCS = {"/docs": "docs.html", "/docs/openapi-explorer.js": "openapi-explorer.js"}
@@ -110,8 +104,9 @@ def _routes_of(
 
 
 def sent(name: str, content: bytes) -> bytes:
-    """Return what browsers get of a file of the page: the page's own scripts without their comments."""
-    return _COMMENTS.sub(b"", content) if name.endswith(".js") and name not in _DOCS.values() else content
+    """Return what browsers get of a file of the page: of its own scripts and style sheets, what browsers read."""
+    notes = _NOTES.get(name[name.rindex(".") :])
+    return notes.sub(b"", content) if notes and name not in _DOCS.values() else content
 
 
 def _content_handler(

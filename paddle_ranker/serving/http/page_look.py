@@ -12,7 +12,6 @@ from paddle_ranker.errors import UsageError, quoted
 from paddle_ranker.serving.core.page_options import ANY_HOST, PageOptions
 
 Colour = tuple[float, float, float]  # red, green and blue, 0 to 1
-_LOADED = ("zh", "en")  # languages whose words are in words.js
 READABLE = 4.5  # contrast of text with what is behind it, level AA of WCAG 2
 LOGO_BYTES = 256 * 1024  # of a logo: each first visit loads it
 # Backgrounds of the page, and its quiet text, by scheme: those of page.css.
@@ -77,7 +76,7 @@ class PageLook:
             )
         if self.pictures:
             content = content.replace("<html", f'<html data-pictures="{escape(" ".join(self.pictures))}"')
-        if self.language not in ("", *_LOADED):
+        if self.language:
             words = f'<link rel="modulepreload" href="page/words_{self.language}.js">'
             content = content.replace("</head>", f"{words}\n</head>")
         if self.logo:

@@ -44,7 +44,7 @@ export function remember(how) {
   }
   const next = `?${address}`;
   const isNew = (next !== (location.search || "?") || entry.q !== history.state?.q) && !(how === "same" || (how === "typed" && history.state?.typed));
-  history[isNew ? "pushState" : "replaceState"](entry, "", next);
+  history[isNew ? "pushState" : "replaceState"](entry, "", next === "?" ? location.pathname : next);
   clearTimeout(settling);
   if (entry.typed) settling = setTimeout(() => history.replaceState({ ...history.state, typed: false }, ""), SETTLED);
 }

@@ -7,7 +7,7 @@ import { $, make } from "./nodes.js";
 import { drawMoved, fillRow, fitTexts, ROW, visibleRows } from "./rows.js";
 import { count, say, wholePercent } from "./words.js";
 
-export const parts = { filters: null, stages: null }; // filters.js and stages.js, once they are loaded
+export const parts = { filters: null, stages: null, why: null }; // filters.js, stages.js and why.js, once they are loaded
 
 /** Return what draws how results were found, where somebody asked for that. */
 const stagesPart = () => (state.how ? parts.stages : null);
@@ -57,7 +57,7 @@ export function finish() {
   $("results").style.paddingBottom = "";
   fitTexts();
   drawCut();
-  drawNodes();
+  stagesPart()?.drawNodes();
   markFollowed();
   send("whole");
 }
@@ -81,7 +81,7 @@ export function drawCut() {
 }
 
 export const narrow = matchMedia("(max-width: 63.99em)");
-const still = matchMedia("(prefers-reduced-motion: reduce)");
+export const still = matchMedia("(prefers-reduced-motion: reduce)");
 
 /** Draw how the answer was found, where somebody asked; what was drawn of the one before goes. */
 export function drawStages(answer) {
@@ -118,16 +118,10 @@ export function chooseStage(before) {
 }
 
 const MOTION = 200; // milliseconds in which things move to their new places
-const STEP = 26; // pixels between documents of a column that do not stand beside a row
+export const STEP = 26; // pixels between documents of a column that do not stand beside a row
 const MIDDLE = 24; // pixels from the top of a row to the middle of its first line
-const SVG = "http://www.w3.org/2000/svg";
 let moving = 0; // the animation frame that is asked for; 0: nothing moves
 let laidOut = ""; // the size of the list for which all was laid out
-
-export function reveal(id) {
-  finish();
-  shown.rows.get(id).scrollIntoView({ block: "nearest", behavior: still.matches ? "auto" : "smooth" });
-}
 
 /** Return where everything is drawn now, by column and document. */
 export const positions = () => new Map(shown?.spots.map((spot) => [keyOf(spot.stage, spot.id), spot.now]));
@@ -138,7 +132,7 @@ function layOut(before) {
   moving = 0;
   laidOut = sizeOfList();
   const board = $("board");
-  const { answer, items } = shown;
+  const { answer } = shown;
   const rows = [...visibleRows(), ...$("out").lastElementChild.children];
   for (const row of rows) row.style.transform = "";
   const origin = board.getBoundingClientRect();
@@ -150,25 +144,10 @@ function layOut(before) {
     return top + MIDDLE;
   });
   const listed = middles.slice(0, rows.length - $("out").lastElementChild.children.length);
-  const bottom = $("results").getBoundingClientRect().bottom - origin.top + STEP * 2;
   const spots = rows.map((row, place) => ({ stage: answer.last, id: row.dataset.id, node: row, y: middles[place] }));
-  const columns = [...board.querySelectorAll(":scope > .column")].filter((column) => column.offsetParent !== null);
-  let depth = 0;
-  for (const list of columns.flatMap((column) => [...column.querySelectorAll("ol")])) {
-    const { stage } = list.closest("[data-stage]").dataset;
-    const [found, above] = [foundBy(stage), topOf(list)];
-    if (answer.feeds.includes(stage)) {
-      found.slice(0, list.children.length).forEach(({ id }, place) => spots.push({ stage, id, list, node: items.get(keyOf(stage, id)), y: above + STEP * (place + 0.5) }));
-      depth = Math.max(depth, above + STEP * (list.children.length + 1));
-      continue;
-    }
-    let further = bottom - STEP;
-    for (const hit of found) {
-      const y = listed[rankIn(hit, stage) - 1] ?? (further += STEP);
-      spots.push({ stage, id: hit.id, list, node: items.get(keyOf(stage, hit.id)), top: y - above - STEP / 2, y });
-      depth = Math.max(depth, y);
-    }
-  }
+  const columns = stagesPart() ? [...board.querySelectorAll(":scope > .column")].filter((column) => column.offsetParent !== null) : [];
+  const further = columns.length ? parts.stages.spotsOf(columns, listed, origin) : [];
+  spots.push(...further);
   shown.top = -origin.top; // of the window, on the board
   shown.spots = spots;
   for (const spot of spots) {
@@ -176,10 +155,10 @@ function layOut(before) {
     spot.now = spot.from = sideOf(was) === 0 || sideOf(spot.y) === 0 ? was : spot.y; // nobody sees what moves elsewhere
   }
   $("lines").replaceChildren();
-  shown.paths = stagesPart()?.findPaths(columns, origin) ?? [];
-  board.style.minHeight = columns.length ? `${depth + STEP}px` : "";
+  shown.paths = columns.length ? parts.stages.findPaths(columns, origin) : [];
+  board.style.minHeight = columns.length ? `${Math.max(0, ...further.map(({ y }) => y)) + 2 * STEP}px` : "";
   drawCut();
-  drawNodes();
+  stagesPart()?.drawNodes();
   markFollowed();
   const isMoving = ({ from, y }) => from !== y;
   const moved = still.matches ? [] : spots.filter(isMoving);
@@ -196,7 +175,7 @@ function layOut(before) {
 }
 
 /** Return where a height of the board is: -1 above the window, 0 in it, 1 below it. */
-const sideOf = (y) => (y < shown.top - STEP ? -1 : y > shown.top + innerHeight + STEP ? 1 : 0);
+export const sideOf = (y) => (y < shown.top - STEP ? -1 : y > shown.top + innerHeight + STEP ? 1 : 0);
 
 /** Lay out anew if the list has another size or place by now; what is seen is drawn first, rows further down change
  *  after that. */
@@ -209,47 +188,18 @@ function sizeOfList() {
   return [board.width, list.height, list.top - board.top].map(Math.round).join(" ");
 }
 
-/** Make the documents in columns and the lines that are not there yet: first what the window shows, then the rest. */
-function drawNodes() {
-  const { spots, paths, items, hits, isWhole } = shown;
-  const isSeen = (one, other) => isWhole || sideOf(one) * sideOf(other) !== 1; // a line may pass the window
-  const added = new Map();
-  for (const spot of spots) {
-    if (spot.node || (!isWhole && sideOf(spot.y) > 0)) continue; // what is further up comes first, as in the list
-    spot.node = parts.stages.drawItem(hits.get(spot.id), spot.stage);
-    items.set(keyOf(spot.stage, spot.id), spot.node);
-    added.set(spot.list, [...(added.get(spot.list) ?? []), spot]);
-  }
-  const lines = paths.filter((path) => !path.node && (isSeen(path.from.y, path.to.y) || isSeen(path.from.now, path.to.now)));
-  for (const path of lines) {
-    path.node = document.createElementNS(SVG, "path");
-    path.node.setAttribute("class", path.kind);
-    path.node.dataset.id = path.id;
-  }
-  for (const [list, own] of added) list.append(...own.map(({ node }) => node));
-  if (lines.length) $("lines").append(...paths.flatMap(({ node }) => node ?? []));
-  for (const { node, top } of spots) if (node && top !== undefined) node.style.top = `${top.toFixed(1)}px`;
-  for (const spot of [...added.values()].flat()) place(spot);
-  lines.forEach(bend);
-}
-
 /** Draw documents and lines where they belong, less the share `left` of their way from where they were. */
 function paint(left, spots, paths) {
   for (const spot of spots) {
     spot.now = spot.y + (spot.from - spot.y) * left;
     place(spot);
   }
-  paths.forEach(bend);
+  paths.forEach((path) => parts.stages.bend(path));
 }
 
-function place({ node, now, y }) {
+export function place({ node, now, y }) {
   const shift = now - y;
   if (node) node.style.transform = shift ? `translateY(${shift.toFixed(1)}px)` : ""; // what rests has none: that costs
-}
-
-function bend({ node, from, to, start, end }) {
-  const [middle, one, two] = [(start + end) / 2, from.now.toFixed(1), to.now.toFixed(1)];
-  node?.setAttribute("d", `M${start} ${one}C${middle} ${one} ${middle} ${two} ${end} ${two}`);
 }
 
 /** Follow a document through all columns; null: none. */

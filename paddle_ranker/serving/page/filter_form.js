@@ -4,12 +4,7 @@ import { countValues, shown } from "./answer.js";
 import { isNumeric, labelOf, nameWithUnit } from "./collection.js";
 import { make } from "./nodes.js";
 import { cut, VALUE } from "./text.js";
-import { addWords, say } from "./words.js";
-
-addWords({
-  zh: { from: "从", to: "到", any: "不限" },
-  en: { from: "from", to: "to", any: "any" },
-});
+import { say } from "./words.js";
 
 const OFFERED = 20; // values that are offered while somebody types
 

@@ -6,22 +6,7 @@ import { acts, countValues, likeOf, shown, tellLike } from "./answer.js";
 import { index, isNumeric, isSortable, labelOf, nameWithUnit, tellOf } from "./collection.js";
 import { $, button, make } from "./nodes.js";
 import { cut, VALUE } from "./text.js";
-import { addWords, count, dateText, say, wordsIn } from "./words.js";
-
-addWords({
-  zh: {
-    ascending: "{name}：从低到高", descending: "{name}：从高到低", newest: "{name}：从新到旧", oldest: "{name}：从旧到新",
-    relevance: "相关度", more_values: "更多", fewer_values: "收起", facet_counts: "数字：含有任一词的文档数", remove: "去掉 {what}", fold: "筛选", own_order: "默认顺序", clear: "全部去掉", more_facets: "更多字段（{n}）", fewer_facets: "收起字段",
-    find_value: "在“{name}”中查找", values_found: "{n} 个值",
-  },
-  en: {
-    ascending: "{name}: lowest first", descending: "{name}: highest first", newest: "{name}: newest first",
-    oldest: "{name}: oldest first", relevance: "relevance", more_values: "more", fewer_values: "fewer",
-    facet_counts: "Counts: documents with any of the words",
-    remove: "Remove {what}", fold: "Filters", own_order: "usual order", clear: "Clear all", more_facets: "More fields ({n})",
-    fewer_facets: "Fewer fields", find_value: "Find in {name}", values_found: "{n} values",
-  },
-});
+import { count, dateText, say, wordsIn } from "./words.js";
 
 /** Offer orders: by relevance, or of a list without a query its own, and by each number and date, in both directions. */
 function fillSort() {

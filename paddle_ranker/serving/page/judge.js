@@ -5,22 +5,7 @@ import { showFailure } from "./failure.js";
 import { $, make } from "./nodes.js";
 import { ask } from "./server.js";
 import { marked } from "./text.js";
-import { addWords, languageOf, say, speak, switchLanguage } from "./words.js";
-
-addWords({
-  zh: {
-    judge_title: "标注", judge_off: "标注没有打开：服务器启动时没有记录日志。", judge_done: "没有待标注的内容了。", back: "回到搜索",
-    judge_progress: "已标注 {judged}，还有 {left}", disagree: "召回第 {recall} 位，排序第 {ranked} 位", undo: "撤销",
-    skip_pair: "跳过", grade: "等级 {n}", judge_question: "这篇文档回答了查询吗？", judge_empty: "先搜索，再来标注。",
-  },
-  en: {
-    judge_title: "Judge", judge_off: "Judging is off: the server was started without a log.",
-    judge_done: "Nothing is left to judge.", back: "Back to search",
-    judge_progress: "{judged} judged, {left} left", disagree: "recall put it at {recall}, ranking at {ranked}",
-    undo: "Undo", skip_pair: "Skip", grade: "grade {n}", judge_question: "Does this document answer the query?",
-    judge_empty: "Search first, then judge.",
-  },
-});
+import { languageOf, say, speak, switchLanguage } from "./words.js";
 
 const FEW = 2; // pairs that are left when more are asked for
 

@@ -8,7 +8,6 @@ import { now, send } from "./machine.js";
 import { $ } from "./nodes.js";
 import { fillRow, visibleRows } from "./rows.js";
 import { kept, localStorageOf } from "./server.js";
-import { closeWhy } from "./why_panel.js";
 import { withAllWords } from "./words.js";
 
 const PAUSE = 250; // milliseconds after the last key
@@ -131,7 +130,7 @@ function moveTab(tab, key) {
 function escape(target) {
   if (!shown) return false;
   const row = target.closest("#results > li");
-  if (state.open) closeWhy(true);
+  if (state.open) acts.closeWhy(true);
   else if (shown.followed !== null) {
     follow(null);
     if (row) $("query").focus();

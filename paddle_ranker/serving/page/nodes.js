@@ -16,3 +16,11 @@ export function make(tag, attributes = {}, ...children) {
 
 /** Make a button that sends no form. */
 export const button = (attributes, ...children) => make("button", { type: "button", ...attributes }, ...children);
+
+/** Load a further style sheet of the page; resolves once it is there, or does not come. */
+export function loadStyles(name) {
+  const sheet = make("link", { rel: "stylesheet", href: `page/${name}` });
+  const loaded = new Promise((resolve) => (sheet.onload = sheet.onerror = resolve));
+  document.head.append(sheet);
+  return loaded;
+}

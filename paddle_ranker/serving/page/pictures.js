@@ -2,19 +2,8 @@
 // index has vectors of files.
 
 import { acts } from "./answer.js";
-import { make } from "./nodes.js";
-import { addWords, say } from "./words.js";
-
-addWords({
-  zh: {
-    unreadable: "无法读取文件：{name}",
-    too_large: "文件过大，最多 {most} MB：{name}",
-  },
-  en: {
-    unreadable: "This file cannot be read: {name}",
-    too_large: "This file is too large, at most {most} MB: {name}",
-  },
-});
+import { loadStyles, make } from "./nodes.js";
+import { say } from "./words.js";
 
 const SENT = 512; // pixels of the longer side of the picture that is sent
 const MOST = 8; // MB of a sound
@@ -52,7 +41,7 @@ export function takeFiles(types) {
     (kind ? KINDS[kind][1](file) : Promise.reject(file)).catch(() => refuse("unreadable", file));
   };
   const input = label.querySelector("input");
-  document.head.append(make("link", { rel: "stylesheet", href: "page/pictures.css" }));
+  loadStyles("pictures.css");
   document.addEventListener("dragover", (event) => hasFiles(event) && event.preventDefault());
   document.addEventListener("drop", (event) => {
     if (!hasFiles(event)) return;

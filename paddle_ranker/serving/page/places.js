@@ -2,14 +2,9 @@
 // The search page loads this when a hit has a place.
 
 import { wholeOf } from "./answer.js";
-import { make } from "./nodes.js";
+import { loadStyles, make } from "./nodes.js";
 import { codePoints, marked } from "./text.js";
-import { addWords, count, say } from "./words.js";
-
-addWords({
-  zh: { page: "第 {n} 页", play_from: "从 {time} 播放" },
-  en: { page: "page {n}", play_from: "Play from {time}" },
-});
+import { count, say } from "./words.js";
 
 const MOST_SPANS = 5; // buttons of a player, rows of a table
 const BETWEEN = " | "; // two cells of a row
@@ -25,9 +20,7 @@ const sight = new IntersectionObserver((rows) => {
   }
 });
 
-const style = make("link", { rel: "stylesheet", href: "page/places.css" });
-const styled = new Promise((done) => ["load", "error"].forEach((event) => style.addEventListener(event, done)));
-document.head.append(style);
+const styled = loadStyles("places.css");
 
 /** Draw a hit's place into its row. */
 export function drawPlace(hit, row) {

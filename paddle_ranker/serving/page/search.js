@@ -14,7 +14,6 @@ import { drawHead, notices, showNothing, tellFound } from "./notices.js";
 import { fitTexts, hasPicture } from "./rows.js";
 import { ask, Failure, sendFeedback } from "./server.js";
 import { cut } from "./text.js";
-import { closeWhy, openWhy } from "./why_panel.js";
 import { count, languageOf, say, score, speak, switchLanguage, titleOfPage, withAllWords } from "./words.js";
 
 const PATIENCE = 300; // milliseconds before the page shows that it works
@@ -137,6 +136,23 @@ function searchFor(query) {
   search("chosen");
 }
 
+/** Open the panel for a hit, whose script comes when it is first asked for. */
+async function openWhy(hit, isChosen) {
+  const drawn = shown;
+  state.open = hit.id;
+  parts.why ??= await import("./why.js").catch(() => null);
+  if (drawn !== shown || state.open !== hit.id) return;
+  if (parts.why) return parts.why.openWhy(hit, isChosen);
+  const error = new Failure("gone");
+  send("refuse", { error, keeps: true });
+  showFailure(error, () => openWhy(hit, isChosen));
+}
+
+function closeWhy(isChosen) {
+  if (parts.why) parts.why.closeWhy(isChosen);
+  else state.open = "";
+}
+
 /** Draw an answer in place of the one before; what is in both moves to its new place. */
 function drawAnswer(answer, query, isFirst) {
   const first = roomForRows(); // asked before anything is changed
@@ -212,9 +228,9 @@ function drawIndex() {
 
 /** Draw everything anew, from what is there: after a change of the language or of the width. */
 async function redraw() {
+  if (state.how && !parts.stages) await loadParts();
   drawIndex();
   fillForm();
-  if (state.how && !parts.stages) await loadParts();
   if (shown) drawAnswer(shown.answer, shown.query, shown.isFirst);
   else if (!state.q && !likeOf() && !now().error) drawWelcome(say("welcome"));
 }
@@ -222,10 +238,12 @@ async function redraw() {
 /** Take the settings of the address, as far as the index has them. */
 const takeAddress = () => Object.assign(state, fitted(readAddress()));
 
-function loadIndex() {
+/** Ask what the index is; `spoken`: the promise of the words, which come meanwhile. */
+function loadIndex(spoken = null) {
   clearTimeout(again);
   const retry = () => (loadIndex(), search("same"));
-  indexed = ask("v1/index").catch((error) => {
+  const asked = ask("v1/index");
+  indexed = Promise.allSettled([asked, spoken]).then(() => asked).catch((error) => {
     if (error.kind === "needs_key") {
       send("refuse", { error, keeps: true });
       showFailure(error, retry);
@@ -250,7 +268,9 @@ async function start() {
   Object.assign(acts, { search, searchFor, searchLike, openWhy, closeWhy, judge, sendClick, redraw });
   listen(render);
   takeAddress();
-  await speak();
+  const spoken = speak();
+  loadIndex(spoken);
+  await spoken;
   drawIndex();
   fillQuery();
   fillForm();
@@ -280,7 +300,6 @@ async function start() {
   // A row that comes near the window gets its true height: the list may then be as high as the observer saw it before.
   $("results").addEventListener("contentvisibilityautostatechange", () => requestAnimationFrame(() => (fitTexts(), layOutAgain())), true);
   if (!state.q) $("query").focus({ preventScroll: true });
-  loadIndex();
   search("back");
 }
 

@@ -3,26 +3,15 @@
 
 import { remember, state } from "./address.js";
 import { ARROWS, foundBy, isOut, keyOf, movement, rankIn, shown, titleOf } from "./answer.js";
-import { chooseStage, follow, positions, reveal } from "./board.js";
+import { chooseStage, finish, follow, place, positions, sideOf, STEP, still } from "./board.js";
 import { nameOf } from "./collection.js";
-import { $, button, make } from "./nodes.js";
+import { $, button, loadStyles, make } from "./nodes.js";
 import { codePoints, joined } from "./text.js";
-import { addWords, count, languageOf, say, time } from "./words.js";
+import { count, languageOf, say, time } from "./words.js";
 
-addWords({
-  zh: {
-    about_words: "只看共有的词，结果排第几", about_vectors: "只看意思，结果排第几", about_fused: "几路结果合成一份",
-    about_ranked: "模型逐篇读过，重新排列", legend_up: "排序后上升", legend_down: "下降", legend_same: "不变",
-    legend_new: "进入前 {n} 位", legend_out: "移出前 {n} 位",
-  },
-  en: {
-    about_words: "the results’ ranks by words", about_vectors: "the results’ ranks by meaning",
-    about_fused: "all lists made one", about_ranked: "read by a model and put in order",
-    legend_up: "raised by ranking", legend_down: "lowered", legend_same: "unchanged",
-    legend_new: "entered the first {n}", legend_out: "left the first {n}",
-  },
-});
+await loadStyles("stages.css");
 
+const SVG = "http://www.w3.org/2000/svg";
 const STAGES = ["words", "vectors", "fused", "ranked"]; // others are vector fields
 const SHOWN_OF_FEED = 10; // documents of a searcher's column, which is short
 
@@ -84,7 +73,7 @@ function drawColumns(answer) {
   $("lines").before(...columns);
 }
 
-export function drawItem(hit, stage) {
+function drawItem(hit, stage) {
   const name = shown.names.get(hit.id).item;
   const text = `${name ? `${name} · ` : ""}${titleOf(hit) || joined(codePoints(hit.text).slice(0, 60))}`; // more than the column has room for
   // Reached by mouse and by screen readers; by keyboard the rows of the list do the same.
@@ -109,4 +98,58 @@ export function findPaths(columns, origin) {
     if (isRanked) add(hit, middle, byPlace.get(keyOf(last, hit.id)), columns.length - 1, isOut(hit) ? "out" : movement(rankIn(hit, base), rankIn(hit, last)));
   }
   return paths;
+}
+
+/** Return where the documents of columns belong: below each other, or beside the rows of their ranks; `listed`: where those
+ *  are, from the top of the board. */
+export function spotsOf(columns, listed, origin) {
+  const spots = [];
+  for (const list of columns.flatMap((column) => [...column.querySelectorAll("ol")])) {
+    const { stage } = list.closest("[data-stage]").dataset;
+    const [found, above] = [foundBy(stage), list.getBoundingClientRect().top - origin.top];
+    const spotOf = ({ id }, y) => ({ stage, id, list, node: shown.items.get(keyOf(stage, id)), y });
+    if (shown.answer.feeds.includes(stage)) spots.push(...found.slice(0, list.children.length).map((hit, place) => spotOf(hit, above + STEP * (place + 0.5))));
+    else {
+      let further = $("results").getBoundingClientRect().bottom - origin.top + STEP;
+      for (const hit of found) {
+        const y = listed[rankIn(hit, stage) - 1] ?? (further += STEP);
+        spots.push({ ...spotOf(hit, y), top: y - above - STEP / 2 });
+      }
+    }
+  }
+  return spots;
+}
+
+/** Make the documents in columns and the lines that are not there yet: first what the window shows, then the rest. */
+export function drawNodes() {
+  const { spots, paths, items, hits, isWhole } = shown;
+  const isSeen = (one, other) => isWhole || sideOf(one) * sideOf(other) !== 1; // a line may pass the window
+  const added = new Map();
+  for (const spot of spots) {
+    if (spot.node || (!isWhole && sideOf(spot.y) > 0)) continue; // what is further up comes first, as in the list
+    spot.node = drawItem(hits.get(spot.id), spot.stage);
+    items.set(keyOf(spot.stage, spot.id), spot.node);
+    added.set(spot.list, [...(added.get(spot.list) ?? []), spot]);
+  }
+  const lines = paths.filter((path) => !path.node && (isSeen(path.from.y, path.to.y) || isSeen(path.from.now, path.to.now)));
+  for (const path of lines) {
+    path.node = document.createElementNS(SVG, "path");
+    path.node.setAttribute("class", path.kind);
+    path.node.dataset.id = path.id;
+  }
+  for (const [list, own] of added) list.append(...own.map(({ node }) => node));
+  if (lines.length) $("lines").append(...paths.flatMap(({ node }) => node ?? []));
+  for (const { node, top } of spots) if (node && top !== undefined) node.style.top = `${top.toFixed(1)}px`;
+  for (const spot of [...added.values()].flat()) place(spot);
+  lines.forEach(bend);
+}
+
+export function bend({ node, from, to, start, end }) {
+  const [middle, one, two] = [(start + end) / 2, from.now.toFixed(1), to.now.toFixed(1)];
+  node?.setAttribute("d", `M${start} ${one}C${middle} ${one} ${middle} ${two} ${end} ${two}`);
+}
+
+function reveal(id) {
+  finish();
+  shown.rows.get(id).scrollIntoView({ block: "nearest", behavior: still.matches ? "auto" : "smooth" });
 }

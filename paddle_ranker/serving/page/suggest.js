@@ -4,12 +4,7 @@ import { now, send } from "./machine.js";
 import { $, make } from "./nodes.js";
 import { ask } from "./server.js";
 import { cut } from "./text.js";
-import { addWords, languageOf, say } from "./words.js";
-
-addWords({
-  zh: { from_title: "标题", from_query: "搜过" },
-  en: { from_title: "title", from_query: "asked before" },
-});
+import { languageOf, say } from "./words.js";
 
 let suggesting = null; // the AbortController of the request that runs
 

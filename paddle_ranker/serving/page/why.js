@@ -1,46 +1,59 @@
-// Why a hit stands where it does: its reasons in sentences, most important first, then its way, its fields, its text.
-// The search page loads this when somebody asks.
+// The panel beside the list, why a hit stands where it does: its reasons in sentences, most important first, then its way,
+// its fields, its text. The search page loads this when somebody asks.
 
-import { isCalibrated, isOut, partsOf, rankIn, tellWay, titleOf } from "./answer.js";
+import { remember, state } from "./address.js";
+import { acts, isCalibrated, isOut, partsOf, rankIn, shown, tellWay, titleOf, wholeOf } from "./answer.js";
+import { follow, narrow } from "./board.js";
 import { isAddress, labelOf, linkOf, nameOf, searchers, tellOf } from "./collection.js";
-import { make } from "./nodes.js";
+import { send } from "./machine.js";
+import { $, loadStyles, make } from "./nodes.js";
 import { codePoints, joined, marked } from "./text.js";
-import { addWords, count, language, languageOf, numbers, percent, say, score, withinSentence } from "./words.js";
+import { count, language, languageOf, numbers, percent, say, score, withinSentence } from "./words.js";
 
-addWords({
-  zh: {
-    why_this: "为什么是第 {n} 位？", why_out: "为什么不在前列？", close: "收起", why_sure: "排序模型认为它有 {percent} 的可能回答了查询。",
-    why_place: "排序模型把它排在第 {to} 位，之前是第 {from} 位。", why_title: "标题里有你的词：{terms}。", why_text: "正文里有你的词：{terms}。",
-    why_corrected: "它有 {terms}，由你的词“{from}”更正而来。", why_synonym: "它有 {terms}，是你的词“{from}”的同义词。",
-    why_words: "它与查询有共同的词。", why_vectors: "它的意思与查询相近。", why_field: "它的 {name} 与查询相近。",
-    why_ranker: "排序模型读了它和查询。", why_match: "与查询最多有连续 {n} 个词相同。", why_recall: "召回时的名次也计入。", why_features: "它的文字与查询共有什么，也经过权衡。",
-    why_missing: "按{stage}没有找到它。", why_behind: "按{stage}，它不在前列。", added: "加 {n}", value: "值 {n}", logit: "logit {n}", at: "第 {places} 字",
-    rank: "{stage}第 {n} 位", path: "名次", numbers: "数值", fields: "字段", text: "全文",
-  },
-  en: {
-    why_this: "Why is it number {n}?", why_out: "Why is it not among the first?", close: "Close",
-    why_sure: "The ranker is {percent} sure that it answers the query.",
-    why_place: "The ranker put it at {to}; it was at {from} before.",
-    why_title: "It has your word{s} {terms}, in the title.",
-    why_text: "It has your word{s} {terms}, in the text.",
-    why_corrected: "It has {terms}, which your word “{from}” was corrected to.",
-    why_synonym: "It has {terms}, for your word “{from}”: a synonym.",
-    why_words: "It shares words with the query.", why_vectors: "Its meaning is close to the query’s.",
-    why_field: "Its {name} is close to the query.", why_ranker: "The ranker read it with the query.",
-    why_match: "It shares up to {n} words in a row with the query.", why_recall: "Its place before ranking counts, too.", why_features: "What its text and the query share was weighed, too.",
-    why_missing: "It was not found by {stage}.", why_behind: "It is not among the first by {stage}.", numbers: "Numbers", added: "adds {n}", value: "value {n}", logit: "logit {n}",
-    at: "at character {places}", rank: "{stage}: rank {n}", path: "Its ranks", fields: "Fields", text: "Text",
-  },
-});
-
-const sheet = make("link", { rel: "stylesheet", href: "page/why.css" });
-document.head.append(sheet);
-await new Promise((resolve) => (sheet.onload = sheet.onerror = resolve)); // without it the panel would move the list
+await loadStyles("why.css"); // without it the panel would move the list
 
 const signed = numbers({ maximumSignificantDigits: 3, signDisplay: "exceptZero" });
 
+/** Open the panel for a hit; `isChosen`: somebody asked for it here, so the focus goes there. */
+export function openWhy(hit, isChosen) {
+  const [panel, drawn] = [$("why"), shown];
+  nameWhy();
+  follow(hit.id);
+  send("open", { id: hit.id });
+  const content = (hit) => whyOf(hit, drawn.answer, () => acts.closeWhy(true));
+  panel.replaceChildren(...content(hit));
+  wholeOf(hit).then((whole) => {
+    if (drawn !== shown || state.open !== hit.id || whole === hit) return;
+    const [head, ...rest] = panel.children;
+    for (const one of rest) one.remove(); // the head may have the focus
+    head.after(...content(whole).slice(1));
+  });
+  panel.style.setProperty("--above", `${Math.max(16, $("answer").getBoundingClientRect().top)}px`);
+  panel.scrollTop = 0;
+  if (!isChosen) return;
+  panel.focus({ preventScroll: true });
+  const { top, bottom } = drawn.rows.get(hit.id).getBoundingClientRect();
+  if (narrow.matches) scrollBy(0, Math.min(top, Math.max(0, bottom - panel.getBoundingClientRect().top))); // not under the sheet
+  remember("same");
+}
+
+/** Close the panel; `isChosen`: the focus goes back to where it was opened. */
+export function closeWhy(isChosen) {
+  const opener = shown?.rows.get(state.open)?.querySelector(".ask-why");
+  send("close");
+  state.open = "";
+  nameWhy();
+  if (!isChosen) return;
+  opener?.focus({ preventScroll: true });
+  remember("same");
+}
+
+function nameWhy() {
+  for (const button of document.querySelectorAll(".ask-why")) button.setAttribute("aria-expanded", String(button.closest("li").dataset.id === state.open));
+}
+
 /** Return the content of the panel for a hit of an answer; `close` closes it. */
-export function whyOf(hit, answer, close) {
+function whyOf(hit, answer, close) {
   const contents = Object.keys(hit.contents ?? {}); // their values are digests of files
   const named = Object.entries({ ...(!Object.values(hit.fields ?? {}).includes(hit.id) && { id: hit.id }), ...hit.fields });
   const fields = named.filter(([name]) => !contents.includes(name)).flatMap(([name, value]) => [make("dt", { dir: "auto" }, labelOf(name)), make("dd", { dir: "auto" }, tellField(name, value))]);

@@ -1,0 +1,65 @@
+// What the page says in English, in all of its modules. words.js loads this when it is chosen.
+
+export default {
+  more_like: "More like this", by_picture: "Search by picture", by_recording: "Search by sound",
+  language: "Language", search: "Search", judge: "Judge", more: "More", skip: "Skip to results", query: "Query", suggestions: "Suggestions",
+  settings: "Settings", use: "Recall by", words: "Words", vectors: "Meaning", fused: "Fused", ranked: "Ranked", fusion: "Fusion",
+  recall: "Recall, each", rank_top: "Rank the first", top_k: "Show", group_by: "Near-duplicates as one", filters: "More filters", stages: "Stages", results: "Results", keys: "Keys",
+  rrf: "reciprocal ranks", weighted: "weighted scores", none: "no ranking", yes: "yes", no: "no",
+  placeholder: "Type a query, such as: {example}", documents: "{n} documents", tries: "Try: ",
+  welcome: "Type a query.", how: "How was this found?",
+  sort: "Sort by", all_words: "Only with all words", key_for: "This search needs a key", key_from: "Ask whoever runs it. The key is kept until this tab is closed.", key_wrong: "That key does not fit. Please try again.", key_send: "Continue",
+  found: "First {n} results among {total} documents, in {time}.", matched: "{total} documents have any of these words, in {time}.", matched_one: "{total} documents, in {time}.", single: "1 document, in {time}.", milliseconds: "{n} ms", working: "Searching…",
+  cut: "At least", nothing_meets: "No document meets the filters.", details: "Details", page_before: "Previous page", page_next: "Next page", passed: "{percent}: {n} of {total}", all: "no limit", more_results: "Show more",
+  moved: "from {from} to {to}", stays: "stays at {to}", ends: "ends at {to}", place: "{stage}: {rank}", missing: "{stage}: not among the first",
+  probability: "Probability", relative: "Bar: relevance, relative to the first", why: "Why", open: "Open", relevant: "Relevant", irrelevant: "Not relevant",
+  others: "{n} more", out: "Left the first {n} by ranking", similar: "{n} similar: {ids}",
+  nothing: "Nothing found for “{query}”.", filtered: "Filters: {filters}.", one_more: "One character is too short: type another.",
+  did_you_mean: "Did you mean", drop_filters: "Remove the filters", use_all: "Search by meaning", shorter: "Or try a shorter or more common wording.",
+  corrected: "Nothing has “{from}”: searched “{to}”.", synonyms: "“{from}” includes “{to}”.", phrases: "Only with “{n}”.", unfound: "Nothing has “{n}”: results need not have it.", unfound_with: "Nothing with {others} has “{n}”: results need not have it.", excluded: "Without “{n}”.", literal: "Search as written", signs: "Search for the signs as plain words", was_literal: "Searched as written, without corrections.", not_literal: "Search as usual",
+  gone: "The server does not answer.", busy: "The server is busy.", refused: "The server refused the request.", failed: "The server failed.", unread: "The server’s answer cannot be read.",
+  starting: "The server is starting…", refused_unprocessable: "A part of this search does not hold: {field}.", refused_invalid_request: "The request is not well formed: {field}.", refused_too_large: "The request is too large: {field}.", refused_deadline_exceeded: "It was not done in time.", refused_unavailable: "The server is not ready.", refused_read_only: "Nothing can be changed here.", refused_not_found: "The server does not offer this.", again: "Try again", again_in: "Try again in {n} s.", stale: "Below is still the earlier answer, to “{query}”.",
+  late_rank: "Ranking was late: this is the fused order.", late: "Late: {stage}.",
+  nothing_close: "Nothing comes close to your search. These are the nearest documents there are.", unranked: "No ranker was asked: this is the fused order.", too_long: "The query is too long: only its first {n} characters were used.", too_long_by: "The query is too long for {name}, which reads its first {n} characters.", unsaved: "Not saved: {why}", saved: "Saved",
+  unfamiliar: "The ranker may not fit these documents: its scores should be about {expected}, and are {seen}.",
+  key_focus: "type", key_move: "choose", key_why: "why", key_close: "close",
+
+  from_title: "title", from_query: "asked before",
+
+  ascending: "{name}: lowest first", descending: "{name}: highest first", newest: "{name}: newest first",
+  oldest: "{name}: oldest first", relevance: "relevance", more_values: "more", fewer_values: "fewer",
+  facet_counts: "Counts: documents with any of the words",
+  remove: "Remove {what}", fold: "Filters", own_order: "usual order", clear: "Clear all", more_facets: "More fields ({n})",
+  fewer_facets: "Fewer fields", find_value: "Find in {name}", values_found: "{n} values",
+
+  from: "from", to: "to", any: "any",
+
+  about_words: "the results’ ranks by words", about_vectors: "the results’ ranks by meaning",
+  about_fused: "all lists made one", about_ranked: "read by a model and put in order",
+  legend_up: "raised by ranking", legend_down: "lowered", legend_same: "unchanged",
+  legend_new: "entered the first {n}", legend_out: "left the first {n}",
+
+  page: "page {n}", play_from: "Play from {time}",
+
+  unreadable: "This file cannot be read: {name}",
+  too_large: "This file is too large, at most {most} MB: {name}",
+
+  why_this: "Why is it number {n}?", why_out: "Why is it not among the first?", close: "Close",
+  why_sure: "The ranker is {percent} sure that it answers the query.",
+  why_place: "The ranker put it at {to}; it was at {from} before.",
+  why_title: "It has your word{s} {terms}, in the title.",
+  why_text: "It has your word{s} {terms}, in the text.",
+  why_corrected: "It has {terms}, which your word “{from}” was corrected to.",
+  why_synonym: "It has {terms}, for your word “{from}”: a synonym.",
+  why_words: "It shares words with the query.", why_vectors: "Its meaning is close to the query’s.",
+  why_field: "Its {name} is close to the query.", why_ranker: "The ranker read it with the query.",
+  why_match: "It shares up to {n} words in a row with the query.", why_recall: "Its place before ranking counts, too.", why_features: "What its text and the query share was weighed, too.",
+  why_missing: "It was not found by {stage}.", why_behind: "It is not among the first by {stage}.", numbers: "Numbers", added: "adds {n}", value: "value {n}", logit: "logit {n}",
+  at: "at character {places}", rank: "{stage}: rank {n}", path: "Its ranks", fields: "Fields", text: "Text",
+
+  judge_title: "Judge", judge_off: "Judging is off: the server was started without a log.",
+  judge_done: "Nothing is left to judge.", back: "Back to search",
+  judge_progress: "{judged} judged, {left} left", disagree: "recall put it at {recall}, ranking at {ranked}",
+  undo: "Undo", skip_pair: "Skip", grade: "grade {n}", judge_question: "Does this document answer the query?",
+  judge_empty: "Search first, then judge.",
+};

@@ -4,7 +4,7 @@
 #   bash scripts/setup.sh [modern|complete]
 #   PADDLE_RANKER_CUDA=cu126 bash scripts/setup.sh gpu   the modern stack with Paddle for that CUDA version
 #   bash scripts/setup.sh complete-gpu        the complete stack with Paddle for CUDA 11
-#   bash scripts/setup.sh browser             the modern stack, and Chromium and Playwright for the tests of the search page
+#   bash scripts/setup.sh browser             the modern stack, and browsers and Playwright for the tests of the search page
 #
 # Exactly the packages of the lock files in requirements/, checked by their hashes, and this project itself (editable).
 # Installs with uv if it is on PATH, else with pip. Set PYTHON to choose the environment's Python interpreter.
@@ -26,7 +26,7 @@ fail() {
 
 usage() {
     say 'usage: setup.sh [modern|gpu|complete|complete-gpu|browser]   (default: modern; see requirements/ for what is in each;' \
-        'browser: modern, Chromium and Playwright)'
+        'browser: modern, Chromium, Firefox and Playwright)'
 }
 
 # --- a Python -------------------------------------------------------------------------------------------------------
@@ -265,11 +265,12 @@ except ImportError as error:
     if "libcuda.so" not in str(error): raise'
 }
 
-# Print the path of the browser for the tests, or nothing.
+# Print the path of a browser for the tests, chromium or firefox, or nothing.
 find_browser() {
-    local name
-    for name in "${PADDLE_RANKER_CHROMIUM:-}" chromium chromium-browser google-chrome google-chrome-stable; do
-        if [ -n "$name" ] && command -v "$name" 2>/dev/null; then return; fi
+    local name names="${PADDLE_RANKER_CHROMIUM:-} chromium chromium-browser google-chrome google-chrome-stable"
+    if [ "$1" = firefox ]; then names="${PADDLE_RANKER_FIREFOX:-} firefox-esr firefox"; fi
+    for name in $names; do
+        if command -v "$name" 2>/dev/null; then return; fi
     done
 }
 
@@ -278,11 +279,14 @@ as_root() {
     if [ "$(id -u)" = 0 ]; then "$@"; else sudo -n "$@"; fi
 }
 
-install_chromium() {
-    as_root apt-get update && DEBIAN_FRONTEND=noninteractive as_root apt-get install -y --no-install-recommends chromium fonts-noto-cjk
+install_system_packages() {
+    as_root apt-get update && DEBIAN_FRONTEND=noninteractive as_root apt-get install -y --no-install-recommends "$@"
 }
 
-# Add the browser driver to the modern stack, and the browser with Chinese fonts if it is missing.
+# Install Debian's Firefox; the set-up goes on where that cannot be had.
+install_firefox() { install_system_packages firefox-esr || true; }
+
+# Add the browsers' driver to the modern stack, and the browsers that are missing, with Chinese fonts.
 set_up_browser() {
     FOLDER="$(environment_folder modern)"
     LOG="$FOLDER.browser.log" CHILD='' INSTALLER=pip LOCK="$FOLDER.lock"
@@ -295,15 +299,20 @@ set_up_browser() {
     : >"$LOG" || fail "cannot write $LOG: make the folder writable"
     if command -v uv >/dev/null 2>&1 && uv --version >/dev/null 2>&1; then INSTALLER=uv; fi
     if ! cmp -s "$ROOT/$lock" "$stamp"; then
-        step 'install Playwright' install_locked "$lock"
+        step 'install Playwright and axe' install_locked "$lock"
         cat "$ROOT/$lock" >"$stamp"
     fi
-    if [ -z "$(find_browser)" ]; then
+    if [ -z "$(find_browser chromium)" ]; then
         command -v apt-get >/dev/null 2>&1 ||
             fail "no Chromium found: install it with Chinese fonts, or name it by PADDLE_RANKER_CHROMIUM"
-        step 'install Chromium and Chinese fonts' install_chromium
+        step 'install Chromium and Chinese fonts' install_system_packages chromium fonts-noto-cjk
     fi
-    say "setup: ready: $(find_browser)"
+    if [ -z "$(find_browser firefox)" ] && command -v apt-get >/dev/null 2>&1; then
+        step 'install Firefox' install_firefox
+    fi
+    local firefox
+    firefox="$(find_browser firefox)"
+    say "setup: ready: $(find_browser chromium), ${firefox:-no Firefox: its tests are skipped; name it by PADDLE_RANKER_FIREFOX}"
 }
 
 main() {

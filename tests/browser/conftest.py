@@ -1,9 +1,11 @@
-"""A real browser: Chromium, driven by Playwright. Tests are skipped, with a reason, where one of them is missing."""
+"""Real browsers, driven by Playwright. Tests are skipped, with a reason, where one of them is missing."""
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Iterator
-from typing import Any, Callable
+from typing import Any, Callable, Optional
 
 import pytest
 
@@ -18,17 +20,33 @@ ROW = "#results > li"
 DRAWN = "#board[aria-busy=false]"  # all of the newest answer: what the window shows is drawn before the rest
 
 
+FIREFOXES = ("firefox-esr", "firefox")
+in_both = pytest.mark.parametrize("browser", ("chromium", "firefox"), indirect=True)
+
+
+def _find_firefox() -> Optional[str]:
+    return os.environ.get("PADDLE_RANKER_FIREFOX") or next(filter(None, map(shutil.which, FIREFOXES)), None)
+
+
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    """Chromium. It ends with the module: until then an event loop of Playwright's counts as running in this thread."""
+def browser(request: pytest.FixtureRequest) -> Iterator[Any]:
+    """Chromium, or what `in_both` asks for. It ends with the module: until then an event loop of Playwright's counts as
+    running in this thread.
+
+    Firefox is driven by WebDriver BiDi, which has no emulation of colour schemes, of reduced motion and of printing.
+    """
     api = pytest.importorskip("playwright.sync_api", reason=f"needs Playwright: {INSTALL}")
-    found = find_chromium()
+    name = getattr(request, "param", "chromium")
+    found = find_chromium() if name == "chromium" else _find_firefox()
     if found is None:
-        pytest.skip(f"needs Chromium: {INSTALL}, or name it by PADDLE_RANKER_CHROMIUM")
+        pytest.skip(f"needs {name.title()}: {INSTALL}, or name it by PADDLE_RANKER_{name.upper()}")
     with api.sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
-        yield chromium
-        chromium.close()
+        if name == "chromium":
+            opened = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        else:
+            opened = playwright.firefox.launch(executable_path=found, channel="moz-firefox")
+        yield opened
+        opened.close()
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import pytest
 
 from paddle_ranker.serving.core.faults import INTERNAL, OVERLOADED, UNPROCESSABLE, Fault
 from paddle_ranker.serving.core.page_options import LANGUAGES
-from tests.browser.conftest import DRAWN, ROW, OpenPage, drawn
+from tests.browser.conftest import DRAWN, ROW, OpenPage, drawn, in_both
 from tests.browser.made_up import CUT, FAMILY, SCRIPT, TEXTS, answer
 from tests.browser.site import Site
 
@@ -92,6 +92,7 @@ LOADED = """() => [...performance.getEntriesByType("navigation"), ...performance
   .filter(([path]) => !path.startsWith("/v1/"))"""
 
 
+@in_both
 def test_the_first_view_is_under_40_kb_under_a_strict_policy_and_nothing_comes_twice(
     open_page: OpenPage, site: Site
 ) -> None:
@@ -452,6 +453,7 @@ def test_a_query_that_was_cut_is_told(open_page: OpenPage, site: Site) -> None:
     assert page.input_value("#query") == long == site.asked[-1]["query"]
 
 
+@in_both
 def test_a_script_in_a_text_stays_text(open_page: OpenPage, site: Site) -> None:
     hostile = f"{SCRIPT}<img src=x onerror=\"document.title='broken'\">"
 
@@ -471,6 +473,7 @@ def test_a_script_in_a_text_stays_text(open_page: OpenPage, site: Site) -> None:
     assert page.locator("#board :is(script, img, a), #results .text b").count() == 0
 
 
+@in_both
 def test_highlights_cut_no_character(open_page: OpenPage, site: Site) -> None:
     """Offsets count code points; where one falls into a family, a flag or a letter with an accent, all is marked."""
     family, flag, marked = FAMILY.index("\u200d") + 1, FAMILY.index("🇨") + 1, FAMILY.index("\u0301")
@@ -564,6 +567,7 @@ def test_no_answer_breaks_the_page(open_page: OpenPage, site: Site) -> None:
     assert shown_ids(page) == [hit["id"] for hit in answer(ASKED, "")["hits"]] and page.inner_text("#failure") == ""
 
 
+@in_both
 def test_a_key_is_asked_for_where_the_server_needs_one(open_page: OpenPage) -> None:
     with Site(api_key="a secret key") as site:
         page = open_page(f"{site.address}/")
@@ -584,6 +588,7 @@ def test_a_key_is_asked_for_where_the_server_needs_one(open_page: OpenPage) -> N
         assert "secret" not in page.url
 
 
+@in_both
 def test_an_index_that_is_not_loaded_yet_is_asked_for_again(open_page: OpenPage, site: Site) -> None:
     site.starting = 2
     page = open_page(at(site))
@@ -974,6 +979,7 @@ def test_an_address_is_read_against_what_the_index_says(
     assert {"rank_top": 50, **asked} == {"rank_top": 50, **counts}
 
 
+@in_both
 def test_no_suggestions_open_over_results(open_page: OpenPage, site: Site) -> None:
     page = open_page(site.address, own_context=True)
     drawn(page)
@@ -993,6 +999,7 @@ def test_no_suggestions_open_over_results(open_page: OpenPage, site: Site) -> No
     assert page.is_hidden("#suggestions") and page.input_value("#query") == "苹果手"
 
 
+@in_both
 def test_escape_closes_why_and_leaves_the_query(open_page: OpenPage, site: Site) -> None:
     page = open_page(at(site))
     drawn(page)
@@ -1003,6 +1010,7 @@ def test_escape_closes_why_and_leaves_the_query(open_page: OpenPage, site: Site)
     assert page.is_hidden("#why") and page.input_value("#query") == QUERY
 
 
+@in_both
 def test_a_long_title_costs_what_is_shown_of_it(open_page: OpenPage, site: Site) -> None:
     """The same for queries and values of facets: a title of 140 kB was 5.8 s of the main thread, once a row."""
 
@@ -1028,6 +1036,7 @@ def test_a_long_title_costs_what_is_shown_of_it(open_page: OpenPage, site: Site)
     assert len(page.inner_text("#why .of")) <= 310
 
 
+@in_both
 def test_all_rows_are_printed_dark_on_light(open_page: OpenPage, site: Site, tmp_path: Any) -> None:
     def many(content: dict[str, Any]) -> dict[str, Any]:
         hits = content["hits"]
@@ -1072,6 +1081,7 @@ def test_what_is_chosen_can_be_told_without_its_colour(open_page: OpenPage, site
         assert ("inset" in style) if forced == "none" else style.split(")")[0] != "rgba(0, 0, 0, 0"
 
 
+@in_both
 def test_back_scrolls_to_where_one_was(open_page: OpenPage, site: Site) -> None:
     page = open_page(at(site, top_k=50), own_context=True)
     drawn(page)
@@ -1087,6 +1097,7 @@ def test_back_scrolls_to_where_one_was(open_page: OpenPage, site: Site) -> None:
     page.wait_for_function("(before) => Math.abs(scrollY - before) < 30", arg=before)
 
 
+@in_both
 def test_headings_are_named_and_none_is_left_out(open_page: OpenPage, site: Site) -> None:
     for address in ("/", f"/?q={quote(QUERY)}", f"/?how=1&q={quote(QUERY)}"):
         page = open_page(site.address + address)

@@ -108,17 +108,23 @@ def test_what_cannot_be_set_up_is_one_line(
 def test_a_browser_is_installed_once(checkout: Checkout) -> None:
     checkout.add_uv_and_python()
     chromium = checkout.tools / "chromium"
-    install = f'[ "$1" = update ] || {{ touch "{chromium}"; chmod +x "{chromium}"; }}'
+    install = f"""cd "{checkout.tools}"
+for one in chromium firefox-esr; do case "$*" in *$one*) touch $one; chmod +x $one ;; esac; done"""
     script(checkout.tools / "apt-get", f'#!/bin/sh\necho "$@" >>"{checkout.calls}"\n{install}\n')
     script(checkout.tools / "sudo", '#!/bin/sh\n[ "$1" = -n ] && shift\nexec "$@"\n')
     for _ in range(2):
         done = checkout.setup("browser")
-        assert done.returncode == 0 and f"ready: {chromium}" in done.stdout, done.stdout + done.stderr
+        ready = f"ready: {chromium}, {checkout.tools / 'firefox-esr'}"
+        assert done.returncode == 0 and ready in done.stdout, done.stdout + done.stderr
         calls = checkout.calls.read_text(encoding="utf-8").splitlines()
         assert calls.count("pip install") == 4  # three of the modern stack
-        assert [call for call in calls if "chromium" in call] == [
-            "install -y --no-install-recommends chromium fonts-noto-cjk"
+        assert [call for call in calls if "--no-install-recommends" in call] == [
+            "install -y --no-install-recommends chromium fonts-noto-cjk",
+            "install -y --no-install-recommends firefox-esr",
         ]
+    script(checkout.tools / "apt-get", "#!/bin/sh\nexit 100\n")
+    (checkout.tools / "firefox-esr").unlink()
+    assert "no Firefox: its tests are skipped" in checkout.setup("browser").stdout
     (checkout.tools / "apt-get").unlink()
     chromium.unlink()
     done = checkout.setup("browser")

@@ -49,6 +49,11 @@ class State(NamedTuple):
     height: int = 900
     settings: dict[str, Any] = {}
 
+    @property
+    def is_own(self) -> bool:
+        """Return whether it is not one of the other states in other colours, or on paper."""
+        return not {"color_scheme", "forced_colors"} & self.settings.keys() and self.name != "print"
+
 
 def _why(page: Any) -> None:
     page.locator("#results .ask-why").first.click()
@@ -73,6 +78,8 @@ def _print(page: Any) -> None:
     page.emulate_media(media="print")
 
 
+READY = f"{DRAWN}, #nothing:not([hidden]), #pair:not([hidden]), #failure p"
+FAULT = Fault(OVERLOADED, "64 searches wait, which is the limit", retry_after=2)
 FOUND, HOW = f"/?q={quote(QUERY)}", f"/?how=1&q={quote(QUERY)}"
 PHONE: dict[str, Any] = {"width": 360, "height": 740}
 STATES = [
@@ -89,6 +96,7 @@ STATES = [
     State("nothing", "/?q=xyzzy&filter=" + quote('{"kind":"新闻"}'), settings={"locale": "de-DE"}),
     State("print", FOUND, _print, settings={"locale": "fr-FR"}),
     State("judge", "/judge", settings={"locale": "de-DE"}),
+    State("failure", FOUND, settings={"locale": "fr-FR"}),
 ]
 SHOP = [
     State("shop", FOUND, settings={"locale": "de-DE"}),
@@ -141,7 +149,7 @@ def take(browser: Any, site: Site, state: State, folder: Path) -> Path:
     page = context.new_page()
     page.route("https://cdn.example.org/**", lambda route: route.fulfill(body=PICTURE, content_type="image/svg+xml"))
     page.goto(site.address + state.address)
-    page.wait_for_selector(f"{DRAWN}, #nothing:not([hidden]), #pair:not([hidden]), #failure p", state="attached")
+    page.wait_for_selector(READY, state="attached")
     state.act(page)
     page.wait_for_timeout(300)  # pictures, and what is further down
     path = folder / f"{state.name}.png"
@@ -155,9 +163,8 @@ def main(folder: Path) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     with Site() as site, chromium() as browser:
         for state in STATES:
+            site.fault = FAULT if state.name == "failure" else None
             print(take(browser, site, state, folder))
-        site.fault = Fault(OVERLOADED, "64 searches wait, which is the limit", retry_after=2)
-        print(take(browser, site, State("failure", FOUND, settings={"locale": "fr-FR"}), folder))
         site.reset()
         make_shop(site)
         site.leave()

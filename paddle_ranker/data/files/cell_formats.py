@@ -17,10 +17,12 @@ import json
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import date, datetime
 from datetime import time as time_of_day
-from functools import cache, partial
+from functools import cache, lru_cache, partial
+from math import isfinite
 from operator import methodcaller
 from typing import NamedTuple, Optional, Union
 
@@ -34,7 +36,10 @@ _CURRENCIES = (
     r"(?:NT|HK|US|AU?|CA?|R)?\$|[€£¥₩₹₽฿元円\\]|EUR|USD|GBP|CHF|CNY|RMB|JPY|CAD|AUD|PLN|SEK|NOK|DKK|INR|HUF|kr|zł|Kč|Ft"
 )
 _UNITS = f"(?:{_CURRENCIES}|%|kg|g|km|m|cm|mm|ml|l|GB|MB|KB|TB)?"
-_NUMBER = re.compile(rf"(?P<before>{_UNITS}) ?(?P<sign>[-+]?)(?P<digits>\d[\d.,' ]*?) ?(?P<after>{_UNITS})")
+# A sign stands before the digits, or before a currency: -$5.
+_NUMBER = re.compile(
+    rf"(?P<outer>-(?={_CURRENCIES}))?(?P<before>{_UNITS}) ?(?P<sign>[-+]?)(?P<digits>\d[\d.,' ]*?) ?(?P<after>{_UNITS})"
+)
 _PLAIN = re.compile(r"\s*[-+]?(?:0|[1-9]\d*|(?=\.\d))(?:\.\d*)?(?:[eE][-+]?\d+)?\s*", re.ASCII)
 _TELEPHONE = re.compile(r"\s*\+\d{8}")  # a plus before so many digits begins no number
 _ISO = re.compile(r"\d{4}-\d\d(-\d\d([T ].*)?)?")
@@ -61,6 +66,30 @@ _DATES = (
     "%d.%m.%Y", "%d.%m.%y", *_AMBIGUOUS[0], *_AMBIGUOUS[1], "%Y/%m/%d", "%Y.%m.%d", "%Y年%m月%d日", "%d %b %Y",
     "%d %B %Y", "%b %d, %Y", "%B %d, %Y", "%d-%b-%Y",
 )  # fmt: skip
+# Names of months in English, German, French and Spanish, from which `readings` makes %b
+_MONTHS = {
+    name: month
+    for month, names in {
+        "Jan": "jan january januar jänner janv janvier ene enero",
+        "Feb": "feb february februar febr févr février febrero",
+        "Mar": "mar march märz mars marzo",
+        "Apr": "apr april avr avril abr abril",
+        "May": "may mai mayo",
+        "Jun": "jun june juni juin junio",
+        "Jul": "jul july juli juil juillet julio",
+        "Aug": "aug august août ago agosto",
+        "Sep": "sep sept september septembre septiembre",
+        "Oct": "oct october okt oktober octobre octubre",
+        "Nov": "nov november novembre noviembre",
+        "Dec": "dec december dez dezember déc décembre dic diciembre",
+    }.items()
+    for name in names.split()
+}
+_WORD = re.compile(r"([^\W\d_]+)\.?")
+_IN_DATE = re.compile(r"(?<=\d)\. (?=[A-Z])| (?:de|à|um) ")  # what stands between the parts of a date besides a space
+_DATE_AND_TIME = re.compile(
+    r"(?P<date>.+?)(?:,? (?P<time>\d{1,2}:\d\d(?::\d\d)?(?: [AP]M)?)(?: (?P<zone>UTC|[-+]\d\d:?\d\d))?)?", re.IGNORECASE
+)
 _TIMES = ("", " %H:%M", " %H:%M:%S", ", %H:%M", ", %H:%M:%S", " %I:%M %p", " %I:%M:%S %p")
 _SEPARATORS = (", ", "; ", ";", "|", "、")
 LIST = "list"  # type of a spelling whose values are lists
@@ -250,7 +279,7 @@ def _read_number(decimal: str, cell: str) -> Union[int, float]:
         raise ValueError("a code")
     if any(len(group) != 3 or not group.isdigit() for group in groups) or (mark and not rest.isdigit()):
         raise ValueError("no groups of thousands")
-    number = f"{match['sign']}{first}{''.join(groups)}"
+    number = f"{match['outer'] or ''}{match['sign']}{first}{''.join(groups)}"
     return float(f"{number}.{rest}") if mark else int(number)
 
 
@@ -370,6 +399,7 @@ def _list_spelling(separator: str) -> ValueSpelling:
 
 
 _POINT, _COMMA = "1,234.5", "1.234,5"
+_MONTH_STYLES, _MONTH_LIKE = ("%b %Y", "%Y年%m月"), re.compile(r"[A-Z][a-z]{2} \d{4}")
 # By precedence. A decimal point comes before a decimal comma, by which `1,234` would be another number.
 _SPELLINGS = {
     spelling.format: spelling
@@ -400,3 +430,54 @@ def spelling_of(type: str, format: str) -> ValueSpelling:
     elif type == "date":
         formats = [*_DATES, "these followed by", *_TIMES[1:]]
     raise ValueError(listed(map(repr, formats)))
+
+
+def readings(text: str, type: str, spelling: Optional[ValueSpelling] = None) -> list[Union[int, float, str]]:
+    """Return the numbers, or the ISO 8601 dates and months, that a text may stand for, the likeliest first.
+
+    A text is read as its column's spelling, then as JSON or ISO 8601, then in all other spellings, and dates with the
+    names of months in English, German, French or Spanish. A time without seconds stays one.
+
+    type: "number" or "date"; no text stands for values of other types
+    """
+    text = _plain(text)
+    if type == "number" and any(map(str.isdigit, text)):
+        return list(dict.fromkeys(_numbers_in(text, spelling)))
+    return list(dict.fromkeys(_dates_in(text, spelling))) if type == "date" and len(text) <= _LONGEST_ITEM else []
+
+
+def _numbers_in(text: str, spelling: Optional[ValueSpelling]) -> Iterator[Union[int, float]]:
+    reads: list[Read] = [] if spelling is None or spelling.type != "number" else [spelling.read]
+    reads += [float] if is_plain_number(text) else []
+    for read in (*reads, *(partial(_read_number, decimal) for decimal in _MARKS)):
+        with suppress(ValueError):
+            number = read(text)
+            if isinstance(number, (int, float)) and isfinite(number):
+                yield number
+
+
+@lru_cache(maxsize=256)  # a search reads its query for each field, twice
+def _dates_in(text: str, spelling: Optional[ValueSpelling]) -> tuple[str, ...]:
+    dates = list[str]()
+    if spelling is not None and spelling.type == "date":
+        with suppress(ValueError):
+            dates.append(str(spelling.read(text)))
+    if _ISO.fullmatch(text):
+        dates.append(text)
+    in_english = _WORD.sub(lambda word: _MONTHS.get(word[1].lower(), word[0]), text)
+    match = _DATE_AND_TIME.fullmatch(_IN_DATE.sub(" ", in_english))
+    if match is None or not (_DATE_LIKE.fullmatch(match["date"]) or _MONTH_LIKE.fullmatch(match["date"])):
+        return tuple(dates)
+    for style in (*_DATES, *_MONTH_STYLES):
+        with suppress(ValueError):
+            day = datetime.strptime(match["date"], style).date().isoformat()[: None if "%d" in style else 7]
+            for time in _times_in(match["time"]) if match["time"] else [""]:
+                dates.append(f"{day}{time}{(match['zone'] or '').replace('UTC', 'Z')}")
+    return tuple(dates)
+
+
+def _times_in(text: str) -> Iterator[str]:
+    for style in {time.lstrip(", ") for time in _TIMES[1:]}:
+        with suppress(ValueError):
+            moment = datetime.strptime(text, style)
+            yield f"T{moment.time().isoformat('seconds' if '%S' in style else 'minutes')}"

@@ -15,7 +15,7 @@ from paddle_ranker.lexical.postings import Merging, Postings, new_rows
 from paddle_ranker.retrieval.stored.candidate_indexes import Document
 from paddle_ranker.retrieval.stored.schema import Schema
 from paddle_ranker.retrieval.stored.segment_writing import WriteIndex, WriteStates, write_segment_info
-from paddle_ranker.retrieval.stored.segments import STATES, WORD_ARRAYS, Segment, file_prefix
+from paddle_ranker.retrieval.stored.segments import HASHES, STATES, WORD_ARRAYS, Segment, file_prefix
 from paddle_ranker.retrieval.vectors.exact_search import StoredVectors
 from paddle_ranker.retrieval.vectors.faiss_index import FILE
 from paddle_ranker.retrieval.work.turns import checked
@@ -59,7 +59,7 @@ def merge_segments(
         count = sum(_kept(*source) for source in sources)
         _merge_blob(target, "documents.jsonl", "offsets", sources, count)
         _merge_blob(target, "ids.bin", "id_offsets", sources, count)
-        for name in ("id_hashes", "text_hashes", "title_hashes"):
+        for name in HASHES:
             np.save(target / f"{name}.npy", _merged_hashes(name, sources))
         fields = _merge_fields(target, sources, count)
         for field in sources[0][0].vectors:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, lru_cache, partial
@@ -23,9 +23,9 @@ from paddle_ranker.lexical.tokens import STANDARD, Tokenizer
 from paddle_ranker.retrieval.stored.candidate_indexes import INDEXES, CandidateIndex, Document, Hits, IndexOptions
 from paddle_ranker.retrieval.stored.manifest import IndexInfo, RankerStates
 from paddle_ranker.retrieval.stored.schema import TEXT
-from paddle_ranker.retrieval.stored.segments import Segment
+from paddle_ranker.retrieval.stored.segments import Segment, id_key
 from paddle_ranker.retrieval.values.facets import FieldScale, Scale
-from paddle_ranker.retrieval.values.filters import Filter
+from paddle_ranker.retrieval.values.filters import Condition, Filter
 from paddle_ranker.retrieval.values.typed_values import CommonTypes
 from paddle_ranker.retrieval.vectors.vector_settings import FAISS, VectorsInfo
 from paddle_ranker.retrieval.words.query_parsing import ParsedQuery, required_word
@@ -374,22 +374,15 @@ class Generation:
         numbers: Integers,
         scores: Floats,
     ) -> Hits:
-        """Add the best `k` documents whose whole title or id is the query to hits by words, and score all titles.
+        """Add the best `k` documents that are named by the whole query to hits by words, and score all titles.
 
-        `Hits.titles` is 1 for a title that is the query, as typed or as corrected, without case, width, spaces and
-        punctuation, and for an id that is the query as typed, unless documents have numbers as ids because they came
-        without. For another title it is half of `WordSearcher.title_shares`.
+        `Hits.titles` is 1 for a document of `named`. For another title it is half of `WordSearcher.title_shares`.
 
         numbers, scores: numbers and scores of the documents found by words, best first
         """
-        texts, titled = texts_of(query), [np.empty(0, np.int64)]
-        keys = [key for text in texts if (key := self.info.schema.title_key(text))]
-        ids = [] if self.info.next_id > 1 else [texts[0].strip()]
-        hashes = text_hashes(ids)
-        for number, part in enumerate(self.parts):
-            rows, mask = part.segment.rows_of_titles(keys), part.live if allowed is None else allowed[number]
-            with_id = [row for _, row in part.segment.rows_of_ids(ids, hashes)]
-            rows = np.union1d(rows, np.array(with_id, np.int64))
+        titled = [np.empty(0, np.int64)]
+        for number, (part, rows) in enumerate(zip(self.parts, self.named(query))):
+            mask = part.live if allowed is None else allowed[number]
             titled.append(part.first + (rows if mask is None else rows[mask[rows]]))
         whole = np.concatenate(titled)
         if len(whole):
@@ -405,6 +398,41 @@ class Generation:
         titles[np.isin(numbers, whole)] = 1.0
         (hits,) = self.hits([(numbers, scores)])
         return hits._replace(titles=titles) if titles.any() else hits
+
+    def named(self, query: AnyQuery) -> list[NDArray[np.int64]]:
+        """Return, for each segment, the rows of the documents whose title, id or value is the whole query, ascending.
+
+        A title is compared with the query as typed and as corrected, without case, width, spaces and punctuation. Ids
+        are compared as typed; if none is equal, by `id_key`. Ids do not count if documents have numbers as ids because
+        they came without. A value of a searched field of numbers or dates is compared with what `Field.readings` reads;
+        the first reading that a document has counts. The rows may be of removed documents.
+        """
+        texts = texts_of(query)
+        typed = texts[0].strip()
+        keys = [key for text in texts if (key := self.info.schema.title_key(text))]
+        found = [[part.segment.rows_of_titles(keys)] for part in self.parts]
+        segments = [part.segment for part in self.parts]
+        ways = list[list[Callable[[Segment], NDArray[np.int64]]]]()
+        if self.info.next_id == 1 and typed:
+            hashes = text_hashes([typed])
+            ways.append(
+                [
+                    lambda segment: np.array([row for _, row in segment.rows_of_ids([typed], hashes)], np.int64),
+                    lambda segment: segment.rows_of_id_keys([id_key(typed)]),
+                ]
+            )
+        for field in self.info.schema.words:
+            values = field.readings(typed) if field.name in self.fields else []
+            conditions = [Condition(field.name, "=", (value,), self.type_of(field.name)) for value in values]
+            ways.append([partial(Segment.rows_of_value, condition=condition) for condition in conditions])
+        for either in ways:
+            for rows_in in either:
+                rows = [rows_in(segment) for segment in checked(segments)]
+                if any(map(len, rows)):
+                    for found_rows, more in zip(found, rows):
+                        found_rows.append(more)
+                    break
+        return [np.unique(np.concatenate(rows)) for rows in found]
 
     def locations(self, numbers: Integers) -> list[Location]:
         """Return the locations of documents by their numbers."""

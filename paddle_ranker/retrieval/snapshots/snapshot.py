@@ -275,7 +275,7 @@ class LocalSnapshot:
         ]
 
     def matching(self, query: Optional[AnyQuery], phrase_filter: Optional[ParsedQuery] = None) -> Matches:
-        """Return the documents that share a word with a query; all documents if the query is None.
+        """Return the documents that share a word with a query or are `named` by it; all documents if the query is None.
 
         phrase_filter: query whose phrases a document must have, and whose exclusions it must not have
 
@@ -288,6 +288,8 @@ class LocalSnapshot:
             raise UsageError(f"{self._folder}: has no words")
         else:
             masks = now.words.matching(query)
+            for part, mask, rows in zip(now.parts, masks, now.named(query)):
+                mask[rows if part.live is None else rows[part.live[rows]]] = True
         kept = None if phrase_filter is None else now.kept(phrase_filter)
         return Matches(now, masks if kept is None else [mask & is_kept for mask, is_kept in zip(masks, kept)])
 

@@ -541,10 +541,10 @@ class Search:
         If a calibrated ranker has scored documents: whether all probabilities are below 0.1. Otherwise: whether no
         vector searcher's best score is above its floor (see `floors`), and none of the first documents by words has
         enough of the query's words (see `_has_close_words`); False if the index has few documents, or lacks floors.
-        Always False if the list is sorted by fields, if the last word is unfinished, and if documents have a phrase of
-        the query.
+        Always False if the list is sorted by fields, if the last word is unfinished, if documents have a phrase of
+        the query, and if the query names documents (see `Generation.named`).
         """
-        if self.is_sorted or self.settings.prefix or self.phrases:
+        if self.is_sorted or self.settings.prefix or self.phrases or self.candidates.titled.any():
             return False
         if self.is_calibrated and self.probabilities:
             return max(self.probabilities.values()) < _CLOSE

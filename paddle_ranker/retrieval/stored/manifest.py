@@ -26,7 +26,7 @@ from paddle_ranker.storage.untrusted import Unchecked, UncheckedObject, inside, 
 MANIFEST = "index.json"
 WORDS = "words"  # name of the searcher by words
 VECTORS = "vectors"  # name of the vector field of whole documents
-FORMAT = 16
+FORMAT = 17
 _MOST_K1 = 1000.0  # far above any useful value
 _MOST_SEGMENTS, _MOST_OTHERS = 1 << 16, 100
 _DELETED = re.compile(r"\.deleted-\d{1,20}\.npy", re.ASCII)

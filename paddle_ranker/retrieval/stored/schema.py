@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NamedTuple, Optional, Protocol, Union
 
 from paddle_ranker.array_types import Vectors
-from paddle_ranker.data.files.cell_formats import LIST, ValueSpelling, spelling_of
+from paddle_ranker.data.files.cell_formats import LIST, ValueSpelling, readings, spelling_of
 from paddle_ranker.data.files.file_readers import READERS, Reader, is_file_name
 from paddle_ranker.data.files.placed_text import PlacedText
 from paddle_ranker.data.recordings.media import FILM_BEGINNINGS
@@ -502,6 +502,15 @@ class Field:
     def spelling(self) -> Optional[ValueSpelling]:
         """Spelling of the values by the format; None without a format. Raises `ValueError` for an unknown format."""
         return spelling_of(self._values, self.format) if self.format else None
+
+    def readings(self, text: str) -> list[Union[int, float, str]]:
+        """Return the numbers or dates that a query may stand for in this field, the likeliest first.
+
+        See `data.cell_formats.readings`; none are returned if the field has other values.
+        """
+        if self.unit:
+            text = text.removeprefix(self.unit).removesuffix(self.unit)
+        return readings(text, FIELD_TYPES[self.type].values, self.spelling)
 
     @property
     def is_searched(self) -> bool:

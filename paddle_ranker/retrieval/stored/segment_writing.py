@@ -16,7 +16,7 @@ from paddle_ranker.errors import DataError, brief, quoted
 from paddle_ranker.lexical.postings import Postings, text_hashes
 from paddle_ranker.retrieval.stored.candidate_indexes import Document
 from paddle_ranker.retrieval.stored.schema import PLACES, Schema
-from paddle_ranker.retrieval.stored.segments import INFO, STATES, WORD_ARRAYS, checksum, file_prefix
+from paddle_ranker.retrieval.stored.segments import INFO, STATES, WORD_ARRAYS, checksum, file_prefix, id_key
 from paddle_ranker.retrieval.vectors.exact_search import StoredVectors
 from paddle_ranker.retrieval.vectors.faiss_index import FILE
 from paddle_ranker.retrieval.vectors.field_vectors import FieldVectors
@@ -60,6 +60,7 @@ def write_segment(
             "id_hashes": _sorted_hashes(text_hashes(document.id for document in documents)),
             "text_hashes": _sorted_hashes(text_hashes(map(schema.identity, documents))),
             "title_hashes": _sorted_hashes(text_hashes(map(schema.key_of, documents))),
+            "id_key_hashes": _sorted_hashes(text_hashes(id_key(document.id) for document in documents)),
         }
         values_of = [schema.values(document) for document in documents]
         names, arrays["fields"], values = _field_values(values_of, {PLACES} if schema.read_files else set())

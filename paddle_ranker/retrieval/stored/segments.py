@@ -6,6 +6,7 @@ A segment's folder has these files:
     ids.bin, id_offsets.npy         ids without separators; start of each id, `[n + 1] int64`
     id_hashes.npy, text_hashes.npy  `[2, n] uint64`, ascending: 64-bit hash of an id or a text, and the row
     title_hashes.npy                the same for `Schema.key_of`
+    id_key_hashes.npy               the same for `id_key`
     fields.npy, fields.jsonl        index of each value by field and document, `[fields, n] int32` (-1: none); values
     vectors.npy, scales.npy         `[n, size]` float32, float16 or int8; factors of int8 vectors
     passages.npy                    `[passages, 3] int32`, if passages have vectors: row, start, end
@@ -20,6 +21,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import re
 import sys
 import zlib
 from collections.abc import Iterator, Sequence
@@ -39,12 +41,13 @@ from paddle_ranker.retrieval.stored.candidate_indexes import Document
 from paddle_ranker.retrieval.stored.manifest import VECTORS
 from paddle_ranker.retrieval.stored.schema import MOST_FIELDS, Schema
 from paddle_ranker.retrieval.values.facets import DATES, NUMBERS, Positions
-from paddle_ranker.retrieval.values.filters import Filter
+from paddle_ranker.retrieval.values.filters import Condition, Filter
 from paddle_ranker.retrieval.values.typed_values import CommonTypes, Value
 from paddle_ranker.retrieval.vectors.vector_settings import VectorsInfo
 from paddle_ranker.retrieval.work.steps import Kept, Steps
 from paddle_ranker.retrieval.work.turns import check, checked
 from paddle_ranker.storage.untrusted import check_file, inside, open_array, open_file, read_json
+from paddle_ranker.unicode.characters import fold
 
 if TYPE_CHECKING:
     from paddle_ranker.retrieval.stored.field_values import FieldValues
@@ -55,6 +58,8 @@ if TYPE_CHECKING:
 INFO = "segment.json"
 STATES = "states"
 _MAPPED = 1 << 20  # smaller files are read, because each memory-mapped file holds a descriptor
+HASHES = ("id_hashes", "id_key_hashes", "text_hashes", "title_hashes")  # arrays of hashes, and the row of each
+_LETTERS_OR_DIGITS = re.compile(r"[^\W\d_]+|\d+")
 WORD_ARRAYS = "words_"  # prefix of the arrays by which words are searched
 _LOOKED_AT = 64  # rows that are checked for removal at a time
 _PARSED = 1 << 16  # bytes of values that are parsed at a time
@@ -113,7 +118,7 @@ class Segment:
     def _require_all(self) -> None:
         """Raise `ValueError` if arrays do not fit each other, or if a file is cut short."""
         count, arrays, sizes = self.count, self.arrays, {name: len(blob) for name, blob in self._blobs.items()}
-        hashes = dict.fromkeys(("id_hashes", "text_hashes", "title_hashes"), (2, count))
+        hashes = dict.fromkeys(HASHES, (2, count))
         shapes = {"offsets": (count + 1,), "id_offsets": (count + 1,), "fields": (len(self.fields), count), **hashes}
         ends = {"offsets": sizes["documents.jsonl"], "id_offsets": sizes["ids.bin"]}
         if f"{WORD_ARRAYS}terms" in arrays:
@@ -292,8 +297,23 @@ class Segment:
 
     def rows_of_titles(self, keys: Sequence[str]) -> NDArray[np.int64]:
         """Return the rows of the documents whose `Schema.key_of` is among `keys`."""
-        rows = [of_key.astype(np.int64) for _, of_key in self._rows_by_hash("title_hashes", text_hashes(keys))]
+        return self._rows_of_keys("title_hashes", keys)
+
+    def rows_of_id_keys(self, keys: Sequence[str]) -> NDArray[np.int64]:
+        """Return the rows of the documents whose `id_key` is among `keys`."""
+        return self._rows_of_keys("id_key_hashes", keys)
+
+    def _rows_of_keys(self, name: str, keys: Sequence[str]) -> NDArray[np.int64]:
+        rows = [of_key.astype(np.int64) for _, of_key in self._rows_by_hash(name, text_hashes(keys))]
         return np.concatenate([np.empty(0, np.int64), *rows])
+
+    def rows_of_value(self, condition: Condition) -> NDArray[np.int64]:
+        """Return the rows of the documents that meet a typed condition with `=`."""
+        holds = self.typed_values(condition.field, condition.type).meeting(condition)
+        if not holds.any():
+            return np.empty(0, np.int64)
+        # The code -1, of a document without the field, takes the last entry.
+        return np.flatnonzero(np.append(holds, False)[self.codes_of(condition.field)])
 
     def _hashed(self, name: str, wanted: NDArray[np.uint64]) -> Iterator[tuple[int, int]]:
         for index, rows in self._rows_by_hash(name, wanted):
@@ -440,6 +460,18 @@ class Segment:
             # The code -1, of a document without the field, takes the last entry.
             meet &= np.append(holds, condition.meets_missing)[self.codes_of(condition.field)]
         return meet
+
+
+def id_key(id: str) -> str:
+    """Return the folded letters and digits of an id, by which K117 is found as k117, K 117 and K-117.
+
+    Letters and digits side by side are one; a space separates what would otherwise be another word or number.
+    """
+    folded, key, end = fold(id), "", 0
+    for part in _LETTERS_OR_DIGITS.finditer(folded):
+        is_apart = key and part.start() > end and key[-1].isdigit() == part[0][0].isdigit()
+        key, end = f"{key} {part[0]}" if is_apart else key + part[0], part.end()
+    return key or folded.strip()
 
 
 def file_prefix(field: str) -> str:

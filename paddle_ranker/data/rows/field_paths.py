@@ -160,7 +160,7 @@ def replaced(fields: Mapping[str, Any], path: str, value: Any) -> dict[str, Any]
     return {name: item for name, item in changed.items() if name != path or value is not None}
 
 
-def with_texts(value: Any, change: Callable[[str, str], str], path: str = "") -> Any:
+def with_texts(value: Any, change: Callable[[str, str], object], path: str = "") -> Any:
     """Return a value with each text in it replaced by `change(path, text)`."""
     if isinstance(value, str):
         return change(path, value)

@@ -284,7 +284,7 @@ def kept_rows(
         return path
 
     def begun(row: DocumentRow) -> _KeptRow:
-        row = storable(row)
+        row = storable(row, schema)
         paths = dict[str, object]()
         for name in [field.name for field in schema.files if row.fields.get(field.name)]:
             try:

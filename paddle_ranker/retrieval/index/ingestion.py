@@ -192,13 +192,13 @@ class Addition:
 
     def prepare(self, documents: Sequence[Document]) -> list[SegmentData]:
         """Compute words and vectors of the documents that `run` would write, by folder."""
-        kept = [self._files.keep(storable(document), self._info.schema) for document in documents]
+        kept = [self._files.keep(storable(document, self._info.schema), self._info.schema) for document in documents]
         changed = self._changed(self._naming.documents(kept))
         return [self._segment_data(group) for group in self._by_folder(changed).values()]
 
     def run(self, rows: Iterable[Union[Document, DocumentRow]]) -> Added:
         """Write segments of documents and return the counts."""
-        chunks = chunks_of(self._files.keep(storable(row), self._info.schema) for row in rows)
+        chunks = chunks_of(self._files.keep(storable(row, self._info.schema), self._info.schema) for row in rows)
         first, second = next(chunks, []), next(chunks, [])
         are_many = bool(second)  # if so, a folder's segments are merged, and only the merged one gets a vector index
         for chunk in chain([first, second] if are_many else [first], chunks):

@@ -267,7 +267,7 @@ def cut(
             opened.enter_context(open(target / _part_name(n), "w", encoding="utf-8", errors="surrogatepass"))
             for n in range(shards)
         ]
-        for chunk in chunks_of(map(storable, rows)):
+        for chunk in chunks_of(storable(row, info.schema) for row in rows):
             chunk_documents = naming.documents(chunk)
             named.ids.add(text_hashes(document.id for document in chunk_documents))
             named.texts.add(text_hashes(info.schema.identity(document) for document in chunk_documents))

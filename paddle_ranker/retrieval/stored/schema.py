@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NamedTuple, Optional, Protocol, Union
 
 from paddle_ranker.array_types import Vectors
-from paddle_ranker.data.files.cell_formats import LIST, ValueSpelling, readings, spelling_of
+from paddle_ranker.data.files.cell_formats import LIST, ValueSpelling, cell_text, readings, spelling_of
 from paddle_ranker.data.files.file_readers import READERS, Reader, is_file_name
 from paddle_ranker.data.files.placed_text import PlacedText
 from paddle_ranker.data.recordings.media import FILM_BEGINNINGS
-from paddle_ranker.data.rows.field_paths import by_path, text_of_values, value_at
+from paddle_ranker.data.rows.field_paths import BETWEEN, by_path, text_of_values, value_at, with_texts
 from paddle_ranker.data.rows.labels import number_of
 from paddle_ranker.errors import DataError, UsageError, listed, quoted
 from paddle_ranker.lexical.analyser import Analyser, analyser, pieces
@@ -726,6 +726,30 @@ class Schema:
         stored = frozenset(field.name for field in self.fields if field.type == STORED)
         return stored, frozenset(field.name for field in self.fields)
 
+    @cached_property
+    def _typed(self) -> tuple[dict[str, str], frozenset[str]]:
+        """Types of the fields of numbers and truth values, by path; names of the fields in which they lie."""
+        types = {field.name: FIELD_TYPES[field.type].values for field in self.fields}
+        typed = {name: type for name, type in types.items() if type in ("number", "boolean")}
+        parts = (name.split(BETWEEN) for name in typed)
+        return typed, frozenset(BETWEEN.join(path[:end]) for path in parts for end in range(1, len(path) + 1))
+
+    def with_values(self, fields: Mapping[str, object]) -> dict[str, object]:
+        """Return fields with each text of a declared field of numbers or truth values as what it stands for.
+
+        `N/A` and its like become null. Texts that stand for no such value stay, to be refused by `check`.
+        """
+        types, outer = self._typed
+
+        def value_of(path: str, text: str) -> object:
+            try:
+                value = TYPES[types[path]].read(text) if path in types else None
+            except ValueError:
+                return text
+            return text if path not in types else None if value is None else value.json()
+
+        return {name: with_texts(value, value_of, name) if name in outer else value for name, value in fields.items()}
+
     def values(self, document: Document) -> dict[str, object]:
         """Return the values of a document's fields by path; objects in stored fields are not taken apart."""
         return by_path(document.fields, *self.paths)
@@ -797,7 +821,7 @@ def _items_of(document: Document, name: str) -> list[object]:
 
 
 def _texts_of(document: Document, name: str) -> list[str]:
-    return [item if isinstance(item, str) else str(item) for item in _items_of(document, name)]
+    return [*map(cell_text, _items_of(document, name))]
 
 
 def _spellings(value: object) -> list[str]:

@@ -91,8 +91,8 @@ def write_segment_info(target: Path, count: int, fields: Sequence[str]) -> None:
     (target / INFO).write_bytes(_json({"count": count, "fields": list(fields), "bytes": sizes, "crc32": sums}))
 
 
-def storable(document: Row) -> Row:
-    """Return a document with null in place of NaN.
+def storable(document: Row, schema: Schema) -> Row:
+    """Return a document with null in place of NaN, and with the numbers and truth values that its texts stand for.
 
     Raises `DataError` if the document's text, id or fields cannot be stored.
     """
@@ -112,7 +112,7 @@ def storable(document: Row) -> Row:
             except UnicodeEncodeError:
                 problem = f"its {name} holds half of a surrogate pair"
         raise DataError(f"document {quoted(text if id is None else id)}: {problem}; correct it")
-    values = without_nan(fields)
+    values = schema.with_values(without_nan(fields))
     return document if all(values[name] is fields[name] for name in fields) else replace(document, fields=values)
 
 

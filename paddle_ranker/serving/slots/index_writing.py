@@ -242,8 +242,9 @@ def _faults() -> Iterator[None]:
 
 
 def _refuse_changes(collection: Collection, documents: Sequence[Document]) -> None:
-    from paddle_ranker.retrieval.stored.segment_writing import have_same_contents
+    from paddle_ranker.retrieval.stored.segment_writing import have_same_contents, storable
 
+    documents = [storable(document, collection.info.schema) for document in documents]
     stored = collection.snapshot().documents_of([document.id for document in documents])
     changed = [
         document.id

@@ -559,3 +559,37 @@ def test_a_told_separator_and_header_make_a_table_of_rows_that_differ(tmp_path: 
     told = DocumentFile(str(tmp_path / "t.csv"), DocumentOptions(separator=";", header=True))
     with pytest.raises(DataError, match="line 3: 2 columns, expected 3"):
         list(told)
+
+
+ROWS_IN = [{"id": f"x{n}", "name": name(n), "text": text(n)} for n in range(1, 4)]
+
+
+@pytest.mark.parametrize("indent", [None, 2])
+@pytest.mark.parametrize(
+    ("content", "path"),
+    [
+        ({"data": ROWS_IN}, "data"),
+        ({"status": "ok", "items": ROWS_IN, "total": 90, "next": None, "num": 3}, "items"),
+        ({"@odata.context": "https://example.org", "value": ROWS_IN, "tags": ["a"]}, "value"),
+        ({"meta": {"page": 1}, "result": {"items": ROWS_IN}}, "result.items"),
+        ({"took": 3, "hits": {"hits": [{"_id": row["id"], "_source": row} for row in ROWS_IN]}}, "hits.hits"),
+        ({"data": ROWS_IN, "included": ROWS_IN}, ""),  # which of both is not said
+        ({"id": "p1", "parts": ROWS_IN}, ""),  # a document with parts
+        ({"sku": "p1", "variants": ROWS_IN}, ""),
+        ({"title": "A", "chapters": ROWS_IN}, ""),
+        ({"data": ["a", "b"]}, ""),
+    ],
+)
+def test_an_object_around_the_rows_is_no_document(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: dict[str, Any], path: str, indent: Optional[int]
+) -> None:
+    (tmp_path / "a.json").write_text(json.dumps(content, indent=indent), "utf-8")
+    found, said = documents(tmp_path / "a.json"), capsys.readouterr().err
+    if path:
+        assert [(row.id, row.text) for row in found] == [(row["id"], row["text"]) for row in ROWS_IN]
+        assert f'its 3 rows are the list "{path}"' in said.replace("'", '"')
+    else:
+        assert len(found) == 1 and "rows are the list" not in said
+    (tmp_path / "b.jsonl").write_text(json.dumps(content), "utf-8")
+    in_lines = documents(tmp_path / "b.jsonl")
+    assert len(in_lines) == (3 if path == "hits.hits" else 1)

@@ -29,7 +29,16 @@ from paddle_ranker.data.files.file_readers import Unread, is_file_name
 from paddle_ranker.data.files.html_text import text_of_html
 from paddle_ranker.data.files.reader_pool import ChildProcess
 from paddle_ranker.data.files.spreadsheets import CONVERTER, ZIP, Sheet, is_spreadsheet, sheets_of
-from paddle_ranker.data.rows.field_paths import ROLES, Paths, replaced, text_of_values, unwrapped, value_at, with_texts
+from paddle_ranker.data.rows.field_paths import (
+    BETWEEN,
+    ROLES,
+    Paths,
+    replaced,
+    text_of_values,
+    unwrapped,
+    value_at,
+    with_texts,
+)
 from paddle_ranker.data.rows.formats import (
     EMPTY_LINE,
     ENCODINGS,
@@ -55,6 +64,7 @@ _SAME_WIDTH = 0.9  # minimum share of a table's rows with the same number of cel
 _MOST_ABOVE = 20  # rows above a header
 _NONE = "\x1f"  # separator of a table of one column, whose texts may have any other
 _SEPARATORS = {"\t": "tabs", ",": "commas", ";": "semicolons", "|": "bars"}
+_JSON_LINES = (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz")
 _TABLES = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
 _SEPARATOR_LINE = re.compile("sep=(.)\r?\n", re.IGNORECASE)  # the first line of some spreadsheets' files
 # Names of columns that are titles, by precedence
@@ -698,7 +708,7 @@ class _DocumentRows:
 
     def _objects(self) -> Iterator[tuple[int, Union[dict[str, Any], BadRow]]]:
         id: Any = None  # id of the next row, if an action before it states one
-        for number, row in read_rows(self.path):
+        for number, row in self._rows_of_json():
             if isinstance(row, BadRow):
                 yield number, row
             elif isinstance(row, dict):
@@ -708,6 +718,23 @@ class _DocumentRows:
                 for document in map(unwrapped, _documents_in(row)):
                     yield number, document if id is None else {"_id": id, **document}
                 id = None
+
+    def _rows_of_json(self) -> Iterator[tuple[int, Any]]:
+        """Yield (number, row) for each object of the file; the rows in its only object if that is no document."""
+        rows = read_rows(self.path)
+        first = list(islice(rows, 2))
+        if len(first) == 1 and isinstance(first[0][1], dict) and not self.path.endswith(_JSON_LINES):
+            listed_rows = _list_in(first[0][1])
+            if listed_rows is not None:
+                name, rows_in_list = listed_rows
+                note_once(
+                    f"{self.path}: its {len(rows_in_list):,} rows are the list {quoted(name)}; to keep the whole object as one "
+                    "document, name the file .jsonl"
+                )
+                yield from enumerate(rows_in_list, start=1)
+                return
+        yield from first
+        yield from rows
 
     def _cells(self, dialect: _Dialect) -> Iterator[tuple[int, Union[list[str], BadRow]]]:
         for number, row in self._separated(dialect.encoding, dialect.separator, dialect.quote):
@@ -1158,6 +1185,32 @@ def _documents_in(row: dict[str, Any]) -> Iterator[dict[str, Any]]:
         yield {**({"_id": row["_id"]} if "_id" in row else {}), **row["_source"]}
     else:
         yield row
+
+
+def _list_in(row: Mapping[str, Any]) -> Optional[tuple[str, list[dict[str, Any]]]]:
+    """Return (path, rows) of the only list of objects in an object such as `{"data": [...], "total": 2}`.
+
+    Returns None for an object with several such lists, and for a document, which has an id, a title or a text beside
+    its list; a number of rows is no id.
+    """
+    lists, inner = dict[str, list[dict[str, Any]]](), list[tuple[str, list[dict[str, Any]]]]()
+    for name, value in row.items():
+        if isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
+            lists[name] = value
+        elif isinstance(value, dict) and (found := _list_in(value)) is not None:
+            inner.append((f"{name}{BETWEEN}{found[0]}", found[1]))
+    if len(lists) != 1 and (lists or len(inner) != 1):
+        return None
+    path, rows = next(iter(lists.items()), None) or inner[0]
+    is_document = any(
+        isinstance(value, (str, int)) and value not in ("", len(rows)) and _names_a_document(key_of(name))
+        for name, value in row.items()
+    )
+    return None if is_document else (path, rows)
+
+
+def _names_a_document(key: str) -> bool:
+    return key in (*ID, *TITLES, *_TEXTS) or _ID_NAME.fullmatch(key) is not None
 
 
 def _action(row: Mapping[str, Any]) -> Optional[Mapping[str, Any]]:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from paddle_ranker.commands.index import main
 from paddle_ranker.commands.search import main as search
 from paddle_ranker.data.rows.records import DocumentRow
 from paddle_ranker.errors import CheckpointError, DataError
-from paddle_ranker.retrieval.index import shard_builds
+from paddle_ranker.retrieval.index import ingestion, shard_builds
 from paddle_ranker.retrieval.index import shards as shards_module
 from paddle_ranker.retrieval.index.collection import Collection
 from paddle_ranker.retrieval.index.collection_writer import CollectionWriter
@@ -190,8 +192,17 @@ def tower(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("kind", ["ids", "texts", "mixed"])
 @pytest.mark.parametrize("has_tower", [False, True])
 def test_a_build_of_shards_equals_one_folder(
-    kind: str, has_tower: bool, tower: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    kind: str,
+    has_tower: bool,
+    tower: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    if kind != "mixed":  # a number that a row gets must not be the id of a row that is read later
+        monkeypatch.setattr(ingestion, "AT_ONCE", 7)
+    monkeypatch.setattr(shard_builds, "_IN_MEMORY", 16)  # what tells repeated ids and texts is on the disk
+    monkeypatch.setattr(shard_builds, "_BLOCK", 4)
     corpus, one, several = write_corpus(tmp_path / "corpus.jsonl", kind), tmp_path / "one", tmp_path / "several"
     options = ["--tower", tower, "--passage_tokens", 12] if has_tower else []
     more = tmp_path / "more.jsonl"
@@ -208,6 +219,26 @@ def test_a_build_of_shards_equals_one_folder(
         said.append(out)
         answers.append([*sorted(map(str, open_index(folder).snapshot().documents()))])
     assert said[0] == said[1] and answers[:2] == answers[2:]
+
+
+def test_memory_does_not_grow_with_the_documents_that_are_told_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shard_builds, "_IN_MEMORY", 1 << 13)
+    monkeypatch.setattr(shard_builds, "_BLOCK", 1 << 10)
+    draw, peaks = np.random.default_rng(1), list[int]()
+    for times in (10, 20, 40):
+        chunks = draw.integers(1 << 64, size=(times, 1 << 12), dtype=np.uint64)
+        tracemalloc.start()
+        named = shard_builds._Hashes(tmp_path)
+        for chunk in chunks:
+            assert not named.has(chunk).any()
+            named.add(chunk)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        assert all(named.has(chunk).all() for chunk in chunks)
+        assert not named.has(chunks.reshape(-1) ^ np.uint64(1)).any()
+    assert max(peaks) < 1.5 * peaks[0] and not [*tmp_path.iterdir()]
 
 
 def stopping(work: Any, after: int) -> Any:

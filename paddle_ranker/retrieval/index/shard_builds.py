@@ -12,6 +12,7 @@ import json
 import secrets
 import shutil
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -36,25 +37,32 @@ from paddle_ranker.retrieval.snapshots.open_segments import Generation
 from paddle_ranker.retrieval.snapshots.vector_search import index_writers
 from paddle_ranker.retrieval.stored.manifest import MANIFEST, IndexInfo, SegmentInfo, read_manifest, write_manifest
 from paddle_ranker.retrieval.stored.segment_writing import storable
+from paddle_ranker.storage.arrays import map_array
 from paddle_ranker.storage.atomic import link_or_copy, make_folder, new_file, new_folder, remove_unfinished
 from paddle_ranker.storage.untrusted import UncheckedObject, folder_without_links, inside, open_file, read_json
 
 BUILD_STATE = "unfinished"
 _CUT, _LEFT_OUT = "cut.json", ".left_out"  # the suffix of a file that lists what was left out of a shard
 _WAIT_SECONDS = 60.0  # for a process of a killed build that still writes to a shard
+_IN_MEMORY, _BLOCK = 1 << 20, 1 << 17  # most hashes of an array in memory; hashes of an array that are merged at a time
 _REPORT_SECONDS = 0.5  # between two writes of the count of a shard's finished documents
 
 
 class _Hashes:
-    """Set of 64-bit hashes, in sorted arrays; each array is more than twice as long as the next one."""
+    """Set of 64-bit hashes, in sorted arrays; each array is more than twice as long as the next one.
 
-    def __init__(self) -> None:
-        self._arrays: list[Hashes] = []
+    Arrays of more than `_IN_MEMORY` hashes are memory-mapped files without names, so that memory does not grow.
+
+    folder: where the files are made
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder, self._arrays = folder, list[Hashes]()
 
     def add(self, hashes: Hashes) -> None:
         new = np.sort(hashes)
         while self._arrays and len(self._arrays[-1]) <= 2 * len(new):
-            new = np.sort(np.concatenate([self._arrays.pop(), new]), kind="stable")
+            new = self._merged(self._arrays.pop(), new)
         self._arrays.append(new)
 
     def has(self, hashes: Hashes) -> Booleans:
@@ -65,12 +73,36 @@ class _Hashes:
                 is_member |= array[np.minimum(np.searchsorted(array, hashes), len(array) - 1)] == hashes
         return is_member
 
+    def _merged(self, one: Hashes, other: Hashes) -> Hashes:
+        if len(one) + len(other) <= _IN_MEMORY:
+            return np.sort(np.concatenate([one, other]), kind="stable")
+        with tempfile.TemporaryFile(dir=self._folder) as stream:
+            for block in _merged_blocks(one, other):
+                stream.write(block.tobytes())
+            stream.flush()
+            return np.asarray(map_array(stream, one.dtype))
+
+
+def _merged_blocks(one: Hashes, other: Hashes) -> Iterator[Hashes]:
+    """Yield the values of two sorted arrays in their common order, at most two blocks at a time."""
+    while len(one) and len(other):
+        blocks = one[:_BLOCK], other[:_BLOCK]
+        last = min(block[-1] for block in blocks)
+        ends = [int(np.searchsorted(block, last, "right")) for block in blocks]
+        yield np.sort(np.concatenate([block[:end] for block, end in zip(blocks, ends)]), kind="stable")
+        one, other = one[ends[0] :], other[ends[1] :]
+    rest = one if len(one) else other
+    yield from (rest[start : start + _BLOCK] for start in range(0, len(rest), _BLOCK))
+
 
 class _Named:
-    """`Written` of a build: texts and ids of the documents so far, as hashes of 16 bytes per document."""
+    """`Written` of a build: texts and ids of the documents so far, as hashes of 16 bytes per document on the disk.
 
-    def __init__(self) -> None:
-        self.texts, self.ids = _Hashes(), _Hashes()
+    folder: where they are kept
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.texts, self.ids = _Hashes(folder), _Hashes(folder)
 
     def rows_of_texts(self, texts: Sequence[str], hashes: Hashes) -> Iterable[tuple[int, int]]:
         return [(index, 0) for index in np.flatnonzero(self.texts.has(hashes)).tolist()]
@@ -260,7 +292,7 @@ def cut(
     identity: facts that must be the same when the build is continued
     report: called when all rows are read; returns a message about them, and what was left out
     """
-    named = _Named()
+    named = _Named(target)
     naming, read, documents = Naming(Generation([target], info, {}), [named]), 0, 0
     with ExitStack() as opened:
         streams = [

@@ -434,12 +434,6 @@ class Generation:
                     break
         return [np.unique(np.concatenate(rows)) for rows in found]
 
-    def locations(self, numbers: Integers) -> list[Location]:
-        """Return the locations of documents by their numbers."""
-        parts = np.searchsorted(self._firsts, numbers, "right") - 1
-        rows = (numbers - self._firsts[parts]).tolist() if len(numbers) else []
-        return [Location(part, row) for part, row in zip(parts.tolist(), rows)]
-
     def find(self, ids: Sequence[str]) -> dict[str, Location]:
         """Return the location of each live document whose id is in `ids`, by id."""
         hashes, locations = text_hashes(ids), {}

@@ -377,11 +377,16 @@ class LocalSnapshot:
         removed: draw from the removed documents that segments still have
         """
         now, drawn = self.generation, []
-        live = np.concatenate(
-            [part.first + np.flatnonzero(part.mask != removed) for part in now.parts] or [np.empty(0, int)]
-        )
-        numbers = np.random.default_rng(seed).choice(live, min(count, len(live)), replace=False)
-        for location in now.locations(numbers):
+        counts = np.array([np.count_nonzero(part.mask != removed) for part in now.parts], np.int64)
+        ends, total = np.cumsum(counts), int(counts.sum())
+        numbers = np.random.default_rng(seed).choice(total, min(count, total), replace=False)
+        parts = np.searchsorted(ends, numbers, "right")
+        rows = numbers - (ends - counts)[parts]  # among the documents of the segment that may be drawn
+        for number in np.unique(parts).tolist():
+            if (live := now.parts[number].live) is not None:
+                of_part = parts == number
+                rows[of_part] = np.flatnonzero(live != removed)[rows[of_part]]
+        for location in map(Location, parts.tolist(), rows.tolist()):
             vectors, vector = now.segment_at(location).vectors.get(VECTORS), np.empty(0, np.float32)
             if vectors is not None:
                 vector = vectors.stored.rows(vectors.rows(location.row)[:1])[0]

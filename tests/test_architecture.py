@@ -14,9 +14,12 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
+from paddle_ranker.retrieval.vectors.vector_settings import VectorsInfo
 
 from paddle_ranker.commands.command_registry import COMMANDS
+from paddle_ranker.lexical.tokens import STANDARD
 from paddle_ranker.recipes import GUESTS, RECIPES
+from paddle_ranker.retrieval.stored.manifest import IndexInfo, WordsInfo, write_manifest
 from tests.checkout import ONCE
 from tests.conftest import REPOSITORY
 
@@ -130,19 +133,23 @@ def test_the_core_imports_no_recipe_and_no_guest() -> None:
 
 # What only a guest needs beside its folder: scripts whose names the tutorial gives.
 SCRIPTS = {"paddle_serving": ("*/export_to_serving.py",), "milvus": ("recall/milvus_ann_search.py",)}
-# Options that name what a guest does, and what is said without it.
+# Lines that name what a guest does, their exit status, and what is said without it; INDEX is one of vectors in Milvus.
 REFUSED = {
     "milvus": (
-        ("index build --corpus a --output b --tower c --method milvus", "--method milvus: choose from exact, faiss"),
-        ("mine --queries a --output b --tower c --method milvus", "choose from bm25, random, tower, exact, faiss"),
+        ("index build --corpus a --output b --tower c --method milvus", 2, "--method milvus: choose from exact, faiss"),
+        ("mine --queries a --output b --tower c --method milvus", 2, "choose from bm25, random, tower, exact, faiss"),
+        ("index info INDEX", 1, "INDEX: its vectors are in milvus, which this installation lacks"),
+        ("search-serve --index INDEX --port 0", 1, "INDEX: its vectors are in milvus, which this installation lacks"),
     ),
     "scale": (
         (
             "predict --model a --input b --output c --ray local",
+            2,
             "--ray 'local': this installation has no cluster of Ray",
         ),
         (
             "index build --corpus a --output b --shards 2 --ray auto",
+            2,
             "--ray 'auto': this installation has no cluster of Ray",
         ),
     ),
@@ -186,9 +193,12 @@ def test_a_guest_can_be_deleted_with_its_folder(guest: str, tmp_path: Path) -> N
 
     done = run("-c", IMPORT_ALL)
     assert done.returncode == 0, done.stderr
-    for line, message in REFUSED.get(guest, ()):
+    index = tmp_path / "INDEX"
+    index.mkdir()
+    write_manifest(index, IndexInfo(WordsInfo(STANDARD), VectorsInfo("milvus", 8, uri="milvus.db", collection="a")))
+    for line, status, message in REFUSED.get(guest, ()):
         refused = run("-m", "paddle_ranker", *line.split())
-        assert refused.returncode == 2 and message in refused.stderr, refused.stderr
+        assert refused.returncode == status and message in refused.stderr, refused.stderr
     COMMANDS.load_plugins()
     of_guest = {name for name, command in COMMANDS.items() if guest in command.module.split(".")}
     listed = {line.split()[0] for line in done.stdout.splitlines() if line.startswith("  ")}

@@ -23,7 +23,7 @@ from paddle_ranker.retrieval.snapshots.index_models import IndexModels
 from paddle_ranker.retrieval.snapshots.open_segments import Generation
 from paddle_ranker.retrieval.snapshots.snapshot import LocalSnapshot
 from paddle_ranker.retrieval.stored.manifest import MANIFEST, IndexInfo
-from paddle_ranker.retrieval.vectors.vector_settings import VectorsInfo
+from paddle_ranker.retrieval.vectors.vector_settings import EXACT, FAISS, VectorsInfo
 from paddle_ranker.retrieval.work.turns import locking
 from paddle_ranker.storage.closing import Closable
 
@@ -47,7 +47,10 @@ def _store_of(index: IndexFolder, vectors: Optional[VectorsInfo], server: Option
 
     open_store = INDEXES[vectors.method].store if vectors.method in INDEXES else None
     if open_store is None:
-        raise CheckpointError(f"{index.folder}: its vectors are in {vectors.method}, which this installation lacks")
+        raise CheckpointError(
+            f"{index.folder}: its vectors are in {vectors.method}, which this installation lacks; open it by one that "
+            f"has it, or build it anew with --method {EXACT} or {FAISS}"
+        )
     return cast("VectorStore", open_store(index.folder, vectors, server))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import subprocess
 import sys
@@ -9,16 +10,20 @@ import threading
 import time
 from collections.abc import Iterator
 from typing import Any
+from unittest.mock import MagicMock
 
 import grpc
 import numpy as np
 import pytest
 
 from paddle_ranker.metrics.calibration import sigmoid
+from paddle_ranker.paddle_serving.grpc_services import start_grpc
 from paddle_ranker.paddle_serving.messages import GENERAL_SERVICE, PIPELINE_SERVICE, messages
+from paddle_ranker.paddle_serving.port_protocols import _GrpcHandler
+from paddle_ranker.serving.core.faults import Fault
 from paddle_ranker.serving.core.limits import Limits
 from tests.conftest import REPOSITORY
-from tests.fake_service import text_request
+from tests.fake_service import FakeService, text_request
 from tests.live_service import SECONDS, LiveService
 from tests.started import until
 
@@ -120,6 +125,18 @@ def test_health_is_readiness_and_needs_no_key(live: LiveService, channel: Any) -
     with pytest.raises(grpc.RpcError) as caught:
         asked("another.Service")
     assert caught.value.code() is Code.NOT_FOUND
+
+
+def test_readiness_asks_whether_grpc_answers() -> None:
+    async def check() -> None:
+        server, dial = await start_grpc(FakeService())
+        handler = _GrpcHandler(MagicMock(), server, dial)
+        await handler.check()
+        await handler.stop(0.0)
+        with pytest.raises(Fault, match="gRPC does not answer"):
+            await handler.check()
+
+    asyncio.run(check())
 
 
 VENDOR = """

@@ -228,6 +228,24 @@ def test_signals_have_the_effects_of_their_table(model: Path, tmp_path: Path) ->
                 assert b"results" not in read_all(busy)
 
 
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_server_that_is_about_to_stop_is_not_ready_and_answers(model: Path, tmp_path: Path, workers: str) -> None:
+    """Before, idle connections end in time. It inherits another program's folder of metrics, which is not there."""
+    body, idle = {"query": QUERIES[0], "documents": TITLES}, b"GET /live HTTP/1.1\r\nHost: x\r\n\r\n"
+    options = ("--workers", workers, "--stop_after_seconds", "5", "--keep_alive_seconds", "1")
+    with serving(model, tmp_path / "run", *options, PROMETHEUS_MULTIPROC_DIR=str(tmp_path / "missing")) as server:
+        with server.connect(idle) as connection:
+            assert b"200 OK" in connection.recv(65536)
+            began = time.monotonic()
+            assert connection.recv(65536) == b"" and 0.5 < time.monotonic() - began < 60
+        assert server.post(body).headers.get("connection") != "close"
+        os.kill(server.pid, signal.SIGTERM)
+        until(lambda: server.post(body).headers.get("connection") == "close")
+        assert get(server.port, "/ready")[0] == 503 and server.scores()
+        until(lambda: not is_open(server.port))
+        assert server.command.process.wait(SECONDS) == 0
+
+
 def test_the_port_of_http_alone_answers_alike_and_asks_for_the_key(server: Server) -> None:
     assert f"http://127.0.0.1:{server.http_port} (HTTP)\n" in server.command.output
     answers = [server.post({"query": "a", "documents": TITLES}, port=port) for port in ("port", "http_port")]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
 import socket
 import sys
@@ -18,7 +19,7 @@ from paddle_ranker.serving.core.connections import Connections, ProtocolHandler
 from paddle_ranker.serving.process.protocols import Acceptor
 from tests.conftest import REPOSITORY
 from tests.export_cases import write_case
-from tests.started import SECONDS, Started, free_ports, get, post, started, until_in_loop
+from tests.started import SECONDS, Started, children, free_ports, get, post, started, until, until_in_loop
 
 pytestmark = pytest.mark.server
 
@@ -28,10 +29,10 @@ class Starting:
 
     def __init__(self, command: Started, port: int, held: Path):
         self.command, self.held, self.statuses = command, held, list[int]()
-        self._port, self._asking = port, threading.Thread(target=self._ask)
+        self.port, self._asking = port, threading.Thread(target=self._ask)
 
     def _ask(self) -> None:
-        self.statuses.append(post(self._port, "/rerank", {"query": "学", "documents": ["深度学习"]})[0])
+        self.statuses.append(post(self.port, "/rerank", {"query": "学", "documents": ["深度学习"]})[0])
 
     def ask(self) -> None:
         """Ask for a score in a thread; return when that waits."""
@@ -45,17 +46,17 @@ class Starting:
 
     def operators(self) -> list[int]:
         """Return the statuses of what operators ask."""
-        return [get(self._port, path)[0] for path in ("/live", "/ready", "/metrics", "/info")]
+        return [get(self.port, path)[0] for path in ("/live", "/ready", "/metrics", "/info")]
 
 
 @contextlib.contextmanager
-def starting(folder: Path, *options: str) -> Iterator[Starting]:
+def starting(folder: Path, *options: str, **more: str) -> Iterator[Starting]:
     (port,), held = free_ports(1), folder / "held"
     held.touch()
     model = write_case(folder / "ranker")
     command = [sys.executable, "-m", "paddle_ranker", "serve", "--model", str(model), "--port", str(port), *options]
     environment = {"PADDLE_RANKER_PLUGINS": "tests.held_engine", "HELD": str(held), "PYTHONPATH": str(REPOSITORY)}
-    with started(command, folder / "run", **environment) as server:
+    with started(command, folder / "run", **environment, **more) as server:
         server.until(held.with_name("begun").exists)
         yield Starting(server, port, held)
 
@@ -82,6 +83,26 @@ def test_a_server_that_is_stopped_before_it_is_ready_answers_who_waits(tmp_path:
         server.command.process.send_signal(signal.SIGTERM)
         assert server.wait() == [503]
         assert server.command.process.wait(SECONDS) == 0
+
+
+def test_a_server_is_ready_when_all_workers_are_and_tells_systemd(tmp_path: Path) -> None:
+    name = f"notified-{os.getpid()}"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notified:
+        notified.bind(f"\0{name}")
+        notified.setblocking(False)
+        with starting(tmp_path, "--workers", "2", NOTIFY_SOCKET=f"@{name}") as server:
+            until(lambda: len(children(server.command.process.pid)) == 2)
+            slow = server.held.with_name(f"{server.held.name}.{min(children(server.command.process.pid))}")
+            slow.touch()
+            server.held.unlink()
+            until(lambda: get(server.port, "/info")[0] == 200)  # of the other one, which has loaded its model
+            assert [get(server.port, "/ready")[0] for _ in range(20)] == [503] * 20
+            with pytest.raises(BlockingIOError):
+                notified.recv(100)
+            slow.unlink()
+            until(lambda: {get(server.port, "/ready")[0] for _ in range(20)} == {200})
+            notified.settimeout(SECONDS)
+            assert notified.recv(100) == b"READY=1"
 
 
 class _Heard(asyncio.Protocol):

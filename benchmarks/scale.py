@@ -1,15 +1,16 @@
 """Work on a file by actors of a Ray cluster: beside plain processes, with growing files, and with SIGKILL meanwhile.
 
 python -m benchmarks.scale --measure throughput --pairs 65536
-python -m benchmarks.scale --measure memory --pairs 1000000,10000000 [--work topk]
+python -m benchmarks.scale --measure memory --pairs 1000000,10000000 [--work mine --shards 1,4]
 python -m benchmarks.scale --measure kills [--times 10]
 
 throughput: two actors of one thread each against two processes that score half the pairs each, with a random ranker in
 the shape of ERNIE 3.0 nano; give a multiple of 16,384, which are two parts. memory: the peak private memory of the
 command, of the reader, of an actor and of a shard's actor, with tiny models; --work chooses the command: `predict`, the
-same with `--topk` (topk), `encode`, `mine` (2,560 queries; an index of so many texts in four shards), `index build` in
-four shards (index). kills: on a cluster of three nodes on this machine, an actor or node or the command is killed after
-a random number of parts. The lines must be those of one machine, and no finished part may be written again.
+same with `--topk` (topk), `encode`, `mine` (2,560 queries; an index of so many texts), `index build` (index); the last
+two for each number of --shards: actors map an index in one, and ask an actor for each of several. kills: on a cluster
+of three nodes on this machine, an actor or node or the command is killed after a random number of parts. The lines must
+be those of one machine, and no finished part may be written again.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 from benchmarks.harness.report import format_table
@@ -38,7 +40,7 @@ WORK = {
     "topk": ("predict --model FOLDER/ranker --input PAIRS --topk 3", ""),
     "encode": ("encode --model FOLDER/tower --input TEXTS", ".npy"),
     "mine": ("mine --queries FOLDER/known.tsv --index INDEX", ".tsv"),
-    "index": ("index build --corpus TEXTS --tower FOLDER/tower --shards 4", ""),
+    "index": ("index build --corpus TEXTS --tower FOLDER/tower --shards SHARDS", ""),
 }
 ROLES = {
     "ray::ReadFiles": "reader",
@@ -65,6 +67,7 @@ class ScaleOptions(Options):
     measure: str = option(help="what to measure", choices=("throughput", "memory", "kills"), leads=True)
     pairs: str = option("40000", help="pairs of the file; for memory several numbers, comma-separated")
     work: str = option("predict", help="for memory: what is done with the file", choices=tuple(WORK))
+    shards: str = option("4", help="for memory: shards of the index that is built or mined; several numbers, too")
     times: int = option(10, help="kills of each kind", minimum=1)
 
 
@@ -75,7 +78,7 @@ def run(options: ScaleOptions) -> None:
         if options.measure == "throughput":
             print(throughput(folder, numbers[0]))
         elif options.measure == "memory":
-            print(memory(folder, numbers, options.work))
+            print(memory(folder, numbers, options.work, parse_numbers(options.shards, "shards")))
         else:
             print(kills(folder, numbers[0], options.times, KINDS))
 
@@ -108,29 +111,29 @@ def throughput(folder: Path, pairs: int) -> str:
     return format_table(["by", "10 pairs, s", f"{pairs:,} pairs, s", "pairs/s without start"], rows)
 
 
-def memory(folder: Path, numbers: Sequence[int], work: str) -> str:
+def memory(folder: Path, numbers: Sequence[int], work: str, shards: Sequence[int]) -> str:
     """Return a table of the most private memory of each process of a command: Ray's object store is shared."""
     write_ranker(folder / "ranker", **TINY)
     write_tower(folder / "tower")
     line, ending = WORK[work]
     write_pairs(folder / "known.tsv", 2560)
     rows = []
-    for count in numbers:
-        places = {"FOLDER": str(folder)}
+    for count, parts in product(numbers, shards if work in ("mine", "index") else [0]):
+        places = {"FOLDER": str(folder), "SHARDS": str(parts)}
         if "PAIRS" in line:
             places["PAIRS"] = str(write_pairs(folder / f"{count}.tsv", count))
         else:
             places["TEXTS"] = str(write_texts(folder / f"{count}.txt", count))
         if "INDEX" in line:
-            places["INDEX"] = str(folder / f"index-{count}")
+            places["INDEX"] = str(folder / f"index-{count}-{parts}")
             words = ["index", "build", "--corpus", places["TEXTS"], "--output", places["INDEX"]]
-            words += ["--tower", f"{folder}/tower", "--shards", "4"]
+            words += ["--tower", f"{folder}/tower", "--shards", str(parts)]
             made = [sys.executable, "-m", "paddle_ranker", *words]
             subprocess.run(made, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         words = line.split()
         for name, place in places.items():
             words = [word.replace(name, place) for word in words]
-        more = ("--ray", "local", "--actors", "2", "--output", str(folder / f"{count}{ending}"))
+        more = ("--ray", "local", "--actors", "2", "--output", str(folder / f"{count}-{parts}{ending}"))
         whole = [sys.executable, "-m", "paddle_ranker", *words, "--cpu_threads", "1", *more]
         began, peaks = time.perf_counter(), dict.fromkeys(("command", "reader", "actor", "shard"), 0.0)
         said = folder / "said"
@@ -147,11 +150,11 @@ def memory(folder: Path, numbers: Sequence[int], work: str) -> str:
         if running.returncode:
             raise SystemExit(f"the command has failed: {said.read_text(errors='replace')[-2000:]}")
         seconds = time.perf_counter() - began
-        rows.append(
-            [f"{count:,}", f"{seconds:,.0f}", f"{count / seconds:,.0f}", *(f"{mb:,.0f}" for mb in peaks.values())]
-        )
+        figures = (seconds, count / seconds, *peaks.values())
+        rows.append([f"{count:,}", f"{parts or ''}", *(f"{figure:,.0f}" for figure in figures)])
         print(" ".join(rows[-1]), file=sys.stderr, flush=True)
-    return format_table(["rows", "seconds", "rows/s", "command MB", "reader MB", "actor MB", "shard MB"], rows)
+    head = ["rows", "shards", "seconds", "rows/s", "command MB", "reader MB", "actor MB", "shard MB"]
+    return format_table(head, rows)
 
 
 def kills(folder: Path, pairs: int, times: int, kinds: Sequence[str]) -> str:

@@ -12,12 +12,15 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Optional, cast
 
-# Switches of ONNX Runtime (from 1.29 on), several libraries (https://consoledonottrack.com), Hugging Face's, and Ray.
+# Switches of ONNX Runtime (from 1.29 on), several libraries (https://consoledonottrack.com), Hugging Face's, Ray,
+# MLflow, and Weights & Biases (its reports of errors).
 _TELEMETRY = {
     "ORT_DISABLE_TELEMETRY": "1",
     "DO_NOT_TRACK": "1",
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "RAY_USAGE_STATS_ENABLED": "0",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "WANDB_ERROR_REPORTING": "false",
 }
 # Caches that are read in the user's HOME even if it is read-only: variable, folder, required content of the folder.
 _CACHES = (("PADDLE_RANKER_CACHE", ".cache/paddle_ranker", ""), ("PPNLP_HOME", ".paddlenlp", "packages"))

@@ -81,6 +81,8 @@ class Registry(Generic[T]):
     def __getitem__(self, name: str) -> T:
         """Return an item; raises `UsageError`, which lists the known names, if the name is unknown."""
         if name not in self:
+            if not len(self):
+                raise UsageError(f"{self.option} {brief(name)}: this installation has no {self.what}; leave it out")
             raise UsageError(
                 f"{self.option or self.what} {brief(name)}: choose from {', '.join(self)}"
                 f"{spelling_hint(name, list(self))}"

@@ -153,6 +153,12 @@ REFUSED = {
             "--ray 'auto': this installation has no cluster of Ray",
         ),
     ),
+    "tracking": (
+        (
+            "train-pairwise --train a --test b --log_to mlflow",
+            "--log_to mlflow: this installation has no experiment tracker; leave it out",
+        ),
+    ),
 }
 IMPORT_ALL = """
 import importlib, pkgutil, sys

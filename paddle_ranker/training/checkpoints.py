@@ -19,6 +19,7 @@ from paddle_ranker.storage.atomic import locked, make_folder, new_folder, point,
 from paddle_ranker.training.learning_curve import METRICS_FILE, PICTURE_FILE
 from paddle_ranker.training.log import TrainingLog
 from paddle_ranker.training.state import RunProgress, SavedState
+from paddle_ranker.training.trackers import open_tracker
 from paddle_ranker.training.training_options import TrainingOptions
 
 _POINTERS = ("best", "last")
@@ -183,7 +184,11 @@ class RunFolder:
             else:
                 self.keeper.start()
             resumed_step = resumed.progress.step if resumed else None
-            self.log = TrainingLog(self.keeper.folder, log_dir=options.log_dir, resumed_step=resumed_step)
+            tracker = None
+            if (name := options.log_to) is not None:
+                folder = Path(options.log_dir) if options.log_dir else self.keeper.folder / name
+                tracker = open_tracker(name, folder, options.save_dir, options.recorded())
+            self.log = TrainingLog(self.keeper.folder, tracker=tracker, resumed_step=resumed_step)
         except BaseException:
             self.keeper.close()
             raise
@@ -226,8 +231,13 @@ class RunFolder:
         known = f"the last good checkpoint is {last}" if last else "there is no checkpoint to resume from"
         return f"{known}; {stateless} is whole, without its state" if stateless else known
 
-    def close(self) -> None:
+    def close(self, best: Optional[dict[str, float]] = None, finished: bool = True) -> None:
+        """Close the log and unlock the folder.
+
+        best: `step` and measures of the best evaluation, which are the best checkpoint's
+        finished: whether the training ended without an error
+        """
         try:
-            self.log.close()
+            self.log.close(best, finished)
         finally:
             self.keeper.close()

@@ -1,12 +1,12 @@
-"""Log a training: progress lines, `metrics.jsonl`, VisualDL scalars, and at the end a picture of the curves.
+"""Log a training: progress lines, `metrics.jsonl`, an experiment tracker, and at the end a picture of the curves.
 
 Each line of `metrics.jsonl` is a progress line or an evaluation:
 
     {"step": 10, "epoch": 1, "batch": 10, "loss": 0.0727, "learning_rate": 2e-05, "steps_per_second": 15.4, "time": ...}
     {"step": 200, "metric": "auc", "evaluation": {"auc": 0.791, "ndcg@10": 0.84}, "time": ...}
 
-`time` is in seconds since 1970; NaN and infinities are null. VisualDL's file and the picture are made from these lines
-alone. A log that cannot be written does not stop a training of days: the failure is reported once.
+`time` is in seconds since 1970; NaN and infinities are null. What a tracker shows and the picture are made from these
+lines alone. A log that cannot be written does not stop a training of days: the failure is reported once.
 """
 
 from __future__ import annotations
@@ -17,17 +17,18 @@ import math
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Optional, cast
 
 from tqdm import tqdm
 
-from paddle_ranker.errors import DependencyError, RankerError
+from paddle_ranker.errors import RankerError
 from paddle_ranker.storage.atomic import new_file
 from paddle_ranker.training import learning_curve
 from paddle_ranker.training.learning_curve import METRICS_FILE, PICTURE_FILE, MetricsLine, metric_lines, read_metrics
+from paddle_ranker.training.trackers import Tracker
 
 
 class TrainingLog:
@@ -36,26 +37,24 @@ class TrainingLog:
     A new run empties `<save_dir>/metrics.jsonl`. A resumed run keeps the lines up to the step from which it resumes,
     and drops all later lines, since their steps are repeated. Then it appends.
 
-    VisualDL shows only the newest file of a folder. So a resumed run first copies the kept lines into its new VisualDL
-    file; the curves are then complete, and no step occurs twice.
+    A resumed run is a new run of the tracker, which first gets the kept lines: its curves are then complete, and no
+    step occurs twice.
 
     Args:
         save_dir: an existing folder.
-        log_dir: the folder for VisualDL's file; None: no such file.
+        tracker: a run that has begun in an experiment tracker; None: there is none.
         resumed_step: the step of the checkpoint that the training resumes from; None: a new run.
 
     Raises:
-        DependencyError: `log_dir` is given, and VisualDL is not installed.
         RankerError: a file cannot be opened for writing.
     """
 
-    def __init__(self, save_dir: Path, *, log_dir: Optional[str], resumed_step: Optional[int]):
+    def __init__(self, save_dir: Path, *, tracker: Optional[Tracker], resumed_step: Optional[int]):
         self.metrics = Path(save_dir) / METRICS_FILE
         self.picture = Path(save_dir) / PICTURE_FILE
         self._warned: set[str] = set()
         self._closed = False
-        # VisualDL comes first: if it is not installed, no earlier file has been touched yet.
-        self._scalars = _VisualDL(log_dir) if log_dir else None
+        self._tracker, self._tracked_step = tracker, 0
         try:
             _keep_lines(self.metrics, resumed_step)
             self._lines = _LineFile(self.metrics)
@@ -63,9 +62,8 @@ class TrainingLog:
             raise RankerError(
                 f"{self.metrics}: cannot write there ({error.strerror}); make room, or choose another --output"
             ) from error
-        if self._scalars:
-            for record in read_metrics(self.metrics):
-                self._add_scalars(record)
+        for record in read_metrics(self.metrics) if tracker else ():
+            self._track(record["step"], _tagged(record), record.get("time", 0))
 
     def report(self, line: str) -> None:
         """Print a line above the progress bar, and flush the output: the line shows at once in a pipe or a file."""
@@ -98,15 +96,24 @@ class TrainingLog:
         direction = {"lower_is_better": True} if lower_is_better else {}
         self._record({"step": step, "metric": metric, **direction, "evaluation": _plain(others)})
 
-    def close(self) -> None:
-        """Close the files and draw `<save_dir>/learning_curve.png`; idempotent. Errors are reported, not raised."""
+    def close(self, best: Optional[dict[str, float]] = None, finished: bool = True) -> None:
+        """Close the files and draw `<save_dir>/learning_curve.png`; idempotent. Errors are reported, not raised.
+
+        best: `step` and measures of the best evaluation, which the tracker gets as `best/auc` and so on
+        finished: whether the training ended without an error
+        """
         if self._closed:
             return
         self._closed = True
         self._lines.close()
-        if self._scalars:
-            with suppress(OSError, RuntimeError):
-                self._scalars.close()
+        if best:  # at the last step, since some trackers refuse an earlier one
+            numbers = ((f"best/{name}", value) for name, value in _plain(best).items() if value is not None)
+            self._track(self._tracked_step, numbers, time.time())
+        try:
+            if self._tracker:
+                self._tracker.close(finished)
+        except Exception as error:
+            self._warn("the run of --log_to", error)
         try:
             learning_curve.draw_learning_curve(self.metrics, self.picture)
         except Exception as error:  # the training itself is done and saved
@@ -118,14 +125,17 @@ class TrainingLog:
             self._lines.append(json.dumps(record, ensure_ascii=False, allow_nan=False))
         except OSError as error:
             self._warn(str(self.metrics), error)
-        self._add_scalars(record)
+        self._track(record["step"], _tagged(record), record["time"])
 
-    def _add_scalars(self, record: MetricsLine) -> None:
-        if self._scalars:
-            try:
-                self._scalars.add(record)
-            except (OSError, RuntimeError) as error:
-                self._warn(f"the VisualDL file in {self._scalars.folder}", error)
+    def _track(self, step: int, values: Iterable[tuple[str, float]], seconds: float) -> None:
+        """Add values to the tracker; after an error it gets no more, as a server that is gone may cost minutes each."""
+        try:
+            if self._tracker:
+                self._tracker.add(step, dict(values), seconds)
+                self._tracked_step = step
+        except Exception as error:  # each library has its own
+            self._tracker = None
+            self._warn("the run of --log_to", error)
 
     def _warn(self, what: str, error: Exception) -> None:
         if what not in self._warned:
@@ -171,34 +181,6 @@ class _LineFile:
 
     def close(self) -> None:
         self._stream.close()
-
-
-class _VisualDL:
-    """Writer of scalars (`train/loss`, `dev/auc`, ...) for VisualDL."""
-
-    def __init__(self, folder: str):
-        self.folder = folder
-        try:
-            from visualdl import LogWriter
-        except ImportError as error:
-            raise DependencyError("--log_dir needs VisualDL: pip install 'paddle-ranker[visualdl]'") from error
-        except OSError as error:  # VisualDL makes a folder in the user's home when it is imported
-            raise RankerError(f"--log_dir: VisualDL cannot make {error.filename} ({error.strerror})") from error
-        # VisualDL's default name has whole seconds, and it appends: two runs started in one second would be mixed up.
-        name = f"vdlrecords.{time.time():017.6f}.log"
-        try:
-            self._writer = LogWriter(logdir=folder, file_name=name)
-        except OSError as error:
-            raise RankerError(f"--log_dir {folder}: cannot write there ({error.strerror})") from error
-
-    def add(self, record: MetricsLine) -> None:
-        """Add the numbers of one line of `metrics.jsonl`, with the line's time."""
-        step, milliseconds = record["step"], round(1000 * record.get("time", 0))
-        for tag, value in _tagged(record):
-            self._writer.add_scalar(tag=tag, value=value, step=step, walltime=milliseconds)
-
-    def close(self) -> None:
-        self._writer.close()
 
 
 def _tagged(record: MetricsLine) -> Iterator[tuple[str, float]]:

@@ -391,7 +391,7 @@ class _Trainer:
         if self.folder:
             is_interrupted = any(isinstance(item, KeyboardInterrupt) for item in raised)
             with suppress(KeyboardInterrupt) if is_interrupted else nullcontext():
-                self.folder.close()
+                self.folder.close(self.done.best, finished=not any(raised))
 
     def _count_steps(self) -> int:
         steps = 0

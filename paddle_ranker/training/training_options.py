@@ -15,6 +15,7 @@ from paddle_ranker.options import DeviceOptions, LabelOptions, main_of, option, 
 from paddle_ranker.options.declare import FETCHED_FOLDER
 from paddle_ranker.training.losses.expression import LossExpression, parse_loss
 from paddle_ranker.training.losses.loss_registry import loss_help, margin_help
+from paddle_ranker.training.trackers import require_tracker, tracker_help
 
 OptionsT = TypeVar("OptionsT", bound="TrainingOptions")
 
@@ -28,12 +29,12 @@ class TrainingOptions(DeviceOptions):
     MAY_CHANGE: ClassVar[frozenset[str]] = frozenset(
         {
             "debug", "save_dir", "init_from_ckpt", "logging_steps", "eval_step", "save_step", "keep", "early_stopping",
-            "max_minutes", "resume", "force_resume", "log_dir", "device", "cpu_threads", "data_memory_mb",
-            "train_file", "train_set", "test_file",
+            "max_minutes", "resume", "force_resume", "log_to", "log_dir", "device", "cpu_threads",
+            "data_memory_mb", "train_file", "train_set", "test_file",
         }
     )  # fmt: skip
     _NOT_RECORDED: ClassVar[frozenset[str]] = frozenset(
-        {"debug", "save_dir", "logging_steps", "resume", "force_resume", "log_dir"}
+        {"debug", "save_dir", "logging_steps", "resume", "force_resume", "log_to", "log_dir"}
     )
 
     save_dir: str = option("./checkpoint", help="folder for checkpoints", name="output")
@@ -70,7 +71,8 @@ class TrainingOptions(DeviceOptions):
     early_stopping: int = option(0, help="early stopping: evaluations without improvement; 0 turns it off", minimum=0)
     resume: bool = option(False, help="resume the interrupted run in --output; if there is none, begin one")
     force_resume: bool = option(False, help="resume even if data, options or the number of processes differ")
-    log_dir: Optional[str] = option(None, help="folder for VisualDL scalars")
+    log_to: Optional[str] = option(None, help=tracker_help)
+    log_dir: Optional[str] = option(None, help="folder for the files of --log_to (default: its name, in --output)")
     use_amp: bool = option(False, help="mixed precision")
     amp_dtype: str = option(
         "auto",
@@ -93,6 +95,10 @@ class TrainingOptions(DeviceOptions):
         super().__post_init__()
         if self.force_resume and not self.resume:
             raise UsageError("--force_resume true says how to resume: add --resume, or leave it out to begin a new run")
+        if self.log_to is not None:
+            require_tracker(self.log_to)
+        else:
+            refuse_given(self, ["log_dir"], "is the folder of an experiment tracker: add --log_to, or leave it out")
 
     @property
     def parts(self) -> int:

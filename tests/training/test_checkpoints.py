@@ -156,7 +156,7 @@ def test_a_failing_save_leaves_the_old_and_no_rubbish(tmp_path: Path) -> None:
 
 
 def test_a_model_whose_state_failed_is_named(tmp_path: Path) -> None:
-    options = SimpleNamespace(save_dir=str(tmp_path), keep=0, log_dir=None)
+    options = SimpleNamespace(save_dir=str(tmp_path), keep=0, log_to=None)
     run = RunFolder(cast(TrainingOptions, options), None)
 
     def full(folder: Path) -> None:

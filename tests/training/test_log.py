@@ -1,11 +1,11 @@
-"""A training's log: printed lines, metrics.jsonl across kills, resumes and full disks, VisualDL, the picture."""
+"""A training's log: printed lines, metrics.jsonl across kills, resumes and full disks, trackers, the picture."""
 
 from __future__ import annotations
 
 import json
 import math
 import os
-import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Optional
 
@@ -14,18 +14,19 @@ import pytest
 
 from paddle_ranker.commands.curve import main as curve_main
 from paddle_ranker.commands.curve import names_of
-from paddle_ranker.errors import DataError, DependencyError, RankerError
+from paddle_ranker.errors import DataError, RankerError
 from paddle_ranker.training import learning_curve
 from paddle_ranker.training.learning_curve import read_curve, read_metrics, smooth
 from paddle_ranker.training.log import TrainingLog
+from paddle_ranker.training.trackers import Tracker
 from tests.conftest import largest_file
 
 pytestmark = [pytest.mark.unit, pytest.mark.usefixtures("pictures")]
 
 
-def begin(folder: Path, *, resumed_step: Optional[int] = None, log_dir: Optional[Path] = None) -> TrainingLog:
+def begin(folder: Path, *, resumed_step: Optional[int] = None, tracker: Optional[Tracker] = None) -> TrainingLog:
     folder.mkdir(exist_ok=True)
-    return TrainingLog(folder, log_dir=str(log_dir) if log_dir else None, resumed_step=resumed_step)
+    return TrainingLog(folder, tracker=tracker, resumed_step=resumed_step)
 
 
 def tell(log: TrainingLog, *steps: int, loss: float = 0.5) -> None:
@@ -156,56 +157,68 @@ def test_a_picture_that_is_never_drawn_holds_no_training(
         assert problem in capsys.readouterr().err
 
 
-def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
-    """Return the contents of the folder in VisualDL: its newest file's (step, value) by tag."""
-    from visualdl import LogReader
-    from visualdl.proto import record_pb2
-    from visualdl.reader.record_reader import RecordReader
+class Recorder:
+    """A tracker that keeps what it gets; from `fails_at` on it cannot."""
 
-    (newest,) = LogReader(logdir=str(folder)).logs().values()
-    values: dict[str, list[tuple[int, float]]] = {}
-    for data in RecordReader(str(folder / newest)).get_all():
-        record = record_pb2.Record()
-        record.ParseFromString(data)
-        for value in record.values:
-            if value.WhichOneof("one_value") == "value":
-                values.setdefault(value.tag, []).append((value.id, round(value.value, 6)))
-    return values
+    def __init__(self, fails_at: float = math.inf) -> None:
+        self.values: dict[str, list[tuple[int, float]]] = {}
+        self.times: set[float] = set()
+        self.ended: list[bool] = []
+        self.calls, self._fails_at = 0, fails_at
+
+    def add(self, step: int, values: Mapping[str, float], time: float) -> None:
+        self.calls += 1
+        if step >= self._fails_at:
+            raise ValueError("the server is gone")
+        self.times.add(time)
+        for name, value in values.items():
+            self.values.setdefault(name, []).append((step, value))
+
+    def close(self, finished: bool) -> None:
+        self.ended.append(finished)
 
 
-def test_visualdl_shows_the_same_figures_whole_after_a_resume(
+def test_a_tracker_gets_the_same_figures_whole_after_a_resume(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    log_dir = tmp_path / "visual" / "first"
-    log = begin(tmp_path / "run", log_dir=log_dir)
+    first = Recorder()
+    log = begin(tmp_path / "run", tracker=first)
     tell(log, 10, 20, 30)
     log.step(40, 1, 40, shown={"loss": math.nan}, more={}, speed=1.5)
     log.evaluation(40, "auc", {"auc": 0.75, "ndcg@10": 0.5})
-    log.close()
-    assert scalars(log_dir) == {
+    log.close({"step": 40, "auc": 0.75, "map": math.nan})
+    log.close({"step": 40})
+    assert first.values == {
         "train/loss": [(10, 0.5), (20, 0.5), (30, 0.5)],
-        "train/learning_rate": [(10, 0.0001), (20, 0.0002), (30, 0.0003)],
+        "train/learning_rate": [(10, 0.0001), (20, 0.0002), (30, pytest.approx(0.0003))],
         "train/gradient_norm": [(10, 2.0), (20, 2.0), (30, 2.0)],
         "train/speed": [(10, 2.5), (20, 2.5), (30, 2.5), (40, 1.5)],
         "train/epoch": [(10, 1), (20, 1), (30, 1), (40, 1)],
         "dev/auc": [(40, 0.75)],
         "dev/ndcg@10": [(40, 0.5)],
+        "best/auc": [(40, 0.75)],
+        "best/step": [(40, 40)],
     }
-    log = begin(tmp_path / "run", log_dir=log_dir, resumed_step=20)  # within the same second
+    assert first.ended == [True] and {line["time"] for line in lines(tmp_path / "run")} < first.times
+    resumed = Recorder()
+    log = begin(tmp_path / "run", resumed_step=20, tracker=resumed)
     tell(log, 30, loss=0.25)
-    log.close()
-    resumed = scalars(log_dir)
-    assert resumed["train/loss"] == [(10, 0.5), (20, 0.5), (30, 0.25)] and "dev/auc" not in resumed
-    assert len(list(log_dir.iterdir())) == 2 and capfd.readouterr().err == ""
+    log.close(finished=False)
+    assert resumed.values["train/loss"] == [(10, 0.5), (20, 0.5), (30, 0.25)] and "dev/auc" not in resumed.values
+    assert resumed.ended == [False] and capfd.readouterr().err == ""
 
 
-def test_visualdl_failures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "file").touch()
-    with pytest.raises(RankerError, match=r"--log_dir .*file/visual: cannot write there"):
-        begin(tmp_path / "run", log_dir=tmp_path / "file" / "visual")
-    monkeypatch.setitem(sys.modules, "visualdl", None)
-    with pytest.raises(DependencyError, match=r"pip install 'paddle-ranker\[visualdl\]'"):
-        begin(tmp_path / "run", log_dir=tmp_path / "visual")
+def test_a_tracker_that_fails_is_asked_no_more_and_the_lines_are_kept(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tracker = Recorder(fails_at=20)
+    log = begin(tmp_path, tracker=tracker)
+    tell(log, 10, 20, 30)
+    log.close({"step": 30, "auc": 0.5})
+    assert tracker.calls == 2 and tracker.ended == [] and steps(tmp_path) == [10, 20, 30]
+    assert capsys.readouterr().err.splitlines() == [
+        "warning: the run of --log_to could not be written (the server is gone); the training is not affected"
+    ]
 
 
 def pixels(picture: Path) -> np.ndarray:

@@ -14,12 +14,12 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
-from paddle_ranker.retrieval.vectors.vector_settings import VectorsInfo
 
 from paddle_ranker.commands.command_registry import COMMANDS
 from paddle_ranker.lexical.tokens import STANDARD
 from paddle_ranker.recipes import GUESTS, RECIPES
 from paddle_ranker.retrieval.stored.manifest import IndexInfo, WordsInfo, write_manifest
+from paddle_ranker.retrieval.vectors.vector_settings import VectorsInfo
 from tests.checkout import ONCE
 from tests.conftest import REPOSITORY
 

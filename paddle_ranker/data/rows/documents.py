@@ -728,8 +728,8 @@ class _DocumentRows:
             if listed_rows is not None:
                 name, rows_in_list = listed_rows
                 note_once(
-                    f"{self.path}: its {len(rows_in_list):,} rows are the list {quoted(name)}; to keep the whole object as one "
-                    "document, name the file .jsonl"
+                    f"{self.path}: its {len(rows_in_list):,} rows are the list {quoted(name)}; to keep it all "
+                    "as one document, name the file .jsonl"
                 )
                 yield from enumerate(rows_in_list, start=1)
                 return

@@ -156,6 +156,7 @@ REFUSED = {
     "tracking": (
         (
             "train-pairwise --train a --test b --log_to mlflow",
+            2,
             "--log_to mlflow: this installation has no experiment tracker; leave it out",
         ),
     ),

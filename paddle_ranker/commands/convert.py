@@ -317,6 +317,7 @@ def _texts(source: Path, temporary: Path, options: ConvertOptions) -> list[str]:
 
 def _to_paddle(source: Path, temporary: Path, options: ConvertOptions) -> list[str]:
     from paddle_ranker.encoding.tokenizers.tokenizer_folder import read_tokenizer
+    from paddle_ranker.model.checkpoint_names import name_parameters
     from paddle_ranker.model.encoder_loading import ranker_of
     from paddle_ranker.model.families import family_of, pair_encoder_of, write_config
     from paddle_ranker.model.hugging_face.adapter_folders import find_encoder
@@ -326,7 +327,6 @@ def _to_paddle(source: Path, temporary: Path, options: ConvertOptions) -> list[s
     from paddle_ranker.model.hugging_face.weights import parameters_file
     from paddle_ranker.model.info import RankerInfo
     from paddle_ranker.model.masked_lm import masked_lm_head
-    from paddle_ranker.model.network import name_parameters
     from paddle_ranker.model.parameters import PARAMETERS_FILE, save_arrays
     from paddle_ranker.model.ranker_folder import save_ranker
 
@@ -426,6 +426,7 @@ def _of_paddlenlp(source: Path, temporary: Path, options: ConvertOptions) -> lis
 def _to_hf(source: Path, temporary: Path, options: ConvertOptions) -> list[str]:
     from paddle_ranker.encoding.tokenizers.tokenizer_folder import read_tokenizer
     from paddle_ranker.metrics.calibration import with_bias
+    from paddle_ranker.model.checkpoint_names import name_parameters
     from paddle_ranker.model.encoder_loading import ranker_of
     from paddle_ranker.model.families import pair_encoder_of, read_config
     from paddle_ranker.model.hugging_face.adapter_folders import find_encoder
@@ -436,7 +437,6 @@ def _to_hf(source: Path, temporary: Path, options: ConvertOptions) -> list[str]:
     from paddle_ranker.model.hugging_face.weights import load_parameters, parameters_file
     from paddle_ranker.model.info import INFO_FILE, RankerInfo
     from paddle_ranker.model.masked_lm import masked_lm_head
-    from paddle_ranker.model.network import name_parameters
     from paddle_ranker.model.parameters import PARAMETERS_FILE
 
     folder_type = identify(source)
@@ -542,13 +542,13 @@ def _write_adapter(folder: Path, base: str, rank: int, *, is_tower: bool) -> str
     import numpy as np
 
     from paddle_ranker.array_types import Array
+    from paddle_ranker.model.checkpoint_names import name_parameters
     from paddle_ranker.model.families import family_of
     from paddle_ranker.model.hub import HubName
     from paddle_ranker.model.hugging_face.adapters import ADAPTER_FILE, ADAPTER_WEIGHTS, as_adapter
     from paddle_ranker.model.hugging_face.architectures import to_theirs
     from paddle_ranker.model.hugging_face.folder import find_transformers, read_model
     from paddle_ranker.model.hugging_face.weights import MERGED_FOLDER, WEIGHT_FILES, write_weights
-    from paddle_ranker.model.network import name_parameters
     from paddle_ranker.model.pretrained import find_model
     from paddle_ranker.storage.atomic import write_json
 

@@ -21,12 +21,13 @@ import paddle
 
 from paddle_ranker.encoding.pair_encoder import PairEncoder, never_match_ids
 from paddle_ranker.errors import CheckpointError
+from paddle_ranker.model.checkpoint_names import has_two_class_head
 from paddle_ranker.model.encoder_loading import Checkpoint, encoder_of, read_checkpoint
 from paddle_ranker.model.families import write_config
 from paddle_ranker.model.info import BLEND, INFO_FILE, PUBLISHED_HEADS, RankerInfo
 from paddle_ranker.model.load_options import DEFAULT_OPTIONS, LoadOptions
 from paddle_ranker.model.model_kind import RANKER_SIGNATURE, TrainedModel
-from paddle_ranker.model.network import RankerNetwork, has_two_class_head, load_heads
+from paddle_ranker.model.network import RankerNetwork, load_heads
 from paddle_ranker.model.parameters import PARAMETERS_FILE, save_arrays
 from paddle_ranker.model.pretrained import find_model
 

@@ -12,8 +12,8 @@ from paddle_ranker.commands.convert import ConvertOptions, convert
 from paddle_ranker.encoding.pair_encoder import PairEncoder
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.export.static_graph import export_model
+from paddle_ranker.model.checkpoint_names import name_parameters
 from paddle_ranker.model.model_folder import RANKER, load_encoder, load_model
-from paddle_ranker.model.network import name_parameters
 from paddle_ranker.model.parameters import PARAMETERS_FILE, load_arrays, save_arrays
 from tests.entailment_cases import write_model
 from tests.export_cases import write_two_members

@@ -47,6 +47,6 @@ add_family(
         _check_electra,
         without_effect=frozenset({"summary_type", "summary_use_proj", "summary_activation", "summary_last_dropout"}),
     ),
-    network_of("bert", "ElectraEncoder"),
+    network_of("electra", "ElectraEncoder"),
     ElectraConfig,
 )

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Optional
 from paddle_ranker.array_types import Array
 from paddle_ranker.encoding.pair_encoder import PairEncoder
 from paddle_ranker.encoding.tokenizers.interface import ModelTokenizer
+from paddle_ranker.model.checkpoint_names import name_parameters
 from paddle_ranker.model.config import EncoderConfig
 from paddle_ranker.model.hugging_face.architectures import PLAIN, Architecture, Values, of_paddlenlp
 from paddle_ranker.registry import Registry
@@ -68,19 +69,13 @@ def network_of(module: str, name: str) -> Callable[[EncoderConfig], Encoder]:
     return create
 
 
-def named_in_network(arrays: Named) -> Named:
-    from paddle_ranker.model.network import name_parameters
-
-    return name_parameters(arrays)
-
-
 def bring_tokenizer(source: Path, target: Path) -> None:
     from paddle_ranker.model.hugging_face.library_tokenizer import bring_tokenizer
 
     bring_tokenizer(source, target)
 
 
-BERT = EncoderFamily(network_of("bert", "Encoder"), named_in_network, bring_tokenizer)  # also the base of plugins
+BERT = EncoderFamily(network_of("bert", "Encoder"), name_parameters, bring_tokenizer)  # also the base of plugins
 FAMILIES: Registry[EncoderFamily] = Registry("family of encoders")
 
 
@@ -98,10 +93,10 @@ def add_family(
     classes, architecture, network, config, pair_encoder: as in `EncoderFamily`
     """
 
-    def name_parameters(arrays: Named) -> Named:
-        return named_in_network(of_paddlenlp(arrays, architecture.names))
+    def named(arrays: Named) -> Named:
+        return name_parameters(of_paddlenlp(arrays, architecture.names))
 
-    family = EncoderFamily(network, name_parameters, bring_tokenizer, pair_encoder, config, classes, architecture)
+    family = EncoderFamily(network, named, bring_tokenizer, pair_encoder, config, classes, architecture)
     FAMILIES.add(model_type, family)
 
 

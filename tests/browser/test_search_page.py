@@ -516,6 +516,22 @@ def test_a_long_text_shows_its_best_passage_and_why_shows_all(open_page: OpenPag
     assert "苹果手机价格" in marked and marked.count("价格") > 20  # as the server marked the passage; words elsewhere
 
 
+def test_of_a_text_of_megabytes_why_shows_what_is_around_the_passage(open_page: OpenPage, site: Site) -> None:
+    """A browser was busy for more than 40 seconds with all words of such a text marked."""
+    text = "".join(f"手机 {number:06} " for number in range(150_000))
+
+    def change(content: dict[str, Any]) -> dict[str, Any]:
+        hit = {**content["hits"][0], "text": text, "highlights": [], "passage": {"start": 700_000, "end": 700_064}}
+        return {**content, "hits": [{**hit, "fields": {"big": "x" * 1_000_000}}], "dropped": []}
+
+    site.change = change
+    page = open_page(at(site))
+    page.locator(".ask-why").click()
+    page.wait_for_function("() => document.querySelector('#why .whole')?.textContent.length > 50_000")
+    assert page.text_content("#why .whole") == f"…{text[650_000:750_000]}…"
+    assert len(page.text_content("#why dl")) < 11_000
+
+
 def test_what_went_wrong_is_told(open_page: OpenPage, site: Site) -> None:
     page = open_page(at(site, "zzzz"))
     page.wait_for_selector("#nothing:visible")
@@ -1012,14 +1028,17 @@ def test_escape_closes_why_and_leaves_the_query(open_page: OpenPage, site: Site)
 
 @in_both
 def test_a_long_title_costs_what_is_shown_of_it(open_page: OpenPage, site: Site) -> None:
-    """The same for queries and values of facets: a title of 140 kB was 5.8 s of the main thread, once a row."""
+    """The same for words, names and values of facets: a title of 140 kB was 5.8 s of the main thread, once a row."""
+    long = "x" * 100_000
+    site.index = {**site.index, "name": long}
 
     def change(content: dict[str, Any]) -> dict[str, Any]:
         for hit in content["hits"]:
             hit["title"] = "苹果手机价格" * 25_000
             hit["signals"]["words"] = {"value": 1, "added": 1, "to": "fused", "terms": [{"term": "苹果", "added": 1}]}
-        facets = {"kind": [{"value": "x" * 100_000, "count": 2}, {"value": "新闻", "count": 1}]}
-        return {**content, "facets": facets}
+        facets = {"kind": [{"value": long, "count": 2}, {"value": "新闻", "count": 1}]}
+        words = {"corrected": [{"from": long, "to": [long]}], "unfound": [long], "did_you_mean": long}
+        return {**content, "facets": facets, **words}
 
     page = open_page(at(site))
     drawn(page)
@@ -1031,6 +1050,8 @@ def test_a_long_title_costs_what_is_shown_of_it(open_page: OpenPage, site: Site)
     heights = page.eval_on_selector_all(ROW, "rows => rows.map((row) => row.getBoundingClientRect().height)")
     assert max(heights) < 400
     assert len(page.inner_text("#facets button >> nth=0")) < 120
+    for part, most in (("#notice", 1500), ("#collection", 350)):
+        assert 80 < len(page.text_content(part)) < most, part
     page.locator(".ask-why").first.click()
     page.wait_for_selector("#why:visible")
     assert len(page.inner_text("#why .of")) <= 310

@@ -19,7 +19,7 @@ export function readAddress() {
     const value = given.get(name);
     if (value === null) continue;
     if (typeof usual === "string") read[name] = value;
-    else if (value !== "" && Number(value) >= 0) read[name] = Number(value);
+    else if (value !== "" && Number(value) >= 0 && Number(value) < Infinity) read[name] = Number(value);
   }
   read.min = Math.min(read.min, 1);
   try {

@@ -45,15 +45,18 @@ export async function countValues(facets, facet_values) {
 }
 
 /** Return a hit with its whole text, the words in it marked, and all of its fields; where the server has it no more,
- *  the hit as it is. */
-export async function wholeOf(hit) {
-  const { text, fields } = await ask(`v1/documents/${encodeURIComponent(hit.id)}`).catch(() => ({}));
-  if (typeof text !== "string") return hit;
-  const { start, end } = { start: hit.begin, end: hit.begin + codePoints(hit.text).length };
+ *  the hit as it is. Of a text with more than `most` code points it has those around the passage. */
+export async function wholeOf(hit, most = Infinity) {
+  const { text: all, fields } = await ask(`v1/documents/${encodeURIComponent(hit.id)}`).catch(() => ({}));
+  if (typeof all !== "string") return hit;
+  const points = codePoints(all);
+  const begin = points.length > most ? Math.max(0, Math.min(hit.begin - most / 2, points.length - most)) : 0;
+  const text = joined(points.slice(begin, begin + most));
+  const { start, end } = { start: hit.begin - begin, end: hit.begin - begin + codePoints(hit.text).length };
   const own = (hit.highlights ?? []).map((one) => ({ ...one, start: start + one.start, end: start + one.end }));
   const others = partsOf(text, patternOf([hit])).filter((one) => one.end <= start || one.start >= end);
   if (hit.place) delete fields.places;
-  return { ...hit, text, fields, highlights: [...own, ...others] };
+  return { ...hit, text, fields, highlights: [...own, ...others], begin, isCut: begin + most < points.length };
 }
 
 /** Return a hit with its passage as its text; `begin`: where that begins, `isCut`: whether more follows. What is shown

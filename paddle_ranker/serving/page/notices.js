@@ -35,7 +35,7 @@ export function notices(answer) {
 /** A phrase without the plus sign of a word that results must have. */
 const bare = (phrase) => phrase.replace(/^\+(?=\p{L})/u, "");
 
-const suggestion = ({ did_you_mean: better }) => button({ lang: languageOf(better), onclick: () => acts.searchFor(better) }, better);
+const suggestion = ({ did_you_mean: better }) => button({ lang: languageOf(better), onclick: () => acts.searchFor(better) }, cut(better));
 
 /** Say that nothing was found, once, and ways on. */
 export function showNothing(answer) {
@@ -44,7 +44,7 @@ export function showNothing(answer) {
   const isMore = searchedBy().length < searchers().length;
   const isShort = codePoints(shown.query.trim()).length === 1 && !isMore;
   $("nothing").replaceChildren(
-    make("h2", {}, shown.isFirst ? say("nothing_meets") : say("nothing", { query: cut(shown.query) })),
+    make("h2", {}, shown.isFirst ? say("nothing_meets") : say("nothing", { query: shown.query })),
     answer.did_you_mean ? make("p", {}, say("did_you_mean"), " ", suggestion(answer)) : "",
     filters ? make("p", {}, say("filtered", { filters }), " ", by("drop_filters", { filter: "{}" })) : "",
     isMore ? make("p", {}, by("use_all", { use: DEFAULTS.use })) : "",

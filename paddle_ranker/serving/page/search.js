@@ -13,7 +13,7 @@ import { $, button, make } from "./nodes.js";
 import { drawHead, notices, showNothing, tellFound } from "./notices.js";
 import { fitTexts, hasPicture } from "./rows.js";
 import { ask, Failure, sendFeedback } from "./server.js";
-import { cut } from "./text.js";
+import { cut, VALUE } from "./text.js";
 import { count, languageOf, say, score, speak, switchLanguage, titleOfPage, withAllWords } from "./words.js";
 
 const PATIENCE = 300; // milliseconds before the page shows that it works
@@ -108,7 +108,7 @@ function tellFailure(error) {
     if (!Object.keys(index).length) loadIndex(); // it could not be read, either
     search("same");
   };
-  showFailure(error, again, shown?.query.trim() ? say("stale", { query: cut(shown.query) }) : "");
+  showFailure(error, again, shown?.query.trim() ? say("stale", { query: shown.query }) : "");
 }
 
 /** Search by an example: the id of a document, or a file. */
@@ -126,7 +126,7 @@ function showWelcome(isDone = false) {
 
 function drawWelcome(lead) {
   $("lead").textContent = lead;
-  const tries = examples().slice(0, 4).map((query) => button({ lang: languageOf(query), onclick: () => searchFor(query) }, query));
+  const tries = examples().slice(0, 4).map((query) => button({ lang: languageOf(query), onclick: () => searchFor(query) }, cut(query, VALUE)));
   $("tries").replaceChildren(...(tries.length ? [say("tries"), ...tries] : []));
 }
 
@@ -216,7 +216,7 @@ function sendClick(hit) {
 
 /** Put the index's name, size and examples into the page, and whether its ranker seems to be of other documents. */
 function drawIndex() {
-  const facts = [index.name, Number.isFinite(index.documents) && say("documents", { n: count(index.documents) })].filter(Boolean);
+  const facts = [index.name && cut(index.name), Number.isFinite(index.documents) && say("documents", { n: count(index.documents) })].filter(Boolean);
   $("collection").textContent = facts.join(" · ");
   $("query").placeholder = examples().length ? say("placeholder", { example: examples()[0] }) : "";
   $("to-judge").hidden = !index.logging;

@@ -1,7 +1,6 @@
 // Texts of documents: cut to what is shown, and marked; no character is cut in two.
 
 import { make } from "./nodes.js";
-import { language } from "./words.js";
 
 // What joins code points to one character: marks, joiners, variation selectors, flags, skin tones, tags, Hangul.
 const JOINED = /[\p{M}\u200c\u200d\ufe00-\ufe0f\u{1f1e6}-\u{1f1ff}\u{1f3fb}-\u{1f3ff}\u{e0020}-\u{e007f}\u1100-\u11ff]/u;
@@ -28,7 +27,7 @@ function characterStarts(points, from, to) {
   if (!JOINED.test(text) || !Intl.Segmenter) return null;
   const starts = [];
   let place = from;
-  for (const { segment } of new Intl.Segmenter(language, { granularity: "grapheme" }).segment(text)) {
+  for (const { segment } of new Intl.Segmenter(undefined, { granularity: "grapheme" }).segment(text)) {
     starts.push(place);
     place += codePoints(segment).length;
   }

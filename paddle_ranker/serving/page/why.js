@@ -7,11 +7,13 @@ import { follow, narrow } from "./board.js";
 import { isAddress, labelOf, linkOf, nameOf, searchers, tellOf } from "./collection.js";
 import { send } from "./machine.js";
 import { $, loadStyles, make } from "./nodes.js";
-import { codePoints, joined, marked } from "./text.js";
+import { codePoints, cut, joined, marked } from "./text.js";
 import { count, language, languageOf, numbers, percent, say, score, withinSentence } from "./words.js";
 
 await loadStyles("why.css"); // without it the panel would move the list
 
+const MOST = 100_000; // code points of a text that are shown: a browser takes seconds for more
+const OF_FIELD = 10_000; // of a field's value
 const signed = numbers({ maximumSignificantDigits: 3, signDisplay: "exceptZero" });
 
 /** Open the panel for a hit; `isChosen`: somebody asked for it here, so the focus goes there. */
@@ -22,7 +24,7 @@ export function openWhy(hit, isChosen) {
   send("open", { id: hit.id });
   const content = (hit) => whyOf(hit, drawn.answer, () => acts.closeWhy(true));
   panel.replaceChildren(...content(hit));
-  wholeOf(hit).then((whole) => {
+  wholeOf(hit, MOST).then((whole) => {
     if (drawn !== shown || state.open !== hit.id || whole === hit) return;
     const [head, ...rest] = panel.children;
     for (const one of rest) one.remove(); // the head may have the focus
@@ -59,18 +61,18 @@ function whyOf(hit, answer, close) {
   const fields = named.filter(([name]) => !contents.includes(name)).flatMap(([name, value]) => [make("dt", { dir: "auto" }, labelOf(name)), make("dd", { dir: "auto" }, tellField(name, value))]);
   return [
     make("header", {}, make("h2", { id: "why-title" }, answer.sort ? say("details") : isOut(hit) ? say("why_out") : say("why_this", { n: count(hit.rank) })), make("button", { type: "button", "aria-label": say("close"), title: say("close"), onclick: close }, "×")),
-    make("p", { class: "of", lang: languageOf(titleOf(hit) || hit.text), dir: "auto" }, titleOf(hit) || joined(codePoints(hit.text).slice(0, 90))),
+    make("p", { class: "of", lang: languageOf(titleOf(hit) || hit.text), dir: "auto" }, titleOf(hit) || cut(hit.text, 90)),
     ...(answer.sort && !hit.signals ? [] : reasonsOf(hit, answer)),
     ...(answer.sort ? [] : [make("h3", {}, say("path")), make("p", { class: "way" }, tellWay(hit))]),
     make("h3", {}, say("fields")), make("dl", {}, ...fields),
-    make("h3", {}, say("text")), make("p", { class: "whole", lang: languageOf(hit.text), dir: "auto" }, ...marked(hit.text, hit.highlights)),
+    make("h3", {}, say("text")), make("p", { class: "whole", lang: languageOf(hit.text), dir: "auto" }, hit.begin > 0 && "…", ...marked(hit.text, hit.highlights), hit.isCut && "…"),
   ];
 }
 
 /** Return the value of a field: an address as a link, an object as JSON. */
 function tellField(name, value) {
   if (isAddress(name) && linkOf({ url: value })) return make("a", { href: value, rel: "noreferrer", target: "_blank" }, value);
-  return value && typeof value === "object" && !Array.isArray(value) ? JSON.stringify(value) : tellOf(name, value);
+  return cut(value && typeof value === "object" && !Array.isArray(value) ? JSON.stringify(value) : tellOf(name, value), OF_FIELD);
 }
 
 /** Return the parts of a text of the page, in which nodes stand for `{names}`. */

@@ -1,6 +1,8 @@
 // What the page says, and numbers as they are written in its languages. words_en.js and the like have the words of a
 // language; that of the visitor is loaded.
 
+import { cut } from "./text.js";
+
 const WORDS = {}; // by language, what the page says in it, as far as that is loaded
 
 /** The languages of the page, each by its own name. */
@@ -16,9 +18,9 @@ const load = async (name) => Boolean((WORDS[name] ??= (await import(`./words_${n
 /** Return whether the page has words under a name. */
 export const hasWord = (name) => Object.hasOwn(WORDS[language] ?? {}, name);
 
-/** Return a text of the page in its language, with `{names}` replaced by values. */
+/** Return a text of the page in its language, with `{names}` replaced by values; long ones are cut. */
 export function say(name, values = {}) {
-  return (hasWord(name) ? WORDS[language][name] : name).replace(/\{(\w+)\}/g, (_, key) => values[key] ?? "");
+  return (hasWord(name) ? WORDS[language][name] : name).replace(/\{(\w+)\}/g, (_, key) => cut(String(values[key] ?? "")));
 }
 
 /** Return the title of the page: that of the server's options, else the word for a search. */

@@ -187,7 +187,8 @@ class Search:
             answer the query, None for another text. The attribute is None if the ranker names no cells.
         similar: ids of documents left out as near duplicates, by row of the document that is shown in their place.
         read_by: for each searcher whose tower cuts the query, the number of code points that the tower reads.
-        took: milliseconds by stage.
+        spans: parts of stages, as (name, begin, end) on `time.monotonic()`'s clock, in the order of their ends; at last
+            the whole search, "total".
         degraded: names of stages that were skipped, because they would miss the deadline.
     """
 
@@ -234,13 +235,21 @@ class Search:
         self.answer_of: Optional[Callable[[int], Optional[TableAnswer]]] = None
         self._answers: dict[int, Optional[TableAnswer]] = {}  # by row, for `answer`
         self.read_by: dict[str, int] = {}
-        self.took: dict[str, float] = {}
+        self.spans: list[tuple[str, float, float]] = []
         self.degraded: list[str] = []
         self.is_calibrated = False
         self.best = dict[str, float]()
         self.cut = 0
         self._unfinished: list[int] = []  # the order before `finish`, which may be called again
         self._begins = 0  # row in `order` of the first document that is shown
+
+    @property
+    def took(self) -> dict[str, float]:
+        """Milliseconds by stage."""
+        took: dict[str, float] = {}
+        for stage, begin, end in self.spans:
+            took[stage] = round(took.get(stage, 0.0) + 1000 * (end - begin), 3)
+        return took
 
     @property
     def is_ranked(self) -> bool:

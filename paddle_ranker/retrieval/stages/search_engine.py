@@ -340,7 +340,7 @@ def _run(searches: Sequence[Search], models: SearchModels) -> None:
     4. `_rank`: the ranker orders the first documents, if the search wants that.
     5. `Search.finish`: leaves out improbable documents, groups the list, and chooses the documents that are shown.
 
-    `took` of each search gets the milliseconds of the stages.
+    `spans` of each search gets the times of the stages.
     """
     began, first = time.monotonic(), searches[0]
     with _timed(searches, "encode"), idle():
@@ -359,7 +359,7 @@ def _run(searches: Sequence[Search], models: SearchModels) -> None:
     _rank([search for search in searches if search.wants_ranking], models)
     for search in searches:
         search.finish()
-        search.took["total"] = _since(began)
+        search.spans.append(("total", began, time.monotonic()))
 
 
 def _find(searches: Sequence[Search], models: SearchModels) -> None:
@@ -434,15 +434,12 @@ def _looked_up(
 
 @contextmanager
 def _timed(searches: Sequence[Search], stage: str) -> Iterator[None]:
-    """Add the milliseconds of the block to a stage in `took` of the searches."""
+    """Add the time of the block, which is a part of a stage, to `spans` of the searches."""
     began = time.monotonic()
     yield
+    span = stage, began, time.monotonic()
     for search in searches:
-        search.took[stage] = round(search.took.get(stage, 0.0) + _since(began), 3)
-
-
-def _since(began: float) -> float:
-    return round(1000 * (time.monotonic() - began), 3)
+        search.spans.append(span)
 
 
 def open_query_towers(collection: Collection, settings: SearchSettings, options: LoadOptions, batch_size: int) -> None:

@@ -345,6 +345,8 @@ class Batcher:
         if not len(batch.rows):
             return False
         for job, count in batch.jobs():
+            if job.queued == job.size:
+                job.begun = now
             job.queued -= count
         self._queued -= len(batch.rows)
         self._computing += 1

@@ -54,6 +54,7 @@ class Job:
     Attributes:
         outputs: the model's outputs by name, `[size, ...]` each, complete when `left` is 0.
         left: number of rows without outputs.
+        arrived, begun: when the job came, and when its first batch was begun, on `time.monotonic()`'s clock.
     """
 
     def __init__(
@@ -69,7 +70,7 @@ class Job:
         self.size, self.done, self.deadline, self.check = size, done, deadline, check
         self.texts, self.columns = texts, columns
         self.characters = sum(sum(map(len, field)) for field in texts or ())  # a text that repeats counts each time
-        self.arrived = time.monotonic()
+        self.arrived = self.begun = time.monotonic()
         self.outputs: Arrays = {}
         self.taken = 0  # rows that `next_span` returned
         self.tokens = 0  # tokens of the encoded rows

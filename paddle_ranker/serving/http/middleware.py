@@ -26,6 +26,7 @@ from paddle_ranker.serving.core.faults import INTERNAL, INVALID, MISDIRECTED, NO
 from paddle_ranker.serving.core.limits import is_key, require_key
 from paddle_ranker.serving.core.logs import JsonLog
 from paddle_ranker.serving.core.metrics import Metrics
+from paddle_ranker.serving.core.observers import AnsweredRequest, Observer
 from paddle_ranker.serving.core.server_config import ServeConfig
 from paddle_ranker.serving.core.threads import MUCH_BYTES
 from paddle_ranker.serving.http.endpoints import ENDPOINTS, refusal
@@ -150,8 +151,9 @@ class Middleware:
     """ASGI application that wraps the server's application: request ids, API key, faults as JSON, log and metrics.
 
     A handler can set entries of `scope["state"]` for the log: `protocol`, `pairs` and `texts` of the request; `stages`,
-    milliseconds by stage, which the metrics count, too; `is_empty`, whether a search has no results; `outcome`, the
-    name of a fault's kind, if the handler itself answers with a fault; `refused`, the status, if the connection did.
+    milliseconds by stage, which the metrics count, too; `spans`, the times of stages, for observers; `is_empty`,
+    whether a search has no results; `outcome`, the name of a fault's kind, if the handler itself answers with a fault;
+    `refused`, the status, if the connection did.
 
     A path with doubled slashes, or one at its end, is the path without them where only that one exists: clients join a
     base address and a path in both ways. Paths with ids (`/v1/documents/{id}`) are left as they are.
@@ -163,6 +165,7 @@ class Middleware:
         log: log of requests; None: requests are not logged.
         budget: budget of the bytes of all requests and answers; default: no limit.
         stopping: returns whether the server stops, so that each answer closes its connection.
+        observers: are told of each answered request.
     """
 
     def __init__(
@@ -175,12 +178,14 @@ class Middleware:
         log: Optional[JsonLog] = None,
         budget: Optional[ByteBudget] = None,
         stopping: Callable[[], bool] = lambda: False,
+        observers: Sequence[Observer] = (),
     ):
         self._stopping = stopping
         self._app, self._metrics = app, metrics
         self._lease: Callable[[], AbstractContextManager[object]] = nullcontext if slots is None else slots.lease
         self._budget = budget or ByteBudget()
         self._config, self._log = config or ServeConfig(), log
+        self._observers = observers
         begin = secrets.token_hex(8)
         self._protocols = {**dict.fromkeys(ADMIN_PATHS, "operators"), **PAGE_PATHS}
         self._read_paths: set[str] = set()
@@ -302,6 +307,13 @@ class Middleware:
         self._metrics.request(protocol, outcome, seconds, state.get("stages"))
         if state.get("is_empty"):
             self._metrics.empty_search()
+        # Other paths may contain texts of users.
+        path = scope["path"] if scope["path"] in self._protocols else None
+        if self._observers:
+            headers = dict(scope["headers"])
+            request = AnsweredRequest(scope["method"], path, protocol, outcome, status, seconds, headers, state)
+            for observer in self._observers:
+                observer.answered(request)
         if self._log is not None and (protocol != "operators" or status >= 400):
             self._log.write(
                 "request",
@@ -311,8 +323,7 @@ class Middleware:
                 method=scope["method"],
                 client=(scope.get("client") or [None])[0],
                 traceparent=state.get("traceparent"),
-                # Other paths may contain texts of users.
-                path=scope["path"] if scope["path"] in self._protocols else None,
+                path=path,
                 status=status,
                 milliseconds=round(1000 * seconds, 3),
                 request_bytes=exchange.received,

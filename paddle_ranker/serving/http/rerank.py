@@ -249,7 +249,9 @@ class Reranker:
         require_words(taken, field)
         check = cuts.check(self._service.encoders)
         deadline = deadline_of(request)
-        return await self._service.score_pairs(queries, taken, deadline=deadline, check_lengths=check)
+        scores = await self._service.score_pairs(queries, taken, deadline=deadline, check_lengths=check)
+        state["spans"] = scores.spans
+        return scores
 
     async def _read(self, request: Request, adapter: TypeAdapter[Any]) -> Any:
         limits = self._service.limits

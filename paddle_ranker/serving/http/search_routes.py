@@ -220,6 +220,7 @@ class SearchRoutes:
         if index.log is not None and line is not None and request.logged and may_log:
             index.log.search(line)
         state["pairs"], state["stages"], state["is_empty"] = len(search.logits), search.took, not search.order
+        state["spans"] = search.spans
         return written
 
     def _answered(

@@ -30,6 +30,7 @@ from paddle_ranker.serving.core.connections import Connections
 from paddle_ranker.serving.core.faults import NOT_FOUND, Fault
 from paddle_ranker.serving.core.logs import JsonLog, routed_logging
 from paddle_ranker.serving.core.metrics import MULTIPROCESS_VARIABLE, Metrics
+from paddle_ranker.serving.core.observers import Observer, open_observers
 from paddle_ranker.serving.core.page_options import PageOptions
 from paddle_ranker.serving.core.server_config import ServeConfig
 from paddle_ranker.serving.http.admin import AdminRoutes, Controls, noting_gauges
@@ -60,6 +61,7 @@ def make_app(
     log: Optional[JsonLog] = None,
     controls: Optional[Controls] = None,
     budget: Optional[ByteBudget] = None,
+    observers: Sequence[Observer] = (),
 ) -> ASGIApp:
     """Return the ASGI application: the middleware around the routes of admin and of all endpoints.
 
@@ -67,6 +69,7 @@ def make_app(
     log: log of requests; None: requests are not logged
     controls: callbacks into the process for the admin routes
     budget: budget of the bytes of all requests; default: no limit
+    observers: are told of each answered request
     """
     routes: list[BaseRoute] = []
     ENDPOINTS.load_plugins()
@@ -82,6 +85,7 @@ def make_app(
         log=log if config.log_requests else None,
         budget=budget,
         stopping=(controls or Controls()).stopping,
+        observers=observers,
     )
     return with_origins(app, config.cors_origin if isinstance(config, PageOptions) else ())
 
@@ -224,7 +228,16 @@ class Worker:
             connections=lambda: len(self._connections),
             protocols=list(PROTOCOLS),
         )
-        app = make_app(self._slots, config, self._metrics, log=log, controls=controls, budget=self._connections.budget)
+        observers = open_observers()
+        app = make_app(
+            self._slots,
+            config,
+            self._metrics,
+            log=log,
+            controls=controls,
+            budget=self._connections.budget,
+            observers=observers,
+        )
         app = _waiting(app, self._settled, config.deadline_seconds)
         context = ServerContext(config, self._slots, self._connections, self._metrics, app, log, self._is_ready)
         watching = [asyncio.ensure_future(return_freed_memory())]
@@ -250,6 +263,8 @@ class Worker:
             await self._end()
             for task in watching:
                 task.cancel()
+            for observer in observers:
+                await asyncio.to_thread(observer.close)
         if self._reloader.is_busy:
             self._log.close()
             os._exit(0)  # Python would wait at exit for the loading thread, which nothing can stop

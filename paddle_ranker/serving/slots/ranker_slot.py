@@ -246,7 +246,9 @@ class RankerSlot(Slot[ServedRanker]):
 
 def _scores(served: ServedRanker, job: Job) -> Scores:
     logits = served.scorer.logits_in(job.outputs)
-    return Scores(sigmoid(logits), logits, job.tokens, job.outputs)
+    # Texts are encoded while they wait: other batches are computed meanwhile.
+    spans = ("queue", job.arrived, job.begun), ("rank", job.begun, time.monotonic())
+    return Scores(sigmoid(logits), logits, job.tokens, job.outputs, spans)
 
 
 def check(scorer: Scorer, model: ScoringRanker, folder: Path) -> None:

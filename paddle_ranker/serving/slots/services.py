@@ -27,12 +27,14 @@ class Scores(NamedTuple):
     probabilities, logits: of each pair, `[n]` float64
     tokens: number of tokens of all pairs together, including special tokens
     outputs: all outputs of the ranker, `[n, ...]` by name
+    spans: the stages of the scoring, as (name, begin, end) on `time.monotonic()`'s clock
     """
 
     probabilities: Array
     logits: Array
     tokens: int = 0
     outputs: Mapping[str, Array] = {}
+    spans: Sequence[tuple[str, float, float]] = ()
 
 
 class ScoringService(Protocol):

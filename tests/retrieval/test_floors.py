@@ -87,6 +87,24 @@ def test_a_document_with_a_word_beside_the_heaviest_is_close(query: str, is_clos
         assert built.search(query).nothing_close is not is_close
 
 
+@pytest.mark.parametrize(
+    ("query", "is_close"),
+    [
+        ("aurora", True),  # a query of one word is about it, however long the text is
+        ("aurora lamp", True),
+        ("aurora lamp garden zzqx wvkj qwerty uiop asdf", False),  # a text of many pages has three of any words
+        ("ruby lamb gander zzqx wvkj qwerty uiop asdf", True),  # as many words of a text of the usual length
+    ],
+)
+def test_a_text_of_many_pages_is_not_close_for_words_it_has_once(query: str, is_close: bool, tmp_path: Path) -> None:
+    words = VOCABULARY[:60]
+    pages = [[words[place] for place in np.random.default_rng(n).integers(0, 60, 40)] for n in range(200)]
+    texts = [" ".join(page) for page in pages]
+    texts += [f"aurora {' '.join(texts)} lamp garden", f"ruby {texts[0]} lamb gander"]
+    with Index.build([{"id": f"d{n}", "text": text} for n, text in enumerate(texts)], tmp_path / "index") as built:
+        assert built.search(query).nothing_close is not is_close
+
+
 def test_characters_of_other_pairs_make_no_document_close(tmp_path: Path) -> None:
     """Each character is known, and in documents about other things, but hardly two of them beside each other."""
     texts = ["银行利率上调", "行人过马路", "感冒怎么治疗", "手机屏幕碎了"] * 30

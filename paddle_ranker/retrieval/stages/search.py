@@ -59,7 +59,7 @@ _CLOSE = 0.1  # if the best document's probability is lower, no document is clos
 # A document is close by words if it has this share of the query's weight, or, beside the heaviest word that it has, the
 # second share: a single word of a query about other things is in some document of any collection. Long questions and
 # claims share as little as a quarter with the documents that answer them (python -m benchmarks.defaults).
-_COVERED, _BESIDE_ONE = 0.35, 0.12
+_COVERED, _BESIDE_ONE = 0.38, 0.14
 _FIRST = 10  # documents, the first by words, that are looked at for this
 
 
@@ -571,17 +571,20 @@ class Search:
         """Return whether one of the first documents by words, wherever shown, has enough of the query's weight.
 
         Enough is `_COVERED` of it; or `_BESIDE_ONE` of it beside the document's heaviest word, with the parts of this
-        word, such as the characters of a pair.
+        word, such as the characters of a pair. The other words count as much as they add to the document's score, and
+        no more than their weight: a text of many pages has some words of any query once.
         """
         ranks = self.candidates.ranks[:, self.candidates.searchers.index(WORDS)]
         ids = [self.candidates.ids[row] for row in np.flatnonzero((ranks > 0) & (ranks <= _FIRST)).tolist()]
         total = self.collection.query_weight(self.words)
-        for tokens in self.collection.explain_words(self.words, ids, self.fusion.fields).values():
-            weights = {token: self._word_weights[token] for token in tokens}
-            covered = sum(weights.values())
-            heaviest = max((sum(weights[part] for part in weights if part in token) for token in weights), default=0.0)
-            if covered >= _COVERED * total or covered - heaviest >= _BESIDE_ONE * total:
-                return bool(covered)
+        for added in self.collection.explain_words(self.words, ids, self.fusion.fields).values():
+            weights = {token: self._word_weights[token] for token in added}
+            words = ({part for part in weights if part in token} for token in weights)
+            heaviest = max(words, key=lambda parts: sum(map(weights.__getitem__, parts)), default=set[str]())
+            whole = sum(weights[part] for part in heaviest)
+            beside = sum(min(weights[token], score) for token, score in added.items() if token not in heaviest)
+            if whole + beside >= _COVERED * total or beside >= _BESIDE_ONE * total:
+                return bool(whole)
         return False
 
     def is_cut(self, row: int) -> bool:

@@ -50,25 +50,25 @@ class RefusedError(ServerError):
     """The server answered that the request is wrong, or that it failed itself."""
 
 
-def with_retries(ask: Callable[[], T], retries: int) -> T:
+def with_retries(ask: Callable[[], T], retries: int, longest_wait: float = LONGEST_WAIT) -> T:
     """Call `ask` and return its result. After an error that may pass, call it again, at most `retries` times.
 
-    Such errors are `UnreachableError`, and `OverloadedError` unless the server asks to wait longer than `LONGEST_WAIT`.
+    Such errors are `UnreachableError`, and `OverloadedError` unless the server asks to wait longer than `longest_wait`.
     The wait between calls is the one that the server asks for, plus a random backoff. Raises the last call's error.
     """
+
+    def is_retried(error: BaseException) -> bool:
+        if isinstance(error, OverloadedError):
+            return (error.retry_after or 0.0) <= longest_wait
+        return isinstance(error, UnreachableError)
+
     retrying = Retrying(
         stop=stop_after_attempt(retries + 1),
         wait=retry_wait(0.1, 5.0),
-        retry=retry_if_exception(_is_retried),
+        retry=retry_if_exception(is_retried),
         reraise=True,
     )
     return retrying(ask)
-
-
-def _is_retried(error: BaseException) -> bool:
-    if isinstance(error, OverloadedError):
-        return (error.retry_after or 0.0) <= LONGEST_WAIT
-    return isinstance(error, UnreachableError)
 
 
 def retry_wait(shortest: float, longest: float) -> Callable[[RetryCallState], float]:

@@ -19,6 +19,7 @@ from paddle_ranker.scoring.ranker import RankedTitle, require_cut
 from paddle_ranker.scoring.texts import require_text
 from paddle_ranker.serving.clients.base import LARGEST_ANSWER, BatchClient
 from paddle_ranker.serving.clients.client_errors import (
+    LONGEST_WAIT,
     LateError,
     OverloadedError,
     RefusedError,
@@ -30,7 +31,7 @@ from paddle_ranker.serving.core.faults import ERROR_HEADER, Fault
 from paddle_ranker.serving.core.json_text import json_bounds
 from paddle_ranker.serving.core.limits import TIMEOUT_HEADER, stated_milliseconds
 from paddle_ranker.serving.core.validation import validated
-from paddle_ranker.serving.http.rerank_formats import RERANK_PROTOCOLS
+from paddle_ranker.serving.http.rerank_formats import RERANK_PROTOCOLS, RerankProtocol
 
 _RERANK = RERANK_PROTOCOLS["cohere"]
 
@@ -61,22 +62,26 @@ class HttpCalls:
     def close(self) -> None:
         self._session.close()
 
-    def ask(self, method: str, path: str, body: Optional[bytes] = None, **headers: str) -> bytes:
+    def ask(
+        self, method: str, path: str, body: Optional[bytes] = None, seconds: Optional[float] = None, **headers: str
+    ) -> bytes:
         """Send a request and return the body of the response. Raises `ServerError` unless its status is 200.
 
+        seconds: timeout of this request, if it is shorter than that of all
         headers: header fields by name, with `_` for `-`; by default the body is JSON
         """
         named = {name.replace("_", "-"): value for name, value in headers.items()}
+        timeout = self._timeout if seconds is None else min(seconds, self._timeout)
         try:
             request = requests.Request(method, self._url + "/", data=body, headers={**self._headers, **named})
             prepared = self._session.prepare_request(request)
             prepared.url = f"{prepared.url}{path[1:]}"  # unchanged: `requests` would resolve `..`
             session = self._session
-            settings = {"timeout": self._timeout, "proxies": session.proxies, "verify": session.verify}
+            settings = {"timeout": timeout, "proxies": session.proxies, "verify": session.verify}
             with session.send(prepared, stream=True, allow_redirects=False, **settings) as answered:
                 content = self._read(answered)
         except requests.Timeout as error:
-            raise LateError(f"{self.address}: no answer within {self._timeout:g} seconds") from error
+            raise LateError(f"{self.address}: no answer within {timeout:.3g} seconds") from error
         except (requests.ConnectionError, requests.exceptions.ChunkedEncodingError) as error:
             raise UnreachableError(f"{self.address}: {_reason(error)}") from error
         except requests.RequestException as error:
@@ -151,40 +156,70 @@ class ModelClient(BatchClient):
         self._calls = HttpCalls(host, port, self.timeout, self.api_key, url)
         self._model = model
 
-    def _post(self, path: str, fields: Mapping[str, Any]) -> bytes:
-        """Return the answer to a request with these fields, as JSON; asks again as `retries` says."""
+    def _post(self, path: str, fields: Mapping[str, Any], seconds: Optional[float] = None) -> bytes:
+        """Return the answer to a request with these fields, as JSON; asks again as `retries` says.
+
+        seconds: time of each attempt, and the longest wait that a server may ask for, if these are shorter than usual
+        """
         body = json.dumps(fields, ensure_ascii=False).encode("utf-8", "surrogatepass")
-        return with_retries(lambda: self._calls.ask("POST", path, body), self.retries)
+        longest_wait = LONGEST_WAIT if seconds is None else min(seconds, LONGEST_WAIT)
+        return with_retries(lambda: self._calls.ask("POST", path, body, seconds), self.retries, longest_wait)
 
 
 class RerankClient(ModelClient):
-    """A client of `/v1/rerank`, a path that this project's server and many others have; see `ModelClient`."""
+    """A client of `/v1/rerank`, a path that this project's server and many others have; see `ModelClient`.
+
+    Args:
+        path: path of the requests, below `url`.
+        protocol: the service's requests and answers; if they have logits (`has_logits`), these stand in the place of
+            probabilities.
+    """
+
+    def __init__(
+        self,
+        host: str = "127.0.0.1",
+        port: int = 8600,
+        *,
+        path: str = "/v1/rerank",
+        protocol: RerankProtocol = _RERANK,
+        **options: Any,
+    ) -> None:
+        super().__init__(host, port, **options)
+        self._path, self._protocol = path, protocol
 
     @cached_property
     def _answer(self) -> TypeAdapter[Any]:
-        return TypeAdapter(_RERANK.answer)
+        return TypeAdapter(self._protocol.answer)
 
-    def rank(self, query: str, titles: Sequence[str], top_k: Optional[int] = None) -> list[RankedTitle]:
-        """Return the titles, best first, at most `top_k` of them. May send several requests."""
+    def rank(
+        self, query: str, titles: Sequence[str], top_k: Optional[int] = None, *, seconds: Optional[float] = None
+    ) -> list[RankedTitle]:
+        """Return the titles, best first, at most `top_k` of them. May send several requests.
+
+        seconds: time for each answer, if it is shorter than the client's
+        """
         refuse_text(titles, "titles")
         require_cut(top_k, None)
         ranked: list[RankedTitle] = []
         for part in self.parts(len(titles)):
-            titles_of_part = self._rank(query, titles[part], top_k)
+            titles_of_part = self._rank(query, titles[part], top_k, seconds)
             ranked += [replace(title, index=part.start + title.index) for title in titles_of_part]
         return sorted(ranked, key=lambda title: -title.probability)[:top_k]
 
-    def _rank(self, query: str, titles: Sequence[str], top_k: Optional[int]) -> list[RankedTitle]:
+    def _rank(
+        self, query: str, titles: Sequence[str], top_k: Optional[int], seconds: Optional[float]
+    ) -> list[RankedTitle]:
         """Rank titles with one request."""
-        fields = _RERANK.body(query, titles, self._model)
+        protocol = self._protocol
+        fields = protocol.body(query, titles, self._model)
         if top_k is not None:
             fields["top_n"] = top_k
-        content = self._post("/v1/rerank", fields)
+        content = self._post(self._path, fields, seconds)
         try:
-            results = validated(self._answer, content, json_bounds(len(titles)))
+            answer = validated(self._answer, content, json_bounds(len(titles)))
             ranked = [
-                RankedTitle(result["index"], titles[result["index"]], float(result[_RERANK.score]))
-                for result in results[_RERANK.results]
+                RankedTitle(result["index"], titles[result["index"]], float(result[protocol.score]))
+                for result in (answer if protocol.results is None else answer[protocol.results])
             ]
         except (Fault, IndexError) as error:
             raise ServerError(f"{self._calls.address}: is no rerank server ({quoted(error)})") from error
@@ -193,10 +228,10 @@ class RerankClient(ModelClient):
             raise ServerError(f"{self._calls.address}: {len(ranked)} results came, expected {wanted}")
         return ranked
 
-    def score(self, query: str, titles: Sequence[str]) -> np.ndarray:
-        """Return each title's probability, `[n]` float64, in the order of `titles`."""
+    def score(self, query: str, titles: Sequence[str], *, seconds: Optional[float] = None) -> np.ndarray:
+        """Return each title's probability, `[n]` float64, in the order of `titles`; for `seconds` see `rank`."""
         refuse_text(titles, "titles")
         probabilities = np.zeros(len(titles))
-        for title in self.rank(query, titles):
+        for title in self.rank(query, titles, seconds=seconds):
             probabilities[title.index] = title.probability
         return probabilities

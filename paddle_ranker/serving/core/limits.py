@@ -20,6 +20,7 @@ _WINDOW_BITS = {"gzip": 16 + zlib.MAX_WBITS, "zlib": zlib.MAX_WBITS}
 _PACKED_SLICE, _UNPACKED_SLICE = 64 * 1024, 1024 * 1024  # bytes that go in and come out at a time
 _MOST_MEMBERS = 1 << 12  # of a body in gzip; each costs a slice
 _LEAST_BUFFERED = 256 * 1024 * 1024
+MODEL_OWNER = "paddle_ranker"  # of the models in `/v1/models`, by which clients know this server
 TIMEOUT_HEADER = "x-request-timeout-ms"  # how long the caller of an HTTP request waits
 LONGEST_TIMEOUT = 3_600_000  # milliseconds that a request may state
 API_KEY_VARIABLE = "PADDLE_RANKER_API_KEY"

@@ -15,7 +15,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from paddle_ranker.serving.core.faults import NOT_FOUND, UNAVAILABLE, Fault
-from paddle_ranker.serving.core.limits import API_KEY_VARIABLE
+from paddle_ranker.serving.core.limits import API_KEY_VARIABLE, MODEL_OWNER
 from paddle_ranker.serving.core.metrics import Metrics
 from paddle_ranker.serving.core.server_config import RANKER_SLOT, ServeConfig
 from paddle_ranker.serving.http.endpoints import ENDPOINTS
@@ -115,7 +115,7 @@ class AdminRoutes:
         """List the models in OpenAI's format, which OpenAI's clients request before they request vectors."""
         served = [slot.ready() for slot in self._slots.values()]
         data = [
-            {"id": model.name, "object": "model", "created": int(model.loaded_at), "owned_by": "paddle_ranker"}
+            {"id": model.name, "object": "model", "created": int(model.loaded_at), "owned_by": MODEL_OWNER}
             for model in served
             if isinstance(model, ServedModel)
         ]

@@ -10,6 +10,7 @@ import sys
 import textwrap
 from collections.abc import Sequence
 from itertools import takewhile
+from pathlib import Path
 from typing import Any, NoReturn, Optional, TypeVar
 
 from paddle_ranker.errors import UsageError, brief, quoted, spelling_hint
@@ -224,11 +225,12 @@ def _argument_of(field: dataclasses.Field[Any], kind: Any) -> tuple[list[str], d
     """Return the arguments of argparse's `add_argument` for one field: (names, keyword arguments)."""
     required, of_files = field.default is REQUIRED, field.metadata["files"]
     many = of_files or field.metadata["several"]
+    read_as = str if kind is Path else kind  # `Path` would make one slash of the two in an address
     text = help_of(field).replace("%", "%%") + (" (one or more; patterns)" if of_files else "")
     if field.metadata["positional"]:
         nargs = ("+" if required else "*") if many else (None if required else "?")
         default = None if required else field.default
-        declared = {"type": str if many else kind, "nargs": nargs, "default": default, "metavar": shown_name(field)}
+        declared = {"type": str if many else read_as, "nargs": nargs, "default": default, "metavar": shown_name(field)}
         return [field.name], {"help": text, **declared}
     if not required and field.default not in (None, (), ""):
         text += f" (default: {str(field.default).replace('%', '%%')})"
@@ -237,7 +239,7 @@ def _argument_of(field: dataclasses.Field[Any], kind: Any) -> tuple[list[str], d
     elif many:
         declared = {"nargs": "+", "metavar": "FILE" if of_files else None}
     else:
-        declared = {"type": kind, "metavar": kind.__name__.upper()}
+        declared = {"type": read_as, "metavar": kind.__name__.upper()}
     if field.metadata["choices"]:
         declared["metavar"] = "{" + ",".join(map(str, field.metadata["choices"])) + "}"
     stored = {"action": _OneValue, "dest": field.name, "default": field.default, "required": required}

@@ -92,7 +92,7 @@ def run(options: PassagesOptions) -> None:
 
 def _print_times(engine: SearchEngine, queries: Sequence[str]) -> None:
     """Print the time to rank long documents, divided by the time to rank their passages alone."""
-    assert engine.ranker is not None
+    assert isinstance(engine.ranker, Ranker)
     for by in engine.searchers:
         settings, ratios = replace(engine.settings, by=(by,)), []
         for search in SearchEngine(engine.collection, settings, engine._query_vectors).run(queries, _RANKED):

@@ -39,6 +39,11 @@ def scheme_of(text: str) -> Optional[str]:
     return match[1] if match else None
 
 
+def is_url(value: object) -> bool:
+    """Return whether a value is the URL of a service, http:// or https://."""
+    return isinstance(value, str) and value.lower().startswith(("http://", "https://"))
+
+
 class _StoredFile(NamedTuple):
     """A file of a store, by its path relative to a folder; `state` changes if its content changes."""
 

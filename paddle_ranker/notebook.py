@@ -21,10 +21,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional, Union, overload
 
+from paddle_ranker.addresses import is_url
 from paddle_ranker.data.rows.labels import number_of
 from paddle_ranker.errors import UsageError, brief, listed, quoted
 from paddle_ranker.notes import note
 from paddle_ranker.retrieval.index.index_folder import WRITER_WAIT
+from paddle_ranker.retrieval.index.model_urls import lend_tower, open_url_ranker
 from paddle_ranker.retrieval.index.shards import open_index
 from paddle_ranker.retrieval.stages.fusion import Fusion, parse_fusion
 from paddle_ranker.retrieval.stages.search import Result, Search, SearchSettings, Where
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
     from paddle_ranker.evaluation.comparison import Comparison
     from paddle_ranker.python_rows import Rows
     from paddle_ranker.retrieval.snapshots.searchable import Added
+    from paddle_ranker.retrieval.stages.search_engine import AnyRanker
     from paddle_ranker.scoring.ranker import Ranker
 
 Judgments = Mapping[str, Union[Mapping[str, float], Iterable[str]]]
@@ -58,6 +61,8 @@ class ResultList(list[Result]):
             that the tower reads.
         nothing_close: whether all results are probably unrelated: none is closer to the query than the results of
             random queries usually are.
+        degraded: names of searchers, and "rank" for the ranker, that were left out, because their model behind a URL
+            did not answer.
     """
 
     def __init__(self, search: Search, results: Iterable[Result], facets: Mapping[str, Mapping[str, int]]) -> None:
@@ -65,6 +70,7 @@ class ResultList(list[Result]):
         self.query, self.total = search.query.text, search.total()
         self.facets = {name: {_value(key): count for key, count in counts.items()} for name, counts in facets.items()}
         self.nothing_close, self.query_read_by = search.nothing_close, dict(search.read_by)
+        self.degraded = tuple(search.degraded)
         self.corrected = {correction.given: tuple(correction.to) for correction in search.words.corrected}
 
     def __repr__(self) -> str:
@@ -89,6 +95,7 @@ class ResultList(list[Result]):
         facets = "".join(f"; {name}: {listed(f'{value} {count}' for value, count in values.items())}"
                          for name, values in self.facets.items())  # fmt: skip
         close = "; nothing is close" * self.nothing_close
+        close += f"; without {listed(self.degraded)}" if self.degraded else ""
         cut = "".join(f"; {name} reads {end:,} characters of the query" for name, end in self.query_read_by.items())
         return f"{quoted(self.query)}: {len(self):,} documents{total}{close}{cut}{corrected}{facets}"
 
@@ -179,23 +186,29 @@ class Index(Closable):
     disk.
     """
 
-    def __init__(self, folder: Union[str, Path], *, device: str = "auto", batch_size: int = 256) -> None:
+    def __init__(
+        self, folder: Union[str, Path], *, device: str = "auto", batch_size: int = 256, tower: Optional[str] = None
+    ) -> None:
         """Open an index folder; raises `CheckpointError` if the folder is damaged or is not an index.
 
         device: where towers and rankers compute: `cpu`, `gpu` or `auto`
         batch_size: number of texts that a tower encodes at once
+        tower: URL of the tower with which the index was built, `http://HOST/v1#MODEL`, if it is not in the folder
         """
         from paddle_ranker.model.load_options import LoadOptions
 
         self.folder = Path(folder)
         self._options, self._batch_size = LoadOptions(device=device), batch_size
-        self._collection = open_index(folder)
-        self._rankers: dict[str, Ranker] = {}
+        self._collection, self._tower = open_index(folder), tower
+        if tower is not None:
+            lend_tower(self._collection, tower, batch_size)
+        self._rankers: dict[str, AnyRanker] = {}
 
     def __reduce__(self) -> tuple[Callable[[], Index], tuple[()]]:
         """Pickle the folder and the options, with which the index is opened anew as it is then."""
         device = self._options.device
-        return functools.partial(Index, self.folder.absolute(), device=device, batch_size=self._batch_size), ()
+        how: dict[str, Any] = {"device": device, "batch_size": self._batch_size, "tower": self._tower}
+        return functools.partial(Index, self.folder.absolute(), **how), ()
 
     @classmethod
     def build(
@@ -218,7 +231,8 @@ class Index(Closable):
             folder: the index folder to make. If it is an index already, the documents that it lacks are added.
             id, title, text: names of the columns with these roles; None: columns are chosen by their names and values,
                 and printed.
-            tower: folder or name of the tower that makes vectors; None: documents are searched by words alone.
+            tower: folder or name of the tower that makes vectors, or URL of its service; None: documents are searched
+                by words alone.
             device: see `Index`.
             options: other options of `index build`, such as `field="brand:text"`.
         """
@@ -232,7 +246,7 @@ class Index(Closable):
             options["tower"] = os.fspath(tower)
         with as_file(rows, [id, title, text]) as corpus:
             build(options_from(BuildOptions, corpus=corpus, output=output, device=device, **columns, **options))
-        return cls(folder, device=device)
+        return cls(folder, device=device, tower=str(tower) if is_url(tower) else None)
 
     def __len__(self) -> int:
         return len(self._collection)
@@ -286,7 +300,8 @@ class Index(Closable):
             sort: fields to sort by instead of scores; "-year" sorts by year, highest first.
             group_by: a field; of documents with the same value, only the best is returned. "content" groups nearly
                 equal texts.
-            ranker: a `Ranker`, a folder or a name; it orders the first `rank_top` documents.
+            ranker: a `Ranker`, a folder, a name or the URL of a service, `http://HOST/v1/rerank#MODEL`; it orders the
+                first `rank_top` documents.
             fusion: how the searchers' results are joined: "rrf", "weighted" or a file of learned weights.
             literal: whether to search without corrections, synonyms, phrases and exclusions.
             explain: whether `signals` of each result states what searchers, features and the ranker added to its score.
@@ -402,6 +417,7 @@ class Index(Closable):
                 for id, label in labels.items()
             ]
         given = {"index": str(self.folder), "output": str(folder), "model": model, "device": self._options.device}
+        given["tower"] = self._tower
         with as_file(rows) as judged:
             recommended = improve(options_from(ImproveOptions, judged=judged, **given, **options))
         report = (Path(folder) / REPORT).read_text(encoding="utf-8")
@@ -446,7 +462,7 @@ class Index(Closable):
         with self._writing() as collection, as_file(rows) as corpus:
             schema = collection.info.schema
             documents = documents_for(collection, corpus, DocumentOptions())
-            vectors_of = open_towers(collection, self._options, self._batch_size)
+            vectors_of = open_towers(collection, self._options, self._batch_size, self._tower)
             with staged_files(collection.snapshot().files) as files:
                 fields = collection.info.vector_fields
                 kept = kept_rows(documents, schema, files, folder_of(corpus), documents, embedded=fields)
@@ -487,13 +503,18 @@ class Index(Closable):
             settings = replace(settings, fusion=parse_fusion(fusion) if isinstance(fusion, str) else fusion)
         if has_query:
             open_query_towers(self._collection, settings, self._options, self._batch_size)
+        opened: Optional[AnyRanker] = None if isinstance(ranker, (str, Path)) else ranker
         if isinstance(ranker, (str, Path)):
             if str(ranker) not in self._rankers:
                 from paddle_ranker.scoring.ranker import Ranker
 
-                self._rankers[str(ranker)] = Ranker.load(ranker, device=self._options.device)
-            ranker = self._rankers[str(ranker)]
-        return SearchEngine(self._collection, settings, None, ranker)
+                self._rankers[str(ranker)] = (
+                    open_url_ranker(str(ranker), self._batch_size)
+                    if is_url(ranker)
+                    else Ranker.load(ranker, device=self._options.device)
+                )
+            opened = self._rankers[str(ranker)]
+        return SearchEngine(self._collection, settings, None, opened)
 
 
 def _labels_of(query: str, judged: Union[Mapping[str, float], Iterable[str]]) -> dict[str, int]:

@@ -32,7 +32,8 @@ PLAIN_TEXT = {
     "allowed_hosts", "cors_origin", "examples", "group_by", "host", "id_column", "ids", "milvus_uri", "new_fields",
     "picture_hosts", "positive_label", "query",
     "query_prompt", "ray", "sentence", "served_name", "special_tokens", "teacher_model", "teacher_url", "template",
-    "text", "text_1", "text_2", "text_column", "text_prompt", "title", "title_column", "uri", "url", "where",
+    "text", "text_1", "text_2", "text_column", "text_prompt", "title", "title_column", "tower",
+    "uri", "url", "where",
 }  # fmt: skip
 
 

@@ -141,6 +141,9 @@ REFUSED = {
         ("index info INDEX", 1, "INDEX: its vectors are in milvus, which this installation lacks"),
         ("search-serve --index INDEX --port 0", 1, "INDEX: its vectors are in milvus, which this installation lacks"),
     ),
+    "remote_models": (
+        ("index build --corpus a --output b --tower http://host/v1#m", "asks no models behind URLs; name a folder"),
+    ),
     "scale": (
         (
             "predict --model a --input b --output c --ray local",

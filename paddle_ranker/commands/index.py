@@ -27,6 +27,7 @@ from typing import Any, NamedTuple, Optional, Union
 import numpy as np
 
 from paddle_ranker import runtime
+from paddle_ranker.addresses import is_url
 from paddle_ranker.array_types import STORED_TYPES, Vectors
 from paddle_ranker.data.rows.beir import beir_corpus
 from paddle_ranker.data.rows.documents import DocumentFile, holds_contents
@@ -59,9 +60,10 @@ from paddle_ranker.options import (
     note,
     option,
     redeclare,
+    refuse_given,
     run_command,
 )
-from paddle_ranker.options.declare import ANY_TEXT, FETCHED, FETCHED_FOLDER, ON_CLUSTER
+from paddle_ranker.options.declare import ANY_TEXT, FETCHED, FETCHED_FOLDER, FOLDER_OR_URL, ON_CLUSTER
 from paddle_ranker.options.input_files import folder_of, paths_of
 from paddle_ranker.options.parser import build_parser
 from paddle_ranker.progress import Progress
@@ -71,6 +73,7 @@ from paddle_ranker.retrieval.index.collection_writer import documents_for
 from paddle_ranker.retrieval.index.content_staging import kept_rows, staged_files
 from paddle_ranker.retrieval.index.index_folder import WRITER_WAIT, delete
 from paddle_ranker.retrieval.index.ingestion import JOURNAL, Unfinished, VectorsOf
+from paddle_ranker.retrieval.index.model_urls import ModelUrl, TowerSettings, url_differences
 from paddle_ranker.retrieval.index.shards import SHARDS, open_index
 from paddle_ranker.retrieval.index.vector_indexes import INDEXES
 from paddle_ranker.retrieval.snapshots.searchable import Added
@@ -150,9 +153,18 @@ class BuildOptions(TokenizerOptions, CorpusOptions, RayOptions):
     index: str = option(help="folder to make; one that is there gets what it lacks", name="output")
     tower: Optional[str] = option(
         None,
-        help="makes the vectors, and is copied into the index: a folder of a tower or of any encoder, or a name "
-        "(default: words alone)",
-        addresses=FETCHED_FOLDER,
+        help="makes the vectors, and is copied into the index: a folder of a tower or of any encoder, or a name; or "
+        "stays where it is, the URL of a service of vectors, http://HOST/v1#MODEL (default: words alone)",
+        addresses=FOLDER_OR_URL,
+    )
+    query_prompt: Optional[str] = option(
+        None, help="text that a tower behind a URL is sent before each query (default: none)", addresses=ANY_TEXT
+    )
+    text_prompt: Optional[str] = option(
+        None, help="text that a tower behind a URL is sent before each document (default: none)", addresses=ANY_TEXT
+    )
+    tower_characters: Optional[int] = option(
+        None, help="characters of a text that a tower behind a URL is sent (default: 8,000)", minimum=16
     )
     store_states: Optional[str] = option(
         None,
@@ -275,6 +287,11 @@ class BuildOptions(TokenizerOptions, CorpusOptions, RayOptions):
         return folders
 
     @property
+    def of_url(self) -> TowerSettings:
+        """What is said of a tower behind a URL."""
+        return TowerSettings(self.query_prompt, self.text_prompt, self.tower_characters)
+
+    @property
     def declared(self) -> tuple[Field, ...]:
         return Field.parse_several(self.field)
 
@@ -287,7 +304,13 @@ class BuildOptions(TokenizerOptions, CorpusOptions, RayOptions):
         return {
             **{name: str(value) for name, value in vars(self).items() if name not in left_out},
             "files": [[file.st_size, file.st_mtime_ns] for file in files],
-            "towers": {name: content_digest(resolve_model(folder)) for name, folder in towers.items() if folder},
+            "towers": {
+                name: [ModelUrl.parse(folder, "--tower").model, repr(self.of_url)]  # the URL may be another later
+                if is_url(folder)
+                else content_digest(resolve_model(folder))
+                for name, folder in towers.items()
+                if folder
+            },
             **named(versions(self.engine)),
         }
 
@@ -321,6 +344,16 @@ class BuildOptions(TokenizerOptions, CorpusOptions, RayOptions):
                 f"--passage_tokens {self.passage_tokens}: cuts texts for vectors in the folder; add --tower, and "
                 f"--method {EXACT} or {FAISS}"
             )
+        if is_url(self.tower):
+            ModelUrl.parse(str(self.tower), "--tower")
+            if self.passage_tokens:
+                raise UsageError(
+                    f"--passage_tokens {self.passage_tokens}: are a tower's own tokens, and one behind a URL keeps its "
+                    "tokenizer there; give rows of passages, or leave it out"
+                )
+        else:
+            settings = ("query_prompt", "text_prompt", "tower_characters")
+            refuse_given(self, settings, "is about a tower behind a URL, --tower http://HOST/v1#MODEL; leave it out")
         for name, value in self.of_vectors.items():
             shown = f"--{_SHOWN.get(name, name)} {value}"
             if self.tower is None and not self.field_towers:
@@ -337,7 +370,7 @@ class BuildOptions(TokenizerOptions, CorpusOptions, RayOptions):
 
     def look_up(self) -> None:
         for model in (self.tower, self.store_states):
-            if model is not None:
+            if model is not None and not is_url(model):
                 find_model(model)
 
 
@@ -345,7 +378,10 @@ class BuildOptions(TokenizerOptions, CorpusOptions, RayOptions):
 class AddOptions(CorpusOptions, MilvusOptions):
     index: str = option(help="the index folder", leads=True)
     tower: Optional[str] = option(
-        None, help="refuse to add unless the index has this tower (default: its own copy)", addresses=FETCHED_FOLDER
+        None,
+        help="refuse to add unless the index has this tower (default: its own copy); or the URL of the tower with "
+        "which it was built",
+        addresses=FOLDER_OR_URL,
     )
     new_fields: tuple[str, ...] = option(
         (), help="fields that are new, although the index has others of similar names", several=True, addresses=ANY_TEXT
@@ -405,7 +441,7 @@ def build(options: BuildOptions) -> None:
         ends.enter_context(collection)
         if options.store_states is not None and collection.info.states is None:
             _store_states(collection, options)
-        vectors_of = open_towers(collection, LoadOptions.of(options), options.batch_size)
+        vectors_of = open_towers(collection, LoadOptions.of(options), options.batch_size, options.tower)
         _add(collection, options, vectors_of, options.sync, total)
 
 
@@ -459,22 +495,33 @@ def _store_states(collection: Collection, options: BuildOptions) -> None:
 
 def _new_info(options: BuildOptions, index: Path) -> tuple[IndexInfo, int]:
     """Copy the towers into a new index's folder; return the contents for index.json, and the corpus's row count."""
-    from paddle_ranker.retrieval.index.towers import MANY_TEXTS, copy_field_tower, copy_tower, note_export
+    from paddle_ranker.retrieval.index.towers import (
+        MANY_TEXTS,
+        copy_field_tower,
+        copy_tower,
+        copy_url_tower,
+        note_export,
+    )
     from paddle_ranker.retrieval.snapshots.document_states import copy_ranker
 
     if options.method is not None:
         INDEXES[options.method].require()
     words = None if options.words == _NO_WORDS else WordsInfo(options.words or STANDARD)
     tower, vectors, more = None, None, list[VectorField]()
-    require_static(options.model_name_or_path, options.tower)
+    at_url = is_url(options.tower)
+    require_static(options.model_name_or_path, None if at_url else options.tower)
     schema, count = _schema(options)
     if options.tower is not None or options.field_tower or options.store_states is not None:
         runtime.prepare_command(options.cpu_threads)
     if options.tower is not None:
-        copied = copy_tower(find_with_tokenizer(options.tower, options.model_name_or_path), index)
+        copied = (
+            copy_url_tower(options.tower, index, options.of_url)
+            if at_url
+            else copy_tower(find_with_tokenizer(options.tower, options.model_name_or_path), index)
+        )
         tower = copied.copy
         vectors = options.vectors(copied.size)
-        if count >= MANY_TEXTS:
+        if count >= MANY_TEXTS and not at_url:
             note_export(options.tower, options.device, "index build --tower exported --engine onnx")
     for name, folder in options.field_towers.items():
         copied = copy_field_tower(schema.field(name), folder, index)
@@ -530,7 +577,7 @@ def _build_shards(options: BuildOptions, count: int) -> None:
         info = shard_builds.begin_shards(folder, count)
         load = LoadOptions.of(options) if info.models else ON_CPU
         contents, skip = folder_of(options.documents_file), options.skip_bad_rows
-        work = shard_builds.ShardWork(folder, contents, load, options.batch_size, skip)
+        work = shard_builds.ShardWork(folder, contents, load, options.batch_size, skip, options.tower)
         most = None if info.schema.passage_tokens and info.vectors is not None else cut.documents
         with Progress(desc="index", unit="document", total=most) as progress:
             if options.ray is not None:
@@ -543,7 +590,7 @@ def _build_shards(options: BuildOptions, count: int) -> None:
         left_out = shard_builds.left_out_in(folder)
         shard_builds.finish(folder, count)
     with open_index(folder, write=True, wait=WRITER_WAIT) as collection:
-        open_towers(collection, load, options.batch_size)
+        open_towers(collection, load, options.batch_size, options.tower)
         collection.writer.measure_floors()
     report, info = "; ".join(filter(None, (cut.report, *(part.report() for part in left_out)))), open_index(folder).info
     print(f"{options.corpus}: {report}; {_counts(Added(info.count, 0, 0, cut.repeated))}")
@@ -674,6 +721,8 @@ def _require_same(collection: Collection, options: BuildOptions) -> None:
     for name in ("template", "passage_tokens", "passage_overlap"):
         if wanted := getattr(options, name):
             differences[name] = (str(wanted), str(getattr(info.schema, name) or "none"))
+    if is_url(options.tower) and info.tower is not None and info.tower.is_at_url:
+        differences |= url_differences(collection.folders[0], options.of_url)
     given_towers = {name: tower_digest(folder) for name, folder in options.field_towers.items()}
     own_towers = {vector.name: vector.tower.digest for vector in info.more_vectors if vector.tower is not None}
     differences["field_tower"] = (str(given_towers or own_towers), str(own_towers))
@@ -709,7 +758,8 @@ def add(options: AddOptions) -> None:
         require_tower(collection, options.tower)
         if collection.info.models:
             runtime.prepare_command(options.cpu_threads)
-        _add(collection, options, open_towers(collection, LoadOptions.of(options), options.batch_size))
+        vectors_of = open_towers(collection, LoadOptions.of(options), options.batch_size, options.tower)
+        _add(collection, options, vectors_of)
 
 
 def _add(

@@ -16,11 +16,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional
 
 from paddle_ranker import runtime
+from paddle_ranker.addresses import is_url
 from paddle_ranker.errors import UsageError, brief, listed, quoted, spelling_hint
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.options import json_text, main_of, note, option, refuse_given
-from paddle_ranker.options.declare import ANY_TEXT, FETCHED, FETCHED_FOLDER
+from paddle_ranker.options.declare import ANY_TEXT, FETCHED, FOLDER_OR_URL
 from paddle_ranker.options.input_files import split_paths
+from paddle_ranker.retrieval.index.model_urls import ModelUrl, open_url_ranker
 from paddle_ranker.retrieval.snapshots.vector_search import search_method
 from paddle_ranker.retrieval.stages.fusion import FUSIONS, RRF_K, parse_fusion
 from paddle_ranker.retrieval.stages.search_options import SYNONYMS, MilvusOptions
@@ -30,9 +32,8 @@ from paddle_ranker.scoring.scoring_options import OF_MODEL, ScoringOptions
 if TYPE_CHECKING:
     from paddle_ranker.retrieval.index.collection import Collection
     from paddle_ranker.retrieval.stages.search import FeatureParts, Result, Search, SearchSettings
-    from paddle_ranker.retrieval.stages.search_engine import SearchEngine
+    from paddle_ranker.retrieval.stages.search_engine import AnyRanker, SearchEngine
     from paddle_ranker.retrieval.values.filters import Filter
-    from paddle_ranker.scoring.ranker import Ranker
 
 FORMATS = ("text", "json", "trec")
 _SHOWN, _LISTED = 10, 100
@@ -69,8 +70,16 @@ class SearchingOptions(ScoringOptions, MilvusOptions):
         False, help='search words as they are written: no corrections, synonyms, "phrases", +words and -words'
     )
     synonyms: Optional[str] = option(None, help=SYNONYMS, addresses=FETCHED)
+    tower: Optional[str] = option(
+        None,
+        help="URL of the tower with which the index was built, if that is behind one, http://HOST/v1#MODEL",
+        addresses=ANY_TEXT,
+    )
     ranker: Optional[str] = option(
-        None, help="order the first results with this ranker, a model folder", addresses=FETCHED_FOLDER
+        None,
+        help="order the first results with this ranker: a model folder, or the URL of a service, "
+        "http://HOST/v1/rerank#MODEL",
+        addresses=FOLDER_OR_URL,
     )
     rank_top: int = option(RANK_TOP, help="results that --ranker orders", minimum=1)
     recall_weight: Optional[float] = option(
@@ -85,6 +94,11 @@ class SearchingOptions(ScoringOptions, MilvusOptions):
             raise UsageError("--literal searches words as they are written, without --synonyms: leave one out")
         if self.ranker is None:
             refuse_given(self, _RANKED, "is about how a ranker scores or orders: add --ranker, or leave it out")
+        elif is_url(self.ranker):
+            ModelUrl.parse(self.ranker, "--ranker")
+            refuse_given(self, OF_MODEL, "is about a ranker that is opened here, and --ranker is a URL: leave it out")
+        if self.tower is not None:
+            ModelUrl.parse(self.tower, "--tower")
 
     def settings(self) -> SearchSettings:
         from dataclasses import replace
@@ -182,6 +196,7 @@ def open_search_engine(options: SearchingOptions, *, has_query: bool = True) -> 
         folders if len(folders) > 1 else options.index,
         options.settings(),
         ranker=ranker,
+        tower=options.tower,
         options=tower,
         batch_size=options.batch_size,
         has_query=has_query,
@@ -191,12 +206,14 @@ def open_search_engine(options: SearchingOptions, *, has_query: bool = True) -> 
     return engine
 
 
-def ranker_of(options: SearchingOptions) -> Ranker:
+def ranker_of(options: SearchingOptions) -> AnyRanker:
     from paddle_ranker.model.model_folder import RANKER
     from paddle_ranker.scoring.loading import open_model
     from paddle_ranker.scoring.ranker import Ranker
 
     assert options.ranker is not None
+    if is_url(options.ranker):
+        return open_url_ranker(options.ranker, options.batch_size)
     return Ranker(
         open_model(options.ranker, RANKER, LoadOptions.of(options)),
         options.batch_size,
@@ -281,6 +298,8 @@ def search(options: SearchOptions) -> None:
                     note(f"{quoted(query)}: has {len(query):,} characters; the first {finished.query.read:,} are read")
                 for name, end in finished.read_by.items():
                     note(f"{quoted(query)}: too long for the tower of {name}, which reads the first {end:,} characters")
+                if finished.degraded:
+                    note(f"{quoted(query)}: without {listed(finished.degraded)}, which does not answer: degraded")
                 if finished.nothing_close and finished.shown:
                     note(f"{quoted(query)}: nothing is close; the documents below are the nearest")
                 for read in finished.words.corrected:
@@ -312,9 +331,9 @@ def _lines(options: SearchOptions, id: str, query: str, finished: Search) -> Ite
     elif options.form == "json":
         shards = {} if finished.shards is None else {"shards": dict(finished.shards)}
         close = {"nothing_close": True} if finished.nothing_close else {}
-        yield json_text(
-            {"id": id, "query": query, **shards, **close, "results": [_as_json(result) for result in results]}
-        )
+        degraded = {"degraded": finished.degraded} if finished.degraded else {}
+        hits = [_as_json(result) for result in results]
+        yield json_text({"id": id, "query": query, **shards, **close, **degraded, "results": hits})
     else:
         if options.input_file is not None:
             yield f"\n{query}"

@@ -16,7 +16,7 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Callable, Optional, Union, cast
 
-from paddle_ranker.addresses import SCHEMES, fetched, matching, scheme_of
+from paddle_ranker.addresses import SCHEMES, fetched, is_url, matching, scheme_of
 from paddle_ranker.errors import UsageError, brief, quoted, spelling_hint
 from paddle_ranker.libraries import AUTO_DEVICE
 from paddle_ranker.options.input_files import (
@@ -42,6 +42,7 @@ _BOUNDS: dict[str, tuple[Callable[[float, float], bool], str]] = {
 }
 # What an option makes of an address, such as s3://bucket/name. A path that is not declared otherwise refuses it.
 REFUSED, ANY_TEXT, FETCHED, FETCHED_FOLDER, TAKEN = "refused", "any_text", "fetched", "fetched_folder", "taken"
+FOLDER_OR_URL = "folder_or_url"
 # What commands do on a cluster if `--ray` is given, by the command's name; called with what the command has prepared.
 ON_CLUSTER: Registry[Callable[..., Any]] = Registry("command on a cluster", recipes="commands")
 _FLAGS = ("positional", "leads", "several", "files", "shared", "either")
@@ -81,7 +82,8 @@ def option(
     addresses: what becomes of an address, such as `s3://bucket/name`, in a text or path: REFUSED (the default);
         ANY_TEXT, the value is text, or an address of something else than a file; FETCHED, a copy of the file or folder
         is made once, and the field is its path (the default with `files`); FETCHED_FOLDER, the same for a model, whose
-        other files are beside a file; TAKEN, the command itself reads or writes there
+        other files are beside a file; FOLDER_OR_URL, likewise, and the URL of a service stays text; TAKEN, the command
+        itself reads or writes there
     """
     flags = {flag: bool(more.pop(flag, False)) for flag in _FLAGS}
     claims, joins = more.pop("claims", None), more.pop("joins", None)
@@ -214,6 +216,8 @@ def _texts_in(field: dataclasses.Field[Any], value: Any) -> list[str]:
     if field.metadata["addresses"] == ANY_TEXT or not any("://" in text for text in texts):
         return []
     joins = field.metadata["joins"] or os.pathsep
+    if field.metadata["addresses"] == FOLDER_OR_URL and all(map(is_url, texts)):
+        return []
     return [part for text in texts for part in (split_paths(text) if joins == os.pathsep else text.split(joins))]
 
 
@@ -232,7 +236,7 @@ def _refuse_addresses(field: dataclasses.Field[Any], value: Any) -> None:
 def _fetched(field: dataclasses.Field[Any], value: Any) -> Any:
     """Return the value with a path of this machine for each address, if the field's addresses are to be fetched."""
     how, texts = field.metadata["addresses"], _texts_in(field, value)
-    if how not in (FETCHED, FETCHED_FOLDER) or not any(map(scheme_of, texts)):
+    if how not in (FETCHED, FETCHED_FOLDER, FOLDER_OR_URL) or not any(map(scheme_of, texts)):
         return value
     paths = list[str]()
     for text in texts:
@@ -241,7 +245,7 @@ def _fetched(field: dataclasses.Field[Any], value: Any) -> Any:
             continue
         if not (found := matching(text)):
             raise UsageError(f"{shown_name(field)} {text}: no file matches; check the address")
-        paths += [fetched(address, beside=how == FETCHED_FOLDER) for address in found]
+        paths += [fetched(address, beside=how != FETCHED) for address in found]
     return tuple(paths) if isinstance(value, tuple) else join_files(paths)
 
 

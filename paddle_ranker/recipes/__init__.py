@@ -22,6 +22,7 @@ GUESTS = (
     "integrations",
     "tracking",
     "tracing",
+    "remote_models",
 )
 
 

@@ -4,6 +4,7 @@
     CollectionWriter    adds, removes and merges; one process at a time, behind the folder's lock
     IndexFolder         the folder itself, held by device and inode: a moved link leads nowhere else
     Addition            documents on their way to new segments: which are new, their ids, their vectors
+    lend_tower          lets a tower behind a URL, which the guest `remote_models` asks, make the vectors
     ShardFolders        several folders as one, with the words' statistics of all
 
 The life of a document: `kept_rows` reads the files in its fields and makes a document of each part; `Addition` compares

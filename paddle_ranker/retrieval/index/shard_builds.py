@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Optional
 
 import numpy as np
 
@@ -119,6 +120,7 @@ class ShardWork:
     contents: folder to which the paths of documents' files are relative
     load, batch_size: how towers are opened
     skip_bad_rows: whether files that cannot be read are left out and counted
+    url: URL of the tower of whole documents, if it is not in the folder
     """
 
     folder: Path
@@ -126,6 +128,7 @@ class ShardWork:
     load: LoadOptions
     batch_size: int
     skip_bad_rows: bool
+    url: Optional[str] = None
 
     def build(self, number: int, progress: Callable[[int], object]) -> None:
         """Build a shard, unless it is finished.
@@ -139,7 +142,7 @@ class ShardWork:
             if collection.info.generation:
                 collection.writer.merge(None)
                 return
-            vectors_of = open_towers(collection, self.load, self.batch_size)
+            vectors_of = open_towers(collection, self.load, self.batch_size, self.url)
 
             def encoded(texts: Sequence[str]) -> Vectors:
                 assert vectors_of is not None

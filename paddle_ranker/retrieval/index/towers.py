@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple, Optional, Union
 
 from paddle_ranker import runtime
+from paddle_ranker.addresses import is_url
 from paddle_ranker.encoding.columns import SOUND, TEXT
 from paddle_ranker.errors import CheckpointError, UsageError
 from paddle_ranker.model.load_options import ON_CPU, LoadOptions
@@ -19,7 +20,8 @@ from paddle_ranker.model.tower import TowerInfo
 from paddle_ranker.options import note_once
 from paddle_ranker.retrieval.index.collection import Collection
 from paddle_ranker.retrieval.index.ingestion import VectorsOf
-from paddle_ranker.retrieval.stored.manifest import VECTORS, TowerCopy
+from paddle_ranker.retrieval.index.model_urls import HTTP, MODEL_SERVICES, ModelUrl, TowerSettings, lend_tower
+from paddle_ranker.retrieval.stored.manifest import URL_FOLDER, VECTORS, TowerCopy
 from paddle_ranker.retrieval.stored.schema import FIELD_TYPES, Field
 from paddle_ranker.storage.atomic import make_folder, new_folder
 from paddle_ranker.storage.digest import content_digest
@@ -60,6 +62,15 @@ def copy_tower(source: Union[str, Path], index: Path, name: str = TOWER_FOLDER) 
         if settings is not None:
             settings.write(target)
     return Copied(TowerCopy(name, tower_digest(source)), size)
+
+
+def copy_url_tower(url: str, index: Path, settings: TowerSettings) -> Copied:
+    """Write what an index keeps of a tower behind a URL into a new index folder; the tower itself stays there."""
+    parsed = ModelUrl.parse(url, "--tower")
+    make_folder(index)
+    with new_folder(index / URL_FOLDER, replace=True) as target:
+        size = MODEL_SERVICES[HTTP].describe_tower(parsed, settings, target)
+    return Copied(TowerCopy(URL_FOLDER, content_digest(index / URL_FOLDER)), size)
 
 
 def copy_field_tower(field: Field, source: Union[str, Path], index: Path) -> Copied:
@@ -124,8 +135,8 @@ def _encoder_settings(folder: Path) -> Optional[TowerInfo]:
 
 
 def require_tower(collection: Collection, tower: Optional[str]) -> None:
-    """Raise `UsageError` unless `tower` is None or names the index's own tower."""
-    if tower is None:
+    """Raise `UsageError` unless `tower` is None, names the index's own tower, or is a URL, see `open_towers`."""
+    if tower is None or is_url(tower):
         return
     tower_copy, digest = collection.info.tower, tower_digest(tower)
     if tower_copy is None or tower_copy.digest != digest:
@@ -138,11 +149,16 @@ def require_tower(collection: Collection, tower: Optional[str]) -> None:
         )
 
 
-def open_towers(collection: Collection, options: LoadOptions, batch_size: int) -> Optional[VectorsOf]:
+def open_towers(
+    collection: Collection, options: LoadOptions, batch_size: int, url: Optional[str] = None
+) -> Optional[VectorsOf]:
     """Open the index's own towers, and the ranker that computes its stored states.
+
+    url: URL of the tower of whole documents; a path or a name is left to `require_tower`
 
     Returns the function that computes vectors of whole documents; None if the index has no tower for them.
     """
+    lend_tower(collection, url, batch_size)
     info, models = collection.info, collection.snapshot().models
     if info.states is not None:
         models.states_ranker(info.states, replace(options, engine=None), batch_size)

@@ -49,11 +49,20 @@ class IndexModels:
                     raise UsageError(
                         f"{self._root}: has no tower that makes vectors of queries: search by words, or give vectors"
                     )
+                if copied.is_at_url:
+                    raise UsageError(
+                        f"{self._root}: a model behind a URL made its vectors: say where it is, --tower "
+                        "http://HOST/v1#MODEL, or search by words alone, --by words"
+                    )
                 kind = TEXT if field == VECTORS else info.schema.field(field).type
                 open_tower = FIELD_TYPES[kind].open_tower
                 assert open_tower is not None  # `info_of` has checked this
                 self._towers[field] = open_tower(self.folder(copied.folder), options, batch_size)
             return self._towers[field]
+
+    def lend_tower(self, field: str, tower: FieldTower) -> None:
+        """Let an open tower make the vectors of a field, instead of the index's copy, or where there is none."""
+        self._towers[field] = tower
 
     def states_ranker(
         self, states: RankerStates, options: LoadOptions = DEFAULT_OPTIONS, batch_size: int = 256

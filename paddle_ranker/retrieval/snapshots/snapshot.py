@@ -88,7 +88,8 @@ class LocalSnapshot:
     @property
     def tower_folder(self) -> Optional[Path]:
         """The folder of the tower of whole documents; None without such a tower."""
-        return None if self.info.tower is None else self.models.folder(self.info.tower.folder)
+        tower = self.info.tower
+        return None if tower is None or tower.is_at_url else self.models.folder(tower.folder)
 
     def __len__(self) -> int:
         return self.info.count

@@ -189,7 +189,8 @@ class Search:
         read_by: for each searcher whose tower cuts the query, the number of code points that the tower reads.
         spans: parts of stages, as (name, begin, end) on `time.monotonic()`'s clock, in the order of their ends; at last
             the whole search, "total".
-        degraded: names of stages that were skipped, because they would miss the deadline.
+        degraded: names of the searchers and stages that were left out, because they would miss the deadline, or because
+            the model behind a URL fails.
     """
 
     def __init__(
@@ -359,6 +360,15 @@ class Search:
         if not usable.issuperset(self.searchers):
             self.searchers = tuple(filter(usable.__contains__, self.searchers))
             self.fusion = restrict_fusion(self.settings.fusion, self.searchers)
+
+    def leave_out(self, stage: str, error: Exception) -> None:
+        """Go on without a searcher or the ranker, and record it in `degraded`; raise `error` if nothing is left."""
+        if stage in self.searchers:
+            if self.searchers == (stage,):
+                raise error
+            self.searchers = tuple(name for name in self.searchers if name != stage)
+            self.fusion = restrict_fusion(self.settings.fusion, self.searchers)
+        self.degraded.append(stage)
 
     def begin_lookup(
         self, searcher: str, queries: Union[Sequence[AnyQuery], Vectors, None] = None

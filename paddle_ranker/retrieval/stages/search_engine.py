@@ -23,10 +23,12 @@ from typing import TYPE_CHECKING, Generic, Optional, Protocol, Union
 import numpy as np
 from typing_extensions import TypeVar
 
+from paddle_ranker.addresses import is_url
 from paddle_ranker.array_types import Floats, Vectors
 from paddle_ranker.errors import UsageError, refuse_text
 from paddle_ranker.model.load_options import DEFAULT_OPTIONS, LoadOptions
 from paddle_ranker.retrieval.index.collection import Collection
+from paddle_ranker.retrieval.index.model_urls import ServiceFailed, UrlRanker, lend_tower, open_url_ranker
 from paddle_ranker.retrieval.index.shards import open_index, open_shards
 from paddle_ranker.retrieval.snapshots.searchable import Searchable, Snapshot, StaleSnapshot
 from paddle_ranker.retrieval.stages.fusion import (
@@ -61,6 +63,7 @@ if TYPE_CHECKING:
 
 C = TypeVar("C", bound=Searchable, default=Collection)
 QueryVectors = Callable[[Sequence[str]], Vectors]
+AnyRanker = Union["Ranker", UrlRanker]  # one that is open here, or behind a URL
 
 
 class SearchEngine(Closable, Generic[C]):
@@ -81,7 +84,7 @@ class SearchEngine(Closable, Generic[C]):
         collection: C,
         settings: SearchSettings,
         query_vectors: Optional[QueryVectors] = None,
-        ranker: Optional[Ranker] = None,
+        ranker: Optional[AnyRanker] = None,
     ):
         check_parameters(Listing(), depth=settings.depth, rank_top=settings.rank_top)
         self.collection, self.settings, self.ranker = collection, settings, ranker
@@ -108,7 +111,8 @@ class SearchEngine(Closable, Generic[C]):
         folder: Union[str, Path, Sequence[Union[str, Path]]],
         settings: Optional[SearchSettings] = None,
         *,
-        ranker: Union[str, Path, Ranker, None] = None,
+        ranker: Union[str, Path, AnyRanker, None] = None,
+        tower: Optional[str] = None,
         options: LoadOptions = DEFAULT_OPTIONS,
         batch_size: int = 256,
         write: bool = False,
@@ -118,7 +122,8 @@ class SearchEngine(Closable, Generic[C]):
 
         folder: an index folder, or several folders that are searched as one index, see `open_shards`
         settings: how the index is searched
-        ranker: an open ranker, or the folder of a ranker, which is opened on the device of `options`
+        ranker: an open ranker; the folder of a ranker, which is opened on the device of `options`; or a URL
+        tower: URL of the tower of whole documents, if it is not in the folder
         options: how the towers are opened
         batch_size: texts of full length that are computed at once
         write: whether documents may be added and removed
@@ -134,8 +139,10 @@ class SearchEngine(Closable, Generic[C]):
         else:
             collection = open_shards(folder)
         if has_query:
-            open_query_towers(collection, settings, options, batch_size)
-        if isinstance(ranker, (str, Path)):
+            open_query_towers(collection, settings, options, batch_size, tower)
+        if is_url(ranker):
+            ranker = open_url_ranker(str(ranker), batch_size)
+        elif isinstance(ranker, (str, Path)):
             from paddle_ranker.scoring.ranker import Ranker
 
             ranker = Ranker.load(ranker, batch_size=batch_size, device=options.device, threads=options.threads)
@@ -265,8 +272,8 @@ class SearchModels(Protocol):
         """
         ...
 
-    def ranked_late(self, search: Search, error: TooLate) -> None:
-        """Record in a search that it keeps its fused order, because ranking would be too late; or raise `error`."""
+    def leave_out(self, search: Search, stage: str, error: Union[TooLate, ServiceFailed]) -> None:
+        """Let a search go on without a searcher or the ranker, which is too late or fails; or raise `error`."""
         ...
 
 
@@ -285,19 +292,22 @@ class _Models:
 
     @property
     def pair_encoder(self) -> Optional[PairEncoder]:
-        return None if self._ranking is None else self._ranking.ranker.pair_encoder
+        return None if self._ranking is None else self._ranking.pair_encoder
 
     @property
     def is_calibrated(self) -> bool:
-        return self._ranking is not None and self._ranking.ranker.info.calibration is not None
+        return self._ranking is not None and self._ranking.is_calibrated
 
     def begin_vectors(self, field: str, texts: Sequence[str]) -> Future[Vectors]:
         future = Future[Vectors]()
-        with idle():
-            if field == VECTORS and self._query_vectors is not None:
-                future.set_result(self._query_vectors(texts))
-            else:
-                future.set_result(self._collection.snapshot().tower(field).query_vectors(texts))
+        try:
+            with idle():
+                if field == VECTORS and self._query_vectors is not None:
+                    future.set_result(self._query_vectors(texts))
+                else:
+                    future.set_result(self._collection.snapshot().tower(field).query_vectors(texts))
+        except ServiceFailed as error:
+            future.set_exception(error)
         return future
 
     def query_read(self, field: str, text: str) -> Optional[int]:
@@ -308,8 +318,10 @@ class _Models:
         assert self._ranking is not None
         return self._ranking.logits(searches, texts)
 
-    def ranked_late(self, search: Search, error: TooLate) -> None:
-        raise error
+    def leave_out(self, search: Search, stage: str, error: Union[TooLate, ServiceFailed]) -> None:
+        if not isinstance(error, ServiceFailed):
+            raise error
+        search.leave_out(stage, error)
 
 
 def run_searches(now: Snapshot, begin: Callable[[Snapshot], list[Search]], models: SearchModels) -> list[Search]:
@@ -378,9 +390,14 @@ def _find(searches: Sequence[Search], models: SearchModels) -> None:
     # Towers in a queue compute vectors meanwhile; all shards elsewhere are called before the first is waited for.
     hits = {} if all(future.done() for future in vectors.values()) else _looked_up(searches, lookups)
     for name, future in vectors.items():
-        with _timed(searches, "encode"):
-            query_vectors = wait_for(future)
-        lookups[name] = _begin_lookups(searches, name, query_vectors)
+        try:
+            with _timed(searches, "encode"):
+                query_vectors = wait_for(future)
+        except ServiceFailed as error:
+            for search in searches:
+                models.leave_out(search, name, error)
+        else:
+            lookups[name] = _begin_lookups(searches, name, query_vectors)
     hits.update(_looked_up(searches, {name: waits for name, waits in lookups.items() if name not in hits}))
     with _timed(searches, "fuse"):
         for number, search in enumerate(searches):
@@ -402,9 +419,9 @@ def _rank(searches: Sequence[Search], models: SearchModels) -> None:
             logits = models.logits(searches, texts)
             for search, search_logits in zip(searches, logits):
                 search.rank(search_logits, sigmoid(search_logits), is_calibrated=models.is_calibrated)
-    except TooLate as error:
+    except (TooLate, ServiceFailed) as error:
         for search in searches:
-            models.ranked_late(search, error)
+            models.leave_out(search, RANK, error)
 
 
 def _begin_lookups(
@@ -442,8 +459,14 @@ def _timed(searches: Sequence[Search], stage: str) -> Iterator[None]:
         search.spans.append(span)
 
 
-def open_query_towers(collection: Collection, settings: SearchSettings, options: LoadOptions, batch_size: int) -> None:
-    """Open each tower of an index that searches with these settings need for the vectors of queries."""
+def open_query_towers(
+    collection: Collection, settings: SearchSettings, options: LoadOptions, batch_size: int, url: Optional[str] = None
+) -> None:
+    """Open each tower of an index that searches with these settings need for the vectors of queries.
+
+    url: URL of the tower of whole documents, if it is not in the folder
+    """
+    lend_tower(collection, url, batch_size)
     for name, field in collection.info.vector_fields.items():
         if field.tower is not None and name in (settings.by or (name,)):
             collection.snapshot().models.tower(collection.info, name, options, batch_size)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, Optional
+from typing import TYPE_CHECKING, NamedTuple, Optional, Union
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,10 @@ from paddle_ranker.scoring.ranker import Ranker
 from paddle_ranker.scoring.stored_ranker import SplitRanker
 from paddle_ranker.scoring.table_answers import answers_of
 from paddle_ranker.scoring.title_states import StatesInfo, StoredPairs
+
+if TYPE_CHECKING:
+    from paddle_ranker.encoding.pair_encoder import PairEncoder
+    from paddle_ranker.retrieval.index.model_urls import UrlRanker
 
 
 class StoredCandidates(NamedTuple):
@@ -106,11 +110,17 @@ class SearchRanker:
     """Ranker of a `SearchEngine`: scores the texts of searches, and names the cells that answer.
 
     Attributes:
-        ranker: the open ranker.
+        pair_encoder: encoder that truncates the ranker's pairs; None if it is given whole texts.
+        is_calibrated: whether its probabilities are calibrated; False if that is unknown.
     """
 
-    def __init__(self, collection: Searchable, ranker: Ranker):
-        self.ranker, self._stored = ranker, stored_scorer(collection, ranker)
+    def __init__(self, collection: Searchable, ranker: Union[Ranker, UrlRanker]):
+        self._ranker, self._stored = ranker, None
+        self.pair_encoder: Optional[PairEncoder] = None
+        self.is_calibrated = False
+        if isinstance(ranker, Ranker):
+            self._stored = stored_scorer(collection, ranker)
+            self.pair_encoder, self.is_calibrated = ranker.pair_encoder, ranker.info.calibration is not None
 
     def logits(self, searches: Sequence[Search], texts: Sequence[Sequence[str]]) -> list[Floats]:
         """Score the texts of each search's `to_rank`; return `[texts] float64` per search."""
@@ -121,10 +131,14 @@ class SearchRanker:
                 for search, search_texts in pairs
             ]
         queries = [search.model_text for search, search_texts in zip(searches, texts) for _ in search_texts]
-        with idle():
-            logits, outputs = self.ranker.scored(queries, [text for search_texts in texts for text in search_texts])
+        flat = [text for search_texts in texts for text in search_texts]
         ends = np.cumsum([len(search_texts) for search_texts in texts])
+        if not isinstance(self._ranker, Ranker):
+            with idle():
+                return np.split(self._ranker.logits(queries, flat), ends[:-1])
+        with idle():
+            logits, outputs = self._ranker.scored(queries, flat)
         for search, search_texts, end in zip(searches, texts, ends.tolist()):
             rows = {name: array[end - len(search_texts) : end] for name, array in outputs.items()}
-            search.answer_of = answers_of(self.ranker.row_encoder, search.model_text, search_texts, rows)
+            search.answer_of = answers_of(self._ranker.row_encoder, search.model_text, search_texts, rows)
         return np.split(logits, ends[:-1])

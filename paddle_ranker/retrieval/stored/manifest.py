@@ -26,6 +26,7 @@ from paddle_ranker.storage.untrusted import Unchecked, UncheckedObject, inside, 
 MANIFEST = "index.json"
 WORDS = "words"  # name of the searcher by words
 VECTORS = "vectors"  # name of the vector field of whole documents
+URL_FOLDER = "tower_at_url"  # folder that describes a tower behind a URL, in the place of a copy
 FORMAT = 17
 _MOST_K1 = 1000.0  # far above any useful value
 _MOST_SEGMENTS, _MOST_OTHERS = 1 << 16, 100
@@ -49,6 +50,11 @@ class TowerCopy:
 
     folder: Name
     digest: str
+
+    @property
+    def is_at_url(self) -> bool:
+        """Whether the tower is behind a URL, which the folder does not name; the folder only describes it."""
+        return self.folder == URL_FOLDER
 
 
 @dataclass(frozen=True)

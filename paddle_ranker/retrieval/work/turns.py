@@ -303,6 +303,12 @@ def locking(lock: Lock) -> Iterator[None]:
             lock.release()
 
 
+def seconds_left() -> Optional[float]:
+    """Return the seconds until the deadline of the running work's caller; None if there is no deadline."""
+    turn = _current.get()
+    return None if turn is None else turn.caller.seconds_left
+
+
 def watch() -> Callable[[], None]:
     """Return a check for other threads: a function that raises `Abandoned` once the caller of this work has left."""
     turn = _current.get()

@@ -14,7 +14,7 @@ from typing import Optional, Union
 from paddle_ranker.errors import UsageError
 from paddle_ranker.model.model_options import CheckpointOptions, HeadOptions, TokenizerOptions
 from paddle_ranker.options import option, redeclare
-from paddle_ranker.options.declare import ANY_TEXT, FETCHED_FOLDER
+from paddle_ranker.options.declare import ANY_TEXT, FETCHED_FOLDER, FOLDER_OR_URL
 from paddle_ranker.scoring.scoring_options import EngineOptions
 from paddle_ranker.serving.core.limits import API_KEY_VARIABLE, SEARCH_KEY_VARIABLE, Limits
 
@@ -54,8 +54,9 @@ class ServeConfig(Limits, HeadOptions, TokenizerOptions, EngineOptions):
         None,
         either=True,
         aliases=("--ranker",),
-        help="the ranker: a trained one's folder, an exported one's, one for Paddle Serving, or a name, OWNER/MODEL",
-        addresses=FETCHED_FOLDER,
+        help="the ranker: a trained one's folder, an exported one's, one for Paddle Serving, or a name, OWNER/MODEL; "
+        "with --index, the URL of a service, http://HOST/v1/rerank#MODEL",
+        addresses=FOLDER_OR_URL,
     )
     host: str = option(
         "127.0.0.1", help="address to listen on; 0.0.0.0: all addresses of this machine", addresses=ANY_TEXT

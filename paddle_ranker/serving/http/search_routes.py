@@ -259,7 +259,7 @@ class SearchRoutes:
 
     async def described(self, deadline: float) -> dict[str, Any]:
         """Return the description of the index and of how it is searched, JSON-ready, as `GET /v1/index` shows it."""
-        index, ranker = self._pipeline.index, self._pipeline.ranker
+        index = self._pipeline.index
         served = await index.current(deadline)
         tower, unfamiliar = self._pipeline.tower, self._pipeline.drift_check(served).unfamiliar
         return {
@@ -269,7 +269,7 @@ class SearchRoutes:
             "fusions": list(FUSIONS),
             "fusion": served.fusion.method,
             "tower": None if tower is None else tower.name,
-            "ranker": None if ranker is None else ranker.name,
+            "ranker": self._pipeline.ranker_name,
             **self._pipeline.ranker_facts(),
             **({} if unfamiliar is None else {"unfamiliar": unfamiliar}),
             **self._pipeline.states_facts(served),
@@ -335,7 +335,7 @@ class SearchRoutes:
             listing,
             {"top_k": options.hits, "depth": options.depth, "rank_top": limits.pairs},
             query=text,
-            can_rank=self._pipeline.ranker is not None,
+            can_rank=self._pipeline.ranker_name is not None,
             **request.model_dump(include=_CHECKED),
         )
         parsed, like = parse_query(text, literal=request.literal), self._like(request)
@@ -411,10 +411,10 @@ class SearchRoutes:
         )
 
     def _answer(self, request: SearchRequest, result: FoundSearch, hits: list[dict[str, Any]]) -> dict[str, Any]:
-        ranker, query, search = self._pipeline.ranker, request.query[: result.query_read], result.search
+        query, search = request.query[: result.query_read], result.search
         content: dict[str, Any] = {
             "query": query,
-            "model": None if ranker is None else ranker.name,
+            "model": self._pipeline.ranker_name,
             "index": result.index.summary,
             "hits": hits,
             "cut": search.cut,
@@ -828,7 +828,7 @@ class SearchAnswer(TypedDict):
     dropped: NotRequired[
         Annotated[list[Dropped], Field(description="with explain: of the first top_k fused, those no longer shown")]
     ]
-    degraded: NotRequired[Annotated[list[str], Field(description="stages that would be late")]]
+    degraded: NotRequired[Annotated[list[str], Field(description="stages that would be late or fail")]]
     shards: NotRequired[
         Annotated[dict[str, int], Field(description="of an index in shards: total, and failed, which were left out")]
     ]

@@ -22,7 +22,10 @@ LIMITS = ("hits", "depth", "queue_searches", "documents")
 
 @dataclass(frozen=True)
 class IndexSlotOptions(Limits, MilvusOptions, PageOptions):
-    """Options of a server that searches an index, with limits of its requests in addition to `Limits`."""
+    """Options of a server that searches an index, with limits of its requests in addition to `Limits`.
+
+    tower_url, ranker_url: URLs that were given as `--tower` and `--ranker`, of models that searches ask; else None
+    """
 
     index: Optional[Path] = option(  # noqa: RUF009
         None,
@@ -65,6 +68,8 @@ class IndexSlotOptions(Limits, MilvusOptions, PageOptions):
         shared=True,
     )
     queue_searches: int = option(256, help="searches that each worker has under way", minimum=1, shared=True)
+    tower_url: Optional[str] = None
+    ranker_url: Optional[str] = None
     documents: int = option(1000, help="documents of a request that adds or removes some", minimum=1, shared=True)
 
     def __post_init__(self) -> None:

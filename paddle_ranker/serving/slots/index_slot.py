@@ -14,6 +14,7 @@ from typing import Optional, TypeVar
 
 from paddle_ranker.errors import RankerError
 from paddle_ranker.retrieval.index.collection import Collection
+from paddle_ranker.retrieval.index.model_urls import lend_tower, open_url_ranker
 from paddle_ranker.retrieval.index.shards import open_index
 from paddle_ranker.retrieval.snapshots.searchable import LookupRequest, Searchable, ShardError, Snapshot, StaleSnapshot
 from paddle_ranker.retrieval.stages.fusion import Fusion, parse_fusion
@@ -36,6 +37,7 @@ from paddle_ranker.storage.digest import json_digest
 R = TypeVar("R")
 _LOG = logging.getLogger(__name__)
 _PROBE = "深度学习 search"  # query of the search when the index is opened
+_MOST_TEXTS = 256  # texts of a request to a model behind a URL, if the service takes as many
 _UNKNOWN = "qzxwvkj 靁鱻"  # unknown words: correcting them loads vocabularies and sounds before the first search
 
 
@@ -103,6 +105,7 @@ class IndexSlot(Slot[ServedIndex]):
 
     Attributes:
         options: the index's options.
+        url_ranker: the ranker behind a URL; None if there is none.
         work: the threads that search.
         log: log of searches; None if searches are not logged.
 
@@ -116,6 +119,8 @@ class IndexSlot(Slot[ServedIndex]):
         self.options = options
         what = "the index was searched"
         self.work = StoppableWork(options.queue_searches, name="index", what=what, refuses=True)
+        url = options.ranker_url
+        self.url_ranker = None if url is None else open_url_ranker(url, _MOST_TEXTS)
         self._problem = ""  # the last logged problem with a new generation
         self.log = None if options.search_log is None else SearchLog(options.search_log, most_mb=options.search_log_mb)
 
@@ -129,6 +134,7 @@ class IndexSlot(Slot[ServedIndex]):
         assert self.folder is not None
         collection = open_index(self.folder, milvus_uri=self.options.milvus_uri)
         collection.require_address()
+        lend_tower(collection, self.options.tower_url, _MOST_TEXTS)
         return collection
 
     def load(self, observer: Optional[BatchObserver] = None) -> ServedIndex:

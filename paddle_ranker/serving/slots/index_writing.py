@@ -18,6 +18,7 @@ from paddle_ranker.data.rows.field_paths import replaced
 from paddle_ranker.errors import DataError, RankerError, listed
 from paddle_ranker.retrieval.index.collection import Collection
 from paddle_ranker.retrieval.stored.candidate_indexes import Document
+from paddle_ranker.retrieval.stored.manifest import VECTORS
 from paddle_ranker.retrieval.stored.schema import PLACES
 from paddle_ranker.retrieval.work.turns import Abandoned, Caller, Reserve, Turns, wait_for
 from paddle_ranker.serving.core.faults import (
@@ -197,7 +198,9 @@ class IndexWriter:
             raise Fault(TIMED_OUT, "the deadline passed before the index could be changed; nothing was") from error
 
     def _vectors(self, loop: asyncio.AbstractEventLoop, deadline: float, texts: Sequence[str]) -> Vectors:
-        """Compute the vectors of texts, `[n, size]`, through the tower's queue. Called in a thread."""
+        """Compute the vectors of texts, `[n, size]`, through the tower's queue or at its URL. Called in a thread."""
+        if self._index.options.tower_url is not None:
+            return self._index.local.snapshot().tower(VECTORS).vectors(texts)
         if self._tower is None:
             raise Fault(UNPROCESSABLE, "this index has no tower that makes vectors", field="documents")
         parts = []

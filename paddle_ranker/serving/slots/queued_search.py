@@ -9,16 +9,17 @@ import time
 from collections.abc import Coroutine, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Optional
+from typing import TYPE_CHECKING, Optional, Union
 
 import numpy as np
 from numpy.typing import NDArray
 
 from paddle_ranker.array_types import Array, Floats, Vectors
 from paddle_ranker.errors import ParameterError, RankerError
+from paddle_ranker.retrieval.index.model_urls import ServiceFailed
 from paddle_ranker.retrieval.snapshots.searchable import ShardError, Snapshot
 from paddle_ranker.retrieval.stages.fusion import Fusion
-from paddle_ranker.retrieval.stages.search import RANK, Search, SearchSettings, select_searchers
+from paddle_ranker.retrieval.stages.search import Search, SearchSettings, select_searchers
 from paddle_ranker.retrieval.stages.search_engine import run_searches
 from paddle_ranker.retrieval.stored.candidate_indexes import Like
 from paddle_ranker.retrieval.stored.manifest import VECTORS
@@ -215,7 +216,9 @@ class QueuedSearch:
 
     def ranker_facts(self) -> dict[str, object]:
         """Return `{"calibrated": whether the ranker's probabilities are calibrated}`, or `{}` without a ranker."""
-        return {} if self.ranker is None else {"calibrated": self.ranker.info.calibration is not None}
+        if self.ranker is None:
+            return {} if self.index.url_ranker is None else {"calibrated": False}
+        return {"calibrated": self.ranker.info.calibration is not None}
 
     def states_facts(self, index: ServedIndex) -> dict[str, object]:
         """Return whether the ranker uses the index's stored states, and if not, the reason; JSON-ready.
@@ -251,7 +254,15 @@ class QueuedSearch:
 
     def searchers(self, index: ServedIndex) -> tuple[str, ...]:
         """Return the names of the searchers that this server can use. `vectors` needs a tower in its slot."""
-        return tuple(name for name in index.info.searchers if name != VECTORS or self.tower is not None)
+        has_tower = self.tower is not None or self.index.options.tower_url is not None
+        return tuple(name for name in index.info.searchers if name != VECTORS or has_tower)
+
+    @property
+    def ranker_name(self) -> Optional[str]:
+        """Name of the ranker, in a slot or behind a URL; None if there is none."""
+        if self.ranker is not None:
+            return self.ranker.name
+        return None if self.index.url_ranker is None else self.index.url_ranker.name
 
     def search(
         self, query: Query, loop: asyncio.AbstractEventLoop, deadline: float, now: Optional[Snapshot] = None
@@ -295,7 +306,7 @@ class QueuedSearch:
         options, fusion = self.index.options, index.fusion
         if query.fusion not in (None, fusion.method):
             fusion = Fusion(str(query.fusion), title=fusion.title, fields=fusion.fields)
-        rank_top = query.settings.rank_top if self.ranker is not None else 0
+        rank_top = query.settings.rank_top if self.ranker_name is not None else 0
         settings = replace(query.settings, by=(), fusion=fusion, rank_top=rank_top)
         return replace(settings, ef=options.ef, nprobe=options.nprobe, synonyms=index.synonyms)
 
@@ -333,19 +344,25 @@ class _QueuedModels:
         return bool(self._queued.ranker_facts().get("calibrated"))
 
     def begin_vectors(self, field: str, texts: Sequence[str]) -> Future[Vectors]:
-        if field == VECTORS:
+        if self._is_queued(field):
             return asyncio.run_coroutine_threadsafe(self._vectors(texts), self._loop)
         future = Future[Vectors]()
-        with idle():  # other searches run while a model or another machine computes
-            future.set_result(self._index.snapshot.tower(field).query_vectors(texts))
+        try:
+            with idle():  # other searches run while a model or another machine computes
+                future.set_result(self._index.snapshot.tower(field).query_vectors(texts))
+        except ServiceFailed as error:
+            future.set_exception(error)
         return future
 
     def query_read(self, field: str, text: str) -> Optional[int]:
-        if field != VECTORS:
+        if not self._is_queued(field):
             return self._index.snapshot.tower(field).query_read(text)
         tower = self._queued.tower
         encoder = None if tower is None else tower.query_encoder
         return None if encoder is None else encoder.query_read(text)
+
+    def _is_queued(self, field: str) -> bool:
+        return field == VECTORS and self._queued.index.options.tower_url is None
 
     async def _vectors(self, texts: Sequence[str]) -> Vectors:
         tower = self._queued.tower
@@ -354,6 +371,13 @@ class _QueuedModels:
         return comparable(computed.vectors, tower.info)
 
     def logits(self, searches: Sequence[Search], texts: Sequence[Sequence[str]]) -> list[Floats]:
+        url_ranker = self._queued.index.url_ranker
+        if url_ranker is not None:
+            with idle():
+                return [
+                    url_ranker.logits([search.model_text] * len(texts_of_search), texts_of_search)
+                    for search, texts_of_search in zip(searches, texts)
+                ]
         try:
             return [self._logits(search, texts_of_search) for search, texts_of_search in zip(searches, texts)]
         except Fault as fault:
@@ -361,13 +385,15 @@ class _QueuedModels:
                 raise
             raise TooLate from fault.settled()
 
-    def ranked_late(self, search: Search, error: TooLate) -> None:
-        """Keep the fused order, since the ranker is too late. On later pages, or without `degrade`, raise `Fault`."""
+    def leave_out(self, search: Search, stage: str, error: Union[TooLate, ServiceFailed]) -> None:
+        """Go on without a searcher or the ranker. On later pages, or without `degrade`, raise `Fault`."""
         if not self._queued.index.options.degrade or search.after is not None:
             if isinstance(error.__cause__, Fault):
                 raise error.__cause__
+            if isinstance(error, ServiceFailed):
+                raise Fault(UNAVAILABLE, f"{stage}: its model does not answer", retry_after=1.0) from error
             raise Fault(TIMED_OUT, "the deadline passed before the index was searched") from error
-        search.degraded.append(RANK)
+        search.leave_out(stage, error)
 
     def _logits(self, search: Search, texts: Sequence[str]) -> Floats:
         """Return the logits of a search's candidates, whose texts are `texts`, `[n]` float64."""

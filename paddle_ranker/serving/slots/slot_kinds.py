@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Optional, Union
 
+from paddle_ranker.addresses import is_url
 from paddle_ranker.errors import CheckpointError, UsageError, listed, quoted
 from paddle_ranker.model import model_folder
 from paddle_ranker.model.model_folder import AnyRole, identify
@@ -121,7 +122,13 @@ def with_tower_of_index(config: ServeConfig) -> ServeConfig:
     first = shard_folders(index)[0]
     tower = read_manifest(first).tower
     tower_folder = SLOTS[TOWER_SLOT].folder(config)
-    if tower is None:
+    url = config.tower_url if isinstance(config, IndexSlotOptions) else None
+    if (tower is not None and tower.is_at_url) != (url is not None):
+        why = f"was not built with a tower behind a URL: leave out --tower {url}"
+        if url is None:
+            why = "a model behind a URL made its vectors: say where it is, --tower http://HOST/v1#MODEL"
+        raise UsageError(f"{index}: {why}")
+    if tower is None or tower.is_at_url:
         return config
     if tower_folder is not None:
         raise UsageError(f"--{SLOTS[TOWER_SLOT].option} {tower_folder}: {index} has its own; leave it out")
@@ -164,6 +171,7 @@ def with_found_models(config: ServeConfig) -> ServeConfig:
     from paddle_ranker.model.model_folder import find_with_tokenizer
     from paddle_ranker.model.pretrained import resolve_model
 
+    config = _with_urls(config)
     require_static(config.model_name_or_path, config.folder, *(kind.folder(config) for kind in SLOTS.values()))
     if config.folder is not None:
         config = dataclasses.replace(config, folder=find_with_tokenizer(config.folder, config.model_name_or_path))
@@ -176,6 +184,21 @@ def with_found_models(config: ServeConfig) -> ServeConfig:
         if not folder.exists() and not kind.takes_encoders:
             raise UsageError(f"--{kind.option} {folder}: there is no such folder; {unknown_name(str(folder))}")
         config = dataclasses.replace(config, **{kind.option: resolve_model(str(folder))})  # type: ignore[arg-type]
+    return config
+
+
+def _with_urls(config: ServeConfig) -> ServeConfig:
+    """Move URLs of models to the fields of the index, whose searches ask them; raises `UsageError` without an index."""
+    for slot, moved in ((TOWER_SLOT, "tower_url"), (RANKER_SLOT, "ranker_url")):
+        option, url = SLOTS[slot].option, getattr(config, SLOTS[slot].option, None)
+        if not is_url(url):
+            continue
+        from paddle_ranker.retrieval.index.model_urls import ModelUrl
+
+        ModelUrl.parse(str(url), f"--{slot}")
+        if SLOTS[INDEX].folder(config) is None:
+            raise UsageError(f"--{slot} {url}: is asked by searches of an index: add --index, or name a folder")
+        config = dataclasses.replace(config, **{option: None, moved: url})  # type: ignore[arg-type]
     return config
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Optional
 
 from paddle_ranker.options import option
-from paddle_ranker.options.declare import FETCHED_FOLDER
+from paddle_ranker.options.declare import FOLDER_OR_URL
 from paddle_ranker.scoring.engines.engine_registry import ENGINES
 from paddle_ranker.scoring.engines.precisions import PRECISIONS
 from paddle_ranker.serving.core.limits import Limits, check_queue
@@ -24,8 +24,8 @@ class TowerSlotOptions(Limits):
         None,
         either=True,
         help="a tower, trained or exported, or any encoder by its folder or name: it answers POST /v1/embeddings and "
-        "/embed with vectors",
-        addresses=FETCHED_FOLDER,
+        "/embed with vectors; with --index, the URL of the tower with which that was built, http://HOST/v1#MODEL",
+        addresses=FOLDER_OR_URL,
     )
     tower_engine: Optional[str] = option(None, help="engine of the tower (default: --engine's)", choices=ENGINES)
     tower_precision: Optional[str] = option(

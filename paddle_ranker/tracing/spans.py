@@ -55,7 +55,7 @@ class Tracing:
     def answered(self, request: AnsweredRequest) -> None:
         if request.protocol == "operators":  # health checks, and metrics
             return
-        state, end = request.state, time.time_ns()
+        end = time.time_ns()
         carrier = {
             name.decode(): request.headers[name].decode("latin-1") for name in _CONTEXT if name in request.headers
         }
@@ -64,12 +64,12 @@ class Tracing:
             "http.response.status_code": request.status,
             "paddle_ranker.protocol": request.protocol,
             "paddle_ranker.outcome": request.outcome,
-            "paddle_ranker.request_id": state["request_id"],
+            "paddle_ranker.request_id": request.request_id,
         }
         if request.path is not None:
             attributes["http.route"] = request.path
-        if state.get("pairs") is not None:
-            attributes["paddle_ranker.pairs"] = state["pairs"]
+        if request.pairs is not None:
+            attributes["paddle_ranker.pairs"] = request.pairs
         span = self._tracer.start_span(
             f"{request.method} {request.path or request.protocol}",
             self._propagator.extract(carrier),
@@ -79,7 +79,7 @@ class Tracing:
         )
         if span.is_recording():
             shift, inside = time.time_ns() - time.monotonic_ns(), set_span_in_context(span)
-            for name, began, ended in state.get("spans", ()):
+            for name, began, ended in request.spans:
                 if name != "total":
                     stage = self._tracer.start_span(name, inside, start_time=shift + int(1e9 * began))
                     stage.end(shift + int(1e9 * ended))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, Optional, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple, Optional, Protocol
 
 from paddle_ranker.registry import Registry
 
 
-class AnsweredRequest(NamedTuple):  # type: ignore[explicit-any]  # as `state` is in ASGI
+class AnsweredRequest(NamedTuple):
     """An HTTP request that was answered, or refused.
 
     method, path: of the request; the path is None if it may have texts of users
@@ -16,8 +16,8 @@ class AnsweredRequest(NamedTuple):  # type: ignore[explicit-any]  # as `state` i
     status: the answer's status
     seconds: time from the request's arrival until now
     headers: the request's header fields, in lower case
-    state: what handlers noted, see `Middleware`; its `spans` are the stages of a search or of a scoring, each a name,
-        its begin and its end on `time.monotonic()`'s clock
+    request_id, pairs: as in the log of requests
+    spans: the stages of a search or of a scoring, each a name, its begin and its end on `time.monotonic()`'s clock
     """
 
     method: str
@@ -27,7 +27,9 @@ class AnsweredRequest(NamedTuple):  # type: ignore[explicit-any]  # as `state` i
     status: int
     seconds: float
     headers: Mapping[bytes, bytes]
-    state: Mapping[str, Any]  # type: ignore[explicit-any]
+    request_id: str
+    pairs: Optional[int]
+    spans: Sequence[tuple[str, float, float]]
 
 
 class Observer(Protocol):

@@ -310,8 +310,18 @@ class Middleware:
         # Other paths may contain texts of users.
         path = scope["path"] if scope["path"] in self._protocols else None
         if self._observers:
-            headers = dict(scope["headers"])
-            request = AnsweredRequest(scope["method"], path, protocol, outcome, status, seconds, headers, state)
+            request = AnsweredRequest(
+                scope["method"],
+                path,
+                protocol,
+                outcome,
+                status,
+                seconds,
+                dict(scope["headers"]),
+                state["request_id"],
+                state.get("pairs"),
+                state.get("spans", ()),
+            )
             for observer in self._observers:
                 observer.answered(request)
         if self._log is not None and (protocol != "operators" or status >= 400):

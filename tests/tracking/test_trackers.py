@@ -79,7 +79,7 @@ def _wandb(folder: Path) -> Read:
 
 
 def _swanlab(folder: Path) -> Read:
-    import yaml
+    import yaml  # type: ignore[import-untyped]
     from swanlab.proto.swanlab.record.v1.record_pb2 import Record
 
     run = max(folder.glob("run-*"), key=lambda path: path.stat().st_mtime_ns)
@@ -185,7 +185,7 @@ def test_a_run_has_options_commit_and_curves(tmp_path: Path, files: dict[str, st
 )
 def test_options_that_are_refused(options: dict[str, Any], problem: str, files: dict[str, str]) -> None:
     with pytest.raises(UsageError, match=problem):
-        TrainPairwiseOptions(**files, **options)
+        TrainPairwiseOptions(**values_of(files, **options))
 
 
 @pytest.mark.parametrize("name", READERS)

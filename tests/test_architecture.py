@@ -142,7 +142,7 @@ REFUSED = {
         ("search-serve --index INDEX --port 0", 1, "INDEX: its vectors are in milvus, which this installation lacks"),
     ),
     "remote_models": (
-        ("index build --corpus a --output b --tower http://host/v1#m", "asks no models behind URLs; name a folder"),
+        ("index build --corpus a --output b --tower http://host/v1#m", 2, "asks no models behind URLs; name a folder"),
     ),
     "scale": (
         (

@@ -51,15 +51,6 @@ has_any() {
     return 1
 }
 
-# Leave out of the caller's array `recipe` the options, each with its value, that the arguments give: `drop_given "$@"`.
-drop_given() {
-    local kept=() place
-    for ((place = 0; place < ${#recipe[@]}; place += 2)); do
-        has_option "${recipe[place]}" "$@" || kept+=("${recipe[@]:place:2}")
-    done
-    recipe=(${kept[@]+"${kept[@]}"})
-}
-
 ensure_demo_data() { "$PYTHON" "$ROOT/datasets/make_demo.py" --output_dir "$DEMO_DATA" --if_missing true; }
 
 # Make the starter encoder, or find it in the user's cache; set STARTER to its folder. Its vocabulary is learned from
@@ -160,8 +151,8 @@ train_demo() {
         recipe+=(--model_name_or_path "$STARTER" --learning_rate 5e-4 --new_parts_factor 1 --weight_decay 0.01
             --warmup_proportion 0.06)
     fi
-    drop_given "$@"
-    run_python "$ROOT/$COMMANDS/$TRAIN.py" "$option" "$train" ${recipe[@]+"${recipe[@]}"} "$@"
+    # The arguments come last, so that they override the demo's.
+    run_python "$ROOT/$COMMANDS/$TRAIN.py" "$option" "$train" "${recipe[@]}" "$@"
 
     trained="$(value_of "$OUTPUT_NAMES" "$DEMO_RANKER" "$@")/best"
     say ""
@@ -203,8 +194,7 @@ train_tower_demo() {
         ensure_starter
         recipe+=(--model_name_or_path "$STARTER" --pooling mean --learning_rate "$rate" --new_parts_factor 1)
     fi
-    drop_given "$@"
-    run_python "$ROOT/recall/$command.py" --train_set_file "$train" ${recipe[@]+"${recipe[@]}"} "$@"
+    run_python "$ROOT/recall/$command.py" --train_set_file "$train" "${recipe[@]}" "$@"
 
     if [ -e "$results" ]; then
         say ""

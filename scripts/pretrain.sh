@@ -20,14 +20,13 @@ folder="$ROOT/checkpoint/pretraining"
 tokenizer="$folder/tokenizer"
 trained="$(value_of "$OUTPUT_NAMES" "$folder/mlm" "$@")"
 mkdir -p "$folder"
-recipe=(--keep 1 --dropout 0 --max_seq_length 64 --batch_size 4 --gradient_accumulation_steps 1 --epochs 4
-    --learning_rate 1e-3 --eval_step 400 --save_step 400 --logging_steps 100)
+own=(--keep 1)
 if ! has_any "$START_NAMES --init_from" "$@"; then # an existing encoder has its own tokenizer and shape
     if ! has_option --tokenizer "$@"; then
         if [ ! -e "$tokenizer/vocab.txt" ]; then
             run_single "$ROOT/pretraining/train_tokenizer.py" --files "$corpus" --vocab_size 4000 --output_dir "$tokenizer"
         fi
-        recipe+=(--tokenizer "$tokenizer")
+        own+=(--tokenizer "$tokenizer")
     fi
     # Small enough for a minute or two on two cores; use nano or larger for your own corpus. A narrow encoder learns
     # sooner with larger initial weights than BERT's 0.02.
@@ -35,11 +34,14 @@ if ! has_any "$START_NAMES --init_from" "$@"; then # an existing encoder has its
 {"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 512,
  "max_position_embeddings": 512, "initializer_range": 0.06}
 SHAPE
-    recipe+=(--config "$folder/shape.json")
+    own+=(--config "$folder/shape.json")
 fi
-has_any "$OUTPUT_NAMES" "$@" || recipe+=(--save_dir "$trained")
-drop_given "$@"
-run_python "$ROOT/pretraining/train_mlm.py" --train_files "$corpus" ${recipe[@]+"${recipe[@]}"} "$@"
+has_any "$OUTPUT_NAMES" "$@" || own+=(--save_dir "$trained")
+# The arguments come last, so that they override the demo's.
+run_python "$ROOT/pretraining/train_mlm.py" --train_files "$corpus" \
+    --dropout 0 --max_seq_length 64 --batch_size 4 \
+    --gradient_accumulation_steps 1 --epochs 4 --learning_rate 1e-3 --eval_step 400 --save_step 400 --logging_steps 100 \
+    "${own[@]}" "$@"
 
 best="$trained/best"
 used="$(option_value --device --device auto "$@")"

@@ -71,7 +71,7 @@ def option(
     leads: the option may be given without its name as the very first argument: `export RANKER --onnx`
     several: the option takes one or more values, and the field is a `tuple[str, ...]`: `compare A B C`, `--sizes A B C`
     joins: text that joins the values of an option that is given twice, as in `--where A --where B`. Without `joins`,
-        an option must not be given twice with different values
+        the last value counts, and an option with `several` must not be given twice
     files: the option takes names or patterns of files to read, see `input_files.py`. The field is a tuple, or one
         string
     claims: function of a positional argument, called with each value that follows an option's files. It returns True

@@ -97,7 +97,8 @@ def _parse_bool(text: str) -> bool:
 class _OneValue(argparse.Action):
     """Action of argparse that stores an option's value.
 
-    joins: text that joins the values of a repeated option; None: the option is given once
+    joins: text that joins the values of a repeated option; None: the last value counts, unless the option has several
+        values or was given under another name with another value
     """
 
     def __init__(self, option_strings: Sequence[str], dest: str, joins: Optional[str] = None, **declared: Any) -> None:
@@ -114,7 +115,8 @@ class _OneValue(argparse.Action):
     ) -> None:
         """Store an option's value.
 
-        Raises `UsageError` if `joins` is None and the option was given before with another value.
+        Raises `UsageError` if `joins` is None and a repeated option with other values has several values, or was first
+        given under another name.
         """
         for other, value in self._values.items():
             first, second = (" ".join(text) if isinstance(text, list) else text for text in (value, values))
@@ -124,9 +126,10 @@ class _OneValue(argparse.Action):
                 continue
             elif other != option_string:
                 raise UsageError(f"{other} {first} and {option_string} {second} are one option: give one value")
-            else:
-                advice = "give the option once, with all its values" if self.nargs == "+" else "give the option once"
-                raise UsageError(f"{option_string} {first} and {option_string} {second}: {advice}")
+            elif self.nargs == "+":
+                raise UsageError(
+                    f"{option_string} {first} and {option_string} {second}: give the option once, with all its values"
+                )
         self._values[option_string] = values
         setattr(namespace, self.dest, values)
 

@@ -105,7 +105,7 @@ def test_columns_become_fields(capsys: pytest.CaptureFixture[str]) -> None:
     Path("table.tsv").write_text("id\ttext\tlang\tyear\na\t水稻\tzh\t2001\nb\trice\ten\t\n", encoding="utf-8")
     said(capsys, "build", "--corpus", "table.tsv", "--output", "index")
     collection = Collection.open("index")
-    assert collection.snapshot().document("a").fields == {"lang": "zh", "year": "2001"}
+    assert collection.snapshot().document("a").fields == {"lang": "zh", "year": 2001}
     assert collection.snapshot().document("b").fields == {"lang": "en"}
     for where, ids in (
         ("year>=2001", ["a"]),
@@ -144,7 +144,7 @@ def test_a_table_as_pandas_writes_it_is_of_numbers_dates_and_truth_values(capsys
     ("table", "documents"),
     [
         ("text\tlang\n水稻\tzh\n", {"1": ("水稻", {"lang": "zh"})}),
-        ("title\tpublication date\n水稻\t2001\n", {"1": ("水稻", {"publication date": "2001"})}),
+        ("title\tpublication date\n水稻\t2001\n", {"1": ("水稻", {"publication date": 2001})}),
         ("url\ttitle\tlang\nu\t水稻\tzh\n", {"1": ("水稻", {"url": "u", "lang": "zh"})}),
         ("id\t文本\t标签\t查询\na\t水稻\t农业\tq\n", {"a": ("水稻", {"标签": "农业", "查询": "q"})}),
         ('{"id": "a", "标题": "水稻", "标签": ["农业"]}\n', {"a": ("水稻", {"标签": ["农业"]})}),
@@ -293,3 +293,9 @@ def test_a_check_with_queries_computes_with_as_many_threads_as_are_given(
     monkeypatch.setattr(Tower, "open", noted)
     said(capsys, "check", "index", "--queries", "queries.txt", "--cpu_threads", "2", "--device", "cpu")
     assert [(options.threads, options.device) for options in opened] == [(2, "cpu")]
+
+
+def test_an_empty_table_is_said_to_be_empty(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a.csv").touch()
+    assert main(["build", "--corpus", str(tmp_path / "a.csv"), "--output", str(tmp_path / "index")]) == 1
+    assert capsys.readouterr().err.endswith("a.csv: no documents; expected texts\n")

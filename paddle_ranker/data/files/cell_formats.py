@@ -449,7 +449,8 @@ def readings(text: str, type: str, spelling: Optional[ValueSpelling] = None) -> 
 def _numbers_in(text: str, spelling: Optional[ValueSpelling]) -> Iterator[Union[int, float]]:
     reads: list[Read] = [] if spelling is None or spelling.type != "number" else [spelling.read]
     reads += [float] if is_plain_number(text) else []
-    for read in (*reads, *(partial(_read_number, decimal) for decimal in _MARKS)):
+    reads += [partial(_read_number, decimal) for decimal in _MARKS]
+    for read in reads:
         with suppress(ValueError):
             number = read(text)
             if isinstance(number, (int, float)) and isfinite(number):

@@ -727,10 +727,8 @@ class _DocumentRows:
             listed_rows = _list_in(first[0][1])
             if listed_rows is not None:
                 name, rows_in_list = listed_rows
-                note_once(
-                    f"{self.path}: its {len(rows_in_list):,} rows are the list {quoted(name)}; to keep it all "
-                    "as one document, name the file .jsonl"
-                )
+                found = f"its {len(rows_in_list):,} rows are the list {quoted(name)}"
+                note_once(f"{self.path}: {found}; to keep the whole object as one document, name the file .jsonl")
                 yield from enumerate(rows_in_list, start=1)
                 return
         yield from first
@@ -823,7 +821,7 @@ class _DocumentRows:
         roles, declared: as in `rows`
         """
         notes, columns, spellings = list[str](), self.columns, self._inferred(roles, declared)
-        if self.holds_lines and self.path.lower().endswith(_TABLES):
+        if self.holds_lines and columns and self.path.lower().endswith(_TABLES):
             notes.append("no table, as too many lines differ in their separators: each line is a document")
         if self._encoding not in (None, "utf-8"):
             notes.append(f"text in {ENCODINGS.get(str(self._encoding), self._encoding)}")

@@ -425,6 +425,8 @@ class Index(Closable):
 
     def _qrels(self, judgments: Judgments) -> dict[str, dict[str, int]]:
         """Return the labels of each query; raises `UsageError` as `evaluate` does."""
+        if not judgments:
+            raise UsageError("judgments: there are none; give relevant documents by query, {'query': ['id']}")
         qrels = {query: _labels_of(query, judged) for query, judged in judgments.items()}
         if missing := self._collection.snapshot().missing({id for documents in qrels.values() for id in documents}):
             raise UsageError(f"judgments: {self.folder} has no documents {listed(missing[:3])}")

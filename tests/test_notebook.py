@@ -135,3 +135,10 @@ def test_an_index_is_pickled_as_its_folder(tmp_path: Path, monkeypatch: pytest.M
         assert [hit.id for hit in again.search("shoes")] == found != []
         assert (again._options.device, again._batch_size) == ("cpu", 3)
     assert len(pickled) < 1000
+
+
+def test_no_judgments_are_an_error(tmp_path: Path) -> None:
+    with Index.build(ROWS[:2], tmp_path / "index") as built:
+        for measured in (built.evaluate, built.improve):
+            with pytest.raises(UsageError, match="judgments: there are none; give relevant documents by query"):
+                measured({})

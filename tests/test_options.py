@@ -75,7 +75,7 @@ def test_values_and_defaults(arguments: str, expected: dict[str, Any]) -> None:
         (["--kind", "alhpa"], "--kind alhpa: choose from alpha, a (did you mean alpha?)"),
         (["--stpes", "3"], "unknown option --stpes (did you mean --steps?); see sample --help"),
         (["--step", "3"], "unknown option --step (did you mean --steps?)"),  # no abbreviations
-        (["stray"], "unknown option stray"),
+        (["stray"], "'stray': more values than are expected"),
         (["--amp", "perhaps"], "'perhaps' is neither true nor false"),
         (["--steps", "3", "--max_steps", "4"], "--steps 3 and --max_steps 4 are one option"),
     ],

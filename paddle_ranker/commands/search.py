@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Optional
 
 from paddle_ranker import runtime
 from paddle_ranker.addresses import is_url
+from paddle_ranker.data.files.cell_formats import cell_text
 from paddle_ranker.errors import UsageError, brief, listed, quoted, spelling_hint
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.options import json_text, main_of, note, option, refuse_given
@@ -376,7 +377,7 @@ def _explained(result: Result, features: Optional[FeatureParts]) -> str:
         parts.append(f"fused {result.score:.4f}")
     if result.probability is not None:
         parts.append(f"ranker {result.probability:.4f}, logit {result.logit:+.3f}")
-    fields = "".join(f"; {name}={value}" for name, value in result.fields.items())
+    fields = "".join(f"; {name}={cell_text(value)}" for name, value in result.fields.items())
     return f"{result.id}: {'; '.join(parts)}{fields}"
 
 

@@ -13,7 +13,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any, NoReturn, Optional, TypeVar
 
-from paddle_ranker.errors import UsageError, brief, quoted, spelling_hint
+from paddle_ranker.errors import UsageError, brief, listed, quoted, spelling_hint
 from paddle_ranker.options.declare import (
     REQUIRED,
     Options,
@@ -49,6 +49,7 @@ def parse_options(
         _refuse_unknown([text for text in named if text.partition("=")[0] not in names], names, prog)
     # Plain parsing would take an optional positional argument after an option for absent, so parse intermixed.
     namespace, unknown = parser.parse_known_intermixed_args(arguments)
+    _refuse_more(options_class, [text for text in unknown if _is_value(text)], prog)
     _refuse_unknown(unknown, names, prog)
     values = vars(namespace)
     for name, value in values.items():
@@ -60,6 +61,17 @@ def parse_options(
 def _refuse_unknown(unknown: Sequence[str], names: Sequence[str], prog: str) -> None:
     for text in unknown[:1]:
         raise UsageError(f"unknown option {brief(text)}{spelling_hint(text.split('=')[0], names)}; see {prog} --help")
+
+
+def _refuse_more(options_class: type[Options], more: Sequence[str], prog: str) -> None:
+    """Raise `UsageError` for values that no option takes, such as the words of a query without quotes."""
+    placed = [field for field in fields_of(options_class) if field.metadata["positional"] or field.metadata["leads"]]
+    if len(placed) == 1:
+        advice = f"{shown_name(placed[0])} is one value, so put quotes around all of its words"
+    else:
+        advice = "give the option to which it belongs, or leave it out"
+    if more:
+        raise UsageError(f"{listed(map(quoted, more))}: more values than are expected; {advice}; see {prog} --help")
 
 
 def options_from(options_class: type[OptionsT], **values: Any) -> OptionsT:

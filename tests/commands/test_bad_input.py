@@ -98,7 +98,12 @@ BAD: list[tuple[str, int, str]] = [
     ("compare pairwise --test dev.csv --train fractions.csv", 1, IS_FRACTION),
     ("convert", 2, "SOURCE"),
     ("convert encoder", 2, "TARGET"),
-    ("convert encoder made more", 2, "more"),
+    ("convert encoder made more", 2, "'more': more values than are expected; give the option to which it belongs"),
+    (
+        "search x y z --index index",
+        2,
+        "'y', 'z': more values than are expected; QUERY is one value, so put quotes around",
+    ),
     ("convert encoder made --to onnx", 2, "--to onnx"),
     ("convert hf made --drop_match_embeddings", 2, "belongs to --to hf"),
     ("convert encoder made --to hf --lowercase", 2, "--lowercase belongs to --to paddle or tower"),

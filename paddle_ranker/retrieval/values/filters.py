@@ -26,6 +26,7 @@ _TOKEN_STARTS = r"(?<![^\s=<>!,(\[])"  # a quote within a word is an apostrophe
 _JOINED = re.compile(rf"{_TOKEN_STARTS}(?:{_QUOTED})|(?:^|(?<=\s))(and|or)(?=\s|$)", re.I)
 _ITEMS = re.compile(rf"\s*((?:{_QUOTED})\s*(?=,|$)|[^,]*)(?:,|$)")
 _NAMED = {"eq": "=", "ne": "!=", "gt": ">", "gte": ">=", "lt": "<", "lte": "<=", "in": "in"}
+_EXAMPLES = {"number": "5", "date": "2024-12-31", "boolean": "true"}  # values by type, for messages
 ORDERED = ("<", "<=", ">", ">=")
 
 
@@ -117,7 +118,8 @@ class Condition:
         spelling = spellings.chosen()
         meant = None if spelling is None else spelling.read(str(value))
         if isinstance(meant, list) or meant is None or not TYPES[self.type].intervals(meant, self.operator):
-            return "correct the filter"
+            example = _EXAMPLES.get(self.type)
+            return "correct the filter" if example is None else f"compare as in {self.field}{self.operator}{example}"
         return f"write {meant if isinstance(meant, str) else json.dumps(meant)}"
 
 

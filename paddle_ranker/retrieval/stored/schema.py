@@ -503,7 +503,7 @@ class Field:
         """Spelling of the values by the format; None without a format. Raises `ValueError` for an unknown format."""
         return spelling_of(self._values, self.format) if self.format else None
 
-    def readings(self, text: str) -> list[Union[int, float, str]]:
+    def readings(self, text: str) -> Sequence[Union[int, float, str]]:
         """Return the numbers or dates that a query may stand for in this field, the likeliest first.
 
         See `data.cell_formats.readings`; none are returned if the field has other values.

@@ -138,6 +138,6 @@ def test_an_index_is_pickled_as_its_folder(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_no_judgments_are_an_error(tmp_path: Path) -> None:
-    with Index.build(ROWS[:2], tmp_path / "index") as built:
-        with pytest.raises(UsageError, match="judgments: there are none; give relevant documents by query"):
-            built.evaluate({})
+    built = Index.build(ROWS[:2], tmp_path / "index")
+    with built, pytest.raises(UsageError, match="judgments: there are none; give relevant documents by query"):
+        built.evaluate({})

@@ -29,6 +29,9 @@ class _Assistants(Endpoint):
     slots = (INDEX,)
     paths: ClassVar[Mapping[str, str]] = {_PATH: "mcp"}
 
+    def announced(self, config: ServeConfig) -> Mapping[str, str]:
+        return {"assistants (MCP)": _PATH} if assistant_options(config).mcp else {}
+
     def routes(self, slots: Slots, config: ServeConfig) -> list[BaseRoute]:
         from starlette.routing import Route
 

@@ -102,9 +102,8 @@ def test_the_command_ends_with_its_assistant(number: Any, status: int, folders: 
 def test_two_processes_answer_without_sessions_beside_good_searches(folders: dict[str, str], tmp_path: Path) -> None:
     line = line_of("search-serve", folders, "--mcp", "--workers", "2", "--port", "0", "--log_requests", "false")
     with started(line, tmp_path / "run", PYTHONPATH=str(REPOSITORY), **{API_KEY_VARIABLE: "a-key"}) as server:
-        server.until(lambda: "search page: " in server.output)
-        port = int(server.output.split("http://127.0.0.1:")[1].split()[0].rstrip("/,;"))
-        url, key = f"http://127.0.0.1:{port}/mcp", {"authorization": "Bearer a-key"}
+        server.until(lambda: "assistants (MCP): " in server.output)
+        url, key = server.output.split("assistants (MCP): ")[1].split()[0], {"authorization": "Bearer a-key"}
         seconds = list[float]()
 
         async def call(era: str) -> None:
@@ -118,7 +117,7 @@ def test_two_processes_answer_without_sessions_beside_good_searches(folders: dic
                     assert len(found) == 4 and fetched["title"] == found[0]["title"]
 
         def search() -> None:
-            with SearchClient(port=port, timeout=SECONDS, api_key="a-key") as client:
+            with SearchClient(url=url.removesuffix("/mcp"), timeout=SECONDS, api_key="a-key") as client:
                 for _ in range(SEARCHES):
                     began = time.perf_counter()
                     assert len(client.search("水稻研究")["hits"]) == 4

@@ -59,6 +59,10 @@ class Endpoint(ABC):
         slots: all slots of the server
         """
 
+    def announced(self, config: ServeConfig) -> Mapping[str, str]:
+        """Return the paths that a server names when it has started, by what they are."""
+        return {}
+
     def name_of(self, path: str) -> Optional[str]:
         """Return the name of requests at a path that no endpoint's `paths` have; None: it is not this endpoint's."""
         return None
@@ -123,6 +127,9 @@ class _SearchEndpoint(Endpoint):
         'curl SERVER/v1/search -H \'Content-Type: application/json\' -d \'{"query": "苹果手机价格", "top_k": 3, '
         '"rank_top": 50}\''
     )
+
+    def announced(self, config: ServeConfig) -> Mapping[str, str]:
+        return {"search page": "/"}
 
     def routes(self, slots: Slots, config: ServeConfig) -> list[BaseRoute]:
         from paddle_ranker.serving.core.search_log import SearchIds

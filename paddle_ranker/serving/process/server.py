@@ -17,8 +17,8 @@ from paddle_ranker.registry import load_named_plugins
 from paddle_ranker.serving.core.limits import API_KEY_VARIABLE
 from paddle_ranker.serving.core.metrics import MULTIPROCESS_VARIABLE
 from paddle_ranker.serving.core.server_config import ServeConfig
+from paddle_ranker.serving.http.endpoints import ENDPOINTS
 from paddle_ranker.serving.process.protocols import BACKLOG, PROTOCOLS
-from paddle_ranker.serving.slots.index_options import INDEX
 from paddle_ranker.serving.slots.slot_kinds import served_by
 
 _FILES_OF_CONNECTION, _OTHER_FILES = 3, 128  # a gRPC connection has a pipe to grpcio; models, threads, an index
@@ -106,8 +106,10 @@ def announce(config: ServeConfig, sockets: list[socket.socket]) -> None:
     titles = ", ".join(sorted((protocol.title for protocol in PROTOCOLS.values()), key=str.lower))
     alone = "".join(f" and {place} (HTTP)" for place in places[count:])
     print(f"serving {served} on {' and '.join(places[:count])} ({titles}){alone}", flush=True)
-    if INDEX in kinds:
-        print(f"search page: {places[0]}/", flush=True)
+    for endpoint in ENDPOINTS.values():
+        if kinds.keys() >= {*endpoint.slots}:
+            for what, path in endpoint.announced(config).items():
+                print(f"{what}: {places[0]}{path}", flush=True)
     notify_system()
 
 

@@ -95,8 +95,12 @@ class Many(Options):
 def test_several_values_side_by_side() -> None:
     assert parse_options(Many, ["a", "b", "--seed", "2"], "many", "") == Many(systems=("a", "b"), seed=2)
     assert parse_options(Many, ["--seed", "2", "a"], "many", "") == Many(systems=("a",), seed=2)
+    behind = parse_options(Many, ["a", "--seed", "2", "--", "-b", "c"], "many", "")
+    assert behind == Many(systems=("a", "-b", "c"), seed=2)
     with pytest.raises(UsageError, match="SYSTEMS"):
         parse_options(Many, [], "many", "")
+    with pytest.raises(UsageError, match="unknown option -b; a value that begins with a minus sign stands at the end"):
+        parse_options(Many, ["a", "-b"], "many", "")
 
 
 @dataclass(frozen=True)

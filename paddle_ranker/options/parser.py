@@ -25,11 +25,13 @@ from paddle_ranker.options.declare import (
     shown_name,
     value_type,
 )
+from paddle_ranker.storage.untrusted import Unchecked
 
 OptionsT = TypeVar("OptionsT", bound=Options)
 _TRUE, _FALSE = {"true", "1", "yes", "on"}, {"false", "0", "no", "off"}
 _EXAMPLE = re.compile(r"^\s*((?:paddle-ranker|python) .*)$", re.M)
 _WIDTH = 100  # characters of a line of the description
+_BEHIND = "\0"  # before a value that stands behind -- and begins with a minus sign, which argparse takes for an option
 
 
 def parse_options(
@@ -48,19 +50,37 @@ def parse_options(
         named = [text for text in takewhile(lambda text: text != "--", arguments) if text.startswith("--")]
         _refuse_unknown([text for text in named if text.partition("=")[0] not in names], names, prog)
     # Plain parsing would take an optional positional argument after an option for absent, so parse intermixed.
-    namespace, unknown = parser.parse_known_intermixed_args(arguments)
+    namespace, unknown = parser.parse_known_intermixed_args(_without_end(arguments))
     _refuse_more(options_class, [text for text in unknown if _is_value(text)], prog)
-    _refuse_unknown(unknown, names, prog)
+    _refuse_unknown(unknown, names, prog, len(options) < len(fields_of(options_class)))
     values = vars(namespace)
     for name, value in values.items():
         if isinstance(value, list):
-            values[name] = tuple(value) or None
+            values[name] = tuple(map(_unmarked, value)) or None
+        else:
+            values[name] = _unmarked(value)
     return options_class(**values)
 
 
-def _refuse_unknown(unknown: Sequence[str], names: Sequence[str], prog: str) -> None:
+def _without_end(arguments: Sequence[str]) -> list[str]:
+    """Return arguments without `--`, and with the values behind it marked that begin with a minus sign."""
+    made = list(arguments)
+    if "--" in made:
+        end = made.index("--")
+        made[end:] = [_BEHIND + text if text.startswith("-") else text for text in made[end + 1 :]]
+    return made
+
+
+def _unmarked(value: Unchecked) -> Unchecked:
+    return value.removeprefix(_BEHIND) if isinstance(value, str) else value
+
+
+def _refuse_unknown(unknown: Sequence[str], names: Sequence[str], prog: str, has_values: bool = False) -> None:
     for text in unknown[:1]:
-        raise UsageError(f"unknown option {brief(text)}{spelling_hint(text.split('=')[0], names)}; see {prog} --help")
+        hint = spelling_hint(text.split("=")[0], names)
+        if has_values and not hint and not text.startswith("--"):
+            hint = "; a value that begins with a minus sign stands at the end, behind --"
+        raise UsageError(f"unknown option {brief(text)}{hint}; see {prog} --help")
 
 
 def _refuse_more(options_class: type[Options], more: Sequence[str], prog: str) -> None:

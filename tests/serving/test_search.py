@@ -229,6 +229,7 @@ def test_filters_and_fields(site: Site) -> None:
         ({"query": "a", "offset": -1}, 422, "offset", "at least 0"),
         ({"query": "a", "min_probability": 2}, 422, "min_probability", "at most 1"),
         ({"query": "a", "limit": 3}, 422, "limit", "not permitted"),
+        ({"query": "a", "tok_k": 3}, 422, "tok_k", "did you mean top_k?"),
         ({"query": "a", "depth": 0}, 422, "depth", "at least 1"),
         ({"query": "a", "recall": 5}, 422, "recall", "not permitted"),
         ({"query": "a", "by": ["magic"]}, 422, "by", "magic"),

@@ -9,7 +9,7 @@ from typing import Callable, ClassVar, Optional, Union
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
-from paddle_ranker.errors import ParameterError, brief, listed
+from paddle_ranker.errors import ParameterError, brief, listed, spelling_hint
 from paddle_ranker.serving.core.faults import TOO_LARGE, UNPROCESSABLE, Fault
 from paddle_ranker.serving.core.json_text import JsonBounds, check_json, not_json
 from paddle_ranker.storage.untrusted import Unchecked
@@ -40,9 +40,8 @@ class Body(BaseModel):
             if value is None or (idle is not None and (not idle or value in idle)):
                 continue
             if idle is None:
-                problem = (
-                    f"is not permitted, there are {listed(sorted([*type(self).model_fields, *self.without_effect]))}"
-                )
+                names = sorted([*type(self).model_fields, *self.without_effect])
+                problem = f"is not permitted{spelling_hint(name, names)}, there are {listed(names)}"
             else:
                 shown = brief(json.dumps(value, ensure_ascii=False))
                 problem = f"is {shown}, which is not done here: leave it out, or say {listed(map(json.dumps, idle))}"

@@ -58,6 +58,7 @@ NOT_RUN = {
     "deploy ray": "serves until Ctrl-C, or needs a cluster: tests/scale/test_serve.py deploys",
     "--nproc_per_node": "tests/training/test_distributed.py starts several processes",
     "datasets/scenes": "draws and trains for minutes: tests/data/test_scenes.py draws fewer",
+    "http://gpu": "asks another machine: tests/remote_models starts such services",
     "paddle-ranker improve": "needs the log of many searches: tests/commands/test_improve.py makes one",
 }
 MODELS = {

@@ -94,12 +94,12 @@ def is_file_name(value: str) -> bool:
 READERS: Registry[Reader] = Registry("reader")
 
 
-def _add(name: str, places: str, fields: Mapping[str, str], **more: Any) -> None:
-    """Register the reader in module `name` of this package; the first call of `read` or `version` imports the module.
+def _add(name: str, room: str, places: str, fields: Mapping[str, str], **more: Any) -> None:
+    """Register the reader in module `name` of a room; the first call of `read` or `version` imports the module.
 
     places, fields, more: as in `Reader`
     """
-    module = f"paddle_ranker.data.{name}"
+    module = f"paddle_ranker.data.{room}.{name}"
 
     def read(path: Path) -> Iterator[Union[Part, Unread]]:
         return cast("Iterator[Union[Part, Unread]]", import_module(module).read(path))
@@ -108,9 +108,11 @@ def _add(name: str, places: str, fields: Mapping[str, str], **more: Any) -> None
 
 
 _SECONDS = {FIRST_SECOND: "number", LAST_SECOND: "number"}
-_add("pdf", "boxes", {"page": "number", "title": "text", "heading": "text"})
-_add("ocr", "boxes", {"page": "number"})
-_add("speech", "seconds", _SECONDS, seconds=3600, memory=16 << 30)  # some minutes at once; Whisper's largest model
-_add("film", "seconds", _SECONDS, piece=2, has_words=False)
-_add("office", "", {"section": "number", "slide": "number", "title": "text", "heading": "text"})
-_add("table", "cells", {"first_row": "number", "last_row": "number"})
+_add("pdf", "files", "boxes", {"page": "number", "title": "text", "heading": "text"})
+_add("ocr", "files", "boxes", {"page": "number"})
+_add(
+    "speech", "recordings", "seconds", _SECONDS, seconds=3600, memory=16 << 30
+)  # some minutes at once; Whisper's largest model
+_add("film", "recordings", "seconds", _SECONDS, piece=2, has_words=False)
+_add("office", "files", "", {"section": "number", "slide": "number", "title": "text", "heading": "text"})
+_add("table", "rows", "cells", {"first_row": "number", "last_row": "number"})

@@ -95,7 +95,7 @@ READERS: Registry[Reader] = Registry("reader")
 
 
 def _add(name: str, room: str, places: str, fields: Mapping[str, str], **more: Any) -> None:
-    """Register the reader in module `name` of a room; the first call of `read` or `version` imports the module.
+    """Register the reader in module `name` of a room; the first call of `read` or `version` imports it.
 
     places, fields, more: as in `Reader`
     """

@@ -13,14 +13,14 @@ from paddle_ranker.array_types import Floats
 from paddle_ranker.errors import UsageError, brief
 from paddle_ranker.metrics.calibration import are_probabilities, logits_of
 from paddle_ranker.remote_models.service import RETRIES, TIMEOUT, Service, key_of
-from paddle_ranker.retrieval.index.model_urls import ModelUrl
+from paddle_ranker.retrieval.index.model_urls import ModelUrl, UrlRanker
 from paddle_ranker.serving.clients.http_client import RerankClient
 from paddle_ranker.serving.http.rerank_formats import RERANK_PROTOCOLS, protocol_of
 
 _OPTION = "--ranker"
 
 
-class HttpRanker:
+class HttpRanker(UrlRanker):
     """A ranker behind a URL, whose host or end of its path says the protocol; see `RERANK_PROTOCOLS`.
 
     Scores within 0 to 1 are taken for probabilities, and become their logits, unless the protocol asks for logits.

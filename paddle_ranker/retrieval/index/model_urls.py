@@ -6,9 +6,10 @@ what tells its vectors from those of another model, and never a URL: whoever ope
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Callable, NamedTuple, Optional, Protocol
+from typing import TYPE_CHECKING, Callable, NamedTuple, Optional
 from urllib.parse import urlsplit
 
 from paddle_ranker.addresses import is_url
@@ -77,15 +78,17 @@ class TowerSettings:
     characters: Optional[int] = None
 
 
-class UrlRanker(Protocol):
-    """A ranker behind a URL; `name` is what answers call it."""
+class UrlRanker(ABC):
+    """A ranker behind a URL."""
 
     @property
-    def name(self) -> str: ...
+    @abstractmethod
+    def name(self) -> str:
+        """What answers call it."""
 
+    @abstractmethod
     def logits(self, queries: Sequence[str], texts: Sequence[str]) -> Floats:
         """Return the logit of each pair, `[n]`; raises `ServiceFailed`."""
-        ...
 
 
 class ModelService(NamedTuple):

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from paddle_ranker.array_types import Floats
 from paddle_ranker.errors import CheckpointError, RankerError
 from paddle_ranker.options import note
+from paddle_ranker.retrieval.index.model_urls import UrlRanker
 from paddle_ranker.retrieval.snapshots.searchable import Searchable, Snapshot
 from paddle_ranker.retrieval.snapshots.snapshot import LocalSnapshot
 from paddle_ranker.retrieval.stages.search import Search
@@ -24,7 +25,6 @@ from paddle_ranker.scoring.title_states import StatesInfo, StoredPairs
 
 if TYPE_CHECKING:
     from paddle_ranker.encoding.pair_encoder import PairEncoder
-    from paddle_ranker.retrieval.index.model_urls import UrlRanker
 
 
 class StoredCandidates(NamedTuple):
@@ -118,7 +118,7 @@ class SearchRanker:
         self._ranker, self._stored = ranker, None
         self.pair_encoder: Optional[PairEncoder] = None
         self.is_calibrated = False
-        if isinstance(ranker, Ranker):
+        if not isinstance(ranker, UrlRanker):
             self._stored = stored_scorer(collection, ranker)
             self.pair_encoder, self.is_calibrated = ranker.pair_encoder, ranker.info.calibration is not None
 
@@ -133,7 +133,7 @@ class SearchRanker:
         queries = [search.model_text for search, search_texts in zip(searches, texts) for _ in search_texts]
         flat = [text for search_texts in texts for text in search_texts]
         ends = np.cumsum([len(search_texts) for search_texts in texts])
-        if not isinstance(self._ranker, Ranker):
+        if isinstance(self._ranker, UrlRanker):
             with idle():
                 return np.split(self._ranker.logits(queries, flat), ends[:-1])
         with idle():

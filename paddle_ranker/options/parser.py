@@ -25,7 +25,6 @@ from paddle_ranker.options.declare import (
     shown_name,
     value_type,
 )
-from paddle_ranker.storage.untrusted import Unchecked
 
 OptionsT = TypeVar("OptionsT", bound=Options)
 _TRUE, _FALSE = {"true", "1", "yes", "on"}, {"false", "0", "no", "off"}
@@ -71,7 +70,7 @@ def _without_end(arguments: Sequence[str]) -> list[str]:
     return made
 
 
-def _unmarked(value: Unchecked) -> Unchecked:
+def _unmarked(value: Any) -> Any:
     return value.removeprefix(_BEHIND) if isinstance(value, str) else value
 
 

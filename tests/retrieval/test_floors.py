@@ -27,6 +27,7 @@ pytestmark = pytest.mark.unit
 SYLLABLES = ("ba", "de", "fo", "gu", "ki", "lo", "me", "nu", "pa", "ri", "so", "ta", "vu", "zi")
 VOCABULARY = [first + second + third for first in SYLLABLES for second in SYLLABLES for third in SYLLABLES[:5]]
 FIRST = " ".join(VOCABULARY[n] for n in np.random.default_rng(0).choice(len(VOCABULARY), 8))
+SOME = " ".join(FIRST.split()[:5])
 CLOSE = (FIRST, " ".join(FIRST.split()[2:5]), f'"{" ".join(FIRST.split()[1:3])}"')
 NONSENSE = ("xqzv wvkj", "how do giraffes sleep at night", f"{FIRST.split()[3]} qwerty uiop asdfgh")
 
@@ -147,10 +148,11 @@ class SureRanker:
 @pytest.mark.parametrize(
     ("query", "probability", "calibration", "is_close"),
     [
-        (FIRST, 0.09, "calibrated", False),
-        (FIRST, 0.11, "calibrated", True),
+        (SOME, 0.09, "calibrated", False),
+        (SOME, 0.11, "calibrated", True),
+        (FIRST, 0.09, "calibrated", True),  # names a document
         (NONSENSE[2], 0.11, "calibrated", True),
-        (FIRST, 0.09, None, True),  # its floors decide
+        (SOME, 0.09, None, True),  # its floors decide
         (NONSENSE[2], 0.11, None, False),
     ],
 )

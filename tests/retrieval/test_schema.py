@@ -269,7 +269,7 @@ def test_a_build_infers_shows_and_keeps_the_schema(tmp_path: Path, capsys: pytes
     with Collection.open(index) as collection:
         assert [collection.snapshot().search("words", [name], 1)[0].ids for name in ("git", "vim")] == [["1"], ["2"]]
         assert collection.snapshot().document("1") == Document(
-            "1", "version control with vim", {"title": "git", "year": "2005"}
+            "1", "version control with vim", {"title": "git", "year": 2005}
         )
         assert collection.snapshot().matching(None).count(Filter.parse(["year<2000"])) == 1
     assert main(["build", "--corpus", str(corpus), "--output", str(index), "--field", "year:keyword"]) == 1

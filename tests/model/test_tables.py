@@ -157,9 +157,9 @@ def test_cells_and_operations_are_those_of_transformers(tmp_path: Path, network:
     for row, said in enumerate(expected):
         own = logits[row][arrays["token_type_ids"][row, :, 2] > 0]
         theirs = [np.nan if one is None else one for one in said["logits"]]  # None: of a column that is not selected
-        np.testing.assert_allclose(np.where(own < -5000, np.nan, own), theirs, atol=1.5e-5)  # rounded to 1e-5
+        np.testing.assert_allclose(np.where(own < -5000, np.nan, own), theirs, atol=3e-5)  # theirs are rounded to 1e-5
         if operations:
-            np.testing.assert_allclose(operations[0][row], said["operations"], atol=1.5e-5)
+            np.testing.assert_allclose(operations[0][row], said["operations"], atol=3e-5)
         else:
             assert said["operations"] is None
     names = NETWORKS[network].get("aggregation_labels", {"0": "0"})

@@ -288,7 +288,7 @@ class BuildOptions(TokenizerOptions, CorpusOptions, RayOptions):
 
     @property
     def of_url(self) -> TowerSettings:
-        """What is said of a tower behind a URL."""
+        """Settings of a tower behind a URL."""
         return TowerSettings(self.query_prompt, self.text_prompt, self.tower_characters)
 
     @property

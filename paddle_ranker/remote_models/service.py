@@ -1,4 +1,4 @@
-"""What a tower and a ranker behind URLs share: the key, texts that are too long, and services that fail."""
+"""Ask services behind URLs, for towers and rankers: the key, texts that are too long, and services that fail."""
 
 from __future__ import annotations
 

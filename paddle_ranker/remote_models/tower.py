@@ -36,7 +36,7 @@ _Ask = Callable[..., Vectors]
 
 @dataclass(frozen=True)
 class TowerDescription:
-    """What an index keeps of a tower behind a URL; the URL is none of it.
+    """Description of a tower behind a URL in an index; it has no URL.
 
     model: the model's name in requests; None: the service has one
     size: components of its vectors

@@ -1,4 +1,4 @@
-"""What switches traces on; importing this module registers it, and does not import OpenTelemetry."""
+"""Switch traces on; importing this module registers it, and does not import OpenTelemetry."""
 
 from __future__ import annotations
 

@@ -64,11 +64,17 @@ def _of_pieces(files: ModelTokenizer, max_seq_length: int, config: EncoderConfig
     return PairEncoder(files, max_seq_length)
 
 
-_ERNIE_M = replace(BERT, pair_encoder=_of_pieces, config=ErnieMConfig, classes="ErnieM")
-
-
 # Before ERNIE, with which the names of its classes begin.
-FAMILIES.add("ernie_m", replace(_ERNIE_M, network=network_of("bert", "ErnieMEncoder")))
+FAMILIES.add(
+    "ernie_m",
+    replace(
+        BERT,
+        network=network_of("bert", "ErnieMEncoder"),
+        pair_encoder=_of_pieces,
+        config=ErnieMConfig,
+        classes="ErnieM",
+    ),
+)
 
 
 for _type, _classes, _fields in (

@@ -183,7 +183,14 @@ def rotary_base(rotary: ForeignConfig, default: object) -> object:
     return rotary.get("rope_theta", default)
 
 
-# Networks of pictures, of the texts compared with them, and of sounds; `hugging_face/picture_models.py` and
-# `hugging_face/sound_models.py` read them from folders.
-def named_already(arrays: Named) -> Named:
+def add_own(model_type: str, module: str, name: str, config: type[EncoderConfig]) -> None:
+    """Add a family whose arrays have the names of its network: readers of other programs' folders rename them.
+
+    module, name: module and class of the network, as in `network_of`
+    """
+    family = EncoderFamily(network_of(module, name), _of_encoder, bring_tokenizer, config=config, classes=name)
+    FAMILIES.add(model_type, family)
+
+
+def _of_encoder(arrays: Named) -> Named:
     return {name: array for name, array in arrays.items() if name.startswith("encoder.")}

@@ -62,7 +62,7 @@ class LiltConfig(LayoutLMConfig):
 
 
 def _boxed(*, last_corner: bool) -> Encodes:
-    """Return what makes an encoder with boxes, whose separators have the last corner or the first."""
+    """Return a function that creates an encoder with boxes; its separators have the last corner or the first."""
 
     def encoder(files: ModelTokenizer, max_seq_length: int, config: EncoderConfig) -> PairEncoder:
         from paddle_ranker.encoding.boxed_pairs import SIDE, BoxedPairEncoder

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from paddle_ranker.model.config import Activation, EncoderConfig, Share
-from paddle_ranker.model.encoders.family import FAMILIES, EncoderFamily, bring_tokenizer, named_already, network_of
+from paddle_ranker.model.encoders.family import add_own
 from paddle_ranker.storage.declared import Count, Length, Positive
 
 
@@ -84,7 +84,4 @@ for _type, _class, _config in (
     ("clip_text_model", "PictureTextEncoder", PictureTextConfig),
     ("siglip_text_model", "PictureTextEncoder", PictureTextConfig),
 ):
-    FAMILIES.add(
-        _type,
-        EncoderFamily(network_of("vision", _class), named_already, bring_tokenizer, config=_config, classes=_class),
-    )
+    add_own(_type, "vision", _class, _config)

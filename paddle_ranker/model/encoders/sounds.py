@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar
 
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.model.config import Activation, EncoderConfig, Share
-from paddle_ranker.model.encoders.family import FAMILIES, EncoderFamily, bring_tokenizer, named_already, network_of
+from paddle_ranker.model.encoders.family import add_own
 from paddle_ranker.storage.declared import Between, Count, Length, OneOf, Positive
 
 _Sizes = Annotated[tuple[Positive, ...], Between(1, 64)]
@@ -67,11 +67,5 @@ class SoundConfig(EncoderConfig):
         return convolutions + self.hidden_size * (self.conv_dim[-1] + positions + self.num_hidden_layers * layer)
 
 
-for _type, _class, _config in (
-    ("wav2vec2", "SoundTransformer", SoundConfig),
-    ("hubert", "SoundTransformer", SoundConfig),
-):
-    FAMILIES.add(
-        _type,
-        EncoderFamily(network_of("sounds", _class), named_already, bring_tokenizer, config=_config, classes=_class),
-    )
+for _type in ("wav2vec2", "hubert"):
+    add_own(_type, "sounds", "SoundTransformer", SoundConfig)

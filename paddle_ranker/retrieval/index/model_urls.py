@@ -67,7 +67,7 @@ def key_variable(option: str) -> str:
 
 @dataclass(frozen=True)
 class TowerSettings:
-    """What `index build` is told of a tower behind a URL.
+    """Settings of a tower behind a URL, as `index build` gets them.
 
     query_prompt, text_prompt: what is sent before each query, and before each text; the service adds nothing
     characters: how many code points of a text are sent; None: a default
@@ -84,7 +84,7 @@ class UrlRanker(ABC):
     @property
     @abstractmethod
     def name(self) -> str:
-        """What answers call it."""
+        """Name of the ranker in answers."""
 
     @abstractmethod
     def logits(self, queries: Sequence[str], texts: Sequence[str]) -> Floats:

@@ -1,4 +1,4 @@
-"""What an index folder stores: its description, the fields of its documents, and segments.
+"""Store documents in an index folder: its description, the fields of its documents, and segments.
 
     IndexInfo    `index.json`: settings, digests of towers, and the segments that count, each with its removed documents
     Schema       the fields, each with a type of `FIELD_TYPES`: what is searched, filtered, embedded and ranked

@@ -33,7 +33,7 @@ class AnsweredRequest(NamedTuple):
 
 
 class Observer(Protocol):
-    """What is told of requests, in the server's event loop: its methods must not wait."""
+    """Observer of answered requests. It is called in the server's event loop, so its methods must not wait."""
 
     def answered(self, request: AnsweredRequest) -> None: ...
 

@@ -1,4 +1,4 @@
-"""What a server holds: slots, each with one model or index, and the services that answer from them.
+"""Hold the models and indexes of a server: slots, each with one model or index, and the services that answer from them.
 
     Slot             one model or index: its folder, its queue, and the replacement that is being loaded
     Lineup           index, tower and ranker of one time; a request holds one from beginning to end

@@ -225,7 +225,9 @@ def test_an_index_is_whole_wherever_its_builder_is_killed(tmp_path: Path) -> Non
     folder, draw = tmp_path / "index", random.Random(3)
     there: dict[str, Optional[Document]] = {}
     number, unknown = -1, dict[str, Optional[Document]]()
-    for _ in range(KILLS):
+    for kills in itertools.count():
+        if kills >= KILLS and number > KILLS:  # a slow machine changes less between two kills
+            break
         receives, sends = context().Pipe(duplex=False)
         process = context().Process(target=change_until_killed, args=(str(folder), number + 1, sends))
         process.start()
@@ -255,4 +257,3 @@ def test_an_index_is_whole_wherever_its_builder_is_killed(tmp_path: Path) -> Non
         there.update(unknown if applied == {True} else {})
         unknown = {}
         assert found == {id: one for id, one in there.items() if one is not None}
-    assert number > KILLS

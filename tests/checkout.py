@@ -15,7 +15,7 @@ IS_MODERN = not paddle.__version__.startswith("2.")
 # For what takes long and does the same on both stacks.
 ONCE = pytest.mark.skipif(not IS_MODERN, reason="nothing in it depends on the stack: the modern one runs it")
 # Of so many generated changes of a model's settings a run tries one; all of them take a quarter of an hour.
-SETTINGS_STEP = int(os.environ.get("PADDLE_RANKER_SETTINGS_STEP", "5"))
+SETTINGS_STEP = int(os.environ.get("PADDLE_RANKER_SETTINGS_STEP", "15"))
 MADE_HERE = (
     ".git", ".venv*", "__pycache__", ".mypy_cache", ".ruff_cache", ".pytest_cache", "*.egg-info", "build", "checkpoint",
     "output", "output_ce", "serving_server*", "serving_client*", ".demo.json",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import os
 import re
 import shutil
 import subprocess
@@ -22,6 +21,7 @@ from paddle_ranker.retrieval.stored.manifest import IndexInfo, WordsInfo, write_
 from paddle_ranker.retrieval.vectors.vector_settings import VectorsInfo
 from tests.checkout import ONCE
 from tests.conftest import REPOSITORY
+from tests.forks import run_code
 
 pytestmark = pytest.mark.unit
 PAGE = (REPOSITORY / "docs" / "architecture.md").read_text(encoding="utf-8")
@@ -164,9 +164,19 @@ REFUSED = {
         ),
     ),
 }
-IMPORT_ALL = """
-import importlib, pkgutil, sys
+# In a fork that has imported other packages and this one: imports from the copy, not from the checkout.
+IN_COPY = """
+import importlib, os, pkgutil, sys
+os.chdir(sys.argv[1])
+sys.path[:] = [sys.argv[1], *(path for path in sys.path if path and not os.path.isdir(f"{path}/paddle_ranker"))]
+sys.meta_path[:] = [finder for finder in sys.meta_path if not finder.__module__.startswith("__editable__")]
+for name in {*sys.modules}:
+    if name.split(".")[0] in ("paddle_ranker", *sys.argv[2].split(",")):
+        del sys.modules[name]
 import paddle_ranker
+assert paddle_ranker.__file__.startswith(sys.argv[1])
+"""
+IMPORT_ALL = """
 from paddle_ranker.errors import DependencyError
 from paddle_ranker.recipes import RECIPES, package_of
 for package in ("paddle_ranker", *map(package_of, RECIPES)):
@@ -176,10 +186,13 @@ for package in ("paddle_ranker", *map(package_of, RECIPES)):
                 importlib.import_module(module.name)
             except (ImportError, DependencyError) as error:
                 missing = error.__cause__ if isinstance(error, DependencyError) else error
-                assert (missing.name or "").split(".")[0] not in ("paddle_ranker", *RECIPES), (module.name, error)
-sys.argv = ["paddle-ranker", "help"]
+                packages = ("paddle_ranker", *sys.argv[2].split(","))  # with the one that is deleted
+                assert (missing.name or "").split(".")[0] not in packages, (module.name, error)
+"""
+COMMAND = """
+sys.argv = ["paddle-ranker", *sys.argv[3:]]
 from paddle_ranker.__main__ import main
-main()
+sys.exit(main())
 """
 
 
@@ -187,7 +200,7 @@ main()
 @pytest.mark.parametrize("guest", [*GUESTS, "pretraining", "multimodal_entailment"])
 def test_a_guest_can_be_deleted_with_its_folder(guest: str, tmp_path: Path) -> None:
     for name in ("paddle_ranker", *RECIPES):
-        shutil.copytree(REPOSITORY / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(REPOSITORY / name, tmp_path / name)  # with its bytecode, which takes seconds to make
     shutil.rmtree(tmp_path / ("paddle_ranker" if guest in GUESTS else "") / guest)
     for script in (path for pattern in SCRIPTS.get(guest, ()) for path in tmp_path.glob(pattern)):
         script.unlink()
@@ -195,20 +208,18 @@ def test_a_guest_can_be_deleted_with_its_folder(guest: str, tmp_path: Path) -> N
     text = lists.read_text(encoding="utf-8")
     lists.write_text(re.sub(rf'"{guest}",? ?', "", text), encoding="utf-8")
 
-    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=300,
-            env={**os.environ, "PYTHONPATH": str(tmp_path)},
-        )  # fmt: skip
+    def run(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        given = (str(tmp_path), ",".join(RECIPES), *arguments)
+        return run_code([sys.executable, "-c", IN_COPY + code, *given])
 
-    done = run("-c", IMPORT_ALL)
-    assert done.returncode == 0, done.stderr
+    done = run(IMPORT_ALL + COMMAND, "help")
+    assert done.returncode == 0, done.stdout
     index = tmp_path / "INDEX"
     index.mkdir()
     write_manifest(index, IndexInfo(WordsInfo(STANDARD), VectorsInfo("milvus", 8, uri="milvus.db", collection="a")))
     for line, status, message in REFUSED.get(guest, ()):
-        refused = run("-m", "paddle_ranker", *line.split())
-        assert refused.returncode == status and message in refused.stderr, refused.stderr
+        refused = run(COMMAND, *line.split())
+        assert refused.returncode == status and message in refused.stdout, refused.stdout
     COMMANDS.load_plugins()
     of_guest = {name for name, command in COMMANDS.items() if guest in command.module.split(".")}
     listed = {line.split()[0] for line in done.stdout.splitlines() if line.startswith("  ")}

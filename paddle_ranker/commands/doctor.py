@@ -93,7 +93,7 @@ class Package(NamedTuple):
     code: str
     purpose: str
     pin: str = ""
-    newest_python: tuple[int, int] = (3, 12)
+    newest_python: tuple[int, int] = (3, 13)
 
 
 ESSENTIAL = (
@@ -101,7 +101,7 @@ ESSENTIAL = (
     Package("numpy", "import numpy", "arrays", "<2" if PYTHON < (3, 10) else ""),
 )
 OPTIONAL = (
-    Package("paddlenlp", "import paddlenlp.transformers", "published models by name", f"=={STACK[1]}"),
+    Package("paddlenlp", "import paddlenlp.transformers", "published models by name", f"=={STACK[1]}", (3, 12)),
     Package("scipy", "import scipy.stats", "statistics of comparisons"),
     Package("scikit-learn", "import sklearn.linear_model", "the linear model to compare with"),
     Package("jieba", "import jieba", "BM25 over words"),
@@ -366,8 +366,8 @@ def examine(imports: bool = True) -> list[Finding]:
     names = {f"{paddle} {nlp}": name for name, (paddle, nlp) in STACKS.items()}
     names.update({f"{paddle} ": name for name, (paddle, _) in STACKS.items()})
     stack = names.get(f"{_version('paddlepaddle')} {_version('paddlenlp')}", f"other (tried together: {stacks})")
-    suits = (3, 9) <= PYTHON <= (3, 12)
-    remedy = "" if suits else f"Python 3.9 to 3.12: {in_checkout('bash scripts/setup.sh')}"
+    suits = (3, 9) <= PYTHON <= (3, 13)
+    remedy = "" if suits else f"Python 3.9 to 3.13: {in_checkout('bash scripts/setup.sh')}"
     python = f"{platform.python_version()} ({sys.executable})"
     onednn = ("on", "in Paddle Inference") if facts.get("onednn") else ("off", "not found")
     return [

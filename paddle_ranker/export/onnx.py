@@ -7,10 +7,12 @@ the shortcut in the last layer. paddle2onnx reads graphs of Paddle 3 only.
 from __future__ import annotations
 
 import json
+import platform
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Callable, Optional
 
@@ -36,6 +38,11 @@ def require_onnx() -> None:
         raise DependencyError(
             f"--onnx: needs Paddle 3, this is Paddle {paddle.__version__}: export the ranker's folder with the modern "
             f"stack, {in_checkout('bash scripts/setup.sh modern')}, or leave out --onnx"
+        )
+    if sys.version_info >= (3, 13) and find_spec("paddle2onnx") is None:
+        raise DependencyError(
+            f"--onnx: paddle2onnx has no build for Python {platform.python_version()}: export the ranker's folder on Python "
+            "3.10 to 3.12, or leave out --onnx"
         )
     try:
         import onnx  # noqa: F401

@@ -41,8 +41,8 @@ def require_onnx() -> None:
         )
     if sys.version_info >= (3, 13) and find_spec("paddle2onnx") is None:
         raise DependencyError(
-            f"--onnx: paddle2onnx has no build for Python {platform.python_version()}: export the ranker's folder on Python "
-            "3.10 to 3.12, or leave out --onnx"
+            f"--onnx: paddle2onnx has no build for Python {platform.python_version()}: export the ranker's folder on "
+            "Python 3.10 to 3.12, or leave out --onnx"
         )
     try:
         import onnx  # noqa: F401

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import paddle
@@ -158,7 +159,7 @@ def test_paddle_2_and_python_3_13_write_no_onnx_file(
     tmp_path: Path, exports: Exports, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if IS_MODERN:  # Paddle 2 is refused before
-        monkeypatch.setattr(sys, "version_info", (3, 13, 0))
+        monkeypatch.setattr("paddle_ranker.export.onnx.sys", SimpleNamespace(version_info=(3, 13)))
         monkeypatch.setitem(sys.modules, "paddle2onnx", None)
     with pytest.raises(DependencyError, match="no build for Python" if IS_MODERN else "needs Paddle 3"):
         export_model(exports["plain"].parts, tmp_path / "output", onnx=True)

@@ -258,7 +258,7 @@ def test_a_ranker_of_a_stranger_is_given_what_it_takes(made: SimpleNamespace) ->
         (["--tower", "checkpoint/tower"], "expected http://HOST/v1#MODEL"),
         (["--tower", "http://host:x/v1"], "--tower http://host:x/v1: "),
         (["--tower", "http://127.0.0.1:9/v1"], "has its own copy of its tower"),
-        (["--ranker", "http://127.0.0.1:9/v1"], "shows no protocol: add one of /v2/rerank"),
+        (["--ranker", "http://127.0.0.1:9/v1"], "shows no format: add one of /v2/rerank"),
         (["--ranker", "http://127.0.0.1:9/rerank#m"], "requests of Text Embeddings Inference name no model"),
         (["--ranker", "http://127.0.0.1:9/rerank", "--engine", "onnx"], "--engine is about a ranker that is opened"),
         (["--ranker", "ftp://host/rerank"], "ftp:// is not known"),

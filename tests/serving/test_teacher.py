@@ -1,4 +1,4 @@
-"""Teachers over HTTP: each protocol's requests and answers, hostile servers, what is kept."""
+"""Teachers over HTTP: each format's requests and answers, hostile servers, what is kept."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def ranked(name: str, **more: Any) -> Reply:
 
 
 @pytest.mark.parametrize(
-    "protocol, path, reply, said, cost",
+    "spoken, path, reply, said, cost",
     [
         ("cohere", "/v2/rerank", ranked("results", id="1", meta={"billed_units": {"search_units": 1}}), {},
          {"search units": 2}),
@@ -92,12 +92,12 @@ def ranked(name: str, **more: Any) -> Reply:
          {"truncate_prompt_tokens": -1, "use_activation": False}, {"tokens": 14}),
     ],
 )  # fmt: skip
-def test_each_protocol_is_asked_and_read_as_its_own_clients_do(
-    ask: Any, lines: list[str], protocol: str, path: str, reply: Reply, said: dict[str, Any], cost: dict[str, int]
+def test_each_format_is_asked_and_read_as_its_own_clients_do(
+    ask: Any, lines: list[str], spoken: str, path: str, reply: Reply, said: dict[str, Any], cost: dict[str, int]
 ) -> None:
     with Server(reply) as server:
         url = server.url.replace("/rerank", path)
-        with ask(url, protocol=protocol, model="large", concurrency=1) as teacher:
+        with ask(url, format=spoken, model="large", concurrency=1) as teacher:
             np.testing.assert_allclose(teacher.logits(QUERIES, TITLES), LOGITS, atol=1e-12)
             teacher.report()
     assert server.bodies == [
@@ -118,7 +118,7 @@ def test_text_embeddings_inference_gives_logits_as_they_are(ask: Any, lines: lis
         assert teacher.costs["tokens"] == 10
     assert {"query": "q", "texts": TITLES[:2], "raw_scores": True, "truncate": True} in server.bodies
     assert lines == [
-        f"asking {server.url} as clients of Text Embeddings Inference do (tei, by the URL; --teacher_protocol names "
+        f"asking {server.url} as clients of Text Embeddings Inference do (tei, by the URL; --teacher_format names "
         "another)"
     ]
 
@@ -156,7 +156,7 @@ def test_answers_are_kept_and_another_model_is_another_teacher(ask: Any, lines: 
             assert len(server.bodies) == asked
         assert lines[-1].startswith("0 requests, 0 pairs answered; ") and "keeps answers and had 3 (" in lines[-1]
         for model, asked in (("one", 2), ("two", 4), ("one", 4)):
-            with ask(other.url, protocol="cohere", model=model) as teacher:
+            with ask(other.url, format="cohere", model=model) as teacher:
                 teacher.logits(QUERIES, TITLES)
             assert len(other.bodies) == asked
 
@@ -285,7 +285,7 @@ def scored(*scores: tuple[object, object]) -> Reply:
         (scored((0, float("nan")), (1, 0.5)), r"\[0\].score"),
         (scored((0, 1e300), (1, 0.5)), r"\[0\].score"),
         (scored((0, None), (1, 0.5)), r"\[0\].score"),
-        (lambda asked: http(b"<html>sign in</html>"), "<html>sign in</html>; --teacher_protocol"),
+        (lambda asked: http(b"<html>sign in</html>"), "<html>sign in</html>; --teacher_format"),
         (lambda asked: answered({"results": []}), "none of Text Embeddings Inference's"),
         (lambda asked: http(b"[" + b" " * 5_000_000), "answers more than 1,049,[0-9]+ bytes"),
         (lambda asked: http(b"\x1f\x8b..", content_encoding="gzip"), "no answer can be read"),
@@ -357,16 +357,16 @@ def test_scores_are_probabilities_where_they_can_be(ask: Any, lines: list[str]) 
 
 
 @pytest.mark.parametrize(
-    "url, protocol",
+    "url, spoken",
     [
         ("http://h/rerank", "tei"), ("https://api.cohere.com/v2/rerank", "cohere"), ("http://h:1/x/v1/rerank", "jina"),
         ("https://api.jina.ai/v1/rerank", "jina"), ("https://api.voyageai.com/v1/rerank", "voyage"),
         ("http://notvoyageai.com/v1/rerank", "jina"),
     ],
 )  # fmt: skip
-def test_the_url_shows_the_protocol(ask: Any, lines: list[str], url: str, protocol: str) -> None:
+def test_the_url_shows_the_format(ask: Any, lines: list[str], url: str, spoken: str) -> None:
     ask(url).close()
-    assert f"({protocol}, by the URL; " in lines[0]
+    assert f"({spoken}, by the URL; " in lines[0]
 
 
 @pytest.mark.parametrize(
@@ -376,8 +376,8 @@ def test_the_url_shows_the_protocol(ask: Any, lines: list[str], url: str, protoc
         ({"teacher_url": "http://h:x/rerank"}, "--teacher_url http://h:x/rerank: "),
         ({"teacher_url": f"http://me:{KEY}@h/rerank"}, "must hold no password"),
         ({"teacher_url": f"http://h/rerank?version=2&Api-Key={KEY}"}, "and no key: put the key into"),
-        ({"teacher_url": "http://h/"}, "the path / shows no protocol"),
-        ({"teacher_url": "http://h/rerank", "teacher_protocol": "tai"}, r"did you mean tei\?"),
+        ({"teacher_url": "http://h/"}, "the path / shows no format"),
+        ({"teacher_url": "http://h/rerank", "teacher_format": "tai"}, r"did you mean tei\?"),
         ({"teacher_url": "http://h/rerank", "teacher_model": "m"}, "name no model"),
         ({"teacher_url": "http://h/rerank", "teacher_key_variable": KEY}, "it takes a name, not the key itself"),
         ({"teacher_batch": 3}, "--teacher_batch is about a teacher over HTTP: add --teacher_url"),

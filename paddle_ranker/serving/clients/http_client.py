@@ -31,9 +31,9 @@ from paddle_ranker.serving.core.faults import ERROR_HEADER, Fault
 from paddle_ranker.serving.core.json_text import json_bounds
 from paddle_ranker.serving.core.limits import TIMEOUT_HEADER, stated_milliseconds
 from paddle_ranker.serving.core.validation import validated
-from paddle_ranker.serving.http.rerank_formats import RERANK_PROTOCOLS, RerankProtocol
+from paddle_ranker.serving.http.rerank_formats import RERANK_FORMATS, RerankFormat
 
-_RERANK = RERANK_PROTOCOLS["cohere"]
+_RERANK = RERANK_FORMATS["cohere"]
 
 
 class HttpCalls:
@@ -171,7 +171,7 @@ class RerankClient(ModelClient):
 
     Args:
         path: path of the requests, below `url`.
-        protocol: the service's requests and answers; if they have logits (`has_logits`), these stand in the place of
+        spoken: the service's requests and answers; if they have logits (`has_logits`), these stand in the place of
             probabilities.
     """
 
@@ -181,15 +181,15 @@ class RerankClient(ModelClient):
         port: int = 8600,
         *,
         path: str = "/v1/rerank",
-        protocol: RerankProtocol = _RERANK,
+        spoken: RerankFormat = _RERANK,
         **options: Any,
     ) -> None:
         super().__init__(host, port, **options)
-        self._path, self._protocol = path, protocol
+        self._path, self._format = path, spoken
 
     @cached_property
     def _answer(self) -> TypeAdapter[Any]:
-        return TypeAdapter(self._protocol.answer)
+        return TypeAdapter(self._format.answer)
 
     def rank(
         self, query: str, titles: Sequence[str], top_k: Optional[int] = None, *, seconds: Optional[float] = None
@@ -210,16 +210,16 @@ class RerankClient(ModelClient):
         self, query: str, titles: Sequence[str], top_k: Optional[int], seconds: Optional[float]
     ) -> list[RankedTitle]:
         """Rank titles with one request."""
-        protocol = self._protocol
-        fields = protocol.body(query, titles, self._model)
+        spoken = self._format
+        fields = spoken.body(query, titles, self._model)
         if top_k is not None:
             fields["top_n"] = top_k
         content = self._post(self._path, fields, seconds)
         try:
             answer = validated(self._answer, content, json_bounds(len(titles)))
             ranked = [
-                RankedTitle(result["index"], titles[result["index"]], float(result[protocol.score]))
-                for result in (answer if protocol.results is None else answer[protocol.results])
+                RankedTitle(result["index"], titles[result["index"]], float(result[spoken.score]))
+                for result in (answer if spoken.results is None else answer[spoken.results])
             ]
         except (Fault, IndexError) as error:
             raise ServerError(f"{self._calls.address}: is no rerank server ({quoted(error)})") from error

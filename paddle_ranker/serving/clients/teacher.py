@@ -1,4 +1,4 @@
-"""A teacher behind a URL: logits of pairs from any service that speaks a rerank protocol.
+"""A teacher behind a URL: logits of pairs from any service that speaks a rerank format.
 
 with HttpTeacher(TeacherOptions(teacher_url="http://127.0.0.1:8600/rerank"), print) as teacher:
     logits = teacher.logits(queries, titles)
@@ -36,7 +36,7 @@ from paddle_ranker.serving.clients.teacher_options import AUTO, TeacherOptions
 from paddle_ranker.serving.core.faults import Fault
 from paddle_ranker.serving.core.json_text import json_bounds
 from paddle_ranker.serving.core.validation import validated
-from paddle_ranker.serving.http.rerank_formats import COSTS, RERANK_PROTOCOLS, protocol_of
+from paddle_ranker.serving.http.rerank_formats import COSTS, RERANK_FORMATS, format_of
 from paddle_ranker.storage.atomic import cache_folder, make_folder
 from paddle_ranker.version import __version__
 
@@ -62,7 +62,7 @@ class HttpTeacher:
     Proxies and certificates are those of the environment (`HTTPS_PROXY`, `NO_PROXY`, `SSL_CERT_FILE`). Redirects are
     not followed, since the API key is for this host alone.
 
-    Raises `UsageError` if the options name no protocol and the URL does not show one, `RankerError` if the file of
+    Raises `UsageError` if the options name no format and the URL does not show one, `RankerError` if the file of
     answers cannot be written to.
     """
 
@@ -70,26 +70,26 @@ class HttpTeacher:
         self._options, self._report = options, report
         self._url = options.teacher_url or ""
         self._where = self._url.partition("?")[0]
-        self._name = _protocol_name(options)
-        self._protocol = RERANK_PROTOCOLS[self._name]
-        if options.teacher_model is not None and not self._protocol.has_model:
-            raise UsageError(f"--teacher_model: requests of {self._protocol.what} name no model")
+        self._name = _format_name(options)
+        self._format = RERANK_FORMATS[self._name]
+        if options.teacher_model is not None and not self._format.has_model:
+            raise UsageError(f"--teacher_model: requests of {self._format.what} name no model")
         self._key = options.teacher_key()
         if self._key and self._url.startswith("http:") and not _is_loopback(self._url):
             print(f"warning: the key goes to {self._where} unencrypted: https:// encrypts it", file=sys.stderr)
-        self._adapter: TypeAdapter[Any] = TypeAdapter(self._protocol.answer)
+        self._adapter: TypeAdapter[Any] = TypeAdapter(self._format.answer)
         # Whether scores are logits; None: the first scores decide.
-        by_protocol = True if self._protocol.has_logits else None
-        self._are_logits = {"logits": True, "probabilities": False}.get(options.teacher_scores, by_protocol)
+        by_format = True if self._format.has_logits else None
+        self._are_logits = {"logits": True, "probabilities": False}.get(options.teacher_scores, by_format)
         self._clipped = 0
         self._answered = False  # whether anything has answered at the URL
         self.costs: Counter[str] = Counter()
-        fields = json.dumps(self._protocol.says, sort_keys=True)
+        fields = json.dumps(self._format.says, sort_keys=True)
         teacher = (self._url, self._name, options.teacher_model or "", fields)
         self._cache = AnswerCache(_cache_path(options, teacher), teacher)
         self._bar: Progress[None] = Progress(desc="ask", unit="pair")
-        by = "by the URL; --teacher_protocol names another" if options.teacher_protocol == AUTO else "as told"
-        report(f"asking {self._where} as clients of {self._protocol.what} do ({self._name}, {by})")
+        by = "by the URL; --teacher_format names another" if options.teacher_format == AUTO else "as told"
+        report(f"asking {self._where} as clients of {self._format.what} do ({self._name}, {by})")
 
     def __len__(self) -> int:
         return 1
@@ -152,7 +152,7 @@ class HttpTeacher:
     async def _request_all(self, missing: Sequence[Pair], scores_of: dict[Pair, float]) -> None:
         """Request the scores of `missing` pairs, several requests at a time. Store the scores, also in `scores_of`."""
         options = self._options
-        requests = _requests_of(missing, options.teacher_batch or self._protocol.batch)
+        requests = _requests_of(missing, options.teacher_batch or self._format.batch)
         failed, errors = asyncio.Event(), []  # type: asyncio.Event, list[Exception]
 
         async def send_requests() -> None:
@@ -168,7 +168,7 @@ class HttpTeacher:
                 for query, titles in requests:  # all tasks share them
                     if failed.is_set():
                         return
-                    fields = self._protocol.body(query, titles, options.teacher_model)
+                    fields = self._format.body(query, titles, options.teacher_model)
                     body = json.dumps(fields, ensure_ascii=False).encode("utf-8", "surrogatepass")
                     answer: tuple[bytes, httpx.Headers] = await again(self._post, client, body)
                     scores = self._scores(*answer, titles)
@@ -259,17 +259,17 @@ class HttpTeacher:
 
     def _scores(self, content: bytes, headers: httpx.Headers, titles: Sequence[str]) -> list[float]:
         """Read the score of each title in an answer. Raises `RefusedError` unless each title has exactly one score."""
-        protocol = self._protocol
+        spoken = self._format
         try:
             parsed = validated(self._adapter, content, json_bounds(len(titles)))
         except Fault as fault:
             shown = self._shown(content[:_SHOWN_CHARACTERS].decode("utf-8", "replace")) or "nothing"
-            problem = f"{self._where}: the answer is none of {protocol.what}'s ({fault}): {shown}"
-            raise RefusedError(f"{problem}; --teacher_protocol names another") from fault
-        results = parsed if protocol.results is None else parsed[protocol.results]
+            problem = f"{self._where}: the answer is none of {spoken.what}'s ({fault}): {shown}"
+            raise RefusedError(f"{problem}; --teacher_format names another") from fault
+        results = parsed if spoken.results is None else parsed[spoken.results]
         if len(results) != len(titles):
             raise RefusedError(f"{self._where}: {len(results):,} results came for {len(titles):,} titles")
-        scores = {result["index"]: float(result[protocol.score]) for result in results}
+        scores = {result["index"]: float(result[spoken.score]) for result in results}
         if scores.keys() != set(range(len(titles))):
             wrong = [result["index"] for result in results if not 0 <= result["index"] < len(titles)]
             problem = f"index {listed(wrong[:1])} came" if wrong else "an index came twice"
@@ -285,7 +285,7 @@ class HttpTeacher:
                 value = value.get(name) if isinstance(value, dict) else None
             if isinstance(value, (int, float)) and 0 < value < _MOST_COST:
                 costs.setdefault(unit, round(value))
-        header = headers.get(self._protocol.tokens_header or "", "")
+        header = headers.get(self._format.tokens_header or "", "")
         if header.isdecimal() and len(header) < len(str(_MOST_COST)):
             costs.setdefault("tokens", int(header))
         self.costs.update(costs)
@@ -315,7 +315,7 @@ class AnswerCache:
 
     Args:
         path: the file; it and its folder are created if missing.
-        teacher: identity of the teacher: URL, protocol, model.
+        teacher: identity of the teacher: URL, format, model.
 
     Raises `RankerError` if the file cannot be written to, `DataError` if it is another kind of file.
     """
@@ -402,16 +402,16 @@ def _requests_of(pairs: Sequence[Pair], most: int) -> Iterator[tuple[str, list[s
             yield query, of_query[start : start + most]
 
 
-def _protocol_name(options: TeacherOptions) -> str:
-    if options.teacher_protocol != AUTO:
-        return options.teacher_protocol
+def _format_name(options: TeacherOptions) -> str:
+    if options.teacher_format != AUTO:
+        return options.teacher_format
     parts = urlsplit(options.teacher_url or "")
-    name = protocol_of(parts.hostname or "", parts.path)
+    name = format_of(parts.hostname or "", parts.path)
     if name is None:
-        choices = "; ".join(f"{name}: {protocol.what}" for name, protocol in RERANK_PROTOCOLS.items())
+        choices = "; ".join(f"{name}: {spoken.what}" for name, spoken in RERANK_FORMATS.items())
         raise UsageError(
-            f"--teacher_url: the path {brief(parts.path or '/')} shows no protocol: add one (/rerank, /v1/rerank, "
-            f"/v2/rerank), or name one by --teacher_protocol ({choices})"
+            f"--teacher_url: the path {brief(parts.path or '/')} shows no format: add one (/rerank, /v1/rerank, "
+            f"/v2/rerank), or name one by --teacher_format ({choices})"
         )
     return name
 

@@ -12,7 +12,7 @@ from paddle_ranker.errors import UsageError, brief
 from paddle_ranker.metrics.calibration import AUTO, SCORE_KINDS
 from paddle_ranker.options import Options, option, refuse_given
 from paddle_ranker.options.declare import ANY_TEXT, fields_of
-from paddle_ranker.serving.http.rerank_formats import RERANK_PROTOCOLS
+from paddle_ranker.serving.http.rerank_formats import RERANK_FORMATS
 
 KEY_VARIABLE = "PADDLE_RANKER_TEACHER_KEY"
 _SECRET = re.compile("key|token|secret|password|signature", re.I)
@@ -20,7 +20,7 @@ _SECRET = re.compile("key|token|secret|password|signature", re.I)
 
 @dataclass(frozen=True)
 class TeacherOptions(Options):
-    """Options of a teacher: its URL and protocol, and the file of its answers."""
+    """Options of a teacher: its URL and format, and the file of its answers."""
 
     OF_ASKING: ClassVar[frozenset[str]] = frozenset({  # options that do not change scores
         "teacher_key_variable", "teacher_batch", "teacher_concurrency", "teacher_timeout", "teacher_retries",
@@ -32,10 +32,10 @@ class TeacherOptions(Options):
     teacher_url: Optional[str] = option(
         None, help="URL of a reranker, http://127.0.0.1:8600/rerank, in place of a model folder", addresses=ANY_TEXT
     )
-    teacher_protocol: str = option(
+    teacher_format: str = option(
         AUTO,
-        help="API of the teacher; auto: by the URL's host and the end of its path",
-        choices=(AUTO, *RERANK_PROTOCOLS),
+        help="format of its requests and answers; auto: by the URL's host and the end of its path",
+        choices=(AUTO, *RERANK_FORMATS),
     )
     teacher_model: Optional[str] = option(None, help="the model's name in the requests", addresses=ANY_TEXT)
     teacher_scores: str = option(

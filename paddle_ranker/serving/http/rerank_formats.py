@@ -1,6 +1,6 @@
 """Rerank requests and answers over HTTP, in the formats that the server reads and writes, and that clients use.
 
-`RERANK_PROTOCOLS` describes the requests and answers of each service for a client.
+`RERANK_FORMATS` describes the requests and answers of each service for a client.
 """
 
 from __future__ import annotations
@@ -243,7 +243,7 @@ Predicted = Union[
 
 
 @dataclass(frozen=True)
-class RerankProtocol:
+class RerankFormat:
     """The requests and answers of a service that ranks, for a client.
 
     what: names of the services
@@ -286,24 +286,24 @@ class RerankProtocol:
 
 
 _WITHOUT_TEXTS = {"return_documents": False}
-RERANK_PROTOCOLS: Mapping[str, RerankProtocol] = {
-    "cohere": RerankProtocol(
+RERANK_FORMATS: Mapping[str, RerankFormat] = {
+    "cohere": RerankFormat(
         "Cohere v2", RerankRequest, {}, RankedAnswer, "results",
         paths=("/v2/rerank",),
     ),
-    "jina": RerankProtocol(
+    "jina": RerankFormat(
         "Jina and Cohere v1", RerankRequest, _WITHOUT_TEXTS, RankedAnswer, "results",
         paths=("/v1/rerank", "/v1/reranking"),
     ),
-    "voyage": RerankProtocol(
+    "voyage": RerankFormat(
         "Voyage", RerankRequest, _WITHOUT_TEXTS, VoyageAnswer, "data", hosts=("voyageai.com",),
     ),
-    "tei": RerankProtocol(
+    "tei": RerankFormat(
         "Text Embeddings Inference", TextsRequest, {"raw_scores": True, "truncate": True}, list[ScoredResult], None,
         score="score", paths=("/rerank",), has_model=False, has_logits=True, batch=32,
         tokens_header="x-compute-tokens",
     ),
-    "vllm": RerankProtocol(
+    "vllm": RerankFormat(
         "vLLM", RerankRequest, {"truncate_prompt_tokens": -1, "use_activation": False}, RankedAnswer, "results",
     ),
 }  # fmt: skip
@@ -315,12 +315,10 @@ COSTS = (
 )
 
 
-def protocol_of(host: str, path: str) -> Optional[str]:
-    """Return the key in `RERANK_PROTOCOLS` for a URL: by its host, else by its path, or None if neither is known."""
-    for name, protocol in RERANK_PROTOCOLS.items():
-        if any(host == end or host.endswith(f".{end}") for end in protocol.hosts):
+def format_of(host: str, path: str) -> Optional[str]:
+    """Return the key in `RERANK_FORMATS` for a URL: by its host, else by its path, or None if neither is known."""
+    for name, spoken in RERANK_FORMATS.items():
+        if any(host == end or host.endswith(f".{end}") for end in spoken.hosts):
             return name
-    ends = [
-        (len(end), name) for name, protocol in RERANK_PROTOCOLS.items() for end in protocol.paths if path.endswith(end)
-    ]
+    ends = [(len(end), name) for name, spoken in RERANK_FORMATS.items() for end in spoken.paths if path.endswith(end)]
     return max(ends)[1] if ends else None

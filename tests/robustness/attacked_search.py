@@ -44,6 +44,8 @@ CHARACTERS = (
 ENGLISH = "the of to and in a is that for it as was with be by on not he his but at are this have from or had an they"
 _TIMEOUT = 60.0
 SLOW_READERS = "slow readers of a file"
+ASSISTANTS = "calls of assistants (MCP)"
+HEADERS = {"Content-Type": "application/json", "Accept": "application/json, text/event-stream"}
 _FILE_BYTES = 8_000_000
 
 
@@ -142,13 +144,13 @@ KINDS = ("short", "long")
 
 def ask(connection: HTTPConnection, body: dict[str, Any], path: str = "/v1/search") -> tuple[int, Any]:
     """Ask the server; return the status and the parsed answer."""
-    connection.request("POST", path, json.dumps(body), {"Content-Type": "application/json"})
+    connection.request("POST", path, json.dumps(body), HEADERS)
     answer = connection.getresponse()
     found = answer.read()
     return answer.status, json.loads(found)
 
 
-def attack(port: int, body: dict[str, Any], connections: int, seconds: float) -> None:
+def attack(port: int, body: dict[str, Any], connections: int, seconds: float, path: str = "/v1/search") -> None:
     """Send a request again and again on many connections; runs in another process."""
     end = time.monotonic() + seconds
 
@@ -157,7 +159,7 @@ def attack(port: int, body: dict[str, Any], connections: int, seconds: float) ->
             connection = HTTPConnection("127.0.0.1", port, timeout=_TIMEOUT)
             try:
                 while time.monotonic() < end:
-                    status, _ = ask(connection, body)
+                    status, _ = ask(connection, body, path)
                     if status in (429, 503):
                         time.sleep(0.1)
             except (OSError, ValueError):
@@ -170,6 +172,16 @@ def attack(port: int, body: dict[str, Any], connections: int, seconds: float) ->
         one.start()
     for one in threads:
         one.join(max(0.0, end - time.monotonic()) + 0.5)
+
+
+def assistants(port: int, body: dict[str, Any], connections: int, seconds: float) -> None:
+    """Search by the Model Context Protocol on many connections; runs in another process."""
+    connection = HTTPConnection("127.0.0.1", port, timeout=_TIMEOUT)
+    call = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "search", "arguments": body}}
+    status, answer = ask(connection, call, "/mcp")
+    assert status == 200 and answer["result"]["structuredContent"]["results"], answer
+    connection.close()
+    attack(port, call, connections, seconds, "/mcp")
 
 
 def good(count: int) -> Iterator[dict[str, Any]]:
@@ -216,12 +228,13 @@ def run(options: AttackOptions) -> int:
         index = Path(base) / "index"
         path = write_index(index, options.documents)
         plugins = {"PADDLE_RANKER_PLUGINS": "tests.extensions.own_content"}
-        more = ["--index", str(index), "--log_requests", "false"]
+        more = ["--index", str(index), "--log_requests", "false", "--mcp", "true"]
         with started_server(write_ranker(Path(base) / "ranker"), Path(base) / "run", *more, **plugins) as (_, ports):
             port, named = ports[0], attacks(options.documents)
             crowds: dict[str, tuple[Callable[..., None], object, int]] = {
                 **{name: (attack, body, options.connections) for name, body in named.items()},
                 SLOW_READERS: (slow_readers, path, 30),
+                ASSISTANTS: (assistants, {"query": CHARACTERS}, options.connections),
             }
             searches = [*itertools.islice(good(options.documents), 100)]
             measure(port, wanted, iter(searches), 60.0)  # what a quiet server answers

@@ -92,7 +92,7 @@ def test_the_cross_encoder_from_nothing_to_the_best_titles_of_each_query(checkou
     done = script(checkout, "train_ce.sh", *names, "--device", "cpu")
     assert done.returncode == 0, done.stderr
     best = float(re.findall(r"best: step \d+ \(auc (\S+),", done.stdout)[0])
-    assert best > 0.6  # of 40 steps; an epoch makes more than 0.8
+    assert best > 0.6  # 40 steps reach this; an epoch reaches 0.8
     assert done.stdout.count("   1. 0.") == 3  # three queries
     assert "bash scripts/evaluate_ce.sh" in done.stdout
 
@@ -127,7 +127,7 @@ def test_a_small_ranker_learns_from_the_demo_ranker(tmp_path: Path) -> None:
     shown = done.stdout.split("\nAUC\n")[1]
     figures = re.findall(r"^  (alone|taught|teacher) +([01]\.\d+) \[", shown, re.M)[:3]
     assert sorted(name for name, _ in figures) == ["alone", "taught", "teacher"]
-    assert all(float(auc) > 0.5 for _, auc in figures)  # of few triples; all make more than 0.8
+    assert all(float(auc) > 0.5 for _, auc in figures)  # few triples reach this; all reach 0.8
 
     scored = place / "scored.csv"
     again = script(place, "distill.sh", str(place / "checkpoint/pairwise/best"), str(place / "few.csv"), str(scored))

@@ -21,6 +21,7 @@ GUESTS = (
     "milvus",
     "integrations",
     "tracking",
+    "tuning",
     "tracing",
     "remote_models",
 )

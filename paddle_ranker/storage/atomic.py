@@ -218,13 +218,13 @@ def check_writable(*paths: Union[str, Path, None]) -> None:
 
 
 def point(link: Path, target: Path) -> None:
-    """Make `link` a symbolic link to `target` in the same folder, atomically replacing an older link.
+    """Make `link` a relative symbolic link to `target`, atomically replacing an older link.
 
     A folder in the link's place, as left by `cp -rL`, is replaced and deleted.
     """
     temporary = link.with_name(f"{UNFINISHED}{os.getpid()}-{link.name}")
     temporary.unlink(missing_ok=True)
-    temporary.symlink_to(target.name)
+    temporary.symlink_to(os.path.relpath(target, link.parent))
     if link.is_dir() and not link.is_symlink():
         _exchange(temporary, link)
         shutil.rmtree(temporary)

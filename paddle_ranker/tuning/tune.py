@@ -78,7 +78,7 @@ def tune(options: Any, searched: Sequence[SearchedOption]) -> None:
     from paddle_ranker.storage.atomic import locked, new_file
 
     output = Path(options.save_dir)
-    if not options.resume and (output / STORAGE).exists():
+    if not options.resume and ((output / STORAGE).exists() or any(output.glob("trial_*"))):
         raise UsageError(f"{output}: has trials already; add --resume to go on, or name another --output")
     tuning = _Tuning.of(options, searched)
     runtime.prepare_command(options.cpu_threads)
@@ -91,7 +91,7 @@ def tune(options: Any, searched: Sequence[SearchedOption]) -> None:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         study = optuna.create_study(
             storage=f"sqlite:///{(output / STORAGE).resolve()}",
-            study_name=tuning.command,
+            study_name="tune",
             direction="maximize" if tuning.sign > 0 else "minimize",
             pruner=optuna.pruners.MedianPruner(),
             load_if_exists=True,
@@ -207,7 +207,7 @@ def _require_same(study: Study, tuning: _Tuning, options: Any) -> None:
     """Store what is tuned; raise `UsageError` if the trials that are there are of something else."""
     from paddle_ranker.storage.digest import content_digest
 
-    now = {name: str(value) for name, value in tuning.training.identity().items()}
+    now = {"command": tuning.command, **{name: str(value) for name, value in tuning.training.identity().items()}}
     now.update((f"search of {one.name}", str(dataclasses.astuple(one))) for one in tuning.searched)
     now.update(
         (f"content of {field.name}", content_digest(getattr(options, field.name))) for field, _ in input_files(options)
@@ -276,7 +276,9 @@ def _run(study: Study, trial: Trial, tuning: _Tuning) -> None:
         options = dataclasses.replace(
             tuning.training, **values, save_dir=str(folder), log_dir=log_dir, resume=folder.exists()
         )
-        result = tuning.module.train(options, on_evaluation)
+        best = tuning.module.train(options, on_evaluation).best
+        if not best:
+            raise RankerError("no evaluation came before --max_minutes; lower --eval_step, or give it more")
     except Interrupted as interrupt:  # whose own line to go on with would be that of a training
         raise KeyboardInterrupt(f"trial {trial.number} {interrupt}; the same line with --resume goes on") from interrupt
     except Exception as error:
@@ -286,7 +288,7 @@ def _run(study: Study, trial: Trial, tuning: _Tuning) -> None:
         note(f"trial {trial.number} failed: {one_line(error)}")
     else:
         is_pruned = study.trials[trial.number].user_attrs.get(_PRUNED, False)
-        study.tell(trial, **({"state": TrialState.PRUNED} if is_pruned else {"values": result.best[options.metric]}))
+        study.tell(trial, **({"state": TrialState.PRUNED} if is_pruned else {"values": best[options.metric]}))
     gc.collect()  # a network in a cycle of references would keep a GPU's memory
 
 

@@ -25,7 +25,7 @@ from tests.checkout import ONCE
 from tests.conftest import REPOSITORY, Call, commands_here
 from tests.tiny import HAN, write_encoder
 
-pytestmark = [pytest.mark.slow, ONCE]  # Optuna is in the modern stack
+pytestmark = ONCE  # Optuna is in the modern stack
 WORDS = [first + second for place, first in enumerate(HAN) for second in HAN[place + 1 : place + 3]]
 TRIALS = 9
 
@@ -73,6 +73,7 @@ def tuned(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
@@ -95,6 +96,7 @@ def test_what_is_searched(words: list[str], expected: Optional[SearchedOption]) 
     assert kept == [*([] if expected else words), "--use_amp"]
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize(
     ("words", "problem"),
     [
@@ -124,6 +126,7 @@ def test_what_cannot_be_searched_is_refused_by_name(
     assert status in (1, 2) and problem in err and "trial" not in out
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize("name", ["pretrain", "train-entailment", "evaluate", "train-pairwis"])
 def test_trainings_that_are_not_measured_over_queries_are_refused(call: Call, name: str) -> None:
     status, _, err = call(main, name, "--learning_rate", "1e-5:1e-4")
@@ -131,6 +134,7 @@ def test_trainings_that_are_not_measured_over_queries_are_refused(call: Call, na
     assert f"tune '{name}': choose from train-pairwise, train-ce, train-batch-neg, train-simcse" in err
 
 
+@pytest.mark.slow
 def test_bad_trials_are_pruned_and_their_checkpoints_deleted(tuned: Path) -> None:
     rows, completed = table(tuned), dict[int, dict[int, float]]()
     assert rows[0] == {**rows[0], "trial": "0", "state": "complete", "learning_rate": "5e-05", "batch_size": "32"}
@@ -151,6 +155,7 @@ def test_bad_trials_are_pruned_and_their_checkpoints_deleted(tuned: Path) -> Non
     assert (tuned / "best").resolve().parent.name == f"trial_{best['trial']}"
 
 
+@pytest.mark.slow
 def test_the_last_line_is_about_queries_that_chose_nothing(tuned: Path, data: Path) -> None:
     choosing, judging, dev = (
         read_records(path, LabeledPair)
@@ -170,6 +175,7 @@ def test_the_last_line_is_about_queries_that_chose_nothing(tuned: Path, data: Pa
     assert f"AUC {areas[1] - areas[0]:+.3f} [" in verdict and f"{trial} " in verdict and "the defaults" in verdict
 
 
+@pytest.mark.slow
 def test_the_printed_line_repeats_the_best_training(
     tuned: Path, tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -181,6 +187,7 @@ def test_the_printed_line_repeats_the_best_training(
     assert evaluations(tmp_path / "checkpoint") == evaluations((tuned / "best").resolve().parent)
 
 
+@pytest.mark.slow
 def test_a_killed_tune_goes_on_as_if_nothing_had_happened(tuned: Path, data: Path, tmp_path: Path, call: Call) -> None:
     output, trials = tmp_path / "killed", 4
     words = line(data, output, trials=trials)
@@ -194,12 +201,13 @@ def test_a_killed_tune_goes_on_as_if_nothing_had_happened(tuned: Path, data: Pat
     status, out, err = call(main, *words)
     assert status == 2 and f"{output}: has trials already; add --resume to go on" in err
     status, out, err = call(main, *words, "--resume", "--weight_decay", "0.1")
-    assert status == 2 and f"--resume: {output} has trials with another weight_decay" in err
+    assert status == 2 and f"--resume: {output} has trials with another weight_decay" in err, err
     status, out, err = call(main, *words, "--resume")
     assert status == 0 and "trial 1:" not in out and "resume after step" in out
     assert table(output) == table(tuned)[:trials]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("judge", [True, False])
 def test_towers_are_tuned_and_judged_too(data: Path, tmp_path: Path, call: Call, judge: bool) -> None:
     # What is learned by heart is what chooses: the high rates are the best.
@@ -216,6 +224,7 @@ def test_towers_are_tuned_and_judged_too(data: Path, tmp_path: Path, call: Call,
     assert (tmp_path / "run" / "best" / "tower.json").exists()
 
 
+@pytest.mark.slow
 def test_a_trial_that_fails_is_left_behind(data: Path, tmp_path: Path, call: Call) -> None:
     # With values of this size the loss is no number.
     words = [*line(data, tmp_path / "run", trials=3)[:-3], "--learning_rate", "1e30:1e35"]

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 CHOOSING, JUDGING = "choosing.jsonl", "judging.jsonl"
 
 
-class Judge(Protocol):
+class QueryJudge(Protocol):
     """Queries on which models are compared."""
 
     def compare(self, models: Mapping[str, str]) -> Comparison:
@@ -64,7 +64,7 @@ def require_apart(choosing: str, judging: str, options: Any) -> None:
         )
 
 
-def open_judge(file: str, options: TrainingOptions, measure: str) -> Judge:
+def open_judge(file: str, options: TrainingOptions, measure: str) -> QueryJudge:
     """Read the queries that judge; raises `DataError` if the measure cannot be computed on them."""
     return (
         _RankerJudge(file, options, measure)

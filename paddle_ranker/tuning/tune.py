@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from optuna.study import Study
     from optuna.trial import FrozenTrial, Trial
 
-    from paddle_ranker.tuning.judging import Judge
+    from paddle_ranker.tuning.judging import QueryJudge
 
 DEFAULTS, TABLE, REPORT, STORAGE = "the defaults", "trials.tsv", "report.txt", "study.db"
 _CHECKPOINTS = ("best", "last", "model_*", "state_*")  # in the folder of a training
@@ -190,7 +190,7 @@ def _options_of(command: str) -> Any:
     return tuned[command]
 
 
-def _with_judge(tuning: _Tuning, judge_file: Optional[str]) -> tuple[_Tuning, Judge]:
+def _with_judge(tuning: _Tuning, judge_file: Optional[str]) -> tuple[_Tuning, QueryJudge]:
     """Return what is tuned, with the queries that choose as its test file, and the judge."""
     from paddle_ranker.tuning.judging import open_judge, require_apart, split_by_query
 
@@ -327,7 +327,7 @@ def _tidy(study: Study, tuning: _Tuning) -> None:
                 shutil.rmtree(path)
 
 
-def _report(study: Study, tuning: _Tuning, judge: Judge) -> list[str]:
+def _report(study: Study, tuning: _Tuning, judge: QueryJudge) -> list[str]:
     """Return the last lines: the best trial, how to repeat it, and what it gains on queries that chose nothing."""
     from paddle_ranker.evaluation.report.text import verdict
 

@@ -1,8 +1,5 @@
 """Search a training's hyperparameters with Optuna, and judge the best on queries that chose nothing.
 
-The options are those of the training. Those to search have a range, LOW:HIGH or LOW:HIGH:log, or several values with
-commas between them. The first trial has the defaults of these options.
-
 paddle-ranker tune train-pairwise --help
 paddle-ranker tune train-pairwise --train mine.tsv --test dev.tsv --learning_rate 1e-5:1e-4:log --output tuned
 paddle-ranker tune train-ce --train pairs.tsv --test dev.tsv --batch_size 16,32 --epochs 1:4 --trials 30 --output tuned
@@ -57,7 +54,11 @@ _PRUNED, _LINE = "pruned", "line"  # what the storage keeps of a trial, and of a
 class TuneOptions(Options):
     """The options of `tune` itself; those of the training come with them."""
 
-    command: str = option(help="the training's command, such as train-pairwise", positional=True)
+    command: str = option(
+        help="training command, such as train-pairwise, whose options follow; one to search has a range, LOW:HIGH or "
+        "LOW:HIGH:log, or several values with commas between them",
+        positional=True,
+    )
     trials: int = option(20, help="number of trainings, the first of them with the defaults", minimum=2)
     judge_file: Optional[str] = option(
         None,

@@ -134,6 +134,15 @@ def test_trainings_that_are_not_measured_over_queries_are_refused(call: Call, na
     assert f"tune '{name}': choose from train-pairwise, train-ce, train-batch-neg, train-simcse" in err
 
 
+@pytest.mark.unit
+def test_a_missing_library_is_said_first(
+    data: Path, tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    status, _, err = call(main, *line(data, tmp_path / "run"))
+    assert status == 1 and err.endswith("pip install 'paddle-ranker[tune]'\n") and not (tmp_path / "run").exists()
+
+
 @pytest.mark.slow
 def test_bad_trials_are_pruned_and_their_checkpoints_deleted(tuned: Path) -> None:
     rows, completed = table(tuned), dict[int, dict[int, float]]()

@@ -43,6 +43,7 @@ class Sample(Options):
     only: str = option("", help="a part (default: all)")
     kind: str = option("a", help="a kind", choices=("alpha", "a"))
     amp: bool = option(False, help="mixed precision")
+    cut: int = option(0, help="a length (default: none is cut)")
 
 
 def parse(*arguments: str) -> Sample:
@@ -246,7 +247,7 @@ def test_the_help_begins_with_what_is_required_shows_defaults_and_ends_with_exam
     assert text.endswith("examples:\n  paddle-ranker sample --train_file mine.tsv\n")
     for shown in ("--kind {alpha,a}", "100% of the steps", "(default: 10)", "--max_steps"):
         assert shown in text
-    assert "(default: )" not in text
+    assert "(default: )" not in text and "(default: none is cut)\n" in text and "(default: 0)" not in text
 
 
 OF_PADDLE = (

@@ -266,7 +266,7 @@ def _argument_of(field: dataclasses.Field[Any], kind: Any) -> tuple[list[str], d
         default = None if required else field.default
         declared = {"type": str if many else read_as, "nargs": nargs, "default": default, "metavar": shown_name(field)}
         return [field.name], {"help": text, **declared}
-    if not required and field.default not in (None, (), ""):
+    if not required and field.default not in (None, (), "") and "(default:" not in text:
         text += f" (default: {str(field.default).replace('%', '%%')})"
     if kind is bool:  # `--flag` alone means true; `--flag false` works too
         declared = {"type": _parse_bool, "nargs": "?", "const": True, "metavar": "true|false"}

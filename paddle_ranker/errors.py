@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import difflib
 import errno
+import functools
+import inspect
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Optional, TypeVar
@@ -120,6 +122,31 @@ def refuse_text(value: object, name: str, *kinds: type) -> None:
         raise UsageError(f"{name} is {what}{quoted(value)}{kind}: expected several{instead}")
 
 
+def asking_about_keywords(cls: type[T]) -> type[T]:
+    """Decorate a class: a keyword that a public method lacks raises `UsageError`, which asks about the nearest one."""
+
+    def checked(method: Callable[..., object]) -> Callable[..., object]:
+        parameters = inspect.signature(method).parameters
+        if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+            return method
+        known = [*parameters][1:]  # without self
+
+        @functools.wraps(method)
+        def call(*arguments: object, **keywords: object) -> object:
+            for name in keywords:
+                if name not in parameters:
+                    hint = spelling_hint(name, known)
+                    raise UsageError(f"{method.__qualname__}: unknown argument {name}{hint}; it takes {listed(known)}")
+            return method(*arguments, **keywords)
+
+        return call
+
+    for name, member in [*vars(cls).items()]:
+        if inspect.isfunction(member) and (name == "__init__" or not name.startswith("_")):
+            setattr(cls, name, checked(member))
+    return cls
+
+
 def require_pairs(queries: Sequence[str], titles: Sequence[str]) -> None:
     """Raise `UsageError` unless `queries` and `titles` are sequences of texts of the same length."""
     refuse_text(queries, "queries")
@@ -205,9 +232,15 @@ def spelling_hint(word: str, candidates: Iterable[str]) -> str:
 
     Case and the characters between words are ignored: `product_name` is close to `Product Name`.
     """
+    close = nearest(word, candidates)
+    return f" (did you mean {brief(close)}?)" if close else ""
+
+
+def nearest(word: str, candidates: Iterable[str]) -> str:
+    """Return the candidate that is closest to `word`, as `spelling_hint` compares them, or "" if none is close."""
     plain = {_plain_name(name): name for name in candidates}
     close = difflib.get_close_matches(_plain_name(word), plain, n=1)
-    return f" (did you mean {brief(plain[close[0]])}?)" if close else ""
+    return plain[close[0]] if close else ""
 
 
 def misspelt(name: str, candidates: Iterable[str]) -> str:

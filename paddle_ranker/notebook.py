@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Optional, Union, overload
 
 from paddle_ranker.addresses import is_url
 from paddle_ranker.data.rows.labels import number_of
-from paddle_ranker.errors import UsageError, brief, listed, quoted
+from paddle_ranker.errors import UsageError, asking_about_keywords, brief, listed, quoted
 from paddle_ranker.notes import note
 from paddle_ranker.retrieval.index.index_folder import WRITER_WAIT
 from paddle_ranker.retrieval.index.model_urls import lend_tower, open_url_ranker
@@ -31,7 +31,7 @@ from paddle_ranker.retrieval.index.shards import open_index
 from paddle_ranker.retrieval.stages.fusion import Fusion, parse_fusion
 from paddle_ranker.retrieval.stages.search import Result, Search, SearchSettings, Where
 from paddle_ranker.retrieval.stages.search_engine import SearchEngine, open_query_towers
-from paddle_ranker.retrieval.values.bounds import check_names, check_parameters
+from paddle_ranker.retrieval.values.bounds import check_names, check_parameters, check_sort
 from paddle_ranker.retrieval.values.listing import Listing
 from paddle_ranker.retrieval.values.search_defaults import DEPTH, RANK_TOP, TOP_K
 from paddle_ranker.retrieval.values.typed_values import plain
@@ -174,6 +174,7 @@ def evaluate(ranker: Union[Ranker, str, Path], rows: Rows, *, baselines: bool = 
     return Evaluation(compare_systems(pairs, systems))
 
 
+@asking_about_keywords
 class Index(Closable):
     """An index folder: its documents are searched by words and by vectors, and ordered by a ranker.
 
@@ -310,6 +311,7 @@ class Index(Closable):
         """
         queries = [query] if isinstance(query, str) else query
         facets, sort = ((names,) if isinstance(names, str) else names for names in (facets, sort))
+        check_sort(sort, self._collection.fields)
         check_parameters(
             Listing(top_k, offset, sort=sort),
             query=query if isinstance(query, str) else None,

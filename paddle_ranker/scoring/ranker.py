@@ -12,7 +12,7 @@ import numpy as np
 
 from paddle_ranker.array_types import Array, Arrays
 from paddle_ranker.encoding.pair_encoder import PairEncoder, shortest
-from paddle_ranker.errors import UsageError, quoted, spelling_hint
+from paddle_ranker.errors import UsageError, asking_about_keywords, quoted, spelling_hint
 from paddle_ranker.metrics.calibration import sigmoid
 from paddle_ranker.model.info import RankerInfo
 from paddle_ranker.model.load_options import LoadOptions
@@ -46,6 +46,7 @@ class RankedTitle:
     answer: Optional[TableAnswer] = None
 
 
+@asking_about_keywords
 class Ranker:
     """Ranker for use from Python: it scores titles for queries and ranks them.
 

@@ -31,7 +31,7 @@ from paddle_ranker.retrieval.stages.fusion import (
 from paddle_ranker.retrieval.stored.candidate_indexes import Document, Hits, Like, LikeError
 from paddle_ranker.retrieval.stored.manifest import WORDS, IndexInfo
 from paddle_ranker.retrieval.stored.schema import PLACES
-from paddle_ranker.retrieval.values.bounds import MOST_SHOWN, check_names
+from paddle_ranker.retrieval.values.bounds import MOST_SHOWN, check_names, check_sort
 from paddle_ranker.retrieval.values.facets import DATES
 from paddle_ranker.retrieval.values.filters import Filter
 from paddle_ranker.retrieval.values.listing import CONTENT, Listing, Position, SortedPosition
@@ -212,7 +212,7 @@ class Search:
         self.group_by, self.group_size = listing.group_by, listing.group_size
         self.fusion = restrict_fusion(settings.fusion, searchers)
         if listing.sort:
-            check_names("sort", [name.removeprefix("-") for name in listing.sort], collection.fields)
+            check_sort(listing.sort, collection.fields)
         if listing.group_by is not None:
             check_names("group_by", [listing.group_by], [*collection.fields, CONTENT])
         self.like, self.like_vectors = like, dict[str, Vectors]()

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Optional
 
-from paddle_ranker.errors import ParameterError, quoted
+from paddle_ranker.errors import ParameterError, nearest, quoted
 from paddle_ranker.retrieval.values.filters import no_field
 from paddle_ranker.retrieval.values.listing import Listing
 from paddle_ranker.scoring.texts import require_count
@@ -97,6 +97,18 @@ def check_names(parameter: str, names: Sequence[str], fields: Sequence[str]) -> 
     for name in names:
         if name not in allowed:
             raise ParameterError(parameter, no_field(name, fields))
+
+
+def check_sort(sort: object, fields: Sequence[str]) -> None:
+    """Raise `ParameterError`, with an example, if `sort` is no sequence of names of the documents' fields."""
+    names = sort if isinstance(sort, (list, tuple)) else [sort]
+    for name in names:
+        plain = name.removeprefix("-") if isinstance(name, str) and not isinstance(sort, str) else None
+        if plain not in fields:
+            problem = f"is {quoted(sort)}, expected names of fields" if plain is None else no_field(plain, fields)
+            meant = nearest(plain or "", fields) or next(iter(fields), "")
+            example = f"; sort by {quoted(meant)}, or by {quoted(f'-{meant}')} for the highest first" if meant else ""
+            raise ParameterError("sort", f"{problem}{example}")
 
 
 def _refuse_above(most: int, count: int, parameter: str, what: str) -> None:

@@ -10,7 +10,7 @@ import json
 import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Optional, Union
 from xml.sax.saxutils import escape
 from zipfile import ZipFile
 
@@ -168,7 +168,7 @@ WRITERS: dict[str, tuple[str, bytes, DocumentRow]] = {
 }  # fmt: skip
 
 
-def documents(path: Path, **options: Optional[str]) -> list[DocumentRow]:
+def documents(path: Path, **options: Union[str, bool, None]) -> list[DocumentRow]:
     return list(DocumentFile(path, DocumentOptions(**options)))  # type: ignore[arg-type]
 
 
@@ -220,6 +220,25 @@ def write_book(path: Path, sheets: Mapping[str, str], ends: str = "") -> None:
     with ZipFile(path, "w") as archive:
         for file, content in contents.items():
             archive.writestr(file, content)
+
+
+def write_merged(path: Path, rows: list[list[object]], merged: int) -> None:
+    """Write a spreadsheet whose row number `merged` has the empty cells behind each text merged with it."""
+
+    def cell(row: int, place: int, value: object) -> str:
+        kind = "" if isinstance(value, (int, float)) else ' t="str"'
+        return f'<c r="{chr(65 + place)}{row}"{kind}><v>{escape(str(value))}</v></c>' if value != "" else ""
+
+    content = "".join(
+        f'<row r="{number}">{"".join(cell(number, place, value) for place, value in enumerate(row))}</row>'
+        for number, row in enumerate(rows, start=1)
+    )
+    starts = [place for place, value in enumerate(rows[merged]) if value != ""] + [len(rows[merged])]
+    areas = [
+        f'<mergeCell ref="{chr(65 + start)}{merged + 1}:{chr(64 + end)}{merged + 1}"/>'
+        for start, end in zip(starts, starts[1:])
+    ]
+    write_book(path, {"first": content}, f"<mergeCells>{''.join(areas)}</mergeCells>")
 
 
 def test_a_spreadsheet_is_a_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -532,6 +551,44 @@ def test_rows_above_a_header_are_left_out_and_counted(
     found = documents(tmp_path / file)
     assert len(found) == 12 and found[4] == DocumentRow(name(4), "a-4", {"price": "4.5"})
     assert "above the header left out" in capsys.readouterr().err
+
+
+GROUPED = ["2024 Umsatz", "2024 Gewinn", "2025 Umsatz", "2025 Gewinn"]
+NUMBERED = [["Nord Filiale am Markt", 10, 2, 12, 3], ["Haus an der Ecke", 20, 4, 22, 5]]
+WORDED = [["Nord Filiale am Markt", "gut", "rot", "matt", "blau"], ["Haus an der Ecke", "matt", "blau", "gut", "rot"]]
+REPEATED = ["Umsatz", "Gewinn", "Umsatz", "Gewinn"]
+
+
+@pytest.mark.parametrize("file", ["a.csv", "a.xlsx", "merged.xlsx"])
+@pytest.mark.parametrize(
+    ("head", "rows", "names"),
+    [
+        ([["", "2024", "", "2025", ""], ["Region", *REPEATED]], NUMBERED, GROUPED),
+        ([["", "2024", "", "2025", ""], ["Region", *REPEATED]], NUMBERED[:1], GROUPED),
+        ([["", "2024", "", "2025", ""], ["Region", *REPEATED]], WORDED, GROUPED),
+        ([["Bericht", *[""] * 4], ["", "2024", "", "2025", ""], ["Region", *REPEATED]], NUMBERED, GROUPED),
+        ([["Region", "2024", "", "2025", ""], ["", *REPEATED]], NUMBERED, GROUPED),
+        ([["Region", "2024", "", "2025", ""], ["Region", *REPEATED]], WORDED, GROUPED),
+        ([["2024", "", "", "2025", ""], ["Region", *REPEATED]], NUMBERED, GROUPED),
+        ([["Bericht", *[""] * 4], ["Region", "a", "b", "c", "d"]], NUMBERED, ["a", "b", "c", "d"]),
+    ],
+)
+def test_groups_above_names_tell_columns_of_one_name_apart(
+    head: list[list[object]], rows: list[list[object]], names: list[str], file: str, tmp_path: Path
+) -> None:
+    if file == "a.csv":
+        (tmp_path / file).write_bytes(written([*head, *rows]))
+    elif file == "a.xlsx":
+        write_sheets(tmp_path / file, [*head, *rows], [])
+    else:
+        write_merged(tmp_path / file, [*head, *rows], 1 if head[0][0] == "Bericht" else 0)
+    found = [*DocumentFile(tmp_path / file, DocumentOptions(header=True))]
+    assert len(found) == len(rows) and [*found[0].fields] == names
+
+
+def test_a_first_row_of_values_that_repeat_is_no_header_below_names(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_bytes(written([["Artikel", "Farbe", "", "Ort", ""], *WORDED]))
+    assert [*documents(tmp_path / "a.csv", header=True)[0].fields] == ["Farbe", "column_3", "Ort", "column_5"]
 
 
 def test_a_header_that_is_narrower_than_its_rows_is_no_title_of_a_report(tmp_path: Path) -> None:

@@ -486,8 +486,8 @@ class TableHead(NamedTuple):
         """Return the names of the columns; those of a group are preceded by its name."""
         if self.lines < 2:
             return [*rows[self.above]] if self.lines else []
-        groups, names = _spread(rows[self.above]), rows[self.above + 1]
-        return [name if group in ("", name) else f"{group} {name}" for group, name in zip(groups, names)]
+        names = _in_groups(rows[self.above], rows[self.above + 1])
+        return [name if group in ("", name) else f"{group} {name}" for group, name in names]
 
 
 def head_of(rows: Sequence[Sequence[str]]) -> TableHead:
@@ -495,7 +495,8 @@ def head_of(rows: Sequence[Sequence[str]]) -> TableHead:
 
     A row above the header has at most half of the columns that the table's rows fill, or one text in several columns,
     as merged cells have. A header of two rows has names of several columns in the first, and names of each in the
-    second, below which there are numbers.
+    second, below which there are numbers, or of which several groups have the same. A column in no group has its name
+    in either row.
     """
     filled = [[place for place, cell in enumerate(row) if cell.strip()] for row in rows]
     texts = [len({row[place] for place in places}) for row, places in zip(rows, filled)]
@@ -509,27 +510,47 @@ def head_of(rows: Sequence[Sequence[str]]) -> TableHead:
         if texts[place] > 1 and 2 * len(used.intersection(places)) > len(used):
             above = place
             break
-    # A group's name alone in its row does not stand where a title does.
-    if above and min(filled[above - 1], default=0) > min(used) and _has_groups(rows[above - 1 :], used):
-        above -= 1
+    # A group's name alone in its row does not stand where a title does, and a title tells no columns apart.
+    if above:
+        is_no_title = min(filled[above - 1], default=0) > min(used)
+        if _has_groups(rows[above - 1 :], used, by_numbers=is_no_title):
+            above -= 1
     return TableHead(above, 2 if _has_groups(rows[above:], used) else 1)
 
 
-def _has_groups(rows: Sequence[Sequence[str]], used: Container[int]) -> bool:
-    """Return whether the first of `rows` names groups of the columns `used`, and the second the columns."""
-    if len(rows) < 4 or len(rows[0]) != len(rows[1]):
+def _has_groups(rows: Sequence[Sequence[str]], used: Container[int], *, by_numbers: bool = True) -> bool:
+    """Return whether the first of `rows` names groups of the columns `used`, and the second the columns.
+
+    by_numbers: whether numbers below the names suffice; if not, several groups must have the same names
+    """
+    if len(rows) < 3 or len(rows[0]) != len(rows[1]):
         return False
-    groups, names = _spread(rows[0]), rows[1]
+    groups = _spread(rows[0])
     if not any(group and group == groups[place - 1] for place, group in enumerate(groups) if place):
         return False
-    joined = [(group, name) for place, (group, name) in enumerate(zip(groups, names)) if place in used]
-    is_named = all(name.strip() and number_of(name) is None for _, name in joined)
-    has_numbers = any(
-        all(number_of(row[place]) is not None for row in rows[2:12] if place < len(row) and row[place].strip())
-        for place in range(len(names))
-        if any(place < len(row) and row[place].strip() for row in rows[2:12])
-    )
-    return is_named and len({*joined}) == len(joined) and has_numbers
+    in_groups = _in_groups(rows[0], rows[1])
+    below = [
+        [row[place] for row in rows[2:12] if place < len(row) and row[place].strip()] for place in range(len(in_groups))
+    ]
+    joined = [in_group for place, in_group in enumerate(in_groups) if place in used]
+    if len({*joined}) < len(joined) or not all(name and number_of(name) is None for _, name in joined):
+        return False
+    if by_numbers and len(rows) > 3 and any(cells and None not in map(number_of, cells) for cells in below):
+        return True
+    return _are_shared(in_groups) and not any(name in cells for (_, name), cells in zip(in_groups, below))
+
+
+def _are_shared(in_groups: Sequence[tuple[str, str]]) -> bool:
+    """Return whether two groups of several columns have columns of the same name."""
+    sizes = Counter(group for group, _ in in_groups if group)
+    names = Counter(name for group, name in in_groups if sizes[group] > 1)
+    return any(count > 1 for count in names.values())
+
+
+def _in_groups(groups: Sequence[str], names: Sequence[str]) -> list[tuple[str, str]]:
+    """Return (group, name) for each column; a name that stands in the upper row alone is that of no group."""
+    pairs = zip(groups, _spread(groups), names)
+    return [(group, name.strip()) if name.strip() else ("", own.strip()) for own, group, name in pairs]
 
 
 def _spread(groups: Sequence[str]) -> list[str]:

@@ -591,6 +591,16 @@ def test_a_first_row_of_values_that_repeat_is_no_header_below_names(tmp_path: Pa
     assert [*documents(tmp_path / "a.csv", header=True)[0].fields] == ["Farbe", "column_3", "Ort", "column_5"]
 
 
+def test_a_few_cells_in_quotes_are_read_as_such(tmp_path: Path) -> None:
+    for content, texts in (
+        ('id,text\n1,a; b\n2,"two\nlines, so"\n3,x;y\n', ["a; b", "two\nlines, so", "x;y"]),
+        ('id,text\n1,"say ""hi"""\n2,5" pipe\n3,so\n', ['say "hi"', '5" pipe', "so"]),
+        ('id\ttext\n1\t"big" saw\n2\t"so\n', ['"big" saw', '"so']),
+    ):
+        (tmp_path / "a.csv").write_text(content)
+        assert [row.text for row in documents(tmp_path / "a.csv")] == texts
+
+
 def test_a_header_that_is_narrower_than_its_rows_is_no_title_of_a_report(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_bytes(written([["id", "name", "price"], *([n, name(n), n + 0.5, "x"] for n in range(12))]))

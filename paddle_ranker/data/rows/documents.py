@@ -1098,7 +1098,19 @@ def _sniffed(sample: str) -> Optional[tuple[str, str]]:
         return None
     if dialect is None or dialect.delimiter not in _SEPARATORS:
         return (",", '"') if is_quoted else None  # one column, of quoted texts
+    is_quoted = is_quoted or _has_quoted_cells(sample, dialect.delimiter)
     return dialect.delimiter, '"' if is_quoted else dialect.quotechar or ""
+
+
+def _has_quoted_cells(sample: str, separator: str) -> bool:
+    """Return whether cells are in quotes: each that begins with a quote also ends with one.
+
+    Databases write tables of tabs without quotes, so that those in them are texts.
+    """
+    begin, end = f'(?:^|{re.escape(separator)})"', f"(?={re.escape(separator)}|\\r?$)"
+    begun = len(re.findall(begin, sample, re.MULTILINE))
+    ended = len(re.findall(f'{begin}(?:[^"]|"")*"{end}', sample, re.MULTILINE))
+    return separator != "\t" and 0 < begun == ended
 
 
 def _named(

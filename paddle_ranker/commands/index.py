@@ -670,6 +670,13 @@ def _schema(options: BuildOptions) -> tuple[Schema, int]:
         print("fields (--field declares them otherwise):", *schema_lines(schema, examples), sep="\n")
     for text in notes:
         note(text)
+    for field in schema.files:
+        if field.type == "picture" and field not in options.declared and field.name not in options.field_towers:
+            from paddle_ranker.data.files.ocr import INSTALL, is_installed
+
+            needs = "" if is_installed() else f", which needs pip install {INSTALL}"
+            read = f"--field scan:scan reads the words in them{needs}"
+            note(f"{options.corpus}: pictures are found by their names; {read}")
     return schema, rows.kept
 
 

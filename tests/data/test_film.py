@@ -161,7 +161,7 @@ def test_a_long_film_has_frames_further_apart_which_is_said(tmp_path: Path) -> N
     path.write_bytes(make([RED] * 31, "mkv", seconds=100, rate=Fraction(1, 100)))
     part, said = film.read(path)
     assert part == Part("", "", {"first_second": 0, "last_second": 3100})
-    assert said == Unread("", f"a frame each {3100 / MOST_PIECES:.1f} seconds has a vector, not each 2")
+    assert said == Unread("", f"it is searched by a frame each {3100 / MOST_PIECES:.1f} seconds, not each 2")
 
 
 @pytest.mark.parametrize("kind", ["webm", "mp4", "avi"])

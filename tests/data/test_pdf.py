@@ -330,7 +330,7 @@ def test_pages_that_are_pictures_are_read_by_ocr(tmp_path: Path) -> None:
     assert {name: text[:19] for name, text in texts.items()} == {
         "1": "Pages of text on a ", "2": "as scanned", "3": "as scanned\nreceived", "5": "Pages of text on a ",
     }  # fmt: skip
-    assert [part for part in parts if isinstance(part, Unread)] == [Unread("4", "blank")]
+    assert [part for part in parts if isinstance(part, Unread)] == [Unread("4", "the page is blank")]
 
 
 STRIPS = "".join(f"q 600 0 0 100 0 {y} cm /P Do Q\n" for y in range(0, 800, 100))
@@ -413,7 +413,7 @@ def test_an_outline_of_many_entries_is_read_in_time(tmp_path: Path) -> None:
     began = time.process_time()
     unread, part = READERS["pdf"].read(path)
     assert time.process_time() - began < 5
-    assert unread == Unread("", "headings after the first 8,192")
+    assert unread == Unread("", "its headings after the first 8,192 are left out")
     assert isinstance(part, Part) and str(part.fields["heading"]).startswith("Entry 0; Entry 1; ")
     assert len(str(part.fields["heading"])) <= 1000
 
@@ -452,7 +452,7 @@ CRYPT = (
         (lambda path: path.write_bytes(pdf_of(path, WHOLE).read_bytes()[:150]), "damaged or cut short"),
         (lambda path: pdf_of(path, WHOLE, trailer=CRYPT.format("Standard")), "encrypted; qpdf"),
         (lambda path: pdf_of(path, WHOLE, trailer=CRYPT.format("Another")), "encrypted; qpdf"),
-        (lambda path: pdf_of(path, "", ""), "none of its 2 pages can be read: blank"),
+        (lambda path: pdf_of(path, "", ""), "none of its 2 pages can be read: the page is blank"),
         (lambda path: pdf_of(path, "BT /F 9 Tf 60 700 Td <00410042> Tj ET", font=UNKNOWN), "fonts that do not say"),
     ],
     ids=["empty", "a picture", "no objects", "cut short", "encrypted", "encrypted in another way", "blank", "letters"],

@@ -604,6 +604,23 @@ def test_one_bad_file_of_several_is_left_out_too(tmp_path: Path, capsys: pytest.
     assert "kept 1; skipped 2" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("is_there", [False, True])
+def test_what_reads_the_words_in_pictures_is_said(
+    is_there: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from PIL import Image
+
+    monkeypatch.setattr("paddle_ranker.data.files.ocr.is_installed", lambda: is_there)
+    corpus = folder_of(tmp_path, {"page.png": b"", "a.txt": b"a text"})
+    Image.new("RGB", (9, 9)).save(corpus / "page.png")
+    assert built(tmp_path, corpus)[0] == 0
+    said = capsys.readouterr().err
+    assert "--field scan:scan reads the words in them" in said
+    assert ("pip install 'paddle-ranker[ocr]'" in said) != is_there
+    assert built(tmp_path, corpus, "--field", "picture:picture", out="declared")[0] == 0
+    assert "scan:scan" not in capsys.readouterr().err
+
+
 def test_files_of_a_kind_that_is_not_read_are_counted_with_what_converts_them(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

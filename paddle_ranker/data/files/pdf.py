@@ -62,7 +62,7 @@ def read(path: Path) -> Iterator[Union[Part, Unread]]:
             title = _BY_PROGRAM.sub("", " ".join((document.get_metadata_value("Title") or "").split()))
         fields = {} if _NO_TITLE.fullmatch(title) else {"title": title}
         if is_cut:
-            yield Unread("", f"headings after the first {_MOST_HEADINGS:,}")
+            yield Unread("", f"its headings after the first {_MOST_HEADINGS:,} are left out")
         for number in range(1, count + 1):
             fields.update({"heading": headings[number]} if number in headings else {})
             for part in _read_page(document, number):
@@ -266,9 +266,9 @@ def _read_page(document: Any, number: int) -> Iterator[Union[Part, Unread]]:
     if unknown and (why or not scan):
         problems.append(f"letters in fonts that do not say which they are: {unknown:,}")
     if is_blank:
-        problems.append("blank")
+        problems.append("the page is blank")
     elif not text and not problems:
-        problems.append("no words, by OCR either")
+        problems.append("no words are found, by OCR either")
     yield from (Unread(name, problem) for problem in problems)
     if text:
         yield Part(name, text, places=places)

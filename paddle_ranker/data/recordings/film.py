@@ -74,7 +74,7 @@ def read(path: Path) -> Iterator[Union[Part, Unread]]:
         missing = problem or f"missing, or damaged: its header states {duration:,.2f} seconds"
         yield Unread("", f"from second {end:,.2f} on it is {missing}")
     if last > MOST_PIECES * (piece := READERS["film"].piece):
-        yield Unread("", f"a frame each {last / MOST_PIECES:,.1f} seconds has a vector, not each {piece:g}")
+        yield Unread("", f"it is searched by a frame each {last / MOST_PIECES:,.1f} seconds, not each {piece:g}")
 
 
 def version() -> str:

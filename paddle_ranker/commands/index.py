@@ -653,6 +653,9 @@ def _schema(options: BuildOptions) -> tuple[Schema, int]:
         passage_tokens=options.passage_tokens,
         passage_overlap=options.passage_overlap,
     )
+    if len(schema.fields) > MOST_FIELDS:
+        problem = f"has {len(schema.fields):,} fields, above the limit of {MOST_FIELDS:,}; leave columns out"
+        raise DataError(f"{options.corpus}: {problem}")
     names, roles = {field.name for field in options.declared}, {column: role for role, column in columns.items()}
     for name in [name for name in names if name not in (*examples, TEXT)]:
         if name in roles:

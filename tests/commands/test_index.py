@@ -212,6 +212,19 @@ def test_a_bad_row_is_named_and_nothing_is_added(row: str, says: str, capsys: py
         assert [one.id for one in Collection.open("index").snapshot().documents()] == ["a"]
 
 
+def test_an_index_is_no_corpus(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("texts.txt").write_text("one\ntwo\n", encoding="utf-8")
+    said(capsys, "build", "--corpus", "texts.txt", "--output", "index")
+    line = ["build", "--corpus", "index", "--output", "other"]
+    assert "index: an index, expected documents" in said(capsys, *line, status=1)
+
+
+def test_more_fields_than_an_index_has_are_counted(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("wide.csv").write_text(f"text,{','.join(map('c{}'.format, range(1200)))}\na text{',v' * 1200}\n")
+    line = ["build", "--corpus", "wide.csv", "--output", "index"]
+    assert "wide.csv: has 1,200 fields, above the limit of 1,000; leave columns out" in said(capsys, *line, status=1)
+
+
 def test_a_build_that_added_nothing_binds_the_next_one_to_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     Path("rows.jsonl").write_text('{"id": "a", "text": "水稻"}\n{}\n', encoding="utf-8")
     build = ("build", "--corpus", "rows.jsonl", "--output", "index")

@@ -226,6 +226,7 @@ def test_a_field_that_is_short_beside_the_texts_is_a_summary_and_weighs_as_a_tit
     "text, fragment",
     [
         ("title", "expected NAME:TYPE"),
+        ("price:nummer", "(did you mean number?)"),
         ("title:words", "type of text, keyword"),
         ("new:boolean:weight=2", "no option of a boolean field"),
         ("title:text:weight=-1", "no option of a text field"),

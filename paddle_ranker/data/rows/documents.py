@@ -924,6 +924,8 @@ class _FileRows:
         self._before = "" if len(paths_of(corpus)) == 1 else self.folder
         self._left_out = list[Unread]()
         if is_folder:
+            if _is_index(Path(path)):
+                raise DataError(f"{path}: an index, expected documents; name the files of which it was built")
             self._list(path)
         else:
             require_file(path)
@@ -1062,7 +1064,11 @@ def _reason_to_leave_out(path: Path) -> str:
         return "a link" if path.is_symlink() else "hidden"
     if not (path.is_dir() or path.is_file()):
         return "no file, but a pipe, a socket or a device"
-    return "an index" if any((path / name).is_file() for name in _OF_INDEXES) else ""
+    return "an index" if _is_index(path) else ""
+
+
+def _is_index(path: Path) -> bool:
+    return any((path / name).is_file() for name in _OF_INDEXES)
 
 
 def _shown_name(name: str) -> str:

@@ -25,7 +25,7 @@ from paddle_ranker.data.files.placed_text import PlacedText
 from paddle_ranker.data.recordings.media import FILM_BEGINNINGS
 from paddle_ranker.data.rows.field_paths import BETWEEN, by_path, text_of_values, value_at, with_texts
 from paddle_ranker.data.rows.labels import number_of
-from paddle_ranker.errors import DataError, UsageError, listed, quoted
+from paddle_ranker.errors import DataError, UsageError, listed, quoted, spelling_hint
 from paddle_ranker.lexical.analyser import Analyser, analyser, pieces
 from paddle_ranker.lexical.tokens import STANDARD, Tokenizer, tokenizer_named
 from paddle_ranker.registry import Registry
@@ -447,7 +447,8 @@ class Field:
         kind, *more = kind.split("+")
         field = cls(name, kind, facet=more == [_FACET])
         if not name or kind not in FIELD_TYPES:
-            raise UsageError(f"--field {quoted(text)}: expected NAME:TYPE with a type of {listed(FIELD_TYPES)}")
+            expected = f"expected NAME:TYPE with a type of {listed(FIELD_TYPES)}{spelling_hint(kind, FIELD_TYPES)}"
+            raise UsageError(f"--field {quoted(text)}: {expected}")
         if more and not (field.facet and field.is_text):
             raise UsageError(
                 f"--field {quoted(text)}: expected NAME:{TEXT}+{_FACET}, or NAME:TYPE with one type; other types than "

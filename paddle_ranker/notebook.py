@@ -459,7 +459,7 @@ class Index(Closable):
         from paddle_ranker.options import DocumentOptions
         from paddle_ranker.options.input_files import folder_of
         from paddle_ranker.python_rows import as_file
-        from paddle_ranker.retrieval.index.collection_writer import documents_for
+        from paddle_ranker.retrieval.index.collection_writer import documents_for, repeated_ids_placed
         from paddle_ranker.retrieval.index.content_staging import kept_rows, staged_files
         from paddle_ranker.retrieval.index.towers import open_towers
 
@@ -467,7 +467,7 @@ class Index(Closable):
             schema = collection.info.schema
             documents = documents_for(collection, corpus, DocumentOptions())
             vectors_of = open_towers(collection, self._options, self._batch_size, self._tower)
-            with staged_files(collection.snapshot().files) as files:
+            with repeated_ids_placed(documents), staged_files(collection.snapshot().files) as files:
                 fields = collection.info.vector_fields
                 kept = kept_rows(documents, schema, files, folder_of(corpus), documents, embedded=fields)
                 added = collection.writer.add_rows(

@@ -16,12 +16,14 @@ import os
 import sys
 import time
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple, Optional, Union
 
 import numpy as np
@@ -34,6 +36,7 @@ from paddle_ranker.data.rows.documents import DocumentFile, holds_contents
 from paddle_ranker.data.rows.field_paths import by_path
 from paddle_ranker.data.rows.formats import write_rows
 from paddle_ranker.data.rows.records import DocumentRow, RecordFile, Text
+from paddle_ranker.data.rows.skips import REFUSED, BadRowsError, LeftOutItem
 from paddle_ranker.errors import (
     CheckpointError,
     DataError,
@@ -69,8 +72,8 @@ from paddle_ranker.options.parser import build_parser
 from paddle_ranker.progress import Progress
 from paddle_ranker.retrieval.index import shard_builds
 from paddle_ranker.retrieval.index.collection import Collection
-from paddle_ranker.retrieval.index.collection_writer import documents_for
-from paddle_ranker.retrieval.index.content_staging import kept_rows, staged_files
+from paddle_ranker.retrieval.index.collection_writer import documents_for, repeated_ids_placed
+from paddle_ranker.retrieval.index.content_staging import StagedFiles, kept_rows, staged_files
 from paddle_ranker.retrieval.index.index_folder import WRITER_WAIT, delete
 from paddle_ranker.retrieval.index.ingestion import JOURNAL, Unfinished, VectorsOf
 from paddle_ranker.retrieval.index.model_urls import ModelUrl, TowerSettings, url_differences
@@ -128,8 +131,8 @@ class CorpusOptions(BatchOptions, DocumentOptions, DeviceOptions):
     )
     report: Optional[str] = option(
         None,
-        help="file to write that lists each row and file that is skipped, cut or read in part, with the reason (.tsv, "
-        ".jsonl or .parquet)",
+        help="file to write that lists each row and file that is refused, skipped, cut or read in part, with the "
+        "reason, also if the command fails (.tsv, .jsonl or .parquet)",
     )
     engine: Optional[str] = redeclare(EngineOptions, "engine")
 
@@ -567,7 +570,10 @@ def _build_shards(options: BuildOptions, count: int) -> None:
                     declared=info.schema.spellings,
                     keeps_left_out=options.report is not None,
                 )
-                with Progress(rows, desc="cut", unit="document", total=total) as counted:
+                with (
+                    _report_if_failed(options, rows),
+                    Progress(rows, desc="cut", unit="document", total=total) as counted,
+                ):
                     cut = shard_builds.cut(
                         target, info, counted, total, count, identity, lambda: (rows.report(), rows.left_out)
                     )
@@ -587,17 +593,22 @@ def _build_shards(options: BuildOptions, count: int) -> None:
                     runtime.prepare_command(options.cpu_threads)
                 for number in range(count):
                     work.build(number, progress.update)
-        left_out = shard_builds.left_out_in(folder)
+        skipped, unread = shard_builds.left_out_in(folder, skip)
+        left_out = [
+            *cut.left_out,
+            *((part.what.rstrip(":"), item) for part in (skipped, unread) for item in part.items),
+        ]
+        if skipped.are_refused:
+            _write_report(options, left_out)
+        skipped.require_none()
         shard_builds.finish(folder, count)
     with open_index(folder, write=True, wait=WRITER_WAIT) as collection:
         open_towers(collection, load, options.batch_size, options.tower)
         collection.writer.measure_floors()
-    report, info = "; ".join(filter(None, (cut.report, *(part.report() for part in left_out)))), open_index(folder).info
+    report, info = "; ".join(filter(None, (cut.report, skipped.report(), unread.report()))), open_index(folder).info
     print(f"{options.corpus}: {report}; {_counts(Added(info.count, 0, 0, cut.repeated))}")
     print(f"{folder}: {info.count:,} documents in {count:,} shards, searched by {listed(info.searchers)}")
-    _write_report(
-        options, [*cut.left_out, *((part.what.rstrip(":"), item) for part in left_out for item in part.items)]
-    )
+    _write_report(options, left_out)
 
 
 def _require_report(options: CorpusOptions) -> None:
@@ -607,13 +618,34 @@ def _require_report(options: CorpusOptions) -> None:
 
 
 def _write_report(options: CorpusOptions, left_out: Sequence[tuple[str, Sequence[str]]]) -> None:
-    """Write the list of `--report`, if it is wanted, and print how many things it has; they are as in `Cut`."""
+    """Write the list of `--report`, if it is wanted, and print what it has; `left_out` is as in `Cut`."""
     if options.report is None:
         return
     rows = ((what, *(" ".join(text.split()) for text in item[:2])) for what, item in left_out)
     write_rows(options.report, ("what", "where", "reason"), rows, True)
-    what = "rows, files and parts of files that were skipped, not read or read in part"
-    print(f"{options.report}: lists {len(left_out):,} {what}")
+    counts = [f"{count:,} {what}" for what, count in Counter(what for what, _ in left_out).items()]
+    found = f"{listed(counts)} (rows, files and parts of files)" if left_out else "nothing: all is read"
+    print(f"{options.report}: lists {found}")
+
+
+@contextmanager
+def _report_if_failed(options: CorpusOptions, rows: Optional[DocumentFile] = None) -> Iterator[None]:
+    """Write the list of `--report` if the block raises an error, with that error.
+
+    rows: the corpus, over which the block loops; None if it is not open yet
+    """
+    try:
+        with nullcontext() if rows is None else repeated_ids_placed(rows):
+            yield
+    except RankerError as error:
+        left_out = [] if rows is None else rows.left_out
+        if isinstance(error, BadRowsError):
+            known = {*left_out}
+            items = [item for item in error.items if (REFUSED, item) not in known]
+        else:
+            items = [LeftOutItem(str(options.corpus), str(error))]
+        _write_report(options, [*left_out, *((REFUSED, item) for item in items)])
+        raise
 
 
 def _schema(options: BuildOptions) -> tuple[Schema, int]:
@@ -627,7 +659,12 @@ def _schema(options: BuildOptions) -> tuple[Schema, int]:
         declared = with_files
     declared_schema = Schema(declared)
     rows = DocumentFile(
-        options.documents_file, options, files=declared_schema.file_fields, declared=declared_schema.spellings
+        options.documents_file,
+        options,
+        files=declared_schema.file_fields,
+        declared=declared_schema.spellings,
+        keeps_left_out=options.report is not None,
+        goes_on=True,
     )
     examples, notes = dict[str, object](), list[str]()
 
@@ -640,8 +677,14 @@ def _schema(options: BuildOptions) -> tuple[Schema, int]:
                 examples.setdefault(TEXT, row.text)
             yield row
 
-    columns = rows.columns
-    inferred = infer_schema(seen(), declared, notes.append, columns.get("title"), rows.doubted)
+    with _report_if_failed(options, rows):
+        columns = rows.columns
+        try:
+            inferred = infer_schema(seen(), declared, notes.append, columns.get("title"), rows.doubted)
+        except BadRowsError:
+            if rows.files_to_read:  # one error names the files that cannot be read, too
+                _read_files(options, rows, declared_schema)
+            raise
     used = [
         field if field.format else field.in_format(rows.spellings.get(field.name))
         for field in inferred.fields
@@ -681,6 +724,13 @@ def _schema(options: BuildOptions) -> tuple[Schema, int]:
             read = f"--field scan:scan reads the words in them{needs}"
             note(f"{options.corpus}: pictures are found by their names; {read}")
     return schema, rows.kept
+
+
+def _read_files(options: BuildOptions, rows: DocumentFile, schema: Schema) -> None:
+    """Read the files of a corpus with bad rows, without an index; raises `BadRowsError` about all that is bad."""
+    with TemporaryDirectory(prefix="paddle_ranker_") as folder, StagedFiles(Path(folder)) as files:
+        for _ in kept_rows(rows, schema, files, folder_of(options.documents_file), rows):
+            pass
 
 
 def _finished_index(options: BuildOptions) -> Optional[Collection]:
@@ -784,8 +834,9 @@ def _add(
     sync: True: remove the index's documents that are not in the corpus; False: only count them; None: ignore them
     total: number of rows of the corpus, for the progress bar; None: unknown
     """
-    rows = documents_for(collection, options.documents_file, options, keeps_left_out=options.report is not None)
-    with ExitStack() as bars:
+    with _report_if_failed(options):
+        rows = documents_for(collection, options.documents_file, options, keeps_left_out=options.report is not None)
+    with _report_if_failed(options, rows), ExitStack() as bars:
         counted = bars.enter_context(Progress(rows, desc="index", unit="document", total=total))
         encode = vectors_of
         if vectors_of is not None:

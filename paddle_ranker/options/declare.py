@@ -24,7 +24,7 @@ from paddle_ranker.options.input_files import (
     find_files,
     join_files,
     paths_of,
-    require_file,
+    require_files,
     require_no_pipe,
     split_paths,
 )
@@ -265,8 +265,8 @@ def require_inputs(options: Options, stack: ExitStack) -> None:
     Named pipes are replaced by copies, which can be opened several times; `stack` deletes them. With `--ray`, pipes are
     refused: other machines cannot read them, and a job that goes on later cannot read them again.
     """
+    require_files(path for _, path in input_files(options))
     for field, path in input_files(options):
-        require_file(path)
         if isinstance(options, RayOptions) and options.ray is not None:
             require_no_pipe(path, shown_name(field))
     _require_apart(options)

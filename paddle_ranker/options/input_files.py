@@ -135,8 +135,14 @@ def _matches(pattern: str, option: str) -> list[str]:
 
 def require_file(path: str) -> None:
     """Raise `DataError` if a file does not exist; the message suggests the most similar name."""
-    if not os.path.exists(path):
-        raise DataError(f"{path}: no such file{_nearest(path)}")
+    require_files([path])
+
+
+def require_files(paths: Iterable[str]) -> None:
+    """Raise `DataError` if files do not exist; the message suggests the most similar name of each."""
+    missing = [f"{path}: no such file{_nearest(path)}" for path in paths if not os.path.exists(path)]
+    if missing:
+        raise DataError("; ".join(missing))
 
 
 def _nearest(path: str) -> str:

@@ -198,7 +198,7 @@ def test_documents_without_ids_that_differ_in_a_field_are_two(capsys: pytest.Cap
         ('{"id": "b", "text": {"de": 7}}', "line 2: text is a dict, expected text"),
         ('{"text": null}', "line 2: no text"),
         ('{"id": "b", "text": "x"', "line 2: not JSON"),
-        ('{"id": "a", "text": "x"}', "document 'a': there are two of this id"),
+        ('{"id": "a", "text": "x"}', "document 'a': there are two of this id (rows.jsonl, line 1; rows.jsonl, line 2)"),
         ('{"id": "b", "text": "x", "price": Infinity}', "line 2: a field holds an infinite number"),
     ],
 )
@@ -207,7 +207,7 @@ def test_a_bad_row_is_named_and_nothing_is_added(row: str, says: str, capsys: py
     line = ["build", "--corpus", "rows.jsonl", "--output", "index", "--words", "bigram"]
     assert says in said(capsys, *line, status=1)
     assert not Path("index").exists() or not len(Collection.open("index"))
-    if "line 2" in says:
+    if says.startswith("line 2"):
         assert "kept 1; skipped 1 (line 2" in said(capsys, *line, "--skip_bad_rows")
         assert [one.id for one in Collection.open("index").snapshot().documents()] == ["a"]
 

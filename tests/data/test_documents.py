@@ -16,11 +16,13 @@ from zipfile import ZipFile
 
 import pytest
 
+from paddle_ranker.commands.index import main as index
 from paddle_ranker.data.files.cell_formats import Spellings, is_no_value
 from paddle_ranker.data.files.html_text import text_of_html
 from paddle_ranker.data.rows.documents import DocumentFile
 from paddle_ranker.data.rows.records import DocumentRow
 from paddle_ranker.errors import DataError, RankerError, UsageError
+from paddle_ranker.notebook import Index
 from paddle_ranker.options import DocumentOptions
 from paddle_ranker.options.input_files import join_files
 
@@ -551,6 +553,33 @@ def test_rows_above_a_header_are_left_out_and_counted(
     found = documents(tmp_path / file)
     assert len(found) == 12 and found[4] == DocumentRow(name(4), "a-4", {"price": "4.5"})
     assert "above the header left out" in capsys.readouterr().err
+
+
+def test_rows_of_one_id_are_named_with_their_places(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cells = ('<c t="str"><v>{}</v></c>' * 2).format
+    head, first = f"<row>{cells('id', 'text')}</row>", "".join(f"<row>{cells(n, text(n))}</row>" for n in range(3))
+    write_book(tmp_path / "a.xlsx", {"one": head + first, "two": f"{head}<row>{cells(1, text(9))}</row>"})
+    (tmp_path / "b.csv").write_bytes(written([["id", "text"], *([n % 4, name(n)] for n in range(9))]))
+    (tmp_path / "c.jsonl").write_text('{"id": "3", "text": "once"}\n')
+    listed = str(tmp_path / "left.tsv")
+    for files, more, says, where in (
+        ("a.xlsx", ["--sheet", "all"], "'1': there are two of this id (P/a.xlsx, sheet 'one', row 3; P/a.xlsx, sheet "
+         "'two', row 2); give", ["sheet 'two', row 2"]),
+        ("b.csv", [], "'0': there are 3 of this id (P/b.csv, line 2; P/b.csv, line 6; P/b.csv, line 10), and several "
+         "each of '1', '2', '3'; give", [f"line {line}" for line in (6, 10, 7, 8, 9)]),
+        ("c.jsonl c.jsonl", [], "'3': there are two of this id (P/c.jsonl, line 1; P/c.jsonl, line 1); give",
+         ["P/c.jsonl, line 1"]),
+    ):  # fmt: skip
+        paths = [str(tmp_path / file) for file in files.split()]
+        build = ["build", "--corpus", *paths, "--output", str(tmp_path / "index"), "--report", listed, *more]
+        assert index(build) == index([*build, "--shards", "2"]) == 1
+        for error in capsys.readouterr().err.split("error: ")[1:]:
+            assert says.replace("P/", f"{tmp_path}/") in error
+        rows = [line.split("\t") for line in Path(listed).read_text().splitlines()[1:]]
+        assert [row[1] for row in rows] == [place.replace("P/", f"{tmp_path}/") for place in where]
+    opened = Index.build([{"id": "a", "text": "one"}], str(tmp_path / "other"))
+    with opened, pytest.raises(DataError, match=r"two of this id \(rows, line 1; rows, line 2\)"):
+        opened.add([{"id": "b", "text": "one"}, {"id": "b", "text": "two"}])
 
 
 GROUPED = ["2024 Umsatz", "2024 Gewinn", "2025 Umsatz", "2025 Gewinn"]

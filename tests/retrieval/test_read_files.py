@@ -7,6 +7,7 @@ import base64
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -144,7 +145,7 @@ def test_a_damaged_file_or_a_dead_process_costs_its_own_row_alone(
         alone = folder_of(tmp_path / name, {name: bad[name], "good.pages": pages("good")})
         assert built(tmp_path, alone, out=name)[0] == 1
         said = capsys.readouterr().err
-        assert f"document '{name}': pages" in said and problem in said and "skip_bad_rows" in said, said
+        assert f"/{name}: pages" in said and problem in said and "skip_bad_rows" in said, said
         assert not (tmp_path / name / "index.json").exists()
     status, folder = built(tmp_path, corpus, "--skip_bad_rows")
     said = capsys.readouterr()
@@ -176,7 +177,8 @@ def test_a_missing_package_costs_the_files_that_need_it(
     more = ("--field", "tape:tape,pages:pages")
     assert built(tmp_path, corpus / "rows.jsonl", *more)[0] == 1
     said = capsys.readouterr().err
-    assert "line 2: document 't0': tape: needs tape: pip install tape; or leave bad rows out with --skip_bad" in said
+    assert "line 2: document 't0': tape: needs tape: pip install tape (4 such)" in said, said
+    assert "6 rows cannot be read" in said and "'m': pages: needs magic: pip install magic; correct them, or" in said
     status, _ = built(tmp_path, corpus / "rows.jsonl", *more, "--skip_bad_rows")
     said = capsys.readouterr()
     assert status == 0 and "kept 1; skipped 6 (line 2: document 't0': tape: needs tape: pip install tape (4 such)" in (
@@ -549,7 +551,7 @@ def damaged(corpus: Path) -> dict[str, str]:
         "pipe.txt": "no file, but a pipe",
         "loop.txt": "a link",
         "empty.txt": "it is empty",
-        "letter.key": "no field takes .key files",
+        "letter.key": "such files are not read (.key)",
     }
 
 
@@ -578,7 +580,45 @@ def test_a_list_names_every_file_that_is_left_out(
     found = {row["where"] or "broken.pages": row["reason"] for row in rows}  # a shard's file is named by its document
     assert found.keys() == reasons.keys()
     assert all(reason in found[name] for name, reason in reasons.items())
-    assert capsys.readouterr().out.splitlines()[-1].startswith(f"{listed}: lists {len(reasons)} rows, files")
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last == f"{listed}: lists 7 skipped, 4 not read (rows, files and parts of files)" and len(reasons) == 11, (
+        last
+    )
+
+
+def test_one_error_names_all_bad_files_and_the_list_is_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bad = {name: data for name, data in BAD_FILES.items() if name.endswith((".txt", ".pages"))}
+    late = {"a.txt": b"good", "b.pages": b"no", "c.pages": pages("one", "!bad"), "d.txt": b"good"}
+    listed = tmp_path / "left.tsv"
+    for name, files, more, count in (
+        ("folder", {**bad, **late}, [], 8),
+        ("read", late, [], 2),  # bad files that are met when their words are read
+        ("shards", late, ["--shards", "2"], 2),
+        ("many", {f"{n:03}.txt": b"a\0b" for n in range(400)}, [], 400),
+    ):
+        corpus = folder_of(tmp_path / name, files)
+        status, folder = built(tmp_path, corpus, "--report", str(listed), *more, out=f"{name}.index")
+        error = capsys.readouterr().err
+        rows = [line.split("\t") for line in listed.read_text().splitlines()[1:]]
+        refused = [row for row in rows if row[0] == "refused"]
+        assert status == 1 and len(refused) == count and all(reason for *_, reason in rows), rows
+        assert f" {count} " in error and "--skip_bad_rows" in error and len(error) < 900, error
+        assert count > 9 or all(where in error and (where or reason[:40] in error) for _, where, reason in refused)
+        assert not (folder / "index.json").exists() and not (folder / "shards.json").exists(), name
+        listed.unlink()
+    assert re.search(r"000\.txt: a NUL byte.*, 0\d\d\.txt and \d+ more; correct them", error)
+    files = {"a.csv": b"id,text\n1,two years\n", "b.xlsx": b"PK\x03\x04bad", "c.gz": b"\x1f\x8bno", "d.jsonl": b"[\n"}
+    paths = [str(folder_of(tmp_path / "several", files) / name) for name in files]
+    assert index(["build", "--corpus", *paths, "--output", str(tmp_path / "i"), "--report", str(listed)]) == 1
+    error = capsys.readouterr().err
+    assert all(path in error for path in paths[1:]) and "3 files cannot be read" in error, error
+    assert len(listed.read_text().splitlines()) == 4
+    listed.unlink()
+    assert built(tmp_path, Path(paths[0]), out="there")[0] == 0
+    assert index(["add", str(tmp_path / "there"), "--corpus", *paths[1:3], "--report", str(listed)]) == 1
+    assert [line.split("\t")[1] for line in listed.read_text().splitlines()[1:]] == paths[1:3]
 
 
 @pytest.mark.parametrize("name", ["nul.txt", "binary.txt", "manual.txt", "broken.pages"])
@@ -630,8 +670,8 @@ def test_files_of_a_kind_that_is_not_read_are_counted_with_what_converts_them(
     assert built(tmp_path, corpus)[0] == 0
     said = capsys.readouterr().out
     assert (
-        "not read: 15 (IMG_0.HEIC: no field takes .heic files; pip install 'paddle-ranker[files]' reads them, or "
+        "not read: 15 (IMG_0.HEIC: such files are not read (.heic); pip install 'paddle-ranker[files]' reads them, or "
         "heif-convert IN.heic OUT.png converts them (12 such)" in said
     )
     converts = "libreoffice --headless --convert-to xlsx IN.xls converts them (2 such)"
-    assert f"a.xls: no field takes .xls files; {converts}; c.m4a: no field takes .m4a files; ffmpeg -i IN.m4a" in said
+    assert f"a.xls: such files are not read (.xls); {converts}; c.m4a: such files are not read (.m4a); ffmpeg" in said

@@ -17,6 +17,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from copy import copy
 from functools import cached_property, lru_cache
 from itertools import islice
 from pathlib import Path
@@ -54,10 +55,19 @@ from paddle_ranker.data.rows.formats import (
 from paddle_ranker.data.rows.header import DESCRIPTION, HEADING, ID, TEXT, key_of, names_columns, plain_name, unquoted
 from paddle_ranker.data.rows.labels import number_of
 from paddle_ranker.data.rows.records import DocumentRow, is_finite, is_storable, without_nan
-from paddle_ranker.data.rows.skips import NO_FIELD, NOT_READ, LeftOut, LeftOutItem, Skips
+from paddle_ranker.data.rows.skips import (
+    NOT_OF_A_KIND,
+    NOT_READ,
+    BadRowsError,
+    LeftOut,
+    LeftOutItem,
+    SheetRow,
+    Skips,
+    place_in,
+)
 from paddle_ranker.errors import DataError, UsageError, brief, listed, one_line, quoted, spelling_hint
 from paddle_ranker.options import TAB, DocumentOptions, note_once
-from paddle_ranker.options.input_files import folder_of, paths_of, require_file
+from paddle_ranker.options.input_files import folder_of, paths_of, require_files
 
 _SAMPLE_ROWS, _SAMPLE_BYTES = 1000, 1 << 15
 _SAME_WIDTH = 0.9  # minimum share of a table's rows with the same number of cells
@@ -170,6 +180,7 @@ class DocumentFile:
         files: FileFields = _NO_FILES,
         declared: Declared = _INFERRED,
         keeps_left_out: bool = False,
+        goes_on: bool = False,
     ) -> None:
         """Create the object without opening a file.
 
@@ -180,19 +191,23 @@ class DocumentFile:
         declared: spelling of each field's texts; a text with another spelling makes a bad row. The spelling of any
             other field is inferred from its column, if the file is a table of text
         keeps_left_out: whether `left_out` names all rows and files that the last loop left out
+        goes_on: whether a loop yields the documents after a bad row, too, for a caller that looks for further ones
         """
         self.path, self._rules, self._joins_title, self._columns = path, rules, joins_title, columns
         self._files, self._declared = files, declared
         self.line: Union[int, str] = 0  # line of the last document; with several files `7 of b`
-        self._keeps_left_out = keeps_left_out
+        self._keeps_left_out, self._goes_on = keeps_left_out, goes_on
         self._begin()
 
     def _begin(self) -> None:
-        keeps, several = self._keeps_left_out, len(paths_of(self.path)) > 1
         self.kept, self._spellings = 0, dict[str, set[Optional[ValueSpelling]]]()
-        self._skips = Skips(self._rules.skip_bad_rows, name_files=several, keeps_all=keeps)
-        self._unread = LeftOut(NOT_READ, keeps_all=keeps)
+        self._skips = self._new_skips()
+        self._unread = LeftOut(NOT_READ, keeps_all=self._keeps_left_out)
         self._in_part = list[LeftOutItem]()
+
+    def _new_skips(self) -> Skips:
+        several = len(paths_of(self.path)) > 1
+        return Skips(self._rules.skip_bad_rows, name_files=several, keeps_all=self._keeps_left_out, waits=True)
 
     @property
     def left_out(self) -> list[tuple[str, LeftOutItem]]:
@@ -253,29 +268,72 @@ class DocumentFile:
         self._unread.add_item(LeftOutItem(what, reason))
 
     def refuse(self, reason: str, line: Union[int, str], cause: str = "") -> None:
-        """Count a document as a bad row, for `reason`, after the loop has yielded the document.
+        """Count a document as a bad row, for `reason`, after the loop has yielded the document; see `require_good`.
 
         line: value of `self.line` when the loop yielded the document
         cause: see `LeftOutItem`
-
-        Raises `DataError`, naming the row, if bad rows may not be skipped.
         """
-        path, at = (line.path, line.line) if isinstance(line, _RowPlace) else (str(self.path), line)
+        path, at = self._place_of(line)
+        if isinstance(at, str):  # the place is the document
+            for id in (at, os.path.join(path, at)):
+                reason = reason.removeprefix(f"document {quoted(id)}: ")
         self._skips.add(path, at, reason, cause)
         self.kept -= 1
+
+    def repeated(self, ids: Sequence[str]) -> Optional[BadRowsError]:
+        """Return an error that names the places of documents with the same id; None if they are not found.
+
+        ids: ids of documents of the last loop, each of which several have
+        """
+        found = {id: list[tuple[str, str]]() for id in ids}
+        of_parts = {id.rpartition("#")[0]: id for id in ids if "#" in id}  # a part's id begins with its row's
+        by_row = {**of_parts, **{id: id for id in ids}}
+        rows = copy(self)  # which keeps what was left out
+        for row in rows:
+            if (id := by_row.get(row.id or "")) is not None:
+                found[id].append(place_in(*rows._place_of(rows.line)))
+        items = list[LeftOutItem]()
+        several = len(paths_of(self.path)) > 1
+        for id, places in found.items():
+            first, *others = [whole if several else place for place, whole in places] or [""]
+            items += [LeftOutItem(place, f"it has the id {quoted(id)}, as has {first}") for place in others]
+        if not items:
+            return None
+        (id, places), *more = [(id, places) for id, places in found.items() if len(places) > 1]
+        also = f", and several each of {listed(quoted(id) for id, _ in more)}" if more else ""
+        count = "two" if len(places) == 2 else f"{len(places):,}"
+        where = "; ".join([*(whole for _, whole in places[:3]), *(["…"] if len(places) > 3 else [])])
+        problem = f"there are {count} of this id ({where}){also}; give each its own"
+        return BadRowsError(f"document {quoted(id)}: {problem}", items)
+
+    def _place_of(self, line: Union[int, str]) -> tuple[str, Union[int, str]]:
+        """Return the path, and the line or file in it, of the document for which `self.line` was `line`."""
+        return (line.path, line.line) if isinstance(line, _RowPlace) else (str(self.path), line)
+
+    @property
+    def are_refused(self) -> bool:
+        """Whether the last loop met bad rows that may not be skipped."""
+        return self._skips.are_refused
+
+    def require_good(self) -> None:
+        """Raise `BadRowsError`, which names the bad rows and files, if bad rows may not be skipped."""
+        self._skips.require_none()
 
     def __iter__(self) -> Iterator[DocumentRow]:
         self._begin()
         several = len(paths_of(self.path)) > 1
         for path, table, roles in self._opened(self._skips):
-            before = self.kept
+            before = self.kept, self._skips.count
             try:
                 yield from self._documents(path, table, roles)
             except DataError as error:
                 self._leave_file_out(path, error, self._skips)
-            if self.kept == before and not (several and self._rules.skip_bad_rows):
-                reasons = filter(None, (self._skips.report(), self._unread.report()))
-                raise DataError(f"{'; '.join((f'{path}: no documents', *reasons))}; expected texts")
+            is_alone = not several and self._rules.skip_bad_rows
+            if self.kept == before[0] and (is_alone or self._skips.count == before[1]):
+                reasons = [] if several else filter(None, (self._skips.report(), self._unread.report()))
+                problem = f"{'; '.join((f'{path}: no documents', *reasons))}; expected texts"
+                self._leave_file_out(path, DataError(problem), self._skips)
+        self.require_good()
 
     def _documents(self, path: str, table: _Rows, roles: Mapping[str, str]) -> Iterator[DocumentRow]:
         """Yield the documents of a file or folder, which `_open` has opened."""
@@ -293,30 +351,37 @@ class DocumentFile:
             else:
                 self.kept += 1
                 self.line = place if is_one else _RowPlace(path, place)
-                yield document
+                if self._goes_on or not self.are_refused:
+                    yield document
         if self._keeps_left_out and isinstance(table, _DocumentRows):
             self._in_part += [LeftOutItem(where, reason) for where, reason in table.in_part.items()]
 
     def _opened(self, skips: Optional[Skips] = None) -> Iterator[tuple[str, _Rows, dict[str, str]]]:
-        """Yield (path, rows, columns) for each file or folder, as `_open` opens it; see `_leave_file_out`."""
-        for path in paths_of(self.path):
+        """Yield (path, rows, columns) for each file or folder, as `_open` opens it; see `_leave_file_out`.
+
+        Raises `DataError` if there is none.
+
+        skips: where files that are left out are counted; None: nowhere
+        """
+        paths, skips, are_any = paths_of(self.path), skips or self._new_skips(), False
+        require_files(paths)
+        for path in paths:
             try:
                 table, roles = self._open(path)
             except DataError as error:
                 self._leave_file_out(path, error, skips)
                 continue
+            are_any = True
             yield path, table, roles
+        if not are_any:
+            skips.require_none()
+            raise DataError(f"{self.path}: no documents; {skips.report()}; expected texts")
 
-    def _leave_file_out(self, path: str, error: DataError, skips: Optional[Skips]) -> None:
-        """Count one of several files as skipped if bad rows may be skipped, else raise the error about it.
-
-        skips: where to count it; None: nowhere
-        """
-        is_bad_row = str(error).endswith("--skip_bad_rows")
-        if not self._rules.skip_bad_rows or len(paths_of(self.path)) == 1 or is_bad_row or not os.path.exists(path):
+    def _leave_file_out(self, path: str, error: DataError, skips: Skips) -> None:
+        """Count one of several files as bad; raise the error about a file that is the only one."""
+        if len(paths_of(self.path)) == 1:
             raise error
-        if skips is not None:
-            skips.add(path, "", str(error).removeprefix(f"{path}").lstrip(":, "))
+        skips.add(path, "", str(error).removeprefix(path).lstrip(":, "))
 
     def _document(self, row: Mapping[str, Any], title_name: Optional[str]) -> Union[DocumentRow, BadRow]:
         """Convert a row to a document.
@@ -725,7 +790,7 @@ class _DocumentRows:
             for number, row in _named(names, iter(rows[head.above + head.lines :])):
                 if isinstance(row, dict) and len(self._sheets) > 1:
                     row.setdefault("sheet", sheet.name)
-                yield number, row
+                yield SheetRow(number, sheet.name), row
 
     def _objects(self) -> Iterator[tuple[int, Union[dict[str, Any], BadRow]]]:
         id: Any = None  # id of the next row, if an action before it states one
@@ -928,7 +993,6 @@ class _FileRows:
                 raise DataError(f"{path}: an index, expected documents; name the files of which it was built")
             self._list(path)
         else:
-            require_file(path)
             self._names.append(os.path.basename(path))
         self.counts = Counter(filter(None, map(self._field_of, self._names)))
         self.columns = dict.fromkeys([*ROLES, _FILE, *sorted(self.counts)])
@@ -1014,7 +1078,7 @@ class _FileRows:
             return row if field in self._files.read else {**row, "title": _title_of(name)}
         suffix = Path(name).suffix.lower()
         if suffix not in _PLAIN:
-            return Unread(id, f"{NO_FIELD} {suffix or 'such'} files{_remedy(suffix)}")
+            return Unread(id, f"{NOT_OF_A_KIND}{f' ({suffix})' if suffix else ''}{_remedy(suffix)}")
         text = _text_in(str(path))
         if not text.strip():
             return Unread(id, "it is empty")

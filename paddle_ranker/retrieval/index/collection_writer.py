@@ -29,7 +29,7 @@ from paddle_ranker.options import DocumentOptions, note
 from paddle_ranker.retrieval.index.content_staging import StagedFiles, staged_files
 from paddle_ranker.retrieval.index.floors import measure_floors, need_measuring
 from paddle_ranker.retrieval.index.index_folder import IndexFolder, Lock, delete
-from paddle_ranker.retrieval.index.ingestion import Addition, Cutter, Unfinished, VectorsOf
+from paddle_ranker.retrieval.index.ingestion import Addition, Cutter, RepeatedIdsError, Unfinished, VectorsOf
 from paddle_ranker.retrieval.index.merging import first_to_merge, merge_segments
 from paddle_ranker.retrieval.snapshots.open_segments import Location, OpenSegment
 from paddle_ranker.retrieval.snapshots.searchable import Added
@@ -424,10 +424,19 @@ def _number_of(path: Path) -> int:
     return int(number) if number.isdigit() else 0
 
 
+@contextmanager
+def repeated_ids_placed(rows: DocumentFile) -> Iterator[None]:
+    """Convert an error about repeated ids in the block, an addition of `rows`, to one that names their places."""
+    try:
+        yield
+    except RepeatedIdsError as error:
+        raise rows.repeated(error.ids) or error from error
+
+
 def documents_for(
     collection: OpenFolder, corpus: str, options: DocumentOptions, *, keeps_left_out: bool = False
 ) -> DocumentFile:
-    """Open a corpus with the column names of an index; `keeps_left_out` as for `DocumentFile`.
+    """Open a corpus with the column names of an index, for `kept_rows`; `keeps_left_out` as for `DocumentFile`.
 
     Logs the columns that only the corpus or only the index has. Raises `UsageError` if they share no column.
     """
@@ -440,6 +449,7 @@ def documents_for(
         files=schema.file_fields,
         declared=schema.spellings,
         keeps_left_out=keeps_left_out,
+        goes_on=True,
     )
     if not info.generation:
         return rows

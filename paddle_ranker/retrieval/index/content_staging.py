@@ -9,6 +9,7 @@ import shutil
 import threading
 from collections import deque
 from collections.abc import Callable, Container, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import IO, NamedTuple, Optional, Protocol, TypeVar, Union
@@ -16,6 +17,7 @@ from typing import IO, NamedTuple, Optional, Protocol, TypeVar, Union
 from paddle_ranker.data.files.file_readers import READERS, Unread, is_file_name
 from paddle_ranker.data.files.reader_pool import Parts, ReaderPool
 from paddle_ranker.data.rows.records import DocumentRow
+from paddle_ranker.data.rows.skips import BadRowsError
 from paddle_ranker.errors import CheckpointError, DataError, DependencyError, brief, listed, quoted
 from paddle_ranker.retrieval.stored.candidate_indexes import Document
 from paddle_ranker.retrieval.stored.content_files import (
@@ -216,10 +218,19 @@ class RowFile(Protocol):
         ...
 
     def refuse(self, reason: str, line: Union[int, str], cause: str = "") -> None:
-        """Count a bad row; raises `DataError` if bad rows may not be skipped.
+        """Count a bad row.
 
         cause: cause that several rows may share, such as a missing package, to report such rows together; "": none
         """
+        ...
+
+    @property
+    def are_refused(self) -> bool:
+        """Whether there are bad rows that may not be skipped."""
+        ...
+
+    def require_good(self) -> None:
+        """Raise `BadRowsError`, which names the bad rows, if they may not be skipped."""
         ...
 
     def leave_unread(self, what: str, reason: str) -> None:
@@ -267,7 +278,8 @@ def kept_rows(
     the corpus's row.
 
     folder: folder to which paths in the rows are relative; files outside this folder are refused
-    source: the corpus, whose `refuse` is called for a row that does not fit the schema; the row is then left out
+    source: the corpus, whose `refuse` is called for a row that does not fit the schema; the row is then left out. After
+        a row that may not be left out, no row is yielded; the others are read, so that one error names all bad rows
     processes: number of processes that read files (default: one per core)
     embedded: fields whose files have vectors, so that a part without words is a document, too
     """
@@ -327,7 +339,8 @@ def kept_rows(
                 else _parts_of(kept_row, schema, source, kept_row.field in embedded)
             ):
                 schema.check(row)
-                yield row
+                if not source.are_refused:
+                    yield row
             if kept_row.parts is not None:
                 files.read_ids.add(str(kept_row.row.id))
         except DataError as error:
@@ -339,15 +352,17 @@ def kept_rows(
 
     waiting = deque[_KeptRow]()
     with ReaderPool(processes, source.files_to_read) as pool:
-        for row in rows:
-            try:
-                waiting.append(begun(row))
-            except DataError as error:
-                refuse(error, source.line)
-            while waiting and (waiting[0].parts is None or len(waiting) > pool.window):
-                yield from finished(waiting.popleft())
+        with suppress(BadRowsError):  # of the rows; raised below, with those of the files
+            for row in rows:
+                try:
+                    waiting.append(begun(row))
+                except DataError as error:
+                    refuse(error, source.line)
+                while waiting and (waiting[0].parts is None or len(waiting) > pool.window):
+                    yield from finished(waiting.popleft())
         for kept_row in waiting:
             yield from finished(kept_row)
+    source.require_good()
 
 
 def _parts_of(kept_row: _KeptRow, schema: Schema, source: RowFile, keeps_wordless: bool) -> Iterator[DocumentRow]:

@@ -65,6 +65,14 @@ class Written(Protocol):
     def rows_of_ids(self, ids: Sequence[str], hashes: Hashes) -> Iterable[tuple[int, int]]: ...
 
 
+class RepeatedIdsError(DataError):
+    """Error: several documents of an addition have the same id; `ids` has such ids."""
+
+    def __init__(self, ids: Sequence[str]) -> None:
+        super().__init__(f"document {quoted(ids[0])}: there are two of this id; give each its own")
+        self.ids = ids
+
+
 class Naming:
     """Source of ids for the rows of an addition that have none.
 
@@ -84,8 +92,8 @@ class Naming:
     def documents(self, chunk: Sequence[Union[Document, DocumentRow]]) -> list[Document]:
         """Convert rows to documents with ids; rows without an id that equal an earlier row are left out.
 
-        A row without an id gets the id of an equal document of the index, or a new number. Raises `DataError` if an id
-        occurs twice in the addition.
+        A row without an id gets the id of an equal document of the index, or a new number. Raises `RepeatedIdsError` if
+        an id occurs twice in the addition.
         """
         named = [(row, self._schema.identity(Document(row.id or "", row.text, row.fields))) for row in chunk]
         texts = list(dict.fromkeys(text for row, text in named if row.id is None))
@@ -111,7 +119,7 @@ class Naming:
         for segment in self._written:
             again += [document_ids[index] for index, _ in segment.rows_of_ids(document_ids, hashes)]
         if again:
-            raise DataError(f"document {quoted(again[0])}: there are two of this id; give each its own")
+            raise RepeatedIdsError(list(dict.fromkeys(again)))
         return documents
 
     def _free_numbers(self, count: int, others: Container[str]) -> list[str]:

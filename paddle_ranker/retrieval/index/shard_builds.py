@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Optional
@@ -24,7 +24,7 @@ import numpy as np
 
 from paddle_ranker.array_types import Booleans, Vectors
 from paddle_ranker.data.rows.records import DocumentRow
-from paddle_ranker.data.rows.skips import NOT_READ, LeftOut, LeftOutItem
+from paddle_ranker.data.rows.skips import NOT_READ, BadRowsError, LeftOut, LeftOutItem, Skips
 from paddle_ranker.errors import DataError, RankerError, UsageError
 from paddle_ranker.lexical.postings import Hashes, text_hashes
 from paddle_ranker.model.load_options import LoadOptions
@@ -131,7 +131,7 @@ class ShardWork:
     url: Optional[str] = None
 
     def build(self, number: int, progress: Callable[[int], object]) -> None:
-        """Build a shard, unless it is finished.
+        """Build a shard, unless it is finished, or a row is refused: `left_out_in` has it then.
 
         progress: called with the number of documents (or texts with vectors) that are finished since the last call
         """
@@ -153,7 +153,8 @@ class ShardWork:
             part = inside(inside(self.folder, BUILD_STATE), _part_name(number))
             rows = _rows_of(part, progress if vectors_of is None else lambda _: None)
             source = _ShardRows(self.skip_bad_rows)
-            with staged_files(collection.snapshot().files) as files:
+            # What is refused in any shard is named in one error, when all are read.
+            with staged_files(collection.snapshot().files) as files, suppress(BadRowsError):
                 info, processes = collection.info, self.load.threads or None
                 kept = kept_rows(rows, info.schema, files, self.contents, source, processes, info.vector_fields)
                 collection.writer.add_rows(kept, encoded if vectors_of is not None else None, files=files)
@@ -180,30 +181,34 @@ class ShardWork:
 
 
 class _ShardRows:
-    """`RowFile` of a shard: counts what is left out; a bad row raises `DataError` unless bad rows may be skipped."""
+    """`RowFile` of a shard: counts what is left out, or refused."""
 
     line, files_to_read = 0, None
 
     def __init__(self, skip_bad_rows: bool) -> None:
-        self.skipped, self.unread = _left_out()
-        self._skip_bad_rows = skip_bad_rows
+        self.skipped, self.unread = _left_out(skip_bad_rows)
 
     def refuse(self, reason: str, line: int | str, cause: str = "") -> None:
-        if not self._skip_bad_rows:
-            raise DataError(reason if cause else f"{reason}; correct it")
         self.skipped.add_item(LeftOutItem("", reason, cause))
+
+    @property
+    def are_refused(self) -> bool:
+        return self.skipped.are_refused
+
+    def require_good(self) -> None:
+        self.skipped.require_none()
 
     def leave_unread(self, what: str, reason: str) -> None:
         self.unread.add_item(LeftOutItem(what, reason))
 
 
-def _left_out() -> tuple[LeftOut, LeftOut]:
-    return LeftOut("skipped", keeps_all=True), LeftOut(NOT_READ, keeps_all=True)
+def _left_out(skip_bad_rows: bool) -> tuple[Skips, LeftOut]:
+    return Skips(skip_bad_rows, name_files=True, keeps_all=True, waits=True), LeftOut(NOT_READ, keeps_all=True)
 
 
-def left_out_in(folder: Path) -> tuple[LeftOut, LeftOut]:
+def left_out_in(folder: Path, skip_bad_rows: bool) -> tuple[Skips, LeftOut]:
     """Return the files that were skipped, and the files and parts that were not read, for the shards of a build."""
-    both = _left_out()
+    both = _left_out(skip_bad_rows)
     for path in sorted(inside(folder, BUILD_STATE).glob(f"*{_LEFT_OUT}")):
         for part, items in zip(both, read_json(path)):
             for item in items:

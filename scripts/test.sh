@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
 # Lint, type check and test; set up missing environments.
 #
-#   bash scripts/test.sh [--all] [--lint] [pytest arguments]
+#   bash scripts/test.sh [--all | --thorough] [--lint] [pytest arguments]
 #
 # No argument: the modern stack, tests marked unit, parity, server or browser, in that order; those of the browser need
 #              what `bash scripts/setup.sh browser` installs, and are skipped without it.
 # --all        the stacks modern and complete, the slow tests and those on real data as well, the documentation site, and the
 #              wheel with the newest packages (scripts/try_wheel.py), unless PADDLE_RANKER_PYTHON names the Python to use
+# --thorough   as --all, and all cases of the tests marked thorough and of the generated changes of models' settings: hours
 # --lint       lint and types only, which the stacks modern and gpu have
 # PADDLE_RANKER_STACK=gpu, or another stack: that one alone, with --all too
 # Further arguments go to pytest: `bash scripts/test.sh -k auc -x`; a path or -m of your own replaces the choice above.
@@ -114,8 +115,9 @@ ARGUMENTS=()
 for argument in "$@"; do
     case "$argument" in
         --all) ALL=yes ;;
+        --thorough) ALL=yes; export PADDLE_RANKER_THOROUGH=1 ;;
         --lint) LINT_ONLY=yes ;;
-        -h | --help) sed -n '2,12s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
+        -h | --help) sed -n '2,13s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
         *)
             case "$argument" in -m | -m?* | *.py | *::* | tests/*) OWN_CHOICE=yes ;; esac
             ARGUMENTS+=("$argument")

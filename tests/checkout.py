@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 
 import paddle
 import pytest
 
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, THOROUGH
 
 IS_MODERN = not paddle.__version__.startswith("2.")
 # For what takes long and does the same on both stacks.
 ONCE = pytest.mark.skipif(not IS_MODERN, reason="nothing in it depends on the stack: the modern one runs it")
-# Of so many generated changes of a model's settings a run tries one; all of them (a step of 1) take half an hour.
-SETTINGS_STEP = int(os.environ.get("PADDLE_RANKER_SETTINGS_STEP", "16"))
-SHORT_STEP = (SETTINGS_STEP + 3) // 4  # where a change takes a fourth of the time
+# Of so many generated changes of a model's settings a run tries one; all of them take half an hour.
+SETTINGS_STEP = 1 if THOROUGH else 16
+SHORT_STEP = 1 if THOROUGH else 4  # where a change takes a fourth of the time
 MADE_HERE = (
     ".git", ".venv*", "__pycache__", ".mypy_cache", ".ruff_cache", ".pytest_cache", "*.egg-info", "build", "checkpoint",
     "output", "output_ce", "serving_server*", "serving_client*", ".demo.json",

@@ -10,6 +10,7 @@ import resource
 import signal
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -44,6 +45,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 _draw_learning_curve = learning_curve.draw_learning_curve
 REPOSITORY = Path(__file__).resolve().parent.parent
+THOROUGH = os.environ.get("PADDLE_RANKER_THOROUGH") == "1"  # set by scripts/test.sh --thorough
 
 
 def load_script(path: str) -> ModuleType:
@@ -214,12 +216,28 @@ LONGEST = (
 )  # fmt: skip
 
 
+def _leave_out(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what only a thorough run tries: of a test marked `thorough(keep=N)`, the cases after its first N."""
+    seen: Counter[str] = Counter()
+    kept, left = [], []
+    for item in items:
+        test = item.nodeid.partition("[")[0]
+        mark = item.get_closest_marker("thorough")
+        is_kept = THOROUGH or mark is None or seen[test] < mark.kwargs.get("keep", 0)
+        seen[test] += 1
+        (kept if is_kept else left).append(item)
+    if left:
+        config.hook.pytest_deselected(items=left)
+        items[:] = kept
+
+
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Refuse tests that no run would choose; put unit tests first, then parity, then server, then the rest.
 
     What fails soonest and says most comes first. Comes before `-m` takes tests away.
     """
+    _leave_out(config, items)
     unmarked = [item.nodeid for item in items if not any(map(item.get_closest_marker, MARKERS))]
     if unmarked:
         raise pytest.UsageError(f"mark these tests with one of {', '.join(MARKERS)}: {', '.join(unmarked)}")

@@ -69,6 +69,7 @@ def test_the_baselines_of_the_tweets(real_data: Path, tmp_path: Path) -> None:
     assert found["overlap"]["auc"].low > 0.5  # overlap is somewhat informative
 
 
+@pytest.mark.thorough
 @pytest.mark.server
 @pytest.mark.slow
 def test_the_script_without_arguments(checkout: Path) -> None:

@@ -78,6 +78,7 @@ def test_a_paper_is_no_negative_of_its_own_keywords() -> None:
     assert any(training_pairs(papers, 5, 1) != training_pairs(papers, 5, seed) for seed in range(2, 9))
 
 
+@pytest.mark.thorough
 @slow
 def test_the_command_prints_a_table_and_goes_on_from_kept_runs(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -206,6 +206,7 @@ PLAIN_NASTY_TEXTS = [text for text in NASTY_TEXTS if "[CLS]" not in text]
 PAIRS = (PLAIN_NASTY_TEXTS * 2, PLAIN_NASTY_TEXTS + PLAIN_NASTY_TEXTS[5:] + PLAIN_NASTY_TEXTS[:5])
 
 
+@pytest.mark.thorough(keep=3)
 @pytest.mark.parity
 @pytest.mark.parametrize(
     ("name", "config"),

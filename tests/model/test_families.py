@@ -250,6 +250,7 @@ def test_a_head_of_two_classes_in_half_precision_is_folded_exactly(tmp_path: Pat
     assert (found.astype(np.float16) != found).any()
 
 
+@pytest.mark.thorough(keep=6)
 @pytest.mark.slow
 @pytest.mark.parametrize("case", SIZED_CASES)
 def test_logits_of_larger_models_are_those_of_transformers(tmp_path: Path, case: str) -> None:
@@ -394,6 +395,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[
     return export
 
 
+@pytest.mark.thorough(keep=4)
 @pytest.mark.parametrize("case", [*EXPORTED, "electra", "deberta-v2"])
 def test_an_export_scores_as_the_network_in_every_engine(exported: Callable[[str], Any], case: str) -> None:
     """The lexical features' graph is as large as all the rest."""
@@ -415,6 +417,7 @@ def test_a_model_whose_weights_are_large_is_exported(tmp_path: Path) -> None:
     assert found["logit"] > 1e-4 and found["predict"] < 1e-5
 
 
+@pytest.mark.thorough(keep=3)
 @ONCE
 @pytest.mark.parametrize(
     "case", ["xlm-roberta", "mpnet", "distilbert", "electra", "modernbert", "deberta-v2", "longformer", "big_bird"]
@@ -466,6 +469,7 @@ def exported_long(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], t
     return export
 
 
+@pytest.mark.thorough(keep=1)
 @ONCE
 @pytest.mark.parametrize("case", LONG)
 def test_a_graph_for_long_texts_also_scores_short_ones(exported_long: Callable[[str], Any], case: str) -> None:
@@ -510,6 +514,7 @@ def test_openvino_rounds_no_positions_in_bf16(exported_long: Callable[[str], Any
     assert 1e-6 < np.abs(found - exact).mean() < 0.004
 
 
+@pytest.mark.thorough(keep=2)
 @pytest.mark.slow
 @pytest.mark.skipif(not HAS_ONNX, reason="needs an ONNX file, which the modern stack makes")
 @pytest.mark.parametrize("case", EXPORTED)

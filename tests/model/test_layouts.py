@@ -69,6 +69,7 @@ def test_records_have_places(tmp_path: Path) -> None:
         read_records(tmp_path / "bad.jsonl", Triple)
 
 
+@pytest.mark.thorough(keep=1)
 @pytest.mark.parametrize("case", ["layoutlm", "lilt"])
 def test_a_ranker_learns_from_boxes_and_is_measured_exported_and_served(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], case: str

@@ -35,6 +35,7 @@ def logits(folder: Path) -> np.ndarray:
     return np.log(probabilities) - np.log1p(-probabilities)
 
 
+@pytest.mark.thorough(keep=4)
 @pytest.mark.parametrize("case", CASES)
 def test_scores_are_those_of_the_library_here_converted_and_exported(tmp_path: Path, case: str) -> None:
     source, ours, exported = write(tmp_path / "st", case), tmp_path / "ours", tmp_path / "exported"

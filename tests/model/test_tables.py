@@ -68,6 +68,7 @@ def test_ids_types_and_logits_of_500_tables_are_those_of_transformers(folder: Pa
     np.testing.assert_allclose(logits, EXPECTED["logits"], atol=1e-5)
 
 
+@pytest.mark.thorough(keep=2)
 @pytest.mark.parametrize("number", range(len(LIMITS)))
 def test_the_limits_of_tables_are_those_of_transformers(number: int, tmp_path: Path) -> None:
     """Logits, also of the model converted there and back; transformers refuses some tables."""
@@ -227,6 +228,7 @@ def _swapped(is_relevant: bool, number: int) -> PlacedText:
     return PlacedText(text, spans)
 
 
+@pytest.mark.thorough(keep=1)
 @pytest.mark.parametrize("network", [None, "operations"])
 def test_a_ranker_of_tables_is_trained_quantized_and_served(
     tmp_path: Path, index: Path, capsys: pytest.CaptureFixture[str], network: Optional[str]

@@ -139,6 +139,7 @@ def fault_of(folder: Path, path: tuple[Any, ...], before: Any, value: Any, file:
     return None if before is None or is_foreign or kind_of(before) == kind_of(value) else f"{shown}opens"
 
 
+@pytest.mark.thorough(keep=8)
 @ONCE
 @pytest.mark.parametrize("name", [*WRITERS, "export", "blend's export"])
 def test_no_setting_opens_with_another_type_or_takes_memory(name: str, tmp_path: Path, exports: Exports) -> None:

@@ -78,6 +78,7 @@ def case(request: pytest.FixtureRequest, made: Callable[[str], Case]) -> Case:
     return made(request.param)
 
 
+@pytest.mark.thorough(keep=2)
 def test_a_model_saved_and_exported_predicts_the_same(case: Case, tmp_path: Path) -> None:
     name, folder, parities = case[0], case[1] / "model", case[2]
     parts, parity = load_entailment(folder), parities["paddle_inference"]

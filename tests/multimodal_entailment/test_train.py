@@ -68,6 +68,7 @@ def test_it_learns_what_texts_and_images_say_together(data: Path, tmp_path: Path
     assert {"loss", "accuracy", "macro_f1"} <= set(told[0]["evaluation"])
 
 
+@pytest.mark.thorough(keep=2)
 @pytest.mark.parametrize(
     "changes",
     [

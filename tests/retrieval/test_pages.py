@@ -112,6 +112,7 @@ def test_equal_hashes_are_listed_by_id(tmp_path: Path, monkeypatch: pytest.Monke
     assert sorted(shown) == sorted(changing.ids())
 
 
+@pytest.mark.thorough(keep=2)
 @ONCE
 @pytest.mark.parametrize("way", WAYS)
 def test_the_pages_of_a_search_show_each_document_that_stays_once(tmp_path: Path, way: str) -> None:

@@ -165,6 +165,7 @@ def test_a_tower_of_other_files_is_refused(
     assert "reads sounds: --field NAME:recording" in capsys.readouterr().err
 
 
+@pytest.mark.thorough(keep=1)
 @pytest.mark.parametrize("name", ["wav2vec2", "wav2vec2_large"])
 def test_exported_towers_of_sounds_have_equal_vectors(
     name: str, built: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

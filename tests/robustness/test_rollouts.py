@@ -17,6 +17,7 @@ def test_restarts_behind_nginx_lose_nothing() -> None:
     assert rollouts.main(["--requests", "600", "--restarts", "2", "--deployments", "0"]) == 0
 
 
+@pytest.mark.thorough
 def test_deployments_of_a_broken_model_lose_nothing() -> None:
     pytest.importorskip("ray")
     assert rollouts.main(["--requests", "300", "--restarts", "0", "--deployments", "1"]) == 0

@@ -45,6 +45,7 @@ def test_every_answer_of_a_soak_is_checked() -> None:
     assert len(tally.failures()) == 2 and len(tally.failures(busy=True)) == 1
 
 
+@pytest.mark.thorough
 @ONCE
 @slow
 @server

@@ -64,6 +64,7 @@ def run(line: str, where: object, *more: str) -> int:
     return status
 
 
+@pytest.mark.thorough(keep=2)
 @pytest.mark.parametrize("name", COMMANDS)
 def test_commands_at_addresses_make_the_bytes_of_one_machine(
     name: str, place: tuple[Path, ObjectStore], tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: Any

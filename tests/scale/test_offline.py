@@ -88,6 +88,7 @@ def manifest(folder: Path) -> dict[str, Unchecked]:
     return found
 
 
+@pytest.mark.thorough(keep=1)
 @pytest.mark.parametrize(
     "options",
     [
@@ -118,6 +119,7 @@ def test_vectors_of_actors_are_the_bytes_of_one_machine(call: Any, tmp_path: Pat
     assert not (tmp_path / "many.npy.parts").exists()
 
 
+@pytest.mark.thorough(keep=1)
 @pytest.mark.parametrize(
     "options", ["--corpus texts.txt --words bigram --ranker ranker", "--index index --format pairs"]
 )
@@ -183,6 +185,7 @@ def predict(folder: Path, call: Any, tmp_path: Path) -> Any:
     return run
 
 
+@pytest.mark.thorough(keep=2)
 @pytest.mark.parametrize("damage", ["deleted", "zeroed"])
 @pytest.mark.parametrize("is_finished", [True, False])
 def test_a_damaged_part_is_computed_again(predict: Any, damage: str, is_finished: bool, tmp_path: Path) -> None:
@@ -228,6 +231,7 @@ def swap(name: str, folder: Path) -> None:
         (folder / "other.parquet").rename(folder / name)
 
 
+@pytest.mark.thorough(keep=1)
 @pytest.mark.parametrize("swapped", ["best", "first", "pairs.parquet"])
 def test_what_is_swapped_once_a_job_has_begun_is_not_mixed_in(
     predict: Any, swapped: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -280,6 +284,7 @@ def test_parts_of_two_jobs_are_no_output(tmp_path: Path) -> None:
     assert [*jobs[0].begin()] == [0]
 
 
+@pytest.mark.thorough(keep=2)
 @pytest.mark.parametrize("command", ["predict", "encode", "mine", "index"])
 def test_another_version_on_a_machine_is_refused_by_name(
     call: Any, command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -106,6 +106,7 @@ def test_holds_every_recipe_and_imports_none_from_a_checkout(installed: Environm
     assert imported > {"paddle_ranker", "numpy", "paddle"}
 
 
+@pytest.mark.thorough
 def test_trains_both_rankers(installed: Environment, tmp_path: Path) -> None:
     data = tmp_path / "data"
     assert (

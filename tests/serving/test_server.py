@@ -596,6 +596,7 @@ def test_a_worker_that_gives_no_sign_of_life_is_killed(workers: _Workers) -> Non
     assert workers.sent == [(11, signal.SIGKILL)]
 
 
+@pytest.mark.thorough(keep=2)
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM])
 def test_signals_during_the_start_end_nothing(model: Path, tmp_path: Path, number: signal.Signals) -> None:
     command = [sys.executable, "-m", "paddle_ranker", "serve", "--model", str(model), "--port", "0"]

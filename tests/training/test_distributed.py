@@ -323,6 +323,7 @@ def lines_of_kubernetes(nodes: tuple[Node, Node], folder: Path) -> list[list[str
     return lines
 
 
+@pytest.mark.thorough(keep=1)
 @server
 @pytest.mark.parametrize("lines", [lines_of_page, *([line_of_slurm, lines_of_kubernetes] if IS_MODERN else [])])
 def test_two_nodes_are_one_with_two_processes(
@@ -336,6 +337,7 @@ def test_two_nodes_are_one_with_two_processes(
     assert differences(together[0], tmp_path / "checkpoint") == []
 
 
+@pytest.mark.thorough(keep=1)
 @server
 @pytest.mark.slow
 @pytest.mark.usefixtures(*(["slow_disk"] if IS_MODERN else []))  # which waits meanwhile

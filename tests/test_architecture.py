@@ -10,6 +10,7 @@ import sys
 import textwrap
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -45,7 +46,12 @@ def modules() -> dict[str, Path]:
 
 
 MODULES = modules()
-TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in MODULES.items()}
+
+
+@cache
+def trees() -> dict[str, ast.Module]:
+    """Return each module's syntax tree, made once: not while tests are collected, which every process does."""
+    return {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in MODULES.items()}
 
 
 def imported(nodes: Iterable[ast.AST]) -> Iterator[str]:
@@ -59,8 +65,10 @@ def imported(nodes: Iterable[ast.AST]) -> Iterator[str]:
                 yield f"{module}.{alias.name}" if f"{module}.{alias.name}" in MODULES else module
 
 
-# Imports in functions and for type checkers count, too.
-GRAPH = {name: sorted(set(imported(ast.walk(tree)))) for name, tree in TREES.items()}
+@cache
+def graph() -> dict[str, list[str]]:
+    """Return what each module imports, in functions and for type checkers, too."""
+    return {name: sorted(set(imported(ast.walk(tree)))) for name, tree in trees().items()}
 
 
 def room_of(module: str, depth: int = 1) -> str:
@@ -82,12 +90,12 @@ def test_the_map_shows_every_room_and_imports_between_rooms_point_downwards(
     title: str, prefix: str, depth: int
 ) -> None:
     order = first_cells(title)
-    inside = {module: room_of(module, depth) for module in GRAPH if module.startswith(f"{prefix}.")}
+    inside = {module: room_of(module, depth) for module in graph() if module.startswith(f"{prefix}.")}
     assert sorted(set(inside.values()) - {""}) == sorted(order)
     upwards = [
         f"{module} imports {target}"
         for module, room in inside.items()
-        for target in GRAPH[module]
+        for target in graph()[module]
         if room and inside.get(target) and order.index(inside[target]) < order.index(room)
     ]
     assert upwards == []
@@ -98,7 +106,7 @@ def test_no_classes_share_a_name() -> None:
     frameworks = "paddle_ranker.integrations."
     names = Counter(
         node.name
-        for name, tree in TREES.items()
+        for name, tree in trees().items()
         if name.startswith("paddle_ranker.") and not name.startswith(frameworks)
         for node in tree.body
         if isinstance(node, ast.ClassDef)
@@ -107,12 +115,12 @@ def test_no_classes_share_a_name() -> None:
 
 
 def test_no_module_imports_the_package_itself() -> None:
-    assert [module for module, targets in GRAPH.items() if "paddle_ranker" in targets] == []
+    assert [module for module, targets in graph().items() if "paddle_ranker" in targets] == []
 
 
 def test_no_modules_import_each_other_in_a_circle() -> None:
     # Whatever imports nothing that is left goes; what cannot go stands in a circle, or above one.
-    left = {name: {target for target in targets if target in MODULES} for name, targets in GRAPH.items()}
+    left = {name: {target for target in targets if target in MODULES} for name, targets in graph().items()}
     while free := {name for name, targets in left.items() if not targets & left.keys()}:
         left = {name: targets for name, targets in left.items() if name not in free}
     while unused := left.keys() - {target for targets in left.values() for target in targets}:
@@ -123,7 +131,7 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
 def test_the_core_imports_no_recipe_and_no_guest() -> None:
     found = [
         f"{module} imports {target}"
-        for module, targets in GRAPH.items()
+        for module, targets in graph().items()
         for target in targets
         if (target.split(".")[0] in OUTSIDE and room_of(module) != "recipes")
         or (room_of(target) in {"recipes", *GUESTS} and room_of(target) != room_of(module))
@@ -244,8 +252,8 @@ def test_paddle_is_imported_after_the_process_is_prepared_for_it() -> None:
     files = [path for folder in RECIPES for path in sorted((REPOSITORY / folder).glob("*.py"))]
     of_recipes = {f"{path.parent.name}.{path.stem}": path for path in files}
     texts = {name: path.read_text(encoding="utf-8") for name, path in {**MODULES, **of_recipes}.items()}
-    trees = {name: TREES.get(name) or ast.parse(text) for name, text in texts.items()}
-    at_import = {name: set(imported(tree.body)) for name, tree in trees.items()}
+    parsed = {name: trees().get(name) or ast.parse(text) for name, text in texts.items()}
+    at_import = {name: set(imported(tree.body)) for name, tree in parsed.items()}
     with_paddle = {"paddle"}
     while more := {name for name, targets in at_import.items() if targets & with_paddle} - with_paddle:
         with_paddle |= more
@@ -255,8 +263,8 @@ def test_paddle_is_imported_after_the_process_is_prepared_for_it() -> None:
     found = []
     for name, text in texts.items():
         if "runtime.prepare" not in text and ("\ndef main(" in text or "\nmain = " in text):
-            found += [f"{name} imports {one}" for one in with_paddle.intersection(imported(ast.walk(trees[name])))]
-        for function in ast.walk(trees[name]) if "runtime.prepare" in text else ():
+            found += [f"{name} imports {one}" for one in with_paddle.intersection(imported(ast.walk(parsed[name])))]
+        for function in ast.walk(parsed[name]) if "runtime.prepare" in text else ():
             if not isinstance(function, (ast.FunctionDef, ast.AsyncFunctionDef)):
                 continue
             calls = [node for node in ast.walk(function) if isinstance(node, ast.Call)]
@@ -267,8 +275,13 @@ def test_paddle_is_imported_after_the_process_is_prepared_for_it() -> None:
 
 
 ARGUMENT = re.compile(r"([a-z_]\w*(?:, [a-z_]\w*)*): ")
-CLASSES = {node.name: node for tree in TREES.values() for node in ast.walk(tree) if isinstance(node, ast.ClassDef)}
 DOCUMENTED = (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+
+
+@cache
+def classes() -> dict[str, ast.ClassDef]:
+    """Return the package's classes by their names."""
+    return {node.name: node for tree in trees().values() for node in ast.walk(tree) if isinstance(node, ast.ClassDef)}
 
 
 def described_in(docstring: str) -> Iterator[str]:
@@ -289,13 +302,13 @@ def names_of(node: ast.AST) -> set[str]:
     for one in node.body:
         names |= {getattr(one, "name", "")} | (names_of(one) if getattr(one, "name", "") == "__init__" else set())
         names |= {name.id for name in ast.walk(one) if isinstance(name, ast.Name) and not isinstance(one, DOCUMENTED)}
-    return names.union(*(names_of(CLASSES[name]) for base in node.bases if (name := ast.unparse(base)) in CLASSES))
+    return names.union(*(names_of(classes()[name]) for base in node.bases if (name := ast.unparse(base)) in classes()))
 
 
 @pytest.mark.parametrize("module", MODULES)
 def test_docstrings_describe_only_names_that_there_are_and_each_once(module: str) -> None:
     wrong = []
-    for node in ast.walk(TREES[module]):
+    for node in ast.walk(trees()[module]):
         if isinstance(node, DOCUMENTED) and (docstring := ast.get_docstring(node)):
             names, described = names_of(node), list(described_in(docstring))
             if not getattr(getattr(node, "args", None), "kwarg", None):  # which takes any name

@@ -216,14 +216,39 @@ LONGEST = (
 )  # fmt: skip
 
 
+# Nothing in them depends on the stack: Python 3.9 is mypy's and ruff's, and the tests of commands run their code.
+ONCE_ROOMS = ("data", "evaluation", "extensions", "lexical", "remote_models", "retrieval", "scale", "unicode")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> Optional[bool]:
+    """Leave rooms whose tests compute alike on both stacks to the modern one, unless they are named or all is asked."""
+    folder = collection_path
+    if THOROUGH or folder.parent != REPOSITORY / "tests" or folder.name not in ONCE_ROOMS:
+        return None
+    named = [Path(given.partition("::")[0]).resolve() for given in config.args]
+    if any(folder in (path, *path.parents) for path in named):
+        return None
+    from tests.checkout import IS_MODERN  # imports Paddle, as most rooms do
+
+    return None if IS_MODERN else True
+
+
 def _leave_out(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what only a thorough run tries: of a test marked `thorough(keep=N)`, the cases after its first N."""
+    """Leave out what only a thorough run tries: of a test marked `thorough(keep=N)`, the cases after its first N.
+
+    On the other stack than the modern one, which tries the same cases, those after the first.
+    """
+    most = 1
+    if any(item.get_closest_marker("thorough") for item in items):
+        from tests.checkout import IS_MODERN
+
+        most = len(items) if IS_MODERN else 1
     seen: Counter[str] = Counter()
     kept, left = [], []
     for item in items:
         test = item.nodeid.partition("[")[0]
         mark = item.get_closest_marker("thorough")
-        is_kept = THOROUGH or mark is None or seen[test] < mark.kwargs.get("keep", 0)
+        is_kept = THOROUGH or mark is None or seen[test] < min(most, mark.kwargs.get("keep", 0))
         seen[test] += 1
         (kept if is_kept else left).append(item)
     if left:

@@ -44,7 +44,7 @@ LINES = {
 OTHERS = {
     "doctor", "starter", "info", "make-triples", "augment", "judgments", "curve", "report-searches", "export",
     "export-serving", "convert", "serve", "search-serve", "deploy", "train-tokenizer", "fill-mask", "make-demo-posts",
-    "convert-image-weights", "quantize", "scaling-law", "improve", "mcp",
+    "convert-image-weights", "quantize", "scaling-law", "improve", "mcp", "tune",
 }  # fmt: skip
 
 

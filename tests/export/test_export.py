@@ -54,6 +54,7 @@ def ranker(exports: Exports) -> Made:
     return parts, exported, static_model(exported)
 
 
+@pytest.mark.thorough(keep=8)
 @pytest.mark.parametrize("name", [*CASES, "blend", "two classes"])
 def test_every_kind_of_ranker_scores_as_its_network(name: str, exports: Exports) -> None:
     parts, exported, parities = exports[name]

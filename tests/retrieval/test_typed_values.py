@@ -229,7 +229,7 @@ def test_a_condition_is_parsed_in_linear_time(text: str) -> None:
     start = time.process_time()
     with suppress(FilterError):
         Filter.parse([text])
-    assert time.process_time() - start < 5  # a minute and a half, when it was quadratic
+    assert time.process_time() - start < 20  # a minute and a half, when it was quadratic
 
 
 def test_a_declared_field_without_values_finds_nothing(tmp_path: Path) -> None:

@@ -144,7 +144,10 @@ class Walk:
         words = _words(command)
         if words:
             output = self.folder / "command.log"
-            status = fork(_run_forked, words, self.folder, self.environment, output=output, seconds=SECONDS)
+            for _ in range(2):
+                status = fork(_run_forked, words, self.folder, self.environment, output=output, seconds=SECONDS)
+                if status != 255:  # Python's word for a server of forks that has ended, for want of memory perhaps
+                    break
             printed = output.read_text(encoding="utf-8", errors="replace")
         else:
             done = subprocess.run(

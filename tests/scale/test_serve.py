@@ -277,7 +277,7 @@ def test_a_configuration_deploys_the_same(deployed: Deployed, tmp_path: Path, ca
     serve.run(application(written["args"]), name="paddle-ranker")
     assert deployed.post("/rerank", {"query": "深度", "documents": ["学习"]}).status_code == 200
     assert call(deploy.main, "ray", "--stop")[0] == 0
-    assert not is_open(deployed.port)  # Serve has ended with its last application
+    until(lambda: not is_open(deployed.port))  # Serve ends with its last application
     assert call(deploy.main, "ray", "--status")[0] == 1
 
 

@@ -5,8 +5,9 @@
 #
 # No argument: the modern stack, tests marked unit, parity, server or browser, in that order; those of the browser need
 #              what `bash scripts/setup.sh browser` installs, and are skipped without it.
-# --all        the stacks modern and complete, the slow tests and those on real data as well, the documentation site, and the
-#              wheel with the newest packages (scripts/try_wheel.py), unless PADDLE_RANKER_PYTHON names the Python to use
+# --all        the slow tests and those on real data as well, then the stack complete (what calls Paddle: tests/conftest.py),
+#              the documentation site, and the wheel with the newest packages (scripts/try_wheel.py), unless
+#              PADDLE_RANKER_PYTHON names the Python to use
 # --thorough   as --all, and all cases of the tests marked thorough and of the generated changes of models' settings: hours
 # --lint       lint and types only, which the stacks modern and gpu have
 # PADDLE_RANKER_STACK=gpu, or another stack: that one alone, with --all too
@@ -117,7 +118,7 @@ for argument in "$@"; do
         --all) ALL=yes ;;
         --thorough) ALL=yes; export PADDLE_RANKER_THOROUGH=1 ;;
         --lint) LINT_ONLY=yes ;;
-        -h | --help) sed -n '2,13s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
+        -h | --help) sed -n '2,14s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
         *)
             case "$argument" in -m | -m?* | *.py | *::* | tests/*) OWN_CHOICE=yes ;; esac
             ARGUMENTS+=("$argument")

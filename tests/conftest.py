@@ -216,19 +216,28 @@ LONGEST = (
 )  # fmt: skip
 
 
-# Nothing in them depends on the stack: Python 3.9 is mypy's and ruff's, and the tests of commands run their code.
-ONCE_ROOMS = ("data", "evaluation", "extensions", "lexical", "remote_models", "retrieval", "scale", "unicode")
+# The other stack than the modern one runs those that call Paddle, PaddleNLP or Paddle Serving. Beside them the walk of
+# two pages runs commands and a server there; that all code is Python 3.9 is seen by mypy and ruff.
+OTHER_STACK = (
+    "cross_encoder", "encoding", "ernie_matching", "export", "migration", "multimodal_entailment", "paddle_serving",
+    "pretraining", "recall", "robustness/test_walk_docs.py", "scoring", "scripts", "serving/test_server.py", "training",
+    *(f"model/test_{name}.py" for name in (
+        "bert", "bert_tokenizers", "dropout", "encoder_loading", "exported_folder", "families", "match_levels",
+        "model_folder", "opening", "parameters", "pretrained", "similarity", "torch_files",
+    )),
+)  # fmt: skip
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> Optional[bool]:
-    """Leave rooms whose tests compute alike on both stacks to the modern one, unless they are named or all is asked."""
-    folder = collection_path
-    if THOROUGH or folder.parent != REPOSITORY / "tests" or folder.name not in ONCE_ROOMS:
+    """Leave to the modern stack what computes alike on both, unless it is named or a thorough run is asked for."""
+    tests = REPOSITORY / "tests"
+    if THOROUGH or collection_path.suffix != ".py" or tests not in collection_path.parents:
         return None
-    named = [Path(given.partition("::")[0]).resolve() for given in config.args]
-    if any(folder in (path, *path.parents) for path in named):
+    named = (Path(given.partition("::")[0]).resolve() for given in config.args)
+    chosen = [*(tests / name for name in OTHER_STACK), *(path for path in named if tests in path.parents)]
+    if any(path in (collection_path, *collection_path.parents) for path in chosen):
         return None
-    from tests.checkout import IS_MODERN  # imports Paddle, as most rooms do
+    from tests.checkout import IS_MODERN  # imports Paddle, as most tests do
 
     return None if IS_MODERN else True
 

@@ -3,7 +3,7 @@
 paddle-ranker search --index index "query"
 paddle-ranker search --index index "query" --ranker checkpoint/best --explain --where "year>=2020"
 paddle-ranker search --index pictures --like photo.jpg
-paddle-ranker search --index index "" --where "year>=2020"
+paddle-ranker search --index index "" --where "year>=2020" --sort -year,title
 paddle-ranker search --index index --input queries.tsv --output run.trec --top_k 100
 """
 
@@ -43,7 +43,8 @@ _SAMPLED = 1 << 16  # bytes of a field's values, among which a similar value is 
 _SHOWN_CHARACTERS = 300  # most characters shown of a text; in JSON, texts are whole
 _SHOWN_FEATURES = 4  # most features shown of a result, the heaviest
 _RANKED = ("rank_top", "recall_weight", *OF_MODEL)
-_OF_QUERIES = ("by", "fusion", "weights", "ef", "nprobe", "literal", "synonyms", "ranker", "explain")
+_OF_SCORES = ("fusion", "weights", "depth", "ef", "nprobe", "ranker", "explain")
+_OF_QUERIES = ("by", "literal", "synonyms", *_OF_SCORES)
 
 
 def fusion_help() -> str:
@@ -141,6 +142,12 @@ class SearchOptions(SearchingOptions):
         joins=" and ",
         addresses=ANY_TEXT,
     )
+    sort: str = option(
+        "",
+        help="order all that match by these fields instead of scores, the next where one is equal; -year: the highest "
+        "first (default: by scores)",
+        joins=",",
+    )
     group_by: Optional[str] = option(
         None,
         help="show only the best result of each value of this field; content: of nearly the same texts",
@@ -162,10 +169,10 @@ class SearchOptions(SearchingOptions):
             )
         if self.lists_documents:
             refuse_given(self, _OF_QUERIES, "stands beside an empty query, which lists documents: leave one out")
-            if self.form == "trec":
-                raise UsageError(
-                    "a run in TREC's format has scores, and a list of documents has none: add --format json"
-                )
+        elif self.sort:
+            refuse_given(self, _OF_SCORES, "is about scores, and --sort orders by fields: leave one out")
+        if self.form == "trec" and (self.lists_documents or self.sort):
+            raise UsageError("a run in TREC's format has scores, and a list of documents has none: add --format json")
         if self.explain and self.form != "text":
             raise UsageError(f"--explain is shown in text, not in {self.form}: leave it out, or add --format text")
 
@@ -279,7 +286,8 @@ def search(options: SearchOptions) -> None:
 
         queries = read_queries(options.input_file, options)
     where = filter_of(options.where)
-    check_parameters(Listing(where=where))
+    sort = tuple(options.sort.split(",")) if options.sort else ()
+    check_parameters(Listing(where=where, sort=sort))
     searcher = open_search_engine(options, has_query=not options.lists_documents)
     if where is not None:
         note(how_filtered(searcher.collection, where, options.where or ""))
@@ -293,7 +301,9 @@ def search(options: SearchOptions) -> None:
 
             rows = Progress(rows, desc="search", unit="query")
         for part in chunks(rows, _QUERIES):
-            searches = searcher.run([text for _, text in part], top_k, where, group_by=options.group_by, like=like)
+            searches = searcher.run(
+                [text for _, text in part], top_k, where, group_by=options.group_by, sort=sort, like=like
+            )
             for (id, query), finished in zip(part, searches):
                 if finished.query.read is not None:
                     note(f"{quoted(query)}: has {len(query):,} characters; the first {finished.query.read:,} are read")

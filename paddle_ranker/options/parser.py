@@ -41,7 +41,8 @@ def parse_options(
     Raises `UsageError` if the arguments are not valid. `--help` prints the help and exits with status 0.
     """
     parser = build_parser(options_class, prog, description)
-    arguments = _end_files(options_class, _name_first(options_class, sys.argv[1:] if argv is None else argv))
+    given = _join_minus(options_class, sys.argv[1:] if argv is None else argv)
+    arguments = _end_files(options_class, _name_first(options_class, given))
     options = [field for field in fields_of(options_class) if not field.metadata["positional"]]
     names = ["--help", "-h", *(name for field in options for name in names_of(field))]
     # Otherwise the parser would only report the required option that the misspelled one left missing.
@@ -59,6 +60,19 @@ def parse_options(
         else:
             values[name] = _unmarked(value)
     return options_class(**values)
+
+
+def _join_minus(options_class: type[Options], arguments: Sequence[str]) -> list[str]:
+    """Join options with values that begin with a minus sign, which argparse takes for options: `--sort=-year`."""
+    names = {name for field in fields_of(options_class) if field.type != "bool" for name in names_of(field)}
+    made: list[str] = []
+    for text in arguments:
+        is_value = text.startswith("-") and not text.startswith("--") and text not in ("-", "-h")
+        if is_value and made and made[-1] in names and "--" not in made:
+            made[-1] += f"={text}"
+        else:
+            made.append(text)
+    return made
 
 
 def _without_end(arguments: Sequence[str]) -> list[str]:

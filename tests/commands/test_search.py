@@ -92,6 +92,27 @@ def test_a_ranker_orders_and_its_run_keeps_that_order(folder: Path, tmp_path: Pa
 
 
 @pytest.mark.parametrize(
+    ("given", "found"),
+    [
+        (["水稻", "--sort", "year"], ["a", "b"]),
+        (["水稻", "--sort=-year"], ["b", "a"]),
+        (["水稻", "--sort", "-year"], ["b", "a"]),
+        (["", "--sort", "-year", "--top_k", "2"], ["c", "b"]),
+        (["水稻", "--sort", "yeer"], "'-year' for the highest first"),
+        (["水稻", "--sort", "year", "--fusion", "rrf"], "--fusion"),
+        (["水稻", "--sort", "year", "--explain"], "--explain"),
+        (["水稻", "--sort", "year", "--format", "trec"], "has scores"),
+    ],
+)
+def test_fields_order_what_matches(given: list[str], found: object, folder: Path, call: Call) -> None:
+    status, out, err = call(search.main, "--index", folder / "index", "--format", "json", *given)
+    if isinstance(found, str):
+        assert status == 2 and found in err, err
+    else:
+        assert status == 0 and [one["id"] for one in json.loads(out)["results"]] == found, err
+
+
+@pytest.mark.parametrize(
     ("conditions", "said", "ids"),
     [
         (["year>=2020 AND year!=2021"], "2 of 3 documents meet it", ["a"]),

@@ -162,6 +162,7 @@ def test_a_python_is_asked_for_packages_and_unknown_names_are_refused(capsys: py
         assert f"--{name} {value.split(',')[-1]}: choose from" in capsys.readouterr().err
 
 
+@pytest.mark.thorough
 @slow
 def test_the_command_measures_a_small_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     import paddle

@@ -217,6 +217,7 @@ def test_the_goals_are_shares_of_the_engine() -> None:
     assert len(list(goals(run))) == 1 and shown_tables(run)
 
 
+@pytest.mark.thorough
 @slow
 @server
 def test_the_load_test_measures_a_small_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -138,6 +138,7 @@ def multilingual(draw: random.Random, pieces: int) -> str:
     return "".join(draw.choice(scripts) + draw.choice(between) for _ in range(pieces))
 
 
+@pytest.mark.thorough(keep=6)
 @ONCE
 @pytest.mark.parametrize(("prompt", "template"), [("", ""), ("fox ", "Ünï {title}: {text}！")])
 @pytest.mark.parametrize("is_builtin", [False, True])

@@ -41,6 +41,7 @@ def verdicts_of(reference: np.ndarray, *others: np.ndarray) -> list[str]:
     return [found.measured[other.name][MEASURE].verdict for other in found.others]
 
 
+@pytest.mark.thorough(keep=2)
 @pytest.mark.parametrize(("queries", "differing"), [(10, 1.0), (20, 1.0), (30, 0.2)])
 @pytest.mark.parametrize("others", [1, 3])
 def test_systems_that_differ_by_chance_are_called_different_at_most_at_the_nominal_rate(

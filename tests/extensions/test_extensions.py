@@ -336,6 +336,7 @@ def test_a_training_that_was_killed_goes_on_to_the_same_end(
         np.testing.assert_array_equal(array, arrays_of(tmp_path / "run" / "last")[name], err_msg=name)
 
 
+@pytest.mark.thorough
 @ONCE
 @pytest.mark.server
 def test_two_processes_train_as_one_that_adds_up_two_batches(data: Path, tmp_path: Path) -> None:

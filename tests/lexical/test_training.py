@@ -151,6 +151,7 @@ def test_where_its_learning_rate_comes_from(files: Path, tmp_path: Path) -> None
     assert start_training(under_old, "pairwise").part_factors == {"lexical": 10.0}
 
 
+@pytest.mark.thorough
 @pytest.mark.server
 def test_two_processes_learn_what_one_learns(files: Path, tmp_path: Path) -> None:
     write_encoder(tmp_path / "still", hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)

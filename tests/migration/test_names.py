@@ -83,6 +83,7 @@ COMMANDS = (
 )
 
 
+@pytest.mark.thorough(keep=14)
 @pytest.mark.parametrize("line", COMMANDS)
 @pytest.mark.parametrize("source", ["RocketQA's name", "safetensors"])
 def test_commands_take_a_name_and_safetensors(line: str, source: str, at: Path, call: Call) -> None:

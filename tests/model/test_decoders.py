@@ -549,6 +549,7 @@ def test_an_exported_graph_scores_alike(tmp_path: Path, monkeypatch: pytest.Monk
                     np.testing.assert_allclose(logit, model.network(*alone).numpy()[0], atol=2e-5)
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_an_exported_graph_makes_the_same_vectors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(samples, "PAIRS", 6)

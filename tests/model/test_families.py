@@ -395,7 +395,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[
     return export
 
 
-@pytest.mark.thorough(keep=4)
+@pytest.mark.thorough(keep=3)
 @pytest.mark.parametrize("case", [*EXPORTED, "electra", "deberta-v2"])
 def test_an_export_scores_as_the_network_in_every_engine(exported: Callable[[str], Any], case: str) -> None:
     """The lexical features' graph is as large as all the rest."""

@@ -128,7 +128,7 @@ def test_every_engine_computes_it(run: Path, tmp_path: Path) -> None:
         np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
-@pytest.mark.thorough(keep=1)
+@pytest.mark.thorough
 @ONCE
 @pytest.mark.parametrize("normalize_before", [True, False])
 def test_a_ranker_from_a_starter_encoder_is_exported_alike(run: Path, tmp_path: Path, normalize_before: bool) -> None:

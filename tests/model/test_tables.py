@@ -147,6 +147,7 @@ def test_a_ranker_of_tables_is_converted_exported_and_ranks(tmp_path: Path, netw
     ]
 
 
+@pytest.mark.thorough(keep=2)
 @pytest.mark.parametrize("network", NETWORKS)
 def test_cells_and_operations_are_those_of_transformers(tmp_path: Path, network: str) -> None:
     ranker = Ranker.load(write_folder(tmp_path / "hf", network), max_seq_length=LENGTH)

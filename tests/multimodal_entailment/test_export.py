@@ -191,6 +191,7 @@ def test_a_difference_is_an_error_and_leaves_nothing(tmp_path: Path, monkeypatch
     assert not (tmp_path / "output").exists() and paddle.in_dynamic_mode()
 
 
+@pytest.mark.thorough(keep=2)
 @pytest.mark.skipif(not WITH_ONNX, reason="needs the modern stack, which writes ONNX files")
 def test_every_engine_predicts_the_same_from_several_threads(case: Case, tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime", reason="needs onnxruntime: pip install onnxruntime")

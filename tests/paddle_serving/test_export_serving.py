@@ -178,6 +178,7 @@ def test_folders_are_whole_or_not_there(exported: dict[str, Path], tmp_path: Pat
         assert export_to_serving.main(given) == 1 and not list(tmp_path.iterdir())
 
 
+@pytest.mark.thorough(keep=1)
 @pytest.mark.parametrize("name", ["calibrated", "blend"])
 def test_an_export_names_the_probabilities_of_some_pairs(name: str, tmp_path: Path, exports: Exports) -> None:
     output = exports[name].exported.folder

@@ -293,6 +293,7 @@ def test_as_many_documents_are_held_out_as_asked_for(share: float, tmp_path: Pat
     assert abs(len(held) - 200 * share) <= 1 and sorted(kept + held) == sorted(lines)
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 @pytest.mark.server
 @pytest.mark.skipif(not IS_MODERN, reason="trainings of test_commands.py, which run on both stacks, and arithmetic")

@@ -145,6 +145,7 @@ def doors(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Place]
     site.close()
 
 
+@pytest.mark.thorough(keep=20)
 @pytest.mark.parametrize("number", range(len(EQUAL)))
 def test_two_spellings_are_equal_for_all_or_for_none(doors: dict[str, Place], number: int) -> None:
     kind, value, asked, is_equal = EQUAL[number]
@@ -316,6 +317,7 @@ def met(sign: str, at: Any, low: Any, high: Any) -> bool:
     return bool({"lt": at < low, "lte": at <= high, "gt": at > high, "gte": at >= low}.get(sign, low <= at <= high))
 
 
+@pytest.mark.thorough(keep=4)
 @ONCE
 @pytest.mark.parametrize("declared", [True, False], ids=["declared", "undeclared"])
 @pytest.mark.parametrize("kind", [*DRAWN])

@@ -101,6 +101,7 @@ def test_commands_at_addresses_make_the_bytes_of_one_machine(
         assert not [key for key in store.keys(f"out/{name}.scored") if not key.endswith("/")]
 
 
+@pytest.mark.thorough
 def test_a_damaged_object_is_computed_again(place: tuple[Path, ObjectStore], capfd: pytest.CaptureFixture[str]) -> None:
     _, store = place
     ray = ("--ray", "local", "--actors", "1", "--output", "s3://bucket/again")

@@ -26,6 +26,7 @@ def cluster() -> Iterator[None]:
     ray.shutdown()
 
 
+@pytest.mark.thorough(keep=2)
 @pytest.mark.parametrize(
     ("engine", "device", "precision", "gpus"),
     [

@@ -112,6 +112,7 @@ CALLS = ["facts", "counts", "phrases", "search", "matches", "scales", "facet_val
          "values", "first", "near", "common_types"]  # fmt: skip
 
 
+@pytest.mark.thorough(keep=4)
 @ONCE
 @pytest.mark.parametrize("name", CALLS)
 def test_no_change_of_an_answer_is_more_than_a_failed_shard(folders: list[Path], pool: Executor, name: str) -> None:

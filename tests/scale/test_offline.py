@@ -110,6 +110,7 @@ def test_parts_of_predict_are_what_one_machine_prints(call: Any, options: str, t
         ]
 
 
+@pytest.mark.thorough
 def test_vectors_of_actors_are_the_bytes_of_one_machine(call: Any, tmp_path: Path) -> None:
     encode = ["encode", "--model", "tower", "--input", "texts.txt", "--dtype", "int8"]
     assert call(*encode, "--output", str(tmp_path / "one.npy"))[2] == 0
@@ -255,6 +256,7 @@ def test_what_is_swapped_once_a_job_has_begun_is_not_mixed_in(
     assert f"{swapped}: on {socket.gethostname()} it is not, or no longer, what it was" in errors
 
 
+@pytest.mark.thorough
 def test_parts_of_rows_that_were_replaced_meanwhile_are_computed_again(predict: Any, tmp_path: Path) -> None:
     """An input that was replaced while it was read, and put back, leaves parts of other rows behind."""
     assert predict()[2] == 0
@@ -302,6 +304,7 @@ def test_another_version_on_a_machine_is_refused_by_name(
     assert f"{socket.gethostname()} has paddle_ranker {there}, the command's machine 9.9.9" in errors
 
 
+@pytest.mark.thorough
 def test_a_job_is_not_continued_with_another_version(predict: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     assert predict()[2] == 0
     monkeypatch.setattr(version, "__version__", "9.9.9")

@@ -122,6 +122,7 @@ SENT: dict[str, Any] = {
 }
 
 
+@pytest.mark.thorough(keep=12)
 @pytest.mark.parametrize("error", [None, SystemExit("of its choice"), UsageError("of its choice")])
 @pytest.mark.parametrize("name", SENT)
 def test_what_a_shard_sends_is_never_an_error_of_the_server(

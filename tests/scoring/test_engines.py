@@ -107,6 +107,7 @@ def test_any_ids_of_any_length_score_alike(
         np.testing.assert_allclose(logits_of(ranker.scorer.engine, ids, types), reference, atol=2e-5)
 
 
+@pytest.mark.thorough(keep=1)
 @parity
 @pytest.mark.parametrize("engine", RUNNABLE)
 def test_eight_threads_score_as_one_does(rankers: dict[str, Ranker], trained: Ranker, engine: str) -> None:
@@ -319,6 +320,7 @@ except KeyboardInterrupt:
 """
 
 
+@pytest.mark.thorough(keep=1)
 @parity
 @pytest.mark.parametrize("engine", RUNNABLE)
 def test_signals_are_handled_after_engines_were_freed(folders: tuple[Path, Path], engine: str) -> None:

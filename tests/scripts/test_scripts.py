@@ -119,6 +119,7 @@ def test_the_cross_encoder_from_nothing_to_the_best_titles_of_each_query(checkou
     assert (checkout / "serving_server_ce" / "inference.pdiparams").is_file()
 
 
+@pytest.mark.thorough
 @ONCE
 def test_a_small_ranker_learns_from_the_demo_ranker(tmp_path: Path) -> None:
     place = small_demo(tmp_path)
@@ -165,6 +166,7 @@ def test_arguments_and_the_exit_status_are_passed_on(checkout: Path) -> None:
     assert helped.returncode == 0 and "--train_file" in helped.stdout and "Next:" not in helped.stdout
 
 
+@pytest.mark.thorough
 @ONCE
 def test_a_tower_s_search_is_built_measured_and_shown(tmp_path: Path) -> None:
     """Use a tower of random parameters."""
@@ -212,6 +214,7 @@ def draw_emoji(folder: Path) -> None:
         (folder / name).write_text("".join(f"{colour} 0 {colour} 1\n" for colour in some))
 
 
+@pytest.mark.thorough
 @ONCE
 def test_the_search_of_pictures_trains_measures_and_serves(tmp_path: Path) -> None:
     """Draw the pictures, so that nothing is fetched."""

@@ -104,6 +104,7 @@ def test_rankers_of_one_kind_refuse_the_other_by_name(site: RankerSite, tmp_path
         assert answer.status_code == 422 and words in answer.text, answer.text
 
 
+@pytest.mark.thorough(keep=2)
 @pytest.mark.parametrize("command", ["predict", "rank", "evaluate", "calibrate", "cascade", "compare"])
 def test_commands_read_pictures_beside_the_file(
     vilt: Path, tmp_path: Path, command: str, capsys: pytest.CaptureFixture[str]

@@ -204,6 +204,7 @@ def test_two_processes_are_one_that_adds_up_two_batches(
     assert [record["step"] for record in figures(folder)] == [record["step"] for record in figures(alone[0])]
 
 
+@pytest.mark.thorough
 @ONCE
 @server
 def test_gradient_descent_in_two_processes_gives_the_parameters_of_one(data: Path, tmp_path: Path) -> None:
@@ -225,6 +226,7 @@ def test_gradient_descent_in_two_processes_gives_the_parameters_of_one(data: Pat
     assert min(norms) < 2 < max(norms) and len(norms) == 20
 
 
+@pytest.mark.thorough
 @server
 def test_a_killed_process_ends_all_and_two_go_on(
     data: Path, tmp_path: Path, together: tuple[Path, Launched], capfd: pytest.CaptureFixture[str]

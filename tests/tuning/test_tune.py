@@ -216,6 +216,7 @@ def test_a_killed_tune_goes_on_as_if_nothing_had_happened(tuned: Path, data: Pat
     assert table(output) == table(tuned)[:trials]
 
 
+@pytest.mark.thorough(keep=1)
 @pytest.mark.slow
 @pytest.mark.parametrize("judge", [True, False])
 def test_towers_are_tuned_and_judged_too(data: Path, tmp_path: Path, call: Call, judge: bool) -> None:

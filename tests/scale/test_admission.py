@@ -101,6 +101,7 @@ def test_a_cluster_admits_who_has_its_token_and_one_without_is_joined_only_if_th
             assert TOKEN not in said
 
 
+@pytest.mark.thorough(keep=1)
 @pytest.mark.parametrize("has_token", [False, True])
 def test_only_its_user_may_read_the_token_of_a_cluster_of_this_machine(has_token: bool, tmp_path: Path) -> None:
     """Also where Ray's own variable says that there be none."""

@@ -120,7 +120,7 @@ def test_vectors_of_actors_are_the_bytes_of_one_machine(call: Any, tmp_path: Pat
     assert not (tmp_path / "many.npy.parts").exists()
 
 
-@pytest.mark.thorough(keep=1)
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "options", ["--corpus texts.txt --words bigram --ranker ranker", "--index index --format pairs"]
 )
@@ -156,6 +156,7 @@ def test_what_cannot_be_done_is_refused(call: Any, options: str, fragment: str, 
     assert not (tmp_path / "out" / "manifest.json").exists()
 
 
+@pytest.mark.thorough
 def test_an_output_folder_holds_one_work(call: Any, tmp_path: Path) -> None:
     predict = ["predict", "--model", "ranker", "--ray", "local", "--input", "a.tsv", "--output", str(tmp_path / "out")]
     assert call(*predict)[2] == 0
@@ -186,7 +187,7 @@ def predict(folder: Path, call: Any, tmp_path: Path) -> Any:
     return run
 
 
-@pytest.mark.thorough(keep=2)
+@pytest.mark.thorough(keep=1)
 @pytest.mark.parametrize("damage", ["deleted", "zeroed"])
 @pytest.mark.parametrize("is_finished", [True, False])
 def test_a_damaged_part_is_computed_again(predict: Any, damage: str, is_finished: bool, tmp_path: Path) -> None:
@@ -232,7 +233,7 @@ def swap(name: str, folder: Path) -> None:
         (folder / "other.parquet").rename(folder / name)
 
 
-@pytest.mark.thorough(keep=1)
+@pytest.mark.thorough
 @pytest.mark.parametrize("swapped", ["best", "first", "pairs.parquet"])
 def test_what_is_swapped_once_a_job_has_begun_is_not_mixed_in(
     predict: Any, swapped: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -286,7 +287,7 @@ def test_parts_of_two_jobs_are_no_output(tmp_path: Path) -> None:
     assert [*jobs[0].begin()] == [0]
 
 
-@pytest.mark.thorough(keep=2)
+@pytest.mark.thorough(keep=1)
 @pytest.mark.parametrize("command", ["predict", "encode", "mine", "index"])
 def test_another_version_on_a_machine_is_refused_by_name(
     call: Any, command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -356,6 +357,7 @@ def test_pipes_and_addresses_are_refused_unread(call: Any, command: str, tmp_pat
     assert status == 2 and "--output ftp://host/out: ftp:// is not known here" in errors and not Path("ftp:").exists()
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_killed_command_and_actor_lose_nothing_and_repeat_nothing(call: Any, folder: Path, tmp_path: Path) -> None:
     import ray

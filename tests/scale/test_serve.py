@@ -164,6 +164,7 @@ def test_a_new_version_loses_no_request(deployed: Deployed) -> None:
     assert first != last and all(results in (first, last) for _, results in seen)
 
 
+@pytest.mark.thorough
 def test_a_new_version_that_is_broken_changes_nothing(
     deployed: Deployed, tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -190,6 +191,7 @@ def test_a_new_version_that_is_broken_changes_nothing(
     ]
 
 
+@pytest.mark.thorough
 def test_a_new_version_that_no_machine_has_room_for_changes_nothing(deployed: Deployed, call: Call) -> None:
     deployed.deploy("--model", deployed.folder / "ranker")
     line = "ray", "--port", deployed.port, "--model", deployed.folder / "other", "--cpu_threads", 64
@@ -199,6 +201,7 @@ def test_a_new_version_that_no_machine_has_room_for_changes_nothing(deployed: De
     assert {status for status, _ in seen} == {200}
 
 
+@pytest.mark.thorough
 def test_shards_that_are_broken_are_found_before_they_replace_others(
     deployed: Deployed, tmp_path: Path, call: Call
 ) -> None:
@@ -219,6 +222,7 @@ def test_a_key_that_is_missing_where_ray_runs_is_said(
     assert status == 1 and f"{socket.gethostname()}: PADDLE_RANKER_API_KEY is not set" in said and "secret" not in said
 
 
+@pytest.mark.thorough
 def test_a_first_version_that_is_broken_leaves_nothing(deployed: Deployed, tmp_path: Path, call: Call) -> None:
     line = ["ray", "--name", "first", "--port", deployed.port, "--route_prefix", "/first", "--model"]
     broken = shutil.copytree(deployed.folder / "other", tmp_path / "broken")

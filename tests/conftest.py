@@ -253,7 +253,8 @@ def _leave_out(config: pytest.Config, items: list[pytest.Item]) -> None:
 
         most = len(items) if IS_MODERN else 1
     seen: Counter[str] = Counter()
-    kept, left = [], []
+    kept: list[pytest.Item] = []
+    left: list[pytest.Item] = []
     for item in items:
         test = item.nodeid.partition("[")[0]
         mark = item.get_closest_marker("thorough")

@@ -15,8 +15,10 @@ import mmap
 import os
 import stat
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +26,7 @@ from numpy.typing import NDArray
 from paddle_ranker.errors import CheckpointError, brief, quoted
 
 TEXT_BYTES = 32 * 1024 * 1024  # maximum size of a vocabulary or description; the largest models have a few megabytes
+T = TypeVar("T")
 Unchecked = Any  # a value from an untrusted file, whose type has not been checked
 UncheckedObject = dict[str, Any]  # a JSON object from an untrusted file
 
@@ -87,6 +90,20 @@ def folder_without_links(folder: Path, name: str) -> Path:
     return path
 
 
+def read_header(read: Callable[[], T]) -> T:
+    """Return what `read` does with the header of a `.npy` file, a Python literal; read it again after a `SystemError`.
+
+    CPython counts the depth of the literals of all threads together, and confuses threads that parse at the same time:
+    github.com/python/cpython/issues/106905, of Python 3.11 and 3.12.
+    """
+    for _ in range(20):
+        try:
+            return read()
+        except SystemError:
+            continue
+    return read()
+
+
 def open_array(path: Path, mapped_from: int) -> NDArray[np.generic]:
     """Open a `.npy` file of numbers; map it into memory if it is larger than `mapped_from` bytes, else read it.
 
@@ -95,8 +112,7 @@ def open_array(path: Path, mapped_from: int) -> NDArray[np.generic]:
     with open_file(path, sys.maxsize) as stream:
         held = os.fstat(stream.fileno()).st_size
         try:
-            readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-            shape, is_fortran, kind = readers[np.lib.format.read_magic(stream)](stream)
+            shape, is_fortran, kind = read_header(partial(_array_header, stream))
             if kind.kind not in "biuf" or stream.tell() + math.prod(shape) * kind.itemsize != held:
                 raise ValueError(f"states {kind} {list(shape)} and has {held:,} bytes")
         except Exception as error:  # the header is a Python literal, whose parser raises many types
@@ -105,6 +121,13 @@ def open_array(path: Path, mapped_from: int) -> NDArray[np.generic]:
         if held > mapped_from:
             return np.memmap(stream, kind, "r", stream.tell(), shape, order)
         return np.frombuffer(stream.read(), kind).reshape(shape, order=order)
+
+
+def _array_header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    stream.seek(0)
+    readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    shape, is_fortran, kind = readers[np.lib.format.read_magic(stream)](stream)
+    return shape, is_fortran, kind
 
 
 def map_file(path: Path, most: int) -> mmap.mmap:

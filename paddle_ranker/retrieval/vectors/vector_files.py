@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import IO, Union
 
@@ -21,7 +22,7 @@ from paddle_ranker.errors import DataError, RankerError
 from paddle_ranker.retrieval.vectors.exact_search import StoredVectors, refuse_unstorable
 from paddle_ranker.storage.arrays import HEADER, npy_header
 from paddle_ranker.storage.atomic import make_folder, naming_the_file, new_file
-from paddle_ranker.storage.untrusted import read_json
+from paddle_ranker.storage.untrusted import read_header, read_json
 
 
 def scales_path(path: Union[str, Path]) -> Path:
@@ -44,7 +45,7 @@ def open_vectors(path: Union[str, Path]) -> StoredVectors:
 
 def _mapped(path: Path, dimensions: int) -> Array:
     try:
-        mapped = np.load(path, mmap_mode="r", allow_pickle=False)
+        mapped = read_header(partial(np.load, path, mmap_mode="r", allow_pickle=False))
     except (OSError, ValueError, EOFError) as error:
         raise DataError(f"{path}: not a file of vectors ({error}); paddle-ranker encode writes one") from error
     types = STORED_TYPES if dimensions == 2 else ("float32",)

@@ -64,7 +64,9 @@ def parse_options(
 
 def _join_minus(options_class: type[Options], arguments: Sequence[str]) -> list[str]:
     """Join options with values that begin with a minus sign, which argparse takes for options: `--sort=-year`."""
-    names = {name for field in fields_of(options_class) if field.type != "bool" for name in names_of(field)}
+    annotations = annotations_of(options_class)
+    with_value = (field for field in fields_of(options_class) if value_type(annotations[field.name]) is not bool)
+    names = {name for field in with_value for name in names_of(field)}
     made: list[str] = []
     for text in arguments:
         is_value = text.startswith("-") and not text.startswith("--") and text not in ("-", "-h")

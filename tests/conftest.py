@@ -247,18 +247,16 @@ def _leave_out(config: pytest.Config, items: list[pytest.Item]) -> None:
 
     On the other stack than the modern one, which tries the same cases, those after the first.
     """
-    most = 1
-    if any(item.get_closest_marker("thorough") for item in items):
-        from tests.checkout import IS_MODERN
+    from tests.checkout import IS_MODERN
 
-        most = len(items) if IS_MODERN else 1
     seen: Counter[str] = Counter()
     kept: list[pytest.Item] = []
     left: list[pytest.Item] = []
     for item in items:
-        test = item.nodeid.partition("[")[0]
         mark = item.get_closest_marker("thorough")
-        is_kept = THOROUGH or mark is None or seen[test] < min(most, mark.kwargs.get("keep", 0))
+        most = len(items) if mark is None else mark.kwargs.get("keep", 0)
+        test = item.nodeid.partition("[")[0]
+        is_kept = seen[test] < (most if mark is None or IS_MODERN else min(most, 1))
         seen[test] += 1
         (kept if is_kept else left).append(item)
     if left:
@@ -272,10 +270,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
     What fails soonest and says most comes first. Comes before `-m` takes tests away.
     """
-    _leave_out(config, items)
     unmarked = [item.nodeid for item in items if not any(map(item.get_closest_marker, MARKERS))]
     if unmarked:
         raise pytest.UsageError(f"mark these tests with one of {', '.join(MARKERS)}: {', '.join(unmarked)}")
+    if not THOROUGH and any(item.get_closest_marker("thorough") for item in items):
+        _leave_out(config, items)
     order = MARKERS[:3]
     items.sort(key=lambda item: next((place for place, name in enumerate(order) if item.get_closest_marker(name)), 3))
     if "PYTEST_XDIST_WORKER" in os.environ:

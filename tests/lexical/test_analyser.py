@@ -358,11 +358,12 @@ def test_time_is_linear(text_of: Callable[[int], str]) -> None:
     def seconds(size: int) -> float:
         text = text_of(size)
         gc.disable()  # it walks over all that earlier tests left, once in so many tokens
-        start = time.thread_time()
-        standard.tokens(text, set(), [])
-        spent = time.thread_time() - start
-        gc.enable()
-        return spent
+        try:
+            start = time.thread_time()
+            standard.tokens(text, set(), [])
+            return time.thread_time() - start
+        finally:
+            gc.enable()
 
     for _ in range(5):  # other work on the machine may disturb a measurement
         once, twice, four = (min(seconds(size) for _ in range(3)) for size in (15_000, 30_000, 60_000))

@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # Lint, type check and test; set up missing environments.
 #
-#   bash scripts/test.sh [--all | --thorough] [--lint] [pytest arguments]
+#   bash scripts/test.sh [--quick | --all | --thorough] [--lint] [pytest arguments]
 #
 # No argument: the modern stack, tests marked unit, parity, server or browser, in that order; those of the browser need
 #              what `bash scripts/setup.sh browser` installs, and are skipped without it.
+# --quick      while you change a line: lint, types, and the unit tests of the rooms that differ from the last commit
 # --all        the slow tests and those on real data as well, then the stack complete (what calls Paddle: tests/conftest.py),
 #              the documentation site, and the wheel with the newest packages (scripts/try_wheel.py), unless
 #              PADDLE_RANKER_PYTHON names the Python to use
@@ -48,9 +49,10 @@ tests() {
     local stack="$1" name="$2" output status
     shift 2
     output="$(mktemp)" || return
-    # pytest ends with 5 if it collected nothing, which is a failure here too.
+    # pytest ends with 5 if it collected nothing, which is a failure here too, unless a room has no quick tests.
     "$PYTHON" -m pytest -q "$@" 2>&1 | tee "$output"
     status=${PIPESTATUS[0]}
+    if [ "$QUICK" = yes ] && [ "$status" = 5 ]; then status=0; fi
     SUMMARIES+=("$stack, $name: $(grep -E '(passed|failed|error|skipped|no tests ran|deselected).* in [0-9.]+s' "$output" |
         tail -n 1 | sed 's/^=* *//; s/ *=*$//')")
     rm -f "$output"
@@ -68,8 +70,23 @@ side_by_side() {
     fi
 }
 
+# Print the tests of what differs from the last commit, one path per line: a test file itself, and the room in tests/ of the
+# name of a changed file's folder, in the package (paddle_ranker/data/...: tests/data) or beside it.
+changed_tests() {
+    { git diff --name-only HEAD && git ls-files --others --exclude-standard; } | while IFS= read -r path; do
+        case "$path" in
+            tests/*/test_*.py | tests/test_*.py) room="$path" ;;
+            paddle_ranker/*/*) room="${path#paddle_ranker/}" room="tests/${room%%/*}" ;;
+            paddle_ranker/*.py) room="tests/test_${path#paddle_ranker/}" ;;
+            tests/*/*) room="${path%/*}" ;;
+            *) room="tests/${path%%/*}" ;;
+        esac
+        if [ -e "$room" ]; then say "$room"; fi
+    done | sort -u
+}
+
 test_stack() {
-    local stack="$1" site='' site_output wheel='' wheel_output
+    local stack="$1" site='' site_output wheel='' wheel_output types='' types_output
     shift
     if ! PADDLE_RANKER_STACK="$stack" ensure_environment; then
         FAILED+=("$stack: set-up")
@@ -90,7 +107,13 @@ test_stack() {
     if [ "$stack" = modern ] || [ "$stack" = gpu ]; then
         check 'ruff check' "$PYTHON" -m ruff check .
         check 'ruff format' "$PYTHON" -m ruff format --check .
-        check 'mypy' "$PYTHON" -m mypy
+        if [ "$QUICK" = yes ] && [ "$LINT_ONLY" = no ]; then # types beside the tests
+            types_output="$(mktemp)" || return
+            "$PYTHON" -m mypy >"$types_output" 2>&1 &
+            types=$!
+        else
+            check 'mypy' "$PYTHON" -m mypy
+        fi
     fi
     if [ -n "$site" ]; then check 'documentation site' ended "$site" "$site_output"; fi
     if [ "$LINT_ONLY" = yes ]; then
@@ -103,6 +126,19 @@ test_stack() {
         check "$stack: pytest" tests "$stack" 'your choice' "$@"
         return
     fi
+    if [ "$QUICK" = yes ]; then
+        local changed=()
+        while IFS= read -r path; do changed+=("$path"); done < <(changed_tests)
+        if [ ${#changed[@]} -gt 0 ]; then
+            # shellcheck disable=SC2046
+            check "$stack: quick tests" tests "$stack" "${changed[*]}" $(side_by_side) \
+                -m 'unit and not slow and not real_data' "${changed[@]}" "$@"
+        else
+            say 'test: no tests: no room of tests/ has the name of a folder that differs from the last commit'
+        fi
+        if [ -n "$types" ]; then check 'mypy' ended "$types" "$types_output"; fi
+        return
+    fi
     # A single run for all, since each start imports Paddle and reads every test. tests/conftest.py puts them in order.
     local name='unit, parity, server and browser' marks='(unit or parity or server or browser) and not slow and not real_data'
     if [ "$ALL" = yes ]; then name=all marks='unit or parity or server or browser or slow or real_data'; fi
@@ -111,14 +147,15 @@ test_stack() {
     if [ -n "$wheel" ]; then check 'wheel with the newest packages' ended "$wheel" "$wheel_output"; fi
 }
 
-ALL=no LINT_ONLY=no OWN_CHOICE=no
+ALL=no QUICK=no LINT_ONLY=no OWN_CHOICE=no
 ARGUMENTS=()
 for argument in "$@"; do
     case "$argument" in
         --all) ALL=yes ;;
         --thorough) ALL=yes; export PADDLE_RANKER_THOROUGH=1 ;;
+        --quick) QUICK=yes ;;
         --lint) LINT_ONLY=yes ;;
-        -h | --help) sed -n '2,14s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
+        -h | --help) sed -n '2,15s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
         *)
             case "$argument" in -m | -m?* | *.py | *::* | tests/*) OWN_CHOICE=yes ;; esac
             ARGUMENTS+=("$argument")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -394,6 +395,23 @@ def test_the_tests_run_on_the_stack_that_is_named(
     done = checkout.run(*line, PADDLE_RANKER_STACK=stack, **own)
     found = re.findall("^test: (.*?)(?: tests|, parity.*)?: passed in", done.stdout, re.M)
     assert (done.returncode, found) == (status, checks), done.stdout + done.stderr
+
+
+def test_quick_tests_are_those_of_the_rooms_that_differ(checkout: Checkout) -> None:
+    changed = ("paddle_ranker/data/header.py", "paddle_ranker/errors.py", "scripts/a b.sh", "README.md", "gone/x.py")
+    (checkout.tools / "sort").symlink_to(shutil.which("sort") or "")
+    script(checkout.tools / "git", f"#!/bin/sh\n[ $1 != diff ] || printf '%s\\n' {shlex.join(changed)}\n")
+    for name in ("data", "errors", "scripts", "other"):
+        (checkout.root / "tests" / name).mkdir(parents=True)
+    (checkout.root / "tests" / "test_errors.py").touch()
+    answers = 'case "$2" in pytest) echo "$@"; exit 5 ;; mypy) exit 1 ;; esac'
+    python = script(checkout.root.parent / "own python", f"#!/bin/sh\n{answers}\n")
+    line = ["bash", str(checkout.root / "scripts/test.sh"), "--quick"]
+    done = checkout.run(*line, PADDLE_RANKER_PYTHON=str(python))
+    assert "not real_data tests/data tests/scripts tests/test_errors.py\n" in done.stdout
+    assert "test: modern: quick tests: passed" in done.stdout and "test: mypy: FAILED" in done.stdout
+    script(checkout.tools / "git", "#!/bin/sh\n")
+    assert "test: no tests: " in checkout.run(*line, PADDLE_RANKER_PYTHON=str(python)).stdout
 
 
 @pytest.mark.parametrize("status", [0, 3])

@@ -12,6 +12,7 @@ pytestmark = pytest.mark.browser
 RULES = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"], "resultTypes": ["violations"]}
 
 
+@pytest.mark.thorough(keep=6)
 @pytest.mark.parametrize("state", [one for one in STATES if one.is_own], ids=lambda state: state.name)
 def test_axe_finds_nothing(open_page: OpenPage, site: Site, state: State) -> None:
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason=f"needs axe: {INSTALL}").Axe()

@@ -78,6 +78,7 @@ def titled(content: dict[str, Any]) -> dict[str, Any]:
     return content
 
 
+@pytest.mark.thorough(keep=3)
 def test_a_result_is_title_text_and_fields_and_none_looks_like_another(view: View) -> None:
     view.site.change = titled
     page = view.search()
@@ -138,6 +139,7 @@ def test_searchers_feed_one_list_and_what_ranking_moved_out_stands_below(view: V
     assert page.locator(".column").evaluate_all("all => all.map(one => one.dataset.stage)") == ["words"]
 
 
+@pytest.mark.thorough(keep=3)
 def test_the_first_view_is_a_list_of_documents_to_look_through(view: View) -> None:
     page = view.open(own_context=True)
     drawn(page)
@@ -179,6 +181,7 @@ def test_the_first_view_is_a_list_of_documents_to_look_through(view: View) -> No
     page.wait_for_selector("#welcome:visible")
 
 
+@pytest.mark.thorough(keep=3)
 def test_why_opens_beside_the_list_and_moves_nothing(view: View) -> None:
     page = view.search()
     places = (
@@ -231,6 +234,7 @@ def test_corrections_and_words_of_a_title_are_told_in_why(view: View) -> None:
     ).split("|")
 
 
+@pytest.mark.thorough(keep=6)
 @pytest.mark.parametrize("query", ["zzzz", "q"])
 def test_nothing_found_is_said_once_with_the_nearest_word(view: View, query: str) -> None:
     view.site.change = lambda content: {**content, "hits": [], "dropped": [], "total": 0, "did_you_mean": "深度学习"}
@@ -294,6 +298,7 @@ def test_facets_count_and_filter_and_the_total_is_of_matches(view: View) -> None
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
+@pytest.mark.thorough(keep=3)
 def test_results_are_plain_until_somebody_asks_how_they_were_found(view: View) -> None:
     page = view.open(f"?q={quote(QUERY)}")
     page.wait_for_selector(".verdict")

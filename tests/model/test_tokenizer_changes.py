@@ -59,7 +59,7 @@ def found(folder: Path, model_type: str) -> str:
     return digest(rows)
 
 
-@pytest.mark.thorough(keep=10)
+@pytest.mark.thorough(keep=8)
 @ONCE
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_setting_of_a_tokenizer_is_read_as_transformers_reads_it_or_refused(

@@ -12,6 +12,7 @@ from tests.robustness import rollouts
 pytestmark = [ONCE, pytest.mark.server, pytest.mark.slow]
 
 
+@pytest.mark.thorough
 @pytest.mark.skipif(shutil.which("nginx") is None, reason="needs nginx (Debian's package nginx-light)")
 def test_restarts_behind_nginx_lose_nothing() -> None:
     assert rollouts.main(["--requests", "600", "--restarts", "2", "--deployments", "0"]) == 0

@@ -65,7 +65,7 @@ def run(home: Path, *line: str, **environment: str) -> tuple[int, str]:
     return ended.returncode, ended.stderr
 
 
-@pytest.mark.thorough(keep=1)
+@pytest.mark.thorough
 @pytest.mark.parametrize("mode", ["token", "disabled"])
 def test_a_cluster_admits_who_has_its_token_and_one_without_is_joined_only_if_that_is_wanted(
     mode: str, tmp_path: Path

@@ -398,12 +398,14 @@ def test_killed_command_and_actor_lose_nothing_and_repeat_nothing(call: Any, fol
     assert {name: (output / name).stat().st_ino for name in later} == later and first.items() <= later.items()
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_killed_node_loses_nothing_and_repeats_nothing(tmp_path: Path) -> None:
     cells = kills(tmp_path, 40_000, 1, ["node"]).splitlines()[-1].replace(" ", "")
     assert cells == "|node|1|1|1|0|"  # runs, without an error, equal to one machine's; parts that were written again
 
 
+@pytest.mark.thorough
 def test_the_page_s_lines_and_pipeline_run_as_printed(call: Any, folder: Path) -> None:
     from ray import data
 

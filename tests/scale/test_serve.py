@@ -242,6 +242,7 @@ def test_a_first_version_that_is_broken_leaves_nothing(deployed: Deployed, tmp_p
     assert call(deploy.main, "ray", "--name", "first", "--status")[0] == 1
 
 
+@pytest.mark.thorough
 def test_a_service_of_one_machine_answers_what_it_has_begun_when_it_is_ended(
     deployed: Deployed, tmp_path: Path
 ) -> None:

@@ -120,6 +120,7 @@ def bodies(base: dict[str, Any], schema: dict[str, Any]) -> Iterator[tuple[str, 
                     yield field, {**base, name: [{**items[0], field: value}]}
 
 
+@pytest.mark.thorough(keep=3)
 @ONCE
 @pytest.mark.parametrize("route", BASE)
 def test_no_field_of_a_request_costs_the_loop_more_than_its_bytes(site: Site, route: str) -> None:

@@ -339,7 +339,7 @@ def test_two_nodes_are_one_with_two_processes(
     assert differences(together[0], tmp_path / "checkpoint") == []
 
 
-@pytest.mark.thorough(keep=1)
+@pytest.mark.thorough
 @server
 @pytest.mark.slow
 @pytest.mark.usefixtures(*(["slow_disk"] if IS_MODERN else []))  # which waits meanwhile

@@ -15,9 +15,8 @@ pytestmark = pytest.mark.browser
 QUERY = "苹果手机价格"
 # Each width in both schemes and both languages.
 VIEWS = [
-    (360, "light", "zh-CN"), (360, "dark", "en-GB"),
-    (768, "light", "en-GB"), (768, "dark", "zh-CN"),
-    (1440, "light", "zh-CN"), (1440, "dark", "en-GB"),
+    (360, "light", "zh-CN"), (768, "dark", "zh-CN"), (1440, "dark", "en-GB"),
+    (360, "dark", "en-GB"), (768, "light", "en-GB"), (1440, "light", "zh-CN"),
 ]  # fmt: skip
 HEIGHTS = {360: 740, 768: 1024, 1440: 900}
 # Pieces of an answer that the made-up search does not make itself.

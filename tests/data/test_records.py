@@ -372,6 +372,19 @@ _WESTERN_ROWS = [
     LabeledPair(f"plain words {number}", "L'été était déjà très chaud à Paris, même la nuit", 0.0)
     for number in range(20)
 ]
+_RUSSIAN = ("Цена товара указана без налога", "Новый склад находится рядом с вокзалом")
+_OTHERS = (
+    ("euc_jp", "EUC-JP", ("日本の農業について", "稲の病気の診断方法です")),
+    ("cp1251", "Windows-1251", _RUSSIAN),
+    ("koi8_r", "KOI8-R", _RUSSIAN),
+    ("cp866", "DOS code page 866", _RUSSIAN),
+    ("cp1253", "Windows-1253", ("Η τιμή δεν περιλαμβάνει φόρο", "Το νέο κατάστημα βρίσκεται στην Αθήνα")),
+    ("cp1254", "Windows-1254", ("Ürünün fiyatına vergi dahil değildir", "Yeni mağaza istasyonun yanında açıldı")),
+    ("cp1255", "Windows-1255", ("מחיר המוצר אינו כולל מס", "החנות החדשה נמצאת ליד התחנה המרכזית")),
+    ("cp1256", "Windows-1256", ("سعر المنتج لا يشمل الضريبة", "يقع المتجر الجديد بالقرب من المحطة")),
+    ("cp874", "Windows-874", ("ราคาสินค้าไม่รวมภาษี", "ร้านใหม่อยู่ที่กรุงเทพใกล้สถานีรถไฟ")),
+    ("cp1252", "Windows-1252", ("Verð vörunnar er án skatts", "Ný verslun er í Reykjavík við höfnina og þar")),
+)
 
 
 @pytest.mark.parametrize(
@@ -382,6 +395,7 @@ _WESTERN_ROWS = [
         ("big5", [LabeledPair("臺灣的農業與水稻種植技術", "北部地區的水稻病害", 1.0)] * 9, "Big5"),
         ("cp932", [LabeledPair("日本の農業について", "稲の病気の診断方法です", 1.0)] * 9, "Shift JIS"),
         ("cp1252", [LabeledPair("ascii", "alone", 0.0)] * 2000 + _WESTERN_ROWS, "Windows-1252"),
+        *((encoding, [LabeledPair(*texts, 0.0)] * 3, name) for encoding, name, texts in _OTHERS),
         ("utf-16", _GBK_ROWS, ""),
     ],
 )

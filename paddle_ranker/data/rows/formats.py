@@ -36,12 +36,28 @@ _ENOUGH = 64  # minimum bytes for judging the share
 _LONGEST = 1 << 25  # maximum characters of a quoted cell; a longer cell lacks its closing quote
 UTF_8, UTF_16 = "utf-8", "utf-16"  # the second is decoded wherever a file is opened
 ENCODINGS = {"cp1252": "Windows-1252", "gb18030": "GBK", "cp932": "Shift JIS", "big5": "Big5", "cp949": "EUC-KR",
-             "cp1251": "Windows-1251", "cp1250": "Windows-1250", UTF_16: "UTF-16"}  # fmt: skip
-# Letters beyond ASCII of the languages of two encodings whose bytes are letters in both; equal counts mean the first
-_ALPHABETS = {
-    "cp1252": ("àâçèéêëîïôùûüœæ", "äöüß", "áéíóúñü¿¡", "ãâáàçéêíóôõúü", "àèéìòóù", "åäöæøé", "éëïóöü"),
-    "cp1250": ("áčďéěíňóřšťúůýž", "áäčďéíĺľňóôŕšťúýž", "ąćęłńóśźż", "áéíóöőúüű", "čćđšž", "äăâîşţ"),
-}
+             "euc_jp": "EUC-JP", "cp1251": "Windows-1251", "koi8_r": "KOI8-R", "cp866": "DOS code page 866",
+             "cp1250": "Windows-1250", "cp1253": "Windows-1253", "cp1254": "Windows-1254", "cp1255": "Windows-1255",
+             "cp1256": "Windows-1256", "cp874": "Windows-874", UTF_16: "UTF-16"}  # fmt: skip
+# Encodings that are taken for one another, since a byte is a letter in all of them: the letters beyond ASCII of each of
+# their languages. Equal counts mean the first encoding.
+_RIVALS: tuple[dict[str, tuple[str, ...]], ...] = (
+    {
+        "cp1252": (
+            "àâçèéêëîïôùûüœæ",
+            "äöüß",
+            "áéíóúñü¿¡",
+            "ãâáàçéêíóôõúü",
+            "àèéìòóù",
+            "åäöæøé",
+            "éëïóöü",
+            "áéíóúýþæöð",
+        ),
+        "cp1250": ("áčďéěíňóřšťúůýž", "áäčďéíĺľňóôŕšťúýž", "ąćęłńóśźż", "áéíóöőúüű", "čćđšž", "äăâîşţ"),
+        "cp1254": ("çğıöşü",),
+    },
+    {"cp874": ("กขคฆงจฉชซฌญฎฏฐฑฒณดตถทธนบปผฝพฟภมยรลวศษสหฬอฮะาิีึืุู",), "cp1255": ("אבגדהוזחטיךכלםמןנסעףפץצקרשת",)},
+)
 # Lines with other characters than ASCII by which an encoding is found, and maximum bytes that are read for them
 _ODD_LINES, _SAMPLE_BYTES = 1000, 1 << 23
 _MOST_FIT = 0.9  # minimum share of these lines that GBK can hold, if the others do not count
@@ -165,8 +181,9 @@ def encoding_of(lines: Iterable[bytes]) -> str:
         text, cp_isolation=[encoding for encoding in ENCODINGS if encoding != UTF_16]
     ).best()
     name = best.encoding if best is not None else "cp1252"
-    if name in _ALPHABETS:  # charset-normalizer takes French for Central European
-        return max(_ALPHABETS, key=lambda encoding: _covered(text.decode(encoding, "replace"), _ALPHABETS[encoding]))
+    for rivals in _RIVALS:  # charset-normalizer takes French for Central European, and Hebrew for Thai
+        if name in rivals:
+            return max(rivals, key=lambda encoding: _covered(text.decode(encoding, "replace"), rivals[encoding]))
     return name
 
 

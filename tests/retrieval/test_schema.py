@@ -332,12 +332,14 @@ def test_a_server_searches_and_marks_by_analysers_and_learned_weights(tmp_path: 
 
 
 def test_words_of_columns_and_ids_are_found(tmp_path: Path) -> None:
-    schema = Schema(tuple(map(Field.parse, ("maker:keyword", "price:number", "day:date", "size:number:weight=0"))))
-    rows = [("00031", "Bosch", 206.8, "2025-11-03", 71), ("00032", "Makita", 99, "2024-01-02", 72)]
-    documents = [
-        Document(id, "saw", {"maker": maker, "price": price, "day": day, "size": size})
-        for id, maker, price, day, size in rows
+    names = ("maker:keyword", "at:keyword", "code:text:literal", "price:number", "day:date", "size:number:weight=0")
+    schema = Schema(tuple(map(Field.parse, names)))
+    rows = [
+        ("00031", "Bosch", "21:16", "27:38", 206.8, "2025-11-03", 71),
+        ("00032", "Makita", "16:21", "38:27", 99, "2024-01-02", 72),
     ]
+    documents = [Document(row[0], "saw", dict(zip((name.split(":")[0] for name in names), row[1:]))) for row in rows]
+    others = [Document(f"k{n}", "21 16 21 16 27 38 27 38", {"at": "6", "code": "20"}) for n in range(9)]
     info = IndexInfo(WordsInfo("standard"), None, schema=schema)
     with Collection.create(tmp_path / "index", info) as collection:
         collection.writer.add(documents)
@@ -345,6 +347,15 @@ def test_words_of_columns_and_ids_are_found(tmp_path: Path) -> None:
         for query in ("bosch", "206.8", "206.80", "206,80", "2025-11-03", "00031"):
             assert snapshot.search("words", [query], 5, titles=True)[0].ids == ["00031"], query
         assert snapshot.search("words", ["71"], 5)[0].ids == []
+        collection.writer.add(others)
+        for query in (
+            "21:16",
+            "27:38",
+            "206,80",
+            "00031",
+        ):  # of the whole query, although others have its words more often
+            (hits,) = collection.snapshot().search("words", [query], 5, titles=True)
+            assert hits.titles is not None and [hits.ids[row] for row in np.flatnonzero(hits.titles == 1)] == ["00031"]
 
 
 def test_addresses_are_shown_and_neither_searched_nor_counted(tmp_path: Path) -> None:

@@ -433,13 +433,16 @@ def spelling_of(type: str, format: str) -> ValueSpelling:
 
 
 def readings(text: str, type: str, spelling: Optional[ValueSpelling] = None) -> list[Union[int, float, str]]:
-    """Return the numbers, or the ISO 8601 dates and months, that a text may stand for, the likeliest first.
+    """Return the numbers, the ISO 8601 dates and months, or the keyword that a text may stand for, the likeliest first.
 
     A text is read as its column's spelling, then as JSON or ISO 8601, then in all other spellings, and dates with the
-    names of months in English, German, French or Spanish. A time without seconds stays one.
+    names of months in English, German, French or Spanish. A time without seconds stays one. A keyword with a digit,
+    such as 20:06 or R4-F4, is itself; others may be words of any question.
 
-    type: "number" or "date"; no text stands for values of other types
+    type: "number", "date" or "keyword"; no text stands for values of other types
     """
+    if type == "keyword":
+        return [text] if any(map(str.isdigit, text)) else []
     text = _plain(text)
     if type == "number" and any(map(str.isdigit, text)):
         return list(dict.fromkeys(_numbers_in(text, spelling)))

@@ -404,8 +404,8 @@ class Generation:
 
         A title is compared with the query as typed and as corrected, without case, width, spaces and punctuation. Ids
         are compared as typed; if none is equal, by `id_key`. Ids do not count if documents have numbers as ids because
-        they came without. A value of a searched field of numbers or dates is compared with what `Field.readings` reads;
-        the first reading that a document has counts. The rows may be of removed documents.
+        they came without. A value of a searched field of numbers, dates, keywords or codes is compared with what
+        `Field.readings` reads; the first reading that a document has counts. The rows may be of removed documents.
         """
         texts = texts_of(query)
         typed = texts[0].strip()

@@ -505,10 +505,12 @@ class Field:
         return spelling_of(self._values, self.format) if self.format else None
 
     def readings(self, text: str) -> Sequence[Union[int, float, str]]:
-        """Return the numbers or dates that a query may stand for in this field, the likeliest first.
+        """Return the numbers, dates or keyword that a query may stand for in this field, the likeliest first.
 
-        See `data.cell_formats.readings`; none are returned if the field has other values.
+        See `data.cell_formats.readings`; none are returned if the field has other values, or texts that are no codes.
         """
+        if self.is_text and not self.literal:
+            return []
         if self.unit:
             text = text.removeprefix(self.unit).removesuffix(self.unit)
         return readings(text, FIELD_TYPES[self.type].values, self.spelling)

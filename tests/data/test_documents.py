@@ -615,6 +615,13 @@ def test_groups_above_names_tell_columns_of_one_name_apart(
     assert len(found) == len(rows) and [*found[0].fields] == names
 
 
+def test_columns_behind_merged_groups_are_in_none(tmp_path: Path) -> None:
+    head = [["", "2024", "2024", "2025", "2025", "", ""], ["Region", *REPEATED, "Aktiv", "PLZ"]]
+    (tmp_path / "a.csv").write_bytes(written([*head, *([*row, "ja", 50667] for row in NUMBERED)]))
+    found = [*DocumentFile(tmp_path / "a.csv", DocumentOptions(header=True))]
+    assert [*found[0].fields] == [*GROUPED, "Aktiv", "PLZ"]
+
+
 def test_a_first_row_of_values_that_repeat_is_no_header_below_names(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_bytes(written([["Artikel", "Farbe", "", "Ort", ""], *WORDED]))
     assert [*documents(tmp_path / "a.csv", header=True)[0].fields] == ["Farbe", "column_3", "Ort", "column_5"]

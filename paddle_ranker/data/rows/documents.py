@@ -619,10 +619,11 @@ def _in_groups(groups: Sequence[str], names: Sequence[str]) -> list[tuple[str, s
 
 
 def _spread(groups: Sequence[str]) -> list[str]:
-    """Return names of groups, each also in the empty cells behind it."""
-    spread, last = list[str](), ""
-    for group in groups:
-        last = group.strip() or last
+    """Return names of groups, each also in the empty cells behind it, unless its cells repeat it, as merged ones do."""
+    spread, last, is_repeated = list[str](), "", False
+    for group in map(str.strip, groups):
+        is_repeated = group == last if group else is_repeated
+        last = group or ("" if is_repeated else last)
         spread.append(last)
     return spread
 

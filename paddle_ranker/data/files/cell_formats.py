@@ -222,6 +222,8 @@ class Spellings:
         elif self.doubtful_dates:
             return None
         for spelling in left:
+            if self._needs_none and spelling.format == _POINT:
+                return None  # as JSON writes them, so that 1.10 and 1.1 can still be told apart
             unit = "".join(*self._units) if self._units and spelling.type == "number" else ""
             return spelling._replace(unit=unit)
         for separator, items in self._items.items():

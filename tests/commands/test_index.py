@@ -312,3 +312,10 @@ def test_an_empty_table_is_said_to_be_empty(tmp_path: Path, capsys: pytest.Captu
     (tmp_path / "a.csv").touch()
     assert main(["build", "--corpus", str(tmp_path / "a.csv"), "--output", str(tmp_path / "index")]) == 1
     assert capsys.readouterr().err.endswith("a.csv: no documents; expected texts\n")
+    (tmp_path / "in").mkdir()
+    for found, content in (("an empty folder", ""), ("a.jsonl: such files are not read (.jsonl); --corpus FILE", "{}")):
+        if content:
+            (tmp_path / "in" / "a.jsonl").write_text(content)
+        assert main(["build", "--corpus", str(tmp_path / "in"), "--output", str(tmp_path / "index")]) == 1
+        error = capsys.readouterr().err
+        assert found in error and "expected files that are read: .avi, " in error and " .txt, " in error

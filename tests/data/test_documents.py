@@ -574,7 +574,7 @@ def test_rows_of_one_id_are_named_with_their_places(tmp_path: Path, capsys: pyte
         build = ["build", "--corpus", *paths, "--output", str(tmp_path / "index"), "--report", listed, *more]
         assert index(build) == index([*build, "--shards", "2"]) == 1
         for error in capsys.readouterr().err.split("error: ")[1:]:
-            assert says.replace("P/", f"{tmp_path}/") in error
+            assert says.replace("P/", f"{tmp_path}/") in error and "or let --id_column none number them\n" in error
         rows = [line.split("\t") for line in Path(listed).read_text().splitlines()[1:]]
         assert [row[1] for row in rows] == [place.replace("P/", f"{tmp_path}/") for place in where]
     opened = Index.build([{"id": "a", "text": "one"}], str(tmp_path / "other"))

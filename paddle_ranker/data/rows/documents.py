@@ -74,6 +74,7 @@ _SAME_WIDTH = 0.9  # minimum share of a table's rows with the same number of cel
 _MOST_ABOVE = 20  # rows above a header
 _NONE = "\x1f"  # separator of a table of one column, whose texts may have any other
 _SEPARATORS = {"\t": "tabs", ",": "commas", ";": "semicolons", "|": "bars"}
+_JSON = (".json", ".jsonl", ".ndjson")
 _JSON_LINES = (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz")
 _TABLES = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
 _SEPARATOR_LINE = re.compile("sep=(.)\r?\n", re.IGNORECASE)  # the first line of some spreadsheets' files
@@ -303,7 +304,9 @@ class DocumentFile:
         also = f", and several each of {listed(quoted(id) for id, _ in more)}" if more else ""
         count = "two" if len(places) == 2 else f"{len(places):,}"
         where = "; ".join([*(whole for _, whole in places[:3]), *(["…"] if len(places) > 3 else [])])
-        problem = f"there are {count} of this id ({where}){also}; give each its own"
+        problem = (
+            f"there are {count} of this id ({where}){also}; give each its own, or let --id_column none number them"
+        )
         return BadRowsError(f"document {quoted(id)}: {problem}", items)
 
     def _place_of(self, line: Union[int, str]) -> tuple[str, Union[int, str]]:
@@ -331,7 +334,7 @@ class DocumentFile:
             is_alone = not several and self._rules.skip_bad_rows
             if self.kept == before[0] and (is_alone or self._skips.count == before[1]):
                 reasons = [] if several else filter(None, (self._skips.report(), self._unread.report()))
-                problem = f"{'; '.join((f'{path}: no documents', *reasons))}; expected texts"
+                problem = f"{'; '.join((f'{path}: {table.found_none}', *reasons))}; expected {table.expected}"
                 self._leave_file_out(path, DataError(problem), self._skips)
         self.require_good()
 
@@ -645,6 +648,7 @@ class _DocumentRows:
     def __init__(self, path: str, separator: str, header: Optional[bool], sheet: str) -> None:
         """Find out how the file holds a table; raises `DataError` as `_detect` does."""
         self.path, self.in_part = path, dict[str, str]()  # by place: the reason why it is read in part
+        self.found_none, self.expected = "no documents", "texts"  # for an error about a table without any
         self._sheets, others = _sheets_in(path, sheet)
         if others:
             self.in_part[path] = others
@@ -995,6 +999,10 @@ class _FileRows:
             self._list(path)
         else:
             self._names.append(os.path.basename(path))
+        is_empty = not self._names and not self._left_out
+        self.found_none = "an empty folder" if is_empty else "no documents"  # for an error about a folder without any
+        suffixes = (f".{suffix}" for suffix in files.by_suffix)
+        self.expected = f"files that are read: {', '.join(sorted({*_PLAIN, *HOLDERS, *suffixes}))}"
         self.counts = Counter(filter(None, map(self._field_of, self._names)))
         self.columns = dict.fromkeys([*ROLES, _FILE, *sorted(self.counts)])
 
@@ -1093,6 +1101,8 @@ def _remedy(suffix: str) -> str:
     from paddle_ranker.data.files.pictures import PHONE_SUFFIXES, PHONES_INSTALL, reads_format
 
     kind = PHONE_SUFFIXES.get(suffix[1:])
+    if suffix in _JSON:
+        return "; --corpus FILE reads one as rows, outside a folder"
     if suffix not in _CONVERTERS or (kind is not None and reads_format(kind)):
         return ""
     installs = f"{PHONES_INSTALL} reads them, or " if kind is not None else ""

@@ -151,7 +151,8 @@ def test_an_id_is_found_however_it_is_typed_and_counted(index: Index, query: str
         ("Dezember 2024", "date", "", ["2024-12"]),
         ("marathon 2024", "date", "", []),
         ("2024", "date", "", []),
-        ("5", "keyword", "", []),
+        ("20:06", "keyword", "", ["20:06"]),
+        ("Bosch", "keyword", "", []),
     ],
 )
 def test_what_a_text_may_stand_for(text: str, kind: str, format: str, read: list[object]) -> None:

@@ -57,7 +57,7 @@ class HttpRanker(UrlRanker):
 
     @property
     def name(self) -> str:
-        return self._url.model or urlsplit(self._url.base).netloc
+        return self._url.name
 
     def logits(self, queries: Sequence[str], texts: Sequence[str]) -> Floats:
         """Return the logit of each pair (queries[i], texts[i]), `[n]`; raises `ServiceFailed`."""

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Callable, Optional
+from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
@@ -155,6 +156,8 @@ def test_a_server_s_searches_go_on_by_words_when_the_models_are_killed(made: Sim
                 [hit["probability"] for hit in found["hits"]], [hit.probability for hit in own_hits], atol=1e-5
             )
             assert "degraded" not in found and found["ranked"] and found["model"] == made.ranker.name
+            shown = requests.get(f"{searches}/v1/index", timeout=60).json()
+            assert (shown["tower"], shown["ranker"]) == (urlsplit(url).netloc, made.ranker.name)
             page = post(json={**body, "top_k": 1, "cursor": ""}).json()
             new = {"documents": [{"id": "a4", "text": "a mouse pad"}]}
             assert requests.post(f"{searches}/v1/documents", json=new, timeout=60).json()["added"] == 1

@@ -59,6 +59,11 @@ class ModelUrl(NamedTuple):
             raise UsageError(f"{option} {shown}: this installation asks no models behind URLs; name a folder")
         return cls(base.rstrip("/"), model or None)
 
+    @property
+    def name(self) -> str:
+        """What answers call the model: its name, or the host where there is one model."""
+        return self.model or urlsplit(self.base).netloc
+
 
 def key_variable(option: str) -> str:
     """Return the environment variable with the API key of the model that an option names."""

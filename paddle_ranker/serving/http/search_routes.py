@@ -261,14 +261,14 @@ class SearchRoutes:
         """Return the description of the index and of how it is searched, JSON-ready, as `GET /v1/index` shows it."""
         index = self._pipeline.index
         served = await index.current(deadline)
-        tower, unfamiliar = self._pipeline.tower, self._pipeline.drift_check(served).unfamiliar
+        unfamiliar = self._pipeline.drift_check(served).unfamiliar
         return {
             **served.summary,
             "searchers": self._pipeline.searchers(served),
             "like": _likes(served.info),
             "fusions": list(FUSIONS),
             "fusion": served.fusion.method,
-            "tower": None if tower is None else tower.name,
+            "tower": self._pipeline.tower_name,
             "ranker": self._pipeline.ranker_name,
             **self._pipeline.ranker_facts(),
             **({} if unfamiliar is None else {"unfamiliar": unfamiliar}),

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from paddle_ranker.array_types import Array, Floats, Vectors
 from paddle_ranker.errors import ParameterError, RankerError
-from paddle_ranker.retrieval.index.model_urls import ServiceFailed
+from paddle_ranker.retrieval.index.model_urls import ModelUrl, ServiceFailed
 from paddle_ranker.retrieval.snapshots.searchable import ShardError, Snapshot
 from paddle_ranker.retrieval.stages.fusion import Fusion
 from paddle_ranker.retrieval.stages.search import Search, SearchSettings, select_searchers
@@ -256,6 +256,14 @@ class QueuedSearch:
         """Return the names of the searchers that this server can use. `vectors` needs a tower in its slot."""
         has_tower = self.tower is not None or self.index.options.tower_url is not None
         return tuple(name for name in index.info.searchers if name != VECTORS or has_tower)
+
+    @property
+    def tower_name(self) -> Optional[str]:
+        """Name of the tower of the index, in a slot or behind a URL; None if there is none."""
+        if self.tower is not None:
+            return self.tower.name
+        url = self.index.options.tower_url
+        return None if url is None else ModelUrl.parse(url, "--tower").name
 
     @property
     def ranker_name(self) -> Optional[str]:

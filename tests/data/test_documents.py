@@ -7,6 +7,8 @@ import csv
 import gzip
 import io
 import json
+import os
+import tempfile
 import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -553,6 +555,30 @@ def test_rows_above_a_header_are_left_out_and_counted(
     found = documents(tmp_path / file)
     assert len(found) == 12 and found[4] == DocumentRow(name(4), "a-4", {"price": "4.5"})
     assert "above the header left out" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may be somebody else for a while")
+def test_folders_that_may_not_be_read_are_named() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        for name, mode in (("shut", 0o700), ("listed", 0o744)):
+            (root / name).mkdir()
+            (root / name / "a.md").write_text("hidden from others")
+            (root / name).chmod(mode)
+        (root / "b.md").write_text("open")
+        root.chmod(0o755)
+        rows = DocumentFile(root, DocumentOptions())
+        assert len([*rows]) == 3  # and imports what the next loop needs
+        os.seteuid(65534)
+        try:
+            assert [row.id for row in rows] == ["b.md"]
+            said = rows.report()
+            with pytest.raises(DataError, match=r"shut: no documents; not read: 1 .*Permission denied; change its"):
+                [*DocumentFile(root / "shut", DocumentOptions())]
+        finally:
+            os.seteuid(0)
+        assert "not read: 2" in said and "shut: Permission denied; change its permissions" in said
+        assert "listed/a.md: Permission denied" in said
 
 
 def test_rows_of_one_id_are_named_with_their_places(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1008,7 +1008,7 @@ class _FileRows:
 
     def _list(self, path: str) -> None:
         def unlisted(error: OSError) -> None:
-            self._left_out.append(Unread(self._named(Path(str(error.filename))), one_line(error)))
+            self._left_out.append(Unread(self._named(Path(str(error.filename))), _no_access(error)))
 
         for parent, folders, names in os.walk(path, onerror=unlisted):
             kept = list[str]()
@@ -1135,15 +1135,23 @@ def require_text(path: str, start: bytes) -> None:
 
 def _reason_to_leave_out(path: Path) -> str:
     """Return why `path`, a file or folder in a folder of documents, is left out; "" if it is not."""
-    if path.is_symlink() or path.name.startswith("."):
-        return "a link" if path.is_symlink() else "hidden"
-    if not (path.is_dir() or path.is_file()):
-        return "no file, but a pipe, a socket or a device"
+    try:
+        if path.is_symlink() or path.name.startswith("."):
+            return "a link" if path.is_symlink() else "hidden"
+        if not (path.is_dir() or path.is_file()):
+            return "no file, but a pipe, a socket or a device"
+    except OSError as error:  # of a folder that may be listed and not entered
+        return _no_access(error)
     return "an index" if _is_index(path) else ""
 
 
+def _no_access(error: OSError) -> str:
+    """Return why a file or folder cannot be looked at, and what to do."""
+    return f"{error.strerror}; change its permissions, or run as another user"
+
+
 def _is_index(path: Path) -> bool:
-    return any((path / name).is_file() for name in _OF_INDEXES)
+    return any(os.path.isfile(path / name) for name in _OF_INDEXES)  # false if the folder may not be entered
 
 
 def _shown_name(name: str) -> str:

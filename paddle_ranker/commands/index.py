@@ -496,8 +496,13 @@ def _store_states(collection: Collection, options: BuildOptions) -> None:
     print(f"{options.index}: stored the states of {len(collection):,} documents")
 
 
-def _new_info(options: BuildOptions, index: Path) -> tuple[IndexInfo, int]:
-    """Copy the towers into a new index's folder; return the contents for index.json, and the corpus's row count."""
+def _new_info(
+    options: BuildOptions, index: Path, cluster: Optional[shard_builds.ShardCluster] = None
+) -> tuple[IndexInfo, int]:
+    """Copy the towers into a new index's folder; return the contents for index.json, and the corpus's row count.
+
+    cluster: reads files, if there are several
+    """
     from paddle_ranker.retrieval.index.towers import (
         MANY_TEXTS,
         copy_field_tower,
@@ -513,7 +518,7 @@ def _new_info(options: BuildOptions, index: Path) -> tuple[IndexInfo, int]:
     tower, vectors, more = None, None, list[VectorField]()
     at_url = is_url(options.tower)
     require_static(options.model_name_or_path, None if at_url else options.tower)
-    schema, count = _schema(options)
+    schema, count = _schema(options, cluster)
     if options.tower is not None or options.field_tower or options.store_states is not None:
         runtime.prepare_command(options.cpu_threads)
     if options.tower is not None:
@@ -554,13 +559,16 @@ def _build_shards(options: BuildOptions, count: int) -> None:
     from paddle_ranker.retrieval.index.towers import open_towers
 
     folder, identity = Path(options.index), options.identity
-    with _removed_if_empty(folder), shard_builds.building(folder):
+    with _removed_if_empty(folder), shard_builds.building(folder), ExitStack() as ends:
+        cluster: Optional[shard_builds.ShardCluster] = None
+        if options.ray is not None:
+            cluster = ends.enter_context(ON_CLUSTER["index build"](options))
         cut = shard_builds.cut_before(folder, identity)
         if cut is not None:
             note(f"{folder}: going on with the shards that are begun there")
         else:
             with shard_builds.new_cut(folder) as target:
-                info, total = _new_info(options, target)
+                info, total = _new_info(options, target, cluster)
                 joins, file_fields = not info.schema.fields, info.schema.file_fields
                 rows = DocumentFile(
                     options.documents_file,
@@ -570,13 +578,14 @@ def _build_shards(options: BuildOptions, count: int) -> None:
                     declared=info.schema.spellings,
                     keeps_left_out=options.report is not None,
                 )
-                with (
-                    _report_if_failed(options, rows),
-                    Progress(rows, desc="cut", unit="document", total=total) as counted,
-                ):
-                    cut = shard_builds.cut(
-                        target, info, counted, total, count, identity, lambda: (rows.report(), rows.left_out)
-                    )
+                with _report_if_failed(options, rows):
+                    if cluster is not None and rows.is_several:
+                        cluster.write_rows(rows, info.schema, target, total)
+                    else:
+                        with Progress(rows, desc="cut", unit="document", total=total) as counted:
+                            shard_builds.write_rows(counted, info.schema, target, 0)
+                    read = rows.report(), rows.left_out
+                    cut = shard_builds.cut(target, info, total, count, identity, read)
             if options.identity != identity:
                 shard_builds.forget(folder)
                 raise DataError(f"{options.corpus}: it, or a tower, was replaced while it was read; run it again")
@@ -584,10 +593,10 @@ def _build_shards(options: BuildOptions, count: int) -> None:
         load = LoadOptions.of(options) if info.models else ON_CPU
         contents, skip = folder_of(options.documents_file), options.skip_bad_rows
         work = shard_builds.ShardWork(folder, contents, load, options.batch_size, skip, options.tower)
-        most = None if info.schema.passage_tokens and info.vectors is not None else cut.documents
+        most = None if info.schema.passage_tokens and info.vectors is not None else sum(cut.sizes)
         with Progress(desc="index", unit="document", total=most) as progress:
-            if options.ray is not None:
-                ON_CLUSTER["index build"](work, count, options, options.cpu_threads, progress)
+            if cluster is not None:
+                cluster.build(work, count, progress)
             else:
                 if info.models:
                     runtime.prepare_command(options.cpu_threads)
@@ -648,10 +657,12 @@ def _report_if_failed(options: CorpusOptions, rows: Optional[DocumentFile] = Non
         raise
 
 
-def _schema(options: BuildOptions) -> tuple[Schema, int]:
+def _schema(options: BuildOptions, cluster: Optional[shard_builds.ShardCluster]) -> tuple[Schema, int]:
     """Return the corpus's schema and its number of rows; print the fields.
 
     Fields that the user has not declared are inferred from all values.
+
+    cluster: as for `_new_info`
     """
     declared, with_files = options.declared, folder_fields(options.declared)
     file_fields = Schema(with_files).file_fields
@@ -666,6 +677,8 @@ def _schema(options: BuildOptions) -> tuple[Schema, int]:
         keeps_left_out=options.report is not None,
         goes_on=True,
     )
+    if cluster is not None and rows.is_several:
+        cluster.look_at_columns(rows)
     examples, notes = dict[str, object](), list[str]()
 
     def seen() -> Iterator[DocumentRow]:

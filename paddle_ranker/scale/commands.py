@@ -28,4 +28,4 @@ def _add(command: str, module: str, function: str) -> None:
 _add("predict", "offline", "predict")
 _add("encode", "offline", "encode")
 _add("mine", "mining", "mine")
-_add("index build", "offline", "build_shards")
+_add("index build", "indexing", "building_shards")

@@ -1,4 +1,4 @@
-"""Scores, vectors, negatives and indexes of files of any size, by processes of a Ray cluster, for options `--ray`.
+"""Scores and vectors of files of any size, by processes of a Ray cluster, for options `--ray`.
 
 Pipelines of Ray Data use models by these classes:
 
@@ -12,7 +12,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import socket
 import sqlite3
 import tempfile
 from collections import Counter
@@ -28,29 +27,20 @@ from paddle_ranker import runtime
 from paddle_ranker.data.rows.documents import DocumentFile
 from paddle_ranker.data.rows.formats import line_count
 from paddle_ranker.data.rows.records import Pair, RecordFile
-from paddle_ranker.errors import RankerError
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.pretrained import resolved
 from paddle_ranker.options import RayOptions, note, note_counts
 from paddle_ranker.options.declare import fields_of, shown_name
 from paddle_ranker.options.input_files import paths_of
-from paddle_ranker.retrieval.index.shard_builds import ShardWork, count_done, is_begun
-from paddle_ranker.scale.cluster import connected, gpus_for, hide_other_gpus, require_ray
-from paddle_ranker.scale.identity import Identity, require_versions
-from paddle_ranker.scale.parts import MOST_DEATHS, Done, Parts, Source, Work, outcome_of, report_outcome, run
+from paddle_ranker.scale.identity import Identity
+from paddle_ranker.scale.parts import Done, Parts, Source, Work, run
 from paddle_ranker.scoring.scoring_options import PrintingOptions
-from paddle_ranker.scoring.versions import versions
 from paddle_ranker.storage.digest import content_digest, json_digest
 from paddle_ranker.storage.prefetch import CHUNK, chunks
-from paddle_ranker.storage.untrusted import Unchecked
 
 if TYPE_CHECKING:
-    from tqdm import tqdm
-
     from paddle_ranker.array_types import Vectors
     from paddle_ranker.retrieval.vectors.parallel_encoding import EncodePlan
-
-_LOOK_SECONDS = 1.0
 
 
 class RowSource(Source):
@@ -337,62 +327,3 @@ class EncodeTexts:
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         make = self._tower.query_vectors if self._queries else self._tower.vectors
         return {**batch, "vector": make([*map(str, batch[self._text])])}
-
-
-def build_shards(work: ShardWork, count: int, options: RayOptions, threads: int, progress: tqdm[None]) -> None:
-    """Build the shards that are not complete yet, each in a process of the cluster.
-
-    count: number of shards
-    threads: threads of each process
-    progress: counts the documents that are done
-
-    If a process or its machine dies, another one builds its shard. Prints the notes of the builds and raises their
-    errors.
-    """
-    assert options.ray is not None
-    threads = threads or 1
-    work = replace(work, folder=work.folder.absolute(), contents=work.contents.absolute())
-    work = replace(work, load=replace(work.load, threads=threads))
-    ray = require_ray()
-    with connected(options.ray, allow_open=options.ray_open):
-        build = ray.remote(num_cpus=threads, num_gpus=gpus_for(work.load), max_retries=MOST_DEATHS - 1)(_build_shard)
-        waiting, under_way, shards = [*range(count)], list[Unchecked](), dict[Unchecked, int]()
-        here = versions(work.load.engine)
-        while waiting or under_way:
-            while waiting and len(under_way) < (options.actors or count):
-                number = waiting.pop(0)
-                under_way.append(build.remote(work, number, threads, here))
-                shards[under_way[-1]] = number
-            done, under_way = ray.wait(under_way, timeout=_LOOK_SECONDS)
-            try:
-                outcomes = ray.get(done)
-            except ray.exceptions.RayTaskError as error:
-                raise error.cause from error
-            except ray.exceptions.RayError as error:
-                how = f"has ended its process {MOST_DEATHS} times"
-                if not isinstance(error, (ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError)):
-                    how = f"is not built ({error})"
-                raise RankerError(
-                    f"{work.folder}: shard {shards[done[0]]:,} {how}: one of its documents may do so, or there is too "
-                    "little memory: take fewer --actors, and run it again"
-                ) from error
-            for outcome in outcomes:
-                report_outcome(outcome)
-            progress.update(count_done(work.folder) - progress.n)
-
-
-def _build_shard(work: ShardWork, number: int, threads: int, expected: Mapping[str, str]) -> dict[str, Any]:
-    return outcome_of(_build, work=work, number=number, threads=threads, expected=expected)
-
-
-def _build(work: ShardWork, number: int, threads: int, expected: Mapping[str, str]) -> dict[str, Any]:
-    if not is_begun(work.folder):
-        raise RankerError(
-            f"{work.folder}: {socket.gethostname()} sees no such build there; name an --output on a file system that "
-            "all machines share"
-        )
-    hide_other_gpus()
-    runtime.prepare_command(threads)
-    require_versions(expected)
-    work.build_counted(number)
-    return {}

@@ -143,6 +143,8 @@ class FileFields(NamedTuple):
 
 
 _NO_FILES = FileFields()
+_FACTS_KEPT = 1 << 14  # most columns whose facts are kept
+_FACTS = dict[object, dict[str, "_ColumnFacts"]]()  # of the files that were read last, by `_DocumentRows.key`
 _Rows = Union["_DocumentRows", "_FileRows"]
 
 
@@ -161,6 +163,9 @@ class _RowPlace(str):
         made = super().__new__(cls, line if isinstance(line, str) else f"{line} of {path}")
         made.path, made.line = path, line
         return made
+
+    def __getnewargs__(self) -> tuple[str, Union[int, str]]:  # type: ignore[override]
+        return self.path, self.line
 
 
 class DocumentFile:
@@ -198,6 +203,7 @@ class DocumentFile:
         self._files, self._declared = files, declared
         self.line: Union[int, str] = 0  # line of the last document; with several files `7 of b`
         self._keeps_left_out, self._goes_on = keeps_left_out, goes_on
+        self._only: Optional[int] = None
         self._begin()
 
     def _begin(self) -> None:
@@ -209,6 +215,41 @@ class DocumentFile:
     def _new_skips(self) -> Skips:
         several = len(paths_of(self.path)) > 1
         return Skips(self._rules.skip_bad_rows, name_files=several, keeps_all=self._keeps_left_out, waits=True)
+
+    @property
+    def file(self) -> str:
+        """The path of the file that one of `files` reads; otherwise `path`."""
+        return str(self.path) if self._only is None else paths_of(self.path)[self._only]
+
+    @property
+    def is_several(self) -> bool:
+        """Whether there are several files, or folders of files."""
+        return len(paths_of(self.path)) > 1
+
+    def files(self) -> list[DocumentFile]:
+        """Return objects that each read one of several files, as this object would in its loop, or in another process.
+
+        Their loops do not raise `BadRowsError`, but count bad rows; see `include`.
+        """
+        parts = [copy(self) for _ in paths_of(self.path)]
+        for number, part in enumerate(parts):
+            part._only = number
+            part._begin()
+        return parts
+
+    def include(self, part: DocumentFile) -> None:
+        """Count what the loop of one of `files` has read and left out; include the files in their order."""
+        self.kept += part.kept
+        self._skips.merge(part._skips)
+        self._unread.merge(part._unread)
+        self._in_part += part._in_part
+        for name, seen in part._spellings.items():
+            self._spellings.setdefault(name, set()).update(seen)
+
+    def column_facts(self) -> Mapping[object, dict[str, _ColumnFacts]]:
+        """Read all tables, and return facts about their columns, which another process keeps by `keep_facts`."""
+        tables = (table for _, table, _ in self._opened() if isinstance(table, _DocumentRows))
+        return {table.key: table.columns for table in tables}
 
     @property
     def left_out(self) -> list[tuple[str, LeftOutItem]]:
@@ -336,7 +377,8 @@ class DocumentFile:
                 reasons = [] if several else filter(None, (self._skips.report(), self._unread.report()))
                 problem = f"{'; '.join((f'{path}: {table.found_none}', *reasons))}; expected {table.expected}"
                 self._leave_file_out(path, DataError(problem), self._skips)
-        self.require_good()
+        if self._only is None:
+            self.require_good()
 
     def _documents(self, path: str, table: _Rows, roles: Mapping[str, str]) -> Iterator[DocumentRow]:
         """Yield the documents of a file or folder, which `_open` has opened."""
@@ -367,6 +409,7 @@ class DocumentFile:
         skips: where files that are left out are counted; None: nowhere
         """
         paths, skips, are_any = paths_of(self.path), skips or self._new_skips(), False
+        paths = paths if self._only is None else (paths[self._only],)
         require_files(paths)
         for path in paths:
             try:
@@ -376,7 +419,7 @@ class DocumentFile:
                 continue
             are_any = True
             yield path, table, roles
-        if not are_any:
+        if not are_any and self._only is None:
             skips.require_none()
             raise DataError(f"{self.path}: no documents; {skips.report()}; expected texts")
 
@@ -511,7 +554,14 @@ def _open_table(
 
     separator, header, sheet: as in `_DocumentRows`
     """
-    return _DocumentRows(path, separator, header, sheet)
+    return _DocumentRows(path, separator, header, sheet, version)
+
+
+def keep_facts(facts: Mapping[object, dict[str, _ColumnFacts]]) -> None:
+    """Keep facts about columns, of `DocumentFile.column_facts` of any process, for whoever opens the files here."""
+    _FACTS.update(facts)
+    while len(_FACTS) > 1 and sum(map(len, _FACTS.values())) > _FACTS_KEPT:
+        del _FACTS[next(iter(_FACTS))]
 
 
 class TableInFile(NamedTuple):
@@ -643,10 +693,12 @@ class _DocumentRows:
     header: whether the first row of a table names the columns; None means that this is detected in text files, and that
         those of spreadsheets have names
     sheet: name of the sheet of a spreadsheet that is read, or `all`; "" means the first
+    version: the file's size and time of change, if facts about the columns are kept; see `keep_facts`
     """
 
-    def __init__(self, path: str, separator: str, header: Optional[bool], sheet: str) -> None:
+    def __init__(self, path: str, separator: str, header: Optional[bool], sheet: str, version: object = None) -> None:
         """Find out how the file holds a table; raises `DataError` as `_detect` does."""
+        self.key = (path, version, separator, header, sheet)
         self.path, self.in_part = path, dict[str, str]()  # by place: the reason why it is read in part
         self.found_none, self.expected = "no documents", "texts"  # for an error about a table without any
         self._sheets, others = _sheets_in(path, sheet)
@@ -702,7 +754,9 @@ class _DocumentRows:
 
     @cached_property
     def columns(self) -> dict[str, _ColumnFacts]:
-        """Facts about each column by its name; the first access reads the whole file."""
+        """Facts about each column by its name; the first access reads the whole file, unless they are kept."""
+        if self.key in _FACTS:
+            return _FACTS[self.key]
         columns, paths = dict[str, _ColumnFacts](), Paths()
         for number, row in self.named_rows():
             for name, value in paths.of(row).items() if isinstance(row, dict) else ():
@@ -711,6 +765,8 @@ class _DocumentRows:
         comma = any(column.spellings.has_decimal_comma for column in columns.values())
         for column in columns.values():
             column.close(comma)
+        if self.key[1] is not None:
+            keep_facts({self.key: columns})
         return columns
 
     @property

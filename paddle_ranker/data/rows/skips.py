@@ -95,6 +95,15 @@ class LeftOut:
             self.add_item(LeftOutItem("", reason))
         self.count += count - len(reasons)
 
+    def merge(self, other: LeftOut) -> None:
+        """Count what another counter of the same kind has left out later."""
+        self.count += other.count
+        self.items += other.items
+        for cause, item in other._first.items():
+            if cause in self._first or len(self._first) < _KEPT:
+                self._first.setdefault(cause, item)
+                self._counts[cause] += other._counts[cause]
+
     def report(self) -> str:
         """Return a summary: `skipped 2 (line 17: 2 columns, expected 3; …)`; "" if nothing is left out."""
         more = "; …" if self.has_more else ""
@@ -150,6 +159,13 @@ class Skips(LeftOut):
         self.add_item(LeftOutItem(where if self._name_files or not place else place, reason, cause))
         if not self._waits:
             self.require_none()
+
+    def merge(self, other: LeftOut) -> None:
+        assert isinstance(other, Skips)
+        if not self.count:
+            self._only, self._path = other._only, other._path
+        self._files += other._files
+        super().merge(other)
 
     def require_none(self) -> None:
         """Raise `BadRowsError` if there are bad rows that may not be skipped."""

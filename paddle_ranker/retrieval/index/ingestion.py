@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Optional, Protocol, Union
+from typing import Any, Optional, TypeVar, Union
 
 import numpy as np
 
@@ -20,7 +20,7 @@ from paddle_ranker.data.rows.field_paths import value_at
 from paddle_ranker.data.rows.records import DocumentRow
 from paddle_ranker.errors import CheckpointError, DataError, brief, misspelt, quoted
 from paddle_ranker.lexical.passages import Span, cut_passages, estimated_ends
-from paddle_ranker.lexical.postings import Hashes, text_hashes
+from paddle_ranker.lexical.postings import text_hashes
 from paddle_ranker.model.tower import TextEncoder, TitledText
 from paddle_ranker.retrieval.index.content_staging import StagedFiles
 from paddle_ranker.retrieval.index.merging import Source, merge_segments, postings_of
@@ -48,6 +48,7 @@ from paddle_ranker.storage.atomic import new_file
 from paddle_ranker.storage.prefetch import chunks_by_length
 from paddle_ranker.storage.untrusted import Unchecked, inside, read_json
 
+_T = TypeVar("_T")
 Spans = list[Span]  # of each passage of a text
 VectorsOf = Callable[[Sequence[str]], Vectors]
 _FIRST_PIECE, _PIECE_SECONDS = 256, 10.0  # texts of the first piece of work, and seconds that later pieces should take
@@ -55,14 +56,6 @@ _VALUES_AT_ONCE, _FILES_AT_ONCE = 256, 64  # texts and files that a further vect
 JOURNAL = "unfinished.json"  # names segments that an addition has begun
 _KEPT_SECONDS = 20.0  # vectors that took longer are kept for the next run, should this one be killed
 AT_ONCE, CHARACTERS_AT_ONCE = 1 << 14, 1 << 25  # most documents and characters that a new segment gets
-
-
-class Written(Protocol):
-    """Documents of an addition that have ids already; methods as in `Segment`."""
-
-    def rows_of_texts(self, texts: Sequence[str], hashes: Hashes) -> Iterable[tuple[int, int]]: ...
-
-    def rows_of_ids(self, ids: Sequence[str], hashes: Hashes) -> Iterable[tuple[int, int]]: ...
 
 
 class RepeatedIdsError(DataError):
@@ -85,7 +78,7 @@ class Naming:
         repeated: number of rows without an id that were left out, because they equal an earlier row.
     """
 
-    def __init__(self, now: Generation, written: Sequence[Written]):
+    def __init__(self, now: Generation, written: Sequence[Segment]):
         self._now, self._schema, self._written = now, now.info.schema, written
         self.next_id, self.repeated = now.info.next_id, 0
 
@@ -570,6 +563,10 @@ class Unfinished:
         self.segments = []
 
 
-def chunks_of(documents: Iterable[Union[Document, DocumentRow]]) -> Iterator[list[Union[Document, DocumentRow]]]:
-    """Yield documents in lists of the size of a new segment."""
-    return chunks_by_length(documents, lambda document: len(document.text), AT_ONCE, CHARACTERS_AT_ONCE)
+def _length(document: Any) -> int:
+    return len(document.text)
+
+
+def chunks_of(documents: Iterable[_T], length: Callable[[_T], int] = _length) -> Iterator[list[_T]]:
+    """Yield documents, or what stands for them, in lists of the size of a new segment; `length`: of a text."""
+    return chunks_by_length(documents, length, AT_ONCE, CHARACTERS_AT_ONCE)

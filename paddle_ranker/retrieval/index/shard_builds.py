@@ -1,13 +1,12 @@
 """Build a folder of shards: cut the corpus into parts, and make each part an index folder.
 
 `unfinished/` in the folder is an empty index with its towers; each shard begins as a copy of it. It also has the rows
-of each part, with the ids that a single index folder would give them. If a build is killed, the next build keeps
-finished shards, and the vectors of unfinished shards.
+of the corpus, in files that several processes may write, which rows are each shard's, and the ids that a single index
+folder would give them. If a build is killed, the next build keeps finished shards, and vectors of unfinished shards.
 """
 
 from __future__ import annotations
 
-import io
 import json
 import secrets
 import shutil
@@ -15,14 +14,16 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, replace
+from operator import itemgetter
 from pathlib import Path
-from typing import Optional
+from typing import TYPE_CHECKING, Any, Optional, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
-from paddle_ranker.array_types import Booleans, Vectors
+from paddle_ranker.array_types import Booleans, Integers, Vectors
 from paddle_ranker.data.rows.records import DocumentRow
 from paddle_ranker.data.rows.skips import NOT_READ, BadRowsError, LeftOut, LeftOutItem, Skips
 from paddle_ranker.errors import DataError, RankerError, UsageError
@@ -31,19 +32,31 @@ from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.retrieval.index.collection import Collection
 from paddle_ranker.retrieval.index.content_staging import kept_rows, staged_files
 from paddle_ranker.retrieval.index.index_folder import take_lock
-from paddle_ranker.retrieval.index.ingestion import Naming, chunks_of
+from paddle_ranker.retrieval.index.ingestion import RepeatedIdsError, chunks_of
 from paddle_ranker.retrieval.index.merging import Source, merge_segments
 from paddle_ranker.retrieval.index.shards import shard_name, write_shards
-from paddle_ranker.retrieval.snapshots.open_segments import Generation
 from paddle_ranker.retrieval.snapshots.vector_search import index_writers
+from paddle_ranker.retrieval.stored.candidate_indexes import Document
 from paddle_ranker.retrieval.stored.manifest import MANIFEST, IndexInfo, SegmentInfo, read_manifest, write_manifest
+from paddle_ranker.retrieval.stored.schema import Schema
 from paddle_ranker.retrieval.stored.segment_writing import storable
 from paddle_ranker.storage.arrays import map_array
 from paddle_ranker.storage.atomic import link_or_copy, make_folder, new_file, new_folder, remove_unfinished
 from paddle_ranker.storage.untrusted import UncheckedObject, folder_without_links, inside, open_file, read_json
 
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+    from paddle_ranker.data.rows.documents import DocumentFile
+
 BUILD_STATE = "unfinished"
-_CUT, _LEFT_OUT = "cut.json", ".left_out"  # the suffix of a file that lists what was left out of a shard
+_CUT = "cut.json"
+_SKIPPED = ".left_out"  # the suffix of a file that lists what was left out of a shard
+_LINES, _OF_ROWS, _NUMBERS = ".jsonl", ".facts", "numbers"  # files of rows, of facts about them, and of their ids
+_OWN, _LEFT_OUT = -1, -2  # in place of a number: the row has an id; the row equals an earlier row
+# Facts about a row: hashes of its id and its text, the text's characters, where its line starts
+_FACTS = np.dtype([("id", "<u8"), ("text", "<u8"), ("length", "<i8"), ("start", "<i8"), ("has_id", "?")])
+_LENGTH, _START = (list(_FACTS.names or ()).index(name) for name in ("length", "start"))
 _WAIT_SECONDS = 60.0  # for a process of a killed build that still writes to a shard
 _IN_MEMORY, _BLOCK = 1 << 20, 1 << 17  # most hashes of an array in memory; hashes of an array that are merged at a time
 _REPORT_SECONDS = 0.5  # between two writes of the count of a shard's finished documents
@@ -96,20 +109,46 @@ def _merged_blocks(one: Hashes, other: Hashes) -> Iterator[Hashes]:
     yield from (rest[start : start + _BLOCK] for start in range(0, len(rest), _BLOCK))
 
 
-class _Named:
-    """`Written` of a build: texts and ids of the documents so far, as hashes of 16 bytes per document on the disk.
+class _Naming:
+    """Ids of a corpus's rows, as `Naming` gives them in an empty index.
 
-    folder: where they are kept
+    Texts and ids are told apart by their hashes, of 16 bytes per document on the disk.
+
+    folder: where the hashes are kept
+    next_id: number that the next row without an id gets
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.texts, self.ids = _Hashes(folder), _Hashes(folder)
+    def __init__(self, folder: Path, next_id: int) -> None:
+        self._texts, self._ids, self.next_id = _Hashes(folder), _Hashes(folder), next_id
 
-    def rows_of_texts(self, texts: Sequence[str], hashes: Hashes) -> Iterable[tuple[int, int]]:
-        return [(index, 0) for index in np.flatnonzero(self.texts.has(hashes)).tolist()]
+    def numbers(self, rows: NDArray[np.void]) -> tuple[Integers, Integers]:
+        """Return the number that is each row's id, or `_OWN`, or `_LEFT_OUT`; and the rows whose id occurs again.
 
-    def rows_of_ids(self, ids: Sequence[str], hashes: Hashes) -> Iterable[tuple[int, int]]:
-        return [(index, 0) for index in np.flatnonzero(self.ids.has(hashes)).tolist()]
+        rows: facts about the rows of a chunk as in `chunks_of`, `[n] _FACTS`
+        """
+        ids, texts, has_id = rows["id"].copy(), rows["text"], rows["has_id"]
+        is_known, is_later = self._texts.has(texts), np.ones(len(rows), bool)
+        is_later[np.unique(texts, return_index=True)[1]] = False
+        kept, wanted = has_id | ~(is_known | is_later), len(np.unique(texts[~has_id & ~is_known]))
+        numbers, numbered = np.where(kept, _OWN, _LEFT_OUT), np.flatnonzero(kept & ~has_id)
+        numbers[numbered] = self._free_numbers(wanted, ids[has_id])[: len(numbered)]
+        ids[numbered] = text_hashes(map(str, numbers[numbered].tolist()))
+        documents = np.flatnonzero(kept)
+        _, first, counts = np.unique(ids[documents], return_index=True, return_counts=True)
+        repeated = np.concatenate([np.sort(first[counts > 1]), np.flatnonzero(self._ids.has(ids[documents]))])
+        self._ids.add(ids[documents])
+        self._texts.add(texts[documents])
+        return numbers, documents[repeated]
+
+    def _free_numbers(self, count: int, others: Hashes) -> list[int]:
+        """Return the next `count` numbers that are neither an id nor in `others`, ids that follow."""
+        numbers = list[int]()
+        while len(numbers) < count:
+            hashes = text_hashes(map(str, range(self.next_id, self.next_id + count)))
+            is_free = ~(self._ids.has(hashes) | np.isin(hashes, others))
+            numbers += (self.next_id + np.flatnonzero(is_free)).tolist()[: count - len(numbers)]
+            self.next_id = numbers[-1] + 1 if len(numbers) == count else self.next_id + count
+        return numbers
 
 
 @dataclass(frozen=True)
@@ -150,8 +189,8 @@ class ShardWork:
                 progress(len(texts))
                 return vectors
 
-            part = inside(inside(self.folder, BUILD_STATE), _part_name(number))
-            rows = _rows_of(part, progress if vectors_of is None else lambda _: None)
+            state = inside(self.folder, BUILD_STATE)
+            rows = _rows_of(state, number, progress if vectors_of is None else lambda _: None)
             source = _ShardRows(self.skip_bad_rows)
             # What is refused in any shard is named in one error, when all are read.
             with staged_files(collection.snapshot().files) as files, suppress(BadRowsError):
@@ -159,7 +198,7 @@ class ShardWork:
                 kept = kept_rows(rows, info.schema, files, self.contents, source, processes, info.vector_fields)
                 collection.writer.add_rows(kept, encoded if vectors_of is not None else None, files=files)
             collection.writer.merge(None)
-        with new_file(part.with_suffix(_LEFT_OUT)) as stream:
+        with new_file(inside(state, f"{shard_name(number)}{_SKIPPED}")) as stream:
             json.dump([source.skipped.items, source.unread.items], stream)
 
     def build_counted(self, number: int) -> None:
@@ -209,7 +248,7 @@ def _left_out(skip_bad_rows: bool) -> tuple[Skips, LeftOut]:
 def left_out_in(folder: Path, skip_bad_rows: bool) -> tuple[Skips, LeftOut]:
     """Return the files that were skipped, and the files and parts that were not read, for the shards of a build."""
     both = _left_out(skip_bad_rows)
-    for path in sorted(inside(folder, BUILD_STATE).glob(f"*{_LEFT_OUT}")):
+    for path in sorted(inside(folder, BUILD_STATE).glob(f"*{_SKIPPED}")):
         for part, items in zip(both, read_json(path)):
             for item in items:
                 part.add_item(LeftOutItem(*item))
@@ -225,18 +264,31 @@ def count_done(folder: Path) -> int:
 class Cut:
     """Corpus that is cut into parts.
 
-    shards: number of parts
-    documents: number of documents in all parts
+    firsts: for each part, the number of its first row in the corpus
+    sizes: for each part, the number of its documents
     repeated: number of rows without an id that were left out, because they equal an earlier row
     report: message about the rows that were read
     left_out: what was skipped or not read, with place and reason, as `DocumentFile.left_out`
     """
 
-    shards: int
-    documents: int
+    firsts: Sequence[int]
+    sizes: Sequence[int]
     repeated: int
     report: str
     left_out: Sequence[tuple[str, Sequence[str]]]
+
+
+class ShardCluster(Protocol):
+    """What the processes of a cluster do for a build. Errors and notes are those that one process would have."""
+
+    def look_at_columns(self, rows: DocumentFile) -> None:
+        """Let this process open the files without reading them for facts about their columns."""
+
+    def write_rows(self, rows: DocumentFile, schema: Schema, target: Path, total: int) -> None:
+        """Call `write_rows` for each of several files; `rows` then counts what was read. `total`: number of rows."""
+
+    def build(self, work: ShardWork, count: int, progress: tqdm[None]) -> None:
+        """Build the shards that are not complete yet; `count`: number of shards."""
 
 
 @contextmanager
@@ -283,47 +335,63 @@ def new_cut(folder: Path) -> AbstractContextManager[Path]:
     return new_folder(folder / BUILD_STATE, replace=True)
 
 
+def write_rows(rows: Iterable[DocumentRow], schema: Schema, target: Path, number: int) -> None:
+    """Write rows of a corpus as lines of JSON, and what `cut` must know of each; files with higher numbers follow."""
+    lines_path, facts_path = (target / f"{_rows_name(number)}{suffix}" for suffix in (_LINES, _OF_ROWS))
+    with open(lines_path, "wb") as lines, open(facts_path, "wb") as stream:
+        for chunk in chunks_of(storable(row, schema) for row in rows):
+            facts = np.empty(len(chunk), _FACTS)
+            facts["id"] = text_hashes(row.id or "" for row in chunk)
+            facts["has_id"] = [row.id is not None for row in chunk]
+            facts["text"] = text_hashes(schema.identity(Document("", row.text, row.fields)) for row in chunk)
+            facts["length"] = [len(row.text) for row in chunk]
+            for place, row in enumerate(chunk):
+                if any(isinstance(value, Path) for value in row.fields.values()):
+                    raise DataError(
+                        f"{row.id}: is in an archive or a mail; unpack it before, or build without --shards"
+                    )
+                facts["start"][place] = lines.tell()
+                line = json.dumps([row.id, row.text, row.fields], ensure_ascii=False)
+                lines.write(f"{line}\n".encode("utf-8", "surrogatepass"))
+            stream.write(facts.tobytes())
+
+
 def cut(
     target: Path,
     info: IndexInfo,
-    rows: Iterable[DocumentRow],
     total: int,
     shards: int,
     identity: Mapping[str, object],
-    report: Callable[[], tuple[str, Sequence[tuple[str, Sequence[str]]]]],
+    report: tuple[str, Sequence[tuple[str, Sequence[str]]]],
 ) -> Cut:
-    """Write the rows of a corpus as parts of about equal size, in order, with the ids that a single folder would give.
+    """Divide the rows of `write_rows` into shards of about equal size, with the ids that a single folder would give.
 
-    target: folder for the parts
+    target: folder of the rows
     info: contents of index.json of an empty index
     total: number of rows
     identity: facts that must be the same when the build is continued
-    report: called when all rows are read; returns a message about them, and what was left out
+    report: a message about the rows, and what was left out
     """
-    named = _Named(target)
-    naming, read, documents = Naming(Generation([target], info, {}), [named]), 0, 0
-    with ExitStack() as opened:
-        streams = [
-            opened.enter_context(open(target / _part_name(n), "w", encoding="utf-8", errors="surrogatepass"))
-            for n in range(shards)
-        ]
-        for chunk in chunks_of(storable(row, info.schema) for row in rows):
-            chunk_documents = naming.documents(chunk)
-            named.ids.add(text_hashes(document.id for document in chunk_documents))
-            named.texts.add(text_hashes(info.schema.identity(document) for document in chunk_documents))
-            for number, document in enumerate(chunk_documents):
-                shard = (read + number * len(chunk) // len(chunk_documents)) * shards // max(total, 1)
-                if any(isinstance(value, Path) for value in document.fields.values()):
-                    raise DataError(
-                        f"{document.id}: is in an archive or a mail; unpack it before, or build without --shards"
-                    )
-                line = json.dumps([document.id, document.text, document.fields], ensure_ascii=False)
-                streams[min(shard, shards - 1)].write(f"{line}\n")
-            read, documents = read + len(chunk), documents + len(chunk_documents)
+    naming, read, repeated, firsts, sizes = _Naming(target, info.next_id), 0, 0, [0] * shards, [0] * shards
+    facts = (row for path in sorted(target.glob(f"*{_OF_ROWS}")) for row in _values(path, _FACTS))
+    with open(target / _NUMBERS, "wb") as stream:
+        for listed_rows in chunks_of(facts, itemgetter(_LENGTH)):
+            chunk = np.array(listed_rows, _FACTS)
+            numbers, again = naming.numbers(chunk)
+            if len(again):
+                raise RepeatedIdsError(list(dict.fromkeys(_id_at(target, read + row, numbers[row]) for row in again)))
+            stream.write(numbers.tobytes())
+            documents = np.flatnonzero(numbers != _LEFT_OUT)
+            spread = read + np.arange(len(documents)) * len(chunk) // max(len(documents), 1)
+            places = np.minimum(spread * shards // max(total, 1), shards - 1)
+            for shard, first, size in zip(*np.unique(places, return_index=True, return_counts=True)):
+                firsts[shard] = firsts[shard] if sizes[shard] else read + int(documents[first])
+                sizes[shard] += int(size)
+            read, repeated = read + len(chunk), repeated + len(chunk) - len(documents)
     write_manifest(target, replace(info, next_id=naming.next_id))
-    result = Cut(shards, documents, naming.repeated, *report())
-    with new_file(target / _CUT) as stream:
-        json.dump({**result.__dict__, "identity": identity}, stream, ensure_ascii=False)
+    result = Cut(firsts, sizes, repeated, *report)
+    with new_file(target / _CUT) as stream_of_cut:
+        json.dump({**result.__dict__, "identity": identity}, stream_of_cut, ensure_ascii=False)
     return result
 
 
@@ -394,13 +462,44 @@ def _shard_of(folder: Path, number: int) -> Path:
     return inside(folder, shard_name(number))
 
 
-def _part_name(number: int) -> str:
-    return f"{shard_name(number)}.jsonl"
+def _rows_name(number: int) -> str:
+    return f"rows-{number:06d}"
 
 
-def _rows_of(part: Path, progress: Callable[[int], object]) -> Iterator[DocumentRow]:
-    with io.TextIOWrapper(open_file(part, sys.maxsize), "utf-8", "surrogatepass") as lines:
-        for line in lines:
+def _values(path: Path, dtype: Any, first: int = 0) -> Iterator[Any]:
+    """Yield the values of a file of `dtype` from the index `first` on, some at a time."""
+    with open_file(path, sys.maxsize) as stream:
+        stream.seek(first * np.dtype(dtype).itemsize)
+        while block := stream.read(_BLOCK * np.dtype(dtype).itemsize):
+            yield from np.frombuffer(block, dtype).tolist()
+
+
+def _lines(folder: Path, first: int) -> Iterator[bytes]:
+    """Yield the lines of `write_rows` from the row `first` on."""
+    for facts in sorted(folder.glob(f"*{_OF_ROWS}")):
+        count = facts.stat().st_size // _FACTS.itemsize
+        if first < count:
+            with open_file(inside(folder, facts.with_suffix(_LINES).name), sys.maxsize) as lines:
+                lines.seek(next(_values(inside(folder, facts.name), _FACTS, first))[_START])
+                yield from lines
+        first = max(first - count, 0)
+
+
+def _id_at(folder: Path, row: int, number: int) -> str:
+    """Return the id of a row of `write_rows`, whose number is as in `_Naming.numbers`."""
+    return str(json.loads(next(_lines(folder, row)))[0] if number == _OWN else number)
+
+
+def _rows_of(folder: Path, shard: int, progress: Callable[[int], object]) -> Iterator[DocumentRow]:
+    """Yield the documents of a shard; `folder` is that of `cut`."""
+    cut = read_json(inside(folder, _CUT))
+    first, left = cut["firsts"][shard], cut["sizes"][shard]
+    rows = zip(_lines(folder, first), _values(inside(folder, _NUMBERS), np.int64, first))
+    for line, number in rows if left else ():
+        if number != _LEFT_OUT:
             id, text, fields = json.loads(line)
             progress(1)
-            yield DocumentRow(text, id, fields)
+            yield DocumentRow(text, id if number == _OWN else str(number), fields)
+            left -= 1
+            if not left:
+                return

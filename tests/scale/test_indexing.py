@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -15,12 +17,21 @@ from pathlib import Path
 import pytest
 
 from paddle_ranker.commands.index import BuildOptions, main
+from paddle_ranker.data.rows.documents import DocumentFile
 from paddle_ranker.errors import DataError
 from paddle_ranker.model.load_options import ON_CPU
-from paddle_ranker.options import note, options_from
+from paddle_ranker.options import note, note_once, options_from
+from paddle_ranker.options.input_files import SeveralFiles
 from paddle_ranker.progress import Progress
+from paddle_ranker.retrieval.index import ingestion
+from paddle_ranker.retrieval.index.collection import Collection
 from paddle_ranker.retrieval.index.shard_builds import ShardWork
-from paddle_ranker.scale.offline import build_shards
+from paddle_ranker.retrieval.index.shards import open_index, shard_folders
+from paddle_ranker.retrieval.stored.schema import Schema
+from paddle_ranker.scale.indexing import RayBuild, _write_file
+from paddle_ranker.scale.parts import Place
+from paddle_ranker.scoring.engines.engine_registry import AUTO
+from paddle_ranker.scoring.versions import versions
 from tests.retrieval.test_shard_builds import told, write_corpus
 from tests.tiny import write_tower
 
@@ -96,12 +107,100 @@ def test_notes_of_the_processes_of_shards_are_printed(
 
     (tmp_path / "unfinished").mkdir()
     (tmp_path / "unfinished" / "cut.json").write_text("{}")
-    options = options_from(BuildOptions, corpus="a", index=str(tmp_path), shards=2, ray="local")
+    cluster = RayBuild(None, 1)
     with Progress[None](disable=True) as progress:
-        build_shards(Noting(tmp_path, tmp_path, ON_CPU, 1, False), 2, options, 1, progress)
+        cluster.build(Noting(tmp_path, tmp_path, ON_CPU, 1, False), 2, progress)
         assert sorted(capfd.readouterr().err.splitlines()) == ["noted by 0", "noted by 1", "noted by each"]
         with pytest.raises(DataError, match="refused"):
-            build_shards(Noting(tmp_path, tmp_path, ON_CPU, 1, True), 1, options, 1, progress)
+            cluster.build(Noting(tmp_path, tmp_path, ON_CPU, 1, True), 1, progress)
+
+
+TABLE = 'id,title,text,price\nt0,"a ""red"" box","first line\nsecond line, of a cell","1.234,50"\n'
+FILES: dict[str, tuple[dict[str, str | bytes], list[str], int]] = {
+    "tables, files and rows that cannot be read": (
+        {
+            "a.csv": TABLE + "".join(f't{n},title {n},"text\n{n}, more","{n}.000,5"\n' for n in range(1, 30)) + "bad\n",
+            "b.tsv": b"id\ttext\n" + "".join(f"g{n}\t第{n}篇文本\n" for n in range(20)).encode("gb18030"),
+            "c.csv": 'id,text\nx,"never closed\n',
+            "d.csv.gz": b"\x1f\x8b no gzip",
+            "e.jsonl": "".join(f'{{"id": "e{n}", "text": "e {n}", "sizes": [{n}]}}\n' for n in range(20)) + "{,\n[]\n",
+        },
+        ["--skip_bad_rows", "true"],
+        0,
+    ),
+    "rows that are refused": (
+        {"a.csv": f"{TABLE}t1,short\n", "b.csv": TABLE.replace("t0", "t2"), "c.jsonl": '{"id": "c", "text": ""}\n{'},
+        [],
+        1,
+    ),
+    "texts that repeat": (
+        {f"{name}.txt": "".join(f"text {n * n % 53 + step}\n" for n in range(40)) for step, name in enumerate("abc")},
+        [],
+        0,
+    ),
+    "numbers between ids": (
+        {
+            "a.jsonl": "".join(f'{{"text": "text {n}"}}\n{{"id": "{n * 2}", "text": "own {n}"}}\n' for n in range(12)),
+            "b.jsonl": "".join(f'{{"text": "text {n * 3}"}}\n{{"text": "own {n}"}}\n' for n in range(12)),
+        },
+        [],
+        0,
+    ),
+    "an id that repeats": (
+        {
+            "a.csv": TABLE + "".join(f"a{n},title,text {n},{n}\n" for n in range(20)),
+            "b.csv": TABLE.replace("t0", "u0") + "a7,title,another,1\n",
+        },
+        [],
+        1,
+    ),
+}
+
+
+@pytest.mark.parametrize("case", FILES)
+def test_each_file_is_read_by_a_task(
+    case: str,
+    folder: Path,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    files, more, status = FILES[case]
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(ingestion, "AT_ONCE", 7)  # ids are given to so many rows at once, also of two files
+    seen = list[object]()
+    for ray in ([], ["--ray", "local"]):
+        given = ["build", "--corpus", *sorted(files), "--output", "index", "--shards", "3", "--report", "report.tsv"]
+        note_once.cache_clear()
+        assert main([*given, *more, *ray]) == status, capfd.readouterr().err
+        built: object = None
+        if not status:
+            shards = [Collection.open(shard) for shard in shard_folders("index")]
+            documents = [list(shard.snapshot().documents()) for shard in shards]
+            assert all(documents)
+            built = documents, open_index("index").info.next_id
+            shutil.rmtree("index")
+        seen.append((capfd.readouterr(), Path("report.tsv").read_bytes(), built, [*tmp_path.glob("index/*")]))
+    assert seen[0] == seen[1]
+
+
+def test_a_file_or_folder_that_a_machine_has_not_is_named(tmp_path: Path) -> None:
+    for name in ("a.csv", "b.csv"):
+        (tmp_path / name).write_text(TABLE)
+    corpus = SeveralFiles([str(tmp_path / "a.csv"), str(tmp_path / "b.csv")])
+    rows = DocumentFile(corpus, options_from(BuildOptions, corpus=corpus, index="index"))
+
+    def said(target: Path) -> object:
+        return _write_file(part, {}, Place.here(), facts, Schema(), target, 1, versions(AUTO)).get("error")
+
+    part = rows.files()[1]
+    facts = part.column_facts()
+    assert said(tmp_path) is None and [path.name for path in tmp_path.glob("rows-*.jsonl")] == ["rows-000001.jsonl"]
+    (tmp_path / "b.csv").write_text(TABLE + "t1,another,text,1\n")
+    for target, what in ((tmp_path, tmp_path / "b.csv"), (tmp_path / "unshared" / "cut", tmp_path / "unshared")):
+        assert f"{what}: " in str(said(target)) and socket.gethostname() in str(said(target))
 
 
 def test_a_cluster_builds_shards_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from paddle_ranker.array_types import Booleans, Integers, Vectors
 from paddle_ranker.data.rows.records import DocumentRow
@@ -466,7 +466,7 @@ def _rows_name(number: int) -> str:
     return f"rows-{number:06d}"
 
 
-def _values(path: Path, dtype: Any, first: int = 0) -> Iterator[Any]:
+def _values(path: Path, dtype: DTypeLike, first: int = 0) -> Iterator[Any]:
     """Yield the values of a file of `dtype` from the index `first` on, some at a time."""
     with open_file(path, sys.maxsize) as stream:
         stream.seek(first * np.dtype(dtype).itemsize)

@@ -46,6 +46,8 @@ ROLES = {
     "ray::ReadFiles": "reader",
     "ray::MapWorker": "actor",
     "ray::_build_shard": "actor",
+    "ray::_column_facts": "reader",
+    "ray::_write_file": "reader",
     "ray::_ShardActor": "shard",
 }
 NANO: dict[str, Unchecked] = {
@@ -68,6 +70,7 @@ class ScaleOptions(Options):
     pairs: str = option("40000", help="pairs of the file; for memory several numbers, comma-separated")
     work: str = option("predict", help="for memory: what is done with the file", choices=tuple(WORK))
     shards: str = option("4", help="for memory: shards of the index that is built or mined; several numbers, too")
+    files: int = option(1, help="for memory: files of the texts", minimum=1)
     times: int = option(10, help="kills of each kind", minimum=1)
 
 
@@ -78,7 +81,7 @@ def run(options: ScaleOptions) -> None:
         if options.measure == "throughput":
             print(throughput(folder, numbers[0]))
         elif options.measure == "memory":
-            print(memory(folder, numbers, options.work, parse_numbers(options.shards, "shards")))
+            print(memory(folder, numbers, options.work, parse_numbers(options.shards, "shards"), options.files))
         else:
             print(kills(folder, numbers[0], options.times, KINDS))
 
@@ -111,7 +114,7 @@ def throughput(folder: Path, pairs: int) -> str:
     return format_table(["by", "10 pairs, s", f"{pairs:,} pairs, s", "pairs/s without start"], rows)
 
 
-def memory(folder: Path, numbers: Sequence[int], work: str, shards: Sequence[int]) -> str:
+def memory(folder: Path, numbers: Sequence[int], work: str, shards: Sequence[int], files: int = 1) -> str:
     """Return a table of the most private memory of each process of a command: Ray's object store is shared."""
     write_ranker(folder / "ranker", **TINY)
     write_tower(folder / "tower")
@@ -123,7 +126,7 @@ def memory(folder: Path, numbers: Sequence[int], work: str, shards: Sequence[int
         if "PAIRS" in line:
             places["PAIRS"] = str(write_pairs(folder / f"{count}.tsv", count))
         else:
-            places["TEXTS"] = str(write_texts(folder / f"{count}.txt", count))
+            places["TEXTS"] = str(write_texts(folder / f"{count}.txt", count, files))
         if "INDEX" in line:
             places["INDEX"] = str(folder / f"index-{count}-{parts}")
             words = ["index", "build", "--corpus", places["TEXTS"], "--output", places["INDEX"]]
@@ -267,12 +270,14 @@ def write_pairs(path: Path, count: int) -> Path:
     return path
 
 
-def write_texts(path: Path, count: int) -> Path:
-    """Write different texts of 20 characters and a number."""
-    draw = random.Random(1)
-    with path.open("w", encoding="utf-8") as stream:
-        stream.writelines(f"{''.join(draw.choices(HAN, k=20))} {number}\n" for number in range(count))
-    return path
+def write_texts(path: Path, count: int, files: int = 1) -> Path:
+    """Write different texts of 20 characters and a number, and return the file, or the pattern of several."""
+    draw, paths = random.Random(1), [path.with_name(f"{path.stem}-{number}.txt") for number in range(files)]
+    for file, part in enumerate(paths if files > 1 else [path]):
+        with part.open("w", encoding="utf-8") as stream:
+            for number in range(file * count // files, (file + 1) * count // files):
+                stream.write(f"{''.join(draw.choices(HAN, k=20))} {number}\n")
+    return path.with_name(f"{path.stem}-*.txt") if files > 1 else path
 
 
 def descendants(root: int) -> dict[int, str]:

@@ -378,7 +378,10 @@ class LocalSnapshot:
         removed: draw from the removed documents that segments still have
         """
         now, drawn = self.generation, []
-        counts = np.array([np.count_nonzero(part.mask != removed) for part in now.parts], np.int64)
+        counts = np.zeros(len(now.parts), np.int64)
+        for number, part in enumerate(now.parts):
+            whole = 0 if removed else len(part.segment)
+            counts[number] = whole if part.live is None else np.count_nonzero(part.live != removed)
         ends, total = np.cumsum(counts), int(counts.sum())
         numbers = np.random.default_rng(seed).choice(total, min(count, total), replace=False)
         parts = np.searchsorted(ends, numbers, "right")

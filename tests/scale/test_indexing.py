@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from paddle_ranker import progress as progress_module
 from paddle_ranker.commands.index import BuildOptions, main
 from paddle_ranker.data.rows.documents import DocumentFile
 from paddle_ranker.errors import DataError
@@ -140,7 +141,7 @@ FILES: dict[str, tuple[dict[str, str | bytes], list[str], int]] = {
     ),
     "numbers between ids": (
         {
-            "a.jsonl": "".join(f'{{"text": "text {n}"}}\n{{"id": "{n * 2}", "text": "own {n}"}}\n' for n in range(12)),
+            "a.jsonl": "".join(f'{{"text": "text {n}"}}\n{{"id": "{n * 5}", "text": "own {n}"}}\n' for n in range(12)),
             "b.jsonl": "".join(f'{{"text": "text {n * 3}"}}\n{{"text": "own {n}"}}\n' for n in range(12)),
         },
         [],
@@ -169,6 +170,7 @@ def test_each_file_is_read_by_a_task(
     for name, content in files.items():
         (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(progress_module, "BAR_AFTER", 600.0)
     monkeypatch.setattr(ingestion, "AT_ONCE", 7)  # ids are given to so many rows at once, also of two files
     seen = list[object]()
     for ray in ([], ["--ray", "local"]):

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Any, Optional, TypeVar, Union
+from typing import Optional, TypeVar, Union
 
 import numpy as np
 
@@ -199,7 +199,8 @@ class Addition:
 
     def run(self, rows: Iterable[Union[Document, DocumentRow]]) -> Added:
         """Write segments of documents and return the counts."""
-        chunks = chunks_of(self._files.keep(storable(row, self._info.schema), self._info.schema) for row in rows)
+        kept = (self._files.keep(storable(row, self._info.schema), self._info.schema) for row in rows)
+        chunks = chunks_of(kept, text_length)
         first, second = next(chunks, []), next(chunks, [])
         are_many = bool(second)  # if so, a folder's segments are merged, and only the merged one gets a vector index
         for chunk in chain([first, second] if are_many else [first], chunks):
@@ -563,10 +564,11 @@ class Unfinished:
         self.segments = []
 
 
-def _length(document: Any) -> int:
+def text_length(document: Union[Document, DocumentRow]) -> int:
+    """Return the number of characters of a document's text."""
     return len(document.text)
 
 
-def chunks_of(documents: Iterable[_T], length: Callable[[_T], int] = _length) -> Iterator[list[_T]]:
-    """Yield documents, or what stands for them, in lists of the size of a new segment; `length`: of a text."""
+def chunks_of(documents: Iterable[_T], length: Callable[[_T], int]) -> Iterator[list[_T]]:
+    """Yield documents, or what stands for them, in lists of the size of a new segment; `length`: see `text_length`."""
     return chunks_by_length(documents, length, AT_ONCE, CHARACTERS_AT_ONCE)

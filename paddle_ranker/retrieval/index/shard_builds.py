@@ -18,7 +18,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, replace
 from operator import itemgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Optional, Protocol
+from typing import TYPE_CHECKING, Optional, Protocol
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -32,7 +32,7 @@ from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.retrieval.index.collection import Collection
 from paddle_ranker.retrieval.index.content_staging import kept_rows, staged_files
 from paddle_ranker.retrieval.index.index_folder import take_lock
-from paddle_ranker.retrieval.index.ingestion import RepeatedIdsError, chunks_of
+from paddle_ranker.retrieval.index.ingestion import RepeatedIdsError, chunks_of, text_length
 from paddle_ranker.retrieval.index.merging import Source, merge_segments
 from paddle_ranker.retrieval.index.shards import shard_name, write_shards
 from paddle_ranker.retrieval.snapshots.vector_search import index_writers
@@ -42,7 +42,14 @@ from paddle_ranker.retrieval.stored.schema import Schema
 from paddle_ranker.retrieval.stored.segment_writing import storable
 from paddle_ranker.storage.arrays import map_array
 from paddle_ranker.storage.atomic import link_or_copy, make_folder, new_file, new_folder, remove_unfinished
-from paddle_ranker.storage.untrusted import UncheckedObject, folder_without_links, inside, open_file, read_json
+from paddle_ranker.storage.untrusted import (
+    Unchecked,
+    UncheckedObject,
+    folder_without_links,
+    inside,
+    open_file,
+    read_json,
+)
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -339,7 +346,7 @@ def write_rows(rows: Iterable[DocumentRow], schema: Schema, target: Path, number
     """Write rows of a corpus as lines of JSON, and what `cut` must know of each; files with higher numbers follow."""
     lines_path, facts_path = (target / f"{_rows_name(number)}{suffix}" for suffix in (_LINES, _OF_ROWS))
     with open(lines_path, "wb") as lines, open(facts_path, "wb") as stream:
-        for chunk in chunks_of(storable(row, schema) for row in rows):
+        for chunk in chunks_of((storable(row, schema) for row in rows), text_length):
             facts = np.empty(len(chunk), _FACTS)
             facts["id"] = text_hashes(row.id or "" for row in chunk)
             facts["has_id"] = [row.id is not None for row in chunk]
@@ -466,7 +473,7 @@ def _rows_name(number: int) -> str:
     return f"rows-{number:06d}"
 
 
-def _values(path: Path, dtype: DTypeLike, first: int = 0) -> Iterator[Any]:
+def _values(path: Path, dtype: DTypeLike, first: int = 0) -> Iterator[Unchecked]:
     """Yield the values of a file of `dtype` from the index `first` on, some at a time."""
     with open_file(path, sys.maxsize) as stream:
         stream.seek(first * np.dtype(dtype).itemsize)

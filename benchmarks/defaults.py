@@ -4,21 +4,20 @@
     python datasets/make_manuals.py --output WORK/manuals             # English manual pages,
     python datasets/make_real.py --output WORK/manpages_zh        # and Chinese manual pages
     python -m benchmarks.defaults --work_dir WORK
-    python -m benchmarks.defaults --work_dir WORK --sets kuake,qbqtc --tower M3E --documents 3000
+    python -m benchmarks.defaults --work_dir WORK --sets kuake,qbqtc --tower M3E --engine onnx --documents 4000
 
 The first table has nDCG@10 of search by words as `index build` sets it, of texts without titles, of plain BM25 over
 all texts of a document as one text, and, with --tower, of vectors and of both; how far words are ahead of BM25, and
 both of BM25 and of the better of words and vectors. Queries lose quotes and signs before words, which would be
 operators here and nothing to BM25. The second table has the share of queries that each searcher answers with
-`nothing_close`: of queries that have an answer, and of nonsense. The queries of a set are in two halves, by a digest
-of their text: `--half setting` is for choosing thresholds, the tables show the other. The rule by words was chosen on
-draws from both halves of manpages_zh, qbqtc, csl, kuake and scifact; the other sets had no part in it. The weights of
-fields were chosen in view of all sets but manpages_zh.
+`nothing_close`: of queries that have an answer, and of nonsense; and whether the tower can tell. The queries of a set
+are in two halves, by a digest of their text: `--half setting` is for choosing thresholds, the tables show the other.
+The rule by words was chosen on draws from both halves of manpages_zh, qbqtc, csl, kuake and scifact; the other sets had
+no part in it. The weights of fields were chosen in view of all sets but manpages_zh.
 
 | set | documents | queries |
 | --- | --- | --- |
-| needs, needs_held_out | packages with name, summary, description and more | `NEEDS`: every other one each |
-| strangers | the same | those of `datasets/make_packages.py` |
+| packages | packages with name, summary, description and more | `NEEDS`, and those of `datasets/make_packages.py` |
 | manuals | English manual pages: name and text | sentences that were taken out of them |
 | manpages_zh | Chinese manual pages: text alone | their descriptions, which were taken out |
 | scifact | abstracts with titles | claims of the train split |
@@ -42,18 +41,21 @@ import numpy as np
 
 from benchmarks.harness.report import format_table
 from benchmarks.inputs import real_data_file, real_data_folder
-from paddle_ranker.array_types import Floats
+from paddle_ranker.array_types import Floats, Vectors
 from paddle_ranker.commands import index
 from paddle_ranker.data.rows.records import LabeledPair, read_records
 from paddle_ranker.data.rows.trec import read_qrels
 from paddle_ranker.errors import RankerError, listed
 from paddle_ranker.lexical.tokens import STANDARD
 from paddle_ranker.metrics.intervals import bootstrap_interval
-from paddle_ranker.options import Options, main_of, option
+from paddle_ranker.model.load_options import LoadOptions
+from paddle_ranker.options import Options, main_of, option, redeclare
 from paddle_ranker.retrieval.stages.search import SearchSettings
 from paddle_ranker.retrieval.stages.search_engine import SearchEngine
 from paddle_ranker.retrieval.stored.manifest import VECTORS, WORDS
+from paddle_ranker.retrieval.vectors.text_vectors import Tower
 from paddle_ranker.retrieval.words.word_search import WordSearcher
+from paddle_ranker.scoring.scoring_options import EngineOptions
 from paddle_ranker.storage.atomic import make_folder, new_file
 
 # What people look for without knowing a package's name, and well-known packages that are right.
@@ -153,6 +155,7 @@ class DefaultsOptions(Options):
     work_dir: str = option(help="folder of packages.jsonl and manuals, and for indexes, which are kept")
     sets: str = option("", help="sets, with commas between (default: all that are there)")
     tower: Optional[str] = option(None, help="tower or encoder for vectors (default: words alone)")
+    engine: Optional[str] = redeclare(EngineOptions, "engine")
     data_dir: Optional[str] = option(None, help="folder of the real data (default: PADDLE_RANKER_REAL_DATA)")
     documents: int = option(0, help="most documents of a set, drawn at random beside judged ones; 0: all", minimum=0)
     half: str = option("shown", help="queries: those shown, or those on which thresholds are set", choices=HALVES)
@@ -164,8 +167,8 @@ def _lines(path: Path) -> list[dict[str, object]]:
         return [json.loads(line) for line in stream]
 
 
-def _packages(options: DefaultsOptions, needs: dict[str, str]) -> Judged:
-    rows = _lines(Path(options.work_dir) / "packages.jsonl")
+def _packages(options: DefaultsOptions) -> Judged:
+    needs, rows = {**NEEDS, **_strangers()}, _lines(Path(options.work_dir) / "packages.jsonl")
     documents = {str(row["id"]): (str(row["name"]), f"{row['summary']} {row['description']}") for row in rows}
     queries = {f"q{number}": query for number, query in enumerate(needs)}
     labels = {id: {name: 1 for name in needs[query].split() if name in documents} for id, query in queries.items()}
@@ -216,9 +219,7 @@ def _csl(options: DefaultsOptions, by_titles: bool) -> Judged:
 
 
 SETS: dict[str, Callable[[DefaultsOptions], Judged]] = {
-    "needs": lambda options: _packages(options, dict([*NEEDS.items()][::2])),
-    "needs_held_out": lambda options: _packages(options, dict([*NEEDS.items()][1::2])),
-    "strangers": lambda options: _packages(options, _strangers()),
+    "packages": _packages,
     "manuals": lambda options: _beir(Path(options.work_dir) / "manuals"),
     "manpages_zh": lambda options: _beir(Path(options.work_dir) / "manpages_zh" / "beir"),
     "scifact": lambda options: _beir(real_data_folder(options.data_dir) / "scifact"),
@@ -238,16 +239,27 @@ def ndcg(judged: Judged, run: dict[str, dict[str, float]]) -> Floats:
     return np.array([values.get(id, 0.0) for id in judged.queries])
 
 
+class QueryVectors:
+    """Computes the vector of each query once, whichever sets and searchers ask."""
+
+    def __init__(self, options: DefaultsOptions, tower: str):
+        self._tower = Tower.open(tower, LoadOptions(engine=options.engine), for_search=True)
+        self._known = dict[str, Vectors]()
+
+    def __call__(self, queries: Sequence[str]) -> Vectors:
+        """Return the vectors of queries, `[queries, size]`."""
+        missing = [query for query in dict.fromkeys(queries) if query not in self._known]
+        if missing:
+            self._known.update(zip(missing, self._tower.query_vectors(missing)))
+        return np.stack([self._known[query] for query in queries])
+
+
 def engine_of(options: DefaultsOptions, name: str, judged: Judged, titled: bool = True) -> SearchEngine:
     """Open the index of a set, which is built if it is missing; `titled`: with its titles."""
     work = Path(options.work_dir)
-    is_shared = (
-        name in ("needs", "needs_held_out", "strangers") and not options.documents
-    )  # samples hold what is judged
-    shared = "packages" if is_shared else name
     tower = Path(options.tower).resolve().parent.name if options.tower and titled else "words"
     sample = f"-{options.documents}-{options.seed}" if options.documents else ""
-    folder = work / f"defaults-{shared}-{tower}{'' if titled else '-untitled'}{sample}"
+    folder = work / f"defaults-{name}-{tower}{'' if titled else '-untitled'}{sample}"
     if not folder.exists():
         corpus = work / f"{folder.name}.jsonl"
         with new_file(corpus) as stream:
@@ -256,14 +268,15 @@ def engine_of(options: DefaultsOptions, name: str, judged: Judged, titled: bool 
                 given_row = judged.rows.get(id, row) if titled else row
                 stream.write(json.dumps(given_row, ensure_ascii=False) + "\n")
         given = ["build", "--corpus", str(corpus), "--output", str(folder)]
-        if index.main([*given, *(["--tower", options.tower] if options.tower and titled else [])]):
+        if options.tower and titled:
+            given += ["--tower", options.tower, *(["--engine", options.engine] if options.engine else [])]
+        if index.main(given):
             raise RankerError(f"{folder}: the index could not be built; see above")
-    return SearchEngine.open(folder)
+    return SearchEngine.open(folder, has_query=False)
 
 
-def run_of(engine: SearchEngine, judged: Judged, by: Sequence[str]) -> dict[str, dict[str, float]]:
-    """Search for the queries by the given searchers, and return the run."""
-    searcher = SearchEngine(engine.collection, SearchSettings(by=tuple(by)))
+def run_of(searcher: SearchEngine, judged: Judged) -> dict[str, dict[str, float]]:
+    """Search for the queries, and return the run."""
     found = searcher.search_many([*judged.queries.values()], SHOWN)
     return {id: {hit.id: -float(rank) for rank, hit in enumerate(hits)} for id, hits in zip(judged.queries, found)}
 
@@ -288,7 +301,7 @@ def nonsense(names: Sequence[str], sets: dict[str, Judged], name: str, seed: int
     letters = [" ".join("".join(draw.choice([*_LETTERS], int(size))) for size in draw.integers(3, 9, 3))
                for _ in range(MADE_UP // 2)]  # fmt: skip
     # The others are about the same: what packages and both kinds of manual pages describe are the same programs.
-    programs = ("needs", "needs_held_out", "strangers", "manuals", "manpages_zh")
+    programs = ("packages", "manuals", "manpages_zh")
     base = {**dict.fromkeys(programs, "programs"), "csl_titles": "csl"}
     others = [other for other in names if base.get(other, other) != base.get(name, name)]
     asked = [
@@ -299,38 +312,37 @@ def nonsense(names: Sequence[str], sets: dict[str, Judged], name: str, seed: int
     return {"characters": ideographs + letters, "words": joined, "others": [str(query) for query in asked]}
 
 
-def share_said(engine: SearchEngine, by: Sequence[str], queries: Sequence[str]) -> float:
-    """Return the share of queries that are answered with `nothing_close`."""
-    searcher = SearchEngine(engine.collection, SearchSettings(by=tuple(by)))
-    return float(np.mean([found.nothing_close for found in searcher.run(list(queries))])) if queries else float("nan")
+def share_said(searcher: SearchEngine, queries: Sequence[str]) -> str:
+    """Return the share of queries that are answered with `nothing_close`, and of how many."""
+    said = [found.nothing_close for found in searcher.run(list(queries))]
+    return f"{np.mean(said):.1%} of {len(said)}" if said else "-"
 
 
 def run(options: DefaultsOptions) -> int:
     make_folder(options.work_dir)
-    needed = {
-        "manuals": "manuals",
-        "manpages_zh": "manpages_zh/beir",
-        **dict.fromkeys(("needs", "needs_held_out", "strangers"), "packages.jsonl"),
-    }
+    needed = {"manuals": "manuals", "manpages_zh": "manpages_zh/beir", "packages": "packages.jsonl"}
     there = [name for name in SETS if name not in needed or (Path(options.work_dir) / needed[name]).exists()]
     names = options.sets.split(",") if options.sets else there
     if unknown := [name for name in names if name not in SETS]:
         raise RankerError(f"--sets {listed(unknown)}: choose from {', '.join(SETS)}")
     sets = {name: sampled(SETS[name](options), options) for name in dict.fromkeys([*names, *there])}
     bys = [[WORDS], *([[VECTORS], [WORDS, VECTORS]] if options.tower else [])]
+    vectors = QueryVectors(options, options.tower) if options.tower else None
     quality, said = list[list[str]](), list[list[str]]()
     for name in names:
         judged = sets[name]
         with engine_of(options, name, judged) as engine:
-            values = [ndcg(judged, run_of(engine, judged, by)) for by in bys]
-            made_up = nonsense(there, sets, name, options.seed)
-            for by in bys:
-                shares = [share_said(engine, by, own) for own in ([*judged.queries.values()], *made_up.values())]
-                said.append([name, " and ".join(by), *(f"{share:.1%}" for share in shares)])
+            searchers = [SearchEngine(engine.collection, SearchSettings(by=tuple(by)), vectors) for by in bys]
+            values = [ndcg(judged, run_of(searcher, judged)) for searcher in searchers]
+            asked = [[*judged.queries.values()], *nonsense(there, sets, name, options.seed).values()]
+            floors = engine.collection.info.floors
+            for by, searcher in zip(bys, searchers):
+                tells = "" if by == [WORDS] or floors is None else "yes" if VECTORS in floors.telling else "no"
+                said.append([name, " and ".join(by), tells, *(share_said(searcher, queries) for queries in asked)])
         untitled = values[0]
         if any(title for title, _ in judged.documents.values()):
             with engine_of(options, name, judged, False) as engine:
-                untitled = ndcg(judged, run_of(engine, judged, [WORDS]))
+                untitled = ndcg(judged, run_of(engine, judged))
         plain = ndcg(judged, merged_run(judged))
         cells = [_mean(one) for one in (values[0], untitled, plain)]
         ahead = [values[0] - plain]
@@ -344,7 +356,7 @@ def run(options: DefaultsOptions) -> int:
     columns += ["vectors", "both"] if options.tower else []
     columns += ["words - BM25", *(["both - BM25", "both - better half"] if options.tower else [])]
     print(format_table(columns, quality))
-    print(format_table(["set", "by", "has an answer", "characters", "words", "queries of other sets"], said))
+    print(format_table(["set", "by", "tells", "has an answer", "characters", "words", "queries of other sets"], said))
     return 0
 
 

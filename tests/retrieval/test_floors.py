@@ -106,6 +106,37 @@ def test_a_text_of_many_pages_is_not_close_for_words_it_has_once(query: str, is_
         assert built.search(query).nothing_close is not is_close
 
 
+@pytest.mark.parametrize(
+    ("query", "by_words", "beside_unsure", "beside_sure"),
+    [
+        ("aurora lamp", True, True, True),
+        ("aurora lamp zzqx", True, True, True),  # most of the query
+        ("aurora lamp zzqx wvkj", True, True, False),
+        ("aurora zzqx wvkj", False, False, False),
+    ],
+)
+def test_words_say_more_against_a_tower_that_can_tell(
+    query: str, by_words: bool, beside_unsure: bool, beside_sure: bool, tmp_path: Path
+) -> None:
+    """No cosine is above the floor 2, so that only words make a document close."""
+    words = VOCABULARY[:60]
+    texts = [" ".join(words[place] for place in np.random.default_rng(n).integers(0, 60, 40)) for n in range(200)]
+    corpus, folder = tmp_path / "corpus.jsonl", tmp_path / "index"
+    rows = [{"id": f"d{n}", "text": text} for n, text in enumerate([*texts, f"aurora lamp {texts[0]}"])]
+    corpus.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    write_tower(tmp_path / "tower")
+    given = ["build", "--corpus", corpus, "--output", folder, "--tower", tmp_path / "tower", "--device", "cpu"]
+    assert index.main([str(one) for one in given]) == 0
+    manifest = json.loads((folder / "index.json").read_text(encoding="utf-8"))
+    said = []
+    for by, telling in (("words", ["vectors"]), ("words,vectors", []), ("words,vectors", ["vectors"])):
+        manifest["floors"] = {"documents": len(rows), "scores": {"vectors": 2.0}, "telling": telling}
+        (folder / "index.json").write_text(json.dumps(manifest), encoding="utf-8")
+        with SearchEngine.open(folder, SearchSettings(by=tuple(by.split(",")))) as opened:
+            said.append(not opened.run([query])[0].nothing_close)
+    assert said == [by_words, beside_unsure, beside_sure]
+
+
 def test_characters_of_other_pairs_make_no_document_close(tmp_path: Path) -> None:
     """Each character is known, and in documents about other things, but hardly two of them beside each other."""
     texts = ["银行利率上调", "行人过马路", "感冒怎么治疗", "手机屏幕碎了"] * 30

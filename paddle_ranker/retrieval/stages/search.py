@@ -58,8 +58,9 @@ _ABOVE = 1e-6  # distance of the last document that features order from the best
 _CLOSE = 0.1  # if the best document's probability is lower, no document is close
 # A document is close by words if it has this share of the query's weight, or, beside the heaviest word that it has, the
 # second share: a single word of a query about other things is in some document of any collection. Long questions and
-# claims share as little as a quarter with the documents that answer them (python -m benchmarks.defaults).
-_COVERED, _BESIDE_ONE = 0.38, 0.14
+# claims share as little as a quarter with the documents that answer them (python -m benchmarks.defaults). A tower that
+# can tell says of few queries with an answer that nothing is close: words must say more against it.
+_CLOSE_SHARES, _CLOSE_AGAINST_VECTORS = (0.38, 0.14), (0.5, 0.25)
 _FIRST = 10  # documents, the first by words, that are looked at for this
 
 
@@ -559,7 +560,8 @@ class Search:
 
         If a calibrated ranker has scored documents: whether all probabilities are below 0.1. Otherwise: whether no
         vector searcher's best score is above its floor (see `floors`), and none of the first documents by words has
-        enough of the query's words (see `_has_close_words`); False if the index has few documents, or lacks floors.
+        enough of the query's words (see `_has_close_words`), more of them if a vector searcher can tell; False if the
+        index has few documents, or lacks floors.
         Always False if the list is sorted by fields, if the last word is unfinished, if documents have a phrase of
         the query, and if the query names documents (see `Generation.named`).
         """
@@ -575,12 +577,13 @@ class Search:
         found_by_words = self.best.get(WORDS, 0.0) > 0
         if info.floors is not None and not is_nothing_close(vectors, info.floors, by_words, found_by_words):
             return False
-        return not (by_words and self._has_close_words())
+        tells = info.floors is not None and not vectors.keys().isdisjoint(info.floors.telling)
+        return not (by_words and self._has_close_words(*(_CLOSE_AGAINST_VECTORS if tells else _CLOSE_SHARES)))
 
-    def _has_close_words(self) -> bool:
+    def _has_close_words(self, share: float, beside_one: float) -> bool:
         """Return whether one of the first documents by words, wherever shown, has enough of the query's weight.
 
-        Enough is `_COVERED` of it; or `_BESIDE_ONE` of it beside the document's heaviest word, with the parts of this
+        Enough is `share` of it; or `beside_one` of it beside the document's heaviest word, with the parts of this
         word, such as the characters of a pair. The other words count as much as they add to the document's score, and
         no more than their weight: a text of many pages has some words of any query once.
         """
@@ -593,7 +596,7 @@ class Search:
             heaviest = max(words, key=lambda parts: sum(map(weights.__getitem__, parts)), default=set[str]())
             whole = sum(weights[part] for part in heaviest)
             beside = sum(min(weights[token], score) for token, score in added.items() if token not in heaviest)
-            if whole + beside >= _COVERED * total or beside >= _BESIDE_ONE * total:
+            if whole + beside >= share * total or beside >= beside_one * total:
                 return bool(whole)
         return False
 

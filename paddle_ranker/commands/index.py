@@ -580,7 +580,7 @@ def _build_shards(options: BuildOptions, count: int) -> None:
                 )
                 with _report_if_failed(options, rows):
                     if cluster is not None and rows.is_several:
-                        cluster.write_rows(rows, info.schema, target, total)
+                        cluster.write_rows(rows, info.schema, target)
                     else:
                         with Progress(rows, desc="cut", unit="document", total=total) as counted:
                             shard_builds.write_rows(counted, info.schema, target, 0)

@@ -1,7 +1,7 @@
 """Build an index in shards by processes of a Ray cluster, for `index build --ray`: read files, make shards.
 
 with building_shards(options) as cluster:
-    cluster.write_rows(rows, schema, target, total)  # a task for each file
+    cluster.write_rows(rows, schema, target)  # a task for each file
     cluster.build(work, shards, progress)  # a task for each shard
 """
 
@@ -58,7 +58,7 @@ class RayBuild:
             report_outcome({"notes": outcome["notes"]})  # an error is found by this process, too, in its turn
             keep_facts(outcome.get("facts", {}))
 
-    def write_rows(self, rows: DocumentFile, schema: Schema, target: Path, total: int) -> None:
+    def write_rows(self, rows: DocumentFile, schema: Schema, target: Path) -> None:
         place, copies, here, folder = Place.here(), _copies(rows), versions(AUTO), target.absolute()
         numbers = iter(range(len(paths_of(rows.path))))
 

@@ -291,8 +291,8 @@ class ShardCluster(Protocol):
     def look_at_columns(self, rows: DocumentFile) -> None:
         """Let this process open the files without reading them for facts about their columns."""
 
-    def write_rows(self, rows: DocumentFile, schema: Schema, target: Path, total: int) -> None:
-        """Call `write_rows` for each of several files; `rows` then counts what was read. `total`: number of rows."""
+    def write_rows(self, rows: DocumentFile, schema: Schema, target: Path) -> None:
+        """Call `write_rows` for each of several files; `rows` then counts what was read."""
 
     def build(self, work: ShardWork, count: int, progress: tqdm[None]) -> None:
         """Build the shards that are not complete yet; `count`: number of shards."""

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 FEWEST = 100  # with fewer documents, chance cannot be distinguished from an answer
 _QUERIES, _QUANTILE, _SEED = 100, 0.95, 1000
-_TELLING = 0.6  # least share of queries about a document that a searcher which can tell has above its floor
+_TELLING = 0.75  # least share of queries about a document that a searcher which can tell has above its floor
 _AT_ONCE = 20  # queries between two steps of the progress bar
 _PIECES = 3, 7  # least and most pieces of a query about a document
 _LETTERS, _WORDS = (3, 8), (1, 4)  # least and most random letters of a word, words of a query

@@ -348,12 +348,8 @@ def test_words_of_columns_and_ids_are_found(tmp_path: Path) -> None:
             assert snapshot.search("words", [query], 5, titles=True)[0].ids == ["00031"], query
         assert snapshot.search("words", ["71"], 5)[0].ids == []
         collection.writer.add(others)
-        for query in (
-            "21:16",
-            "27:38",
-            "206,80",
-            "00031",
-        ):  # of the whole query, although others have its words more often
+        # The document that has the whole query comes first, although others have its words more often.
+        for query in ("21:16", "27:38", "206,80", "00031"):
             (hits,) = collection.snapshot().search("words", [query], 5, titles=True)
             assert hits.titles is not None and [hits.ids[row] for row in np.flatnonzero(hits.titles == 1)] == ["00031"]
 

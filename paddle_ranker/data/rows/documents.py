@@ -144,7 +144,7 @@ class FileFields(NamedTuple):
 
 _NO_FILES = FileFields()
 _FACTS_KEPT = 1 << 14  # most columns whose facts are kept
-_FACTS = dict[object, dict[str, "_ColumnFacts"]]()  # of the files that were read last, by `_DocumentRows.key`
+_FACTS = dict[object, dict[str, "_ColumnFacts"]]()  # facts about the last files that were read, by `_DocumentRows.key`
 _Rows = Union["_DocumentRows", "_FileRows"]
 
 
@@ -1196,7 +1196,7 @@ def _reason_to_leave_out(path: Path) -> str:
             return "a link" if path.is_symlink() else "hidden"
         if not (path.is_dir() or path.is_file()):
             return "no file, but a pipe, a socket or a device"
-    except OSError as error:  # of a folder that may be listed and not entered
+    except OSError as error:  # the folder may be listed, and not entered
         return _no_access(error)
     return "an index" if _is_index(path) else ""
 

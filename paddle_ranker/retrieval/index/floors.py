@@ -122,7 +122,7 @@ def is_nothing_close(best: Mapping[str, float], floors: Floors, by_words: bool, 
     """
     if any(name not in floors.scores for name in best):
         return False
-    if best and not by_words and not any(name in floors.telling for name in best):
+    if best and not by_words and not floors.can_tell(best):
         return False
     asked = {name: score for name, score in best.items() if name in floors.telling or not found_by_words}
     return all(score <= floors.scores[name] for name, score in asked.items())

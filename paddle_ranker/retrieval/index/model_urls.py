@@ -61,7 +61,7 @@ class ModelUrl(NamedTuple):
 
     @property
     def name(self) -> str:
-        """What answers call the model: its name, or the host where there is one model."""
+        """Name of the model in answers: its own, or the host if requests name no model."""
         return self.model or urlsplit(self.base).netloc
 
 

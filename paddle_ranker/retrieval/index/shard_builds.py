@@ -286,7 +286,7 @@ class Cut:
 
 
 class ShardCluster(Protocol):
-    """What the processes of a cluster do for a build. Errors and notes are those that one process would have."""
+    """Processes of a cluster that read files and build shards, with the errors and notes of one process."""
 
     def look_at_columns(self, rows: DocumentFile) -> None:
         """Let this process open the files without reading them for facts about their columns."""

@@ -577,7 +577,7 @@ class Search:
         found_by_words = self.best.get(WORDS, 0.0) > 0
         if info.floors is not None and not is_nothing_close(vectors, info.floors, by_words, found_by_words):
             return False
-        tells = info.floors is not None and not vectors.keys().isdisjoint(info.floors.telling)
+        tells = info.floors is not None and info.floors.can_tell(vectors)
         return not (by_words and self._has_close_words(*(_CLOSE_AGAINST_VECTORS if tells else _CLOSE_SHARES)))
 
     def _has_close_words(self, share: float, beside_one: float) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -120,6 +120,10 @@ class Floors:
     documents: Count
     scores: dict[str, float]
     telling: tuple[str, ...]
+
+    def can_tell(self, searchers: Iterable[str]) -> bool:
+        """Return whether one of the vector searchers gives queries about a document higher scores than random ones."""
+        return any(name in self.telling for name in searchers)
 
     @classmethod
     def merged(cls, floors: Sequence[Optional[Floors]]) -> Optional[Floors]:

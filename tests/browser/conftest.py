@@ -62,6 +62,12 @@ def site(served: Site) -> Site:
     return served
 
 
+def stand_still(page: Any) -> None:
+    """Stop the page's clock: what comes after a pause (a search, which closes suggestions) waits for `run_for`."""
+    page.clock.install()
+    page.clock.pause_at(page.evaluate("Date.now() + 60_000"))
+
+
 def drawn(page: Any) -> None:
     """Wait until there are results, and all of them are drawn."""
     page.wait_for_selector(ROW)

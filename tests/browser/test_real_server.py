@@ -21,7 +21,7 @@ from paddle_ranker.retrieval.vectors.vector_settings import VectorsInfo
 from paddle_ranker.serving.core.metrics import Metrics
 from paddle_ranker.serving.core.search_log import FeedbackLine, LogReader, SearchLine
 from paddle_ranker.serving.process.worker import make_app
-from tests.browser.conftest import DRAWN, ROW, OpenPage, drawn
+from tests.browser.conftest import DRAWN, ROW, OpenPage, drawn, stand_still
 from tests.browser.site import Site
 from tests.live_service import SECONDS
 from tests.serving_cases import close_slots, opened_slots
@@ -202,8 +202,7 @@ def test_filters_and_empty_results(open_page: OpenPage, site: RealSite) -> None:
 
 def test_letters_of_an_input_method_are_no_query(open_page: OpenPage, site: RealSite) -> None:
     page = open_page(site.address, own_context=True)
-    page.clock.install()
-    page.clock.pause_at(page.evaluate("Date.now() + 60_000"))
+    stand_still(page)
     page.focus("#query")
     keyboard = page.context.new_cdp_session(page)
     for letters in ("l", "lao", "lao nian"):

@@ -11,7 +11,7 @@ import pytest
 
 from paddle_ranker.serving.core.faults import INTERNAL, OVERLOADED, UNPROCESSABLE, Fault
 from paddle_ranker.serving.core.page_options import LANGUAGES
-from tests.browser.conftest import DRAWN, ROW, OpenPage, drawn, in_both
+from tests.browser.conftest import DRAWN, ROW, OpenPage, drawn, in_both, stand_still
 from tests.browser.made_up import CUT, FAMILY, SCRIPT, TEXTS, answer
 from tests.browser.site import Site
 
@@ -628,8 +628,7 @@ def test_a_degraded_answer_says_so(open_page: OpenPage, site: Site) -> None:
 def test_typing_searches_after_a_pause_and_adds_one_entry(open_page: OpenPage, site: Site) -> None:
     page = open_page(at(site, "价格"), own_context=True)
     drawn(page)
-    page.clock.install()
-    page.clock.pause_at(page.evaluate("Date.now() + 60_000"))
+    stand_still(page)
     page.focus("#query")
     page.press("#query", "End")
     page.keyboard.insert_text("弹")
@@ -1010,6 +1009,7 @@ def test_no_suggestions_open_over_results(open_page: OpenPage, site: Site) -> No
         route.continue_()
     page.wait_for_timeout(300)
     assert waiting and page.is_hidden("#suggestions") and page.get_attribute("#query", "aria-expanded") == "false"
+    stand_still(page)
     page.keyboard.insert_text("手")
     page.wait_for_selector("#suggestions:visible")
     page.keyboard.press("Escape")
@@ -1087,8 +1087,7 @@ def test_all_rows_are_printed_dark_on_light(open_page: OpenPage, site: Site, tmp
 def test_what_is_chosen_can_be_told_without_its_colour(open_page: OpenPage, site: Site, forced: str) -> None:
     page = open_page(at(site, filter='{"kind":"新闻"}'), forced_colors=forced, own_context=True)
     drawn(page)
-    page.clock.install()  # stands still: suggestions that come after the search for the same letters stay closed
-    page.clock.pause_at(page.evaluate("Date.now() + 60_000"))
+    stand_still(page)
     look = """(one) => { const style = getComputedStyle(one);
       return [style.backgroundColor, style.boxShadow, style.color].join(" ") }"""
     pairs = [("#facets [aria-pressed=true]", "#facets button[aria-pressed=false]")]

@@ -144,7 +144,7 @@ class Postings:
         """Return the start and end of each term's postings, `[n]` each; both are equal for an unknown term."""
         if not len(self.terms):
             return np.zeros(len(terms), np.int64), np.zeros(len(terms), np.int64)
-        at = np.minimum(np.searchsorted(self.terms, terms), len(self.terms) - 1)
+        at = np.minimum(self.terms.searchsorted(terms), len(self.terms) - 1)
         return self.starts[at], np.where(self.terms[at] == terms, self.starts[at + 1], self.starts[at])
 
 

@@ -189,7 +189,10 @@ class Collection(Closable):
         """
         with locking(self.changing):
             self.index.require_same()
-            stamp, info = self.index.stamp(), self.index.read_info()  # in this order, so that no later change is missed
+            stamp = self.index.stamp()  # before index.json is read, so that no later change is missed
+            if stamp == self._stamp:
+                return False
+            info = self.index.read_info()
             current = self.info if self.info.states is not None else replace(self.info, states=info.states)
             is_new = info.generation > self.info.generation and info.same_kind(current)
             if is_new:

@@ -11,6 +11,7 @@ from functools import cached_property, lru_cache, partial
 from itertools import islice, takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Optional
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +30,7 @@ from paddle_ranker.retrieval.values.filters import Condition, Filter
 from paddle_ranker.retrieval.values.typed_values import CommonTypes
 from paddle_ranker.retrieval.vectors.vector_settings import FAISS, VectorsInfo
 from paddle_ranker.retrieval.words.query_parsing import ParsedQuery, required_word
+from paddle_ranker.retrieval.words.query_rewriting import WordQuery
 from paddle_ranker.retrieval.words.word_search import AnyQuery, CollectionStatistics, WordPart, WordSearcher, texts_of
 from paddle_ranker.retrieval.work.turns import check, checked, locking
 from paddle_ranker.storage.untrusted import inside, open_array
@@ -105,6 +107,7 @@ class Generation:
         self._building = threading.Lock()
         # By weights and statistics; the searcher with the schema's weights stays the first.
         self._weighted: dict[tuple[object, ...], WordSearcher] = {}
+        self._named: WeakKeyDictionary[WordQuery, list[NDArray[np.int64]]] = WeakKeyDictionary()
         self.kept = lru_cache(maxsize=_KEPT)(self._kept)
         self.find_phrase = lru_cache(maxsize=_PHRASES)(self._find_phrase)
         self._having_all = lru_cache(maxsize=_KEPT)(self._find_phrases)
@@ -406,7 +409,16 @@ class Generation:
         are compared as typed; if none is equal, by `id_key`. Ids do not count if documents have numbers as ids because
         they came without. A value of a searched field of numbers, dates, keywords or codes is compared with what
         `Field.readings` reads; the first reading that a document has counts. The rows may be of removed documents.
+        The result is cached as long as the query lives.
         """
+        if not isinstance(query, WordQuery):
+            return self._find_named(query)
+        named = self._named.get(query)
+        if named is None:
+            named = self._named[query] = self._find_named(query)
+        return named
+
+    def _find_named(self, query: AnyQuery) -> list[NDArray[np.int64]]:
         texts = texts_of(query)
         typed = texts[0].strip()
         keys = [key for text in texts if (key := self.info.schema.title_key(text))]

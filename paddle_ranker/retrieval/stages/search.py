@@ -9,7 +9,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import islice
+from itertools import chain, islice
 from typing import TYPE_CHECKING, NamedTuple, Optional, Union
 
 import numpy as np
@@ -590,7 +590,8 @@ class Search:
         ranks = self.candidates.ranks[:, self.candidates.searchers.index(WORDS)]
         ids = [self.candidates.ids[row] for row in np.flatnonzero((ranks > 0) & (ranks <= _FIRST)).tolist()]
         total = self.collection.query_weight(self.words)
-        for added in self.collection.explain_words(self.words, ids, self.fusion.fields).values():
+        explained = (self.collection.explain_words(self.words, some, self.fusion.fields) for some in (ids[:1], ids[1:]))
+        for added in chain.from_iterable(some.values() for some in explained):  # mostly the first document has enough
             weights = {token: self._word_weights[token] for token in added}
             words = ({part for part in weights if part in token} for token in weights)
             heaviest = max(words, key=lambda parts: sum(map(weights.__getitem__, parts)), default=set[str]())

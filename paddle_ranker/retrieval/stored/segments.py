@@ -325,7 +325,7 @@ class Segment:
         name: an array of `[2, n]`, hashes in order, and the row of each hash
         """
         hashes, rows = self.arrays[name]
-        starts, ends = np.searchsorted(hashes, wanted), np.searchsorted(hashes, wanted, "right")
+        starts, ends = hashes.searchsorted(wanted), hashes.searchsorted(wanted, "right")
         for index in np.flatnonzero(ends > starts).tolist():
             yield index, rows[starts[index] : ends[index]]
 

@@ -440,6 +440,8 @@ class WordSearcher:
     def counts(self, tokens: Sequence[str]) -> list[int]:
         """Return how many live documents have each token."""
         refuse_text(tokens, "tokens")
+        if not tokens:
+            return []
         hashes, counts = text_hashes(tokens), np.zeros(len(tokens), np.int64)
         for part in checked(self._parts):
             sizes = part.postings.counts(hashes)

@@ -17,7 +17,16 @@ from typing import NamedTuple, Optional
 
 import numpy as np
 
-from paddle_ranker.lexical.analyser import ENGLISH, Analyser, CharacterRun, Token, occurrences, pieces, standard
+from paddle_ranker.lexical.analyser import (
+    ENGLISH,
+    Analyser,
+    CharacterRun,
+    Token,
+    occurrences,
+    pieces,
+    standard,
+    word_of,
+)
 from paddle_ranker.unicode.character_kinds import MARK, OTHER, unicode_table
 from paddle_ranker.unicode.characters import code_points, fold, fold_signs, is_whole
 
@@ -143,7 +152,7 @@ class SharedWords:
         self._query_words = {word.text for run in runs[:_MOST_WORDS] for word in run.words()[:_MOST_WORDS]}
         self._grams = [{tuple(words[i : i + n]) for words in readings for i in range(len(words) - n + 1)}
                        for n in range(1, LEVELS + 1)]  # fmt: skip
-        self._seen: dict[str, list[Token]] = {}  # cache: words of the query in each word of a text
+        self._seen: dict[str, Sequence[Token]] = {}  # cache: words of the query in each word of a text
         # Single characters and words such as "the" are not highlighted alone, unless the query has no other words.
         self._weak = self._query_words.difference(token for token, weight in analyser.weighed(query) if weight >= 1.0)
 
@@ -185,7 +194,7 @@ class SharedWords:
 
     def _words(self, text: str) -> Iterator[Token]:
         """Yield the words of a folded text that the query also has."""
-        query_words, read = self._query_words, self._seen
+        query_words, read, language = self._query_words, self._seen, self._analyser.language or ENGLISH
         for start, piece, shape in pieces(text):
             if shape[0] in "it" and "m" not in shape:
                 if not query_words.isdisjoint(piece):
@@ -193,8 +202,11 @@ class SharedWords:
                 continue
             tokens = read.get(piece)
             if tokens is None:
-                run = CharacterRun(shape[0], piece, 0, shape, self._analyser.language or ENGLISH)
-                tokens = read[piece] = list(_read(run, query_words, True))
+                if shape[0] not in "it" and query_words.isdisjoint(word_of(piece, shape, language).texts):
+                    tokens = read[piece] = ()  # as of most words
+                else:
+                    run = CharacterRun(shape[0], piece, 0, shape, language)
+                    tokens = read[piece] = [*_read(run, query_words, True)]
             for word in tokens:
                 yield Token(word.text, start + word.start, start + word.end)
 

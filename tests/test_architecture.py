@@ -11,10 +11,12 @@ import textwrap
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
+from paddle_ranker.api import API
 from paddle_ranker.commands.command_registry import COMMANDS
 from paddle_ranker.lexical.tokens import STANDARD
 from paddle_ranker.recipes import GUESTS, RECIPES
@@ -137,6 +139,21 @@ def test_the_core_imports_no_recipe_and_no_guest() -> None:
         or (room_of(target) in {"recipes", *GUESTS} and room_of(target) != room_of(module))
     ]
     assert found == []
+
+
+def test_recipes_and_plugins_import_declared_names_alone_and_all_of_them() -> None:
+    recipes = [path for name in RECIPES for path in (REPOSITORY / name).rglob("*.py")]
+    used: dict[str, set[str]] = {}
+    for path in [*recipes, *(REPOSITORY / "tests" / "extensions").glob("own_*.py")]:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            package, *module = str(getattr(node, "module", "")).split(".")
+            is_ours = isinstance(node, ast.ImportFrom) and package == "paddle_ranker"
+            if is_ours and not {*module[:1]} & {*GUESTS}:
+                used.setdefault(".".join(module), set()).update(alias.name for alias in node.names)
+    assert used == {module: set(names) for module, names in API.items()}
+    for module, names in API.items():
+        there = import_module(f"paddle_ranker.{module}".rstrip("."))
+        assert [name for name in names if not hasattr(there, name)] == []
 
 
 # What only a guest needs beside its folder: scripts whose names the tutorial gives.

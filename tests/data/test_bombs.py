@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import struct
+import tempfile
 import time
 import zlib
 from collections.abc import Callable
@@ -14,6 +16,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from paddle_ranker.data.files.containers import unpack
+from paddle_ranker.data.files.file_readers import READERS, Unread
 from paddle_ranker.data.files.metering import CALLER, CallerLeft, DecodedBytes, DecodingCaller
 from paddle_ranker.data.files.pictures import ImageError, ImageLimits, opened_picture
 from paddle_ranker.data.recordings import film
@@ -94,6 +98,31 @@ def frames(data: bytes) -> int:
     return sum(1 for _ in film.sampled_frames(data))
 
 
+def unpacked(data: bytes) -> int:
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "a.txt.gz").write_bytes(data)
+        (Path(folder) / "members").mkdir()
+        unpack(Path(folder) / "a.txt.gz", Path(folder) / "members", "a.txt.gz")
+    return 0
+
+
+def xml(data: bytes) -> int:
+    """Read the text of an XML file; raise what is said of it."""
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "a.xml").write_bytes(data)
+        parts = [*READERS["office"].read(Path(folder) / "a.xml")]
+    for part in parts:
+        if isinstance(part, Unread):
+            raise DataError(part.reason)
+    return len(parts)
+
+
+def laughs() -> bytes:
+    """Return XML with an entity of ten entities, each of ten, and so on."""
+    entities = "".join(f"<!ENTITY e{n} '{f'&e{n - 1};' * 10 if n else 'ha' * 100}'>" for n in range(10))
+    return f"<!DOCTYPE a [{entities}]><a>&e9;</a>".encode()
+
+
 BOMBS: dict[str, tuple[Callable[[bytes], int], Callable[[], bytes], str]] = {
     "1 sample a second": (sound, lambda: wav(1, 500), "states 1 samples a second"),
     "4 GHz": (sound, lambda: wav(4_000_000_000, 500), "no recording"),
@@ -105,6 +134,9 @@ BOMBS: dict[str, tuple[Callable[[bytes], int], Callable[[], bytes], str]] = {
     "20 million frames": (frames, lambda: lying_film(20_000_000), "states 20,000,000 frames"),
     "4 million frames": (frames, lambda: lying_film(4_100_000), "tables state too many|no frames that can be"),
     "large frames": (frames, large_film, "make it smaller"),
+    "zeros in gzip": (unpacked, lambda: gzip.compress(bytes(70 << 20)), "far larger unpacked than packed"),
+    "entities of entities": (xml, laughs, "entities, such as &e9;, are left out|damaged"),
+    "elements in each other": (xml, lambda: b"<a>" * 1_000_000, "damaged, and read in part"),
 }
 
 

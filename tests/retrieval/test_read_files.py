@@ -495,7 +495,11 @@ def test_every_type_of_file_is_told_by_its_first_bytes() -> None:
         "wav", "flac", "ogg", "mp3", "mp3",
     ]  # fmt: skip
     assert FIELD_TYPES["pdf"].suffix_of(b"\n\n%PDF-1.7") == "pdf"
-    for name in ("pdf", "recording", "scan", "table"):
+    document, times = FIELD_TYPES["document"].suffix_of, "1\n0:01 --> 0:02\n"
+    assert [document(one) for one in (b"\n<?xml ?>", "<a/>".encode("utf-16"), b'{"cells"')] == ["xml", "xml", "ipynb"]
+    subtitles = FIELD_TYPES["subtitles"].suffix_of
+    assert [subtitles(one) for one in (b"WEBVTT\n", times.encode(), times.encode("utf-16"))] == ["vtt", "srt", "srt"]
+    for name in ("pdf", "recording", "scan", "table", "document", "subtitles"):
         for data in (b"", b"\0\1\2\3"):
             with pytest.raises(ValueError):
                 FIELD_TYPES[name].suffix_of(data)
@@ -665,7 +669,7 @@ def test_files_of_a_kind_that_is_not_read_are_counted_with_what_converts_them(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("paddle_ranker.data.files.pictures.reads_format", lambda kind: False)
-    names = [f"IMG_{n}.HEIC" for n in range(12)] + ["a.xls", "b.xls", "c.m4a"]
+    names = [f"IMG_{n}.HEIC" for n in range(12)] + ["a.doc", "b.doc", "c.m4a"]
     corpus = folder_of(tmp_path, {**dict.fromkeys(names, b"\0\0\0\x18ftypheic"), "a.txt": b"a lamp"})
     assert built(tmp_path, corpus)[0] == 0
     said = capsys.readouterr().out
@@ -673,5 +677,5 @@ def test_files_of_a_kind_that_is_not_read_are_counted_with_what_converts_them(
         "not read: 15 (IMG_0.HEIC: such files are not read (.heic); pip install 'paddle-ranker[files]' reads them, or "
         "heif-convert IN.heic OUT.png converts them (12 such)" in said
     )
-    converts = "libreoffice --headless --convert-to xlsx IN.xls converts them (2 such)"
-    assert f"a.xls: such files are not read (.xls); {converts}; c.m4a: such files are not read (.m4a); ffmpeg" in said
+    converts = "libreoffice --headless --convert-to docx IN.doc converts them (2 such)"
+    assert f"a.doc: such files are not read (.doc); {converts}; c.m4a: such files are not read (.m4a); ffmpeg" in said

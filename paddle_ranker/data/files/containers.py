@@ -1,4 +1,4 @@
-"""Unpack files that hold others: ZIP archives, and mails with their attachments.
+"""Unpack files that hold others: ZIP archives, files in gzip, and mails with their attachments.
 
 for member in unpack(Path("mails.mbox"), folder):
     member.name, member.values    # "1", {"title": "Your order", "text": ..., "from": ...}
@@ -10,6 +10,7 @@ file's size may have.
 
 from __future__ import annotations
 
+import gzip
 import json
 import mailbox
 import mimetypes
@@ -27,7 +28,7 @@ from paddle_ranker.data.files.archives import MOST_MEMBERS, TooLargeError, most_
 from paddle_ranker.data.files.html_text import page_of
 from paddle_ranker.errors import DataError, brief
 
-EXTENSIONS = (".zip", ".eml", ".mbox")
+HOLDERS, GZIP = (".zip", ".eml", ".mbox"), ".gz"  # suffixes of files with several members, and with one
 _DEEPEST = 3  # how many files within each other are unpacked
 _MOST_MAIL = 1 << 26  # bytes of a mail
 _BLOCK = 1 << 20
@@ -89,13 +90,18 @@ class _Unpacker:
         try:
             if suffix == ".zip":
                 self._zip(path, inside, depth)
+            elif suffix == GZIP:
+                with gzip.open(path) as content:
+                    self._keep(f"{inside}{Path(name).stem}", iter(lambda: content.read(_BLOCK), b""), depth)
             elif suffix == ".mbox":
                 self._mails(path, inside, depth)
             else:
                 self._mail(path.read_bytes(), inside, depth)
         except TooLargeError as error:
             raise DataError(f"{path}: {error}") from error
-        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+        except (
+            zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, EOFError, NotImplementedError, RuntimeError,
+        ) as error:  # fmt: skip
             raise DataError(f"{path}: cannot be unpacked ({brief(str(error))})") from error
 
     def _zip(self, path: Path, inside: str, depth: int) -> None:
@@ -160,7 +166,7 @@ class _Unpacker:
                 if self._left < 0:
                     raise TooLargeError("far larger unpacked than packed; unpack it, and name the folder")
                 stream.write(block)
-        if not name.lower().endswith(EXTENSIONS):
+        if not name.lower().endswith((*HOLDERS, GZIP)):
             self._list(name, file, values)
         elif depth == _DEEPEST:
             self._list(name, reason=f"it is within {_DEEPEST} files that hold others")

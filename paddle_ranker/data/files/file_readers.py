@@ -115,4 +115,5 @@ _add(
 )  # some minutes at once; Whisper's largest model
 _add("film", "recordings", "seconds", _SECONDS, piece=2, has_words=False)
 _add("office", "files", "", {"section": "number", "slide": "number", "title": "text", "heading": "text"})
+_add("subtitles", "rows", "seconds", _SECONDS)
 _add("table", "rows", "cells", {"first_row": "number", "last_row": "number"})

@@ -1,10 +1,11 @@
-"""Read text documents as parts: DOCX, ODT and EPUB by headings, PPTX by slides.
+"""Read text documents as parts: DOCX, ODT, EPUB and notebooks by headings, PPTX by slides, XML by length.
 
 mammoth reads DOCX as HTML, python-pptx and odfdo read the others; chapters of EPUB are web pages.
 """
 
 from __future__ import annotations
 
+import json
 import re
 import zipfile
 import zlib
@@ -18,11 +19,13 @@ from paddle_ranker.data.files.archives import TooLargeError, open_archive
 from paddle_ranker.data.files.file_readers import Part, Unread
 from paddle_ranker.data.files.html_text import decoded, page_of
 from paddle_ranker.errors import DataError, brief, package_for
+from paddle_ranker.storage.untrusted import Unchecked
 
-_VERSION = 1  # raised when the same file would give other parts
+_VERSION = 2  # raised when the same file would give other parts
 _MOST = 4000  # characters of a part; a longer section is cut between its lines
 _HEADING = re.compile(r"(?=<h[1-6][\s>])", re.IGNORECASE)
 _FIRST_HEADING = re.compile(r"<h[1-6](?:\s[^>]*)?>.*?</h[1-6]>", re.IGNORECASE | re.DOTALL)
+_MARKDOWN_HEADING = re.compile(r"\s*#{1,6}\s+([^\n]+)")
 _BETWEEN = " | "
 _EXTRA = "'paddle-ranker[files]'"
 _OPF, _CONTAINER = "{http://www.idpf.org/2007/opf}", "{urn:oasis:names:tc:opendocument:xmlns:container}"
@@ -47,6 +50,9 @@ def version() -> str:
 
 def read(path: Path) -> Iterator[Union[Part, Unread]]:
     """Yield the parts of a document; see `Reader.read`."""
+    if path.suffix in (".xml", ".ipynb"):
+        yield from _parts_of_xml(path) if path.suffix == ".xml" else _parts_of_notebook(path)
+        return
     try:
         with open(path, "rb") as stream, open_archive(stream, path.stat().st_size) as archive:
             if path.suffix == ".epub":
@@ -158,6 +164,62 @@ def _parts_of_odt(path: Path) -> Iterator[Part]:
         yield section
 
     yield from _parts(sections(), (document.meta.title or "").strip())
+
+
+def _parts_of_xml(path: Path) -> Iterator[Union[Part, Unread]]:
+    """Yield the text of an XML file; damage, and entities, which are not expanded, are reported."""
+    from lxml import etree
+
+    parser = etree.XMLParser(resolve_entities=False, no_network=True, recover=True)
+    try:
+        root = etree.parse(str(path), parser).getroot()
+    except etree.XMLSyntaxError as error:
+        raise DataError(f"{path}: no XML ({brief(str(error))}); save it again") from error
+    if root is None:
+        raise DataError(f"{path}: no XML; save it again")
+    yield from _parts([_Section("", _text_of_element(root).splitlines())], "")
+    if parser.error_log:
+        first = parser.error_log[0]
+        yield Unread("", f"damaged, and read in part: line {first.line}: {brief(first.message)}")
+    if (entity := next(root.iter(etree.Entity), None)) is not None:
+        yield Unread("", f"its entities, such as {brief(entity.text)}, are left out")
+
+
+def _text_of_element(element: Any) -> str:
+    """Return an element's text: lines of its children, or if it has text beside them, one text with theirs."""
+    if not isinstance(element.tag, str):  # a comment, an instruction, an entity
+        return ""
+    texts = [element.text or "", *(f"{_text_of_element(child)}{child.tail or ''}" for child in element)]
+    own = [element.text, *(child.tail for child in element)]
+    if len(texts) == 1 or any(text and not text.isspace() for text in own):
+        return "".join(texts)
+    return "\n".join(["", *texts, ""])
+
+
+def _parts_of_notebook(path: Path) -> Iterator[Part]:
+    """Yield the sources of a notebook's cells; a heading that begins a cell of Markdown begins a section."""
+    try:
+        values: Unchecked = json.loads(path.read_bytes())
+        sources = [
+            (cell["cell_type"] == "markdown", "".join(cell["source"])) for cell in values["cells"]
+        ]  # a source is a text, or its lines
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"{path}: no notebook of Jupyter ({brief(str(error))}); one of before 2015 is converted by: "
+            "jupyter nbconvert --to notebook FILE"
+        ) from error
+
+    def sections() -> Iterator[_Section]:
+        section = _Section("", [])
+        for is_markdown, source in sources:
+            heading = _MARKDOWN_HEADING.match(source) if is_markdown else None
+            if heading is not None:
+                yield section
+                section = _Section(heading[1].strip(), [])
+            section.lines.extend(source[heading.end() if heading is not None else 0 :].splitlines())
+        yield section
+
+    yield from _parts(sections(), "")
 
 
 def _parts_of_book(archive: zipfile.ZipFile) -> Iterator[Union[Part, Unread]]:

@@ -46,6 +46,6 @@ def opened_media(source: MediaSource, formats: str, problem: str, package: str) 
 
 def library(package: str) -> Any:
     """Return PyAV; raises `DependencyError`, which names `package`, if it is missing."""
-    with package_for("reading sounds and films", package):
+    with package_for("reading sounds, films and subtitles", package):
         import av
     return av

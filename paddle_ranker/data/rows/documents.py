@@ -24,8 +24,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Optional, Union
 
 from paddle_ranker.data.files.cell_formats import LIST, Spellings, ValueSpelling, has_markup, spelling_of
-from paddle_ranker.data.files.containers import EXTENSIONS as HOLDERS
-from paddle_ranker.data.files.containers import members_in
+from paddle_ranker.data.files.containers import GZIP, HOLDERS, members_in
 from paddle_ranker.data.files.file_readers import Unread, is_file_name
 from paddle_ranker.data.files.html_text import text_of_html
 from paddle_ranker.data.files.reader_pool import ChildProcess
@@ -103,13 +102,13 @@ _CONVERTERS = {
     ".jxl": "djxl IN.jxl OUT.png",
     ".psd": "magick 'IN.psd[0]' OUT.png",
     ".svg": "rsvg-convert -w 512 IN.svg -o OUT.png",
-    **{suffix: f"{CONVERTER} IN{suffix}" for suffix in (".xls", ".xlsb", ".xlsm", ".ods")},
     **{suffix: f"libreoffice --headless --convert-to docx IN{suffix}" for suffix in (".doc", ".rtf")},
     **{suffix: f"libreoffice --headless --convert-to pptx IN{suffix}" for suffix in (".ppt", ".odp")},
     **{suffix: f"ffmpeg -i IN{suffix} OUT.flac" for suffix in (".m4a", ".aac", ".aif", ".aiff", ".wma", ".caf")},
 }
-_WHOLE = (".md",)  # suffixes of text files that are one document each
-_PLAIN, _MOST_TEXT = (".txt", *_WHOLE), 1 << 24  # suffixes of a folder's text files; maximum bytes of a text file
+_WHOLE = (".md", ".yaml", ".yml")  # suffixes of text files that are one document each
+_PLAIN = (".txt", ".log", *_WHOLE)  # suffixes of a folder's text files
+_MOST_TEXT = 1 << 24  # maximum bytes of a text file
 _NO_TEXTS = (
     (re.compile(rb"\s*%PDF-"), "a PDF", ".pdf"),
     (re.compile(rb"\s*(<!doctype html|<html\b)", re.IGNORECASE), "a web page", ".html"),
@@ -1024,6 +1023,7 @@ def holds_contents(path: str, files: FileFields) -> bool:
     name = path.lower()
     if os.path.isdir(path):
         return True
+    name = name.removesuffix(GZIP)
     takes = Path(name).suffix[1:] in files.by_suffix or name.endswith((*_WHOLE, *HOLDERS))
     return takes and not any(name.endswith(file_format.extensions) for file_format in FORMATS.values())
 
@@ -1058,7 +1058,7 @@ class _FileRows:
         is_empty = not self._names and not self._left_out
         self.found_none = "an empty folder" if is_empty else "no documents"  # for an error about a folder without any
         suffixes = (f".{suffix}" for suffix in files.by_suffix)
-        self.expected = f"files that are read: {', '.join(sorted({*_PLAIN, *HOLDERS, *suffixes}))}"
+        self.expected = f"files that are read: {', '.join(sorted({*_PLAIN, *HOLDERS, *suffixes}))}, and {GZIP} of these"
         self.counts = Counter(filter(None, map(self._field_of, self._names)))
         self.columns = dict.fromkeys([*ROLES, _FILE, *sorted(self.counts)])
 
@@ -1084,6 +1084,12 @@ class _FileRows:
     def _field_of(self, name: str) -> Optional[str]:
         return self._files.by_suffix.get(Path(name).suffix[1:].lower())
 
+    def _holds_others(self, name: str) -> bool:
+        """Return whether a file, by its name in lower case, is unpacked: a holder, or a file in gzip that is read."""
+        plain = name.removesuffix(GZIP)
+        is_read = plain.endswith(_PLAIN) or self._field_of(plain) is not None
+        return plain.endswith(HOLDERS) or (plain != name and is_read)
+
     def rows(
         self, roles: Mapping[str, str], files: FileFields, declared: Declared
     ) -> Iterator[tuple[str, Union[dict[str, Any], Unread, BadRow]]]:
@@ -1096,7 +1102,7 @@ class _FileRows:
         with ExitStack() as ends:
             unpacker: Optional[ChildProcess] = None
             for name in self._names:
-                if name.lower().endswith(HOLDERS):
+                if self._holds_others(name.lower()):
                     if unpacker is None:
                         unpacker = ChildProcess()
                         ends.callback(unpacker.close)
@@ -1141,7 +1147,8 @@ class _FileRows:
             row[field] = path if inside.startswith("..") else Path(inside).as_posix()
             # A file that is read may have a title of its own.
             return row if field in self._files.read else {**row, "title": _title_of(name)}
-        suffix = Path(name).suffix.lower()
+        plain = name.lower().removesuffix(GZIP)
+        suffix = Path(plain).suffix + name.lower()[len(plain) :]
         if suffix not in _PLAIN:
             return Unread(id, f"{NOT_OF_A_KIND}{f' ({suffix})' if suffix else ''}{_remedy(suffix)}")
         text = _text_in(str(path))

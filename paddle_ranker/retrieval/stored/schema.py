@@ -58,6 +58,7 @@ _ALIASES = {
     "ogg": ("oga", "opus"),
     "mp4": ("m4v",),
     "csv": ("tsv",),
+    "xlsx": ("xlsm", "xlsb"),
     "html": ("htm", "xhtml"),
 }  # of suffixes
 # Of the web, without the name of a user, which would hide the host.
@@ -358,15 +359,19 @@ FIELD_TYPES.add(
 FIELD_TYPES.add(
     "table",
     file_type(
-        "a table (CSV, Excel, Parquet, HTML), read some rows at a time",
+        "a table (CSV, Excel, ODS, Parquet, HTML), read some rows at a time",
         {
             "csv": "text/csv",
             "xlsx": "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
+            "xls": "application/vnd.ms-excel",
+            "ods": "application/vnd.oasis.opendocument.spreadsheet",
             "parquet": "application/vnd.apache.parquet",
             "html": "text/html",
         },
         _suffix_by(
+            (rb"PK\x03\x04.{26}mimetypeapplication/vnd\.oasis\.opendocument\.spreadsheet", "ods"),
             (rb"PK\x03\x04", "xlsx"),
+            (rb"\xd0\xcf\x11\xe0|\x09[\0\2\4\x08][\4\x06\x08\x10]\0", "xls"),
             (rb"PAR1", "parquet"),
             (rb"(?:\xef\xbb\xbf)?\s*<[a-z!?]", "html"),
             (rb"(?=[^\0]+\Z)|\xff\xfe|\xfe\xff|\x1f\x8b", "csv"),
@@ -379,20 +384,33 @@ FIELD_TYPES.add(
 FIELD_TYPES.add(
     "document",
     file_type(
-        "a text document (DOCX, ODT, PPTX, EPUB), read by headings or slides",
+        "a text document (DOCX, ODT, PPTX, EPUB, XML, Jupyter notebook), read by headings or slides",
         {
             "docx": "application/vnd.openxmlformats-officedocument.wordprocessingml.document",
             "odt": "application/vnd.oasis.opendocument.text",
             "pptx": "application/vnd.openxmlformats-officedocument.presentationml.presentation",
             "epub": "application/epub+zip",
+            "xml": "application/xml",
+            "ipynb": "application/x-ipynb+json",
         },
         _suffix_by(
             (rb"PK\x03\x04.{26}mimetypeapplication/epub\+zip", "epub"),
             (rb"PK\x03\x04.{26}mimetypeapplication/vnd\.oasis\.opendocument\.text", "odt"),
             (rb"PK\x03\x04(?:(?!ppt/).)*word/", "docx"),
             (rb"PK\x03\x04.*ppt/", "pptx"),
+            (rb"(?:\xef\xbb\xbf)?\s*<|\xff\xfe<|\xfe\xff\0<", "xml"),
+            (rb"(?:\xef\xbb\xbf)?\s*\{", "ipynb"),
         ),
         reader="office",
+    ),
+)
+FIELD_TYPES.add(
+    "subtitles",
+    file_type(
+        "subtitles (SRT, WebVTT), read some minutes at a time",
+        {"srt": "application/x-subrip", "vtt": "text/vtt"},
+        _suffix_by((rb"(?:\xef\xbb\xbf)?WEBVTT", "vtt"), (rb".*-\0?-\0?>", "srt")),
+        reader="subtitles",
     ),
 )
 

@@ -13,6 +13,7 @@ paddle-ranker index check index
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 import time
 import uuid
@@ -75,7 +76,7 @@ from paddle_ranker.retrieval.index.collection import Collection
 from paddle_ranker.retrieval.index.collection_writer import documents_for, repeated_ids_placed
 from paddle_ranker.retrieval.index.content_staging import StagedFiles, kept_rows, staged_files
 from paddle_ranker.retrieval.index.index_folder import WRITER_WAIT, delete
-from paddle_ranker.retrieval.index.ingestion import JOURNAL, Unfinished, VectorsOf
+from paddle_ranker.retrieval.index.ingestion import JOURNAL, MisspeltFieldError, Unfinished, VectorsOf
 from paddle_ranker.retrieval.index.model_urls import ModelUrl, TowerSettings, url_differences
 from paddle_ranker.retrieval.index.shards import SHARDS, open_index
 from paddle_ranker.retrieval.index.vector_indexes import INDEXES
@@ -646,7 +647,11 @@ def _report_if_failed(options: CorpusOptions, rows: Optional[DocumentFile] = Non
     try:
         with nullcontext() if rows is None else repeated_ids_placed(rows):
             yield
-    except RankerError as error:
+    except RankerError as raised:
+        error: RankerError = raised
+        if isinstance(raised, MisspeltFieldError):
+            command = "" if isinstance(options, AddOptions) else "index add "
+            error = raised.advising(f"{command}--new_fields {shlex.quote(raised.name)}")
         left_out = [] if rows is None else rows.left_out
         if isinstance(error, BadRowsError):
             known = {*left_out}
@@ -654,7 +659,7 @@ def _report_if_failed(options: CorpusOptions, rows: Optional[DocumentFile] = Non
         else:
             items = [LeftOutItem(str(options.corpus), str(error))]
         _write_report(options, [*left_out, *((REFUSED, item) for item in items)])
-        raise
+        raise error from raised.__cause__
 
 
 def _schema(options: BuildOptions, cluster: Optional[shard_builds.ShardCluster]) -> tuple[Schema, int]:

@@ -393,10 +393,8 @@ def _indexed(options: MineOptions, source: RecordFile[Record]) -> CandidateIndex
     texts = source
     if options.corpus is not None:
         texts = open_as_one_of(options.corpus, TITLE_KINDS, options)
-    titles, repeated = distinct_titles(texts)
-    print(
-        f"{texts.path}: {texts.report()}; {len(titles):,} different titles, {repeated:,} repeat one of them", flush=True
-    )
+    titles, counts = distinct_titles(texts)
+    print(f"{texts.path}: {texts.report()}; {counts}", flush=True)
     tower = None
     if options.tower is not None:
         runtime.prepare_command(options.cpu_threads)

@@ -15,7 +15,8 @@ from itertools import repeat
 from typing import TYPE_CHECKING, Optional, Protocol
 
 from paddle_ranker.array_types import Floats
-from paddle_ranker.data.rows.records import LabeledPair, Pair, Record, Text, TitleRow, Triple
+from paddle_ranker.data.rows.records import LabeledPair, Pair, Record, RecordFile, Text, TitleRow, Triple
+from paddle_ranker.data.rows.skips import LeftOut, LeftOutItem
 from paddle_ranker.errors import DataError
 from paddle_ranker.lexical.tokens import letters
 from paddle_ranker.retrieval.stored.candidate_indexes import CandidateIndex
@@ -315,17 +316,19 @@ def require_negatives(source: str, counts: Counter[str]) -> None:
 _REPORTED_APART = {"queries", "negatives"}
 
 
-def distinct_titles(source: Iterable[Record]) -> tuple[list[str], int]:
-    """Return the distinct titles of records, and the number of repeated titles.
+def distinct_titles(source: RecordFile[Record]) -> tuple[list[str], str]:
+    """Return the distinct titles of a file, and a summary, which names the lines of the first repeated titles.
 
     Of titles with the same `text_key`, the first is returned.
     """
     distinct: dict[str, str] = {}
-    count = 0
+    repeated = LeftOut("")
     for record in source:
         titles = (getattr(record, name, None) for name in ("title", "neg_title", "text"))
-        for title in titles:
-            if title is not None:
-                distinct.setdefault(text_key(title), title)
-                count += 1
-    return list(distinct.values()), count - len(distinct)
+        for title in filter(None, titles):
+            key = text_key(title)
+            if key in distinct:
+                repeated.add_item(LeftOutItem("", f"line {source.line}"))
+            distinct.setdefault(key, title)
+    places = f" ({'; '.join(repeated.reasons)}{'; …' if repeated.has_more else ''})" if repeated.count else ""
+    return list(distinct.values()), f"{len(distinct):,} different titles, {repeated.count:,} repeat one of them{places}"

@@ -23,6 +23,7 @@ from paddle_ranker.retrieval.stored.manifest import IndexInfo, TowerCopy, WordsI
 from paddle_ranker.retrieval.values.filters import Filter
 from paddle_ranker.retrieval.vectors.text_vectors import Tower
 from paddle_ranker.retrieval.vectors.vector_settings import VectorsInfo
+from tests.data.test_documents import write_book
 from tests.tiny import write_index, write_tower
 
 pytestmark = pytest.mark.unit
@@ -312,6 +313,12 @@ def test_an_empty_table_is_said_to_be_empty(tmp_path: Path, capsys: pytest.Captu
     (tmp_path / "a.csv").touch()
     assert main(["build", "--corpus", str(tmp_path / "a.csv"), "--output", str(tmp_path / "index")]) == 1
     assert capsys.readouterr().err.endswith("a.csv: no documents; expected texts\n")
+    (tmp_path / "a.csv").write_text("id,name,price\n", encoding="utf-8")
+    cells = "".join(f'<c t="inlineStr"><is><t>{name}</t></is></c>' for name in ("id", "name", "price"))
+    write_book(tmp_path / "a.xlsx", {"Sheet": f"<row>{cells}</row>"})
+    for name in ("a.csv", "a.xlsx"):
+        assert main(["build", "--corpus", str(tmp_path / name), "--output", str(tmp_path / "index")]) == 1
+        assert capsys.readouterr().err.endswith(f"{name}: a header and no rows; expected rows below it\n")
     (tmp_path / "in").mkdir()
     for found, content in (("an empty folder", ""), ("a.jsonl: such files are not read (.jsonl); --corpus FILE", "{}")):
         if content:

@@ -263,7 +263,7 @@ def test_the_command_counts_what_it_did(tmp_path: Path, call: Call) -> None:
         Triple("水稻病害", "水稻病害诊断", title) for title in RANKED[1:]
     }
     for counted in (
-        "2 queries, 2 positives", "5 different titles, 1 repeat", "3 negatives of 2 queries",
+        "2 queries, 2 positives", "5 different titles, 1 repeat one of them (line 7)", "3 negatives of 2 queries",
         "known answers: 1; queries without a candidate: 1",
     ):  # fmt: skip
         assert counted in printed

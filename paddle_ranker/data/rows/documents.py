@@ -846,11 +846,16 @@ class _DocumentRows:
                 left_above = f"{_left_above(head)}: {brief(text_above(cells[: head.above]))}"
                 note_once(f"{self.path}: {left_above}")
                 self.in_part[f"{self.path}, sheet {sheet.name}, row {rows[0][0]}"] = left_above
+            if head.lines and len(rows) == head.above + head.lines:
+                self._has_header_alone()
             names = _column_names(head.names(cells)) if head.lines else _numbered(max(map(len, cells)))
             for number, row in _named(names, iter(rows[head.above + head.lines :])):
                 if isinstance(row, dict) and len(self._sheets) > 1:
                     row.setdefault("sheet", sheet.name)
                 yield SheetRow(number, sheet.name), row
+
+    def _has_header_alone(self) -> None:
+        self.found_none, self.expected = "a header and no rows", "rows below it"
 
     def _objects(self) -> Iterator[tuple[int, Union[dict[str, Any], BadRow]]]:
         id: Any = None  # id of the next row, if an action before it states one
@@ -918,8 +923,8 @@ class _DocumentRows:
             if dialect is None:
                 return None
             separator, quote = dialect
-        sampled = islice(self._separated(encoding, separator, quote), _SAMPLE_ROWS)
-        rows = [row for _, row in sampled if not isinstance(row, BadRow)]
+        sampled = [row for _, row in islice(self._separated(encoding, separator, quote), _SAMPLE_ROWS)]
+        rows = [row for row in sampled if not isinstance(row, BadRow)]
         head = TableHead(0, 0) if header is False else head_of(rows)
         above, rows = rows[: head.above], rows[head.above :]
         widths = Counter(map(len, rows))
@@ -940,6 +945,8 @@ class _DocumentRows:
         if not (header or width > 2 or separator == "\t" or self.path.lower().endswith(_TABLES)):
             return None  # two halves of a sentence
         self._head = head if header else TableHead(head.above, 0)
+        if self._head.lines and len(sampled) == head.above + head.lines:
+            self._has_header_alone()
         self.title = text_above(above)
         if above:
             self.in_part[f"{self.path}, line 1"] = f"{_left_above(head)}: {brief(self.title)}"

@@ -66,6 +66,22 @@ class RepeatedIdsError(DataError):
         self.ids = ids
 
 
+class MisspeltFieldError(DataError):
+    """Error: a document's field has a name like that of a field of the index; `name` is its name."""
+
+    def __init__(self, document: Document, name: str, meant: str) -> None:
+        self.name = name
+        self._problem = (
+            f"document {quoted(document.id)}: has {quoted(name)}, which the index lacks (did you mean {brief(meant)}?)"
+            "; rename it, or if it is a field of its own"
+        )
+        super().__init__(f"{self._problem}, name it in new_fields")
+
+    def advising(self, advice: str) -> DataError:
+        """Return the error with other words about how the field is named as a new one."""
+        return DataError(f"{self._problem}, {advice}")
+
+
 class Naming:
     """Source of ids for the rows of an addition that have none.
 
@@ -308,10 +324,7 @@ class Addition:
                     is_right = name in self._fields or name in self._right
                     meant = "" if is_right else misspelt(name, self._known - values.keys())
                     if meant:
-                        raise DataError(
-                            f"document {quoted(document.id)}: has {quoted(name)}, which the index lacks (did you mean "
-                            f"{brief(meant)}?); rename it, or if it is a field of its own, name it in new_fields"
-                        )
+                        raise MisspeltFieldError(document, name, meant)
                 self._fields.update(values)
                 if len(self._fields) > MOST_FIELDS:
                     problem = f"with it, all have {len(self._fields):,} fields together, above {MOST_FIELDS:,}"

@@ -1,14 +1,14 @@
 """Work on a file by actors of a Ray cluster: beside plain processes, with growing files, and with SIGKILL meanwhile.
 
 python -m benchmarks.scale --measure throughput --pairs 65536
-python -m benchmarks.scale --measure memory --pairs 1000000,10000000 [--work mine --shards 1,4]
+python -m benchmarks.scale --measure memory --pairs 1000000,10000000 [--work mine --shards 1,4 --queries 2560,10240]
 python -m benchmarks.scale --measure kills [--times 10]
 
 throughput: two actors of one thread each against two processes that score half the pairs each, with a random ranker in
 the shape of ERNIE 3.0 nano; give a multiple of 16,384, which are two parts. memory: the peak private memory of the
 command, of the reader, of an actor and of a shard's actor, with tiny models; --work chooses the command: `predict`, the
-same with `--topk` (topk), `encode`, `mine` (2,560 queries; an index of so many texts), `index build` (index); the last
-two for each number of --shards: actors map an index in one, and ask an actor for each of several. kills: on a cluster
+same with `--topk` (topk), `encode`, `mine` (--queries; an index of so many texts), `index build` (index); the last two
+for each number of --shards: actors map an index in one, and ask an actor for each of several. kills: on a cluster
 of three nodes on this machine, an actor or node or the command is killed after a random number of parts. The lines must
 be those of one machine, and no finished part may be written again.
 """
@@ -70,6 +70,7 @@ class ScaleOptions(Options):
     pairs: str = option("40000", help="pairs of the file; for memory several numbers, comma-separated")
     work: str = option("predict", help="for memory: what is done with the file", choices=tuple(WORK))
     shards: str = option("4", help="for memory: shards of the index that is built or mined; several numbers, too")
+    queries: str = option("2560", help="for memory of mine: queries; several numbers, too")
     files: int = option(1, help="for memory: files of the texts", minimum=1)
     times: int = option(10, help="kills of each kind", minimum=1)
 
@@ -81,7 +82,8 @@ def run(options: ScaleOptions) -> None:
         if options.measure == "throughput":
             print(throughput(folder, numbers[0]))
         elif options.measure == "memory":
-            print(memory(folder, numbers, options.work, parse_numbers(options.shards, "shards"), options.files))
+            shards, queries = parse_numbers(options.shards, "shards"), parse_numbers(options.queries, "queries")
+            print(memory(folder, numbers, options.work, shards, queries, options.files))
         else:
             print(kills(folder, numbers[0], options.times, KINDS))
 
@@ -114,15 +116,18 @@ def throughput(folder: Path, pairs: int) -> str:
     return format_table(["by", "10 pairs, s", f"{pairs:,} pairs, s", "pairs/s without start"], rows)
 
 
-def memory(folder: Path, numbers: Sequence[int], work: str, shards: Sequence[int], files: int = 1) -> str:
+def memory(
+    folder: Path, numbers: Sequence[int], work: str, shards: Sequence[int], queries: Sequence[int], files: int
+) -> str:
     """Return a table of the most private memory of each process of a command: Ray's object store is shared."""
     write_ranker(folder / "ranker", **TINY)
     write_tower(folder / "tower")
     line, ending = WORK[work]
-    write_pairs(folder / "known.tsv", 2560)
     rows = []
-    for count, parts in product(numbers, shards if work in ("mine", "index") else [0]):
+    of_shards, of_queries = shards if work in ("mine", "index") else [0], queries if work == "mine" else [0]
+    for count, parts, asked in product(numbers, of_shards, of_queries):
         places = {"FOLDER": str(folder), "SHARDS": str(parts)}
+        write_pairs(folder / "known.tsv", asked)
         if "PAIRS" in line:
             places["PAIRS"] = str(write_pairs(folder / f"{count}.tsv", count))
         else:
@@ -131,12 +136,13 @@ def memory(folder: Path, numbers: Sequence[int], work: str, shards: Sequence[int
             places["INDEX"] = str(folder / f"index-{count}-{parts}")
             words = ["index", "build", "--corpus", places["TEXTS"], "--output", places["INDEX"]]
             words += ["--tower", f"{folder}/tower", "--shards", str(parts)]
-            made = [sys.executable, "-m", "paddle_ranker", *words]
-            subprocess.run(made, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            if asked == of_queries[0]:
+                made = [sys.executable, "-m", "paddle_ranker", *words]
+                subprocess.run(made, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         words = line.split()
         for name, place in places.items():
             words = [word.replace(name, place) for word in words]
-        more = ("--ray", "local", "--actors", "2", "--output", str(folder / f"{count}-{parts}{ending}"))
+        more = ("--ray", "local", "--actors", "2", "--output", str(folder / f"{count}-{parts}-{asked}{ending}"))
         whole = [sys.executable, "-m", "paddle_ranker", *words, "--cpu_threads", "1", *more]
         began, peaks = time.perf_counter(), dict.fromkeys(("command", "reader", "actor", "shard"), 0.0)
         said = folder / "said"
@@ -154,9 +160,10 @@ def memory(folder: Path, numbers: Sequence[int], work: str, shards: Sequence[int
             raise SystemExit(f"the command has failed: {said.read_text(errors='replace')[-2000:]}")
         seconds = time.perf_counter() - began
         figures = (seconds, count / seconds, *peaks.values())
-        rows.append([f"{count:,}", f"{parts or ''}", *(f"{figure:,.0f}" for figure in figures)])
+        amounts = (f"{amount:,}" if amount else "" for amount in (count, parts, asked))
+        rows.append([*amounts, *(f"{figure:,.0f}" for figure in figures)])
         print(" ".join(rows[-1]), file=sys.stderr, flush=True)
-    head = ["rows", "shards", "seconds", "rows/s", "command MB", "reader MB", "actor MB", "shard MB"]
+    head = ["rows", "shards", "queries", "seconds", "rows/s", "command MB", "reader MB", "actor MB", "shard MB"]
     return format_table(head, rows)
 
 
@@ -263,10 +270,11 @@ def private_mb(process: int) -> float:
 def write_pairs(path: Path, count: int) -> Path:
     """Write pairs of a query of 6 and a title of 20 characters."""
     draw = random.Random(1)
-    texts = ["".join(draw.choices(HAN, k=20)) for _ in range(10_000)]
+    texts = ["".join(draw.choices(HAN, k=20)) for _ in range(20_000)]
     with path.open("w", encoding="utf-8") as stream:
         for number in range(count):
-            stream.write(f"{texts[number % 9973][:6]}\t{texts[number // 9973 % 100 + number % 9973 % 9000]}\n")
+            turn, place = divmod(number, 19_997)
+            stream.write(f"{texts[place][:6]}\t{texts[turn % 100 + place % 19_000]}\n")
     return path
 
 

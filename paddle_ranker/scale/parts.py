@@ -361,6 +361,7 @@ def outcome_of(work: Any, /, **arguments: object) -> dict[str, Any]:
     class (`kind`), so that `report_outcome` can raise it in the process that runs the command.
     """
     notes, outcome = io.StringIO(), dict[str, Any]()
+    note_once.cache_clear()  # what earlier work of this process has noted is said of this work, too; see report_outcome
     with redirect_stderr(notes), redirect_stdout(io.StringIO()):
         try:
             outcome = work(**arguments)

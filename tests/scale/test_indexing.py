@@ -29,7 +29,7 @@ from paddle_ranker.retrieval.index.collection import Collection
 from paddle_ranker.retrieval.index.shard_builds import ShardWork
 from paddle_ranker.retrieval.index.shards import open_index, shard_folders
 from paddle_ranker.retrieval.stored.schema import Schema
-from paddle_ranker.scale.indexing import RayBuild, _write_file
+from paddle_ranker.scale.indexing import RayBuild, _column_facts, _write_file
 from paddle_ranker.scale.parts import Place
 from paddle_ranker.scoring.engines.engine_registry import AUTO
 from paddle_ranker.scoring.versions import versions
@@ -185,10 +185,16 @@ def test_each_file_is_read_by_a_task(
             built = documents, open_index("index").info.next_id
             shutil.rmtree("index")
         out, err = capfd.readouterr()
-        notes = sorted(err.splitlines())  # those about a file may come before those about the file before it
-        seen.append((out, notes, Path("report.tsv").read_bytes(), built, [*tmp_path.glob("index/*")]))
+        seen.append((out, err.splitlines(), Path("report.tsv").read_bytes(), built, [*tmp_path.glob("index/*")]))
     for plain, by_tasks in zip(*seen):
         assert plain == by_tasks
+
+
+def test_a_process_notes_the_same_in_each_of_its_tasks(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text(TABLE)
+    rows = DocumentFile(tmp_path / "a.csv", options_from(BuildOptions, corpus=tmp_path / "a.csv", index="index"))
+    first, second = (_column_facts(rows, {}, Place.here())["notes"] for _ in range(2))
+    assert first == second and first.startswith(f"{tmp_path}/a.csv: a table, columns separated by commas")
 
 
 def test_a_file_or_folder_that_a_machine_has_not_is_named(tmp_path: Path) -> None:

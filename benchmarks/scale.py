@@ -159,7 +159,7 @@ def memory(
         if running.returncode:
             raise SystemExit(f"the command has failed: {said.read_text(errors='replace')[-2000:]}")
         seconds = time.perf_counter() - began
-        figures = (seconds, count / seconds, *peaks.values())
+        figures = (seconds, (asked or count) / seconds, *peaks.values())
         amounts = (f"{amount:,}" if amount else "" for amount in (count, parts, asked))
         rows.append([*amounts, *(f"{figure:,.0f}" for figure in figures)])
         print(" ".join(rows[-1]), file=sys.stderr, flush=True)

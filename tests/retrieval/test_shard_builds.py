@@ -18,7 +18,7 @@ from paddle_ranker.retrieval.index import ingestion, shard_builds
 from paddle_ranker.retrieval.index import shards as shards_module
 from paddle_ranker.retrieval.index.collection import Collection
 from paddle_ranker.retrieval.index.collection_writer import CollectionWriter
-from paddle_ranker.retrieval.index.ingestion import Naming
+from paddle_ranker.retrieval.index.ingestion import Addition
 from paddle_ranker.retrieval.index.shard_builds import BUILD_STATE
 from paddle_ranker.retrieval.index.shards import SHARDS, open_index, shard_folders, shard_name, write_shards
 from paddle_ranker.retrieval.stages.search import SearchSettings
@@ -232,12 +232,12 @@ def test_memory_does_not_grow_with_the_documents_that_are_told_apart(
         tracemalloc.start()
         named = shard_builds._Hashes(tmp_path)
         for chunk in chunks:
-            assert not named.has(chunk).any()
-            named.add(chunk)
+            assert not named.among(chunk.tolist())
+            named.add(chunk.tolist())
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
-        assert all(named.has(chunk).all() for chunk in chunks)
-        assert not named.has(chunks.reshape(-1) ^ np.uint64(1)).any()
+        assert all(named.among(chunk.tolist()) == chunk.tolist() for chunk in chunks)
+        assert not named.among((chunks.reshape(-1) ^ np.uint64(1)).tolist())
     assert max(peaks) < 1.5 * peaks[0] and not [*tmp_path.iterdir()]
 
 
@@ -258,15 +258,15 @@ def test_a_build_goes_on_where_it_was_stopped(
     corpus, one, several = write_corpus(tmp_path / "corpus.jsonl", "texts"), tmp_path / "one", tmp_path / "several"
     run(capsys, "build", "--corpus", corpus, "--output", one)
     line = ["build", "--corpus", corpus, "--output", several, "--shards", 4]
-    for stopped, begun in (("documents", 0), ("begin_shards", 0), ("add_rows", 2), ("write_shards", 4)):
-        owner: Any = {"documents": Naming, "add_rows": CollectionWriter}.get(stopped, shard_builds)
+    for stopped, begun in (("_named", 0), ("begin_shards", 0), ("add_rows", 2), ("write_shards", 4)):
+        owner: Any = {"_named": Addition, "add_rows": CollectionWriter}.get(stopped, shard_builds)
         stop = stopping(getattr(owner, stopped), begun if stopped == "add_rows" else 0)
         with monkeypatch.context() as patch:
             patch.setattr(owner, stopped, stop)
             assert main([*map(str, line)]) == 130
         there = {path.parent.name: path.name for path in several.glob("shard-*/segment-*")}
         assert len(there) >= begun and not (several / SHARDS).exists()
-        if stopped != "documents":
+        if stopped != "_named":
             assert "add --shards" in run(capsys, "build", "--corpus", corpus, "--output", several, status=1)
     assert "going on" in (main([*map(str, line)]), capsys.readouterr().err)[1]
     assert {path.parent.name: path.name for path in several.glob("shard-*/segment-*")} == there

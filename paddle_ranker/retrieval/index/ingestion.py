@@ -7,10 +7,10 @@ import os
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Optional, TypeVar, Union
+from typing import Generic, Optional, TypeVar, Union
 
 import numpy as np
 
@@ -49,6 +49,9 @@ from paddle_ranker.storage.prefetch import chunks_by_length
 from paddle_ranker.storage.untrusted import Unchecked, inside, read_json
 
 _T = TypeVar("_T")
+_Key = TypeVar("_Key", str, int)
+Name = Optional[tuple[_Key, int]]  # id of a row, and the number that it was made of, or OWN; None: the row is left out
+OWN = -1
 Spans = list[Span]  # of each passage of a text
 VectorsOf = Callable[[Sequence[str]], Vectors]
 _FIRST_PIECE, _PIECE_SECONDS = 256, 10.0  # texts of the first piece of work, and seconds that later pieces should take
@@ -82,67 +85,91 @@ class MisspeltFieldError(DataError):
         return DataError(f"{self._problem}, {advice}")
 
 
-class Naming:
+class Naming(Generic[_Key]):
     """Source of ids for the rows of an addition that have none.
 
+    Ids and texts may be given as they are, or as hashes of them.
+
     Args:
-        now: the documents of the index before the addition.
-        written: documents of the addition that have ids so far; the caller appends to it.
+        next_id: see the attribute.
+        ids_of: called with numbers; returns them as ids.
+        written_ids, written_texts: called with ids or texts; return those that the addition has so far.
+        index_ids, index_texts: called with ids or texts; return those that the index had before, texts with the ids.
 
     Attributes:
         next_id: number that the next row without an id gets.
         repeated: number of rows without an id that were left out, because they equal an earlier row.
     """
 
-    def __init__(self, now: Generation, written: Sequence[Segment]):
-        self._now, self._schema, self._written = now, now.info.schema, written
-        self.next_id, self.repeated = now.info.next_id, 0
+    def __init__(
+        self,
+        next_id: int,
+        ids_of: Callable[[range], list[_Key]],
+        written_ids: Callable[[list[_Key]], Iterable[_Key]],
+        written_texts: Callable[[list[_Key]], Iterable[_Key]],
+        index_ids: Callable[[list[_Key]], Iterable[_Key]] = lambda _: (),
+        index_texts: Callable[[list[_Key]], Mapping[_Key, _Key]] = lambda _: {},
+    ):
+        self.next_id, self.repeated, self._ids_of = next_id, 0, ids_of
+        self._written_ids, self._written_texts = written_ids, written_texts
+        self._index_ids, self._index_texts = index_ids, index_texts
 
-    def documents(self, chunk: Sequence[Union[Document, DocumentRow]]) -> list[Document]:
-        """Convert rows to documents with ids; rows without an id that equal an earlier row are left out.
+    def names(self, rows: Sequence[tuple[Optional[_Key], _Key]]) -> tuple[list[Name[_Key]], list[_Key]]:
+        """Return a name for each row, and the ids that occur again, in the addition or in these rows.
 
-        A row without an id gets the id of an equal document of the index, or a new number. Raises `RepeatedIdsError` if
-        an id occurs twice in the addition.
+        A row without an id gets the id of an equal document of the index, or a new number; if it equals an earlier row
+        of the addition, it is left out.
+
+        rows: id, or None, and text of each row of a chunk
         """
-        named = [(row, self._schema.identity(Document(row.id or "", row.text, row.fields))) for row in chunk]
-        texts = list(dict.fromkeys(text for row, text in named if row.id is None))
-        hashes, documents = text_hashes(texts), []
-        ids = {row.id for row in chunk if row.id is not None}
-        matches = ((text, self._now.document_at(location)) for text, location in self._now.find_texts(texts).items())
+        ids = {id for id, _ in rows if id is not None}
+        texts = list(dict.fromkeys(text for id, text in rows if id is None))
         # If another row of the chunk has the id of an equal document, the document is left to that row.
-        indexed = {text: document for text, document in matches if document.id not in ids}
-        seen = {texts[index] for segment in self._written for index, _ in segment.rows_of_texts(texts, hashes)}
+        indexed = {text: id for text, id in self._index_texts(texts).items() if id not in ids}
+        seen = {*self._written_texts(texts)}
         numbers = iter(self._free_numbers(len({*texts} - {*indexed} - seen), ids))
-        for row, text in named:
-            if row.id is None and text in seen:
+        names = list[Name[_Key]]()
+        for id, text in rows:
+            if id is None and text in seen:
                 self.repeated += 1
+                names.append(None)
                 continue
             seen.add(text)
-            same = indexed.get(text) if row.id is None else None
-            id = same.id if same is not None else row.id or next(numbers)
-            documents.append(Document(id, row.text, row.fields))
-        times = Counter(document.id for document in documents)
+            id = indexed.get(text) if id is None else id
+            names.append(next(numbers) if id is None else (id, OWN))
+        times = Counter(name[0] for name in names if name is not None)
         again = [id for id, count in times.items() if count > 1]
-        document_ids = [*times]
-        hashes = text_hashes(document_ids)
-        for segment in self._written:
-            again += [document_ids[index] for index, _ in segment.rows_of_ids(document_ids, hashes)]
-        if again:
-            raise RepeatedIdsError(list(dict.fromkeys(again)))
-        return documents
+        return names, list(dict.fromkeys([*again, *self._written_ids([*times])]))
 
-    def _free_numbers(self, count: int, others: Container[str]) -> list[str]:
-        """Return the next `count` numbers, as texts, that no document has as its id and that are not in `others`."""
-        numbers: list[str] = []
+    def _free_numbers(self, count: int, others: set[_Key]) -> list[tuple[_Key, int]]:
+        """Return the next `count` numbers that are the id of no document and not in `others`, each after its id."""
+        numbers = list[tuple[_Key, int]]()
         while len(numbers) < count:
-            tried = [str(number) for number in range(self.next_id, self.next_id + count)]
-            taken = set(self._now.find(tried))
-            hashes = text_hashes(tried)
-            taken.update(tried[index] for segment in self._written for index, _ in segment.rows_of_ids(tried, hashes))
-            free = [number for number in tried if number not in taken and number not in others]
-            numbers += free[: count - len(numbers)]
-            self.next_id = int(numbers[-1]) + 1 if len(numbers) == count else self.next_id + count
+            tried = range(self.next_id, self.next_id + count)
+            ids = self._ids_of(tried)
+            taken = others.union(self._index_ids(ids), self._written_ids(ids))
+            numbers += [(id, number) for id, number in zip(ids, tried) if id not in taken][: count - len(numbers)]
+            self.next_id = numbers[-1][1] + 1 if len(numbers) == count else tried.stop
         return numbers
+
+
+def _naming_of(now: Generation, written: Sequence[Segment]) -> Naming[str]:
+    """Return the source of ids for an addition; the caller appends its segments to `written`."""
+
+    def written_ids(ids: Sequence[str]) -> Iterator[str]:
+        hashes = text_hashes(ids)
+        return (ids[index] for segment in written for index, _ in segment.rows_of_ids(ids, hashes))
+
+    def written_texts(texts: Sequence[str]) -> Iterator[str]:
+        hashes = text_hashes(texts)
+        return (texts[index] for segment in written for index, _ in segment.rows_of_texts(texts, hashes))
+
+    def index_texts(texts: Sequence[str]) -> dict[str, str]:
+        return {text: now.document_at(location).id for text, location in now.find_texts(texts).items()}
+
+    return Naming(
+        now.info.next_id, lambda numbers: [*map(str, numbers)], written_ids, written_texts, now.find, index_texts
+    )
 
 
 class Addition:
@@ -194,7 +221,7 @@ class Addition:
         self.replaced: list[Location] = []
         self.gone: list[Location] = []
         self._written: list[Segment] = []
-        self._naming = Naming(now, self._written)
+        self._naming = _naming_of(now, self._written)
         self._unchanged = 0
         self._at_once = dict[str, int]()  # by vector field: number of inputs that its tower gets at a time
         self._matched = [~part.mask for part in now.parts]  # documents that are removed or have a row in this addition
@@ -210,8 +237,17 @@ class Addition:
     def prepare(self, documents: Sequence[Document]) -> list[SegmentData]:
         """Compute words and vectors of the documents that `run` would write, by folder."""
         kept = [self._files.keep(storable(document, self._info.schema), self._info.schema) for document in documents]
-        changed = self._changed(self._naming.documents(kept))
+        changed = self._changed(self._named(kept))
         return [self._segment_data(group) for group in self._by_folder(changed).values()]
+
+    def _named(self, chunk: Sequence[Union[Document, DocumentRow]]) -> list[Document]:
+        """Convert rows to documents with ids; raises `RepeatedIdsError` if an id occurs twice in the addition."""
+        identity = self._info.schema.identity
+        rows = [(row.id, identity(Document(row.id or "", row.text, row.fields))) for row in chunk]
+        names, again = self._naming.names(rows)
+        if again:
+            raise RepeatedIdsError(again)
+        return [Document(name[0], row.text, row.fields) for name, row in zip(names, chunk) if name is not None]
 
     def run(self, rows: Iterable[Union[Document, DocumentRow]]) -> Added:
         """Write segments of documents and return the counts."""
@@ -220,7 +256,7 @@ class Addition:
         first, second = next(chunks, []), next(chunks, [])
         are_many = bool(second)  # if so, a folder's segments are merged, and only the merged one gets a vector index
         for chunk in chain([first, second] if are_many else [first], chunks):
-            for folder, changed in self._by_folder(self._changed(self._naming.documents(chunk))).items():
+            for folder, changed in self._by_folder(self._changed(self._named(chunk))).items():
                 self._write(folder, changed, {} if are_many else index_writers(self._info))
                 if are_many and self._info.vector_fields and self._unfinished is not None:
                     self._unfinished.keep(self._written[-1])

@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Optional, Protocol
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import DTypeLike
 
-from paddle_ranker.array_types import Booleans, Integers, Vectors
+from paddle_ranker.array_types import Vectors
 from paddle_ranker.data.rows.records import DocumentRow
 from paddle_ranker.data.rows.skips import NOT_READ, BadRowsError, LeftOut, LeftOutItem, Skips
 from paddle_ranker.errors import DataError, RankerError, UsageError
@@ -32,7 +32,7 @@ from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.retrieval.index.collection import Collection
 from paddle_ranker.retrieval.index.content_staging import kept_rows, staged_files
 from paddle_ranker.retrieval.index.index_folder import take_lock
-from paddle_ranker.retrieval.index.ingestion import RepeatedIdsError, chunks_of, text_length
+from paddle_ranker.retrieval.index.ingestion import OWN, Naming, RepeatedIdsError, chunks_of, text_length
 from paddle_ranker.retrieval.index.merging import Source, merge_segments
 from paddle_ranker.retrieval.index.shards import shard_name, write_shards
 from paddle_ranker.retrieval.snapshots.vector_search import index_writers
@@ -60,10 +60,10 @@ BUILD_STATE = "unfinished"
 _CUT = "cut.json"
 _SKIPPED = ".left_out"  # the suffix of a file that lists what was left out of a shard
 _LINES, _OF_ROWS, _NUMBERS = ".jsonl", ".facts", "numbers"  # files of rows, of facts about them, and of their ids
-_OWN, _LEFT_OUT = -1, -2  # in place of a number: the row has an id; the row equals an earlier row
+_LEFT_OUT = -2  # in place of a number, as OWN: the row equals an earlier row
 # Facts about a row: hashes of its id and its text, the text's characters, where its line starts
 _FACTS = np.dtype([("id", "<u8"), ("text", "<u8"), ("length", "<i8"), ("start", "<i8"), ("has_id", "?")])
-_LENGTH, _START = (list(_FACTS.names or ()).index(name) for name in ("length", "start"))
+_TEXT, _LENGTH, _START = (list(_FACTS.names or ()).index(name) for name in ("text", "length", "start"))
 _WAIT_SECONDS = 60.0  # for a process of a killed build that still writes to a shard
 _IN_MEMORY, _BLOCK = 1 << 20, 1 << 17  # most hashes of an array in memory; hashes of an array that are merged at a time
 _REPORT_SECONDS = 0.5  # between two writes of the count of a shard's finished documents
@@ -80,19 +80,19 @@ class _Hashes:
     def __init__(self, folder: Path) -> None:
         self._folder, self._arrays = folder, list[Hashes]()
 
-    def add(self, hashes: Hashes) -> None:
-        new = np.sort(hashes)
+    def add(self, hashes: Sequence[int]) -> None:
+        new = np.sort(np.array(hashes, np.uint64))
         while self._arrays and len(self._arrays[-1]) <= 2 * len(new):
             new = self._merged(self._arrays.pop(), new)
         self._arrays.append(new)
 
-    def has(self, hashes: Hashes) -> Booleans:
-        """Return, for each of `hashes`, whether the set has it, `[n] bool`."""
-        is_member = np.zeros(len(hashes), bool)
+    def among(self, hashes: Sequence[int]) -> list[int]:
+        """Return those of `hashes` that the set has."""
+        wanted, is_member = np.array(hashes, np.uint64), np.zeros(len(hashes), bool)
         for array in self._arrays:
             if len(array):
-                is_member |= array[np.minimum(np.searchsorted(array, hashes), len(array) - 1)] == hashes
-        return is_member
+                is_member |= array[np.minimum(np.searchsorted(array, wanted), len(array) - 1)] == wanted
+        return wanted[is_member].tolist()
 
     def _merged(self, one: Hashes, other: Hashes) -> Hashes:
         if len(one) + len(other) <= _IN_MEMORY:
@@ -114,48 +114,6 @@ def _merged_blocks(one: Hashes, other: Hashes) -> Iterator[Hashes]:
         one, other = one[ends[0] :], other[ends[1] :]
     rest = one if len(one) else other
     yield from (rest[start : start + _BLOCK] for start in range(0, len(rest), _BLOCK))
-
-
-class _Naming:
-    """Ids of a corpus's rows, as `Naming` gives them in an empty index.
-
-    Texts and ids are told apart by their hashes, of 16 bytes per document on the disk.
-
-    folder: where the hashes are kept
-    next_id: number that the next row without an id gets
-    """
-
-    def __init__(self, folder: Path, next_id: int) -> None:
-        self._texts, self._ids, self.next_id = _Hashes(folder), _Hashes(folder), next_id
-
-    def numbers(self, rows: NDArray[np.void]) -> tuple[Integers, Integers]:
-        """Return the number that is each row's id, or `_OWN`, or `_LEFT_OUT`; and the rows whose id occurs again.
-
-        rows: facts about the rows of a chunk as in `chunks_of`, `[n] _FACTS`
-        """
-        ids, texts, has_id = rows["id"].copy(), rows["text"], rows["has_id"]
-        is_known, is_later = self._texts.has(texts), np.ones(len(rows), bool)
-        is_later[np.unique(texts, return_index=True)[1]] = False
-        kept, wanted = has_id | ~(is_known | is_later), len(np.unique(texts[~has_id & ~is_known]))
-        numbers, numbered = np.where(kept, _OWN, _LEFT_OUT), np.flatnonzero(kept & ~has_id)
-        numbers[numbered] = self._free_numbers(wanted, ids[has_id])[: len(numbered)]
-        ids[numbered] = text_hashes(map(str, numbers[numbered].tolist()))
-        documents = np.flatnonzero(kept)
-        _, first, counts = np.unique(ids[documents], return_index=True, return_counts=True)
-        repeated = np.concatenate([np.sort(first[counts > 1]), np.flatnonzero(self._ids.has(ids[documents]))])
-        self._ids.add(ids[documents])
-        self._texts.add(texts[documents])
-        return numbers, documents[repeated]
-
-    def _free_numbers(self, count: int, others: Hashes) -> list[int]:
-        """Return the next `count` numbers that are neither an id nor in `others`, ids that follow."""
-        numbers = list[int]()
-        while len(numbers) < count:
-            hashes = text_hashes(map(str, range(self.next_id, self.next_id + count)))
-            is_free = ~(self._ids.has(hashes) | np.isin(hashes, others))
-            numbers += (self.next_id + np.flatnonzero(is_free)).tolist()[: count - len(numbers)]
-            self.next_id = numbers[-1] + 1 if len(numbers) == count else self.next_id + count
-        return numbers
 
 
 @dataclass(frozen=True)
@@ -379,24 +337,29 @@ def cut(
     identity: facts that must be the same when the build is continued
     report: a message about the rows, and what was left out
     """
-    naming, read, repeated, firsts, sizes = _Naming(target, info.next_id), 0, 0, [0] * shards, [0] * shards
+    read, firsts, sizes = 0, [0] * shards, [0] * shards
+    ids, texts = _Hashes(target), _Hashes(target)  # 16 bytes per document on the disk tell rows apart
+    naming = Naming[int](info.next_id, lambda numbers: text_hashes(map(str, numbers)).tolist(), ids.among, texts.among)
     facts = (row for path in sorted(target.glob(f"*{_OF_ROWS}")) for row in _values(path, _FACTS))
     with open(target / _NUMBERS, "wb") as stream:
-        for listed_rows in chunks_of(facts, itemgetter(_LENGTH)):
-            chunk = np.array(listed_rows, _FACTS)
-            numbers, again = naming.numbers(chunk)
-            if len(again):
-                raise RepeatedIdsError(list(dict.fromkeys(_id_at(target, read + row, numbers[row]) for row in again)))
+        for chunk in chunks_of(facts, itemgetter(_LENGTH)):
+            names, again = naming.names([(id if has_id else None, text) for id, text, _, _, has_id in chunk])
+            numbers = np.array([_LEFT_OUT if name is None else name[1] for name in names], np.int64)
+            if again:
+                rows = [[name and name[0] for name in names].index(id) for id in again]
+                raise RepeatedIdsError([_id_at(target, read + row, numbers[row]) for row in rows])
             stream.write(numbers.tobytes())
             documents = np.flatnonzero(numbers != _LEFT_OUT)
+            ids.add([name[0] for name in names if name is not None])
+            texts.add([chunk[row][_TEXT] for row in documents])
             spread = read + np.arange(len(documents)) * len(chunk) // max(len(documents), 1)
             places = np.minimum(spread * shards // max(total, 1), shards - 1)
             for shard, first, size in zip(*np.unique(places, return_index=True, return_counts=True)):
                 firsts[shard] = firsts[shard] if sizes[shard] else read + int(documents[first])
                 sizes[shard] += int(size)
-            read, repeated = read + len(chunk), repeated + len(chunk) - len(documents)
+            read += len(chunk)
     write_manifest(target, replace(info, next_id=naming.next_id))
-    result = Cut(firsts, sizes, repeated, *report)
+    result = Cut(firsts, sizes, naming.repeated, *report)
     with new_file(target / _CUT) as stream_of_cut:
         json.dump({**result.__dict__, "identity": identity}, stream_of_cut, ensure_ascii=False)
     return result
@@ -493,8 +456,8 @@ def _lines(folder: Path, first: int) -> Iterator[bytes]:
 
 
 def _id_at(folder: Path, row: int, number: int) -> str:
-    """Return the id of a row of `write_rows`, whose number is as in `_Naming.numbers`."""
-    return str(json.loads(next(_lines(folder, row)))[0] if number == _OWN else number)
+    """Return the id of a row of `write_rows`, whose number is that of the file `_NUMBERS`."""
+    return str(json.loads(next(_lines(folder, row)))[0] if number == OWN else number)
 
 
 def _rows_of(folder: Path, shard: int, progress: Callable[[int], object]) -> Iterator[DocumentRow]:
@@ -506,7 +469,7 @@ def _rows_of(folder: Path, shard: int, progress: Callable[[int], object]) -> Ite
         if number != _LEFT_OUT:
             id, text, fields = json.loads(line)
             progress(1)
-            yield DocumentRow(text, id if number == _OWN else str(number), fields)
+            yield DocumentRow(text, id if number == OWN else str(number), fields)
             left -= 1
             if not left:
                 return

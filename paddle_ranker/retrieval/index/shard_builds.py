@@ -351,7 +351,7 @@ def cut(
             stream.write(numbers.tobytes())
             documents = np.flatnonzero(numbers != _LEFT_OUT)
             ids.add([name[0] for name in names if name is not None])
-            texts.add([chunk[row][_TEXT] for row in documents])
+            texts.add([row[_TEXT] for row, name in zip(chunk, names) if name is not None])
             spread = read + np.arange(len(documents)) * len(chunk) // max(len(documents), 1)
             places = np.minimum(spread * shards // max(total, 1), shards - 1)
             for shard, first, size in zip(*np.unique(places, return_index=True, return_counts=True)):

@@ -7,7 +7,7 @@ import os
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Generic, Optional, TypeVar, Union
@@ -49,7 +49,7 @@ from paddle_ranker.storage.prefetch import chunks_by_length
 from paddle_ranker.storage.untrusted import Unchecked, inside, read_json
 
 _T = TypeVar("_T")
-_Key = TypeVar("_Key", str, int)
+_Key = TypeVar("_Key", bound=Hashable)
 Name = Optional[tuple[_Key, int]]  # id of a row, and the number that it was made of, or OWN; None: the row is left out
 OWN = -1
 Spans = list[Span]  # of each passage of a text

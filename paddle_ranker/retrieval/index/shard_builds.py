@@ -92,7 +92,7 @@ class _Hashes:
         for array in self._arrays:
             if len(array):
                 is_member |= array[np.minimum(np.searchsorted(array, wanted), len(array) - 1)] == wanted
-        return wanted[is_member].tolist()
+        return [*map(int, wanted[is_member])]
 
     def _merged(self, one: Hashes, other: Hashes) -> Hashes:
         if len(one) + len(other) <= _IN_MEMORY:

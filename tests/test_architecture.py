@@ -146,10 +146,10 @@ def test_recipes_and_plugins_import_declared_names_alone_and_all_of_them() -> No
     used: dict[str, set[str]] = {}
     for path in [*recipes, *(REPOSITORY / "tests" / "extensions").glob("own_*.py")]:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            package, *module = str(getattr(node, "module", "")).split(".")
-            is_ours = isinstance(node, ast.ImportFrom) and package == "paddle_ranker"
-            if is_ours and not {*module[:1]} & {*GUESTS}:
-                used.setdefault(".".join(module), set()).update(alias.name for alias in node.names)
+            if isinstance(node, ast.ImportFrom):
+                package, *rooms = str(node.module).split(".")
+                if package == "paddle_ranker" and not {*rooms[:1]} & {*GUESTS}:
+                    used.setdefault(".".join(rooms), set()).update(alias.name for alias in node.names)
     assert used == {module: set(names) for module, names in API.items()}
     for module, names in API.items():
         there = import_module(f"paddle_ranker.{module}".rstrip("."))

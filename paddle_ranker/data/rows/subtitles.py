@@ -19,7 +19,8 @@ from paddle_ranker.errors import brief
 _VERSION = 1  # raised when the same subtitles would give other parts
 _PACKAGE = "'paddle-ranker[files]'"
 _LONGEST = 240.0  # seconds after the first cue of a part from which on a cue begins another
-_STYLES = re.compile(r"\{\\[^}]*\}")  # of ASS, to which PyAV converts the cues
+_TEXT = 8  # the place of the text in a line of ASS, to which PyAV converts the cues
+_STYLES, _SPACES = re.compile(r"\{\\[^}]*\}"), re.compile(r"\\[Nnh]")  # in such a text
 
 
 def read(path: Path) -> Iterator[Union[Part, Unread]]:
@@ -30,8 +31,8 @@ def read(path: Path) -> Iterator[Union[Part, Unread]]:
     with opened_media(data, "srt,webvtt", f"{path}: no subtitles", _PACKAGE) as container:
         try:
             for packet in container.demux():
-                text = "".join(shown.dialogue.decode("utf-8", "replace") for shown in packet.decode())
-                if words := " ".join(_STYLES.sub("", text).split()):
+                text = "".join(shown.ass.decode("utf-8", "replace").split(",", _TEXT)[-1] for shown in packet.decode())
+                if words := " ".join(_SPACES.sub(" ", _STYLES.sub("", text)).split()):
                     begin, length = (float(time * packet.time_base) for time in (packet.pts, packet.duration or 0))
                     cues.append(SpokenWord(f" {words}", begin, begin + length))
         except library(_PACKAGE).FFmpegError as error:

@@ -21,9 +21,9 @@ import numpy as np
 from rapidfuzz.distance import Levenshtein
 
 from paddle_ranker.data.files.file_readers import READERS, Part
-from paddle_ranker.data.files.pdf import SCAN_DPI, page_picture
 from paddle_ranker.metrics.intervals import bootstrap_interval, difference, ratio_of
 from paddle_ranker.options import Options, main_of, option
+from paddle_ranker.pages.pdf import SCAN_DPI, page_picture
 from paddle_ranker.retrieval.words.word_search import WordSearcher
 
 _LEAST = 500  # characters of a page that is drawn

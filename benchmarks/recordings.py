@@ -28,12 +28,12 @@ from rapidfuzz.distance import Levenshtein
 from benchmarks.harness.report import format_table
 from paddle_ranker.array_types import Vectors
 from paddle_ranker.data.files.file_readers import READERS, Part
-from paddle_ranker.data.recordings.audio import RATE
-from paddle_ranker.data.recordings.speech import model_folder
 from paddle_ranker.data.rows.trec import read_qrels, read_queries
 from paddle_ranker.errors import DataError, DependencyError
 from paddle_ranker.metrics.intervals import bootstrap_interval
 from paddle_ranker.options import Options, main_of, option
+from paddle_ranker.recordings.audio import RATE
+from paddle_ranker.recordings.speech import model_folder
 from paddle_ranker.retrieval.words.word_search import WordSearcher
 
 _ONES = "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen"  # noqa: E501

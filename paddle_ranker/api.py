@@ -117,7 +117,6 @@ API: dict[str, tuple[str, ...]] = {
         "encoding.pair_encoder": "never_match_ids PairEncoder",
         "encoding.picture_encoder": "PictureCache PictureEncoder PictureFiles",
         "encoding.samples": "PAIRS sample_batches timing_batches",
-        "encoding.sound_encoder": "SoundEncoder",
         "encoding.tokenizers.builtin": "CONTINUATION",
         "encoding.tokenizers.interface": "ModelTokenizer Spelling",
         "encoding.tokenizers.text_rules": "is_chinese WordSplitter",

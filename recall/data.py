@@ -16,7 +16,6 @@ from paddle_ranker.data.rows.records import LabeledPair, Pair, RecordFile, Text,
 from paddle_ranker.encoding.column_store import within
 from paddle_ranker.encoding.columns import Columns, EncodedPairs, EncodedTexts
 from paddle_ranker.encoding.picture_encoder import PictureEncoder, PictureFiles
-from paddle_ranker.encoding.sound_encoder import SoundEncoder
 from paddle_ranker.errors import DataError, quoted
 from paddle_ranker.metrics.ranking import RELEVANT
 from paddle_ranker.model.tower import RowsOfTower, TextEncoder
@@ -162,10 +161,8 @@ def _within(columns: Columns, folder: Path, memory: int) -> Columns:
 
 def encode_rows(encoder: RowsOfTower, rows: Sequence[str], file: str, *, queries: bool = False) -> Columns:
     """Encode rows: texts, or paths of files, relative to the folder of `file`; pictures are decoded when needed."""
-    if isinstance(encoder, PictureEncoder):
-        return replace(encoder, folder=folder_of(file)).files(rows)
-    if isinstance(encoder, SoundEncoder):
-        return replace(encoder, folder=folder_of(file)).encode(rows)
+    if not isinstance(encoder, TextEncoder):
+        return encoder.in_folder(folder_of(file)).files(rows)
     return encoder.encode_queries(rows) if queries else encoder.encode(rows)
 
 

@@ -181,6 +181,10 @@ REFUSED = {
             "--ray 'auto': this installation has no cluster of Ray",
         ),
     ),
+    "recordings": (
+        ("index build --corpus a --output b --field talk:recording", 2, "expected NAME:TYPE with a type of text,"),
+    ),
+    "pages": (("index build --corpus a --output b --field manual:pdf", 2, "expected NAME:TYPE with a type of text,"),),
     "tracking": (
         (
             "train-pairwise --train a --test b --log_to mlflow",

@@ -17,10 +17,11 @@ def opened(folder: str, system: str, sound: np.ndarray) -> Callable[[], np.ndarr
     """Return a function that computes the vector, `[1, size]`."""
     if system != "transformers":
         from paddle_ranker.model.load_options import LoadOptions
+        from paddle_ranker.recordings.towers import encode_sounds
         from paddle_ranker.retrieval.vectors.text_vectors import Tower
 
         tower = Tower.open(folder, LoadOptions(threads=1))
-        return lambda: tower.encode_sounds([sound])
+        return lambda: encode_sounds(tower, [sound])
     import torch
     from transformers import Wav2Vec2Model
 

@@ -32,6 +32,7 @@ import numpy as np
 from paddle_ranker import runtime
 from paddle_ranker.addresses import is_url
 from paddle_ranker.array_types import STORED_TYPES, Vectors
+from paddle_ranker.data.files.file_readers import READERS
 from paddle_ranker.data.rows.beir import beir_corpus
 from paddle_ranker.data.rows.documents import DocumentFile, holds_contents
 from paddle_ranker.data.rows.field_paths import by_path
@@ -94,7 +95,7 @@ from paddle_ranker.retrieval.stored.manifest import (
     WordsInfo,
     read_manifest,
 )
-from paddle_ranker.retrieval.stored.schema import FIELD_TYPES, MOST_FIELDS, TEXT, Field, Schema
+from paddle_ranker.retrieval.stored.schema import FIELD_TYPES, MOST_FIELDS, TEXT, Field, FieldType, Schema
 from paddle_ranker.retrieval.stored.schema_inference import folder_fields, infer_schema, schema_lines, with_part_fields
 from paddle_ranker.retrieval.values.filters import Filter
 from paddle_ranker.retrieval.values.typed_values import OBJECT
@@ -120,6 +121,11 @@ _WITHOUT_EFFECT = (
     "device",
     "sync",
 )  # change no content of a new index
+
+
+def _field_types() -> Iterator[tuple[str, FieldType]]:
+    FIELD_TYPES.load_plugins()
+    return FIELD_TYPES.items()
 
 
 @dataclass(frozen=True)
@@ -223,7 +229,7 @@ class BuildOptions(TokenizerOptions, CorpusOptions, RayOptions):
         "",
         help=lambda: (
             "declare a field, NAME:TYPE with a type of "
-            + ", ".join(f"{name} ({kind.what})" for name, kind in FIELD_TYPES.items())
+            + ", ".join(f"{name} ({kind.what})" for name, kind in _field_types())
             + "; text+facet: both; also :list (but for a title); of text :weight=NUMBER, :title, :literal (its words "
             + f"correct no query), :analyser=NAME+NAME ({', '.join(FOLDS)}, a language); last :format=, how files write"
             " numbers, dates, truth values or lists (1.234,5, %d/%m/%Y, ja/nein, ;); several with commas, or --field "
@@ -736,11 +742,12 @@ def _schema(options: BuildOptions, cluster: Optional[shard_builds.ShardCluster])
         note(text)
     for field in schema.files:
         if field.type == "picture" and field not in options.declared and field.name not in options.field_towers:
-            from paddle_ranker.data.files.ocr import INSTALL, is_installed
-
-            needs = "" if is_installed() else f", which needs pip install {INSTALL}"
-            read = f"--field scan:scan reads the words in them{needs}"
-            note(f"{options.corpus}: pictures are found by their names; {read}")
+            read = ""
+            if "scan" in FIELD_TYPES:
+                install = READERS[FIELD_TYPES["scan"].reader].missing()
+                needs = f", which needs pip install {install}" if install else ""
+                read = f"; --field scan:scan reads the words in them{needs}"
+            note(f"{options.corpus}: pictures are found by their names{read}")
     return schema, rows.kept
 
 

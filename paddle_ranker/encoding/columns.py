@@ -6,9 +6,11 @@ Millions of rows take little more memory than their ids, or none if they are on 
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Optional, TypeVar, Union
 
 import numpy as np
@@ -17,7 +19,7 @@ from numpy.typing import NDArray
 from paddle_ranker.array_types import Array, Arrays
 from paddle_ranker.storage.arrays import gather
 
-TEXT, PICTURE, SOUND = "text", "picture", "sound"  # what a row is made of: `reads` of its encoder
+TEXT, PICTURE = "text", "picture"  # what a row is made of: `reads` of its encoder
 Indices = Union[Sequence[int], NDArray[np.int64], NDArray[np.int32]]
 
 C = TypeVar("C", bound="Columns")
@@ -333,3 +335,44 @@ def given_pairs(input_ids: NDArray[np.int64], token_type_ids: NDArray[np.int64],
     if not np.array_equal((token_type_ids != 0) & inside, (columns >= second_starts[:, None]) & inside):
         return GivenArrays({"input_ids": input_ids, "token_type_ids": token_type_ids})
     return EncodedPairs(input_ids[inside].astype(np.int32), offsets_of(lengths), second_starts.astype(np.int32), pad_id)
+
+
+class FileEncoder(ABC):
+    """Row encoder of files, such as pictures. A file is a path, its bytes, or an array of what is in it.
+
+    Attributes:
+        reads: what the files are, such as `PICTURE`.
+        truncated: number of rows that were cut, which is 0.
+    """
+
+    reads: str
+    truncated: int
+
+    @property
+    @abstractmethod
+    def max_length(self) -> int:
+        """Number of tokens that the longest row counts as."""
+
+    @abstractmethod
+    def in_folder(self, folder: Path) -> FileEncoder:
+        """Return the encoder for paths that are relative to `folder`."""
+
+    @abstractmethod
+    def encode(self, files: Sequence[Union[str, Path, bytes, Array]]) -> Columns:
+        """Encode files; raises `DataError` for the first file that cannot be read."""
+
+    def encode_queries(self, files: Sequence[Union[str, Path, bytes, Array]]) -> Columns:
+        """Encode files to search by."""
+        return self.encode(files)
+
+    def files(self, paths: Sequence[str]) -> Columns:
+        """Return columns of files, which may be decoded when they are needed."""
+        return self.encode(paths)
+
+    @abstractmethod
+    def samples(self) -> Iterator[Arrays]:
+        """Yield batches of noise, by input name, to compare an exported network with its source."""
+
+    @abstractmethod
+    def save(self, folder: Union[str, os.PathLike[str]]) -> None:
+        """Write the encoder's settings into `folder`, as transformers reads them."""

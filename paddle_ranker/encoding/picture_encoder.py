@@ -22,7 +22,7 @@ from PIL import Image
 from paddle_ranker.array_types import Array, Arrays, Integers
 from paddle_ranker.data.files.metering import CALLER
 from paddle_ranker.data.files.pictures import ImageError, ImageLimits, Source, opened_picture
-from paddle_ranker.encoding.columns import PICTURE, Columns, Indices
+from paddle_ranker.encoding.columns import PICTURE, Columns, FileEncoder, Indices
 from paddle_ranker.errors import RankerError, quoted
 from paddle_ranker.runtime import usable_cores
 from paddle_ranker.storage.atomic import write_json
@@ -159,7 +159,7 @@ class PictureFiles(Columns):
 
 
 @dataclass(frozen=True)
-class PictureEncoder:
+class PictureEncoder(FileEncoder):
     """Encoder of pictures as pixels for a tower; the network normalises the pixels.
 
     height, width: height and width of the pixels
@@ -240,8 +240,6 @@ class PictureEncoder:
                 pixels[number] = picture
         return EncodedPictures(pixels)
 
-    encode_queries = encode
-
     def encode_each(self, pictures: Iterable[Array]) -> EncodedPictures:
         """Scale a stream of pictures, given as RGB pixels; a single unscaled picture is in memory at a time."""
         pixels = [self.scaled(picture) for picture in pictures]
@@ -252,6 +250,10 @@ class PictureEncoder:
         return PictureFiles(paths, self, np.arange(len(paths)))
 
     reads, truncated = PICTURE, 0  # texts may be cut, pictures are not
+
+    def in_folder(self, folder: Path) -> PictureEncoder:
+        """Return the encoder for paths that are relative to `folder`."""
+        return replace(self, folder=folder)
 
     @property
     def max_length(self) -> int:

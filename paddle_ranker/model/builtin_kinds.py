@@ -36,9 +36,9 @@ from paddle_ranker.model.model_kind import (
     split_signatures,
 )
 from paddle_ranker.model.model_kind import KINDS as KINDS
+from paddle_ranker.model.tower import FILE_INPUTS, RowsOfTower, TextEncoder, TowerInfo, signature_of
 from paddle_ranker.model.tower import INFO_FILE as TOWER_FILE
 from paddle_ranker.model.tower import KIND as TOWER
-from paddle_ranker.model.tower import RowsOfTower, TextEncoder, TowerInfo, read_file_encoder, signature_of
 
 if TYPE_CHECKING:
     from paddle import nn
@@ -217,7 +217,7 @@ class TowerKind(ModelKind[TowerInfo, RowsOfTower]):
         `options.max_seq_length`, if set, replaces the tower's maximum length of texts.
         """
         if info.reads != TEXT:
-            return read_file_encoder(folder, info.reads)
+            return FILE_INPUTS[info.reads].rows(folder)
         length = options.max_seq_length or info.max_seq_length
         tokens = folder_pair_encoder(folder, length)
         return TextEncoder(tokens, info.query_prompt, info.text_prompt, info.titled)

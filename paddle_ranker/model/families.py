@@ -29,7 +29,7 @@ from paddle_ranker.storage.untrusted import UncheckedObject, read_json
 # Before others whose classes' names begin with theirs.
 for _module in (
     "bert", "longformer", "layouts", "tapas", "big_bird", "electra", "mpnet", "distilbert", "deberta", "modernbert",
-    "qwen3", "vilt", "pictures", "sounds",
+    "qwen3", "vilt", "pictures",
 ):  # fmt: skip
     import_module(f"paddle_ranker.model.encoders.{_module}")
 

@@ -21,7 +21,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic, Optional, Union, cast
 
-from paddle_ranker.encoding.columns import SOUND, TEXT
+from paddle_ranker.encoding.columns import PICTURE, TEXT
 from paddle_ranker.encoding.pair_encoder import PairRowEncoder
 from paddle_ranker.errors import CheckpointError, listed
 from paddle_ranker.model import role_names
@@ -281,7 +281,7 @@ TOWER: Role[TowerInfo, TextEncoder] = Role(role_names.TEXT_TOWER, "a tower of te
 SERVED_TOWER: Role[TowerInfo, RowsOfTower] = Role(
     role_names.SERVED_TOWER,
     "a tower of texts or pictures, or an encoder alone",
-    lambda model: model.is_encoder or (model.is_tower and model.reads != SOUND),
+    lambda model: model.is_encoder or (model.is_tower and model.reads in (TEXT, PICTURE)),
     TOWER_KIND,
 )
 # The encoder inside a ranker makes vectors, too; commands that look for any vectors take it.

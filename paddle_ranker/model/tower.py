@@ -12,23 +12,20 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar, Optional, Union
+from typing import Annotated, ClassVar, NamedTuple, Optional, Union
 
-from paddle_ranker.encoding.columns import PICTURE, SOUND, TEXT, EncodedPairs, EncodedTexts
+from paddle_ranker.encoding.columns import PICTURE, TEXT, EncodedPairs, EncodedTexts, FileEncoder
 from paddle_ranker.encoding.pair_encoder import TOKENS_OF_CHARACTER, LengthCheck, PairEncoder
-from paddle_ranker.errors import CheckpointError, UsageError, listed, refuse_text
+from paddle_ranker.errors import CheckpointError, UsageError, listed, quoted, refuse_text
 from paddle_ranker.model.load_options import POOLINGS
 from paddle_ranker.model.model_kind import TOKENS, ArraySpec, ExportFacts, Signature
+from paddle_ranker.registry import Registry
 from paddle_ranker.storage.atomic import new_file
 from paddle_ranker.storage.declared import Between, Count, Length, OneOf, Width, WidthOrNone, read_declared
 from paddle_ranker.storage.untrusted import read_versioned
-
-if TYPE_CHECKING:
-    from paddle_ranker.encoding.picture_encoder import PictureEncoder
-    from paddle_ranker.encoding.sound_encoder import SoundEncoder
 
 INFO_FILE = "tower.json"
 KIND = "tower"
@@ -42,7 +39,7 @@ SIMILARITIES = ("cosine", "dot")
 class TowerInfo:
     """Contents of `tower.json`.
 
-    reads: input of the tower: text, picture or sound
+    reads: input of the tower: text, or a name in `FILE_INPUTS`, such as picture
     picture_size: height and width in pixels of the pictures that a tower of pictures takes
     max_seq_length: maximum length of a text in tokens; for a picture or sound, the number of tokens that take as long
     size: dimensions of a vector
@@ -75,7 +72,7 @@ class TowerInfo:
     nested_sizes: Annotated[tuple[Width, ...], Between(0, 100)] = ()
     cut_from: WidthOrNone = 0
     towers: Annotated[int, Between(1, 2)] = 1
-    reads: Annotated[str, OneOf(TEXT, PICTURE, SOUND)] = TEXT
+    reads: str = TEXT
     picture_size: Annotated[tuple[Length, ...], Between(0, 2)] = ()
     training: dict[str, object] = field(default_factory=dict)
     results: dict[str, object] = field(default_factory=dict)
@@ -99,6 +96,10 @@ class TowerInfo:
     def __post_init__(self) -> None:
         cut, nested = self.cut_from, self.nested_sizes
         for fault, is_so in (
+            (
+                f"reads is {quoted(self.reads)}, expected one of {listed((TEXT, *FILE_INPUTS))}",
+                self.reads != TEXT and self.reads not in FILE_INPUTS,
+            ),
             (f"lexical_size is {self.lexical_size}, expected less than size", self.lexical_size >= self.size),
             ("lexical_size needs normalize", self.lexical_size and not self.normalize),
             (f"cut_from is {cut}, expected 0 or more than size", cut and (self.size >= cut or self.lexical_size)),
@@ -222,18 +223,55 @@ class TextEncoder:
 
 
 EncodedColumns = Union[EncodedTexts, EncodedPairs]
-RowsOfTower = Union[TextEncoder, "PictureEncoder", "SoundEncoder"]
 
 
-def read_file_encoder(folder: Path, reads: str) -> Union[PictureEncoder, SoundEncoder]:
-    """Read the encoder of pictures or sounds from a tower's folder."""
-    if reads == PICTURE:
-        from paddle_ranker.encoding.picture_encoder import PictureEncoder
+RowsOfTower = Union[TextEncoder, FileEncoder]
 
-        return PictureEncoder.read(folder)
-    from paddle_ranker.encoding.sound_encoder import SoundEncoder
 
-    return SoundEncoder.read(folder)
+class FileInput(NamedTuple):
+    """Input of towers that read files.
+
+    field: type of the fields whose files such towers read
+    rows: called with a tower's folder; returns the row encoder
+    inputs: called with a tower's info; returns the inputs of its network
+    model_types: published models that read such files, by transformers' names
+    published: module that converts them: `bring_towers(folder, source, target)` writes the towers of a model,
+        `write_published(source, target)` writes a tower as such a model and returns the name of its class. `source` is
+        `folder`, or the first sentence-transformers step in it
+    """
+
+    field: str
+    rows: Callable[[Path], FileEncoder]
+    inputs: Callable[[TowerInfo], tuple[ArraySpec, ...]]
+    model_types: tuple[str, ...]
+    published: str
+
+
+FILE_INPUTS: Registry[FileInput] = Registry("input of towers", recipes="kind")
+
+
+def _picture_rows(folder: Path) -> FileEncoder:
+    from paddle_ranker.encoding.picture_encoder import PictureEncoder
+
+    return PictureEncoder.read(folder)
+
+
+def _picture_inputs(info: TowerInfo) -> tuple[ArraySpec, ...]:
+    from paddle_ranker.encoding.picture_encoder import PIXELS
+
+    return (ArraySpec(PIXELS, "uint8", (None, 3, *info.picture_size)),)
+
+
+FILE_INPUTS.add(
+    PICTURE,
+    FileInput(
+        "picture",
+        _picture_rows,
+        _picture_inputs,
+        ("clip", "chinese_clip", "siglip", "vit"),
+        "paddle_ranker.model.hugging_face.picture_models",
+    ),
+)
 
 
 def texts_of(rows: RowsOfTower) -> TextEncoder:
@@ -245,17 +283,5 @@ def texts_of(rows: RowsOfTower) -> TextEncoder:
 
 def signature_of(info: TowerInfo) -> Signature:
     """Return the inputs and outputs of a tower."""
-    inputs: tuple[ArraySpec, ...] = TOKENS
-    if info.reads == PICTURE:
-        from paddle_ranker.encoding.picture_encoder import PIXELS
-
-        inputs = (ArraySpec(PIXELS, "uint8", (None, 3, *info.picture_size)),)
-    elif info.reads == SOUND:
-        from paddle_ranker.encoding.sound_encoder import LENGTHS, SAMPLES
-
-        enough = max(1, info.max_seq_length // 10)  # samples of more than one frame
-        inputs = (
-            ArraySpec(SAMPLES, "float32", (None, None), least=enough),
-            ArraySpec(LENGTHS, "int64", (None,), least=enough),
-        )
+    inputs = TOKENS if info.reads == TEXT else FILE_INPUTS[info.reads].inputs(info)
     return Signature(inputs, (ArraySpec(VECTOR, "float32", (None, info.size), tolerance=1e-5),), read=(VECTOR,))

@@ -42,16 +42,16 @@ from paddle_ranker.model.networks.dropout import Dropout
 from paddle_ranker.model.networks.lora import merged
 from paddle_ranker.model.parameters import PARAMETERS_FILE, save_arrays
 from paddle_ranker.model.pretrained import resolve_model
-from paddle_ranker.model.tower import INFO_FILE as TOWER_FILE
 from paddle_ranker.model.tower import (
+    FILE_INPUTS,
     QUERY_FOLDER,
     RowsOfTower,
     TextEncoder,
     TowerInfo,
-    read_file_encoder,
     signature_of,
     texts_of,
 )
+from paddle_ranker.model.tower import INFO_FILE as TOWER_FILE
 from paddle_ranker.notes import note
 
 APART = ("query_tower.", "learned_scale.")  # prefixes of parameters that are not in a tower's parameter file
@@ -198,7 +198,7 @@ def _signature(info: TowerInfo, encoder: Encoder) -> Signature:
 def _rows_of(checkpoint: Checkpoint, info: TowerInfo) -> RowsOfTower:
     """Create the encoder of a tower's inputs; raises `CheckpointError` if it does not fit the model."""
     if info.reads != TEXT:
-        return read_file_encoder(checkpoint.file.parent, info.reads)
+        return FILE_INPUTS[info.reads].rows(checkpoint.file.parent)
     tokens = checkpoint.pair_encoder(info.max_seq_length)
     return TextEncoder(tokens, info.query_prompt, info.text_prompt, info.titled)
 

@@ -24,6 +24,8 @@ GUESTS = (
     "tuning",
     "tracing",
     "remote_models",
+    "recordings",
+    "pages",
 )
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from paddle_ranker.commands.index import main as index
-from paddle_ranker.data.recordings.speech import MODEL_VARIABLE
+from paddle_ranker.recordings.speech import MODEL_VARIABLE
 from tests.browser.conftest import ROW, OpenPage, drawn
 from tests.browser.test_real_server import RealSite, rows
 from tests.model.test_pictures import published
@@ -72,9 +72,9 @@ def test_pictures_are_a_grid_and_found_by_pictures(
 def test_a_dropped_sound_finds_the_second(open_page: OpenPage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("soundfile", reason="needs: pip install 'paddle-ranker[sound]'")
     pytest.importorskip("soxr", reason="needs: pip install 'paddle-ranker[sound]'")
-    from tests.model.test_sounds import published as published_sounds
-    from tests.model.test_sounds import wav
-    from tests.retrieval.test_sound_fields import tone
+    from tests.recordings.test_sound_fields import tone
+    from tests.recordings.test_sounds import published as published_sounds
+    from tests.recordings.test_sounds import wav
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv(MODEL_VARIABLE, str(published_sounds("wav2vec2", tmp_path / "model")))
@@ -117,7 +117,7 @@ def test_a_film_shows_and_plays_from_the_second_that_a_dropped_picture_found(
     open_page: OpenPage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("av", reason="needs: pip install 'paddle-ranker[film]'")
-    from tests.data.test_film import BLUE, GREEN, RED, make
+    from tests.recordings.test_film import BLUE, GREEN, RED, make
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     (tmp_path / "files").mkdir()

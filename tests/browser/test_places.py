@@ -16,7 +16,7 @@ from paddle_ranker.data.files.file_readers import READERS
 from paddle_ranker.registry import VARIABLE
 from tests.browser.conftest import ROW, OpenPage, drawn
 from tests.browser.test_real_server import RealSite
-from tests.data.test_pdf import pdf_of, shown
+from tests.pages.test_pdf import pdf_of, shown
 from tests.started import until
 
 pytestmark = pytest.mark.browser

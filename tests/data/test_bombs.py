@@ -20,9 +20,9 @@ from paddle_ranker.data.files.containers import unpack
 from paddle_ranker.data.files.file_readers import READERS, Unread
 from paddle_ranker.data.files.metering import CALLER, CallerLeft, DecodedBytes, DecodingCaller
 from paddle_ranker.data.files.pictures import ImageError, ImageLimits, opened_picture
-from paddle_ranker.data.recordings import film
-from paddle_ranker.data.recordings.audio import read_recording
 from paddle_ranker.errors import DataError
+from paddle_ranker.recordings import film
+from paddle_ranker.recordings.audio import read_recording
 from paddle_ranker.retrieval.work.turns import Abandoned, Caller
 
 pytestmark = pytest.mark.unit
@@ -70,7 +70,7 @@ def scans() -> bytes:
 
 def lying_film(count: int) -> bytes:
     """Return a film whose tables state `count` frames of one byte."""
-    from tests.data.test_film import RED, make
+    from tests.recordings.test_film import RED, make
 
     data = bytearray(make((RED,)))
     sizes, chunks, times = (data.index(name) + 4 for name in (b"stsz", b"stsc", b"stts"))
@@ -80,7 +80,7 @@ def lying_film(count: int) -> bytes:
 
 
 def large_film() -> bytes:
-    from tests.data.test_film import RED, make
+    from tests.recordings.test_film import RED, make
 
     return make((RED,), "mp4", seconds=0.2, size=(6000, 6000))
 
@@ -154,7 +154,7 @@ def test_a_bomb_is_refused_in_seconds_and_takes_little_memory(name: str) -> None
 
 @pytest.mark.parametrize("name", ["sound", "film"])
 def test_decoding_ends_when_the_caller_leaves(name: str) -> None:
-    from tests.data.test_film import RED, make
+    from tests.recordings.test_film import RED, make
 
     read, data = (sound, wav(8000, 4_000_000)) if name == "sound" else (frames, make([RED] * 30))
     calls = 0

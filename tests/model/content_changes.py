@@ -24,7 +24,8 @@ from typing import Any, Optional
 import numpy as np
 from PIL import Image
 
-from tests.model import picture_cases, sound_cases, table_cases, vilt_cases
+from tests.model import picture_cases, table_cases, vilt_cases
+from tests.recordings import sound_cases
 
 FILE = Path(__file__).with_suffix(".json")
 CONFIG, PIXELS, PROCESSOR, TOKENIZER = (

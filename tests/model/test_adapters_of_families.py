@@ -18,13 +18,14 @@ from safetensors.numpy import load_file, save_file
 from paddle_ranker import Ranker
 from paddle_ranker.__main__ import main
 from paddle_ranker.array_types import Array
-from paddle_ranker.model.transcriber import Transcriber
+from paddle_ranker.recordings.transcriber import Transcriber
 from paddle_ranker.retrieval.vectors.text_vectors import Tower
 from tests.checkout import ONCE
-from tests.model import picture_cases, sound_cases, test_pictures, test_sounds
+from tests.model import picture_cases, test_pictures
 from tests.model.adapter_cases import ARRAYS, CONFIG
 from tests.model.decoder_cases import PAIRS, TEXTS, write_folder
 from tests.model.family_cases import weights
+from tests.recordings import sound_cases, test_sounds
 
 pytestmark = [pytest.mark.parity, ONCE]
 QUERIES, TITLES = ([pair[side] for pair in PAIRS[:3]] for side in (0, 1))

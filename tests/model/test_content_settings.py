@@ -17,7 +17,8 @@ from paddle_ranker.errors import RankerError
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.model_folder import RANKER
 from paddle_ranker.model.ranker_folder import load_single
-from paddle_ranker.model.transcriber import Transcriber
+from paddle_ranker.recordings.towers import encode_sounds
+from paddle_ranker.recordings.transcriber import Transcriber
 from paddle_ranker.retrieval.vectors.text_vectors import Tower
 from paddle_ranker.scoring.loading import open_model
 from paddle_ranker.scoring.scorer import Scorer
@@ -43,7 +44,7 @@ PILLOW = int(PIL.__version__.partition(".")[0])
 def found(folder: Path, kind: str) -> list[float]:
     """Return the sums of our vectors and logits."""
     if is_sound(kind):
-        vectors, logits = Tower.open(folder).encode_sounds(given(kind)), Transcriber.open(folder).logits(given(kind))
+        vectors, logits = encode_sounds(Tower.open(folder), given(kind)), Transcriber.open(folder).logits(given(kind))
         return summed([array for both in zip(vectors, logits) for array in both])
     if family(kind) == "vilt":
         model = open_model(folder, RANKER)

@@ -26,13 +26,15 @@ from paddle_ranker.model.model_folder import load_encoder
 from paddle_ranker.model.pretrained import find_model, resolve_model
 from paddle_ranker.model.tower import TowerInfo
 from paddle_ranker.model.tower_network import read_tower, save_query_tower, save_tower, start_tower
+from paddle_ranker.recordings.towers import encode_sounds
 from paddle_ranker.retrieval.vectors.text_vectors import Tower
 from paddle_ranker.serving.core.server_config import ServeConfig
 from paddle_ranker.serving.process import server
 from tests.hub_server import COMMIT, LARGE, Hub, hub_environment, hub_server
-from tests.model import picture_cases, sound_cases
+from tests.model import picture_cases
 from tests.model.reranker_cases import write
 from tests.model.test_families import write_folder
+from tests.recordings import sound_cases
 
 pytestmark = pytest.mark.server
 
@@ -148,7 +150,7 @@ def test_models_of_pictures_and_sounds_come_with_their_processors(hub: Hub, tmp_
     hub.folders[NAME] = theirs
     towers = [Tower.open(resolve_model(place)) for place in (NAME, str(theirs))]
     given = sound_cases.sounds() if cases is sound_cases else picture_cases.pictures()
-    found, wanted = (tower.encode_sounds(given) if cases is sound_cases else tower.encode_pictures(given)
+    found, wanted = (encode_sounds(tower, given) if cases is sound_cases else tower.encode_pictures(given)
                      for tower in towers)  # fmt: skip
     np.testing.assert_array_equal(found, wanted)
 

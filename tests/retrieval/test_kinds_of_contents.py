@@ -15,12 +15,12 @@ import pytest
 from PIL import Image
 
 from paddle_ranker.commands.index import main as index
-from paddle_ranker.data.recordings.speech import MODEL_VARIABLE
 from paddle_ranker.notebook import Index
+from paddle_ranker.recordings.speech import MODEL_VARIABLE
 from paddle_ranker.retrieval.index import collection_writer
 from tests.model.test_pictures import published as published_pictures
-from tests.model.test_sounds import published as published_sounds
-from tests.model.test_sounds import wav
+from tests.recordings.test_sounds import published as published_sounds
+from tests.recordings.test_sounds import wav
 from tests.serving.test_search import Site
 
 pytestmark = pytest.mark.slow
@@ -43,7 +43,7 @@ def recording(number: int) -> bytes:
 def film(number: int) -> bytes:
     """Return a film of two frames."""
     pytest.importorskip("av", reason="needs: pip install 'paddle-ranker[film]'")
-    from tests.data.test_film import make
+    from tests.recordings.test_film import make
 
     colour = np.random.default_rng(number).integers(0, 200, 3).tolist()
     return make([(colour[0], colour[1], colour[2])], "avi", seconds=0.2, size=(32, 32))
@@ -52,7 +52,7 @@ def film(number: int) -> bytes:
 def pdf(number: int) -> bytes:
     """Return a PDF of one line."""
     pytest.importorskip("pypdfium2", reason="needs: pip install 'paddle-ranker[pdf]'")
-    from tests.data.test_pdf import pdf_of, shown
+    from tests.pages.test_pdf import pdf_of, shown
 
     with TemporaryDirectory() as folder:
         return pdf_of(Path(folder, "a.pdf"), shown((72, 700, f"manual number{number}"))).read_bytes()

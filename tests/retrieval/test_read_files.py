@@ -293,7 +293,7 @@ def test_a_pdf_is_found_by_page_and_its_page_is_drawn(tmp_path: Path) -> None:
     pytest.importorskip("pypdfium2", reason="pip install 'paddle-ranker[pdf]'")
     from PIL import Image
 
-    from tests.data.test_pdf import pdf_of, shown
+    from tests.pages.test_pdf import pdf_of, shown
 
     corpus = folder_of(tmp_path, {"tape.wav": b"RIFF" + bytes(60)})
     pdf_of(corpus / "manual.pdf", shown((60, 700, "Safety first")), shown((60, 60, "Two years of warranty")))
@@ -331,7 +331,7 @@ def test_a_pdf_is_found_by_page_and_its_page_is_drawn(tmp_path: Path) -> None:
 
 DRAWING = """
 import os, pathlib, time
-from paddle_ranker.data.files import pdf
+from paddle_ranker.pages import pdf
 
 as_before = pdf.page_picture
 
@@ -353,7 +353,7 @@ def test_a_page_that_kills_or_holds_what_draws_it_ends_no_server(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("pypdfium2", reason="pip install 'paddle-ranker[pdf]'")
-    from tests.data.test_pdf import pdf_of, shown
+    from tests.pages.test_pdf import pdf_of, shown
 
     corpus = folder_of(tmp_path, {"a.txt": b"nothing"})
     pdf_of(corpus / "good.pdf", shown((60, 700, "Good")))
@@ -401,7 +401,7 @@ def test_pdfs_that_cost_more_than_their_size_are_refused_and_a_build_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("pypdfium2", reason="pip install 'paddle-ranker[pdf]'")
-    from tests.data.test_pdf import pdf_of, shown
+    from tests.pages.test_pdf import pdf_of, shown
 
     corpus, text = folder_of(tmp_path, {"a.txt": b"nothing"}), shown((60, 700, "text"))
     nested = [form("/N Do " * 10, f"/N {5 + level} 0 R") for level in range(11)] + [form(text)]
@@ -430,7 +430,7 @@ def test_pdfs_that_cost_more_than_their_size_are_refused_and_a_build_goes_on(
 @ONCE
 def test_pages_that_take_long_hold_only_their_own_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("pypdfium2", reason="pip install 'paddle-ranker[pdf]'")
-    from tests.data.test_pdf import pdf_of, shown
+    from tests.pages.test_pdf import pdf_of, shown
 
     corpus = folder_of(tmp_path, {"a.txt": b"nothing"})
     pdf_of(corpus / "good.pdf", shown((60, 700, "Good")))
@@ -654,7 +654,7 @@ def test_what_reads_the_words_in_pictures_is_said(
 ) -> None:
     from PIL import Image
 
-    monkeypatch.setattr("paddle_ranker.data.files.ocr.is_installed", lambda: is_there)
+    monkeypatch.setattr("paddle_ranker.pages.contents.find_spec", lambda name: is_there)
     corpus = folder_of(tmp_path, {"page.png": b"", "a.txt": b"a text"})
     Image.new("RGB", (9, 9)).save(corpus / "page.png")
     assert built(tmp_path, corpus)[0] == 0

@@ -61,8 +61,8 @@ def write_models(folder: Path, server: str) -> list[str]:
     from tests.model import table_cases, vilt_cases
     from tests.model.test_families import write_folder
     from tests.model.test_pictures import published as published_pictures
-    from tests.model.test_sounds import published as published_sounds
     from tests.model.test_vilt import EXPECTED
+    from tests.recordings.test_sounds import published as published_sounds
 
     if server == "tables":
         return [str(table_cases.write_folder(folder / "tables"))]
@@ -319,7 +319,7 @@ def run(options: ContentOptions) -> int:
 def warm(server: _Server, kind: str) -> None:
     """Ask what loads the libraries of the contents, so that memory is compared with that of a server in use."""
     from tests.data.test_bombs import png, wav
-    from tests.data.test_film import RED, make
+    from tests.recordings.test_film import RED, make
 
     path, body, _ = server.good(1)
     assert post(server.port, path, body)[0] == 200

@@ -64,8 +64,8 @@ NOT_RUN = {
 MODELS = {
     "emoji": "needs packages of npm, of which datasets/make_emoji.py makes it",
     "prompts": "needs packages of apt, of which datasets/make_prompts.py makes it",
-    "film": "needs films and a model: tests/retrieval/test_film_fields.py makes some",
-    "talks": "needs recordings and a model: tests/data/test_speech.py makes some",
+    "film": "needs films and a model: tests/recordings/test_film_fields.py makes some",
+    "talks": "needs recordings and a model: tests/recordings/test_speech.py makes some",
     "whisper": "needs a published model",
     "VILT": "needs a published model: tests/model/test_vilt.py writes one",
     "openai/clip": "needs a published model: tests/model/test_pictures.py makes one",

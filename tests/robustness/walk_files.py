@@ -11,8 +11,8 @@ from pathlib import Path
 from PIL import Image
 
 from paddle_ranker.data.rows.beir import write_beir
-from tests.data.test_pdf import pdf_of, shown
 from tests.export_cases import write_case
+from tests.pages.test_pdf import pdf_of, shown
 from tests.tiny import change_json, write_encoder, write_ranker
 
 SUBJECTS = ("深度学习", "水稻病害", "老年人护理", "经济增长", "语言文化", "神经网络", "农业教育", "法律研究")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from paddle_ranker.data.files.page_text import PageLine, page_text
 from paddle_ranker.lexical.analyser import Phrase, standard
 from paddle_ranker.lexical.highlights import SharedWords
 from paddle_ranker.lexical.passages import characters_for
 from paddle_ranker.lexical.tokens import have_spaces
+from paddle_ranker.pages.page_text import PageLine, page_text
 from paddle_ranker.retrieval.stored.candidate_indexes import Document
 from paddle_ranker.retrieval.stored.schema_inference import infer_schema
 from paddle_ranker.unicode.characters import fold, shape_of, without_accents, word_starts

@@ -26,6 +26,7 @@ from typing import IO, Any, NamedTuple, Union
 
 from paddle_ranker.data.files.archives import MOST_MEMBERS, TooLargeError, most_unpacked, open_archive
 from paddle_ranker.data.files.html_text import page_of
+from paddle_ranker.data.files.reader_pool import SECOND_BYTES, limited
 from paddle_ranker.errors import DataError, brief
 
 HOLDERS, GZIP = (".zip", ".eml", ".mbox"), ".gz"  # suffixes of files with several members, and with one
@@ -33,6 +34,7 @@ _DEEPEST = 3  # how many files within each other are unpacked
 _MOST_MAIL = 1 << 26  # bytes of a mail
 _BLOCK = 1 << 20
 _LIST = "members.jsonl"
+_SECONDS, _MEMORY = 60, 2 << 30  # maximum processor time and bytes to unpack a small file
 _NONE: Mapping[str, Any] = {}
 
 
@@ -49,6 +51,16 @@ class Member(NamedTuple):
     path: Union[Path, None] = None
     values: Mapping[str, Any] = _NONE
     reason: str = ""
+
+
+UNPACK = f"{__name__}:unpack_limited"  # task of a `ChildProcess`
+
+
+def unpack_limited(path: Path, folder: str, name: str) -> None:
+    """Call `unpack` with limits of processor time and memory."""
+    seconds = _SECONDS + path.stat().st_size / SECOND_BYTES
+    with limited(_MEMORY, seconds, seconds):
+        unpack(path, Path(folder), name)
 
 
 def unpack(path: Path, folder: Path, name: str) -> None:

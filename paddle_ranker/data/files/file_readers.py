@@ -71,6 +71,9 @@ class Reader(NamedTuple):
     seconds: maximum processor time between two parts, beside 4 seconds for each MiB of the file; and for each 8 KiB of
         the file, if its parts are many
     memory: maximum bytes that reading takes, beside what the process held before
+    draw: task of a `ChildProcess` that draws a page, given the page's number from 1, dots per inch and maximum pixels;
+        it returns a JPEG in base64, or raises `DataError`. "": files have no pages
+    missing: returns what `pip install` must be given before files are read; "" if nothing is missing
     """
 
     read: Callable[[Path], Iterator[Union[Part, Unread]]]
@@ -81,6 +84,8 @@ class Reader(NamedTuple):
     has_words: bool = True
     seconds: float = 30
     memory: int = 2 << 30
+    draw: str = ""
+    missing: Callable[[], str] = str
 
 
 _FILE_NAME = re.compile(r"[0-9a-f]{64}\.[a-z0-9]{1,8}")
@@ -91,29 +96,27 @@ def is_file_name(value: str) -> bool:
     return _FILE_NAME.fullmatch(value) is not None
 
 
-READERS: Registry[Reader] = Registry("reader")
+READERS: Registry[Reader] = Registry("reader", recipes="contents")
 
 
-def _add(name: str, room: str, places: str, fields: Mapping[str, str], **more: Any) -> None:
-    """Register the reader in module `name` of a room; the first call of `read` or `version` imports it.
+def add_reader(module: str, places: str, fields: Mapping[str, str], **more: Any) -> None:
+    """Register the reader of a module by the module's name; the first call of `read` or `version` imports it.
 
     places, fields, more: as in `Reader`
     """
-    module = f"paddle_ranker.data.{room}.{name}"
 
     def read(path: Path) -> Iterator[Union[Part, Unread]]:
         return cast("Iterator[Union[Part, Unread]]", import_module(module).read(path))
 
-    READERS.add(name, Reader(read, lambda: str(import_module(module).version()), places, fields, **more))
+    def version() -> str:
+        return str(import_module(module).version())
+
+    READERS.add(module.rpartition(".")[2], Reader(read, version, places, fields, **more))
 
 
-_SECONDS = {FIRST_SECOND: "number", LAST_SECOND: "number"}
-_add("pdf", "files", "boxes", {"page": "number", "title": "text", "heading": "text"})
-_add("ocr", "files", "boxes", {"page": "number"})
-_add(
-    "speech", "recordings", "seconds", _SECONDS, seconds=3600, memory=16 << 30
-)  # some minutes at once; Whisper's largest model
-_add("film", "recordings", "seconds", _SECONDS, piece=2, has_words=False)
-_add("office", "files", "", {"section": "number", "slide": "number", "title": "text", "heading": "text"})
-_add("subtitles", "rows", "seconds", _SECONDS)
-_add("table", "rows", "cells", {"first_row": "number", "last_row": "number"})
+add_reader(
+    "paddle_ranker.data.files.office",
+    "",
+    {"section": "number", "slide": "number", "title": "text", "heading": "text"},
+)
+add_reader("paddle_ranker.data.rows.table", "cells", {"first_row": "number", "last_row": "number"})

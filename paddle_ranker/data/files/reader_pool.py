@@ -1,6 +1,6 @@
 """Pool of child processes that read files; the parts of each file are cached by its digest.
 
-A child process also draws pages of PDFs.
+A child process also does other work with files, such as drawing a page of a PDF (`ChildProcess.ask`).
 
     with ReaderPool(processes=4) as pool:
         parts = pool.begin("pdf", Path("manual.pdf"), digest)
@@ -14,10 +14,8 @@ file of the same bytes without reading it again.
 
 from __future__ import annotations
 
-import base64
 import gzip
 import hashlib
-import io
 import json
 import math
 import os
@@ -45,10 +43,10 @@ from paddle_ranker.storage.untrusted import Unchecked, open_file
 _FORMAT = 1  # version of the files' form in the cache
 _MOST_LINE = 1 << 28  # bytes of a part in the cache
 _PART_BYTES = 1 << 13  # bytes of a file that may take as long to read as a part
-_SECOND_BYTES = 1 << 18  # bytes that may take a second more
-_UNPACK_SECONDS, _UNPACK_MEMORY = 60, 2 << 30
+SECOND_BYTES = 1 << 18  # bytes that may take a second more
 _ERRORS = {error.__name__: error for error in (DataError, DependencyError)}
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+_READ = f"{__name__}:keep"  # the task that reads a file
 _CHILD = "from paddle_ranker.data.files.reader_pool import answer_requests; answer_requests()"
 
 Parts = Iterator[Union[Part, Unread]]
@@ -129,19 +127,22 @@ class ReaderPool:
                 self._started.append(process)
                 if self._is_closed:
                     process.end()
-        process.ask("read", path, reader, str(kept))
+        process.ask(_READ, path, reader, str(kept))
         self._begun.pop(kept, None)  # a failure stays, and refuses all files of these bytes
 
 
 class ChildProcess:
-    """A child process that reads files and draws pages; `ask` starts it, also after it died. Not thread-safe."""
+    """A child process that works with files; `ask` starts it, also after it died. Not thread-safe."""
 
     def __init__(self) -> None:
         self._process: Optional[subprocess.Popen[str]] = None
         self._changing, self._is_ended = threading.Lock(), False
 
     def ask(self, task: str, path: Path, *arguments: Union[str, int], seconds: Optional[float] = None) -> Unchecked:
-        """Let the process do a task of `_TASKS` with a file; return its answer.
+        """Let the process do a task with a file; return its answer.
+
+        task: `module:name` of a function of this package that limits itself (`limited`); it is called with the file's
+            path and `arguments`, and returns what JSON can hold
 
         Raises the error that the process reports, and `DataError` if it died, or was killed because it did not answer
         within `seconds`.
@@ -238,7 +239,8 @@ def answer_requests() -> None:
         answer: Unchecked = None
         problem: Optional[tuple[str, str]] = None
         try:
-            answer = _TASKS[task](Path(path), *arguments)
+            module, _, name = task.partition(":")
+            answer = getattr(import_module(module), name)(Path(path), *arguments)
         except (DataError, DependencyError) as error:
             problem = type(error).__name__, str(error)
         except OSError as error:
@@ -251,14 +253,14 @@ def answer_requests() -> None:
         answers.flush()
 
 
-def _keep(path: Path, reader: str, kept: str) -> None:
+def keep(path: Path, reader: str, kept: str) -> None:
     """Read a file with a reader and write its parts to `kept`, a file of the cache, atomically."""
     make_folder(Path(kept).parent)
     used = READERS[reader]
     size = path.stat().st_size
-    seconds, total = used.seconds + size / _SECOND_BYTES, used.seconds * (1 + size / _PART_BYTES)
+    seconds, total = used.seconds + size / SECOND_BYTES, used.seconds * (1 + size / _PART_BYTES)
     with (
-        _limited(used.memory, seconds, total) as begin_part,
+        limited(used.memory, seconds, total) as begin_part,
         new_file(Path(kept), "wb") as raw,
         gzip.open(raw, "wt", 1, encoding="utf-8", errors="surrogatepass") as stream,
     ):
@@ -269,7 +271,7 @@ def _keep(path: Path, reader: str, kept: str) -> None:
 
 
 @contextmanager
-def _limited(memory: float, seconds: float, total: float) -> Iterator[Callable[[], None]]:
+def limited(memory: float, seconds: float, total: float) -> Iterator[Callable[[], None]]:
     """Limit this process within the block; yield a function that begins the next step.
 
     memory: maximum bytes that the block adds to the process's data; beyond them, memory is refused
@@ -301,35 +303,3 @@ def _data_bytes() -> int:
     status = Path("/proc/self/status")
     lines = status.read_text().splitlines() if status.exists() else []
     return sum(1024 * int(line.split()[1]) for line in lines if line.startswith("VmData"))
-
-
-def _draw(path: Path, page: int, dpi: int, pixels: int) -> str:
-    """Return a page of a PDF as JPEG of at most `pixels` pixels, in base64; raises `DataError` if it has no picture."""
-    from paddle_ranker.data.files.pdf import page_picture
-
-    stream, seconds = io.BytesIO(), READERS["pdf"].seconds
-    with _limited(READERS["pdf"].memory, seconds, seconds):
-        page_picture(path, page, dpi, pixels).save(stream, "JPEG", quality=80)
-    return base64.b64encode(stream.getvalue()).decode()
-
-
-def _read_packets(path: Path) -> None:
-    """Read a film's packets; see `film.read_packets`."""
-    film = import_module("paddle_ranker.data.recordings.film")
-    with _limited(math.inf, film.PROBE_SECONDS, film.PROBE_SECONDS):
-        film.read_packets(path)
-
-
-def _unpack(path: Path, folder: str, name: str) -> None:
-    """Unpack a file that holds others; see `containers.unpack`."""
-    seconds = _UNPACK_SECONDS + path.stat().st_size / _SECOND_BYTES
-    with _limited(_UNPACK_MEMORY, seconds, seconds):
-        import_module("paddle_ranker.data.files.containers").unpack(path, Path(folder), name)
-
-
-_TASKS: dict[str, Callable[..., Unchecked]] = {
-    "read": _keep,
-    "draw": _draw,
-    "packets": _read_packets,
-    "unpack": _unpack,
-}

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Optional, Union
 
 from paddle_ranker.data.files.cell_formats import LIST, Spellings, ValueSpelling, has_markup, spelling_of
-from paddle_ranker.data.files.containers import GZIP, HOLDERS, members_in
+from paddle_ranker.data.files.containers import GZIP, HOLDERS, UNPACK, members_in
 from paddle_ranker.data.files.file_readers import Unread, is_file_name
 from paddle_ranker.data.files.html_text import text_of_html
 from paddle_ranker.data.files.reader_pool import ChildProcess
@@ -1123,7 +1123,7 @@ class _FileRows:
         """Yield (name, row) for each member of a file that holds others; its files are there until the next row."""
         with tempfile.TemporaryDirectory(prefix="paddle_ranker_") as folder:
             try:
-                unpacker.ask("unpack", (self._root / name).resolve(), folder, name)
+                unpacker.ask(UNPACK, (self._root / name).resolve(), folder, name)
             except (DataError, OSError) as error:
                 yield _shown_name(name), BadRow(one_line(error))
                 return

@@ -60,10 +60,14 @@ class EncoderFamily:
 
 
 def network_of(module: str, name: str) -> Callable[[EncoderConfig], Encoder]:
-    """Return a function that creates the network `name` of `module`, which is imported when the function is called."""
+    """Return a function that creates the network `name` of `module`, which is imported when the function is called.
+
+    module: a module of `model/networks/`, or the full name of another
+    """
 
     def create(config: EncoderConfig) -> Encoder:
-        network: Encoder = getattr(import_module(f"paddle_ranker.model.networks.{module}"), name)(config)
+        full = module if "." in module else f"paddle_ranker.model.networks.{module}"
+        network: Encoder = getattr(import_module(full), name)(config)
         return network
 
     return create
@@ -76,7 +80,7 @@ def bring_tokenizer(source: Path, target: Path) -> None:
 
 
 BERT = EncoderFamily(network_of("bert", "Encoder"), name_parameters, bring_tokenizer)  # also the base of plugins
-FAMILIES: Registry[EncoderFamily] = Registry("family of encoders")
+FAMILIES: Registry[EncoderFamily] = Registry("family of encoders", recipes="kind")
 
 
 def add_family(

@@ -5,15 +5,15 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 from typing import Optional
 
 from paddle_ranker.errors import CheckpointError
-from paddle_ranker.model.families import require_config
-from paddle_ranker.model.hugging_face import picture_models, sound_models
 from paddle_ranker.model.hugging_face.adapter_folders import adapter_of, with_base
 from paddle_ranker.model.hugging_face.library_tokenizer import MODULES_FILE
-from paddle_ranker.model.tower import INFO_FILE, TowerInfo
+from paddle_ranker.model.hugging_face.picture_models import WITH_TEXTS
+from paddle_ranker.model.tower import FILE_INPUTS, INFO_FILE, FileInput, TowerInfo
 from paddle_ranker.storage.atomic import cache_folder, made_once, new_folder
 from paddle_ranker.storage.digest import json_digest
 from paddle_ranker.storage.untrusted import read_json
@@ -36,10 +36,9 @@ def as_towers(folder: Path) -> Path:
     with made_once(target) as missing:
         if missing:
             with new_folder(target) as temporary:
-                if _model_type(source) in sound_models.MODEL_TYPES:
-                    sound_models.bring_tower(source, temporary)
-                else:
-                    picture_models.bring_towers(folder, source, temporary)
+                input_of_model = _input_of(source)
+                assert input_of_model is not None
+                import_module(input_of_model.published).bring_towers(folder, source, temporary)
                 info, adapter = TowerInfo.read(temporary), adapter_of(source)
                 if info is not None and adapter is not None:
                     training = {**info.training, "adapter": adapter.described()}
@@ -52,8 +51,9 @@ def write_published(source: Path, target: Path) -> str:
 
     Raises `CheckpointError` for towers that no model of transformers can hold.
     """
-    of_sounds = require_config(source).model_type in sound_models.MODEL_TYPES
-    return sound_models.write_published(source, target) if of_sounds else picture_models.write_published(source, target)
+    info = TowerInfo.read(source)
+    assert info is not None
+    return str(import_module(FILE_INPUTS[info.reads].published).write_published(source, target))
 
 
 def _published(folder: Path) -> Optional[Path]:
@@ -68,12 +68,20 @@ def _published(folder: Path) -> Optional[Path]:
 
 def is_published(folder: Path) -> bool:
     """Return whether a folder's `config.json` is that of a published model of pictures or sounds."""
-    return _model_type(folder) in (*picture_models.MODEL_TYPES, *sound_models.MODEL_TYPES)
+    return _input_of(folder) is not None
+
+
+def _input_of(folder: Path) -> Optional[FileInput]:
+    model_type = _model_type(folder)
+    if not isinstance(model_type, str):
+        return None
+    FILE_INPUTS.load_plugins()
+    return next((one for one in FILE_INPUTS.values() if model_type in one.model_types), None)
 
 
 def reads_texts(folder: Path) -> bool:
     """Return whether a published model also has a tower of texts, and so a tokenizer."""
-    return _model_type(folder) in picture_models.WITH_TEXTS
+    return _model_type(folder) in WITH_TEXTS
 
 
 def _model_type(folder: Path) -> object:

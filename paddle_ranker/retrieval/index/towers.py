@@ -10,13 +10,13 @@ from typing import NamedTuple, Optional, Union
 
 from paddle_ranker import runtime
 from paddle_ranker.addresses import is_url
-from paddle_ranker.encoding.columns import SOUND, TEXT
+from paddle_ranker.encoding.columns import TEXT
 from paddle_ranker.errors import CheckpointError, UsageError
 from paddle_ranker.model.load_options import ON_CPU, LoadOptions
 from paddle_ranker.model.model_folder import ANY_TOWER, identify, is_exported
 from paddle_ranker.model.parameters import PARAMETERS_FILE
 from paddle_ranker.model.pretrained import resolve_model
-from paddle_ranker.model.tower import TowerInfo
+from paddle_ranker.model.tower import FILE_INPUTS, TowerInfo
 from paddle_ranker.options import note_once
 from paddle_ranker.retrieval.index.collection import Collection
 from paddle_ranker.retrieval.index.ingestion import VectorsOf
@@ -53,7 +53,7 @@ def copy_tower(source: Union[str, Path], index: Path, name: str = TOWER_FOLDER) 
     load = ON_CPU if settings is None else replace(ON_CPU, pooling=settings.pooling, normalize=settings.normalize)
     tower = Tower.open(folder, load)
     if (reads := tower.encoder.reads) != TEXT:
-        kind = "recording" if reads == SOUND else reads
+        kind = FILE_INPUTS[reads].field
         raise UsageError(f"{source}: reads {reads}s: --field NAME:{kind} --field_tower NAME={source} gives it theirs")
     size = tower.vectors(["."]).shape[1]
     make_folder(index)

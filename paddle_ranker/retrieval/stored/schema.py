@@ -10,7 +10,6 @@ from __future__ import annotations
 import base64
 import json
 import re
-import struct
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -22,7 +21,6 @@ from paddle_ranker.array_types import Vectors
 from paddle_ranker.data.files.cell_formats import LIST, ValueSpelling, cell_text, readings, spelling_of
 from paddle_ranker.data.files.file_readers import READERS, Reader, is_file_name
 from paddle_ranker.data.files.placed_text import PlacedText
-from paddle_ranker.data.recordings.media import FILM_BEGINNINGS
 from paddle_ranker.data.rows.field_paths import BETWEEN, by_path, text_of_values, value_at, with_texts
 from paddle_ranker.data.rows.labels import number_of
 from paddle_ranker.errors import DataError, UsageError, listed, quoted, spelling_hint
@@ -68,16 +66,9 @@ _BETWEEN_ITEMS = ", "  # joins a list of texts for towers and rankers
 
 
 # A PNG of one pixel.
-_A_PIXEL = base64.b64decode(
+A_PIXEL = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR42mP4//8/AAX+Av4zEpUUAAAAAElFTkSuQmCC"
 )
-
-
-# A WAV of 50 ms.
-_SILENCE = struct.pack(
-    "<4sI4s4sIHHIIHH4sI", b"RIFF", 1636, b"WAVE", b"fmt ", 16, 1, 1, 16000, 32000, 2, 16, b"data", 1600
-)
-_SILENCE += bytes(1600)
 
 
 class FieldTower(Protocol):
@@ -105,25 +96,10 @@ def _open_text_tower(folder: Path, options: LoadOptions, batch_size: int) -> Fie
     return Tower.open(folder, options, batch_size, for_search=True)
 
 
-def _open_picture_tower(folder: Path, options: LoadOptions, batch_size: int) -> FieldTower:
-    from paddle_ranker.encoding.columns import PICTURE
+def open_picture_tower(folder: Path, options: LoadOptions, batch_size: int) -> FieldTower:
     from paddle_ranker.retrieval.vectors.field_towers import FileTower
 
-    return FileTower.open(folder, options, batch_size, PICTURE)
-
-
-def _open_film_tower(folder: Path, options: LoadOptions, batch_size: int) -> FieldTower:
-    from paddle_ranker.encoding.columns import PICTURE
-    from paddle_ranker.retrieval.vectors.field_towers import FilmTower
-
-    return FilmTower.open(folder, options, batch_size, PICTURE)
-
-
-def _open_sound_tower(folder: Path, options: LoadOptions, batch_size: int) -> FieldTower:
-    from paddle_ranker.encoding.columns import SOUND
-    from paddle_ranker.retrieval.vectors.field_towers import FileTower
-
-    return FileTower.open(folder, options, batch_size, SOUND)
+    return FileTower.open(folder, options, batch_size)
 
 
 def _picture_suffix(data: bytes) -> str:
@@ -236,7 +212,7 @@ def _is_read(suffix: str) -> bool:
     return kind is None or reads_format(kind)
 
 
-def _suffix_by(*beginnings: tuple[bytes, str]) -> Callable[[bytes], str]:
+def suffix_by(*beginnings: tuple[bytes, str]) -> Callable[[bytes], str]:
     """Return a function that finds a file's suffix by its first bytes; raises `ValueError` if no pattern matches.
 
     beginnings: pairs of a regular expression and a suffix
@@ -251,23 +227,7 @@ def _suffix_by(*beginnings: tuple[bytes, str]) -> Callable[[bytes], str]:
     return suffix_of
 
 
-_of_scan = _suffix_by(
-    (rb"\xff\xd8\xff", "jpg"),
-    (rb"\x89PNG", "png"),
-    (rb"RIFF.{4}WEBP", "webp"),
-    (rb"GIF8", "gif"),
-    (rb"BM", "bmp"),
-    (rb"II\*\0|MM\0\*", "tif"),
-)
-
-
-def _scan_suffix(data: bytes) -> str:
-    from paddle_ranker.data.files.pictures import phone_format
-
-    return {"AVIF": "avif", "HEIF": "heic"}.get(phone_format(data)) or _of_scan(data)
-
-
-FIELD_TYPES: Registry[FieldType] = Registry("field type", "--field")
+FIELD_TYPES: Registry[FieldType] = Registry("field type", "--field", recipes="contents")
 FIELD_TYPES.add(
     TEXT,
     FieldType(
@@ -291,69 +251,18 @@ for _name, _what in (
     ("picture-url", "the address of a picture on the web (http, https), which the search page shows"),
 ):
     FIELD_TYPES.add(_name, FieldType(_is_address, _what))
-_PICTURES = {"jpg": "image/jpeg", "png": "image/png", "webp": "image/webp", "gif": "image/gif", "bmp": "image/bmp",
+PICTURE_TYPES = {"jpg": "image/jpeg", "png": "image/png", "webp": "image/webp", "gif": "image/gif", "bmp": "image/bmp",
              "tif": "image/tiff", "avif": "image/avif", "heic": "image/heic"}  # fmt: skip
 FIELD_TYPES.add(
     "picture",
     file_type(
         "a picture (JPEG, PNG, WebP, GIF, BMP, TIFF, HEIC, AVIF)",
-        _PICTURES,
+        PICTURE_TYPES,
         _picture_suffix,
-        _open_picture_tower,
-        _A_PIXEL,
+        open_picture_tower,
+        A_PIXEL,
         not_read=_frames_not_read,
         check=_check_picture,
-    ),
-)
-FIELD_TYPES.add(
-    "pdf",
-    file_type(
-        "a PDF, read page by page", {"pdf": "application/pdf"}, _suffix_by((rb".{,1024}%PDF-", "pdf")), reader="pdf"
-    ),
-)
-FIELD_TYPES.add(
-    "scan",
-    file_type(
-        "a picture of a text, which is read (JPEG, PNG, WebP, GIF, BMP, TIFF, HEIC, AVIF)",
-        _PICTURES,
-        _scan_suffix,
-        _open_picture_tower,
-        _A_PIXEL,
-        "ocr",
-    ),
-)
-FIELD_TYPES.add(
-    "recording",
-    file_type(
-        "a recording, whose speech is read (WAV, FLAC, Ogg, MP3)",
-        {"wav": "audio/wav", "flac": "audio/flac", "ogg": "audio/ogg", "mp3": "audio/mpeg"},
-        _suffix_by(
-            (rb"(RIFF|RF64).{4}WAVE", "wav"),
-            (rb"fLaC", "flac"),
-            (rb"OggS", "ogg"),
-            (rb"ID3|\xff[\xe2-\xff]", "mp3"),
-        ),
-        _open_sound_tower,
-        _SILENCE,
-        "speech",
-    ),
-)
-FIELD_TYPES.add(
-    "film",
-    file_type(
-        "a film, searched by its frames (MP4, MOV, WebM, MKV, AVI)",
-        {
-            "mp4": "video/mp4",
-            "mov": "video/quicktime",
-            "webm": "video/webm",
-            "mkv": "video/x-matroska",
-            "avi": "video/x-msvideo",
-        },
-        _suffix_by(*FILM_BEGINNINGS),
-        _open_film_tower,
-        _A_PIXEL,
-        "film",
-        examples=("picture",),
     ),
 )
 FIELD_TYPES.add(
@@ -368,7 +277,7 @@ FIELD_TYPES.add(
             "parquet": "application/vnd.apache.parquet",
             "html": "text/html",
         },
-        _suffix_by(
+        suffix_by(
             (rb"PK\x03\x04.{26}mimetypeapplication/vnd\.oasis\.opendocument\.spreadsheet", "ods"),
             (rb"PK\x03\x04", "xlsx"),
             (rb"\xd0\xcf\x11\xe0|\x09[\0\2\4\x08][\4\x06\x08\x10]\0", "xls"),
@@ -393,7 +302,7 @@ FIELD_TYPES.add(
             "xml": "application/xml",
             "ipynb": "application/x-ipynb+json",
         },
-        _suffix_by(
+        suffix_by(
             (rb"PK\x03\x04.{26}mimetypeapplication/epub\+zip", "epub"),
             (rb"PK\x03\x04.{26}mimetypeapplication/vnd\.oasis\.opendocument\.text", "odt"),
             (rb"PK\x03\x04(?:(?!ppt/).)*word/", "docx"),
@@ -402,15 +311,6 @@ FIELD_TYPES.add(
             (rb"(?:\xef\xbb\xbf)?\s*\{", "ipynb"),
         ),
         reader="office",
-    ),
-)
-FIELD_TYPES.add(
-    "subtitles",
-    file_type(
-        "subtitles (SRT, WebVTT), read some minutes at a time",
-        {"srt": "application/x-subrip", "vtt": "text/vtt"},
-        _suffix_by((rb"(?:\xef\xbb\xbf)?WEBVTT", "vtt"), (rb".*-\0?-\0?>", "srt")),
-        reader="subtitles",
     ),
 )
 
@@ -450,6 +350,7 @@ class Field:
     @classmethod
     def parse_several(cls, text: str) -> tuple[Field, ...]:
         """Parse fields that are joined by commas; a comma that no NAME:TYPE follows belongs to an option."""
+        FIELD_TYPES.load_plugins()
         before_field = rf",(?=[^,:]+:(?:{'|'.join(map(re.escape, FIELD_TYPES))})(?:[:,+]|$))"
         return tuple(cls.parse(part) for part in re.split(before_field, text) if part)
 

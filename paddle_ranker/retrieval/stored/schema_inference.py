@@ -126,6 +126,7 @@ class _FieldFacts:
 def folder_fields(declared: Sequence[Field]) -> tuple[Field, ...]:
     """Return the declared fields, and for each type of files a field of its name, if no declared field has either."""
     names, types = {field.name for field in declared}, {field.type for field in declared}
+    FIELD_TYPES.load_plugins()
     of_files = [name for name, kind in FIELD_TYPES.items() if kind.media_types and name not in names | types]
     return (*declared, *(Field(name, name) for name in of_files))
 

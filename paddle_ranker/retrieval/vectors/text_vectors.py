@@ -1,4 +1,4 @@
-"""Towers at work: vectors of texts, pictures and sounds, and exact search among them.
+"""Towers at work: vectors of texts and pictures, and exact search among them.
 
 tower = Tower.open("checkpoint/best")
 vectors = tower.vectors(titles)
@@ -8,7 +8,6 @@ numbers, cosines = nearest(vectors, tower.query_vectors(["query"]), 10)
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Optional, Union
@@ -18,16 +17,14 @@ import numpy as np
 from paddle_ranker import runtime
 from paddle_ranker.array_types import Array, Integers, Vectors
 from paddle_ranker.data.files.pictures import Source
-from paddle_ranker.encoding.columns import PICTURE, SOUND, Columns
+from paddle_ranker.encoding.columns import PICTURE, Columns
 from paddle_ranker.encoding.picture_encoder import PictureEncoder
-from paddle_ranker.encoding.sound_encoder import SoundEncoder
 from paddle_ranker.errors import UsageError, refuse_text
 from paddle_ranker.model.load_options import DEFAULT_OPTIONS, LoadOptions
 from paddle_ranker.model.model_folder import ANY_TOWER, find_with_tokenizer, identify
 from paddle_ranker.model.pretrained import resolve_model
 from paddle_ranker.model.tower import QUERY_FOLDER, VECTOR, RowsOfTower, TextEncoder, TowerInfo, texts_of
 from paddle_ranker.retrieval.vectors.exact_search import nearest as nearest
-from paddle_ranker.retrieval.work.turns import checked, long_step
 from paddle_ranker.scoring.engines.engine import Engine
 from paddle_ranker.scoring.loading import open_model
 from paddle_ranker.scoring.scorer import BatchRunner
@@ -38,11 +35,11 @@ _CHARACTERS = 1 << 22  # characters of texts that are encoded at a time
 
 
 class Tower:
-    """Tower that computes vectors of queries, and of texts, pictures or sounds to search; a file is a path or bytes.
+    """Tower that computes vectors of queries, and of texts or files to search.
 
     Args:
         engine: computes the tower's network.
-        encoder: encodes its texts, pictures or sounds.
+        encoder: encodes its texts or files.
         batch_size: as for `BatchRunner`.
         queries: a separate tower for queries, if there is one.
         scaled: whether vectors are scaled to length 1 after the engine.
@@ -106,7 +103,7 @@ class Tower:
             options = dataclasses.replace(options, precision=precision)
             queries = cls._open(inner, options, batch_size, for_search, folder)
         rows = opened.row_encoder
-        rows = rows if isinstance(rows, TextEncoder) else dataclasses.replace(rows, folder=folder)
+        rows = rows if isinstance(rows, TextEncoder) else rows.in_folder(folder)
         return cls(opened.engine, rows, batch_size, queries, is_scaled and not info.normalize)
 
     def vectors(self, texts: Sequence[str], titles: Optional[Sequence[str]] = None) -> Vectors:
@@ -140,7 +137,7 @@ class Tower:
 
         Raises `ImageError` for data that is no picture, `UsageError` if the tower reads no pictures.
         """
-        tower = self._reading(PICTURE)
+        tower = self.reading(PICTURE)
         assert isinstance(tower.encoder, PictureEncoder)
         return tower.compute(tower.encoder.encode(pictures))
 
@@ -149,45 +146,15 @@ class Tower:
 
         frames: RGB pixels, `[height, width, 3] uint8` each
         """
-        tower = self._reading(PICTURE)
+        tower = self.reading(PICTURE)
         assert isinstance(tower.encoder, PictureEncoder)
         return tower.compute(tower.encoder.encode_each(frames))
 
-    def encode_sounds(
-        self,
-        sounds: Sequence[Union[Source, Array]],
-        takes_incomplete: bool = False,
-        most_seconds: float = math.inf,
-    ) -> Vectors:
-        """Return the vectors of sounds, `[n, size]`, for searches by a sound or among sounds.
+    def reading(self, what: str) -> Tower:
+        """Return the tower that computes the vectors of an input, which is this one or that of queries.
 
-        sounds: paths, files' bytes, or samples `[samples]` at the tower's rate. A sound of more than half a minute is
-            read in pieces; its vector is the mean of the pieces' vectors, scaled to their mean length
-        takes_incomplete: whether to accept a file whose end is missing, and read the part that is there
-        most_seconds: maximum length of a sound
-
-        Raises `DataError` for data that is no sound, or for a longer one, `UsageError` if the tower reads no sounds.
+        Raises `UsageError` if neither reads it.
         """
-        tower, vectors = self._reading(SOUND), list[Vectors]()
-        assert isinstance(tower.encoder, SoundEncoder)
-        for number, sound in enumerate(sounds):
-            name = str(sound) if isinstance(sound, (str, Path)) else f"sound {number}"
-            read = tower.encoder.pieces(sound, name, takes_incomplete=takes_incomplete, most_seconds=most_seconds)
-            pieces = list[tuple[Vectors, Integers]]()
-            for piece in checked(read):
-                with long_step():
-                    pieces.append((tower.compute(piece), piece.lengths))
-            vectors.append(mean_vector(*(np.concatenate(parts) for parts in zip(*pieces))))
-        return np.concatenate(vectors) if vectors else tower.compute(tower.encoder.encode([]))
-
-    @property
-    def sound_rate(self) -> int:
-        """Samples per second of the sounds that the tower reads; raises `UsageError` if it reads no sounds."""
-        encoder = self._reading(SOUND).encoder
-        assert isinstance(encoder, SoundEncoder)
-        return encoder.rate
-
-    def _reading(self, what: str) -> Tower:
         for tower in (self, self._queries):
             if tower.encoder.reads == what:
                 return tower

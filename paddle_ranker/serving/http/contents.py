@@ -22,6 +22,7 @@ from starlette.routing import BaseRoute
 from starlette.types import Receive, Scope, Send
 from typing_extensions import TypedDict
 
+from paddle_ranker.data.files.file_readers import READERS
 from paddle_ranker.errors import DataError, DependencyError, quoted
 from paddle_ranker.retrieval.snapshots.snapshot import LocalSnapshot
 from paddle_ranker.retrieval.stored.candidate_indexes import Document
@@ -34,7 +35,7 @@ from paddle_ranker.serving.slots.index_slot import IndexSlot
 if TYPE_CHECKING:
     from paddle_ranker.data.files.reader_pool import ChildProcess
 
-_PATH, _PDF = "/v1/contents/", "application/pdf"
+_PATH = "/v1/contents/"
 _PAGE_DPI, _PAGE_PIXELS, _PAGE_SECONDS = 110, 1 << 22, 10.0  # of a page's picture, and of drawing it
 _PROCESSES = 3  # pages that are drawn at once, of different files
 _MOST_DRAWN = 64  # pages that may wait to be drawn
@@ -75,7 +76,7 @@ def routes(index: IndexSlot) -> list[BaseRoute]:
     """Return the routes of files, and of pages of PDFs as pictures."""
     drawing = _PageDrawing()
 
-    async def file_of(request: Request, deadline: float) -> tuple[Path, str]:
+    async def file_of(request: Request, deadline: float) -> tuple[Path, str, str]:
         refuse_parameters(request)
         name = request.path_params["name"]
         request.scope["state"]["protocol"] = "contents"
@@ -86,15 +87,15 @@ def routes(index: IndexSlot) -> list[BaseRoute]:
         return file
 
     async def content(request: Request) -> Response:
-        path, media_type = await file_of(request, index.deadline(deadline_of(request)))
+        path, media_type, _ = await file_of(request, index.deadline(deadline_of(request)))
         return _File(path, media_type=media_type, headers=_HEADERS)
 
     async def page(request: Request) -> Response:
         deadline, number = index.deadline(deadline_of(request)), request.path_params["page"]
-        path, media_type = await file_of(request, deadline)
-        if media_type != _PDF or not re.fullmatch("[1-9][0-9]{0,8}", number):
+        path, _, task = await file_of(request, deadline)
+        if not task or not re.fullmatch("[1-9][0-9]{0,8}", number):
             raise Fault(NO_DOCUMENT, f"{quoted(path.name)} has no page {quoted(number)}", field="page")
-        picture = await drawing.picture(path, int(number), deadline)
+        picture = await drawing.picture(task, path, int(number), deadline)
         reserve = reserve_of(request)
         if reserve is not None:
             reserve(len(picture))
@@ -138,15 +139,18 @@ class _PageDrawing:
         self._failed: dict[_Page, str] = {}
         self._processes: list[ChildProcess] = []
 
-    async def picture(self, path: Path, page: int, deadline: float) -> bytes:
-        """Return a page as JPEG. Raises `Fault` if it cannot be drawn, or not before the deadline."""
+    async def picture(self, task_name: str, path: Path, page: int, deadline: float) -> bytes:
+        """Return a page as JPEG. Raises `Fault` if it cannot be drawn, or not before the deadline.
+
+        task_name: `Reader.draw` of the file's reader
+        """
         key = path.name, page
         if key in self._failed:
             raise Fault(NO_DOCUMENT, self._failed[key], field="page")
         if key not in self._tasks:
             if len(self._tasks) >= _MOST_DRAWN:
                 raise Fault(OVERLOADED, f"{_MOST_DRAWN} pages wait to be drawn, no more may", retry_after=1.0)
-            self._tasks[key] = asyncio.ensure_future(self._draw(path, page))
+            self._tasks[key] = asyncio.ensure_future(self._draw(task_name, path, page))
             self._tasks[key].add_done_callback(partial(self._ended, key))
         task = self._tasks[key]
         self._callers[key] += 1
@@ -159,13 +163,13 @@ class _PageDrawing:
             if not self._callers[key] and key not in self._begun:
                 task.cancel()
 
-    async def _draw(self, path: Path, page: int) -> bytes:
+    async def _draw(self, task_name: str, path: Path, page: int) -> bytes:
         """Draw a page when no other page of its file is being drawn, whether its callers wait or not."""
         key = path.name, page
         async with self._turns.setdefault(path.name, asyncio.Lock()):
             self._begun.add(key)
             try:
-                return await asyncio.get_running_loop().run_in_executor(self._threads, self._ask, path, page)
+                return await asyncio.get_running_loop().run_in_executor(self._threads, self._ask, task_name, path, page)
             except asyncio.CancelledError:  # the server stops
                 for process in self._processes:
                     process.end()
@@ -178,14 +182,14 @@ class _PageDrawing:
             except DependencyError as error:
                 raise Fault(UNAVAILABLE, str(error), retry_after=60.0) from error
 
-    def _ask(self, path: Path, page: int) -> bytes:
+    def _ask(self, task_name: str, path: Path, page: int) -> bytes:
         if not hasattr(self._local, "process"):
             from paddle_ranker.data.files.reader_pool import ChildProcess
 
             self._local.process = ChildProcess()
             self._processes.append(self._local.process)
         arguments = (path, page, _PAGE_DPI, _PAGE_PIXELS)
-        return base64.b64decode(self._local.process.ask("draw", *arguments, seconds=_PAGE_SECONDS))
+        return base64.b64decode(self._local.process.ask(task_name, *arguments, seconds=_PAGE_SECONDS))
 
     def _ended(self, key: _Page, task: asyncio.Task[bytes]) -> None:
         del self._tasks[key], self._callers[key]
@@ -212,10 +216,14 @@ def _no_content(name: str) -> Fault:
     return Fault(NO_DOCUMENT, f"there is no content {quoted(name)}", field="name")
 
 
-def _file_of(now: LocalSnapshot, name: str) -> Optional[tuple[Path, str]]:
-    """Return the path and the media type of a file in the index, or None if no document has a file of this name."""
-    types = {
-        suffix: kind for file in now.info.schema.files for suffix, kind in FIELD_TYPES[file.type].media_types.items()
-    }
-    kind, path = types.get(name.partition(".")[2]), now.files.find(name)
-    return None if kind is None or path is None or not now.has_file(name) else (path, kind)
+def _file_of(now: LocalSnapshot, name: str) -> Optional[tuple[Path, str, str]]:
+    """Return the path and the media type of a file in the index, and the task that draws its pages (`Reader.draw`).
+
+    Returns None if no document has a file of this name.
+    """
+    suffix, path = name.partition(".")[2], now.files.find(name)
+    kinds = [kind for file in now.info.schema.files if suffix in (kind := FIELD_TYPES[file.type]).media_types]
+    if not kinds or path is None or not now.has_file(name):
+        return None
+    task = next((READERS[kind.reader].draw for kind in kinds if kind.reader), "")
+    return path, kinds[-1].media_types[suffix], task

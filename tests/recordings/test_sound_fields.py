@@ -14,15 +14,16 @@ import pytest
 from paddle_ranker.__main__ import main
 from paddle_ranker.commands.index import main as index
 from paddle_ranker.commands.search import main as search
-from paddle_ranker.data.recordings.speech import MODEL_VARIABLE
 from paddle_ranker.model.load_options import LoadOptions
+from paddle_ranker.recordings.speech import MODEL_VARIABLE
+from paddle_ranker.recordings.towers import encode_sounds
 from paddle_ranker.retrieval.stages.search import SearchSettings
 from paddle_ranker.retrieval.stages.search_engine import SearchEngine
 from paddle_ranker.retrieval.vectors.text_vectors import Tower
 from paddle_ranker.scoring.engines.engine_registry import is_installed
 from tests.checkout import ONCE
 from tests.model.test_pictures import published as published_pictures
-from tests.model.test_sounds import published, wav
+from tests.recordings.test_sounds import published, wav
 from tests.serving.test_search import Site
 
 pytestmark = pytest.mark.parity
@@ -100,11 +101,11 @@ def test_the_vector_of_a_long_sound_is_the_mean_of_its_pieces(built: Path) -> No
     tower = Tower.open(built.parent / "tower")
     rng = np.random.default_rng(0)
     samples = (0.1 * rng.standard_normal(70 * 16_000)).astype(np.float32)
-    pieces = tower.encode_sounds(np.split(samples, [30 * 16_000, 60 * 16_000]))
+    pieces = encode_sounds(tower, np.split(samples, [30 * 16_000, 60 * 16_000]))
     mean = (pieces * np.array([[3], [3], [1]])).sum(0) / 7
-    whole = tower.encode_sounds([samples])[0]
+    whole = encode_sounds(tower, [samples])[0]
     assert whole @ mean / np.linalg.norm(whole) / np.linalg.norm(mean) == pytest.approx(1, abs=1e-6)
-    np.testing.assert_allclose(tower.encode_sounds([wav(samples)])[0], whole, atol=1e-3)
+    np.testing.assert_allclose(encode_sounds(tower, [wav(samples)])[0], whole, atol=1e-3)
 
 
 @ONCE
@@ -139,7 +140,7 @@ def test_a_hit_by_a_sound_names_its_seconds(
         vectors = segment.vectors["sound"]
         assert vectors.passages is not None and len(vectors) == 4 + 27 + 14
         song = [one.id for one in engine.collection.snapshot().documents()].index("song.wav")
-        pieces = tower.encode_sounds([*samples.astype(np.float32).reshape(4, -1)])
+        pieces = encode_sounds(tower, [*samples.astype(np.float32).reshape(4, -1)])
         pieces /= np.linalg.norm(pieces, axis=1, keepdims=True)
         np.testing.assert_allclose(vectors.stored.rows(vectors.rows(song)), pieces, atol=2e-3)
 

@@ -15,15 +15,15 @@ import numpy as np
 import paddle
 
 from paddle_ranker.array_types import Array, Integers
-from paddle_ranker.data.recordings.audio import RATE
-from paddle_ranker.data.recordings.speech import SpokenWord
-from paddle_ranker.encoding.sound_encoder import LENGTHS, SAMPLES, SoundEncoder
 from paddle_ranker.errors import CheckpointError, quoted
 from paddle_ranker.model.encoder_loading import unfilled
 from paddle_ranker.model.hugging_face.adapter_folders import with_base
-from paddle_ranker.model.hugging_face.sound_models import read_published
-from paddle_ranker.model.networks.sounds import SpeechNetwork
 from paddle_ranker.model.parameters import set_parameters
+from paddle_ranker.recordings.audio import RATE
+from paddle_ranker.recordings.sound_encoder import LENGTHS, SAMPLES, SoundEncoder
+from paddle_ranker.recordings.sound_models import read_published
+from paddle_ranker.recordings.sound_network import SpeechNetwork
+from paddle_ranker.recordings.speech import SpokenWord
 from paddle_ranker.storage.foreign_config import PREPROCESSOR_FILE, ForeignConfig
 from paddle_ranker.storage.untrusted import Unchecked
 from paddle_ranker.unicode.characters import UNIT, UNSPACED, shape_of

@@ -18,8 +18,8 @@ import pytest
 
 from paddle_ranker.data.files.file_readers import MOST_PIECES, Part, Unread
 from paddle_ranker.data.files.reader_pool import ChildProcess
-from paddle_ranker.data.recordings import film
 from paddle_ranker.errors import DataError
+from paddle_ranker.recordings import film
 
 pytestmark = pytest.mark.unit
 av = pytest.importorskip("av", reason="needs: pip install 'paddle-ranker[film]'")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Union
@@ -18,12 +18,13 @@ import numpy as np
 
 from paddle_ranker.array_types import Array, Arrays, Integers
 from paddle_ranker.data.files.pictures import Source
-from paddle_ranker.data.recordings.audio import IncompleteRecordingError, read_recording
-from paddle_ranker.encoding.columns import SOUND, Columns, Indices, offsets_of, ragged_positions
+from paddle_ranker.encoding.columns import Columns, FileEncoder, Indices, offsets_of, ragged_positions
 from paddle_ranker.errors import CheckpointError, DataError, quoted
+from paddle_ranker.recordings.audio import IncompleteRecordingError, read_recording
 from paddle_ranker.storage.atomic import write_json
 from paddle_ranker.storage.foreign_config import PREPROCESSOR_FILE, ForeignConfig, read_preprocessor
 
+SOUND = "sound"  # name in `FILE_INPUTS`
 _CONFIG_FILE = "config.json"
 SAMPLES, LENGTHS = "samples", "lengths"  # names of the model's inputs
 _LEAST_RATE, _MOST_RATE = 1000, 192_000
@@ -75,7 +76,7 @@ class EncodedSounds(Columns):
 
 
 @dataclass(frozen=True)
-class SoundEncoder:
+class SoundEncoder(FileEncoder):
     """Encoder of sounds as samples for a network.
 
     rate: samples per second
@@ -126,8 +127,6 @@ class SoundEncoder:
             encoded += pieces
         return EncodedSounds.concat([EncodedSounds(np.empty(0, np.float32), np.zeros(1, np.int64)), *encoded])
 
-    encode_queries = encode
-
     def pieces(
         self,
         sound: Union[Source, Array],
@@ -176,6 +175,10 @@ class SoundEncoder:
         return np.pad(samples, (0, max(0, self.least - len(samples)))).astype(np.float32, copy=False)
 
     reads, truncated = SOUND, 0  # texts may be cut, sounds are not
+
+    def in_folder(self, folder: Path) -> SoundEncoder:
+        """Return the encoder for paths that are relative to `folder`."""
+        return replace(self, folder=folder)
 
     def frames(self, samples: int) -> int:
         """Return the number of frames of a sound with `samples` samples."""

@@ -16,11 +16,11 @@ import pytest
 from paddle_ranker.array_types import Vectors
 from paddle_ranker.commands.index import main as index
 from paddle_ranker.data.files.file_readers import READERS, Part, Unread
-from paddle_ranker.data.recordings import speech
-from paddle_ranker.data.recordings.audio import RATE, IncompleteRecordingError, read_recording
-from paddle_ranker.data.recordings.speech import RecordingPiece, SpokenWord, cut_at_pauses, transcript
 from paddle_ranker.errors import CheckpointError, DependencyError
 from paddle_ranker.notebook import Index
+from paddle_ranker.recordings import speech
+from paddle_ranker.recordings.audio import RATE, IncompleteRecordingError, read_recording
+from paddle_ranker.recordings.speech import RecordingPiece, SpokenWord, cut_at_pauses, transcript
 
 pytestmark = pytest.mark.unit
 NO_SOUND = "pip install 'paddle-ranker[sound]'"

@@ -18,8 +18,8 @@ import numpy as np
 
 from paddle_ranker.array_types import Array, Vectors
 from paddle_ranker.data.files.metering import step
-from paddle_ranker.data.recordings.media import MediaSource, library, opened_media
 from paddle_ranker.errors import DataError, brief, package_for
+from paddle_ranker.recordings.media import MediaSource, library, opened_media
 
 RATE = 16_000  # samples a second that networks of speech take
 _LEAST_RATE, _MOST_RATE = 1_000, 768_000  # of recordings; resampling 1 sample a second would make 16,000 of each

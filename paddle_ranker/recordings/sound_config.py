@@ -1,4 +1,4 @@
-"""Networks of sounds; read by `hugging_face/sound_models.py`."""
+"""Configuration of networks of sounds, as `sound_models.py` reads it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import Annotated, ClassVar
 
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.model.config import Activation, EncoderConfig, Share
-from paddle_ranker.model.encoders.family import add_own
 from paddle_ranker.storage.declared import Between, Count, Length, OneOf, Positive
 
 _Sizes = Annotated[tuple[Positive, ...], Between(1, 64)]
@@ -65,7 +64,3 @@ class SoundConfig(EncoderConfig):
         layer = 4 * self.hidden_size + 2 * self.intermediate_size
         positions = self.hidden_size * self.num_conv_pos_embeddings // self.num_conv_pos_embedding_groups
         return convolutions + self.hidden_size * (self.conv_dim[-1] + positions + self.num_hidden_layers * layer)
-
-
-for _type in ("wav2vec2", "hubert"):
-    add_own(_type, "sounds", "SoundTransformer", SoundConfig)

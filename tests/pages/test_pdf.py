@@ -15,9 +15,9 @@ import pytest
 from PIL import Image
 
 from paddle_ranker.data.files.file_readers import READERS, Part, Reader, Unread
-from paddle_ranker.data.files.pdf import page_picture
 from paddle_ranker.data.files.pictures import ImageLimits
 from paddle_ranker.errors import DataError
+from paddle_ranker.pages.pdf import page_picture
 
 pytest.importorskip("pypdfium2", reason="pip install 'paddle-ranker[pdf]'")
 pytestmark = pytest.mark.unit
@@ -420,7 +420,7 @@ def test_an_outline_of_many_entries_is_read_in_time(tmp_path: Path) -> None:
 
 def _without_ocr(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "rapidocr", None)
-    from paddle_ranker.data.files import ocr
+    from paddle_ranker.pages import ocr
 
     ocr._engine.cache_clear()
 

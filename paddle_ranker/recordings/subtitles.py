@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Union
 
 from paddle_ranker.data.files.file_readers import FIRST_SECOND, LAST_SECOND, Part, Unread
-from paddle_ranker.data.recordings.media import library, opened_media
-from paddle_ranker.data.recordings.speech import SpokenWord, transcript
 from paddle_ranker.data.rows.formats import found_encoding, open_text
 from paddle_ranker.errors import brief
+from paddle_ranker.recordings.media import library, opened_media
+from paddle_ranker.recordings.speech import SpokenWord, transcript
 
 _VERSION = 1  # raised when the same subtitles would give other parts
 _PACKAGE = "'paddle-ranker[files]'"

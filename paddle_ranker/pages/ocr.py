@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from difflib import SequenceMatcher
 from functools import lru_cache
 from importlib import metadata
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple, Union
 from unicodedata import east_asian_width
@@ -16,15 +15,14 @@ import numpy as np
 
 from paddle_ranker.array_types import Array
 from paddle_ranker.data.files.file_readers import Part, Unread
-from paddle_ranker.data.files.page_text import Box, PageLine, page_text
 from paddle_ranker.data.files.pictures import ImageError, ImageLimits, decoded, rgb, upright
 from paddle_ranker.errors import DataError, package_for
+from paddle_ranker.pages.page_text import Box, PageLine, page_text
 
 _VERSION = 3  # raised when the same picture would give other parts
 _LEAST_SURE = 0.5  # minimum confidence of OCR in a line
 _SURE_FLIPPED = 0.9  # confidence above which OCR turns a line
 _COLUMNS = 3  # tall lines that are looked at for upright letters
-INSTALL = "'paddle-ranker[ocr]'"
 _LONGEST = 100  # maximum longer side of a picture divided by its shorter side; longer pictures have no words
 _SIDE = 2000  # pixels; OCR shrinks pictures with a longer side
 _TALL = 2  # minimum height of a picture that is read in stretches, divided by its width
@@ -70,14 +68,9 @@ def version() -> str:
         return "no OCR"
 
 
-def is_installed() -> bool:
-    """Return whether the package is there that reads words in pictures."""
-    return find_spec("rapidocr") is not None
-
-
 @lru_cache(maxsize=1)
 def _engine() -> Any:
-    with package_for("OCR", INSTALL):
+    with package_for("OCR", "'paddle-ranker[ocr]'"):
         from rapidocr import RapidOCR
     threads = int(os.environ.get("OMP_NUM_THREADS") or -1)  # -1: one for each core
     settings = {"log_level": "error", "text_score": 0.0, "return_word_box": True}

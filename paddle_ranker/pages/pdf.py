@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import ctypes
+import io
 import math
 import re
 import tempfile
@@ -19,10 +21,11 @@ import numpy as np
 
 from paddle_ranker.array_types import Array
 from paddle_ranker.data.files.file_readers import READERS, Part, Unread
-from paddle_ranker.data.files.page_text import Box, Letter, Line, PageLine, around, is_leftwards, lines_of, page_text
 from paddle_ranker.data.files.pictures import ImageLimits
 from paddle_ranker.data.files.placed_text import SpanPlace
+from paddle_ranker.data.files.reader_pool import limited
 from paddle_ranker.errors import DataError, DependencyError, package_for
+from paddle_ranker.pages.page_text import Box, Letter, Line, PageLine, around, is_leftwards, lines_of, page_text
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -97,6 +100,14 @@ def page_picture(path: Path, page: int, dpi: int = SCAN_DPI, most: int = ImageLi
                 return _picture(opened, dpi, most)
         except _library().PdfiumError as error:
             raise DataError(f"{path}: page {page:,} is damaged ({error})") from error
+
+
+def draw(path: Path, page: int, dpi: int, most: int) -> str:
+    """Return a page as a JPEG in base64, within the reader's limits; see `Reader.draw` and `page_picture`."""
+    stream, reader = io.BytesIO(), READERS["pdf"]
+    with limited(reader.memory, reader.seconds, reader.seconds):
+        page_picture(path, page, dpi, most).save(stream, "JPEG", quality=80)
+    return base64.b64encode(stream.getvalue()).decode()
 
 
 def _library() -> Any:

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from paddle_ranker.array_types import Array, Vectors
-from paddle_ranker.data.recordings import audio
-from paddle_ranker.data.recordings.audio import RATE, IncompleteRecordingError, StretchReader, read_recording
 from paddle_ranker.errors import DataError
+from paddle_ranker.recordings import audio
+from paddle_ranker.recordings.audio import RATE, IncompleteRecordingError, StretchReader, read_recording
 from tests.checkout import ONCE
 
 soundfile = pytest.importorskip("soundfile", reason="pip install 'paddle-ranker[sound]'")

@@ -3,7 +3,7 @@
 Weights and sounds follow from names and seeds. The answers were computed by transformers 5.23.0, each sound alone.
 Where it is installed, this computes them anew:
 
-    PYTHONPATH=. python tests/model/sound_cases.py
+    PYTHONPATH=. python tests/recordings/sound_cases.py
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ frames.read(Path("film.mp4"), 12.0)  # [height, width, 3] uint8: the frame at se
 
 from __future__ import annotations
 
+import math
 import queue
 import re
 import resource
@@ -23,9 +24,9 @@ from paddle_ranker.array_types import Array
 from paddle_ranker.data.files.file_readers import FIRST_SECOND, LAST_SECOND, MOST_PIECES, READERS, Part, Unread
 from paddle_ranker.data.files.metering import DECODED, pause, step
 from paddle_ranker.data.files.pictures import ImageLimits
-from paddle_ranker.data.files.reader_pool import ChildProcess
-from paddle_ranker.data.recordings.media import FILM_BEGINNINGS, library, opened_media
+from paddle_ranker.data.files.reader_pool import ChildProcess, limited
 from paddle_ranker.errors import DataError, brief
+from paddle_ranker.recordings.media import FILM_BEGINNINGS, library, opened_media
 from paddle_ranker.runtime import usable_cores
 
 _VERSION = 1  # raised when the same film would give other parts
@@ -206,7 +207,7 @@ def _try_tables(film: bytes) -> None:
         with pause(), tempfile.NamedTemporaryFile(suffix=".film") as file:
             file.write(film)
             file.flush()
-            child.ask("packets", Path(file.name), seconds=_WAITED_SECONDS)
+            child.ask(_PACKETS, Path(file.name), seconds=_WAITED_SECONDS)
     finally:
         children.put(child)
 
@@ -217,6 +218,15 @@ def _children() -> queue.Queue[ChildProcess]:
     for _ in range(usable_cores()):
         children.put(ChildProcess())
     return children
+
+
+_PACKETS = f"{__name__}:read_packets_limited"  # task of a `ChildProcess`
+
+
+def read_packets_limited(path: Path) -> None:
+    """Call `read_packets` with a limit of processor time."""
+    with limited(math.inf, PROBE_SECONDS, PROBE_SECONDS):
+        read_packets(path)
 
 
 def read_packets(path: Path) -> None:

@@ -14,13 +14,14 @@ from safetensors.numpy import load_file, save_file
 
 from paddle_ranker.commands.convert import main as convert
 from paddle_ranker.data.files.file_readers import READERS, Part
-from paddle_ranker.data.recordings.speech import MODEL_VARIABLE
-from paddle_ranker.encoding.sound_encoder import SoundEncoder
 from paddle_ranker.errors import CheckpointError
-from paddle_ranker.model.transcriber import Letters, Transcriber
+from paddle_ranker.recordings.sound_encoder import SoundEncoder
+from paddle_ranker.recordings.speech import MODEL_VARIABLE
+from paddle_ranker.recordings.towers import encode_sounds
+from paddle_ranker.recordings.transcriber import Letters, Transcriber
 from paddle_ranker.retrieval.vectors.text_vectors import Tower
 from paddle_ranker.storage.foreign_config import PREPROCESSOR_FILE
-from tests.model.sound_cases import CASES, FILE, FRAMES, LETTERS, PROCESSOR, sounds, write
+from tests.recordings.sound_cases import CASES, FILE, FRAMES, LETTERS, PROCESSOR, sounds, write
 
 pytestmark = pytest.mark.parity
 EXPECTED: dict[str, Any] = json.loads(FILE.read_text(encoding="utf-8"))
@@ -46,9 +47,9 @@ def means(name: str) -> np.ndarray:
 @pytest.mark.parametrize("name", CASES)
 def test_vectors_are_those_of_transformers_alone_and_together(name: str, tmp_path: Path) -> None:
     tower = Tower.open(published(name, tmp_path / name), batch_size=10_000)
-    together = tower.encode_sounds(sounds())
+    together = encode_sounds(tower, sounds())
     np.testing.assert_allclose(together, means(name), rtol=1e-5, atol=1e-5)
-    alone = np.concatenate([tower.encode_sounds([sound]) for sound in sounds()])
+    alone = np.concatenate([encode_sounds(tower, [sound]) for sound in sounds()])
     np.testing.assert_allclose(together, alone, rtol=1e-5, atol=1e-5)
 
 
@@ -58,7 +59,7 @@ def test_the_counter_of_a_batch_norm_is_no_code_of_a_quantised_model(tmp_path: P
     arrays = load_file(folder / "model.safetensors")
     name = next(key for key in arrays if key.endswith("running_mean")).replace("running_mean", "num_batches_tracked")
     save_file({**arrays, name: np.array(7)}, folder / "model.safetensors", {"format": "pt"})
-    found = Tower.open(folder).encode_sounds(sounds())
+    found = encode_sounds(Tower.open(folder), sounds())
     np.testing.assert_allclose(found, means("hubert_batch_norm"), rtol=1e-5, atol=1e-5)
 
 
@@ -71,7 +72,7 @@ def test_older_names_of_the_weights_are_read(name: str, tmp_path: Path) -> None:
         arrays = {key.replace(theirs, older): array for key, array in arrays.items()}
     arrays = {key.split(".", 1)[1]: array for key, array in arrays.items() if not key.startswith("lm_head")}
     save_file(arrays, folder / "model.safetensors")
-    np.testing.assert_allclose(Tower.open(folder).encode_sounds(sounds()), means(name), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(encode_sounds(Tower.open(folder), sounds()), means(name), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["wav2vec2_large", "hubert", "hubert_batch_norm"])
@@ -80,7 +81,7 @@ def test_convert_brings_and_takes_them(name: str, tmp_path: Path, capsys: pytest
     assert convert([str(source), str(target)]) == 0, capsys.readouterr().err
     assert "vectors of 24 numbers" in capsys.readouterr().out
     assert convert([str(target), str(back), "--to", "hf"]) == 0, capsys.readouterr().err
-    np.testing.assert_allclose(Tower.open(back).encode_sounds(sounds()), means(name), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(encode_sounds(Tower.open(back), sounds()), means(name), rtol=1e-5, atol=1e-5)
     prefix = CASES[name]["model_type"] + "."
     kept = {key[len(prefix) :]: shape for key, shape in EXPECTED[name]["shapes"].items() if key.startswith(prefix)}
     kept.pop("masked_spec_embed", None)

@@ -12,10 +12,10 @@ import paddle
 from paddle import Tensor, nn
 
 from paddle_ranker.array_types import Array
-from paddle_ranker.model.encoders.sounds import SoundConfig
 from paddle_ranker.model.networks.attention import MASKED
 from paddle_ranker.model.networks.bert import Encoder, activation_named
 from paddle_ranker.model.networks.dropout import Dropout, Masks
+from paddle_ranker.recordings.sound_config import SoundConfig
 
 _EPSILON = 1e-5  # added to the variance by the norms of convolutions
 

@@ -11,15 +11,14 @@ from typing import NamedTuple, Optional
 import numpy as np
 
 from paddle_ranker.array_types import Array
-from paddle_ranker.encoding.columns import SOUND
-from paddle_ranker.encoding.sound_encoder import SoundEncoder
 from paddle_ranker.errors import CheckpointError, quoted
-from paddle_ranker.model.encoders.sounds import SoundConfig
 from paddle_ranker.model.families import require_config, write_config
 from paddle_ranker.model.hugging_face.architectures import ACTIVATION_NAMES, WITHOUT_EFFECT, other_name
 from paddle_ranker.model.hugging_face.weights import read_weights, write_weights
 from paddle_ranker.model.parameters import PARAMETERS_FILE, load_arrays, save_arrays
 from paddle_ranker.model.tower import TowerInfo
+from paddle_ranker.recordings.sound_config import SoundConfig
+from paddle_ranker.recordings.sound_encoder import SOUND, SoundEncoder
 from paddle_ranker.storage.atomic import write_json
 from paddle_ranker.storage.foreign_config import ForeignConfig
 from paddle_ranker.storage.untrusted import UncheckedObject
@@ -27,7 +26,6 @@ from paddle_ranker.storage.untrusted import UncheckedObject
 Named = dict[str, Array]
 _CONFIG, _HEAD = "config.json", "lm_head."
 _WAV2VEC2, _HUBERT = "wav2vec2", "hubert"
-MODEL_TYPES = (_WAV2VEC2, _HUBERT)
 _CLASS_NAMES = {_WAV2VEC2: "Wav2Vec2Model", _HUBERT: "HubertModel"}
 _PREFIXES = ("wav2vec2.", "hubert.")
 _ENCODER = "encoder."
@@ -104,10 +102,10 @@ def read_published(folder: Path) -> PublishedSounds:
     return PublishedSounds(config, encoder, None if weight is None or bias is None else (weight.T, bias))
 
 
-def bring_tower(folder: Path, target: Path) -> None:
-    """Write the tower of a published model of sounds into a new folder; raises as `read_published` does."""
-    config, encoder, _ = read_published(folder)
-    rows = SoundEncoder.read(folder)
+def bring_towers(folder: Path, source: Path, target: Path) -> None:
+    """Write the tower of a published model of sounds, see `FileInput`; raises as `read_published` does."""
+    config, encoder, _ = read_published(source)
+    rows = SoundEncoder.read(source)
     save_arrays({_ENCODER + name: array for name, array in encoder.items()}, target / PARAMETERS_FILE)
     write_config(target, config)
     rows.save(target)

@@ -21,14 +21,14 @@ import numpy as np
 from paddle_ranker.array_types import Vectors
 from paddle_ranker.data.files.file_readers import FIRST_SECOND, LAST_SECOND, Part, Unread
 from paddle_ranker.data.files.placed_text import SpanPlace
-from paddle_ranker.data.recordings.audio import RATE, IncompleteRecordingError, read_recording
 from paddle_ranker.errors import CheckpointError, package_for
+from paddle_ranker.recordings.audio import RATE, IncompleteRecordingError, read_recording
 from paddle_ranker.storage.digest import content_digest
 from paddle_ranker.storage.foreign_config import ForeignConfig
 
 MODEL_VARIABLE = "PADDLE_RANKER_SPEECH"
 # Types of models that other rooms open: each module's `open_transcriber` returns a `SpeechModel`.
-_MODULES = dict.fromkeys(("wav2vec2", "hubert"), "paddle_ranker.model.transcriber")
+_MODULES = dict.fromkeys(("wav2vec2", "hubert"), "paddle_ranker.recordings.transcriber")
 _VERSION = 3  # raised when the same recording would give other parts
 _SHORTEST, _LONGEST = 240, 300  # minimum and maximum seconds of a piece that another follows
 _LAST = 60  # minimum seconds of a piece that follows another

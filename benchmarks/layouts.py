@@ -184,7 +184,7 @@ def make_set(options: LayoutsOptions, name: str, seed: int) -> tuple[Groups, Gro
 def start(options: LayoutsOptions, folder: Path, seed: int) -> Path:
     """Return the folder of a small LayoutLM with random weights, whose vocabulary is that of the pairs."""
     from paddle_ranker.commands.starter import StarterOptions, make_starter
-    from paddle_ranker.model.encoders.layouts import LayoutLMConfig
+    from paddle_ranker.layouts.kind import LayoutLMConfig
     from paddle_ranker.model.families import require_config
 
     encoder = make_starter(

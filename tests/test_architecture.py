@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 import shutil
 import subprocess
@@ -185,6 +186,8 @@ REFUSED = {
         ("index build --corpus a --output b --field talk:recording", 2, "expected NAME:TYPE with a type of text,"),
     ),
     "pages": (("index build --corpus a --output b --field manual:pdf", 2, "expected NAME:TYPE with a type of text,"),),
+    "layouts": (("convert layoutlm OUTPUT", 1, "config.json: model_type is 'layoutlm'; qwen3, bert,"),),
+    "tables": (("convert tapas OUTPUT", 1, "config.json: model_type is 'tapas'; qwen3, bert,"),),
     "tracking": (
         (
             "train-pairwise --train a --test b --log_to mlflow",
@@ -246,6 +249,10 @@ def test_a_guest_can_be_deleted_with_its_folder(guest: str, tmp_path: Path) -> N
     index = tmp_path / "INDEX"
     index.mkdir()
     write_manifest(index, IndexInfo(WordsInfo(STANDARD), VectorsInfo("milvus", 8, uri="milvus.db", collection="a")))
+    for model_type in ("layoutlm", "tapas"):
+        (tmp_path / model_type).mkdir()
+        (tmp_path / model_type / "config.json").write_text(json.dumps({"model_type": model_type}))
+        (tmp_path / model_type / "model.safetensors").touch()
     for line, status, message in REFUSED.get(guest, ()):
         refused = run(COMMAND, *line.split())
         assert refused.returncode == status and message in refused.stdout, refused.stdout

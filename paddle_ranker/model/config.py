@@ -37,12 +37,14 @@ class EncoderConfig:
     heads_share_width: whether a head's size is the width of a state divided by the number of heads
     shares_queries: whether the network computes the query once for all pairs of a batch that begin with it
     reads_markers: whether the texts that transformers gives the model hold special tokens, as of empty cells
+    needs_types: whether the tokenizer must give token types, by which the places of tokens are told apart
     tokenizer_class: transformers' class with which its users make the model's inputs
     """
 
     has_tanh_pooler: ClassVar[bool] = True
     heads_share_width: ClassVar[bool] = True
     shares_queries: ClassVar[bool] = False
+    needs_types: ClassVar[bool] = False
     reads_markers: ClassVar[bool] = False
     tokenizer_class: ClassVar[str] = "PreTrainedTokenizerFast"
     vocab_size: Positive
@@ -114,7 +116,7 @@ class EncoderConfig:
 
     @property
     def names_cells(self) -> bool:
-        """Whether a ranker's head answers questions by selecting cells of a table, see `TapasConfig`."""
+        """Whether a ranker answers questions by selecting cells of a table; its encoder then has heads, `cells`."""
         return False
 
     def files(self) -> dict[str, UncheckedObject]:

@@ -28,7 +28,7 @@ from paddle_ranker.storage.untrusted import UncheckedObject, read_json
 
 # Before others whose classes' names begin with theirs.
 for _module in (
-    "bert", "longformer", "layouts", "tapas", "big_bird", "electra", "mpnet", "distilbert", "deberta", "modernbert",
+    "bert", "longformer", "big_bird", "electra", "mpnet", "distilbert", "deberta", "modernbert",
     "qwen3", "vilt", "pictures",
 ):  # fmt: skip
     import_module(f"paddle_ranker.model.encoders.{_module}")
@@ -84,6 +84,7 @@ def _flatten(values: UncheckedObject) -> UncheckedObject:
             flat.update(_flatten(part))
     flat.update({name: value for name, value in values.items() if name not in ("init_args", "init_class")})
     if "model_type" not in flat:
+        FAMILIES.load_plugins()
         names = [name for name, family in FAMILIES.items() if architecture.startswith(family.classes)]
         if names:
             flat["model_type"] = names[0]
@@ -101,6 +102,7 @@ def write_config(folder: Path, config: EncoderConfig) -> None:
 
 def known_to_transformers() -> list[str]:
     """Return the model types whose transformers folders this toolkit reads."""
+    FAMILIES.load_plugins()
     return [name for name, family in FAMILIES.items() if family.architecture is not None]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Optional
+from typing import TYPE_CHECKING, NamedTuple, Optional
 
 import numpy as np
 import paddle
@@ -18,7 +18,6 @@ from paddle_ranker.metrics.calibration import Calibration
 from paddle_ranker.model.config import ENCODER_PREFIX, EncoderConfig
 from paddle_ranker.model.match_levels import LEVELS, levels_of_pair
 from paddle_ranker.model.networks.bert import Encoder, pool_states, types_of
-from paddle_ranker.model.networks.cell_heads import CellLogits
 from paddle_ranker.model.networks.dropout import Dropout
 from paddle_ranker.model.networks.lora import merged
 from paddle_ranker.model.parameters import initialize, set_parameters
@@ -60,6 +59,19 @@ class Narrow(nn.Layer):
         for layer, weight, bias in ((self.down, kept, -mean @ kept), (self.up, kept.T, mean)):
             layer.weight.set_value(weight.astype(np.float32))
             layer.bias.set_value(bias.astype(np.float32))
+
+
+class CellLogits(NamedTuple):
+    """Logits for selecting the cells of an answer, `[batch, length]` float32 each.
+
+    tokens: logit of each token, or (if the configuration says so) the mean logit of its cell's tokens
+    cells: mean logit of the tokens of each token's cell; 10,000 less for tokens outside cells
+
+    If the configuration sets `select_one_column`, both are also 10,000 less outside the selected column.
+    """
+
+    tokens: Tensor
+    cells: Tensor
 
 
 class RankerNetwork(nn.Layer):

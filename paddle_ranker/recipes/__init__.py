@@ -26,6 +26,8 @@ GUESTS = (
     "remote_models",
     "recordings",
     "pages",
+    "layouts",
+    "tables",
 )
 
 

@@ -4,19 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Optional
-
-import numpy as np
+from typing import Optional, Protocol, runtime_checkable
 
 from paddle_ranker.array_types import Array
 from paddle_ranker.data.files.placed_text import PlacedText
 from paddle_ranker.encoding.pair_encoder import PairRowEncoder
-from paddle_ranker.encoding.table_pairs import TablePairEncoder
-from paddle_ranker.metrics.calibration import sigmoid
-from paddle_ranker.model.model_kind import OPERATION_LOGITS, TOKEN_LOGITS
+from paddle_ranker.model.model_kind import TOKEN_LOGITS
 from paddle_ranker.scoring.engines.engine import Engine
-
-_LEAST = 0.5  # cells with a higher probability are part of an answer
 
 
 @dataclass(frozen=True)
@@ -59,24 +53,26 @@ def names_cells(engine: Engine) -> bool:
     return TOKEN_LOGITS in getattr(engine, "outputs", ())
 
 
+@runtime_checkable
+class AnsweringEncoder(Protocol):
+    """Row encoder of rankers that name cells."""
+
+    def answers(
+        self, questions: Sequence[str], tables: Sequence[str], outputs: Mapping[str, Array]
+    ) -> list[TableAnswer]:
+        """Return the answers of the tables `tables[i]` to the questions `questions[i]`.
+
+        outputs: the ranker's outputs for the pairs, `[n, ...]`, among them logits of tokens (`names_cells`)
+        """
+        ...
+
+
 def table_answers(
     encoder: PairRowEncoder, questions: Sequence[str], tables: Sequence[str], outputs: Mapping[str, Array]
 ) -> list[TableAnswer]:
-    """Return the answers of the tables `tables[i]` to the questions `questions[i]`.
-
-    encoder: the ranker's encoder
-    outputs: the ranker's outputs for the pairs, `[n, ...]`, among them logits of tokens (`names_cells`)
-
-    A cell is part of the answer if the mean probability of its tokens is above 0.5, as in transformers.
-    """
-    assert isinstance(encoder, TablePairEncoder)
-    pairs, answers = encoder.encode(questions, tables), list[TableAnswer]()
-    probabilities = sigmoid(outputs[TOKEN_LOGITS].astype(np.float64))
-    operations = outputs[OPERATION_LOGITS].argmax(axis=1) if OPERATION_LOGITS in outputs else None
-    for row, table in enumerate(tables):
-        cells = _cells(encoder, table, pairs.pad([row])["token_type_ids"][0], probabilities[row])
-        answers.append(TableAnswer(cells, None if operations is None else encoder.operations[operations[row]]))
-    return answers
+    """Return the answers of tables to questions, see `AnsweringEncoder.answers`."""
+    assert isinstance(encoder, AnsweringEncoder)
+    return encoder.answers(questions, tables, outputs)
 
 
 def answers_of(
@@ -98,22 +94,3 @@ def answers_of(
         return table_answers(encoder, [question], [texts[number]], rows)[0]
 
     return answer
-
-
-def _cells(encoder: TablePairEncoder, table: str, types: Array, probabilities: Array) -> tuple[Cell, ...]:
-    """Return the selected cells of a table.
-
-    types: each token's type, then the numbers of its place in the table, `[length, 1 + place_size]`
-    probabilities: the tokens' probabilities, `[length]`
-    """
-    columns, rows = types[:, 1], types[:, 2]
-    tokens = np.flatnonzero((columns > 0) & (rows > 0))
-    numbers, inverse = np.unique(np.stack([rows, columns])[:, tokens], axis=1, return_inverse=True)
-    sums = np.bincount(inverse.reshape(-1), probabilities[tokens], numbers.shape[1])
-    means = sums / np.bincount(inverse.reshape(-1), minlength=numbers.shape[1])
-    read = encoder.read(table)
-    return tuple(
-        Cell(read.row_numbers[row - 1], read.column_numbers[column - 1], read.rows[row - 1][column - 1], float(mean))
-        for (row, column), mean in zip(numbers.T.tolist(), means)
-        if mean > _LEAST
-    )

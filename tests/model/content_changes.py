@@ -24,8 +24,9 @@ from typing import Any, Optional
 import numpy as np
 from PIL import Image
 
-from tests.model import picture_cases, table_cases, vilt_cases
+from tests.model import picture_cases, vilt_cases
 from tests.recordings import sound_cases
+from tests.tables import table_cases
 
 FILE = Path(__file__).with_suffix(".json")
 CONFIG, PIXELS, PROCESSOR, TOKENIZER = (

@@ -12,7 +12,6 @@ import PIL
 import pytest
 
 from paddle_ranker.encoding.picture_pairs import PictureTitle
-from paddle_ranker.encoding.table_pairs import table_text
 from paddle_ranker.errors import RankerError
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.model_folder import RANKER
@@ -22,6 +21,7 @@ from paddle_ranker.recordings.transcriber import Transcriber
 from paddle_ranker.retrieval.vectors.text_vectors import Tower
 from paddle_ranker.scoring.loading import open_model
 from paddle_ranker.scoring.scorer import Scorer
+from paddle_ranker.tables.table_pairs import table_text
 from tests.checkout import ONCE, SETTINGS_STEP
 from tests.model.content_changes import (
     ALL,

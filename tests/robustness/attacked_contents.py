@@ -58,11 +58,12 @@ class ContentOptions(Options):
 
 def write_models(folder: Path, server: str) -> list[str]:
     """Write the models and the index of a server; return the command line's options, the ranker's folder first."""
-    from tests.model import table_cases, vilt_cases
+    from tests.model import vilt_cases
     from tests.model.test_families import write_folder
     from tests.model.test_pictures import published as published_pictures
     from tests.model.test_vilt import EXPECTED
     from tests.recordings.test_sounds import published as published_sounds
+    from tests.tables import table_cases
 
     if server == "tables":
         return [str(table_cases.write_folder(folder / "tables"))]

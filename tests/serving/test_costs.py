@@ -25,9 +25,6 @@ import requests
 from pydantic import TypeAdapter, ValidationError
 
 from paddle_ranker.data.files.placed_text import PlacedText
-from paddle_ranker.encoding import cell_values
-from paddle_ranker.encoding.cell_values import relations, values_in
-from paddle_ranker.encoding.table_pairs import _read
 from paddle_ranker.errors import DataError, UsageError
 from paddle_ranker.paddle_serving.messages import Bounds, bounds_of, messages, parse
 from paddle_ranker.paddle_serving.pipeline import read_pairs, read_printed_dict
@@ -37,6 +34,9 @@ from paddle_ranker.serving.core.faults import INVALID, TIMED_OUT, TOO_LARGE, UNA
 from paddle_ranker.serving.core.json_text import check_json, json_bounds, parse_json
 from paddle_ranker.serving.core.limits import Limits, unpack
 from paddle_ranker.serving.http.rerank import RerankRequest, _validated
+from paddle_ranker.tables import cell_values
+from paddle_ranker.tables.cell_values import relations, values_in
+from paddle_ranker.tables.table_pairs import _read
 from tests.live_service import SECONDS, LiveService
 from tests.robustness.costly_inputs import http_bodies
 

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Optional
+from typing import NamedTuple, Optional
 
 import numpy as np
 
@@ -89,6 +89,20 @@ Values = UncheckedObject
 Check = Callable[[ForeignConfig, Values], None]
 
 
+class CellHeadNames(NamedTuple):
+    """Heads of rankers that name cells, whose arrays in transformers are no linear layers.
+
+    name: transformers' class of such rankers
+    read: called with the arrays by name and the configuration; returns the arrays with all heads as linear layers, or
+        raises `CheckpointError`
+    write: called with such arrays and our configuration; returns transformers' arrays and entries of `config.json`
+    """
+
+    name: str
+    read: Callable[[dict[str, Array], ForeignConfig], dict[str, Array]]
+    write: Callable[[dict[str, Array], EncoderConfig], tuple[dict[str, Array], UncheckedObject]]
+
+
 @dataclass(frozen=True)
 class Architecture:
     """Names of an architecture's parameters in transformers, and conversion between its `config.json` and ours.
@@ -101,6 +115,7 @@ class Architecture:
     without_effect: keys that never change results, in addition to `WITHOUT_EFFECT`
     checked: keys that `check` reads, of those that other families refuse
     answers: whether its language models are rankers, which answer "yes" or "no" to a pair
+    heads: heads of its rankers that name cells; None if it has no such rankers
     """
 
     names: Names
@@ -110,6 +125,7 @@ class Architecture:
     without_effect: frozenset[str] = frozenset()
     checked: frozenset[str] = frozenset()
     answers: bool = False
+    heads: Optional[CellHeadNames] = None
 
     def read(self, config: ForeignConfig) -> Values:
         """Return the values under the names of `EncoderConfig`; raises `CheckpointError` for unsupported values."""

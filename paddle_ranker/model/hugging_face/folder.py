@@ -17,7 +17,6 @@ from paddle_ranker.encoding.tokenizers.tokenizer_folder import read_tokenizer
 from paddle_ranker.errors import CheckpointError, UsageError, listed, quoted
 from paddle_ranker.model.config import EncoderConfig
 from paddle_ranker.model.encoders.deberta import DebertaConfig
-from paddle_ranker.model.encoders.tapas import TAPAS_ANSWERS, TapasConfig
 from paddle_ranker.model.families import (
     brought_tokenizer,
     config_from,
@@ -32,6 +31,7 @@ from paddle_ranker.model.hugging_face.architectures import (
     CLASSIFIES,
     INSTEAD,
     WITHOUT_EFFECT,
+    CellHeadNames,
     Names,
     is_of_other_head,
     to_ours,
@@ -48,7 +48,6 @@ from paddle_ranker.model.hugging_face.library_tokenizer import (
     library_padding,
     model_type_of,
 )
-from paddle_ranker.model.hugging_face.tapas_heads import settings_of_answers, with_cell_heads, without_cell_heads
 from paddle_ranker.model.hugging_face.weights import (
     parameters_file,
     read_weights,
@@ -120,7 +119,8 @@ class ClassifierHead:
         activation = activation_of(library.get("activation_fn", old))
         if answers_pairs(config):
             return cls(config.path, ("yes",))
-        if architecture_of(config) == TAPAS_ANSWERS or architecture_of(config).endswith(_RETRIEVES):
+        heads = cell_heads_of(config.get("model_type"))
+        if architecture_of(config).endswith(_RETRIEVES) or (heads and heads.name == architecture_of(config)):
             return cls(config.path, ("relevance",))
         if not architecture_of(config).endswith(CLASSIFIES):
             return None
@@ -386,8 +386,8 @@ def read_model(folder: Path) -> HuggingFaceModel:
     own_code = "auto_map" in settings
     try:
         config.require_fits(*count(theirs))  # a network that is far too large would take forever to create
-        if config.names_cells:
-            theirs = with_cell_heads(theirs, settings)
+        if config.names_cells and (heads := cell_heads_of(config.model_type)):
+            theirs = heads.read(theirs, settings)
         arrays, left_over = to_ours(_with_answers(folder, theirs, names) if answers_pairs(settings) else theirs, names)
         if "classifier.weight" in arrays and not names.head_has_bias:
             arrays["classifier.bias"] = np.zeros(arrays["classifier.weight"].shape[1], np.float32)
@@ -400,7 +400,7 @@ def read_model(folder: Path) -> HuggingFaceModel:
         raise CheckpointError(f"{folder / file}: {error}") from error
     unknown = [name for name in left_over if not is_of_other_head(name)]
     if config.type_vocab_size > 1 and not gives_types(folder):
-        if isinstance(config, TapasConfig):
+        if config.needs_types:
             raise CheckpointError(
                 f"{folder}: the model_input_names of its tokenizer lack token_type_ids, by which a table's cells are "
                 "told apart: add them"
@@ -430,6 +430,12 @@ def read_model(folder: Path) -> HuggingFaceModel:
         note_once(f"note: {folder / file}: parameters unknown here and not used: {listed(unknown)}")
     settings.log_unknown()
     return HuggingFaceModel(config, arrays, left_over, file, head)
+
+
+def cell_heads_of(model_type: object) -> Optional[CellHeadNames]:
+    """Return the heads of a family's rankers that name cells; None if it has no such rankers."""
+    architecture = family_of(model_type).architecture
+    return None if architecture is None else architecture.heads
 
 
 def architecture_of(config: ForeignConfig) -> str:
@@ -583,7 +589,8 @@ def write_model(folder: Path, named: Mapping[str, Array], config: EncoderConfig)
     is_ranker = "head.weight" in named
     is_masked_lm = any(name.startswith(f"{HEAD}.") for name in named)
     task = family.architecture.names.task if is_ranker else "ForMaskedLM" if is_masked_lm else "Model"
-    architecture = TAPAS_ANSWERS if config.names_cells else family.classes + task
+    heads = family.architecture.heads if config.names_cells else None
+    architecture = family.classes + task if heads is None else heads.name
     values: UncheckedObject = {
         "architectures": [architecture],
         "model_type": model_type,
@@ -591,9 +598,9 @@ def write_model(folder: Path, named: Mapping[str, Array], config: EncoderConfig)
         "torch_dtype": "float32",
     }
     theirs = to_theirs(dict(named), family.architecture.names)
-    if isinstance(config, TapasConfig) and config.names_cells:
-        values.update(settings_of_answers(config))
-        theirs = without_cell_heads(theirs)
+    if heads is not None:
+        theirs, settings = heads.write(theirs, config)
+        values.update(settings)
     elif is_ranker:
         values.update(num_labels=1, id2label={"0": "relevance"}, label2id={"relevance": 0})
     for name, content in {"config.json": values, **config.files()}.items():

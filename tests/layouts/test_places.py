@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from paddle_ranker.data.files.placed_text import PlacedText
-from paddle_ranker.encoding.boxed_pairs import BoxedPairEncoder
 from paddle_ranker.encoding.column_store import PairCollector
 from paddle_ranker.encoding.columns import EncodedPairs
 from paddle_ranker.encoding.tokenizers.tokenizer_folder import read_tokenizer
 from paddle_ranker.encoding.windows import Windows
+from paddle_ranker.layouts.boxed_pairs import BoxedPairEncoder
 
 pytestmark = pytest.mark.unit
 WORDS = "[PAD] [UNK] [CLS] [SEP] [MASK] total invoice am ##ount due : 12 . 50 what is the ? -"

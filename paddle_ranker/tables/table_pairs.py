@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple, Optional
 
 import numpy as np
 from numpy.typing import NDArray
 
+from paddle_ranker.array_types import Array
 from paddle_ranker.data.files.placed_text import CELLS, PlacedText
-from paddle_ranker.encoding.cell_values import Value, column_values, ranks, relations, values_in
 from paddle_ranker.encoding.columns import EncodedPairs, EncodedTexts, offsets_of
 from paddle_ranker.encoding.pair_encoder import LengthCheck, PairEncoder
 from paddle_ranker.encoding.tokenizers.interface import Ids, ModelTokenizer
 from paddle_ranker.errors import DataError, UsageError, brief, quoted, require_pairs
+from paddle_ranker.metrics.calibration import sigmoid
+from paddle_ranker.model.model_kind import OPERATION_LOGITS, TOKEN_LOGITS
 from paddle_ranker.notes import note_once
+from paddle_ranker.scoring.table_answers import Cell, TableAnswer
+from paddle_ranker.tables.cell_values import Value, column_values, ranks, relations, values_in
 
 # Missing cells are empty, and take memory: a table may have so many, or so many for each cell that is there.
 _FEW_CELLS, _SPARSE = 1 << 16, 8
+_LEAST = 0.5  # cells with a higher probability are part of an answer
 _EMPTY = "[EMPTY]"  # token of a cell without letters and digits
 _NO_WORDS = ("n/a", "?", "nan")
 _NAMED = 3  # maximum tables with left-out rows that a note names
@@ -114,6 +119,23 @@ class TablePairEncoder(PairEncoder):
             "rows of tables did not fit and were left out": self.left_out,
             f"columns of tables after the first {self._limits.columns} were left out": self.left_out_columns,
         }
+
+    def answers(
+        self, questions: Sequence[str], tables: Sequence[str], outputs: Mapping[str, Array]
+    ) -> list[TableAnswer]:
+        """Return the answers of the tables `tables[i]` to the questions `questions[i]`.
+
+        outputs: the ranker's outputs for the pairs, `[n, ...]`, among them logits of tokens
+
+        A cell is part of the answer if the mean probability of its tokens is above 0.5, as in transformers.
+        """
+        pairs, answers = self.encode(questions, tables), list[TableAnswer]()
+        probabilities = sigmoid(outputs[TOKEN_LOGITS].astype(np.float64))
+        operations = outputs[OPERATION_LOGITS].argmax(axis=1) if OPERATION_LOGITS in outputs else None
+        for row, table in enumerate(tables):
+            cells = _cells(self, table, pairs.pad([row])["token_type_ids"][0], probabilities[row])
+            answers.append(TableAnswer(cells, None if operations is None else self.operations[operations[row]]))
+        return answers
 
     def room_beside(self, query: str) -> int:
         """Return `sys.maxsize`, so that no table counts as too long: `encode` shortens tables by cells and rows."""
@@ -300,3 +322,22 @@ def _read(title: str) -> ReadTable:
     for start, end, row, column in cells:
         rows[place[row]][beside[column]] = text[start:end]
     return ReadTable(rows[0], rows[1:], row_numbers[1:], column_numbers)
+
+
+def _cells(encoder: TablePairEncoder, table: str, types: Array, probabilities: Array) -> tuple[Cell, ...]:
+    """Return the selected cells of a table.
+
+    types: each token's type, then the numbers of its place in the table, `[length, 1 + place_size]`
+    probabilities: the tokens' probabilities, `[length]`
+    """
+    columns, rows = types[:, 1], types[:, 2]
+    tokens = np.flatnonzero((columns > 0) & (rows > 0))
+    numbers, inverse = np.unique(np.stack([rows, columns])[:, tokens], axis=1, return_inverse=True)
+    sums = np.bincount(inverse.reshape(-1), probabilities[tokens], numbers.shape[1])
+    means = sums / np.bincount(inverse.reshape(-1), minlength=numbers.shape[1])
+    read = encoder.read(table)
+    return tuple(
+        Cell(read.row_numbers[row - 1], read.column_numbers[column - 1], read.rows[row - 1][column - 1], float(mean))
+        for (row, column), mean in zip(numbers.T.tolist(), means)
+        if mean > _LEAST
+    )

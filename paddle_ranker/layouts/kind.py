@@ -65,7 +65,7 @@ def _boxed(*, last_corner: bool) -> Encodes:
     """Return a function that creates an encoder with boxes; its separators have the last corner or the first."""
 
     def encoder(files: ModelTokenizer, max_seq_length: int, config: EncoderConfig) -> PairEncoder:
-        from paddle_ranker.encoding.boxed_pairs import SIDE, BoxedPairEncoder
+        from paddle_ranker.layouts.boxed_pairs import SIDE, BoxedPairEncoder
 
         return BoxedPairEncoder(files, max_seq_length, SIDE if last_corner else 0)
 
@@ -85,7 +85,7 @@ add_family(
         {**BERT_FIELDS, **added_fields(LayoutLMConfig)},
         check_bert,
     ),
-    network_of("layouts", "LayoutLMEncoder"),
+    network_of("paddle_ranker.layouts.networks", "LayoutLMEncoder"),
     LayoutLMConfig,
     # transformers' tokenizer of LayoutLMv2 and the models' authors give separators the last corner
     _boxed(last_corner=True),
@@ -122,7 +122,7 @@ add_family(
         {**BERT_FIELDS, **added_fields(LiltConfig)},
         check_bert,
     ),
-    network_of("layouts", "LiltEncoder"),
+    network_of("paddle_ranker.layouts.networks", "LiltEncoder"),
     LiltConfig,
     _boxed(last_corner=False),
 )

@@ -6,11 +6,12 @@ import numpy as np
 
 from paddle_ranker.array_types import Array
 from paddle_ranker.errors import CheckpointError, listed
-from paddle_ranker.model.encoders.tapas import TAPAS_ANSWERS, TapasConfig
+from paddle_ranker.model.config import EncoderConfig
 from paddle_ranker.storage.foreign_config import ForeignConfig
 from paddle_ranker.storage.untrusted import UncheckedObject
 
 _VECTORS = {"output": "classifier", "column_output": "tapas.cells.column"}  # a weight and a bias each
+TAPAS_ANSWERS = "TapasForQuestionAnswering"
 _OPERATION = ("aggregation_classifier", "tapas.cells.operation")
 
 
@@ -36,16 +37,11 @@ def with_cell_heads(arrays: dict[str, Array], config: ForeignConfig) -> dict[str
     return converted
 
 
-def without_cell_heads(arrays: dict[str, Array]) -> dict[str, Array]:
-    """Return the parameters with heads as in transformers' files: the inverse of `with_cell_heads`."""
+def without_cell_heads(arrays: dict[str, Array], config: EncoderConfig) -> tuple[dict[str, Array], UncheckedObject]:
+    """Return the parameters with heads as in transformers' files, and the entries of `config.json` for operations."""
     theirs = {name.replace(*_OPERATION[::-1]): array for name, array in arrays.items()}
     for vector, ours in _VECTORS.items():
         theirs[f"{vector}_weights"] = np.ascontiguousarray(theirs.pop(f"{ours}.weight").reshape(-1))
         theirs[f"{vector}_bias"] = theirs.pop(f"{ours}.bias").reshape(())
-    return theirs
-
-
-def settings_of_answers(config: TapasConfig) -> UncheckedObject:
-    """Return the entries of transformers' `config.json` that name the operations."""
-    names = {str(number): name for number, name in enumerate(config.operations)}
-    return {"num_aggregation_labels": len(names), **({"aggregation_labels": names} if names else {})}
+    names = {str(number): name for number, name in enumerate(getattr(config, "operations", ()))}
+    return theirs, {"num_aggregation_labels": len(names), **({"aggregation_labels": names} if names else {})}

@@ -19,12 +19,12 @@ from paddle_ranker.model.encoders.family import (
     added_fields,
     network_of,
 )
-from paddle_ranker.model.hugging_face.architectures import Architecture, Names, Values
+from paddle_ranker.model.hugging_face.architectures import Architecture, CellHeadNames, Names, Values
 from paddle_ranker.storage.declared import Between, Count, Positive
 from paddle_ranker.storage.foreign_config import ForeignConfig
 from paddle_ranker.storage.untrusted import UncheckedObject
+from paddle_ranker.tables.heads import TAPAS_ANSWERS, with_cell_heads, without_cell_heads
 
-TAPAS_ANSWERS = "TapasForQuestionAnswering"
 CELL_HEADS = ("cells.column", "cells.operation")  # our names, without the encoder's prefix
 
 
@@ -35,7 +35,7 @@ class TapasConfig(EncoderConfig):
     type_vocab_sizes: sizes of the embedding tables: of token types, then of each number of a token's place except the
         last one, the position
     reset_position_index_per_cell: whether positions restart in each cell
-    names_cells: whether the head answers a question by selecting cells, see `networks.cell_heads`; the attributes
+    names_cells: whether the head answers a question by selecting cells, see `CellHeads`; the attributes
         below matter only then
     operations: names of operations on the selected cells, such as SUM; (): the model chooses no operation
     select_one_column: whether all cells of an answer are in one column
@@ -49,6 +49,7 @@ class TapasConfig(EncoderConfig):
     """
 
     reads_markers: ClassVar[bool] = True
+    needs_types: ClassVar[bool] = True
     tokenizer_class: ClassVar[str] = "TapasTokenizer"
     max_position_embeddings: Positive = 1024
     type_vocab_size: Count = 3
@@ -121,7 +122,7 @@ _NAMED_OTHERWISE = ("names_cells", "operations", *_IDS_OF_CELLS)
 
 
 def _of_tables(files: ModelTokenizer, max_seq_length: int, config: EncoderConfig) -> PairEncoder:
-    from paddle_ranker.encoding.table_pairs import TableLimits, TablePairEncoder
+    from paddle_ranker.tables.table_pairs import TableLimits, TablePairEncoder
 
     assert isinstance(config, TapasConfig)
     restarts, limits = config.reset_position_index_per_cell, TableLimits(*config.table_limits)
@@ -154,8 +155,9 @@ add_family(
         },
         _check_tapas,
         without_effect=frozenset(_OF_ANSWERS_LOSS.split()),
+        heads=CellHeadNames(TAPAS_ANSWERS, with_cell_heads, without_cell_heads),
     ),
-    network_of("layouts", "TapasEncoder"),
+    network_of("paddle_ranker.tables.networks", "TapasEncoder"),
     TapasConfig,
     _of_tables,
 )

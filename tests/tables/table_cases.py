@@ -4,7 +4,7 @@
 logit of a tiny random network. `table_answers.json` has the logits of tokens and the cells and operations of networks
 with the heads of TapasForQuestionAnswering. Where it and pandas are installed, this computes them anew:
 
-    PYTHONPATH=. python tests/model/table_cases.py
+    PYTHONPATH=. python tests/tables/table_cases.py
 """
 
 from __future__ import annotations

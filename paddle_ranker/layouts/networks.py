@@ -1,7 +1,4 @@
-"""Encoders of tokens with places: boxes on a page in LayoutLM and LiLT, cells of a table in TAPAS.
-
-Xu et al., 2020; Wang et al., 2022; Herzig et al., 2020.
-"""
+"""Encoders of tokens with boxes on a page: LayoutLM (Xu et al., 2020) and LiLT (Wang et al., 2022)."""
 
 from __future__ import annotations
 
@@ -10,11 +7,9 @@ from typing import Optional
 import paddle
 from paddle import Tensor, nn
 
-from paddle_ranker.model.encoders.layouts import LayoutLMConfig, LiltConfig
-from paddle_ranker.model.encoders.tapas import TapasConfig
+from paddle_ranker.layouts.kind import LayoutLMConfig, LiltConfig
 from paddle_ranker.model.networks.attention import attend
 from paddle_ranker.model.networks.bert import Attention, Embeddings, Encoder, EncoderLayer, _at, places_of, types_of
-from paddle_ranker.model.networks.cell_heads import CellHeads
 from paddle_ranker.model.networks.dropout import Dropout, Masks
 
 
@@ -158,37 +153,3 @@ class LiltEncoder(Encoder):
         self, input_ids: Tensor, token_type_ids: Tensor, indices: Tensor, documents: Optional[Tensor] = None
     ) -> Tensor:
         return Encoder.at(self, input_ids, token_type_ids, indices, documents)[:, :, : self.config.hidden_size]
-
-
-class TapasEmbeddings(Embeddings):
-    """BERT's embeddings plus those of a token's column, row, ranks and relation.
-
-    The last number of a token's place is its position, which may start anew in each cell.
-    """
-
-    config: TapasConfig
-
-    def __init__(self, config: TapasConfig, masks: Masks):
-        super().__init__(config, masks)
-        for number, size in enumerate(config.type_vocab_sizes[1:], 1):
-            setattr(self, f"token_type_embeddings_{number}", nn.Embedding(size, config.hidden_size))
-
-    def forward(self, input_ids: Tensor, token_type_ids: Tensor, extra: Optional[Tensor]) -> Tensor:
-        types, places = types_of(token_type_ids), places_of(token_type_ids, len(self.config.place_limits))
-        positions = places[:, :, -1] if token_type_ids.ndim == 3 else self._positions(input_ids, types)
-        hidden = self.word_embeddings(input_ids) + self.position_embeddings(positions)
-        hidden = hidden + self.token_type_embeddings(types)
-        for number in range(1, len(self.config.place_limits)):
-            hidden = hidden + getattr(self, f"token_type_embeddings_{number}")(places[:, :, number - 1])
-        return self.dropout(self.layer_norm(hidden if extra is None else hidden + extra))
-
-
-class TapasEncoder(Encoder):
-    """Encoder of TAPAS: a BERT whose tokens also have the cells of a table as places."""
-
-    config: TapasConfig
-    embeddings_class = TapasEmbeddings
-
-    def __init__(self, config: TapasConfig):
-        super().__init__(config)
-        self.cells = CellHeads(config) if config.names_cells else None

@@ -1,30 +1,20 @@
-"""Cells and operation that answer a question of a table, as TAPAS selects them (Herzig et al., 2020)."""
+"""Encoder of TAPAS, and its heads that select the cells and the operation of an answer (Herzig et al., 2020)."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Optional
 
 import paddle
 from paddle import Tensor, nn
 
-from paddle_ranker.model.encoders.tapas import TapasConfig
+from paddle_ranker.model.network import CellLogits
 from paddle_ranker.model.networks.attention import MASKED
+from paddle_ranker.model.networks.bert import Embeddings, Encoder, places_of, types_of
+from paddle_ranker.model.networks.dropout import Masks
+from paddle_ranker.tables.kind import TapasConfig
 
 _COLUMN, _ROW = 1, 2  # numbers of a token's types
 _LEAST = 1e-10  # added to a count that may be 0, as in transformers
-
-
-class CellLogits(NamedTuple):
-    """Logits for selecting the cells of an answer, `[batch, length]` float32 each.
-
-    tokens: logit of each token, or (if the configuration says so) the mean logit of its cell's tokens
-    cells: mean logit of the tokens of each token's cell; 10,000 less for tokens outside cells
-
-    If the configuration sets `select_one_column`, both are also 10,000 less outside the selected column.
-    """
-
-    tokens: Tensor
-    cells: Tensor
 
 
 class CellHeads(nn.Layer):
@@ -78,3 +68,37 @@ def _equal(numbers: Tensor) -> Tensor:
 
 def _sums(weights: Tensor, values: Tensor) -> Tensor:
     return paddle.matmul(weights, values.unsqueeze(-1)).squeeze(-1)
+
+
+class TapasEmbeddings(Embeddings):
+    """BERT's embeddings plus those of a token's column, row, ranks and relation.
+
+    The last number of a token's place is its position, which may start anew in each cell.
+    """
+
+    config: TapasConfig
+
+    def __init__(self, config: TapasConfig, masks: Masks):
+        super().__init__(config, masks)
+        for number, size in enumerate(config.type_vocab_sizes[1:], 1):
+            setattr(self, f"token_type_embeddings_{number}", nn.Embedding(size, config.hidden_size))
+
+    def forward(self, input_ids: Tensor, token_type_ids: Tensor, extra: Optional[Tensor]) -> Tensor:
+        types, places = types_of(token_type_ids), places_of(token_type_ids, len(self.config.place_limits))
+        positions = places[:, :, -1] if token_type_ids.ndim == 3 else self._positions(input_ids, types)
+        hidden = self.word_embeddings(input_ids) + self.position_embeddings(positions)
+        hidden = hidden + self.token_type_embeddings(types)
+        for number in range(1, len(self.config.place_limits)):
+            hidden = hidden + getattr(self, f"token_type_embeddings_{number}")(places[:, :, number - 1])
+        return self.dropout(self.layer_norm(hidden if extra is None else hidden + extra))
+
+
+class TapasEncoder(Encoder):
+    """Encoder of TAPAS: a BERT whose tokens also have the cells of a table as places."""
+
+    config: TapasConfig
+    embeddings_class = TapasEmbeddings
+
+    def __init__(self, config: TapasConfig):
+        super().__init__(config)
+        self.cells = CellHeads(config) if config.names_cells else None

@@ -17,14 +17,16 @@ from paddle_ranker import Ranker
 from paddle_ranker.__main__ import main
 from paddle_ranker.commands.convert import ConvertOptions, convert
 from paddle_ranker.data.files.placed_text import PlacedText
-from paddle_ranker.encoding.table_pairs import TablePairEncoder, table_text
 from paddle_ranker.errors import CheckpointError, DataError, UsageError
 from paddle_ranker.export.static_graph import export_model
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.model_folder import RANKER, load_model
 from paddle_ranker.model.ranker_folder import load_single
 from paddle_ranker.notebook import Index
-from tests.model.table_cases import (
+from paddle_ranker.tables.table_pairs import TablePairEncoder, table_text
+from tests.model.test_families import HAS_ONNX
+from tests.serving.test_search import Site
+from tests.tables.table_cases import (
     ANSWERED,
     ANSWERS,
     FILE,
@@ -38,8 +40,6 @@ from tests.model.table_cases import (
     write_folder,
     write_limited,
 )
-from tests.model.test_families import HAS_ONNX
-from tests.serving.test_search import Site
 
 pytestmark = pytest.mark.parity
 EXPECTED = json.loads(FILE.read_text(encoding="utf-8"))

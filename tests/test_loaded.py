@@ -21,14 +21,14 @@ MODELS = r"encoding\.(?!window_options)\w|model\.(?!load_options|model_options|r
 WRITING = r"data\.(rows\.(documents|records|formats)|files\.reader_pool)"
 WRITING += r"|retrieval\.index\.(collection_writer|ingestion|merging)"
 VECTORS = r"retrieval\.vectors\.(text_vectors|field_vectors|exact_search|faiss_index)"
-CONTENTS = r"data\.(files\.pictures|recordings)|encoding\.(picture|sound|table|boxed)_"
+CONTENTS = r"data\.files\.pictures|encoding\.picture_|recordings|pages|layouts|tables"
 OTHERS = r"training|evaluation|export|serving|paddle_serving|scale"
 
 
 @pytest.mark.parametrize(
     ("program", "unused"),
     [
-        (SEARCH, rf"{MODELS}|{WRITING}|{VECTORS}|{OTHERS}|options|commands"),
+        (SEARCH, rf"{MODELS}|{WRITING}|{VECTORS}|{CONTENTS}|{OTHERS}|options|commands"),
         (COMMAND, rf"{MODELS}|{WRITING}|{OTHERS}"),
         (SCORE, rf"{WRITING}|{CONTENTS}|{OTHERS}|options|commands|retrieval"),
     ],

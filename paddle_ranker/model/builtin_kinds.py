@@ -16,7 +16,6 @@ from paddle_ranker.encoding.samples import sample_batches, timing_batches
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.model.config import EncoderConfig
 from paddle_ranker.model.families import require_config, write_config
-from paddle_ranker.model.hugging_face.folder import encoder_config, folder_pair_encoder, states_head
 from paddle_ranker.model.info import BLEND, INFO_FILE, RankerInfo, blend_of
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.model_kind import (
@@ -104,6 +103,8 @@ class RankerKind(_ScoresPairs[PairEncoder]):
 
     def row_encoder(self, folder: Path, info: RankerInfo, options: LoadOptions) -> PairEncoder:
         """Create the pair encoder; `options.max_seq_length`, if set, replaces the ranker's maximum length."""
+        from paddle_ranker.model.hugging_face.folder import folder_pair_encoder
+
         length = options.max_seq_length or info.max_seq_length
         return folder_pair_encoder(folder, length, info.query_prompt)
 
@@ -134,6 +135,7 @@ class CrossEncoderKind(RankerKind):
 
     def is_in_transformers(self, folder: Path) -> bool:
         """Return whether a folder is a ranker of transformers or sentence-transformers, with one or two classes."""
+        from paddle_ranker.model.hugging_face.folder import states_head
         from paddle_ranker.model.hugging_face.sentences import is_sentences
 
         return states_head(folder) and not is_sentences(folder)
@@ -155,6 +157,8 @@ class BlendKind(_ScoresPairs[BlendedPairEncoder]):
         return tuple(require_config(folder / name) for name in blend_of(folder, info)["members"])
 
     def row_encoder(self, folder: Path, info: RankerInfo, options: LoadOptions) -> BlendedPairEncoder:
+        from paddle_ranker.model.hugging_face.folder import folder_pair_encoder
+
         members = []
         for name in blend_of(folder, info)["members"]:
             member = RankerInfo.read(folder / name)
@@ -203,6 +207,8 @@ class TowerKind(ModelKind[TowerInfo, RowsOfTower]):
 
         Raises `CheckpointError` if the tower has no output layer, and its size does not fit the encoder's width.
         """
+        from paddle_ranker.model.hugging_face.folder import encoder_config
+
         config, width = encoder_config(folder), info.cut_from or info.size - info.lexical_size
         if not info.output_layer and width != config.hidden_size:
             raise CheckpointError(
@@ -216,6 +222,8 @@ class TowerKind(ModelKind[TowerInfo, RowsOfTower]):
 
         `options.max_seq_length`, if set, replaces the tower's maximum length of texts.
         """
+        from paddle_ranker.model.hugging_face.folder import folder_pair_encoder
+
         if info.reads != TEXT:
             return FILE_INPUTS[info.reads].rows(folder)
         length = options.max_seq_length or info.max_seq_length

@@ -18,7 +18,7 @@ from paddle_ranker.model.encoder_loading import read_checkpoint
 from paddle_ranker.model.tower import TowerInfo
 from paddle_ranker.model.tower_network import save_tower, start_tower
 from tests.checkout import IS_MODERN, ONCE, copy_checkout
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, THOROUGH
 from tests.robustness.doc_blocks import blocks, missing
 from tests.started import get, post, started
 from tests.tiny import write_encoder
@@ -55,6 +55,7 @@ def script(
     return subprocess.run(command, cwd="/", env=environment, capture_output=True, text=True, timeout=900)
 
 
+@pytest.mark.skipif(not IS_MODERN and not THOROUGH, reason="takes two minutes: on this stack a thorough run tries it")
 def test_from_nothing_to_a_ranked_list(checkout: Path) -> None:
     done = script(checkout, "train_pairwise.sh", *(() if IS_MODERN else SHORTER))  # Paddle 2 learns as Paddle 3 does
     assert done.returncode == 0, done.stderr

@@ -442,6 +442,7 @@ def test_a_graph_of_all_states_and_their_pooling(tmp_path: Path, case: str) -> N
     np.testing.assert_allclose(static.run(batch)["pooled"], wanted["pooled"], atol=1e-5)
 
 
+@pytest.mark.thorough(keep=2)
 @pytest.mark.skipif(not has_bf16(), reason="needs a processor that multiplies bfloat16")
 @pytest.mark.parametrize("case", ["deberta-v2", "electra", *LONG])
 def test_an_export_runs_in_bf16(exported: Callable[[str], Any], case: str) -> None:
@@ -499,6 +500,7 @@ def model_scores(model: Any, titles: list[str]) -> dict[str, float]:
     return found
 
 
+@pytest.mark.thorough(keep=2)
 @pytest.mark.skipif(not HAS_ONNX or not has_bf16(), reason="needs an ONNX file and bfloat16")
 @pytest.mark.parametrize("case", EXPORTED)
 def test_openvino_rounds_no_positions_in_bf16(exported_long: Callable[[str], Any], case: str) -> None:

@@ -34,11 +34,12 @@ from paddle_ranker.retrieval.stored.manifest import MANIFEST, IndexInfo, WordsIn
 from paddle_ranker.retrieval.stored.schema import Field, Schema
 from paddle_ranker.retrieval.vectors.vector_settings import VectorsInfo
 from tests.checkout import ONCE
+from tests.conftest import THOROUGH
 from tests.forks import context
 from tests.started import SECONDS, until
 from tests.tiny import write_tower
 
-KILLS = 20
+KILLS = 20 if THOROUGH else 8
 SCHEMA = Schema((Field("title", "text", 2.0, title=True), Field("kind", "keyword")), passage_tokens=20)
 SIZE = 8
 
@@ -155,7 +156,7 @@ def send_on(writer: Writer, port: int) -> None:
 
 @ONCE
 @pytest.mark.slow
-def test_what_is_confirmed_survives_kill_9_twenty_times_of_twenty(tmp_path: Path) -> None:
+def test_what_is_confirmed_survives_each_kill_9(tmp_path: Path) -> None:
     folder = tmp_path / "index"
     tower = write_tower(tmp_path / "tower")
     copied = copy_tower(tower, folder)

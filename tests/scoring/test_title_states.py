@@ -246,7 +246,7 @@ def test_the_commands_store_titles_and_rank_by_them(tmp_path: Path, capsys: pyte
         assert message in capsys.readouterr().err and not (tmp_path / "other").exists()
 
 
-@pytest.mark.thorough(keep=6)
+@pytest.mark.thorough(keep=3)
 @pytest.mark.parity
 @pytest.mark.parametrize("engine", ["inference", "onnx", "openvino"])
 def test_an_export_ranks_stored_titles_in_every_engine(exported: Path, engine: str) -> None:

@@ -440,6 +440,7 @@ def test_more_processes_than_examples(data: Path, tmp_path: Path) -> None:
 @ONCE
 @server
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_the_others_wait_for_a_slow_disk(slow_disk: tuple[Path, Launched]) -> None:
     save_dir, launched = slow_disk
     assert launched.wait(SECONDS) == 0, launched.output + launched.log(1)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Optional
 
 from paddle_ranker.errors import CheckpointError
+from paddle_ranker.model.encoders.family import FAMILIES
 from paddle_ranker.model.hugging_face.adapter_folders import adapter_of, with_base
 from paddle_ranker.model.hugging_face.library_tokenizer import MODULES_FILE
 from paddle_ranker.model.hugging_face.picture_models import WITH_TEXTS
@@ -72,11 +73,13 @@ def is_published(folder: Path) -> bool:
 
 
 def _input_of(folder: Path) -> Optional[FileInput]:
+    """Return what a published model reads beside texts; guests' models are loaded if no family here has its type."""
     model_type = _model_type(folder)
-    if not isinstance(model_type, str):
-        return None
-    FILE_INPUTS.load_plugins()
-    return next((one for one in FILE_INPUTS.values() if model_type in one.model_types), None)
+
+    def found() -> Optional[FileInput]:
+        return next((one for one in FILE_INPUTS.values() if model_type in one.model_types), None)
+
+    return found() or (found() if model_type in FAMILIES else None)
 
 
 def reads_texts(folder: Path) -> bool:

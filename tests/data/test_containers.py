@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import mailbox
 import re
+import tarfile
 import zipfile
 from collections.abc import Mapping
 from email import policy
@@ -40,6 +41,18 @@ def archive(files: Mapping[str, Union[bytes, str]]) -> bytes:
     with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as target:
         for name, data in files.items():
             target.writestr(name, data)
+    return stream.getvalue()
+
+
+def tar(files: Mapping[str, Union[bytes, None]], kind: str = "") -> bytes:
+    """Return an archive; a name without bytes is a link to a file outside."""
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode=f"w:{kind}") as target:
+        for name, data in files.items():
+            entry = tarfile.TarInfo(name)
+            entry.type, entry.linkname = (tarfile.SYMTYPE, "/etc/passwd") if data is None else (tarfile.REGTYPE, "")
+            entry.size = len(data or b"")
+            target.addfile(entry, io.BytesIO(data or b""))
     return stream.getvalue()
 
 
@@ -113,6 +126,22 @@ def test_what_is_said_of_members_names_no_temporary_folder(tmp_path: Path, call:
     assert "paddle_ranker_" not in said
 
 
+@pytest.mark.parametrize(
+    ("name", "kind"), [("a.tar", ""), ("a.tgz", "gz"), ("A.TAR.GZ", "gz"), ("a.tar.bz2", "bz2"), ("a.tar.xz", "xz")]
+)
+def test_tars_of_all_compressions_are_read_and_no_link_is_followed(name: str, kind: str, tmp_path: Path) -> None:
+    files = {"./a/x.txt": b"words", "in.zip": archive({"y.md": "deep"}), "etc": None, "._h": b""}
+    found = members(tmp_path, name, tar(files, kind))
+    assert {*found} == {"a/x.txt", "in.zip/y.md", "etc"} and "link" in found["etc"].reason
+    for shown, words in (("a/x.txt", b"words"), ("in.zip/y.md", b"deep")):
+        path = found[shown].path
+        assert path is not None and path.read_bytes() == words and path.parent.parent == tmp_path / "members"
+    cut = tar({"a.txt": bytes(range(256)) * 4000}, kind)
+    (tmp_path / "cut").mkdir()
+    with pytest.raises(DataError, match="cannot be unpacked"):
+        members(tmp_path / "cut", name, cut[: len(cut) // 2])
+
+
 def test_what_is_within_too_many_others_or_encrypted_is_named(tmp_path: Path) -> None:
     data = archive({"deep.txt": "x"})
     for level in range(4):
@@ -139,6 +168,7 @@ def test_files_within_others_share_the_bytes_that_all_may_have(tmp_path: Path) -
     [
         ("a.zip", b"PK\3\4 nothing", "cannot be unpacked"),
         ("a.zip", archive({"a.txt": bytes(70 << 20)}), "bytes unpacked, more than the limit"),
+        ("a.tgz", tar({"a.txt": bytes(70 << 20)}, "gz"), "far larger unpacked"),
     ],
 )
 def test_a_file_far_larger_than_packed_is_refused(name: str, data: bytes, says: str, tmp_path: Path) -> None:

@@ -12,8 +12,10 @@ from __future__ import annotations
 
 import gzip
 import json
+import lzma
 import mailbox
 import mimetypes
+import tarfile
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
@@ -29,7 +31,8 @@ from paddle_ranker.data.files.html_text import page_of
 from paddle_ranker.data.files.reader_pool import SECOND_BYTES, limited
 from paddle_ranker.errors import DataError, brief
 
-HOLDERS, GZIP = (".zip", ".eml", ".mbox"), ".gz"  # suffixes of files with several members, and with one
+_TARS = (".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz")
+HOLDERS, GZIP = (".zip", ".eml", ".mbox", *_TARS), ".gz"  # suffixes of files with several members, and with one
 _DEEPEST = 3  # how many files within each other are unpacked
 _MOST_MAIL = 1 << 26  # bytes of a mail
 _BLOCK = 1 << 20
@@ -102,6 +105,8 @@ class _Unpacker:
         try:
             if suffix == ".zip":
                 self._zip(path, inside, depth)
+            elif name.lower().endswith(_TARS):
+                self._tar(path, inside, depth)
             elif suffix == GZIP:
                 with gzip.open(path) as content:
                     self._keep(f"{inside}{Path(name).stem}", iter(lambda: content.read(_BLOCK), b""), depth)
@@ -112,7 +117,8 @@ class _Unpacker:
         except TooLargeError as error:
             raise DataError(f"{path}: {error}") from error
         except (
-            zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, EOFError, NotImplementedError, RuntimeError,
+            zipfile.BadZipFile, gzip.BadGzipFile, tarfile.TarError, lzma.LZMAError, zlib.error, EOFError,
+            NotImplementedError, RuntimeError,
         ) as error:  # fmt: skip
             raise DataError(f"{path}: cannot be unpacked ({brief(str(error))})") from error
 
@@ -127,6 +133,19 @@ class _Unpacker:
                     continue
                 with archive.open(entry) as content:
                     self._keep(name, iter(lambda: content.read(_BLOCK), b""), depth)
+
+    def _tar(self, path: Path, inside: str, depth: int) -> None:
+        with tarfile.open(path, "r|*") as archive:  # one member after the other, since an index could be of any size
+            for entry in archive:
+                archive.members = []  # else it keeps all that were read
+                name = f"{inside}{entry.name.removeprefix('./')}"
+                if entry.isdir() or _is_hidden(entry.name.removeprefix("./")):
+                    continue
+                content = archive.extractfile(entry) if entry.isfile() else None
+                if content is None:
+                    self._list(name, reason="it is a link or a device, which is not followed")
+                else:
+                    self._keep(name, iter(lambda: content.read(_BLOCK), b""), depth)  # noqa: B023
 
     def _mails(self, path: Path, inside: str, depth: int) -> None:
         mails = mailbox.mbox(str(path), create=False)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import io
+import lzma
 import mailbox
 import re
 import tarfile
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from email import policy
 from email.message import EmailMessage
 from pathlib import Path
@@ -44,16 +47,24 @@ def archive(files: Mapping[str, Union[bytes, str]]) -> bytes:
     return stream.getvalue()
 
 
+COMPRESSED: dict[str, Callable[[bytes], bytes]] = {
+    "": bytes,
+    "gz": gzip.compress,
+    "bz2": bz2.compress,
+    "xz": lzma.compress,
+}
+
+
 def tar(files: Mapping[str, Union[bytes, None]], kind: str = "") -> bytes:
     """Return an archive; a name without bytes is a link to a file outside."""
     stream = io.BytesIO()
-    with tarfile.open(fileobj=stream, mode=f"w:{kind}") as target:
+    with tarfile.open(fileobj=stream, mode="w") as target:
         for name, data in files.items():
             entry = tarfile.TarInfo(name)
             entry.type, entry.linkname = (tarfile.SYMTYPE, "/etc/passwd") if data is None else (tarfile.REGTYPE, "")
             entry.size = len(data or b"")
             target.addfile(entry, io.BytesIO(data or b""))
-    return stream.getvalue()
+    return COMPRESSED[kind](stream.getvalue())
 
 
 def members(tmp_path: Path, name: str, data: bytes) -> dict[str, Member]:

@@ -137,7 +137,7 @@ class _Unpacker:
     def _tar(self, path: Path, inside: str, depth: int) -> None:
         with tarfile.open(path, "r|*") as archive:  # one member after the other, since an index could be of any size
             for entry in archive:
-                archive.members = []  # else it keeps all that were read
+                archive.members = []  # type: ignore[attr-defined]  # else it keeps all that were read
                 name = f"{inside}{entry.name.removeprefix('./')}"
                 if entry.isdir() or _is_hidden(entry.name.removeprefix("./")):
                     continue

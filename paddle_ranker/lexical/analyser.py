@@ -301,12 +301,11 @@ class Analyser:
         return tokens or [run.text for run in runs]
 
     def phrase_terms(self, folded: str) -> list[tuple[str, ...]]:
-        """Return groups of terms; a text with a folded phrase has at least one term of each group.
+        """Return groups of terms that find a folded phrase: a text with the phrase has a term of each group.
 
-        The tokens of a word depend on the characters beside it: covid-19 has the token covid19, but post-covid-19 has
-        not. So the groups have terms for runs of letters and runs of digits, such as covid and 19. If a text has a run
-        that no token stands for, as in don't, 1,000 or a word of very many parts, `tokens` adds a term for the run to
-        its `parts`.
+        A group is of a run of letters or of digits, not of a word: covid-19 has the token covid19, and post-covid-19
+        has not, but both have covid and 19. A run without a token of its own, as in don't or 1,000, is found by the
+        term that `tokens` adds to `parts`.
         """
         groups = dict[tuple[str, ...], None]()
         for run in self.runs(folded):

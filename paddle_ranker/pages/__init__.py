@@ -7,5 +7,6 @@ everything else works. It plugs in by `contents.py`:
     READERS        pdf, ocr: a part for each page, with the boxes of its words
 
 `pdf.py` (PDFium) gets the letters of a page, and draws it; a page that is a picture goes to `ocr.py` (RapidOCR).
-`page_text.py` orders letters and lines as people read them. Both run in the processes of a `ReaderPool`, with limits.
+`page_text.py` orders letters and lines as people read them. All run in child processes with limits: those of a
+`ReaderPool` read, those of the server's routes of contents draw.
 """

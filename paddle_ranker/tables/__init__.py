@@ -6,5 +6,7 @@ everything else works. It plugs in by `kind.py`:
     FAMILIES    tapas, whose `Architecture.heads` are those of rankers that name cells
 
 `TablePairEncoder` gives each token its column, row and rank; `cell_values.py` reads the numbers and dates that are
-ranked. `networks.py` embeds them, and selects the cells and the operation of an answer.
+ranked. `networks.py` embeds them, and selects the cells and the operation of an answer: `RankerNetwork.answers` returns
+logits of tokens beside that of the table, and `TablePairEncoder.answers` makes them a `TableAnswer` of
+`scoring/table_answers.py`, which rankers, searches and servers show.
 """

@@ -871,7 +871,7 @@ class _DocumentRows:
                 id = None
 
     def _rows_of_json(self) -> Iterator[tuple[int, Any]]:
-        """Yield (number, row) for each object of the file; the rows in its only object if that is no document."""
+        """Yield (number, row) for each object of the file, or for each row of the list that its only object holds."""
         rows = read_rows(self.path)
         first = list(islice(rows, 2))
         if len(first) == 1 and isinstance(first[0][1], dict) and not self.path.endswith(_JSON_LINES):

@@ -116,7 +116,7 @@ class LeftOut:
 
 
 class BadRowsError(DataError):
-    """Error that names bad rows and files; `items` has those that are kept, for a list of them."""
+    """Error that names bad rows and files; `items` lists them, as far as they were remembered."""
 
     def __init__(self, message: str, items: Sequence[LeftOutItem]) -> None:
         super().__init__(message)

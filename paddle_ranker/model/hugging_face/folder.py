@@ -361,7 +361,7 @@ def paddlenlps_head(folder: Path) -> Optional[ClassifierHead]:
 
 
 def states_head(folder: Path) -> bool:
-    """Return whether a transformers folder's settings describe a ranker: by a head, or by a reranker's steps."""
+    """Return whether a transformers folder's settings describe a ranker: by a head, or by files of `is_reranker`."""
     head = stated_head(folder)
     return is_reranker(folder) or (head is not None and len(head.labels) in _CLASSES)
 

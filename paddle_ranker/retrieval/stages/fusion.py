@@ -205,7 +205,7 @@ class Signal:
     def of_values(cls, values: Floats, log: bool) -> Signal:
         """Return the signal of a field with weight 0.
 
-        values: the field's numbers in many documents, as of `numbers_of`; they determine mean and deviation
+        values: the field's numbers in many documents, as `numbers_of` returns them; they determine mean and deviation
         """
         from paddle_ranker.metrics.ranking import standardise
 

@@ -549,7 +549,7 @@ class Schema:
 
     @cached_property
     def file_fields(self) -> FileFields:
-        """The field of files by suffix, and the names of the fields whose files are read for their words."""
+        """The field that takes a folder's file, by its suffix, and the fields whose files are read for their words."""
         from paddle_ranker.data.rows.documents import FileFields
 
         by_suffix = dict[str, str]()

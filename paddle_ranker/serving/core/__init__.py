@@ -1,1 +1,1 @@
-"""Queue, batches, models, limits and faults, shared by all protocols."""
+"""Queue, batches, limits, faults, logs and metrics, shared by all protocols."""

@@ -5,8 +5,8 @@
     requests of up to `_LARGE_BYTES`. A third thread parses larger ones, one at a time, so a smaller request never waits
     for a larger one; after each it sleeps for as long as it worked, so at least half of the time is left for other
     work.
-- `StoppableWork` runs searches and other long work, which takes turns, see `retrieval.turns`, and ends early if its
-    caller leaves.
+- `StoppableWork` runs searches and other long work, which takes turns, see `retrieval.work.turns`, and ends early if
+    its caller leaves.
 - Rows of models wait in their `Batcher`.
 """
 
@@ -106,7 +106,7 @@ async def run_in_thread(  # type: ignore[explicit-any]  # any function
 
 
 class StoppableWork:
-    """A pool of threads for one kind of work. The work shares the processor as `retrieval.turns` describes.
+    """A pool of threads for one kind of work. The work shares the processor as `retrieval.work.turns` describes.
 
     A thread cannot be ended from outside, so the work checks between its steps whether its caller still waits. Work
     counts as in progress until it has ended, even if its caller left earlier.

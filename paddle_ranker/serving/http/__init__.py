@@ -1,1 +1,1 @@
-"""HTTP: middleware, admin routes, rerank routes."""
+"""HTTP: middleware, and the routes of rerank, embeddings, searches, documents, files, feedback, the page and admin."""

@@ -29,7 +29,8 @@ from paddle_ranker.retrieval.index.index_folder import WRITER_WAIT
 from paddle_ranker.retrieval.index.model_urls import lend_tower, open_url_ranker
 from paddle_ranker.retrieval.index.shards import open_index
 from paddle_ranker.retrieval.stages.fusion import Fusion, parse_fusion
-from paddle_ranker.retrieval.stages.search import Result, Search, SearchSettings, Where
+from paddle_ranker.retrieval.stages.results import Result
+from paddle_ranker.retrieval.stages.search import Search, SearchSettings, Where
 from paddle_ranker.retrieval.stages.search_engine import SearchEngine, open_query_towers
 from paddle_ranker.retrieval.values.bounds import check_names, check_parameters, check_sort
 from paddle_ranker.retrieval.values.listing import Listing

@@ -32,7 +32,9 @@ from paddle_ranker.scoring.scoring_options import OF_MODEL, ScoringOptions
 
 if TYPE_CHECKING:
     from paddle_ranker.retrieval.index.collection import Collection
-    from paddle_ranker.retrieval.stages.search import FeatureParts, Result, Search, SearchSettings
+    from paddle_ranker.retrieval.stages.fusion import FeatureParts
+    from paddle_ranker.retrieval.stages.results import Result
+    from paddle_ranker.retrieval.stages.search import Search, SearchSettings
     from paddle_ranker.retrieval.stages.search_engine import AnyRanker, SearchEngine
     from paddle_ranker.retrieval.values.filters import Filter
 

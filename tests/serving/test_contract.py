@@ -21,7 +21,7 @@ from paddle_ranker.data.rows.trec import read_run
 from paddle_ranker.retrieval.index.collection import Collection
 from paddle_ranker.retrieval.index.towers import copy_tower
 from paddle_ranker.retrieval.snapshots.document_states import copy_ranker
-from paddle_ranker.retrieval.stages.search import Result
+from paddle_ranker.retrieval.stages.results import Result
 from paddle_ranker.retrieval.stages.search_engine import SearchEngine
 from paddle_ranker.retrieval.stored.candidate_indexes import Document
 from paddle_ranker.retrieval.stored.manifest import IndexInfo, WordsInfo

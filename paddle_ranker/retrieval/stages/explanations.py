@@ -16,7 +16,8 @@ from typing import Optional
 from paddle_ranker.array_types import Floats
 from paddle_ranker.lexical.highlights import FoldedText, Highlight, level_of, occurrences_of
 from paddle_ranker.retrieval.stages.fusion import TITLE, TITLE_MATCH
-from paddle_ranker.retrieval.stages.search import FEATURES, Result, Search
+from paddle_ranker.retrieval.stages.results import Result
+from paddle_ranker.retrieval.stages.search import FEATURES, Search
 from paddle_ranker.retrieval.stored.manifest import WORDS
 from paddle_ranker.retrieval.work.turns import checked
 

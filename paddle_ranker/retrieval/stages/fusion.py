@@ -144,6 +144,19 @@ class ListFeatures(NamedTuple):
         return cls(candidates.searchers, (*names, *FUSED_FEATURES, *LIST_FEATURES), values)
 
 
+class FeatureParts(NamedTuple):
+    """Parts of a document's score by features.
+
+    searchers: sum that each searcher's features add, `[searchers]`
+    others: summand of each feature that belongs to no searcher, by name
+    first: constant that is added to every document that features order, to put it above all other documents
+    """
+
+    searchers: Floats
+    others: Mapping[str, float]
+    first: float
+
+
 def reciprocal_ranks(candidates: Candidates, weights: Floats) -> Floats:
     """Return, for each document, the weighted sum of 1 / (60 + rank) over the searchers that found it, `[candidates]`.
 

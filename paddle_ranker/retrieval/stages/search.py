@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain, islice
-from typing import TYPE_CHECKING, NamedTuple, Optional, Union
+from typing import TYPE_CHECKING, Optional, Union
 
 import numpy as np
 
@@ -24,10 +24,12 @@ from paddle_ranker.retrieval.stages.fusion import (
     SEARCHER_FEATURES,
     TITLE,
     Candidates,
+    FeatureParts,
     Fusion,
     ListFeatures,
     by_score,
 )
+from paddle_ranker.retrieval.stages.results import Result, SearcherScore
 from paddle_ranker.retrieval.stored.candidate_indexes import Document, Hits, Like, LikeError
 from paddle_ranker.retrieval.stored.manifest import WORDS, IndexInfo
 from paddle_ranker.retrieval.stored.schema import PLACES
@@ -89,60 +91,6 @@ class SearchSettings:
     prefix: bool = False
     synonyms: Optional[Synonyms] = None
     milvus_uri: Optional[str] = None
-
-
-@dataclass(frozen=True)
-class SearcherScore:
-    """Score of a document by one searcher, and the document's rank, from 1, in the searcher's list."""
-
-    score: float
-    rank: int
-
-
-@dataclass(frozen=True)
-class Result:
-    """Document that a search returns.
-
-    score: the fused score; with a single searcher, its score; 0 if the list is sorted by fields
-    searchers: score and rank by each searcher that found the document, by its name
-    title: the document's title, if the schema has a title field
-    passage: start and end, in code points, of the part of the text that the ranker read. If no ranker read
-        the text: of the passage whose vector was found, or else of the whole text
-    logit, probability: the ranker's scores; None if the ranker did not score the document
-    similar: ids of candidates that were left out, because their text is nearly the same as this document's
-    place: the document's place in the file that it was read from: `{"page": 3, "boxes": [[x0, y0, x1, y1], ...]}`,
-        `{"seconds": [[from, to], ...]}` or `{"cells": [[row, column], ...]}`. Boxes, seconds and cells show the query's
-        words in the text, or else `passage`. None for a document that was not read from a file
-    answer: cells of a table that answer the query, if the ranker names cells; `place` then has these cells
-    signals: contribution of each searcher, feature and signal to the scores; only `explained_results` sets them
-    """
-
-    id: str
-    text: str
-    fields: Mapping[str, object]
-    score: float
-    searchers: Mapping[str, SearcherScore]
-    title: Optional[str] = None
-    passage: tuple[int, int] = (0, 0)
-    logit: Optional[float] = None
-    probability: Optional[float] = None
-    similar: tuple[str, ...] = ()
-    place: Optional[PlaceInFile] = None
-    answer: Optional[TableAnswer] = None
-    signals: Optional[Mapping[str, object]] = None
-
-
-class FeatureParts(NamedTuple):
-    """Parts of a document's score by features.
-
-    searchers: sum that each searcher's features add, `[searchers]`
-    others: summand of each feature that belongs to no searcher, by name
-    first: constant that is added to every document that features order, to put it above all other documents
-    """
-
-    searchers: Floats
-    others: Mapping[str, float]
-    first: float
 
 
 _WHOLE_LIST = Listing()

@@ -35,10 +35,10 @@ from paddle_ranker.retrieval.stages.fusion import (
     Fusion,
     parse_fusion,
 )
+from paddle_ranker.retrieval.stages.results import Result
 from paddle_ranker.retrieval.stages.search import (
     FEATURES,
     RANK,
-    Result,
     Search,
     SearchSettings,
     Where,

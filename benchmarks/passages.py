@@ -96,11 +96,11 @@ def _print_times(engine: SearchEngine, queries: Sequence[str]) -> None:
     for by in engine.searchers:
         settings, ratios = replace(engine.settings, by=(by,)), []
         for search in SearchEngine(engine.collection, settings, engine._query_vectors).run(queries, _RANKED):
-            found = search.collection.documents_of([search.candidates.ids[row] for row in search.order])
+            found = search.collection.documents_of([search.fused.candidates.ids[row] for row in search.page.order])
             long = ([one for one in found.values() if len(one.text) > _LONG] * _RANKED)[:_RANKED]
             seconds = [_seconds(engine.ranker, search, long) for _ in range(_REPEATS)]
-            spans = [span for span, _ in search.read(long, engine.ranker.pair_encoder)]
-            search._vector_spans = {}
+            spans = [span for span, _ in search.ranking.read(long, engine.ranker.pair_encoder)]
+            search.fused.spans = {}
             parts = [replace(one, text=one.text[slice(*span)]) for one, span in zip(long, spans)]
             short = [_seconds(engine.ranker, search, parts) for _ in range(_REPEATS)]
             ratios.append(np.median(seconds) / np.median(short))
@@ -111,8 +111,8 @@ def _print_times(engine: SearchEngine, queries: Sequence[str]) -> None:
 
 def _seconds(ranker: Ranker, search: Search, documents: Sequence[Document]) -> float:
     began = time.perf_counter()
-    texts = [text for _, text in search.read(documents, ranker.pair_encoder)]
-    ranker.score([search.text] * len(texts), texts, logits=True)
+    texts = [text for _, text in search.ranking.read(documents, ranker.pair_encoder)]
+    ranker.score([search.query.text] * len(texts), texts, logits=True)
     return time.perf_counter() - began
 
 

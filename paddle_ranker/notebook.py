@@ -72,7 +72,7 @@ class ResultList(list[Result]):
         self.facets = {name: {_value(key): count for key, count in counts.items()} for name, counts in facets.items()}
         self.nothing_close, self.query_read_by = search.nothing_close, dict(search.read_by)
         self.degraded = tuple(search.degraded)
-        self.corrected = {correction.given: tuple(correction.to) for correction in search.words.corrected}
+        self.corrected = {correction.given: tuple(correction.to) for correction in search.query.words.corrected}
 
     def __repr__(self) -> str:
         lines = [

@@ -25,6 +25,7 @@ MODULES = (
     "paddle_ranker.lexical.tokens", "paddle_ranker.model.tower", "paddle_ranker.retrieval.snapshots.snapshot",
     "paddle_ranker.retrieval.index.collection_writer", "paddle_ranker.retrieval.stored.candidate_indexes",
     "paddle_ranker.retrieval.values.listing", "paddle_ranker.retrieval.stages.search",
+    "paddle_ranker.retrieval.stages.query", "paddle_ranker.retrieval.stages.ranking",
     "paddle_ranker.retrieval.stages.search_engine", "paddle_ranker.retrieval.vectors.text_vectors",
     "paddle_ranker.retrieval.words.word_search", "paddle_ranker.scoring.cascade", "paddle_ranker.scoring.ranker",
     "paddle_ranker.scoring.scorer", "paddle_ranker.paddle_serving.clients.scoring_client",
@@ -37,7 +38,7 @@ SEVERAL = re.compile(r"(Optional\[|Union\[)?(Sequence|Iterable|Collection)\[(str
 INNER = {"score_tokens", "text_parts", "notes_on", "ranked", "BlendedPairEncoder.encode", "BM25.fit", "best_titles"}
 INNER |= {"digest_of_texts", "AnswerCache.__init__"}  # both take the texts that identify kept answers
 INNER |= {"Matches.first", "Position.fits", "SortedPosition.fits", "WordPart.is_live"}
-INNER |= {"EstimatedTokens.token_ends", "Ranker.scored", "WordSearcher.alike"}
+INNER |= {"EstimatedTokens.token_ends", "Ranker.scored", "SearchedQuery.has_close_words", "WordSearcher.alike"}
 
 
 def doors() -> Iterator[tuple[str, Callable[..., Any], str]]:

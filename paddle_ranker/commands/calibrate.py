@@ -232,8 +232,8 @@ class SearchedPairs:
                 for pair in judged_query.pairs:
                     key = text_key(pair.title)
                     labels[key] = max(labels.get(key, 0.0), pair.label)
-                documents = [*search.documents.values()]
-                for document, (_, read) in zip(documents, search.read(documents, self._reader)):
+                documents = [*search.page.documents.values()]
+                for document, (_, read) in zip(documents, search.ranking.read(documents, self._reader)):
                     keys = (text_key(document.text), text_key(schema.model_text(document)))
                     label = next((labels[key] for key in keys if key in labels), None)
                     self.has_label.append(label is not None)

@@ -188,8 +188,8 @@ def _pairs_of(options: ImproveOptions, engine: SearchEngine) -> tuple[list[Train
         return pairs_of_log, judgments.log.lines(options.log)
     from paddle_ranker.data.rows.beir import beir_judgments
     from paddle_ranker.evaluation.retrieval import read_judged, read_pairs
-    from paddle_ranker.retrieval.stages.ranker_texts import EstimatedTokens
-    from paddle_ranker.retrieval.stages.search import Search, SearchSettings
+    from paddle_ranker.retrieval.stages.query import SearchedQuery
+    from paddle_ranker.retrieval.stages.ranking import EstimatedTokens, texts_for_ranker
 
     now, pairs = engine.collection.snapshot(), list[TrainingPair]()
     if options.judged is not None:
@@ -202,8 +202,8 @@ def _pairs_of(options: ImproveOptions, engine: SearchEngine) -> tuple[list[Train
         note(line)
     for query, labels in judged.qrels.items():
         text, documents = judged.queries[query], now.documents_of([*labels])
-        search = Search(now, text, now.info.searchers, SearchSettings(literal=True))
-        read = search.read([*documents.values()], EstimatedTokens())
+        searched = SearchedQuery(now, text, now.info.searchers, literal=True)
+        read = texts_for_ranker(searched, [*documents.values()], EstimatedTokens(), {})
         pairs += [TrainingPair(text, id, labels[id], labels[id], title) for id, (_, title) in zip(documents, read)]
     return pairs, []
 

@@ -170,11 +170,11 @@ class JoinedLog:
         """
         schema = now.info.schema
         if (query, document.id) in self.unread:
-            from paddle_ranker.retrieval.stages.ranker_texts import EstimatedTokens
-            from paddle_ranker.retrieval.stages.search import Search, SearchSettings
+            from paddle_ranker.retrieval.stages.query import SearchedQuery
+            from paddle_ranker.retrieval.stages.ranking import EstimatedTokens, texts_for_ranker
 
-            search = Search(now, query, now.info.searchers, SearchSettings(literal=True))
-            ((_, text),) = search.read([document], EstimatedTokens())
+            searched = SearchedQuery(now, query, now.info.searchers, literal=True)
+            ((_, text),) = texts_for_ranker(searched, [document], EstimatedTokens(), {})
             return text
         span = self.spans.get((query, document.id), (0, len(document.text)))
         return schema.model_text(document, document.text[slice(*span)])

@@ -238,7 +238,7 @@ class SearchedIndex:
 
     titles: titles of `--queries`. If a title equals a document's text, or its title and text, `reads` treats it as
         this document
-    encoder: encoder of the ranker's pairs, see `Search.read`
+    encoder: encoder of the ranker's pairs, see `texts_for_ranker`
     """
 
     def __init__(self, opened: OpenIndex, titles: Iterable[str], encoder: Optional[PairEncoder]):
@@ -271,7 +271,7 @@ class SearchedIndex:
     def reads(self, query: str, titles: Sequence[str]) -> list[str]:
         """Return the titles; replace each title that the last `search` found by its document's best passage."""
         document_titles = [title for title in titles if title in self._documents]
-        read = self._searches[query].read([self._documents[title] for title in document_titles], self._encoder)
+        read = self._searches[query].ranking.read([self._documents[title] for title in document_titles], self._encoder)
         passages = {title: text for title, (_, text) in zip(document_titles, read)}
         return [passages.get(title, title) for title in titles]
 

@@ -307,15 +307,15 @@ def search(options: SearchOptions) -> None:
                 [text for _, text in part], top_k, where, group_by=options.group_by, sort=sort, like=like
             )
             for (id, query), finished in zip(part, searches):
-                if finished.query.read is not None:
-                    note(f"{quoted(query)}: has {len(query):,} characters; the first {finished.query.read:,} are read")
+                if (end := finished.query.parsed.read) is not None:
+                    note(f"{quoted(query)}: has {len(query):,} characters; the first {end:,} are read")
                 for name, end in finished.read_by.items():
                     note(f"{quoted(query)}: too long for the tower of {name}, which reads the first {end:,} characters")
                 if finished.degraded:
                     note(f"{quoted(query)}: without {listed(finished.degraded)}, which does not answer: degraded")
-                if finished.nothing_close and finished.shown:
+                if finished.nothing_close and finished.page.shown:
                     note(f"{quoted(query)}: nothing is close; the documents below are the nearest")
-                for read in finished.words.corrected:
+                for read in finished.query.words.corrected:
                     note(f"{quoted(query)}: no document has {quoted(read.given)}; searched {listed(read.to)}")
                 yield from _lines(options, id, query, finished)
 
@@ -355,19 +355,18 @@ def _lines(options: SearchOptions, id: str, query: str, finished: Search) -> Ite
                 "try other words",
                 *(f"leave out --{name}" for name in ("where", "literal") if getattr(options, name)),
             ]
-            what = (
-                ("a word of " if finished.searchers == (WORDS,) else "") + quoted(query) if query else "such a vector"
-            )
+            of_words = "a word of " if finished.query.searchers == (WORDS,) else ""
+            what = of_words + quoted(query) if query else "such a vector"
             if not options.lists_documents:  # else the note on --where says it
                 note(f"no document has {what}{' and meets --where' * bool(options.where)}: {listed(advice)}")
-        for rank, (result, row) in enumerate(zip(results, finished.shown), start=1):
+        for rank, (result, row) in enumerate(zip(results, finished.page.shown), start=1):
             shown = result.score if result.probability is None else result.probability
             title = "" if result.title is None else f"{result.title} | "
             in_file = "" if result.place is None else shown_place(result.place)
             score = "" if finished.is_sorted else f"{shown:.4f}  "
             yield f"{rank:4}. {score}{title}{in_file and f'{in_file} | '}{_beginning(result.text)}"
             if options.explain:
-                yield f"      {_explained(result, finished.by_feature.get(row))}"
+                yield f"      {_explained(result, finished.fused.by_feature.get(row))}"
             if result.answer is not None:
                 yield f"      {result.answer}"
             if result.similar:

@@ -322,9 +322,9 @@ def search_judged(
     for part in chunks(Progress(judged.queries.items(), desc="search", unit="query"), _QUERIES):
         searches = engine.run([text for _, text in part], top_k, fusion=fusion)
         for (query, _), search in zip(part, searches):
-            candidates = search.candidates
-            best = by_score(search.fused, candidates.ids)[:top_k]
-            ids, of_best = [candidates.ids[row] for row in best], search.fused[best].tolist()
+            candidates = search.fused.candidates
+            best = by_score(search.fused.scores, candidates.ids)[:top_k]
+            ids, of_best = [candidates.ids[row] for row in best], search.fused.scores[best].tolist()
             searched.lists.append(_judged_list(query, candidates, judged, top_k))
             for name, of_searcher, ranks in zip(names, candidates.scores.T, candidates.ranks.T):
                 rows = np.flatnonzero((ranks > 0) & (ranks <= top_k))
@@ -336,15 +336,16 @@ def search_judged(
         if engine.ranker is None:
             continue
         for (query, _), search in zip(part, searches):
-            candidates = search.candidates
-            searched.runs[f"{first}{RANKED}"][query] = in_order(candidates.ids[row] for row in search.shown)
+            candidates = search.fused.candidates
+            searched.runs[f"{first}{RANKED}"][query] = in_order(candidates.ids[row] for row in search.page.shown)
             numbers = [
                 signal.standardised(numbers_of(engine.collection.snapshot().values(name, candidates.ids)))
                 for name, signal in (fields or {}).items()
             ]
             signals = np.column_stack([fusion.shares(candidates), candidates.normalised, *numbers])
-            scored = [row for row in search.order[: len(search.logits)] if judged.is_result(query, candidates.ids[row])]
-            inputs = np.array([[search.logits[row], *signals[row]] for row in scored])
+            logits = search.ranking.logits
+            scored = [row for row in search.page.order[: len(logits)] if judged.is_result(query, candidates.ids[row])]
+            inputs = np.array([[logits[row], *signals[row]] for row in scored])
             inputs = inputs.reshape(-1, 1 + signals.shape[1])
             labels = np.array([judged.label(query, candidates.ids[row]) for row in scored], np.float64)
             ids = [candidates.ids[row] for row in scored]
@@ -365,10 +366,10 @@ def feature_lists(
     engine = SearchEngine(engine.collection, engine.settings)
     for part in chunks(Progress(judged.queries.items(), desc="search", unit="query"), _QUERIES):
         for (query, _), search in zip(part, engine.run([text for _, text in part], fusion=fusion)):
-            if not search.order:
+            if not search.fused.order:
                 continue
-            top, features = search.list_features()
-            names, ids = features.names, [search.candidates.ids[row] for row in top]
+            top, features = search.ranking.list_features()
+            names, ids = features.names, [search.fused.candidates.ids[row] for row in top]
             rows = [row for row, id in enumerate(ids) if judged.is_result(query, id)]
             ids = [ids[row] for row in rows]
             labels = np.array([judged.label(query, id) for id in ids], np.float64)

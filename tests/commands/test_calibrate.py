@@ -268,7 +268,7 @@ def test_it_is_fitted_to_what_searches_find(folder: Path, tmp_path: Path, call: 
         collection.writer.add(documents)
     with SearchEngine.open(index, SearchSettings(rank_top=20), ranker=folder) as engine:
         found = engine.run([*dict.fromkeys(queries)], top_k=20)
-    rows = [(one.text, result.text, result.logit) for one in found for result in one.results()]
+    rows = [(one.query.text, result.text, result.logit) for one in found for result in one.results()]
     there = np.array([(query, text) in known for query, text, _ in rows])
     given = np.array([known.get((query, text), 0.0) for query, text, _ in rows])
     logits = np.array([logit for _, _, logit in rows], float)
@@ -280,7 +280,7 @@ def test_it_is_fitted_to_what_searches_find(folder: Path, tmp_path: Path, call: 
         made = Ranker.load(tmp_path / name).info.calibration
         expected = fit("platt", given[kept], logits[kept])
         assert made and (made.scale, made.shift) == pytest.approx((expected.scale, expected.shift), rel=1e-3, abs=1e-3)
-        lists = [np.sort(made.apply(np.array([*one.logits.values()]))) for one in found]
+        lists = [np.sort(made.apply(np.array([*one.ranking.logits.values()]))) for one in found]
         assert made.searched and made.searched.top == 20
         assert made.searched.tenth == pytest.approx(sorted(one[-min(10, len(one))] for one in lists), abs=1e-3)
         assert made.searched.spread == pytest.approx(sorted(one.std() for one in lists), abs=1e-3)

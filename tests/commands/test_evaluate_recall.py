@@ -172,7 +172,7 @@ def test_the_learned_recall_weight_is_of_the_learned_fusion(
     ranker, lists = Ranker.load(tmp_path / "ranker", device="cpu"), []
     retriever = SearchEngine(Collection.open(folder / "index"), SearchSettings(), vectors_of, ranker)
     answers = [line.split("\t") for line in (folder / "pairs.tsv").read_text(encoding="utf-8").splitlines()]
-    found = [one.candidates for one in retriever.run([query for query, _ in answers], 100)]
+    found = [one.fused.candidates for one in retriever.run([query for query, _ in answers], 100)]
     for (query, title), one, results in zip(
         answers, found, retriever.search_many([query for query, _ in answers], 100)
     ):
@@ -486,10 +486,11 @@ def test_signals_that_help_join_the_last_stage(tmp_path: Path, call: Call, monke
     (one,) = engine.run(["研究，教育，管理"], 10)
     added = signal.weight * (np.log1p(clicks) - there.mean()) / there.std()
     added[7] = 0.0
-    ids, shares = one.candidates.ids, fusion.recall_weight * fusion.shares(one.candidates)
-    expected = {place: one.logits[place] + shares[place] + added[int(ids[place][1:])] for place in one.logits}
+    ids, shares = one.fused.candidates.ids, fusion.recall_weight * fusion.shares(one.fused.candidates)
+    logits = one.ranking.logits
+    expected = {place: logits[place] + shares[place] + added[int(ids[place][1:])] for place in logits}
     ordered = sorted(expected, key=lambda place: (-expected[place], ids[place]))
-    assert len(ordered) == 50 and one.shown == ordered[:10]
+    assert len(ordered) == 50 and one.page.shown == ordered[:10]
     for wrong in ("nothing", "words:log"):
         status, _, err = call(evaluate_recall.main, *learn, wrong)
         assert status == 1 and "no document has it" in err

@@ -279,9 +279,9 @@ def test_only_the_first_documents_are_ordered_by_features_and_the_others_follow(
     with SearchEngine.open(titled / "index") as engine:
         (plain,) = engine.run(["shop"], 100)
         (ordered,) = engine.run(["shop"], 100, fusion=fusion)
-    ids = [[one.candidates.ids[place] for place in one.order] for one in (plain, ordered)]
+    ids = [[one.fused.candidates.ids[place] for place in one.page.order] for one in (plain, ordered)]
     assert len(ids[0]) == len(ids[1]) == 100
     assert {*ids[0][:FEATURE_DEPTH]} == {*ids[1][:FEATURE_DEPTH]} and ids[0][:FEATURE_DEPTH] != ids[1][:FEATURE_DEPTH]
     assert ids[0][FEATURE_DEPTH:] == ids[1][FEATURE_DEPTH:]
-    scores = ordered.fused[ordered.order].tolist()
+    scores = ordered.fused.scores[ordered.page.order].tolist()
     assert scores == sorted(scores, reverse=True)

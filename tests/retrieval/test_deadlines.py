@@ -103,7 +103,7 @@ DOORS: dict[str, Door] = {
     "title": asking("untitled paper"),
     "prefix": asking("rice unique1", settings={"prefix": True}),
     "mistyped": asking("rcie unqiue12 feild"),
-    "did you mean": asking(then=lambda search: search.collection.did_you_mean(search.words)),
+    "did you mean": asking(then=lambda search: search.collection.did_you_mean(search.query.words)),
     "phrase": asking('"rice field unique7"'),
     "exclusion": asking('rice -"field unique7"'),
     "required": asking("+rice +field"),

@@ -132,15 +132,15 @@ def test_the_pages_of_a_search_show_each_document_that_stays_once(tmp_path: Path
             else:
                 search.fuse(found)
             if settings.rank_top:
-                texts = search.to_rank()
+                texts = search.ranking.to_rank(search.settings.rank_top)
                 logits = np.array([float(len(text)) for text in texts])
-                search.rank(logits, 1 / (1 + np.exp(-logits)))
+                search.ranking.rank(logits, 1 / (1 + np.exp(-logits)))
             search.finish()
             page = [one.id for one in search.results()]
             fields.update((one.id, one.fields["year"]) for one in search.results())
-            assert search.offset == len(shown), seed
+            assert search.page.offset == len(shown), seed
             shown += page
-            after = packed(search.position())
+            after = packed(search.page.position())
             if after is None:
                 break
             assert len(page) == LIMIT, seed

@@ -195,12 +195,12 @@ def test_words_of_texts_correct_no_query_of_pictures(built: Path) -> None:
     with SearchEngine.open(built, SearchSettings(), write=True) as engine:
         engine.add([Document(f"n{number}", "noodle soup") for number in range(30)])
         found = engine.run(["a poodle"], 9)[0]
-        assert [(one.given, one.to) for one in found.words.corrected] == [("poodle", ("noodle",))]
-        by_photo = found.candidates.scores[:, found.candidates.searchers.index("photo")]
-        scores = dict(zip(found.candidates.ids, by_photo.tolist()))
+        assert [(one.given, one.to) for one in found.query.words.corrected] == [("poodle", ("noodle",))]
+        by_photo = found.fused.candidates.scores[:, found.fused.candidates.searchers.index("photo")]
+        scores = dict(zip(found.fused.candidates.ids, by_photo.tolist()))
         np.testing.assert_allclose([scores[name] for name in COLOURS], cosines[:, 0], atol=1e-5)
     with SearchEngine.open(built, SearchSettings(("photo",))) as engine:
-        assert engine.run(["a poodle"], 9)[0].words.corrected == ()
+        assert engine.run(["a poodle"], 9)[0].query.words.corrected == ()
 
 
 def titles_of(kind: str, names: list[str]) -> list[str]:

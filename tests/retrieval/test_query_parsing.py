@@ -188,10 +188,10 @@ def test_mistyped_words_are_found(
     collection: Collection, query: str, corrected: list[tuple[str, tuple[str, ...], str]], first: str
 ) -> None:
     (found,) = SearchEngine(collection, SearchSettings()).run([query])
-    assert [tuple(one)[:3] for one in found.words.corrected] == corrected
+    assert [tuple(one)[:3] for one in found.query.words.corrected] == corrected
     assert [one.id for one in found.results()][:1] == ([first] if first else [])
     (literal,) = SearchEngine(collection, SearchSettings(literal=True)).run([query])
-    assert literal.words.corrected == ()
+    assert literal.query.words.corrected == ()
     if any(by == "typing" for _, _, by in corrected):
         assert literal.total() == 0
 
@@ -230,7 +230,7 @@ def test_an_unfinished_word_is_completed(collection: Collection) -> None:
     settings = SearchSettings(prefix=True)
     for query, beginning, word in (("rolling dep", "dep", "deployments"), ("dokc", "dokc", "docker")):
         (found,) = SearchEngine(collection, settings).run([query])
-        assert [(one.given, one.to) for one in found.words.corrected] == [(beginning, (word,))]
+        assert [(one.given, one.to) for one in found.query.words.corrected] == [(beginning, (word,))]
     assert SearchEngine(collection, settings).search("dep kubernetes")[0].id == "kube"  # only the last word
     assert not collection.snapshot().rewrite_query(parse_query("dep kubernetes"), prefix=True).corrected
 
@@ -252,7 +252,7 @@ def test_completions_count_as_one_word_below_the_typed_word(tmp_path: Path) -> N
         ids = [result.id for result in typed.results()]
         assert ids[: len(kept)] == kept and {*ids} == {*first, "config"}, "nothing with doc alone"
         assert typed.total() == len(ids)
-        marked = [typed.shared_words.highlights(text) for text in ("a doc", "of editorconfig-doc")]
+        marked = [typed.query.shared_words.highlights(text) for text in ("a doc", "of editorconfig-doc")]
         assert [[(one.start, one.end) for one in of_text] for of_text in marked] == [[], [(3, 19)]]
     now = collection.snapshot()
     read = now.rewrite_query(parse_query("photo editor"), prefix=True)
@@ -267,9 +267,9 @@ def test_completions_count_as_one_word_below_the_typed_word(tmp_path: Path) -> N
 def test_a_completed_syllable_counts_with_the_one_before_it(tmp_path: Path) -> None:
     collection = make(tmp_path / "index", {"city": "서울 시장", "apart": "울산 서점", "other": "부산 시장"})
     (typed,) = SearchEngine(collection, SearchSettings(prefix=True)).run(["서우"])
-    assert typed.words.corrected[0].by == "prefix"
+    assert typed.query.words.corrected[0].by == "prefix"
     assert [result.id for result in typed.results()] == ["city", "apart"]
-    assert "서울" in collection.snapshot().explain_words(typed.words, ["city"])["city"]
+    assert "서울" in collection.snapshot().explain_words(typed.query.words, ["city"])["city"]
 
 
 def test_phrases_and_exclusions_restrict_every_searcher(collection: Collection) -> None:
@@ -338,7 +338,7 @@ def test_an_accent_is_no_error(tmp_path: Path) -> None:
         ("naïve", "naive", "plain"),
     ):
         (found,) = SearchEngine(collection, SearchSettings()).run([query])
-        assert [(one.to, one.is_clear) for one in found.words.corrected] == [((to,), True)], query
+        assert [(one.to, one.is_clear) for one in found.query.words.corrected] == [((to,), True)], query
         (right,) = SearchEngine(collection, SearchSettings()).run([to])
         assert [(one.id, one.score) for one in found.results()] == [(one.id, one.score) for one in right.results()]
         assert found.results()[0].id == first
@@ -361,10 +361,10 @@ def test_two_words_may_be_one(tmp_path: Path) -> None:
         ("heli copterr", "copterr", None, None),
     ):
         (found,) = SearchEngine(collection, SearchSettings()).run([query])
-        joined = [(one.given, one.to) for one in found.words.corrected if " " in one.given]
+        joined = [(one.given, one.to) for one in found.query.words.corrected if " " in one.given]
         assert joined == ([] if to is None else [(given, (to,))]), query
         if to is not None:
-            assert to in found.words.text and found.results()[0].id == first, query
+            assert to in found.query.words.text and found.results()[0].id == first, query
     assert collection.snapshot().rewrite_query(parse_query("basket, ball")).corrected[0].to != ("basketball",)
     assert collection.snapshot().rewrite_query(parse_query('"basket ball"')).corrected == ()
     assert (
@@ -390,7 +390,7 @@ def test_names_are_completed(tmp_path: Path) -> None:
         (".n", ".net", "dot"),
     ):
         (found,) = SearchEngine(collection, SearchSettings(prefix=True)).run([f"some {query}"])
-        assert [(one.given, one.to, one.by) for one in found.words.corrected if one.by == "prefix"] == [
+        assert [(one.given, one.to, one.by) for one in found.query.words.corrected if one.by == "prefix"] == [
             (query, (to,), "prefix")
         ]
         assert found.results()[0].id == first, query
@@ -549,7 +549,7 @@ def test_a_name_inside_a_longer_one_is_found_and_excluded(tmp_path: Path, phrase
     engine = SearchEngine(collection, SearchSettings())
     for query, ids in ((f'word "{phrase}"', {"has"}), (f'word -"{phrase}"', {"other"})):
         (found,) = engine.run([query])
-        assert {one.id for one in found.results()} == ids and not found.unfound, query
+        assert {one.id for one in found.results()} == ids and not found.query.unfound, query
 
 
 @pytest.mark.parametrize(
@@ -677,8 +677,8 @@ def test_synonyms_are_read_anew(tmp_path: Path, collection: Collection) -> None:
     engine = SearchEngine(collection, SearchSettings(synonyms=synonyms))
     for query, first in (("laptop", "book"), ("便宜笔记本", "book"), ("mend", "repair")):
         (found,) = engine.run([query])
-        assert found.results()[0].id == first and found.words.synonyms
-    assert not engine.run(["computer"])[0].words.synonyms  # not the other way
+        assert found.results()[0].id == first and found.query.words.synonyms
+    assert not engine.run(["computer"])[0].query.words.synonyms  # not the other way
     file.write_text("laptop => dragon\n", "utf-8")
     os.utime(file, ns=(1, 1))
     assert synonyms.reload() and not synonyms.reload()
@@ -779,7 +779,7 @@ def test_a_search_that_reads_many_documents_keeps_no_other_waiting(collection: C
     slow = Slow(now.generation, collection.folders, now.models, None)
     one, other = (Search(own, "rolling", ["words"], SearchSettings()) for own in (slow, now))
     with ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(lambda: one.phrase_filter)
+        waiting = pool.submit(lambda: one.query.phrase_filter)
         assert reached.wait(20)
-        assert other.phrase_filter is None and not waiting.done()
+        assert other.query.phrase_filter is None and not waiting.done()
         done.set()

@@ -102,7 +102,7 @@ def test_a_filter_holds_for_all_searchers(index: Collection) -> None:
 def test_each_searcher_finds_as_many_as_are_asked_for(index: Collection) -> None:
     few = SearchEngine(index, SearchSettings(depth=2), vectors_of)
     (one,) = few.run(["水稻病害"], 1)
-    assert one.candidates.ranks.max() == 2 and len(few.search("水稻病害", 7)) == 7
+    assert one.fused.candidates.ranks.max() == 2 and len(few.search("水稻病害", 7)) == 7
     other = few.search("水稻病害", 7, fusion="weighted")
     assert [one.id for one in other] == [
         one.id

@@ -84,7 +84,7 @@ def _check(folder: Path, names: list[str]) -> None:
                 missed.append(f"{script}: {query!r} in {text!r}, marked {is_marked}")
         quoted = [f'"{query}"' for query in queries]
         for query, search in zip(quoted, _searched(collection, quoted)):
-            if search.unfound or script not in [result.id for result in search.results()]:
+            if search.query.unfound or script not in [result.id for result in search.results()]:
                 missed.append(f"{script}: {query} in {text!r}")
         begun = [part[:-1] for part in parts if len(part) > least]
         for query, search in zip(begun, _searched(collection, begun, prefix=True)):
@@ -101,7 +101,7 @@ def _is_marked(search: Search, text: str, query: str) -> bool:
     folded, part = fold(text), fold(query)
     if len(folded) != len(text):
         return True
-    marked = {n for start, end, _ in search.shared_words.highlights(text) for n in range(start, end)}
+    marked = {n for start, end, _ in search.query.shared_words.highlights(text) for n in range(start, end)}
     starts = [n for n in range(len(text)) if folded.startswith(part, n)]
     return any({n for n in range(start, start + len(part)) if text[n] != " "} <= marked for start in starts)
 

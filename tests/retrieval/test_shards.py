@@ -86,7 +86,7 @@ def test_shards_answer_as_one_folder_does(folders: list[Path], ranker: Any) -> N
         for whole, parts in zip(one.run(queries, 20, where), shards.run(queries, 20, where)):
             assert said(parts) == said(whole)
             ids = [result.id for result in whole.results()]
-            explained, wanted = (each.collection.explain_words(whole.text, ids) for each in (parts, whole))
+            explained, wanted = (each.collection.explain_words(whole.query.text, ids) for each in (parts, whole))
             assert explained == {id: pytest.approx(terms, abs=1e-9) for id, terms in wanted.items()}
     assert [one.id for one in shards.collection.snapshot().documents()] == [
         one.id for one in one.collection.snapshot().documents()

@@ -135,7 +135,7 @@ def page(
     search = Search(collection.snapshot(), query, [by], SearchSettings(), Listing(sort=sort, after=position, **more))
     search.find_sorted()
     search.finish()
-    found = search.position()
+    found = search.page.position()
     return [one.id for one in search.results()], None if found is None else found.packed()
 
 

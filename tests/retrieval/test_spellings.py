@@ -70,7 +70,7 @@ def test_spellings_find_each_other(tmp_path: Path, pair: tuple[str, str]) -> Non
         assert {*found(both, word)} == {*pair}
         search = searched(make(tmp_path / word, [other]), word)
         assert [result.id for result in search.results()] == [other]
-        start, end, _ = search.shared_words.highlights(f"xyz {other} xyz")[0]
+        start, end, _ = search.query.shared_words.highlights(f"xyz {other} xyz")[0]
         assert (start, end) in ((4, 4 + len(other)), (4, 4 + len(other.rstrip("\u200d"))))
 
 
@@ -80,7 +80,7 @@ def test_the_exact_spelling_comes_first(tmp_path: Path, pair: tuple[str, str]) -
     collection = make(tmp_path / "index", texts)
     for word, other in (pair, pair[::-1]):
         assert [id.rpartition(" ")[0] for id in found(collection, word)] == [word] * 3 + [other] * 3
-        assert not searched(collection, word).words.corrected, "a word that documents have is no error"
+        assert not searched(collection, word).query.words.corrected, "a word that documents have is no error"
 
 
 @pytest.mark.parametrize(("words", "exact_first"), [(8, True), (12, True), (24, False)])
@@ -114,7 +114,7 @@ def test_letters_of_a_language_stay(
         assert found(collection, word) == [word, other]
     for word, other in [*others, *((b, a) for a, b in others)]:
         search = searched(collection, word)
-        assert not search.words.synonyms and not search.words.corrected
+        assert not search.query.words.synonyms and not search.query.words.corrected
         # Snowball's stems of German have no umlauts, so that Häuser finds Haus.
         assert [result.id for result in search.results()][: 9 if analyser != "german" else 1] == [word], other
 
@@ -134,8 +134,8 @@ def test_parts_of_words_and_of_queries(tmp_path: Path) -> None:
     assert found(collection, "naive bayes")[:2] == ["naive bayes", "naïve bayes"]
     assert found(collection, '"naive bayes"') == ["naive bayes"], "quotes are exact"
     search = searched(collection, "naive")
-    assert [(one.given, one.to) for one in search.words.synonyms] == [("naive", ("naïve",))]
-    assert not searched(collection, "case file 水稻").words.synonyms
+    assert [(one.given, one.to) for one in search.query.words.synonyms] == [("naive", ("naïve",))]
+    assert not searched(collection, "case file 水稻").query.words.synonyms
     literal = SearchEngine(collection, SearchSettings(literal=True)).run(["naive"])[0]
     assert [result.id for result in literal.results()] == ["naive bayes"]
     collection.writer.remove(["naïve bayes", "l’œuvre d’art"])

@@ -66,11 +66,11 @@ def test_synonyms_stand_as_a_whole_below_what_was_typed(
         results = found.results()
         assert [one.id for one in results] == wanted and results[0].score > results[-1].score
         assert found.total() == len(wanted) and found.facets(["kind"])["kind"].keys() == {f'"{id}"' for id in wanted}
-        explained = way.snapshot().explain_words(found.words, wanted)
+        explained = way.snapshot().explain_words(found.query.words, wanted)
         for one in results:
             assert sum(explained[one.id].values()) == pytest.approx(one.score, abs=1e-9)
             assert len(explained[one.id]) <= len(query.split())
-        answers.append((results, explained, way.snapshot().words_given(found.words)))
+        answers.append((results, explained, way.snapshot().words_given(found.query.words)))
     assert all(one == answers[0] for one in answers)
     site = Site(index=both, synonyms=tmp_path / "synonyms")
     try:

@@ -107,7 +107,7 @@ def test_cells_of_a_table_that_are_lists_are_searched_item_by_item(tmp_path: Pat
         found = {one.id for one in engine.search('"jean hopper"', 20)}
         assert found == {f"r{number}" for number in range(12) if number % 3 != 1}
         (search,) = engine.run(['"grace jean"'], 20)
-        assert search.unfound == ["grace jean"]
+        assert search.query.unfound == ["grace jean"]
 
 
 def test_what_is_not_a_text_is_refused_by_document_and_field(tmp_path: Path, site: Site) -> None:

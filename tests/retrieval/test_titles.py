@@ -124,7 +124,7 @@ def test_all_ways_agree(folders: list[Path]) -> None:
         search = Search(collection.snapshot(), query, ("words",), SearchSettings(depth=7), Listing(7))
         search.fuse({"words": search.begin_lookup("words")()[0]})
         search.finish()
-        candidates = search.candidates
+        candidates = search.fused.candidates
         return candidates.ids, candidates.scores.tolist(), candidates.titles.tolist(), search.results()
 
     for query in (*TITLES, "x7 git", "x7 git web"):

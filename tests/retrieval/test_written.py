@@ -44,5 +44,5 @@ def test_what_is_written_so_comes_first(word: str, fields: tuple[str, ...], tmp_
         for query in (word, word.upper()):
             (found,) = engine.run([query])
             assert {one.id for one in found.results()[:2]} == {"z1", "z2"}, [one.id for one in found.results()]
-        explained = collection.snapshot().explain_words(engine.run([word])[0].words, ["z1"])["z1"]
+        explained = collection.snapshot().explain_words(engine.run([word])[0].query.words, ["z1"])["z1"]
         assert word.lower() in explained and not any("\0" in term for term in explained)

@@ -127,13 +127,13 @@ def test_no_change_of_an_answer_is_more_than_a_failed_shard(folders: list[Path],
         try:
             elsewhere = RemoteCollection([calls[0], lying, *calls[2:]], partial=True)
             (search,) = searcher_of(elsewhere).run([query], 9, where, group_by="year")
-            matching = search.collection.matching(search.words, search.phrase_filter)
-            assert matching.count(search.where) >= 0
+            matching = search.collection.matching(search.query.words, search.query.phrase_filter)
+            assert matching.count(search.listing.where) >= 0
             if name == "first":
-                matching.first(["-year", "kind"], 5, None, search.where)
+                matching.first(["-year", "kind"], 5, None, search.listing.where)
             search.facets(["kind", "year", "rare"])
             ids = [one.id for one in search.results()]
-            terms = search.collection.explain_words(search.words, ids)
+            terms = search.collection.explain_words(search.query.words, ids)
             assert {*terms} == {*ids} and all(math.isfinite(one.score) for one in search.results())
             failed += search.collection.shards["failed"]  # type: ignore[index]
         except Exception as error:
@@ -184,7 +184,7 @@ def test_what_a_shard_sends_is_not_raised(folders: list[Path], pool: Executor, a
     with pytest.raises((ShardError, StaleSnapshot), match=r"shard 2 of 4 failed|search again") as caught:
         found = searcher_of(RemoteCollection([calls[0], call, *calls[2:]]))
         (search,) = found.run([QUERY], group_by="year")
-        search.collection.explain_words(search.words, [one.id for one in search.results()])
+        search.collection.explain_words(search.query.words, [one.id for one in search.results()])
     assert len(str(caught.value)) < 1000
 
 

@@ -113,27 +113,27 @@ class StubRanker:
 def said(search: Search) -> dict[str, Any]:
     """Return all that a finished search says."""
     collection, ids = search.collection, [one.id for one in search.results()]
-    has_words, counted = "words" in search.searchers, {"kind", "year", "rare"}.intersection(collection.fields)
+    has_words, counted = "words" in search.query.searchers, {"kind", "year", "rare"}.intersection(collection.fields)
     return {
         "results": search.results(),
         "total": search.total(),
         "facets": search.facets(sorted(counted)) if has_words else None,
-        "terms": collection.explain_words(search.words, ids, search.fusion.fields),
-        "weights": collection.word_weights(search.words),
-        "given": collection.words_given(search.words),
-        "words": search.words,
-        "better": collection.did_you_mean(search.words),
-        "unfound": search.unfound,
-        "weight": collection.query_weight(search.words),
-        "position": search.position(),
-        "similar": search.similar,
+        "terms": collection.explain_words(search.query.words, ids, search.fused.fusion.fields),
+        "weights": collection.word_weights(search.query.words),
+        "given": collection.words_given(search.query.words),
+        "words": search.query.words,
+        "better": collection.did_you_mean(search.query.words),
+        "unfound": search.query.unfound,
+        "weight": collection.query_weight(search.query.words),
+        "position": search.page.position(),
+        "similar": search.page.similar,
     }
 
 
 def searched(collection: Searchable, query: str, settings: SearchSettings, **given: Any) -> Search:
     searchers = settings.by or collection.info.searchers
     search = Search(collection.snapshot(), query, searchers, settings, Listing(**given))
-    vectors = vectors_of([search.model_text])
+    vectors = vectors_of([search.query.model_text])
     if search.sort:
         search.find_sorted()
     else:
@@ -141,8 +141,8 @@ def searched(collection: Searchable, query: str, settings: SearchSettings, **giv
             {name: search.begin_lookup(name, vectors if name == "vectors" else None)()[0] for name in searchers}
         )
     if search.wants_ranking:
-        scores, _ = StubRanker().scored([query] * 99, search.to_rank())
-        search.rank(scores, scores)
+        scores, _ = StubRanker().scored([query] * 99, search.ranking.to_rank(search.settings.rank_top))
+        search.ranking.rank(scores, scores)
     search.finish()
     return search
 
@@ -188,7 +188,7 @@ def test_shards_elsewhere_answer_as_shards_here(
     )
     whole, parts = (searched(one, query, options, **asked) for one in (here, elsewhere))
     assert said(parts) == said(whole)
-    page = whole.position()
+    page = whole.page.position()
     if page is not None and "offset" not in asked:
         next_whole, next_parts = (searched(one, query, options, after=page, **asked) for one in (here, elsewhere))
         assert said(next_parts) == said(next_whole)
@@ -381,8 +381,8 @@ def test_a_search_sees_one_generation_of_each_shard(tmp_path: Path, pool: Execut
     sizes = set[int]()
     while changing.is_alive():
         (found,) = searcher.run(["老年人 docker 水稻 rolling"], 200)
-        assert found.total() == len(found.results()) == len(found.order)
-        sizes.add(len(found.order))
+        assert found.total() == len(found.results()) == len(found.page.order)
+        sizes.add(len(found.page.order))
     changing.join()
     assert not errors and len(sizes) > 1
 

@@ -21,7 +21,7 @@ from paddle_ranker.commands import search
 from paddle_ranker.errors import UsageError
 from paddle_ranker.notebook import Index
 from paddle_ranker.retrieval.index.collection import Collection
-from paddle_ranker.retrieval.stages.search import Search
+from paddle_ranker.retrieval.stages.query import SearchedQuery
 from paddle_ranker.retrieval.stored.candidate_indexes import Document
 from paddle_ranker.retrieval.stored.manifest import IndexInfo, WordsInfo
 from paddle_ranker.retrieval.stored.schema import Field, Schema
@@ -236,8 +236,8 @@ def test_all_callers_are_refused_alike_before_a_search_begins(
     site: Site, given: dict[str, Any], callers: str, parameter: str, problem: str, call: Call,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    begun, given = list[Search](), {"query": "rice", **given}
-    monkeypatch.setattr(Search, "choose_searchers", begun.append)
+    begun, given = list[SearchedQuery](), {"query": "rice", **given}
+    monkeypatch.setattr(SearchedQuery, "choose_searchers", begun.append)
     messages = list[str]()
     if "http" in callers:
         answer = site.ask("POST", "/v1/search", given)

@@ -71,7 +71,7 @@ def test_only_shown_documents_are_held(folder: Path, tmp_path: Path) -> None:
     engine = SearchEngine.open(folder, SearchSettings(rank_top=30), ranker=write_ranker(tmp_path / "ranker"))
     held: list[int] = []
     (found,) = Caller(reserve=held.append).run(lambda: engine.run(["水稻研究"], top_k=1))
-    assert len(found.documents) == 1 and len(found.logits) == 30
+    assert len(found.page.documents) == 1 and len(found.ranking.logits) == 30
     assert sum(held) < 3 * 3.1 * LONG + 30 * 1000  # one document and its answer, and 30 passages
 
 

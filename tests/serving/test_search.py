@@ -147,7 +147,7 @@ def test_a_ranker_that_does_not_know_the_likes_of_an_index_is_noted_once(
 ) -> None:  # fmt: skip
     monkeypatch.setattr(queued_search, "SEARCHES", len(TEXTS))
     with SearchEngine.open(folders["index"], ranker=folders["model"]) as engine:
-        logits = [np.sort([*one.logits.values()]) for one in engine.run(TEXTS)]
+        logits = [np.sort([*one.ranking.logits.values()]) for one in engine.run(TEXTS)]
     tenth, spread = [one[-10] for one in logits], [one.std() for one in logits]
     moved = np.array(tenth) + (shift or 0)
     scores = None if shift is None else {"top": 50, "tenth": moved.tolist(), "spread": spread}

@@ -1,15 +1,19 @@
 """The stages of a search, from the caller's query to the page of results.
 
-    SearchEngine    a collection with its searchers, fusion and ranker; `search` is what programs call
-    Search          one query (or several at once) on its way: its state, and a method for each stage
-    Fusion          one list of candidates from the lists of all searchers, and the signals that move its first places
-    SearchRanker    scores of the first candidates by a ranker, from texts or from the index's stored states
+    SearchEngine      a collection with its searchers, fusion and ranker; `search` is what programs call
+    Search            one query (or several at once) on its way: its stages, and the objects below, one after the other
+    SearchedQuery     who searches for the query, and how its words are read
+    FusedList         one list of candidates from the lists of all searchers, by `Fusion`
+    CandidateRanking  what a ranker reads of the first candidates, and the order by its scores
+    ListPage          which documents are shown, after grouping, and where the next page begins
+    HitDetails        what is shown of them, such as the place in a file
+    SearchRanker      scores of the first candidates by a ranker, from texts or from the index's stored states
 
 `check_parameters` (in `values/`) has refused bad parameters before a search begins. `run_searches` then calls the
 stages in this order: the query's words are corrected and completed; each searcher finds its list; `Fusion` makes one;
-the ranker orders its first documents; near duplicates go below; `Search.finish` groups, pages and describes. After each
-stage the search may stop: its caller has left, or the deadline has passed, which leaves the ranker out and marks the
-answer `degraded`.
+the ranker orders its first documents; `Search.finish` groups and pages. Of the five objects from `SearchedQuery` to
+`HitDetails`, each knows only those before it. After each stage the search may stop: its caller has left, or the
+deadline has passed, which leaves the ranker out and marks the answer `degraded`.
 
 A `Search` holds one snapshot from its first stage to its last. Equal scores are ordered by the smaller id.
 

@@ -3,6 +3,8 @@
 candidates = Candidates.of({"words": hits, "vectors": others})
 order, scores = Fusion("rrf").best(candidates, 100)
 [candidates.ids[number] for number in order]
+
+A search keeps its list, and where its scores come from, as a `FusedList`.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import numpy as np
 
 from paddle_ranker.array_types import Booleans, Floats, Integers
 from paddle_ranker.errors import DataError, UsageError, brief, listed, quoted
+from paddle_ranker.lexical.passages import Span
 from paddle_ranker.registry import Registry
 from paddle_ranker.retrieval.stored.candidate_indexes import Hits
 from paddle_ranker.retrieval.stored.schema import MOST_WEIGHT
@@ -31,6 +34,7 @@ ValuesOf = Callable[[str, Sequence[str]], Sequence[tuple[Value, ...]]]  # (field
 FORMAT = 6
 FEATURE_DEPTH = 50  # first documents of a fused list that features order
 _ABOVE, _TINY = 1.01, 1e-6  # factor and summand that make a title's bonus larger than the range of scores
+_BEFORE_OTHERS = 1e-6  # distance of the last document that features order from the best of the others
 SEARCHER_FEATURES = ("log_rank", "score", "normalised")  # of each searcher
 FUSED_FEATURES = ("fused.log_rank", "fused.score")
 TITLE = "exact_title"  # name of the signal of documents whose whole title is the query
@@ -393,6 +397,56 @@ class Fusion:
                 f"{path}: not a file of learned weights ({brief(str(error))}): make one with evaluate-recall "
                 "--learn_weights"
             ) from error
+
+
+class FusedList:
+    """The candidates of one query in the order of their fused scores.
+
+    Args:
+        fusion: how the searchers' lists became one.
+        candidates: the documents. Those of a list that is sorted by fields, which have no searchers, keep their order.
+        spans: by id of a document that was found by a vector, the vector's passage.
+        pieces: by id of a document that was found by a vector of a file, its piece of the recording (`pieces_of`).
+
+    Attributes:
+        scores: fused scores, `[candidates]`; 0 without searchers.
+        order: rows, best first; equal scores are ordered by id.
+        rank: rank in `order`, from 1, by row.
+        by_feature: parts of the scores by features, by row; set by `order_by_features`.
+        by_whole_title: summand of each score for a title that is the query, `[candidates]`.
+    """
+
+    def __init__(self, fusion: Fusion, candidates: Candidates, spans: Mapping[str, Span], pieces: Mapping[str, Span]):
+        self.fusion, self.candidates, self.spans, self.pieces = fusion, candidates, spans, pieces
+        self.by_feature: dict[int, FeatureParts] = {}
+        scores = fusion.fused(candidates) if candidates.searchers else np.zeros(len(candidates))
+        self.by_whole_title = fusion.titles_share(candidates.titled, scores)
+        self._set_scores(scores + self.by_whole_title)
+
+    def _set_scores(self, scores: Floats) -> None:
+        self.scores, ids = scores, self.candidates.ids
+        self.order = by_score(scores, ids) if self.candidates.searchers else [*range(len(ids))]
+        self.rank = {row: rank for rank, row in enumerate(self.order, start=1)}
+
+    def order_by_features(self, features: ListFeatures) -> None:
+        """Order the first documents by `Fusion.features`; the rest of the list stays as it is.
+
+        features: features of the first documents of `order`
+        """
+        by_feature = self.fusion.by_feature(features)
+        top = self.order[: len(by_feature)]
+        of_searchers = len(features.searchers) * len(SEARCHER_FEATURES)
+        by_searcher = by_feature[:, :of_searchers].reshape(len(top), -1, len(SEARCHER_FEATURES)).sum(axis=2)
+        scores = by_feature.sum(axis=1)
+        titles = self.fusion.titles_share(self.candidates.titled[top], scores)
+        scores, fused = scores + titles, self.scores.copy()
+        others = fused[self.order[len(top) :]]
+        above = float(others.max() - scores.min()) + _BEFORE_OTHERS if len(others) else 0.0
+        fused[top], self.by_whole_title[top] = scores + above, titles
+        for number, row in enumerate(top):
+            added = dict(zip(features.names[of_searchers:], by_feature[number, of_searchers:].tolist()))
+            self.by_feature[row] = FeatureParts(by_searcher[number], added, above)
+        self._set_scores(fused)
 
 
 def parse_fusion(name: str, weights: str = "") -> Fusion:

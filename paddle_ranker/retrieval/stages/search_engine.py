@@ -35,6 +35,7 @@ from paddle_ranker.retrieval.stages.fusion import (
     Fusion,
     parse_fusion,
 )
+from paddle_ranker.retrieval.stages.ranking import CandidateRanking
 from paddle_ranker.retrieval.stages.results import Result
 from paddle_ranker.retrieval.stages.search import (
     FEATURES,
@@ -265,7 +266,7 @@ class SearchModels(Protocol):
         """Return how many code points of a query a vector field's tower reads; None if all, or if unknown."""
         ...
 
-    def logits(self, searches: Sequence[Search], texts: Sequence[Sequence[str]]) -> list[Floats]:
+    def logits(self, rankings: Sequence[CandidateRanking], texts: Sequence[Sequence[str]]) -> list[Floats]:
         """Score the texts of each search's `to_rank`; return `[texts] float64` per search.
 
         Raises `TooLate` if scoring would miss the deadline.
@@ -314,9 +315,9 @@ class _Models:
         is_given = field == VECTORS and self._query_vectors is not None
         return None if is_given else self._collection.snapshot().tower(field).query_read(text)
 
-    def logits(self, searches: Sequence[Search], texts: Sequence[Sequence[str]]) -> list[Floats]:
+    def logits(self, rankings: Sequence[CandidateRanking], texts: Sequence[Sequence[str]]) -> list[Floats]:
         assert self._ranking is not None
-        return self._ranking.logits(searches, texts)
+        return self._ranking.logits(rankings, texts)
 
     def leave_out(self, search: Search, stage: str, error: Union[TooLate, ServiceFailed]) -> None:
         if not isinstance(error, ServiceFailed):
@@ -344,9 +345,9 @@ def run_searches(now: Snapshot, begin: Callable[[Snapshot], list[Search]], model
 def _run(searches: Sequence[Search], models: SearchModels) -> None:
     """Run all stages of some searches: encode, read, search, fuse, rank, finish.
 
-    1. `Search.choose_searchers`: vectors of an example (`like`), and the searchers that are used. A query without words
-        needs none: its documents are listed.
-    2. `Search.words`: the parsed query with its corrections.
+    1. `SearchedQuery.choose_searchers`: vectors of an example (`like`), and the searchers that are used. A query
+        without words needs none: its documents are listed.
+    2. `SearchedQuery.words`: the parsed query with its corrections.
     3. `_find`: each searcher's hits, fused to one list. If the fusion has weights of features, these order the list's
        first documents. If the list is sorted, `Search.find_sorted` replaces `_find`.
     4. `_rank`: the ranker orders the first documents, if the search wants that.
@@ -357,11 +358,11 @@ def _run(searches: Sequence[Search], models: SearchModels) -> None:
     began, first = time.monotonic(), searches[0]
     with _timed(searches, "encode"), idle():
         for search in searches:
-            if not search.is_browsing:
-                search.choose_searchers()
+            if not search.query.is_browsing:
+                search.query.choose_searchers()
     with _timed(searches, "read"):
         for search in searches:
-            _ = search.words
+            _ = search.query.words
     if first.is_sorted:
         with _timed(searches, "sort"):
             for search in searches:
@@ -378,14 +379,15 @@ def _find(searches: Sequence[Search], models: SearchModels) -> None:
     """Look up all searches by all searchers; fuse the hits of each search to one list."""
     first = searches[0]
     fields = first.collection.info.vector_fields
-    asks = [name for name in first.searchers if name in fields and name not in first.like_vectors]
-    vectors = {name: models.begin_vectors(name, [search.tower_text(name) for search in searches]) for name in asks}
+    searchers, like_vectors = first.query.searchers, first.query.like_vectors
+    asks = [name for name in searchers if name in fields and name not in like_vectors]
+    vectors = {name: models.begin_vectors(name, [one.query.tower_text(name) for one in searches]) for name in asks}
     for search in searches:
-        read = {name: models.query_read(name, search.tower_text(name)) for name in asks}
+        read = {name: models.query_read(name, search.query.tower_text(name)) for name in asks}
         search.read_by = {name: end for name, end in read.items() if end is not None}
-    lookups = {name: _begin_lookups(searches, name, None) for name in first.searchers if name not in fields}
-    for name in first.like_vectors:
-        examples = np.concatenate([search.like_vectors[name] for search in searches])
+    lookups = {name: _begin_lookups(searches, name, None) for name in searchers if name not in fields}
+    for name in like_vectors:
+        examples = np.concatenate([search.query.like_vectors[name] for search in searches])
         lookups[name] = _begin_lookups(searches, name, examples)
     # Towers in a queue compute vectors meanwhile; all shards elsewhere are called before the first is waited for.
     hits = {} if all(future.done() for future in vectors.values()) else _looked_up(searches, lookups)
@@ -402,7 +404,7 @@ def _find(searches: Sequence[Search], models: SearchModels) -> None:
     with _timed(searches, "fuse"):
         for number, search in enumerate(searches):
             search.fuse({name: hit_lists[number] for name, hit_lists in hits.items()})
-    if first.fusion.features:
+    if first.settings.fusion.features:
         with _timed(searches, FEATURES):
             for search in searches:
                 search.order_by_features()
@@ -415,10 +417,10 @@ def _rank(searches: Sequence[Search], models: SearchModels) -> None:
 
     try:
         with _timed(searches, RANK), until(models.rank_until):
-            texts = [search.to_rank(models.pair_encoder) for search in searches]
-            logits = models.logits(searches, texts)
-            for search, search_logits in zip(searches, logits):
-                search.rank(search_logits, sigmoid(search_logits), is_calibrated=models.is_calibrated)
+            rankings = [search.ranking for search in searches]
+            texts = [one.ranking.to_rank(one.settings.rank_top, models.pair_encoder) for one in searches]
+            for ranking, search_logits in zip(rankings, models.logits(rankings, texts)):
+                ranking.rank(search_logits, sigmoid(search_logits), is_calibrated=models.is_calibrated)
     except (TooLate, ServiceFailed) as error:
         for search in searches:
             models.leave_out(search, RANK, error)
@@ -432,8 +434,8 @@ def _begin_lookups(
     if vectors is not None:
         queries = vectors
     else:
-        queries = [search.words if searcher == WORDS else search.model_text for search in searches]
-    if all(search.phrase_filter is None for search in searches):
+        queries = [search.query.words if searcher == WORDS else search.query.model_text for search in searches]
+    if all(search.query.phrase_filter is None for search in searches):
         return [searches[0].begin_lookup(searcher, queries)]
     return [search.begin_lookup(searcher, queries[number : number + 1]) for number, search in enumerate(searches)]
 

@@ -14,7 +14,7 @@ from paddle_ranker.options import note
 from paddle_ranker.retrieval.index.model_urls import UrlRanker
 from paddle_ranker.retrieval.snapshots.searchable import Searchable, Snapshot
 from paddle_ranker.retrieval.snapshots.snapshot import LocalSnapshot
-from paddle_ranker.retrieval.stages.search import Search
+from paddle_ranker.retrieval.stages.ranking import CandidateRanking
 from paddle_ranker.retrieval.stored.manifest import RankerStates
 from paddle_ranker.retrieval.work.turns import idle
 from paddle_ranker.scoring.loading import ScoringRanker
@@ -122,23 +122,23 @@ class SearchRanker:
             self._stored = stored_scorer(collection, ranker)
             self.pair_encoder, self.is_calibrated = ranker.pair_encoder, ranker.info.calibration is not None
 
-    def logits(self, searches: Sequence[Search], texts: Sequence[Sequence[str]]) -> list[Floats]:
+    def logits(self, rankings: Sequence[CandidateRanking], texts: Sequence[Sequence[str]]) -> list[Floats]:
         """Score the texts of each search's `to_rank`; return `[texts] float64` per search."""
         if self._stored is not None:
-            pairs = zip(searches, texts)
+            stored = self._stored
             return [
-                self._stored.logits(search.collection, search.model_text, search_texts, search.whole)
-                for search, search_texts in pairs
+                stored.logits(ranking.query.collection, ranking.query.model_text, own, ranking.whole)
+                for ranking, own in zip(rankings, texts)
             ]
-        queries = [search.model_text for search, search_texts in zip(searches, texts) for _ in search_texts]
-        flat = [text for search_texts in texts for text in search_texts]
-        ends = np.cumsum([len(search_texts) for search_texts in texts])
+        queries = [ranking.query.model_text for ranking, own in zip(rankings, texts) for _ in own]
+        flat = [text for own in texts for text in own]
+        ends = np.cumsum([len(own) for own in texts])
         if isinstance(self._ranker, UrlRanker):
             with idle():
                 return np.split(self._ranker.logits(queries, flat), ends[:-1])
         with idle():
             logits, outputs = self._ranker.scored(queries, flat)
-        for search, search_texts, end in zip(searches, texts, ends.tolist()):
-            rows = {name: array[end - len(search_texts) : end] for name, array in outputs.items()}
-            search.answer_of = answers_of(self._ranker.row_encoder, search.model_text, search_texts, rows)
+        for ranking, own, end in zip(rankings, texts, ends.tolist()):
+            rows = {name: array[end - len(own) : end] for name, array in outputs.items()}
+            ranking.answer_of = answers_of(self._ranker.row_encoder, ranking.query.model_text, own, rows)
         return np.split(logits, ends[:-1])

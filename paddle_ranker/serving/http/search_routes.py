@@ -27,6 +27,8 @@ from paddle_ranker.lexical.highlights import Highlight, SharedWords
 from paddle_ranker.retrieval.snapshots.searchable import Snapshot, StaleSnapshot
 from paddle_ranker.retrieval.stages.explanations import FUSED, RANKED, SORTED, Explanation
 from paddle_ranker.retrieval.stages.fusion import FUSIONS
+from paddle_ranker.retrieval.stages.query import SearchedQuery
+from paddle_ranker.retrieval.stages.results import HitDetails
 from paddle_ranker.retrieval.stages.search import Search, SearchSettings
 from paddle_ranker.retrieval.stored.candidate_indexes import Like
 from paddle_ranker.retrieval.stored.content_files import bytes_of
@@ -219,8 +221,8 @@ class SearchRoutes:
             raise fault.settled() from None
         if index.log is not None and line is not None and request.logged and may_log:
             index.log.search(line)
-        state["pairs"], state["stages"], state["is_empty"] = len(search.logits), search.took, not search.order
-        state["spans"] = search.spans
+        state["pairs"], state["is_empty"] = len(search.ranking.logits), not search.page.order
+        state["stages"], state["spans"] = search.took, search.spans
         return written
 
     def _answered(
@@ -249,7 +251,8 @@ class SearchRoutes:
         content["search_id"] = self._ids.given_out(id, content["query"])
         if dropped:
             content["dropped"] = dropped
-        is_logged = self._pipeline.index.log is not None and not result.search.is_browsing  # there is nothing to learn
+        has_query = not result.search.query.is_browsing  # else there is nothing to learn
+        is_logged = self._pipeline.index.log is not None and has_query
         return content, self._line(id, request, result, content) if is_logged else None
 
     async def index(self, request: Request) -> Response:
@@ -384,7 +387,7 @@ class SearchRoutes:
             raise Fault(UNPROCESSABLE, problem, field="cursor") from error
 
     def _cursor(self, request: SearchRequest, search: Search) -> Optional[str]:
-        position = search.position()
+        position = search.page.position()
         if position is None:
             return None
         written = position.packed()
@@ -397,15 +400,15 @@ class SearchRoutes:
         return hashlib.blake2b(to_json(what) + position, digest_size=_DIGEST_BYTES).digest()
 
     def _line(self, id: str, request: SearchRequest, result: FoundSearch, content: dict[str, Any]) -> SearchLine:
-        fields = {**request.model_dump(exclude={"query", "logged"}, exclude_none=True), "offset": result.search.offset}
+        search, asked = result.search, request.model_dump(exclude={"query", "logged"}, exclude_none=True)
+        fields = {**asked, "offset": search.page.offset}
         # A long filter would fill the log, as a long query would.
         parameters = {name: value for name, value in fields.items() if len(str(value)) <= _LOGGED_CHARACTERS}
-        search = result.search
-        shown = [_shown(hit, search, row) for hit, row in zip(content["hits"], search.shown)]
+        shown = [_shown(hit, search.details, row) for hit, row in zip(content["hits"], search.page.shown)]
         versions, query = self._pipeline.versions(result.index), content["query"]
-        model_text = None if search.model_text == query else search.model_text
+        model_text = None if search.query.model_text == query else search.query.model_text
         nothing_close = content.get("nothing_close")
-        lead = None if search.is_sorted else _lead([*map(float, search.fused[search.shown[:2]])])
+        lead = None if search.is_sorted else _lead([*map(float, search.fused.scores[search.page.shown[:2]])])
         return SearchLine(
             id, query, versions, shown, parameters, model_text=model_text, nothing_close=nothing_close, lead=lead
         )
@@ -417,9 +420,9 @@ class SearchRoutes:
             "model": self._pipeline.ranker_name,
             "index": result.index.summary,
             "hits": hits,
-            "cut": search.cut,
+            "cut": search.page.cut,
             "exact": search.is_exact,
-            "ranked": search.is_ranked,
+            "ranked": bool(search.ranking.logits),
             **self._pipeline.ranker_facts(),
             "took_ms": search.took,
         }
@@ -433,7 +436,7 @@ class SearchRoutes:
             content["facets"] = _facets(search, request.facets, request.facet_values or {})
         if search.nothing_close:
             content["nothing_close"] = True
-        content.update(_read_as(request, search))
+        content.update(_read_as(request, search.query))
         if search.shards is not None:
             content["shards"] = dict(search.shards)
         if result.query_read is not None:
@@ -469,25 +472,25 @@ def _containing(name: str, part: str, values: Iterable[tuple[Any, int]]) -> Iter
             yield value, count
 
 
-def _read_as(request: SearchRequest, search: Search) -> dict[str, Any]:
+def _read_as(request: SearchRequest, query: SearchedQuery) -> dict[str, Any]:
     """Return the parts of an answer that say how the query was read, if that differs from the query as written.
 
     The parts are corrections, synonyms, phrases, excluded words and `did_you_mean`.
     """
-    words, content = search.words, dict[str, Any]()
+    words, content = query.words, dict[str, Any]()
     if words.corrected:
         content["corrected"] = [{"from": change.given, "to": change.to, "by": change.by} for change in words.corrected]
     if words.synonyms:
         content["synonyms"] = [{"from": synonym.given, "to": synonym.to} for synonym in words.synonyms]
-    read = {"phrases": search.phrases, "unfound": search.unfound, "excluded": search.query.excluded}
+    read = {"phrases": query.phrases, "unfound": query.unfound, "excluded": query.parsed.excluded}
     content.update({name: terms for name, terms in read.items() if terms})
-    is_plain = not (request.literal or request.prefix or search.query.phrases or search.query.excluded)
+    is_plain = not (request.literal or request.prefix or query.parsed.phrases or query.parsed.excluded)
     if (
         is_plain
-        and not search.is_browsing
+        and not query.is_browsing
         and not request.offset
         and not request.cursor
-        and (better := search.collection.did_you_mean(words))
+        and (better := query.collection.did_you_mean(words))
     ):
         content["did_you_mean"] = better
     return content
@@ -501,9 +504,9 @@ def _lead(scores: Sequence[float]) -> Optional[float]:
     return round(min(1.0, max(0.0, 1.0 - second / first)), 3) if first > 0 else 0.0
 
 
-def _shown(hit: dict[str, Any], search: Search, row: int) -> Shown:
+def _shown(hit: dict[str, Any], details: HitDetails, row: int) -> Shown:
     ranks = {name: stage["rank"] for name, stage in hit["stages"].items()}
-    text, span = search.documents[hit["id"]].text, search.span_of(row)
+    text, span = details.document(row).text, details.span_of(row)
     read = None if span == (0, len(text)) else span
     return Shown(hit["id"], ranks, hit.get("probability"), digest_of(text), read)
 
@@ -511,10 +514,10 @@ def _shown(hit: dict[str, Any], search: Search, row: int) -> Shown:
 def hits_of(request: SearchRequest, search: Search) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Return the hits of an answer, and the documents that ranking dropped ([] without `explain`), both JSON-ready."""
     dropped = search.dropped() if request.explain else {}
-    shown = {row: rank for rank, row in enumerate(search.shown, start=search.offset + 1)}
+    shown = {row: rank for rank, row in enumerate(search.page.shown, start=search.page.offset + 1)}
     hits = _hits(request, search, {**shown, **dropped})
     for hit, row in zip(hits[len(shown) :], dropped):
-        hit["reason"] = "cut" if search.is_cut(row) else "moved"
+        hit["reason"] = "cut" if search.page.is_cut(row) else "moved"
     return hits[: len(shown)], hits[len(shown) :]
 
 
@@ -523,8 +526,8 @@ def _hits(request: SearchRequest, search: Search, ranks: dict[int, int]) -> list
 
     ranks: rank of each document to convert, by its index among the search's candidates
     """
-    shared = search.shared_words
-    ids = [search.candidates.ids[row] for row in ranks]
+    shared, ranking, details = search.query.shared_words, search.ranking, search.details
+    ids = [search.fused.candidates.ids[row] for row in ranks]
     explanation = Explanation(search, [*ranks]) if request.explain else None
     hits, names, schema = (
         [],
@@ -535,13 +538,13 @@ def _hits(request: SearchRequest, search: Search, ranks: dict[int, int]) -> list
     is_looked_at = request.explain or has_text or request.snippet is not None
     most = _LOOKED_AT // max(1, len(ids)) if is_looked_at else 0  # code points of each text
     for (row, rank), id in zip(ranks.items(), checked(ids)):
-        document = search.documents[id]
+        document = details.document(row)
         looked_at = document.text[:most]
         hit: dict[str, Any] = {"id": id, "rank": rank}
         if (title := schema.name_of(document)) is not None:
             hit["title"] = title[: request.field_size]
         highlights = shared.highlights(looked_at)
-        if (in_file := search.place_in_file(row, highlights or None)) is not None:
+        if (in_file := details.place_in_file(row, highlights or None)) is not None:
             hit["place"] = in_file
         if has_text:
             start, end = shared.passage(document.text, highlights)
@@ -560,14 +563,14 @@ def _hits(request: SearchRequest, search: Search, ranks: dict[int, int]) -> list
         }
         if contents := contents_of(document, schema, names):
             hit["contents"] = contents
-        if row in search.logits:
-            hit["logit"], hit["probability"] = search.logits[row], search.probabilities[row]
-            start, end = search.passages[row]
+        if row in ranking.logits:
+            hit["logit"], hit["probability"] = ranking.logits[row], ranking.probabilities[row]
+            start, end = ranking.passages[row]
             hit["read"] = {"start": start, "end": end}
-        if (answer := search.answer(row)) is not None:
+        if (answer := ranking.answer(row)) is not None:
             hit["answer"] = answer.as_json()
-        if row in search.similar:
-            hit["similar"] = search.similar[row]
+        if row in search.page.similar:
+            hit["similar"] = search.page.similar[row]
         hit["stages"] = _stages(search, row, rank)
         signals = None if explanation is None else explanation.signals(row, looked_at, highlights)
         if signals is not None:
@@ -599,13 +602,13 @@ def _snippet(text: str, highlights: Sequence[Highlight], shared: SharedWords, si
 def _stages(search: Search, row: int, rank: int) -> dict[str, Any]:
     if search.is_sorted:
         return {SORTED: {"rank": rank}}
-    candidates = search.candidates
+    candidates = search.fused.candidates
     by_searcher = zip(candidates.searchers, candidates.ranks[row].tolist(), candidates.scores[row].tolist())
     stages: dict[str, Any] = {
         name: {"rank": searcher_rank, "score": score} for name, searcher_rank, score in by_searcher if searcher_rank
     }
-    stages[FUSED] = {"rank": search.fused_rank[row], "score": float(search.fused[row])}
-    if row in search.logits:
+    stages[FUSED] = {"rank": search.fused.rank[row], "score": float(search.fused.scores[row])}
+    if row in search.ranking.logits:
         stages[RANKED] = {"rank": rank}
     return stages
 

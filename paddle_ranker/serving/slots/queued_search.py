@@ -19,6 +19,7 @@ from paddle_ranker.errors import ParameterError, RankerError
 from paddle_ranker.retrieval.index.model_urls import ModelUrl, ServiceFailed
 from paddle_ranker.retrieval.snapshots.searchable import ShardError, Snapshot
 from paddle_ranker.retrieval.stages.fusion import Fusion
+from paddle_ranker.retrieval.stages.ranking import CandidateRanking
 from paddle_ranker.retrieval.stages.search import Search, SearchSettings, select_searchers
 from paddle_ranker.retrieval.stages.search_engine import run_searches
 from paddle_ranker.retrieval.stored.candidate_indexes import Like
@@ -247,9 +248,9 @@ class QueuedSearch:
         """
         drift_check, listing, settings = self.drift_check(index), query.listing, query.settings
         is_part = query.like or listing.offset or listing.after or listing.where or settings.prefix or settings.by
-        if is_part or not search.logits or not drift_check.wants(settings.rank_top):
+        if is_part or not search.ranking.logits or not drift_check.wants(settings.rank_top):
             return
-        if drift_check.note(search.query.text, np.array([*search.logits.values()])):
+        if drift_check.note(search.query.text, np.array([*search.ranking.logits.values()])):
             drift_check.judge()
 
     def searchers(self, index: ServedIndex) -> tuple[str, ...]:
@@ -378,16 +379,16 @@ class _QueuedModels:
         computed = await tower.vectors(texts, is_query=True, deadline=self._deadline, field="query")
         return comparable(computed.vectors, tower.info)
 
-    def logits(self, searches: Sequence[Search], texts: Sequence[Sequence[str]]) -> list[Floats]:
+    def logits(self, rankings: Sequence[CandidateRanking], texts: Sequence[Sequence[str]]) -> list[Floats]:
         url_ranker = self._queued.index.url_ranker
         if url_ranker is not None:
             with idle():
                 return [
-                    url_ranker.logits([search.model_text] * len(texts_of_search), texts_of_search)
-                    for search, texts_of_search in zip(searches, texts)
+                    url_ranker.logits([ranking.query.model_text] * len(own), own)
+                    for ranking, own in zip(rankings, texts)
                 ]
         try:
-            return [self._logits(search, texts_of_search) for search, texts_of_search in zip(searches, texts)]
+            return [self._logits(ranking, own) for ranking, own in zip(rankings, texts)]
         except Fault as fault:
             if fault.kind not in (TIMED_OUT, OVERLOADED):
                 raise
@@ -395,7 +396,7 @@ class _QueuedModels:
 
     def leave_out(self, search: Search, stage: str, error: Union[TooLate, ServiceFailed]) -> None:
         """Go on without a searcher or the ranker. On later pages, or without `degrade`, raise `Fault`."""
-        if not self._queued.index.options.degrade or search.after is not None:
+        if not self._queued.index.options.degrade or search.listing.after is not None:
             if isinstance(error.__cause__, Fault):
                 raise error.__cause__
             if isinstance(error, ServiceFailed):
@@ -403,20 +404,20 @@ class _QueuedModels:
             raise Fault(TIMED_OUT, "the deadline passed before the index was searched") from error
         search.leave_out(stage, error)
 
-    def _logits(self, search: Search, texts: Sequence[str]) -> Floats:
+    def _logits(self, ranking: CandidateRanking, texts: Sequence[str]) -> Floats:
         """Return the logits of a search's candidates, whose texts are `texts`, `[n]` float64."""
-        ranker = self._queued.ranker
+        ranker, query = self._queued.ranker, ranking.query
         assert ranker is not None
         served, most = ranker.ready(), ranker.limits.characters  # a ranker reads far less
-        whole = {number: id for number, id in search.whole.items() if len(texts[number]) <= most}
-        stored = self._index.states.candidates(search.collection, search.model_text, whole)
+        whole = {number: id for number, id in ranking.whole.items() if len(texts[number]) <= most}
+        stored = self._index.states.candidates(query.collection, query.model_text, whole)
         left = np.arange(len(texts)) if stored is None else np.setdiff1d(np.arange(len(texts)), stored.rows)
         cut = [texts[number][:most] for number in left.tolist()]
         scoring: list[tuple[NDArray[np.int64], Coroutine[None, None, Scores]]] = []
         if stored is not None:
             scoring.append((stored.rows, ranker.score_encoded(stored.pairs, deadline=self.rank_until)))
         if len(left):
-            queries = [search.model_text] * len(cut)
+            queries = [query.model_text] * len(cut)
             by_text = ranker.score_pairs(queries, cut, deadline=self.rank_until, check_lengths=self._read.check)
             scoring.append((left, by_text))
         begun = [asyncio.run_coroutine_threadsafe(logits, self._loop) for _, logits in scoring]
@@ -428,7 +429,7 @@ class _QueuedModels:
             if stored is None and len(left):  # rankers of tables have no stored states
                 from paddle_ranker.scoring.table_answers import answers_of
 
-                search.answer_of = answers_of(served.model.row_encoder, search.model_text, cut, scores.outputs)
+                ranking.answer_of = answers_of(served.model.row_encoder, query.model_text, cut, scores.outputs)
         finally:  # if one is refused, the other one leaves the queue
             for future in begun:
                 future.cancel()

@@ -78,12 +78,9 @@ class CandidateRanking:
 
     def __init__(self, query: SearchedQuery, fused: FusedList):
         self.query, self._fused = query, fused
-        self.passages: dict[int, Span] = {}
-        self.whole: dict[int, str] = {}
-        self.logits: dict[int, float] = {}
-        self.probabilities: dict[int, float] = {}
-        self.added: dict[str, dict[int, float]] = {}
-        self.is_calibrated = False
+        self.passages, self.whole = dict[int, Span](), dict[int, str]()
+        self.logits, self.probabilities = dict[int, float](), dict[int, float]()
+        self.added, self.is_calibrated = dict[str, dict[int, float]](), False
         self.answer_of: Optional[Callable[[int], Optional[TableAnswer]]] = None
         self._answers: dict[int, Optional[TableAnswer]] = {}  # by row, for `answer`
         self._scored_as: dict[int, int] = {}  # by row of a ranked document: index of its text in `to_rank`

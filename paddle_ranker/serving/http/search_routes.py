@@ -251,9 +251,9 @@ class SearchRoutes:
         content["search_id"] = self._ids.given_out(id, content["query"])
         if dropped:
             content["dropped"] = dropped
-        has_query = not result.search.query.is_browsing  # else there is nothing to learn
-        is_logged = self._pipeline.index.log is not None and has_query
-        return content, self._line(id, request, result, content) if is_logged else None
+        if self._pipeline.index.log is None or result.search.query.is_browsing:  # there is nothing to learn
+            return content, None
+        return content, self._line(id, request, result, content)
 
     async def index(self, request: Request) -> Response:
         """Answer `GET /v1/index`."""

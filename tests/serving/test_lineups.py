@@ -21,7 +21,6 @@ from paddle_ranker.serving.slots import slots as slots_module
 from paddle_ranker.serving.slots.reload import Reloader
 from paddle_ranker.serving.slots.slot_kinds import fit_models
 from paddle_ranker.serving.slots.slots import Slot
-from tests.conftest import THOROUGH
 from tests.export_cases import write_case
 from tests.serving_cases import OpenedSite, ask_app, close_slots
 from tests.tiny import write_index, write_tower
@@ -29,7 +28,7 @@ from tests.tiny import write_index, write_tower
 pytestmark = pytest.mark.parity
 TEXTS = ["水稻病害诊断研究", "老年人护理教育", "how search engines rank", "语言与文化差异", "茶叶与经济增长", "b"]
 QUERIES = ["水稻", "护理教育", "search engine", "文化差异"]
-SWITCHES, CLIENTS = 6 if THOROUGH else 4, 4
+SWITCHES, CLIENTS = 6, 4
 
 
 class TwoVersions:

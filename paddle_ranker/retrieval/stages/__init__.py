@@ -11,9 +11,10 @@
 
 `check_parameters` (in `values/`) has refused bad parameters before a search begins. `run_searches` then calls the
 stages in this order: the query's words are corrected and completed; each searcher finds its list; `Fusion` makes one;
-the ranker orders its first documents; `Search.finish` groups and pages. Of the five objects from `SearchedQuery` to
-`HitDetails`, each knows only those before it. After each stage the search may stop: its caller has left, or the
-deadline has passed, which leaves the ranker out and marks the answer `degraded`.
+the ranker orders its first documents; `Search.finish` groups and pages, and leaves out near duplicates if it groups by
+content. Of the five objects from `SearchedQuery` to `HitDetails`, each knows only those before it. Loops within stages
+call `turns.check`, which ends the search if its caller has left or its deadline has passed. A server with `--degrade`
+leaves out ranking that would be late, and marks the answer `degraded`.
 
 A `Search` holds one snapshot from its first stage to its last. Equal scores are ordered by the smaller id.
 

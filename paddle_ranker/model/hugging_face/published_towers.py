@@ -79,7 +79,7 @@ def _input_of(folder: Path) -> Optional[FileInput]:
     def found() -> Optional[FileInput]:
         return next((one for one in FILE_INPUTS.values() if model_type in one.model_types), None)
 
-    return found() or (found() if model_type in FAMILIES else None)
+    return found() or (found() if isinstance(model_type, str) and model_type in FAMILIES else None)
 
 
 def reads_texts(folder: Path) -> bool:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from paddle_ranker.array_types import Array, Arrays
 from paddle_ranker.storage.arrays import gather
 
-TEXT, PICTURE = "text", "picture"  # what a row is made of: `reads` of its encoder
+TEXT, PICTURE = "text", "picture"  # inputs of models, `reads` of the row encoders
 Indices = Union[Sequence[int], NDArray[np.int64], NDArray[np.int32]]
 
 C = TypeVar("C", bound="Columns")

@@ -94,12 +94,10 @@ class TowerInfo:
         return read_declared(cls, path, read_versioned(path, FORMAT_VERSION))
 
     def __post_init__(self) -> None:
+        if self.reads != TEXT and self.reads not in FILE_INPUTS:
+            raise CheckpointError(f"reads is {quoted(self.reads)}, expected one of {listed((TEXT, *FILE_INPUTS))}")
         cut, nested = self.cut_from, self.nested_sizes
         for fault, is_so in (
-            (
-                f"reads is {quoted(self.reads)}, expected one of {listed((TEXT, *FILE_INPUTS))}",
-                self.reads != TEXT and self.reads not in FILE_INPUTS,
-            ),
             (f"lexical_size is {self.lexical_size}, expected less than size", self.lexical_size >= self.size),
             ("lexical_size needs normalize", self.lexical_size and not self.normalize),
             (f"cut_from is {cut}, expected 0 or more than size", cut and (self.size >= cut or self.lexical_size)),

@@ -5,10 +5,8 @@ from __future__ import annotations
 from paddle_ranker.model.encoders.family import add_own
 from paddle_ranker.model.model_kind import ArraySpec
 from paddle_ranker.model.tower import FILE_INPUTS, FileInput, TowerInfo
-from paddle_ranker.recordings.sound_config import SoundConfig
+from paddle_ranker.recordings.sound_config import MODEL_TYPES, SoundConfig
 from paddle_ranker.recordings.sound_encoder import LENGTHS, SAMPLES, SOUND, SoundEncoder
-
-MODEL_TYPES = ("wav2vec2", "hubert")
 
 
 def _inputs(info: TowerInfo) -> tuple[ArraySpec, ...]:

@@ -9,6 +9,7 @@ from paddle_ranker.errors import CheckpointError
 from paddle_ranker.model.config import Activation, EncoderConfig, Share
 from paddle_ranker.storage.declared import Between, Count, Length, OneOf, Positive
 
+MODEL_TYPES = ("wav2vec2", "hubert")
 _Sizes = Annotated[tuple[Positive, ...], Between(1, 64)]
 
 

@@ -12,23 +12,20 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from functools import lru_cache
-from importlib import import_module
 from pathlib import Path
-from typing import NamedTuple, Optional, Protocol, Union, cast
+from typing import NamedTuple, Protocol, Union
 
 import numpy as np
 
 from paddle_ranker.array_types import Vectors
 from paddle_ranker.data.files.file_readers import FIRST_SECOND, LAST_SECOND, Part, Unread
-from paddle_ranker.data.files.placed_text import SpanPlace
 from paddle_ranker.errors import CheckpointError, package_for
 from paddle_ranker.recordings.audio import RATE, IncompleteRecordingError, read_recording
+from paddle_ranker.recordings.transcript import SpokenWord, transcript
 from paddle_ranker.storage.digest import content_digest
 from paddle_ranker.storage.foreign_config import ForeignConfig
 
 MODEL_VARIABLE = "PADDLE_RANKER_SPEECH"
-# Types of models that other rooms open: each module's `open_transcriber` returns a `SpeechModel`.
-_MODULES = dict.fromkeys(("wav2vec2", "hubert"), "paddle_ranker.recordings.transcriber")
 _VERSION = 3  # raised when the same recording would give other parts
 _SHORTEST, _LONGEST = 240, 300  # minimum and maximum seconds of a piece that another follows
 _LAST = 60  # minimum seconds of a piece that follows another
@@ -36,7 +33,6 @@ _WINDOW, _PAUSE = RATE // 20, 6  # samples of 1/20 second; windows whose mean en
 # Mean probability of a piece's words, from which on they are what was said: that of English prompts is 0.81 to 0.96,
 # that of what the English model invents for Spanish, French, Italian, Russian and Chinese ones at most 0.6.
 _SURE = 0.65
-_PARAGRAPH = 2.0  # seconds of a pause after which a line begins
 
 
 class RecordingPiece(NamedTuple):
@@ -50,20 +46,6 @@ class RecordingPiece(NamedTuple):
     start: float
     samples: Vectors
     is_last: bool
-
-
-class SpokenWord(NamedTuple):
-    """Word that is said in a recording.
-
-    text: the word; it starts with a space if a space separates it from the word before
-    begin, end: seconds from the first sample
-    probability: how sure the model is of the word; None if it does not say
-    """
-
-    text: str
-    begin: float
-    end: float
-    probability: Optional[float] = None
 
 
 class SpeechModel(Protocol):
@@ -145,27 +127,6 @@ def _quietest(samples: Vectors) -> int:
     return int(means.argmin() + _PAUSE // 2) * _WINDOW
 
 
-def transcript(words: Iterable[SpokenWord], start: float) -> tuple[str, list[SpanPlace]]:
-    """Join words to a text; return (text, places).
-
-    A word's place has its start and end in code points of the text, then its begin and end in seconds of the recording.
-
-    words: as `SpeechModel.words` yields them
-    start: second of the recording at which the transcribed piece starts
-
-    After a pause of two seconds, the text begins a line.
-    """
-    text, places, last = "", list[SpanPlace](), 0.0
-    for word, begin, end, _ in words:
-        if text and begin - last >= _PARAGRAPH:
-            text += "\n"
-        shown = word.strip() if not text or text.endswith("\n") else word.rstrip()
-        first = len(text) + len(shown) - len(shown.lstrip())
-        text, last = text + shown, end
-        places.append((first, len(text), round(start + begin, 2), round(start + end, 2)))
-    return text, places
-
-
 _ENGLISH = f"this model reads English only; {MODEL_VARIABLE} names a model of other languages"
 
 
@@ -214,9 +175,12 @@ def _model() -> SpeechModel:
 
 @lru_cache(maxsize=1)
 def _open_transcriber(folder: Path) -> SpeechModel:
-    kind = ForeignConfig.read(folder / "config.json").get("model_type")
-    if isinstance(kind, str) and kind in _MODULES:
-        return cast(SpeechModel, import_module(_MODULES[kind]).open_transcriber(folder))
+    from paddle_ranker.recordings.sound_config import MODEL_TYPES
+
+    if ForeignConfig.read(folder / "config.json").get("model_type") in MODEL_TYPES:
+        from paddle_ranker.recordings.transcriber import Transcriber
+
+        return Transcriber.open(folder)
     return _Whisper(folder)
 
 

@@ -14,7 +14,7 @@ from paddle_ranker.data.files.file_readers import FIRST_SECOND, LAST_SECOND, Par
 from paddle_ranker.data.rows.formats import found_encoding, open_text
 from paddle_ranker.errors import brief
 from paddle_ranker.recordings.media import library, opened_media
-from paddle_ranker.recordings.speech import SpokenWord, transcript
+from paddle_ranker.recordings.transcript import SpokenWord, transcript
 
 _VERSION = 1  # raised when the same subtitles would give other parts
 _PACKAGE = "'paddle-ranker[files]'"

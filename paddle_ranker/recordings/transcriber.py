@@ -23,7 +23,7 @@ from paddle_ranker.recordings.audio import RATE
 from paddle_ranker.recordings.sound_encoder import LENGTHS, SAMPLES, SoundEncoder
 from paddle_ranker.recordings.sound_models import read_published
 from paddle_ranker.recordings.sound_network import SpeechNetwork
-from paddle_ranker.recordings.speech import SpokenWord
+from paddle_ranker.recordings.transcript import SpokenWord
 from paddle_ranker.storage.foreign_config import PREPROCESSOR_FILE, ForeignConfig
 from paddle_ranker.storage.untrusted import Unchecked
 from paddle_ranker.unicode.characters import UNIT, UNSPACED, shape_of
@@ -111,11 +111,6 @@ class Letters:
 def _content(token: Unchecked) -> str:
     """Return the text of a token, which may be an object with its settings."""
     return str(token.get("content") if isinstance(token, dict) else token)
-
-
-def open_transcriber(folder: Path) -> Transcriber:
-    """Open a published model as a `SpeechModel` of `data.speech`; raises as `Transcriber.open` does."""
-    return Transcriber.open(folder)
 
 
 class Transcriber:

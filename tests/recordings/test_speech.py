@@ -20,7 +20,8 @@ from paddle_ranker.errors import CheckpointError, DependencyError
 from paddle_ranker.notebook import Index
 from paddle_ranker.recordings import speech
 from paddle_ranker.recordings.audio import RATE, IncompleteRecordingError, read_recording
-from paddle_ranker.recordings.speech import RecordingPiece, SpokenWord, cut_at_pauses, transcript
+from paddle_ranker.recordings.speech import RecordingPiece, cut_at_pauses
+from paddle_ranker.recordings.transcript import SpokenWord, transcript
 
 pytestmark = pytest.mark.unit
 NO_SOUND = "pip install 'paddle-ranker[sound]'"

@@ -109,7 +109,7 @@ class _Unpacker:
                 self._tar(path, inside, depth)
             elif suffix == GZIP:
                 with gzip.open(path) as content:
-                    self._keep(f"{inside}{Path(name).stem}", iter(lambda: content.read(_BLOCK), b""), depth)
+                    self._keep(f"{inside}{Path(name).stem}", _blocks(content), depth)
             elif suffix == ".mbox":
                 self._mails(path, inside, depth)
             else:
@@ -132,20 +132,21 @@ class _Unpacker:
                     self._list(name, reason="it is encrypted")
                     continue
                 with archive.open(entry) as content:
-                    self._keep(name, iter(lambda: content.read(_BLOCK), b""), depth)
+                    self._keep(name, _blocks(content), depth)
 
     def _tar(self, path: Path, inside: str, depth: int) -> None:
         with tarfile.open(path, "r|*") as archive:  # one member after the other, since an index could be of any size
             for entry in archive:
-                archive.members = []  # type: ignore[attr-defined]  # else it keeps all that were read
-                name = f"{inside}{entry.name.removeprefix('./')}"
-                if entry.isdir() or _is_hidden(entry.name.removeprefix("./")):
+                archive.members = []  # type: ignore[attr-defined]  # the archive would keep every entry in memory
+                member = entry.name.removeprefix("./")
+                if entry.isdir() or _is_hidden(member):
                     continue
+                name = f"{inside}{member}"
                 content = archive.extractfile(entry) if entry.isfile() else None
                 if content is None:
                     self._list(name, reason="it is a link or a device, which is not followed")
                 else:
-                    self._keep(name, iter(lambda: content.read(_BLOCK), b""), depth)  # noqa: B023
+                    self._keep(name, _blocks(content), depth)
 
     def _mails(self, path: Path, inside: str, depth: int) -> None:
         mails = mailbox.mbox(str(path), create=False)
@@ -217,6 +218,10 @@ class _Unpacker:
         if self._count > MOST_MEMBERS:
             raise TooLargeError(f"more than {MOST_MEMBERS:,} members")
         self._stream.write(f"{json.dumps([name, file, dict(values), reason])}\n")
+
+
+def _blocks(content: Union[IO[bytes], gzip.GzipFile]) -> Iterator[bytes]:
+    return iter(lambda: content.read(_BLOCK), b"")
 
 
 def _file_name(name: str) -> str:

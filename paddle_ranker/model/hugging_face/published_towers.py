@@ -73,7 +73,10 @@ def is_published(folder: Path) -> bool:
 
 
 def _input_of(folder: Path) -> Optional[FileInput]:
-    """Return what a published model reads beside texts; guests' models are loaded if no family here has its type."""
+    """Return the input of a published model that reads files; None for any other model.
+
+    Guests' models are loaded only for a type that no family here has.
+    """
     model_type = _model_type(folder)
 
     def found() -> Optional[FileInput]:

@@ -62,7 +62,7 @@ class Result:
 
 
 class HitDetails:
-    """What is shown of the documents of a page beside their texts, by their rows.
+    """Details that are shown of a page's documents beside their texts, by row.
 
     Args:
         query: the query.

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Optional
 
 import paddle
+import paddle.nn.functional as F
 from paddle import Tensor, nn
 
 from paddle_ranker.array_types import Array
@@ -18,6 +19,29 @@ from paddle_ranker.model.networks.dropout import Dropout, Masks
 from paddle_ranker.recordings.sound_config import SoundConfig
 
 _EPSILON = 1e-5  # added to the variance by the norms of convolutions
+
+
+class _Convolution(nn.Conv1D):
+    """Convolution of frames `[batch, channels, 1, frames]`.
+
+    `nn.Conv1D` adds and takes the third axis around each convolution, and engines then reorder the numbers each time.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        kernel: int,
+        stride: int = 1,
+        padding: int = 0,
+        groups: int = 1,
+        bias: bool = True,
+    ):
+        super().__init__(inputs, outputs, kernel, groups=groups, bias_attr=None if bias else False)
+        self.stride, self.padding, self.groups = [1, stride], [0, padding], groups
+
+    def forward(self, frames: Tensor) -> Tensor:
+        return F.conv2d(frames, self.weight.unsqueeze(2), self.bias, self.stride, self.padding, groups=self.groups)
 
 
 class _NormOverTime(nn.Layer):
@@ -45,7 +69,7 @@ class _SoundConvolution(nn.Layer):
         super().__init__()
         inputs = config.conv_dim[number - 1] if number else 1
         size, kernel, stride = (sizes[number] for sizes in (config.conv_dim, config.conv_kernel, config.conv_stride))
-        self.conv = nn.Conv1D(inputs, size, kernel, stride, bias_attr=None if config.conv_bias else False)
+        self.conv = _Convolution(inputs, size, kernel, stride, bias=config.conv_bias)
         self.kernel, self.stride = kernel, stride
         self.over_time = config.feat_extract_norm == "group" and number == 0
         self.over_channels = config.feat_extract_norm == "layer"
@@ -60,9 +84,9 @@ class _SoundConvolution(nn.Layer):
         # A frame belongs to the sound if its last sample does.
         is_frame = is_frame[:, self.kernel - 1 :: self.stride]
         if self.over_time:
-            frames = self.norm(frames, is_frame)
+            frames = self.norm(frames.squeeze(2), is_frame).unsqueeze(2)
         elif self.over_channels:
-            frames = self.norm(frames.transpose([0, 2, 1])).transpose([0, 2, 1])
+            frames = self.norm(frames.transpose([0, 2, 3, 1])).transpose([0, 3, 1, 2])
         return self.activation(frames), is_frame
 
 
@@ -76,14 +100,14 @@ class _Positions(nn.Layer):
             self.scale = self.create_parameter([size], default_initializer=nn.initializer.Constant(1.0))
             self.shift = self.create_parameter([size], is_bias=True)
         groups = config.num_conv_pos_embedding_groups
-        self.conv = nn.Conv1D(size, size, kernel, padding=kernel // 2, groups=groups)
+        self.conv = _Convolution(size, size, kernel, padding=kernel // 2, groups=groups)
         self.activation, self.config = activation_named(config.conv_act), config
 
     def forward(self, hidden: Tensor, is_frame: Tensor) -> Tensor:
         hidden = hidden * is_frame
         if self.config.conv_pos_batch_norm:
             hidden = hidden * self.scale + self.shift * is_frame
-        positions = self.conv(hidden.transpose([0, 2, 1]))
+        positions = self.conv(hidden.transpose([0, 2, 1]).unsqueeze(2)).squeeze(2)
         if self.config.num_conv_pos_embeddings % 2 == 0:  # the convolution returns one frame too many
             positions = positions[:, :, :-1]
         return self.activation(positions).transpose([0, 2, 1])
@@ -113,10 +137,10 @@ class _Frames(nn.Layer):
         # cumsum, unlike arange(length), exports with a dynamic length
         places = paddle.cumsum(paddle.ones_like(samples).astype("int64"), axis=1)
         is_frame = (places <= lengths.reshape([-1, 1])).astype("float32")
-        frames = samples.unsqueeze(1)
+        frames = samples.unsqueeze([1, 2])
         for convolution in self.convolutions:
             frames, is_frame = convolution(frames, is_frame)
-        frames = frames.transpose([0, 2, 1])
+        frames = frames.squeeze(2).transpose([0, 2, 1])
         hidden = self.projection(self.norm(frames) if self.config.feat_proj_layer_norm else frames)
         hidden = hidden + self.positions(hidden, is_frame.unsqueeze(2))
         return self.dropout(hidden if self.config.normalize_before else self.layer_norm(hidden)), is_frame

@@ -156,7 +156,8 @@ API: dict[str, tuple[str, ...]] = {
         "options.declare": "ANY_TEXT FETCHED FETCHED_FOLDER fields_of ON_CLUSTER shown_name TAKEN",
         "options.input_files": "folder_of join_files paths_of split_paths",
         "registry": "Registry VARIABLE",
-        "addresses": "scheme_of uploading",
+        "stores": "uploading",
+        "addresses": "scheme_of",
         "progress": "Progress",
         "errors": (
             "brief CheckpointError DataError DependencyError listed quoted RankerError refuse_text spelling_hint "

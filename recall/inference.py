@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Union
 
 from paddle_ranker import runtime
-from paddle_ranker.addresses import scheme_of, uploading
+from paddle_ranker.addresses import scheme_of
 from paddle_ranker.array_types import STORED_TYPES
 from paddle_ranker.data.rows.documents import DocumentFile
 from paddle_ranker.data.rows.records import Line, RecordFile
@@ -26,6 +26,7 @@ from paddle_ranker.options.declare import FETCHED_FOLDER, ON_CLUSTER, TAKEN
 from paddle_ranker.options.input_files import folder_of
 from paddle_ranker.progress import Progress
 from paddle_ranker.scoring.scoring_options import TowerOptions
+from paddle_ranker.stores import uploading
 
 if TYPE_CHECKING:
     pass

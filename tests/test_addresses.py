@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from paddle_ranker.__main__ import main
-from paddle_ranker.addresses import Store, address_of, fetch_again, fetched, scheme_of, uploading
+from paddle_ranker.addresses import address_of, scheme_of
 from paddle_ranker.commands.command_registry import COMMANDS
 from paddle_ranker.errors import RankerError, UsageError
 from paddle_ranker.options.declare import (
@@ -24,6 +24,7 @@ from paddle_ranker.options.declare import (
 )
 from paddle_ranker.options.declare import _refuse_addresses as refuse_addresses
 from paddle_ranker.scoring.ranker import Ranker
+from paddle_ranker.stores import Store, fetch_again, fetched, uploading
 from tests.object_store import ObjectStore, object_store
 from tests.tiny import write_ranker
 

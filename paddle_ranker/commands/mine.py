@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Optional
 import numpy as np
 
 from paddle_ranker import runtime
-from paddle_ranker.addresses import scheme_of, uploading
+from paddle_ranker.addresses import scheme_of
 from paddle_ranker.data.rows.beir import beir_judgments
 from paddle_ranker.data.rows.records import LabeledPair, Record, RecordFile, open_as_one_of, write_records
 from paddle_ranker.encoding.columns import TEXT
@@ -43,6 +43,7 @@ from paddle_ranker.retrieval.stored.candidate_indexes import (
 from paddle_ranker.scoring.scoring_options import OF_MODEL, ScoringOptions
 from paddle_ranker.storage.atomic import check_writable
 from paddle_ranker.storage.streams import output_free_for
+from paddle_ranker.stores import uploading
 from paddle_ranker.training.mining import (
     JUDGED_KINDS,
     SCORE_RATIO,

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Optional, Union
 
-from paddle_ranker.addresses import fetched, scheme_of
+from paddle_ranker.addresses import scheme_of
 from paddle_ranker.encoding.tokenizers.tokenizer_folder import CONFIG_FILE, SENTENCEPIECE_FILE
 from paddle_ranker.errors import (
     CheckpointError,
@@ -40,6 +40,7 @@ from paddle_ranker.model.paddlenlp_names import (
 from paddle_ranker.model.parameters import PARAMETERS_FILE, load_arrays
 from paddle_ranker.model.tower import QUERY_FOLDER, TowerInfo
 from paddle_ranker.storage.atomic import cache_folder, made_once, make_folder, new_file, new_folder
+from paddle_ranker.stores import fetched
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9._-]+)?(@[A-Za-z0-9._/-]+)?")
 _PARAMETER_FILES = (PARAMETERS_FILE, "model.safetensors")

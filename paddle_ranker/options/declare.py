@@ -16,7 +16,7 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Callable, Optional, Union, cast
 
-from paddle_ranker.addresses import SCHEMES, fetched, is_url, matching, scheme_of
+from paddle_ranker.addresses import is_url, scheme_of
 from paddle_ranker.errors import UsageError, brief, quoted, spelling_hint
 from paddle_ranker.libraries import AUTO_DEVICE
 from paddle_ranker.options.input_files import (
@@ -29,6 +29,7 @@ from paddle_ranker.options.input_files import (
     split_paths,
 )
 from paddle_ranker.registry import Registry
+from paddle_ranker.stores import SCHEMES, fetched, matching
 
 REQUIRED: Any = object()
 TAB = "tab"  # the default separator of a text file's columns

@@ -17,10 +17,11 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Optional, Union
 
-from paddle_ranker.addresses import Store, scheme_of
+from paddle_ranker.addresses import scheme_of
 from paddle_ranker.errors import RankerError
 from paddle_ranker.storage.atomic import locked, make_folder, new_file, remove_unfinished
 from paddle_ranker.storage.digest import file_sha256
+from paddle_ranker.stores import Store
 
 _DRIVER = "driver.json"  # in a store: the command that works in the folder
 

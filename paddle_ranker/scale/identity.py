@@ -14,12 +14,13 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Optional
 
-from paddle_ranker.addresses import copies_of, fetch_again
+from paddle_ranker.addresses import copies_of
 from paddle_ranker.errors import RankerError
 from paddle_ranker.options.input_files import paths_of
 from paddle_ranker.scoring.engines.engine_registry import AUTO
 from paddle_ranker.scoring.versions import named, versions
 from paddle_ranker.storage.digest import content_digest, json_digest
+from paddle_ranker.stores import fetch_again
 
 
 @dataclass(frozen=True)

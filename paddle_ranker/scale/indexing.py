@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional
 
 from paddle_ranker import runtime
-from paddle_ranker.addresses import copies_of, fetch_again
+from paddle_ranker.addresses import copies_of
 from paddle_ranker.data.rows.documents import DocumentFile, keep_facts
 from paddle_ranker.errors import DataError, RankerError
 from paddle_ranker.options.input_files import paths_of
@@ -28,6 +28,7 @@ from paddle_ranker.scale.parts import MOST_DEATHS, Place, outcome_of, report_out
 from paddle_ranker.scoring.engines.engine_registry import AUTO
 from paddle_ranker.scoring.versions import versions
 from paddle_ranker.storage.untrusted import Unchecked
+from paddle_ranker.stores import fetch_again
 
 if TYPE_CHECKING:
     from tqdm import tqdm

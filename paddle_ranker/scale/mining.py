@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, Optional
 
 from paddle_ranker import runtime
-from paddle_ranker.addresses import uploading
 from paddle_ranker.commands.mine import MineOptions, Mining, OpenIndex, documents_of_titles, open_whole_index
 from paddle_ranker.data.rows.records import LabeledPair, Triple, write_records
 from paddle_ranker.errors import RankerError
@@ -33,6 +32,7 @@ from paddle_ranker.scale.parts import MOST_DEATHS, Parts, Place, Source, Work, c
 from paddle_ranker.scale.remote import RemoteCollection
 from paddle_ranker.scale.remote_calls import Call
 from paddle_ranker.scale.shard_service import Answer, ShardService
+from paddle_ranker.stores import uploading
 from paddle_ranker.training.mining import QUERIES_AT_ONCE, require_negatives
 
 _PART = 8 * QUERIES_AT_ONCE  # queries of an actor's part

@@ -10,8 +10,8 @@ from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Optional, Union
 
-from paddle_ranker.addresses import stream_sha256
 from paddle_ranker.errors import RankerError
+from paddle_ranker.stores import stream_sha256
 
 if TYPE_CHECKING:
     from paddle_ranker.options import Options

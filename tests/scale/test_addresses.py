@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 
 from paddle_ranker.__main__ import main
-from paddle_ranker.addresses import fetched
 from paddle_ranker.data.rows.records import Pair, write_records
 from paddle_ranker.errors import RankerError
 from paddle_ranker.options import options_from
@@ -21,6 +20,7 @@ from paddle_ranker.scale import parts as scale_parts
 from paddle_ranker.scale.identity import Identity
 from paddle_ranker.scale.parts import Parts
 from paddle_ranker.scale.ray_serve import arguments_of, deploy_options, options_of
+from paddle_ranker.stores import fetched
 from tests.object_store import ObjectStore, object_store
 from tests.tiny import HAN, write_index, write_ranker, write_tower
 

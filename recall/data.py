@@ -11,11 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from paddle_ranker.array_types import Booleans, Floats, Integers
-from paddle_ranker.data.files.pictures import ImageError, ImageLimits, require_picture
+from paddle_ranker.data.files.pictures import ImageError, require_picture
 from paddle_ranker.data.rows.records import LabeledPair, Pair, RecordFile, Text, Triple, open_as_one_of
 from paddle_ranker.encoding.column_store import within
-from paddle_ranker.encoding.columns import Columns, EncodedPairs, EncodedTexts
-from paddle_ranker.encoding.picture_encoder import PictureEncoder, PictureFiles
+from paddle_ranker.encoding.columns import PICTURE, Columns, EncodedPairs, EncodedTexts
 from paddle_ranker.errors import DataError, quoted
 from paddle_ranker.metrics.ranking import RELEVANT
 from paddle_ranker.model.tower import RowsOfTower, TextEncoder
@@ -154,9 +153,9 @@ class TextPairs:
 
 
 def _within(columns: Columns, folder: Path, memory: int) -> Columns:
-    if isinstance(columns, PictureFiles):
-        return columns.cached(folder, memory)
-    return within(columns, folder, memory) if isinstance(columns, (EncodedTexts, EncodedPairs)) else columns
+    if isinstance(columns, (EncodedTexts, EncodedPairs)):
+        return within(columns, folder, memory)
+    return columns.cached(folder, memory)
 
 
 def encode_rows(encoder: RowsOfTower, rows: Sequence[str], file: str, *, queries: bool = False) -> Columns:
@@ -187,11 +186,10 @@ class PictureCheck:
     """
 
     def __init__(self, queries: RowsOfTower, titles: RowsOfTower, file: str):
-        self._columns = (("query",) if isinstance(queries, PictureEncoder) else ()) + (
-            ("title", "neg_title", "text") if isinstance(titles, PictureEncoder) else ()
+        self._columns = (("query",) if queries.reads == PICTURE else ()) + (
+            ("title", "neg_title", "text") if titles.reads == PICTURE else ()
         )
         self._folder, self._problems = folder_of(file), dict[str, Optional[str]]()
-        self._limits = next((rows.limits for rows in (queries, titles) if isinstance(rows, PictureEncoder)), None)
 
     def __call__(self, row: object) -> Optional[str]:
         paths = (getattr(row, name, None) for name in self._columns)
@@ -200,7 +198,7 @@ class PictureCheck:
     def _problem(self, path: str) -> Optional[str]:
         if path not in self._problems:
             try:
-                require_picture(self._folder / path, self._limits or ImageLimits())
+                require_picture(self._folder / path)
                 self._problems[path] = None
             except ImageError as error:
                 self._problems[path] = str(error)
@@ -277,7 +275,7 @@ def encode_pairs(
     of_query, of_title = np.array(examples, np.int64).T
     keys = _Numbers()
     query_keys, title_keys = (
-        np.array([keys[text if isinstance(reader, PictureEncoder) else text_key(text)] for text in texts], np.int64)
+        np.array([keys[text if reader.reads == PICTURE else text_key(text)] for text in texts], np.int64)
         for texts, reader in ((queries, query_encoder or encoder), (titles, encoder))
     )
     encoded = encode_rows(encoder, list(titles), name)

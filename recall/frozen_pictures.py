@@ -12,8 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from paddle_ranker.array_types import Array, Arrays, Integers
-from paddle_ranker.encoding.columns import Columns, Indices
-from paddle_ranker.encoding.picture_encoder import PictureCache, PictureFiles
+from paddle_ranker.encoding.columns import PICTURE, Columns, Indices
 from paddle_ranker.errors import UsageError
 from paddle_ranker.model.tower_network import TowerModel
 from paddle_ranker.progress import Progress
@@ -60,7 +59,7 @@ def freeze_pictures(start: TowerStart, pairs: TextPairs, options: TrainingOption
     or if nothing is left to train.
     """
     model, queries = start.model, start.queries or start.model
-    if not isinstance(pairs.titles, PictureFiles) and not isinstance(pairs.queries, PictureFiles):
+    if PICTURE not in (model.row_encoder.reads, queries.row_encoder.reads):
         raise UsageError("--freeze_pictures: this tower reads no pictures: leave it out")
     titles = _frozen(model, pairs.titles, options)
     frozen = replace(
@@ -75,13 +74,15 @@ def freeze_pictures(start: TowerStart, pairs: TextPairs, options: TrainingOption
 
 def _frozen(tower: TowerModel, pictures: Columns, options: TrainingOptions) -> Columns:
     """Freeze a tower's encoder, and return the pictures' pooled states; return other columns unchanged."""
-    if not isinstance(pictures, PictureFiles):
+    if tower.row_encoder.reads != PICTURE:
         return pictures
+    from paddle_ranker.encoding.picture_encoder import PictureCache
+
     network, size = tower.network, options.batch_size
     engine = DygraphEngine(network, tower.signature)
     shape, memory = (network.config.hidden_size,), options.data_memory_mb << 20
     states = PictureCache(len(pictures), shape, np.float32, Path(options.save_dir), memory).values
-    parts: Progress[tuple[Integers, PictureFiles]] = Progress(
+    parts: Progress[tuple[Integers, Columns]] = Progress(
         pictures.chunks(size), desc="frozen pictures", unit="batch", total=-(-len(pictures) // size)
     )
     for rows, batch in parts:
@@ -89,4 +90,4 @@ def _frozen(tower: TowerModel, pictures: Columns, options: TrainingOptions) -> C
     for parameter in network.encoder.parameters():
         parameter.stop_gradient = True
     network.is_frozen = True
-    return PooledPictures(states, pictures.encoder.max_length)
+    return PooledPictures(states, tower.row_encoder.max_length)

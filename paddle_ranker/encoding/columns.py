@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional, TypeVar, Union
@@ -56,6 +56,10 @@ class Columns(ABC):
     def can_join(self, other: Columns) -> bool:
         """Return whether rows of this object and of `other` can share a batch."""
         return type(self) is type(other)
+
+    def cached(self, folder: Path, max_bytes: int) -> Columns:
+        """Return rows that decode each file once: kept in memory or, beyond `max_bytes`, in a file in `folder`."""
+        return self
 
     def chunks(self: C, size: int) -> Iterator[tuple[NDArray[np.int64], C]]:
         """Yield (indices, rows) of at most `size` rows at a time, in order."""
@@ -365,13 +369,17 @@ class FileEncoder(ABC):
         """Encode files to search by."""
         return self.encode(files)
 
+    def encode_each(self, contents: Iterable[Array]) -> Columns:
+        """Encode a stream of files' contents; an encoder may hold a single one in memory at a time."""
+        return self.encode([*contents])
+
     def files(self, paths: Sequence[str]) -> Columns:
         """Return columns of files, which may be decoded when they are needed."""
         return self.encode(paths)
 
     @abstractmethod
-    def samples(self) -> Iterator[Arrays]:
-        """Yield batches of noise, by input name, to compare an exported network with its source."""
+    def samples(self) -> Iterator[Columns]:
+        """Yield batches of noise, to compare a network with its export, and rows alone with rows in a batch."""
 
     @abstractmethod
     def save(self, folder: Union[str, os.PathLike[str]]) -> None:

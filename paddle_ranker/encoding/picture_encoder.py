@@ -296,11 +296,11 @@ class PictureEncoder(FileEncoder):
             image = _cropped(image, self.height, self.width, top, left)
         return np.asarray(image).transpose(2, 0, 1)
 
-    def samples(self) -> Iterator[Arrays]:
-        """Yield batches of noise, by input name, to compare an exported network with its source."""
+    def samples(self) -> Iterator[EncodedPictures]:
+        """Yield batches of noise, as `FileEncoder.samples` does."""
         rng = np.random.default_rng(0)
         for rows in (1, 2, 5):
-            yield {PIXELS: rng.integers(0, 256, (rows, 3, self.height, self.width), np.uint8)}
+            yield EncodedPictures(rng.integers(0, 256, (rows, 3, self.height, self.width), np.uint8))
 
     def save(self, folder: Union[str, os.PathLike[str]]) -> None:
         """Write `preprocessor_config.json` into `folder`, as transformers reads it."""

@@ -13,9 +13,9 @@ from PIL import Image
 
 from paddle_ranker.array_types import Array
 from paddle_ranker.data.files.pictures import ImageError, Source, opened_picture
-from paddle_ranker.data.files.placed_text import PICTURES
+from paddle_ranker.data.files.placed_text import PICTURES, FileTitle
 from paddle_ranker.encoding.columns import EncodedPairs, offsets_of, ragged_positions
-from paddle_ranker.encoding.pair_encoder import LengthCheck, PairEncoder
+from paddle_ranker.encoding.pair_encoder import FilePairEncoder, LengthCheck
 from paddle_ranker.encoding.tokenizers.interface import ModelTokenizer
 from paddle_ranker.errors import DataError, quoted, require_pairs
 
@@ -23,12 +23,10 @@ _LONGER = 1333 / 800  # maximum longer side divided by the wanted shorter side, 
 _GRID = 4  # numbers before a patch's pixels: its row and column, and the picture's counts of rows and columns
 
 
-class PictureTitle(str):
+class PictureTitle(FileTitle):
     """A picture as a title.
 
     picture: the bytes of its file, or RGB pixels `[height, width, 3] uint8`
-
-    As a string it is a short name, made of a digest of the picture.
     """
 
     picture: Union[bytes, Array]
@@ -48,7 +46,7 @@ class PictureTitle(str):
         return (self.picture,)  # for pickle
 
 
-class PicturePairEncoder(PairEncoder):
+class PicturePairEncoder(FilePairEncoder):
     """Encoder of pairs whose titles are pictures: `PictureTitle`s, or paths of files within a folder.
 
     A pair is `[CLS] query [SEP]`, a token for the whole picture, and a token for each patch. The place of a patch is
@@ -86,6 +84,10 @@ class PicturePairEncoder(PairEncoder):
     def title(self, data: bytes) -> PictureTitle:
         """Return a picture as a title: decode and scale the bytes of its file; raises `ImageError` for other data."""
         return PictureTitle(self._read(data))
+
+    def unread_title(self, data: Optional[bytes]) -> PictureTitle:
+        """Return a picture as a title; without one, a white picture."""
+        return PictureTitle(np.full((1, 1, 3), 255, np.uint8) if data is None else data)
 
     def sample(self, text: str, random: np.random.Generator) -> str:
         """Return a picture of random pixels as a title, for comparisons of models; `text` is not used."""

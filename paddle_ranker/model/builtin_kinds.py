@@ -238,7 +238,7 @@ class TowerKind(ModelKind[TowerInfo, RowsOfTower]):
     def sample_inputs(self, encoder: RowsOfTower, info: TowerInfo) -> Iterator[Arrays]:
         if isinstance(encoder, TextEncoder):
             return sample_batches(encoder.tokens, alone=not encoder.titled)
-        return encoder.samples()
+        return (rows.pad(range(len(rows))) for rows in encoder.samples())
 
     def write_descriptions(self, folder: Path, model: TrainedModel[TowerInfo, RowsOfTower]) -> None:
         from paddle_ranker.model.tower_network import TowerModel

@@ -236,6 +236,7 @@ class FileInput(NamedTuple):
     published: module that converts them: `bring_towers(folder, source, target)` writes the towers of a model,
         `write_published(source, target)` writes a tower as such a model and returns the name of its class. `source` is
         `folder`, or the first sentence-transformers step in it
+    with_texts: those of `model_types` that also have a tower of texts, and so a tokenizer
     """
 
     field: str
@@ -243,6 +244,7 @@ class FileInput(NamedTuple):
     inputs: Callable[[TowerInfo], tuple[ArraySpec, ...]]
     model_types: tuple[str, ...]
     published: str
+    with_texts: tuple[str, ...] = ()
 
 
 FILE_INPUTS: Registry[FileInput] = Registry("input of towers", recipes="kind")
@@ -268,6 +270,7 @@ FILE_INPUTS.add(
         _picture_inputs,
         ("clip", "chinese_clip", "siglip", "vit"),
         "paddle_ranker.model.hugging_face.picture_models",
+        ("clip", "chinese_clip", "siglip"),
     ),
 )
 

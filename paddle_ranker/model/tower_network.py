@@ -26,7 +26,6 @@ from paddle import Tensor, nn
 
 from paddle_ranker.encoding.columns import TEXT
 from paddle_ranker.encoding.pair_encoder import never_match_ids
-from paddle_ranker.encoding.picture_encoder import PictureEncoder
 from paddle_ranker.errors import CheckpointError, UsageError, listed
 from paddle_ranker.lexical.vector import LexicalVector
 from paddle_ranker.model.config import ENCODER_PREFIX
@@ -94,9 +93,8 @@ class TowerNetwork(nn.Layer):
             width = info.cut_from or info.size - info.lexical_size
             self.output_layer = nn.Linear(encoder.config.hidden_size, width, weight_attr=weight)
         self.lexical_part: Optional[LexicalVector] = None
-        if isinstance(rows, PictureEncoder):
-            encoder.normalise_as(rows)
         if not isinstance(rows, TextEncoder):
+            encoder.normalise_as(rows)
             return
         tokens = rows.tokens
         self.ends_with_padding = tokens.template.text_after[-1:] == (tokens.pad_id,)

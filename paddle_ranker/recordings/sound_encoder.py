@@ -189,11 +189,11 @@ class SoundEncoder(FileEncoder):
         """Number of tokens that the longest accepted sound counts as."""
         return _LONGEST * self.rate // _SAMPLES_A_TOKEN
 
-    def samples(self) -> Iterator[Arrays]:
-        """Yield batches of noise, by input name, to compare an exported network with its source."""
+    def samples(self) -> Iterator[EncodedSounds]:
+        """Yield batches of noise, as `FileEncoder.samples` does."""
         rng = np.random.default_rng(0)
         for sizes in ((self.rate,), (self.least, 2 * self.least + 7), (self.rate // 2, self.least + 1, self.rate // 3)):
-            yield self.encode([rng.standard_normal(size) for size in sizes]).pad(range(len(sizes)))
+            yield self.encode([rng.standard_normal(size) for size in sizes])
 
     def save(self, folder: Union[str, os.PathLike[str]]) -> None:
         """Write `preprocessor_config.json` into `folder`, as transformers reads it."""

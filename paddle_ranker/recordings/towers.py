@@ -15,6 +15,7 @@ import numpy as np
 from paddle_ranker.array_types import Array, Integers, Vectors
 from paddle_ranker.data.files.file_readers import FilePiece
 from paddle_ranker.data.files.pictures import Source, opened_picture
+from paddle_ranker.encoding.columns import PICTURE, FileEncoder
 from paddle_ranker.recordings.audio import StretchReader
 from paddle_ranker.recordings.film import FrameReader, is_film, sampled_frames
 from paddle_ranker.recordings.sound_encoder import SOUND, SoundEncoder
@@ -92,7 +93,9 @@ class FilmTower(FileTower):
                     owners.append(number)
                     yield frame
 
-        vectors = self._tower.encode_frames(frames())
+        tower = self._tower.reading(PICTURE)
+        assert isinstance(tower.encoder, FileEncoder)
+        vectors = tower.compute(tower.encoder.encode_each(frames()))
         ends = np.cumsum(np.bincount(owners, minlength=len(files)))
         return np.concatenate([mean_vector(frame_vectors) for frame_vectors in np.split(vectors, ends[:-1])])
 

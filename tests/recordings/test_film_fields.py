@@ -75,7 +75,7 @@ def test_films_are_found_by_pictures_and_name_the_seconds(built: Path, capsys: p
 def test_films_are_found_by_words(built: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = found_by(built, capsys, "a photo of a cat", "--by", "film")
     clip = Tower.open(built.parent / "clip", for_search=True)
-    frames = clip.encode_frames(av_frames(built.parent / "files" / "mov_film.mov"))
+    frames = clip.encode_pictures([*av_frames(built.parent / "files" / "mov_film.mov")])
     cosines = (frames @ clip.query_vectors(["a photo of a cat"]).T)[:, 0]
     best = int(cosines.argmax())
     assert found["mov_film.mov"]["place"]["seconds"] == [[2 * best, 2 * best + 2]]

@@ -13,7 +13,6 @@ from paddle_ranker.errors import CheckpointError
 from paddle_ranker.model.encoders.family import FAMILIES
 from paddle_ranker.model.hugging_face.adapter_folders import adapter_of, with_base
 from paddle_ranker.model.hugging_face.library_tokenizer import MODULES_FILE
-from paddle_ranker.model.hugging_face.picture_models import WITH_TEXTS
 from paddle_ranker.model.tower import FILE_INPUTS, INFO_FILE, FileInput, TowerInfo
 from paddle_ranker.storage.atomic import cache_folder, made_once, new_folder
 from paddle_ranker.storage.digest import json_digest
@@ -78,16 +77,14 @@ def _input_of(folder: Path) -> Optional[FileInput]:
     Guests' models are loaded only for a type that no family here has.
     """
     model_type = _model_type(folder)
-
-    def found() -> Optional[FileInput]:
-        return next((one for one in FILE_INPUTS.values() if model_type in one.model_types), None)
-
-    return found() or (found() if isinstance(model_type, str) and model_type in FAMILIES else None)
+    if isinstance(model_type, str) and model_type not in FAMILIES:
+        FILE_INPUTS.load_plugins()  # such as clip, whose networks are of other types
+    return next((one for one in FILE_INPUTS.values() if model_type in one.model_types), None)
 
 
 def reads_texts(folder: Path) -> bool:
     """Return whether a published model also has a tower of texts, and so a tokenizer."""
-    return _model_type(folder) in WITH_TEXTS
+    return any(_model_type(folder) in one.with_texts for one in FILE_INPUTS.values())
 
 
 def _model_type(folder: Path) -> object:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from typing import ClassVar, Optional
+from typing import TYPE_CHECKING, ClassVar, Optional
 
 import numpy as np
 import paddle
@@ -26,6 +26,9 @@ from paddle_ranker.model.config import EncoderConfig
 from paddle_ranker.model.networks.attention import MASKED, attend
 from paddle_ranker.model.networks.dropout import Dropout, Masks
 from paddle_ranker.model.networks.lora import weight_of
+
+if TYPE_CHECKING:
+    from paddle_ranker.encoding.columns import FileEncoder
 
 _NEVER_LARGEST = 1e4  # subtracted from the states of padding
 
@@ -310,6 +313,9 @@ class Encoder(nn.Layer):
         self.longest = config.longest_pair  # maximum length in tokens, by which a graph chooses its attention
         self.lower = 0  # number of layers that see each text of a pair alone
         self._initialise()
+
+    def normalise_as(self, rows: FileEncoder) -> None:
+        """Take over how the encoder of the inputs, which are files, says that a network normalises them."""
 
     def _make_embeddings(self) -> nn.Layer:
         return self.embeddings_class(self.config, self.masks)

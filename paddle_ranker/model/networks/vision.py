@@ -19,6 +19,7 @@ import paddle.nn.functional as F
 from paddle import Tensor, nn
 from paddle.distributed.fleet.utils import recompute
 
+from paddle_ranker.encoding.columns import FileEncoder
 from paddle_ranker.encoding.picture_encoder import PictureEncoder
 from paddle_ranker.model.encoders.pictures import ConvolutionsConfig, PictureConfig, PictureTextConfig
 from paddle_ranker.model.networks.attention import MASKED
@@ -44,8 +45,9 @@ class _Pixels(nn.Layer):
 class _PictureEncoder(Encoder):
     """Base of encoders of pictures, whose `pooled` takes pixels."""
 
-    def normalise_as(self, rows: PictureEncoder) -> None:
+    def normalise_as(self, rows: FileEncoder) -> None:
         """Normalise pixels by the means and deviations of a row encoder."""
+        assert isinstance(rows, PictureEncoder)
         self.pixels.scale = [rows.factor / std for std in rows.std]
         self.pixels.shift = [mean / std for mean, std in zip(rows.mean, rows.std)]
 

@@ -199,26 +199,27 @@ def texts_for_ranker(
             parts.append(text[start : start + 3 * size // 2])  # long enough for `tokens` tokens of the ranker
         for number, tokens, start, part, ends in zip(long, rooms, starts, parts, encoder.token_ends(parts)):
             spans[number] = start, start + (len(part) if len(ends) <= tokens else int(ends[tokens - 1]))
-    if kind == PICTURES:
-        return [(span, _picture(now, document)) for span, document in zip(spans, documents)]
+    if encoder is not None and kind == PICTURES:
+        return [(span, _picture(now, document, encoder)) for span, document in zip(spans, documents)]
     texts = [placed_text(document, schema, kind) if kind else document.text for document in documents]
     return [
         (span, schema.model_text(document, text[slice(*span)])) for span, document, text in zip(spans, documents, texts)
     ]
 
 
-def _picture(now: Snapshot, document: Document) -> str:
-    """Return the first picture of a document, for a ranker that reads pictures; a white picture if it has none.
+def _picture(now: Snapshot, document: Document, encoder: TokenCounter) -> str:
+    """Return the first picture of a document, for a ranker that reads pictures; a title for none if it has none.
 
     Raises `UsageError` for documents of shards elsewhere, because the files stay there.
     """
-    from paddle_ranker.encoding.picture_pairs import PictureTitle
+    from paddle_ranker.encoding.pair_encoder import FilePairEncoder
 
+    assert isinstance(encoder, FilePairEncoder)
     files = now.files
     if files is None:
         raise UsageError("a ranker that reads pictures needs their files, and these are elsewhere: rank there")
     for file_field in now.info.schema.files:
         value = document.fields.get(file_field.name) if file_field.type == "picture" else None
         if value:
-            return PictureTitle(files.read(str(value[0] if isinstance(value, list) else value)))
-    return PictureTitle(np.full((1, 1, 3), 255, np.uint8))
+            return encoder.unread_title(files.read(str(value[0] if isinstance(value, list) else value)))
+    return encoder.unread_title(None)

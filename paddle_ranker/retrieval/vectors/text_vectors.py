@@ -10,15 +10,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Optional, Union
+from typing import TYPE_CHECKING, Optional, Union
 
 import numpy as np
 
 from paddle_ranker import runtime
 from paddle_ranker.array_types import Array, Integers, Vectors
-from paddle_ranker.data.files.pictures import Source
-from paddle_ranker.encoding.columns import PICTURE, Columns
-from paddle_ranker.encoding.picture_encoder import PictureEncoder
+from paddle_ranker.encoding.columns import PICTURE, Columns, FileEncoder
 from paddle_ranker.errors import UsageError, refuse_text
 from paddle_ranker.model.load_options import DEFAULT_OPTIONS, LoadOptions
 from paddle_ranker.model.model_folder import ANY_TOWER, find_with_tokenizer, identify
@@ -29,6 +27,9 @@ from paddle_ranker.scoring.engines.engine import Engine
 from paddle_ranker.scoring.loading import open_model
 from paddle_ranker.scoring.scorer import BatchRunner
 from paddle_ranker.storage.prefetch import CHUNK, chunks_by_length, prefetch
+
+if TYPE_CHECKING:
+    from paddle_ranker.data.files.pictures import Source
 
 _SHORTEST = 1e-12  # as Paddle's and PyTorch's normalize
 _CHARACTERS = 1 << 22  # characters of texts that are encoded at a time
@@ -138,17 +139,8 @@ class Tower:
         Raises `ImageError` for data that is no picture, `UsageError` if the tower reads no pictures.
         """
         tower = self.reading(PICTURE)
-        assert isinstance(tower.encoder, PictureEncoder)
+        assert isinstance(tower.encoder, FileEncoder)
         return tower.compute(tower.encoder.encode(pictures))
-
-    def encode_frames(self, frames: Iterable[Array]) -> Vectors:
-        """Return the vectors of pictures, `[n, size]`; only one picture is in memory at a time.
-
-        frames: RGB pixels, `[height, width, 3] uint8` each
-        """
-        tower = self.reading(PICTURE)
-        assert isinstance(tower.encoder, PictureEncoder)
-        return tower.compute(tower.encoder.encode_each(frames))
 
     def reading(self, what: str) -> Tower:
         """Return the tower that computes the vectors of an input, which is this one or that of queries.

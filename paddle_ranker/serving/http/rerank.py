@@ -136,7 +136,7 @@ class Reranker:
         return sum(self._service.check_places(title, f"documents[{number}].places") for number, title in placed)
 
     async def _titles(self, request: Request, documents: Sequence[Union[str, DocumentObject]]) -> list[str]:
-        """Return the texts of a request's documents. Pictures are decoded to `PictureTitle`s."""
+        """Return the texts of a request's documents. Pictures are decoded to `FileTitle`s."""
         objects = {number: one for number, one in enumerate(documents) if isinstance(one, DocumentObject)}
         if not objects:
             return cast("list[str]", documents)

@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from paddle_ranker.array_types import Array, Arrays
-from paddle_ranker.data.files.placed_text import PlacedText
+from paddle_ranker.data.files.placed_text import FileTitle, PlacedText
 from paddle_ranker.encoding.columns import Columns
-from paddle_ranker.encoding.pair_encoder import PairEncoder, shortest
+from paddle_ranker.encoding.pair_encoder import FilePairEncoder, PairEncoder, shortest
 from paddle_ranker.errors import CheckpointError, DataError
 from paddle_ranker.metrics.calibration import sigmoid
 from paddle_ranker.model.info import RankerInfo
@@ -34,7 +34,6 @@ from paddle_ranker.serving.slots.slots import ServedModel, Slot, computed
 from paddle_ranker.version import __version__
 
 if TYPE_CHECKING:
-    from paddle_ranker.encoding.picture_pairs import PictureTitle
     from paddle_ranker.serving.slots.picture_work import PictureWork
 
 QUERIES = ("a", "search engine", "深度学习", "文化差异研究")
@@ -184,11 +183,9 @@ class RankerSlot(Slot[ServedRanker]):
 
     def _check_kinds(self, titles: Sequence[str]) -> None:
         """Raise `Fault` for the first title that is not of the kind that the ranker reads: texts or pictures."""
-        from paddle_ranker.encoding.picture_pairs import PictureTitle
-
         reads_pictures = self.reads_pictures
         for number, title in enumerate(titles):
-            if isinstance(title, PictureTitle) != reads_pictures:
+            if isinstance(title, FileTitle) != reads_pictures:
                 kinds = "text, and this ranker reads pictures", "picture, and this ranker reads texts"
                 remedy = 'POST /v1/rerank {"image": "data:..."}' if reads_pictures else "serve a ViLT"
                 problem = f"is a {kinds[not reads_pictures]}: {remedy}"
@@ -197,9 +194,7 @@ class RankerSlot(Slot[ServedRanker]):
     @property
     def reads_pictures(self) -> bool:
         """Whether titles are pictures. Raises `Fault` as `ready` does."""
-        from paddle_ranker.encoding.picture_pairs import PicturePairEncoder
-
-        return isinstance(self.ready().model.row_encoder, PicturePairEncoder)
+        return isinstance(self.ready().model.row_encoder, FilePairEncoder)
 
     @cached_property
     def _pictures(self) -> PictureWork:
@@ -214,7 +209,7 @@ class RankerSlot(Slot[ServedRanker]):
 
     async def picture_titles(
         self, pictures: Sequence[bytes], fields: Sequence[str], *, deadline: Optional[float] = None
-    ) -> list[PictureTitle]:
+    ) -> list[FileTitle]:
         """Decode pictures to titles that `score_pairs` takes.
 
         pictures: bytes of the pictures' files
@@ -222,10 +217,8 @@ class RankerSlot(Slot[ServedRanker]):
 
         Raises `Fault` for the first picture that is damaged, too large or no picture.
         """
-        from paddle_ranker.encoding.picture_pairs import PicturePairEncoder
-
         encoder = self.ready().model.row_encoder
-        assert isinstance(encoder, PicturePairEncoder)
+        assert isinstance(encoder, FilePairEncoder)
         return await self._pictures.read(pictures, fields, self.deadline(deadline), encoder.title)
 
     async def score_encoded(self, pairs: Columns, *, deadline: Optional[float] = None) -> Scores:

@@ -16,9 +16,8 @@ from typing import Optional
 import numpy as np
 
 from paddle_ranker.array_types import Array, Arrays
-from paddle_ranker.encoding.columns import PICTURE, TEXT, Columns
+from paddle_ranker.encoding.columns import PICTURE, TEXT, Columns, FileEncoder
 from paddle_ranker.encoding.pair_encoder import LengthCheck, PairEncoder
-from paddle_ranker.encoding.picture_encoder import PIXELS, EncodedPictures, PictureEncoder
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.model_folder import SERVED_TOWER
 from paddle_ranker.model.pretrained import resolve_model
@@ -243,9 +242,9 @@ class TowerSlot(Slot[ServedTower]):
         """
         served = self.ready().of(PICTURE, field=fields[0])
         encoder, end = served.model.row_encoder, self.deadline(deadline)
-        assert isinstance(encoder, PictureEncoder)
+        assert isinstance(encoder, FileEncoder)
         parts = await self._pictures.read(pictures, fields, end, lambda picture: encoder.encode([picture]))
-        columns = EncodedPictures.concat(parts)
+        columns = type(parts[0]).concat(parts)
         job = await computed(served.batcher, len(columns), end, columns=columns)
         return TextVectors(job.outputs[VECTOR], job.tokens)
 
@@ -293,13 +292,11 @@ def check(runner: BatchRunner, model: ScoringModel[TowerInfo, RowsOfTower], fold
         return outputs[VECTOR]
 
     encoder, tolerance = model.row_encoder, tolerance_of(model.engine.precision)
-    if isinstance(encoder, PictureEncoder):
+    if not isinstance(encoder, TextEncoder):
         *_, noise = encoder.samples()
-        pictures = EncodedPictures(noise[PIXELS])
-        check_rows(runner, pictures, vectors, folder, "picture's vector", tolerance)
-        warm_up(runner, pictures.take([0]), pictures.take([0]))
+        check_rows(runner, noise, vectors, folder, f"{encoder.reads}'s vector", tolerance)
+        warm_up(runner, noise.take([0]), noise.take([0]))
         return
-    assert isinstance(encoder, TextEncoder)  # as the slot's role says
     truncated = encoder.tokens.truncated
     check_rows(runner, encoder.encode(_TEXTS), vectors, folder, "text's vector", tolerance)
     warm_up(runner, encoder.encode([_TEXTS[-1] * 20]), encoder.encode(_TEXTS[:1]))

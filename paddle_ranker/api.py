@@ -115,7 +115,6 @@ API: dict[str, tuple[str, ...]] = {
         "encoding.column_store": "MAX_BYTES PairCollector within",
         "encoding.columns": "Columns EncodedPairs EncodedTexts Indices offsets_of PICTURE ragged_positions TEXT",
         "encoding.pair_encoder": "never_match_ids PairEncoder",
-        "encoding.picture_encoder": "PictureCache",
         "encoding.samples": "PAIRS sample_batches timing_batches",
         "encoding.tokenizers.builtin": "CONTINUATION",
         "encoding.tokenizers.interface": "ModelTokenizer Spelling",

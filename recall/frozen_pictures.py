@@ -76,7 +76,7 @@ def _frozen(tower: TowerModel, pictures: Columns, options: TrainingOptions) -> C
     """Freeze a tower's encoder, and return the pictures' pooled states; return other columns unchanged."""
     if tower.row_encoder.reads != PICTURE:
         return pictures
-    from paddle_ranker.encoding.picture_encoder import PictureCache
+    from paddle_ranker.pictures.picture_encoder import PictureCache
 
     network, size = tower.network, options.batch_size
     engine = DygraphEngine(network, tower.signature)

@@ -182,6 +182,12 @@ REFUSED = {
             "--ray 'auto': this installation has no cluster of Ray",
         ),
     ),
+    "pictures": (
+        ("index build --corpus a --output b --field photo:picture", 2, "expected NAME:TYPE with a type of text,"),
+        ("starter --corpus vit/config.json --output b --picture_size 64", 2, "input of towers picture: choose from"),
+        ("convert vit OUTPUT", 1, "config.json: model_type is 'vit'; qwen3, bert,"),
+        ("convert vilt OUTPUT", 1, "config.json: model_type is 'vilt'; qwen3, bert,"),
+    ),
     "recordings": (
         ("index build --corpus a --output b --field talk:recording", 2, "expected NAME:TYPE with a type of text,"),
     ),
@@ -249,7 +255,7 @@ def test_a_guest_can_be_deleted_with_its_folder(guest: str, tmp_path: Path) -> N
     index = tmp_path / "INDEX"
     index.mkdir()
     write_manifest(index, IndexInfo(WordsInfo(STANDARD), VectorsInfo("milvus", 8, uri="milvus.db", collection="a")))
-    for model_type in ("layoutlm", "tapas"):
+    for model_type in ("layoutlm", "tapas", "vilt", "vit"):
         (tmp_path / model_type).mkdir()
         (tmp_path / model_type / "config.json").write_text(json.dumps({"model_type": model_type}))
         (tmp_path / model_type / "model.safetensors").touch()

@@ -21,7 +21,7 @@ MODELS = r"encoding\.(?!window_options)\w|model\.(?!load_options|model_options|r
 WRITING = r"data\.(rows\.(documents|records|formats)|files\.reader_pool)"
 WRITING += r"|retrieval\.index\.(collection_writer|ingestion|merging)"
 VECTORS = r"retrieval\.vectors\.(text_vectors|field_vectors|exact_search|faiss_index)"
-CONTENTS = r"data\.files\.pictures|encoding\.picture_|recordings|pages|layouts|tables"
+CONTENTS = r"data\.files\.pictures|pictures|recordings|pages|layouts|tables"
 OTHERS = r"training|evaluation|export|serving|paddle_serving|scale"
 
 

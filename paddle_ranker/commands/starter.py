@@ -16,14 +16,16 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Optional
 
 from paddle_ranker import runtime
 from paddle_ranker.data.rows.skips import Skips
+from paddle_ranker.encoding.columns import PICTURE
 from paddle_ranker.errors import DataError, RankerError, UsageError
-from paddle_ranker.model.tower import QUERY_FOLDER
+from paddle_ranker.model.tower import FILE_INPUTS, QUERY_FOLDER
 from paddle_ranker.options import Options, main_of, option
 from paddle_ranker.options.input_files import paths_of
 from paddle_ranker.registry import Registry
@@ -33,8 +35,6 @@ if TYPE_CHECKING:
     from paddle_ranker.model.config import EncoderConfig
 
 _VERSION = 2  # part of the name in the cache; raised when the same options would make another encoder
-_TEXT_LENGTH = 40  # positions of a text beside a picture, as in ViLT
-_NAME_LENGTH = 64  # maximum length of a picture's name in tokens
 
 # From (texts, the encoder's shape, its tokenizer's folder, steps, seed) to parameters; recipes add theirs.
 Pretraining = Callable[[Iterable[str], "EncoderConfig", Path, int, int], dict[str, Any]]
@@ -127,6 +127,7 @@ def _read(path: Path) -> bytes:
 
 
 def _build(files: Sequence[Path], options: StarterOptions, folder: Path) -> None:
+    starter = import_module(FILE_INPUTS[PICTURE].starter) if options.picture_size else None
     runtime.prepare()
     from paddle_ranker.encoding.vocabulary import common_characters, train_wordpiece_vocabulary, write_vocabulary
     from paddle_ranker.model.config import EncoderConfig
@@ -150,13 +151,13 @@ def _build(files: Sequence[Path], options: StarterOptions, folder: Path) -> None
         max_position_embeddings=options.max_position_embeddings,
         normalize_before=options.normalize_before,
     )
-    if options.patch_size:
-        config = vilt_of(config, options.picture_size, options.patch_size)
-    has_tower = options.picture_size > 0 and not options.patch_size
+    if starter is not None and options.patch_size:
+        config = starter.merged(config, options.picture_size, options.patch_size)
+        starter = None  # one network reads both
     runtime.select_device("cpu")  # the same parameters whatever device they are trained on later
     runtime.set_seed(options.seed)
     with new_folder(folder) as whole:
-        temporary = whole / QUERY_FOLDER if has_tower else whole
+        temporary = whole if starter is None else whole / QUERY_FOLDER
         make_folder(temporary)
         write_vocabulary(temporary, vocabulary)
         write_config(temporary, config)
@@ -168,48 +169,8 @@ def _build(files: Sequence[Path], options: StarterOptions, folder: Path) -> None
         else:
             arrays = family_of(config.model_type).network(config).state_dict()
         save_arrays(arrays, temporary / PARAMETERS_FILE)
-        if has_tower:
-            _add_pictures(whole, options.picture_size)
-
-
-def vilt_of(config: EncoderConfig, side: int, patch: int) -> EncoderConfig:
-    """Return the configuration of a ViLT whose layers have the sizes of those of the encoder `config`.
-
-    side: side of the square pictures, in pixels
-    patch: side of the square patches, in pixels
-    """
-    from paddle_ranker.model.encoders.vilt import ViltConfig
-
-    shared = {field.name: getattr(config, field.name) for field in fields(config)}
-    sizes = {
-        "image_size": side, "shortest_edge": side, "patch_size": patch, "size_divisor": patch,
-        "max_position_embeddings": _TEXT_LENGTH,
-    }  # fmt: skip
-    # From BERT's range of 0.02, a small network hardly learns pictures.
-    specific = {**sizes, "initializer_range": config.hidden_size**-0.5, "model_type": "vilt", "normalize_before": True}
-    return ViltConfig(**{**shared, **specific})
-
-
-def _add_pictures(folder: Path, side: int) -> None:
-    """Turn an encoder's folder into a tower for pictures; the encoder becomes the folder's query tower."""
-    from paddle_ranker.encoding.columns import PICTURE
-    from paddle_ranker.encoding.picture_encoder import PictureEncoder
-    from paddle_ranker.model.encoder_loading import read_checkpoint
-    from paddle_ranker.model.encoders.pictures import ConvolutionsConfig
-    from paddle_ranker.model.networks.vision import Convolutions
-    from paddle_ranker.model.tower import TowerInfo, signature_of
-    from paddle_ranker.model.tower_network import TowerModel, TowerNetwork, save_tower, start_tower
-
-    checkpoint = read_checkpoint(folder / QUERY_FOLDER)
-    size, longest = checkpoint.config.hidden_size, min(_NAME_LENGTH, checkpoint.config.longest_pair)
-    texts, _ = start_tower(checkpoint, TowerInfo(longest, size, pooling="mean", output_layer=True))
-    save_tower(folder / QUERY_FOLDER, texts, texts.info)
-    rows = PictureEncoder.of_squares(side)
-    info = TowerInfo(
-        rows.max_length, size, output_layer=True, reads=PICTURE, picture_size=(side, side), towers=2
-    )  # fmt: skip
-    network = TowerNetwork(Convolutions(ConvolutionsConfig(image_size=side)), info, rows)
-    save_tower(folder, TowerModel(info, rows, signature_of(info), network), info)
+        if starter is not None:
+            starter.add_tower(whole, options.picture_size)
 
 
 def _texts(files: Sequence[Path], skips: Skips) -> Iterator[str]:

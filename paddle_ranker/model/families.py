@@ -28,8 +28,7 @@ from paddle_ranker.storage.untrusted import UncheckedObject, read_json
 
 # Before others whose classes' names begin with theirs.
 for _module in (
-    "bert", "longformer", "big_bird", "electra", "mpnet", "distilbert", "deberta", "modernbert",
-    "qwen3", "vilt", "pictures",
+    "bert", "longformer", "big_bird", "electra", "mpnet", "distilbert", "deberta", "modernbert", "qwen3",
 ):  # fmt: skip
     import_module(f"paddle_ranker.model.encoders.{_module}")
 

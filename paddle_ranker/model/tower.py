@@ -237,6 +237,9 @@ class FileInput(NamedTuple):
         `write_published(source, target)` writes a tower as such a model and returns the name of its class. `source` is
         `folder`, or the first sentence-transformers step in it
     with_texts: those of `model_types` that also have a tower of texts, and so a tokenizer
+    starter: module that makes networks from nothing, of files of `side` pixels, in a tower of files and texts or in one
+        network: `add_tower(folder, side)`, whose folder has an encoder of texts in `QUERY_FOLDER`, and
+        `merged(config, side, patch)`, which returns a configuration like that of an encoder of texts; "": none does
     """
 
     field: str
@@ -245,34 +248,10 @@ class FileInput(NamedTuple):
     model_types: tuple[str, ...]
     published: str
     with_texts: tuple[str, ...] = ()
+    starter: str = ""
 
 
 FILE_INPUTS: Registry[FileInput] = Registry("input of towers", recipes="kind")
-
-
-def _picture_rows(folder: Path) -> FileEncoder:
-    from paddle_ranker.encoding.picture_encoder import PictureEncoder
-
-    return PictureEncoder.read(folder)
-
-
-def _picture_inputs(info: TowerInfo) -> tuple[ArraySpec, ...]:
-    from paddle_ranker.encoding.picture_encoder import PIXELS
-
-    return (ArraySpec(PIXELS, "uint8", (None, 3, *info.picture_size)),)
-
-
-FILE_INPUTS.add(
-    PICTURE,
-    FileInput(
-        "picture",
-        _picture_rows,
-        _picture_inputs,
-        ("clip", "chinese_clip", "siglip", "vit"),
-        "paddle_ranker.model.hugging_face.picture_models",
-        ("clip", "chinese_clip", "siglip"),
-    ),
-)
 
 
 def texts_of(rows: RowsOfTower) -> TextEncoder:

@@ -25,6 +25,7 @@ GUESTS = (
     "tuning",
     "tracing",
     "remote_models",
+    "pictures",
     "recordings",
     "pages",
     "layouts",

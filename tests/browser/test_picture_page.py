@@ -15,8 +15,8 @@ from paddle_ranker.commands.index import main as index
 from paddle_ranker.recordings.speech import MODEL_VARIABLE
 from tests.browser.conftest import ROW, OpenPage, drawn
 from tests.browser.test_real_server import RealSite, rows
-from tests.model.test_pictures import published
-from tests.retrieval.test_picture_fields import COLOURS, corpus, picture
+from tests.pictures.test_picture_fields import COLOURS, corpus, picture
+from tests.pictures.test_pictures import published
 from tests.started import until
 
 pytestmark = pytest.mark.browser

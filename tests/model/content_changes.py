@@ -24,7 +24,7 @@ from typing import Any, Optional
 import numpy as np
 from PIL import Image
 
-from tests.model import picture_cases, vilt_cases
+from tests.pictures import picture_cases, vilt_cases
 from tests.recordings import sound_cases
 from tests.tables import table_cases
 

@@ -26,9 +26,9 @@ from paddle_ranker.storage.foreign_config import ForeignConfig
 from tests.checkout import ONCE
 from tests.model.adapter_cases import ARRAYS, CONFIG, expected, write_adapter, write_base
 from tests.model.family_cases import changed_config
-from tests.model.picture_cases import write_steps
 from tests.model.test_families import write_tokenizer
 from tests.model.test_foreign_settings import short_logits
+from tests.pictures.picture_cases import write_steps
 from tests.tiny import change_json
 
 pytestmark = pytest.mark.parity

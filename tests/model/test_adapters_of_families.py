@@ -21,10 +21,10 @@ from paddle_ranker.array_types import Array
 from paddle_ranker.recordings.transcriber import Transcriber
 from paddle_ranker.retrieval.vectors.text_vectors import Tower
 from tests.checkout import ONCE
-from tests.model import picture_cases, test_pictures
 from tests.model.adapter_cases import ARRAYS, CONFIG
 from tests.model.decoder_cases import PAIRS, TEXTS, write_folder
 from tests.model.family_cases import weights
+from tests.pictures import picture_cases, test_pictures
 from tests.recordings import sound_cases, test_sounds
 
 pytestmark = [pytest.mark.parity, ONCE]

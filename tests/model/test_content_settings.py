@@ -11,11 +11,11 @@ import paddle
 import PIL
 import pytest
 
-from paddle_ranker.encoding.picture_pairs import PictureTitle
 from paddle_ranker.errors import RankerError
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.model_folder import RANKER
 from paddle_ranker.model.ranker_folder import load_single
+from paddle_ranker.pictures.picture_pairs import PictureTitle
 from paddle_ranker.recordings.towers import encode_sounds
 from paddle_ranker.recordings.transcriber import Transcriber
 from paddle_ranker.retrieval.vectors.text_vectors import Tower

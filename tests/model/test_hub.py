@@ -31,9 +31,9 @@ from paddle_ranker.retrieval.vectors.text_vectors import Tower
 from paddle_ranker.serving.core.server_config import ServeConfig
 from paddle_ranker.serving.process import server
 from tests.hub_server import COMMIT, LARGE, Hub, hub_environment, hub_server
-from tests.model import picture_cases
 from tests.model.reranker_cases import write
 from tests.model.test_families import write_folder
+from tests.pictures import picture_cases
 from tests.recordings import sound_cases
 
 pytestmark = pytest.mark.server

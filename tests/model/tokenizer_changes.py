@@ -23,7 +23,8 @@ from typing import Any
 import numpy as np
 
 from tests.encoding import id_cases
-from tests.model import decoder_cases, picture_cases
+from tests.model import decoder_cases
+from tests.pictures import picture_cases
 
 FILE = Path(__file__).with_suffix(".json")
 LENGTH, MADE = 24, "__init__"

@@ -15,9 +15,9 @@ from paddle_ranker.commands.search import main as search
 from paddle_ranker.retrieval.stages.search import SearchSettings
 from paddle_ranker.retrieval.stages.search_engine import SearchEngine
 from paddle_ranker.retrieval.vectors.text_vectors import Tower
-from tests.model.test_pictures import published
+from tests.pictures.test_picture_fields import picture
+from tests.pictures.test_pictures import published
 from tests.recordings.test_film import BLUE, CODECS, GREEN, GREY, RED, bad_films, make
-from tests.retrieval.test_picture_fields import picture
 from tests.serving.test_search import Site
 
 pytestmark = pytest.mark.parity

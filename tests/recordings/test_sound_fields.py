@@ -22,7 +22,7 @@ from paddle_ranker.retrieval.stages.search_engine import SearchEngine
 from paddle_ranker.retrieval.vectors.text_vectors import Tower
 from paddle_ranker.scoring.engines.engine_registry import is_installed
 from tests.checkout import ONCE
-from tests.model.test_pictures import published as published_pictures
+from tests.pictures.test_pictures import published as published_pictures
 from tests.recordings.test_sounds import published, wav
 from tests.serving.test_search import Site
 

@@ -18,7 +18,7 @@ from paddle_ranker.commands.index import main as index
 from paddle_ranker.notebook import Index
 from paddle_ranker.recordings.speech import MODEL_VARIABLE
 from paddle_ranker.retrieval.index import collection_writer
-from tests.model.test_pictures import published as published_pictures
+from tests.pictures.test_pictures import published as published_pictures
 from tests.recordings.test_sounds import published as published_sounds
 from tests.recordings.test_sounds import wav
 from tests.serving.test_search import Site

@@ -58,10 +58,10 @@ class ContentOptions(Options):
 
 def write_models(folder: Path, server: str) -> list[str]:
     """Write the models and the index of a server; return the command line's options, the ranker's folder first."""
-    from tests.model import vilt_cases
     from tests.model.test_families import write_folder
-    from tests.model.test_pictures import published as published_pictures
-    from tests.model.test_vilt import EXPECTED
+    from tests.pictures import vilt_cases
+    from tests.pictures.test_pictures import published as published_pictures
+    from tests.pictures.test_vilt import EXPECTED
     from tests.recordings.test_sounds import published as published_sounds
     from tests.tables import table_cases
 

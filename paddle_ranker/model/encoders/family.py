@@ -123,16 +123,6 @@ NORMS = {
 }
 _TYPES = ("embeddings.token_type_embeddings", "embeddings.task_type_embeddings")
 BERT_PLAIN = {**TABLES, **NORMS, **{name: name for name in _TYPES}}
-VIT_NORMS = {
-    "encoder.layer.{}.layernorm_before": "encoder.layers.{}.norm1",
-    "encoder.layer.{}.layernorm_after": "encoder.layers.{}.norm2",
-}
-VIT_LINEAR = {
-    "encoder.layer.{}.attention.attention.query": "encoder.layers.{}.self_attn.q_proj",
-    "encoder.layer.{}.attention.attention.key": "encoder.layers.{}.self_attn.k_proj",
-    "encoder.layer.{}.attention.attention.value": "encoder.layers.{}.self_attn.v_proj",
-    **{name: ours for name, ours in BERT_LINEAR.items() if ".self." not in name},
-}
 POOLER = {"pooler.dense": "pooler.dense"}
 # A two-layer head has a dense layer and an activation before the projection; BERT calls them the pooler.
 TWO_LAYERS = {"classifier.dense": "pooler.dense", "classifier.out_proj": "classifier"}

@@ -102,25 +102,6 @@ def open_picture_tower(folder: Path, options: LoadOptions, batch_size: int) -> F
     return FileTower.open(folder, options, batch_size)
 
 
-def _picture_suffix(data: bytes) -> str:
-    from paddle_ranker.retrieval.vectors.field_towers import suffix_of
-
-    return suffix_of(data)
-
-
-def _check_picture(data: bytes) -> None:
-    from paddle_ranker.retrieval.vectors.field_towers import check_picture
-
-    check_picture(data)
-
-
-def _frames_not_read(path: Path) -> str:
-    from paddle_ranker.data.files.pictures import frame_count
-
-    count = frame_count(path)
-    return f"only the first of its {count:,} frames or pages is read" if count > 1 else ""
-
-
 def _nothing(path: Path) -> str:
     return ""
 
@@ -253,18 +234,6 @@ for _name, _what in (
     FIELD_TYPES.add(_name, FieldType(_is_address, _what))
 PICTURE_TYPES = {"jpg": "image/jpeg", "png": "image/png", "webp": "image/webp", "gif": "image/gif", "bmp": "image/bmp",
              "tif": "image/tiff", "avif": "image/avif", "heic": "image/heic"}  # fmt: skip
-FIELD_TYPES.add(
-    "picture",
-    file_type(
-        "a picture (JPEG, PNG, WebP, GIF, BMP, TIFF, HEIC, AVIF)",
-        PICTURE_TYPES,
-        _picture_suffix,
-        open_picture_tower,
-        A_PIXEL,
-        not_read=_frames_not_read,
-        check=_check_picture,
-    ),
-)
 FIELD_TYPES.add(
     "table",
     file_type(

@@ -1,45 +1,17 @@
-"""Fields of files: the checks of files, and the towers that make the vectors of files and of texts."""
+"""Towers of fields of files, which make the vectors of files and of texts."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar, Optional, Union
 
 from paddle_ranker.array_types import Vectors
 from paddle_ranker.data.files.file_readers import FilePiece
-from paddle_ranker.data.files.pictures import ImageError, decoded, picture_format
 from paddle_ranker.encoding.columns import PICTURE, TEXT
 from paddle_ranker.errors import UsageError
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.retrieval.vectors.text_vectors import Tower
-
-_SUFFIXES = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp", "GIF": "gif", "BMP": "bmp", "TIFF": "tif",
-             "AVIF": "avif", "HEIF": "heic"}  # fmt: skip
-
-
-def suffix_of(data: bytes) -> str:
-    """Return the suffix of a picture's format by its header, without decoding the picture.
-
-    Raises `ValueError` if `data` is no picture, or one that is cut short or too large.
-    """
-    with _refused():
-        return _SUFFIXES[picture_format(data)]
-
-
-def check_picture(data: bytes) -> None:
-    """Decode a picture; raises `ValueError` if it is damaged."""
-    with _refused(), decoded(data):
-        pass
-
-
-@contextmanager
-def _refused() -> Iterator[None]:
-    try:
-        yield
-    except ImageError as error:
-        raise ValueError(error.message.removeprefix("the image: ")) from error
 
 
 class FileTower:

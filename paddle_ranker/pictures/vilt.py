@@ -12,10 +12,8 @@ from paddle_ranker.model.config import EncoderConfig
 from paddle_ranker.model.encoders.family import (
     BERT,
     BERT_FIELDS,
-    FAMILIES,
+    BERT_LINEAR,
     POOLER,
-    VIT_LINEAR,
-    VIT_NORMS,
     network_of,
 )
 from paddle_ranker.model.hugging_face.architectures import Architecture, Names, Values
@@ -113,7 +111,7 @@ def _check_vilt(settings: ForeignConfig, values: Values) -> None:
 
 
 def _of_pictures(files: ModelTokenizer, max_seq_length: int, config: EncoderConfig) -> PairEncoder:
-    from paddle_ranker.encoding.picture_pairs import PicturePairEncoder
+    from paddle_ranker.pictures.picture_pairs import PicturePairEncoder
 
     assert isinstance(config, ViltConfig)
     longest = min(max_seq_length, config.max_position_embeddings)
@@ -121,6 +119,16 @@ def _of_pictures(files: ModelTokenizer, max_seq_length: int, config: EncoderConf
     return PicturePairEncoder(files, longest, *sides, config.resample)
 
 
+VIT_NORMS = {
+    "encoder.layer.{}.layernorm_before": "encoder.layers.{}.norm1",
+    "encoder.layer.{}.layernorm_after": "encoder.layers.{}.norm2",
+}
+VIT_LINEAR = {
+    "encoder.layer.{}.attention.attention.query": "encoder.layers.{}.self_attn.q_proj",
+    "encoder.layer.{}.attention.attention.key": "encoder.layers.{}.self_attn.k_proj",
+    "encoder.layer.{}.attention.attention.value": "encoder.layers.{}.self_attn.v_proj",
+    **{name: ours for name, ours in BERT_LINEAR.items() if ".self." not in name},
+}
 _VILT_TEXT = "embeddings.text_embeddings"
 _VILT = Architecture(
     Names(
@@ -157,14 +165,11 @@ _VILT = Architecture(
 
 
 # Not by `add_family`: PaddleNLP has no such class; transformers' position embeddings are the patches', not the text's.
-FAMILIES.add(
-    "vilt",
-    replace(
-        BERT,
-        network=network_of("vilt", "ViltEncoder"),
-        pair_encoder=_of_pictures,
-        config=ViltConfig,
-        classes="Vilt",
-        architecture=_VILT,
-    ),
+VILT = replace(
+    BERT,
+    network=network_of("paddle_ranker.pictures.vilt_network", "ViltEncoder"),
+    pair_encoder=_of_pictures,
+    config=ViltConfig,
+    classes="Vilt",
+    architecture=_VILT,
 )

@@ -3,7 +3,7 @@
 Weights and pictures follow from names and seeds. The vectors were computed by transformers 5.23.0, with Pillow and
 without torchvision. Where it is installed, this computes them anew:
 
-    PYTHONPATH=. python tests/model/picture_cases.py
+    PYTHONPATH=. python tests/pictures/picture_cases.py
 """
 
 from __future__ import annotations

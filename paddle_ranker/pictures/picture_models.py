@@ -19,12 +19,9 @@ import numpy as np
 
 from paddle_ranker.array_types import Array
 from paddle_ranker.encoding.columns import PICTURE
-from paddle_ranker.encoding.picture_encoder import PictureEncoder
 from paddle_ranker.encoding.tokenizers.tokenizer_folder import read_tokenizer
 from paddle_ranker.errors import CheckpointError, listed, quoted
 from paddle_ranker.model.config import EncoderConfig
-from paddle_ranker.model.encoders.family import VIT_LINEAR, VIT_NORMS
-from paddle_ranker.model.encoders.pictures import PictureConfig, PictureTextConfig
 from paddle_ranker.model.families import FAMILIES, family_of, require_config, write_config
 from paddle_ranker.model.hugging_face.architectures import (
     ACTIVATION_NAMES,
@@ -39,6 +36,9 @@ from paddle_ranker.model.hugging_face.tokenizer import write_tokenizer
 from paddle_ranker.model.hugging_face.weights import read_weights, write_weights
 from paddle_ranker.model.parameters import PARAMETERS_FILE, load_arrays, save_arrays
 from paddle_ranker.model.tower import INFO_FILE, QUERY_FOLDER, TowerInfo
+from paddle_ranker.pictures.picture_config import MODEL_TYPES, PictureConfig, PictureTextConfig
+from paddle_ranker.pictures.picture_encoder import PictureEncoder
+from paddle_ranker.pictures.vilt import VIT_LINEAR, VIT_NORMS
 from paddle_ranker.storage.atomic import write_json
 from paddle_ranker.storage.foreign_config import ForeignConfig
 from paddle_ranker.storage.untrusted import Unchecked
@@ -49,8 +49,6 @@ if TYPE_CHECKING:
 Named = dict[str, Array]
 CONFIG = "config.json"
 _CLIP, _CHINESE, _SIGLIP, _VIT = "clip", "chinese_clip", "siglip", "vit"
-WITH_TEXTS = (_CLIP, _CHINESE, _SIGLIP)  # models that also have a tower of texts
-MODEL_TYPES = (*WITH_TEXTS, _VIT)
 _LINEAR = {
     "self_attn.q_proj": "self_attn.q_proj", "self_attn.k_proj": "self_attn.k_proj",
     "self_attn.v_proj": "self_attn.v_proj", "self_attn.out_proj": "self_attn.out_proj",

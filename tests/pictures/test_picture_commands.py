@@ -13,13 +13,13 @@ from PIL import Image
 from paddle_ranker.__main__ import main
 from paddle_ranker.commands.starter import StarterOptions, make_starter
 from paddle_ranker.model.load_options import LoadOptions
-from paddle_ranker.model.networks.vision import Convolutions
 from paddle_ranker.model.parameters import PARAMETERS_FILE, load_arrays
 from paddle_ranker.model.pretrained import resolve_model
+from paddle_ranker.pictures.picture_networks import Convolutions
 from paddle_ranker.retrieval.vectors.text_vectors import Tower
 from paddle_ranker.scoring.engines.engine_registry import is_installed
-from tests.model.test_pictures import published
-from tests.retrieval.test_picture_fields import COLOURS, corpus, picture
+from tests.pictures.test_picture_fields import COLOURS, corpus, picture
+from tests.pictures.test_pictures import published
 
 pytestmark = pytest.mark.parity
 HAS_ONNX = not paddle.__version__.startswith("2.") and is_installed("onnx")

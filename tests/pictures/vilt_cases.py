@@ -3,7 +3,7 @@
 The logits were computed by transformers 5.23.0, with Pillow and without torchvision. Where it is installed, this
 computes them anew:
 
-    PYTHONPATH=. python tests/model/vilt_cases.py
+    PYTHONPATH=. python tests/pictures/vilt_cases.py
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from PIL import Image
 from safetensors.numpy import save_file
 
 from tests.model.family_cases import weights
-from tests.model.picture_cases import pictures
+from tests.pictures.picture_cases import pictures
 
 FILE = Path(__file__).with_name("vilt.json")
 TEXTS = ["a photo of a cat", "cats, and dogs!", "a cat " * 40, "红"]

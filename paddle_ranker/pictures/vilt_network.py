@@ -7,9 +7,9 @@ from typing import Optional
 import paddle
 from paddle import Tensor, nn
 
-from paddle_ranker.model.encoders.vilt import ViltConfig
 from paddle_ranker.model.networks.bert import Embeddings, Encoder, places_of, types_of
 from paddle_ranker.model.networks.dropout import Masks
+from paddle_ranker.pictures.vilt import ViltConfig
 
 _GRID = 4  # numbers before a patch's pixels, see `PicturePairEncoder`
 

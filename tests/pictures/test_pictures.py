@@ -12,15 +12,15 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from paddle_ranker.commands.convert import main as convert
-from paddle_ranker.encoding.picture_encoder import PictureEncoder
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.model.hugging_face.library_tokenizer import MODEL_FILE
 from paddle_ranker.model.hugging_face.published_towers import as_towers
 from paddle_ranker.model.parameters import PARAMETERS_FILE, load_arrays, save_arrays
 from paddle_ranker.model.tower import TowerInfo
+from paddle_ranker.pictures.picture_encoder import PictureEncoder
 from paddle_ranker.retrieval.vectors.text_vectors import Tower
 from paddle_ranker.storage.foreign_config import PREPROCESSOR_FILE
-from tests.model.picture_cases import (
+from tests.pictures.picture_cases import (
     CASES,
     FILE,
     PIXEL_SETTINGS,

@@ -28,7 +28,7 @@ from paddle_ranker.retrieval.stages.search_engine import SearchEngine
 from paddle_ranker.retrieval.stored.candidate_indexes import Document
 from paddle_ranker.retrieval.stored.schema import Field, Schema
 from paddle_ranker.retrieval.vectors.text_vectors import Tower, normalised
-from tests.model.test_pictures import published
+from tests.pictures.test_pictures import published
 from tests.serving.test_search import Site
 
 pytestmark = pytest.mark.parity

@@ -13,8 +13,8 @@ import pytest
 from paddle_ranker.retrieval.vectors.text_vectors import Tower
 from paddle_ranker.retrieval.work.turns import check
 from paddle_ranker.serving.slots.picture_work import PictureWork
-from tests.model.test_pictures import published
-from tests.retrieval.test_picture_fields import BAD, data_url, picture
+from tests.pictures.test_picture_fields import BAD, data_url, picture
+from tests.pictures.test_pictures import published
 from tests.serving.test_embeddings import Site, vectors_in
 from tests.tiny import write_tower
 

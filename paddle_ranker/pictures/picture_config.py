@@ -1,4 +1,4 @@
-"""Networks of pictures, and of texts to compare with them; read by `hugging_face/picture_models.py`."""
+"""Configurations of networks of pictures, and of texts to compare with them."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from paddle_ranker.model.config import Activation, EncoderConfig, Share
-from paddle_ranker.model.encoders.family import add_own
 from paddle_ranker.storage.declared import Count, Length, Positive
+
+# Published models, by transformers' names, that have also a tower of texts; all published models.
+WITH_TEXTS = ("clip", "chinese_clip", "siglip")
+MODEL_TYPES = (*WITH_TEXTS, "vit")
 
 
 @dataclass(frozen=True)
@@ -74,14 +77,3 @@ class ConvolutionsConfig(PictureConfig):
     @property
     def estimated_parameters(self) -> int:
         return 5 * self.hidden_size**2
-
-
-for _type, _class, _config in (
-    ("vit", "PictureTransformer", PictureConfig),
-    ("clip_vision_model", "PictureTransformer", PictureConfig),
-    ("siglip_vision_model", "PictureTransformer", PictureConfig),
-    ("convolutions", "Convolutions", ConvolutionsConfig),
-    ("clip_text_model", "PictureTextEncoder", PictureTextConfig),
-    ("siglip_text_model", "PictureTextEncoder", PictureTextConfig),
-):
-    add_own(_type, "vision", _class, _config)

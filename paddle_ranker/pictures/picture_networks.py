@@ -20,11 +20,11 @@ from paddle import Tensor, nn
 from paddle.distributed.fleet.utils import recompute
 
 from paddle_ranker.encoding.columns import FileEncoder
-from paddle_ranker.encoding.picture_encoder import PictureEncoder
-from paddle_ranker.model.encoders.pictures import ConvolutionsConfig, PictureConfig, PictureTextConfig
 from paddle_ranker.model.networks.attention import MASKED
 from paddle_ranker.model.networks.bert import Attention, Encoder, activation_named
 from paddle_ranker.model.networks.dropout import Masks
+from paddle_ranker.pictures.picture_config import ConvolutionsConfig, PictureConfig, PictureTextConfig
+from paddle_ranker.pictures.picture_encoder import PictureEncoder
 
 _BLOCK = 3  # layers of a block of convolutions: convolution, norm, activation
 

@@ -14,19 +14,19 @@ import pytest
 from paddle_ranker.__main__ import main
 from paddle_ranker.commands.index import main as index
 from paddle_ranker.commands.search import main as search
-from paddle_ranker.encoding.picture_pairs import PictureTitle
 from paddle_ranker.metrics.calibration import sigmoid
 from paddle_ranker.model.model_folder import RANKER
+from paddle_ranker.pictures.picture_pairs import PictureTitle
 from paddle_ranker.scoring.loading import open_model
 from paddle_ranker.scoring.scorer import Scorer
 from paddle_ranker.serving.core.metrics import Metrics
 from paddle_ranker.serving.process.worker import make_app
 from paddle_ranker.serving.slots.slot_kinds import SLOTS
 from paddle_ranker.serving.slots.slots import Slots
-from tests.model.test_pictures import published
-from tests.model.test_vilt import EXPECTED
-from tests.model.vilt_cases import write
-from tests.retrieval.test_picture_fields import BAD, COLOURS, corpus, data_url, picture
+from tests.pictures.test_picture_fields import BAD, COLOURS, corpus, data_url, picture
+from tests.pictures.test_pictures import published
+from tests.pictures.test_vilt import EXPECTED
+from tests.pictures.vilt_cases import write
 from tests.serving.test_embeddings import options
 from tests.serving_cases import SECONDS, Application
 from tests.tiny import write_ranker

@@ -18,15 +18,15 @@ from cross_encoder.train_ce import main as train_ce
 from paddle_ranker.commands.convert import main as convert
 from paddle_ranker.commands.export import main as export
 from paddle_ranker.commands.starter import main as starter
-from paddle_ranker.encoding.picture_pairs import PictureTitle
 from paddle_ranker.errors import CheckpointError, DataError
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.model_folder import RANKER
+from paddle_ranker.pictures.picture_pairs import PictureTitle
 from paddle_ranker.scoring.loading import open_model
 from paddle_ranker.scoring.scorer import Scorer
 from tests.conftest import load_script
 from tests.model.test_families import HAS_ONNX
-from tests.model.vilt_cases import FILE, PROCESSORS, SCALING, TEXTS, titles, write, write_processor
+from tests.pictures.vilt_cases import FILE, PROCESSORS, SCALING, TEXTS, titles, write, write_processor
 from tests.tiny import change_json
 
 pytestmark = pytest.mark.parity

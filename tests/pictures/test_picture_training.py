@@ -18,14 +18,14 @@ from paddle_ranker.data.files.pictures import ImageError
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.model_folder import TOWER, load_model
-from paddle_ranker.model.networks.vision import PictureTransformer
 from paddle_ranker.model.parameters import PARAMETERS_FILE, load_arrays
 from paddle_ranker.model.pretrained import resolve_model
 from paddle_ranker.model.tower_network import load_tower, query_tower_of
+from paddle_ranker.pictures.picture_networks import PictureTransformer
 from paddle_ranker.retrieval.vectors.text_vectors import Tower, nearest
 from recall.train_batch_neg import TrainBatchNegOptions, train
 from tests.checkout import ONCE
-from tests.model.test_pictures import published
+from tests.pictures.test_pictures import published
 
 pytestmark = pytest.mark.unit
 COLOURS = ("red", "green", "blue", "yellow", "black", "white")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import threading
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -17,7 +16,7 @@ from typing import Callable, Optional, Union
 import numpy as np
 from numpy.typing import NDArray
 
-from paddle_ranker.data.files.placed_text import FileTitle, PlacedText
+from paddle_ranker.data.files.placed_text import PlacedText
 from paddle_ranker.encoding.columns import (
     TOKEN_TYPES,
     BlendedPairs,
@@ -395,18 +394,6 @@ _ANSWER = "<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
 def chat_of(instruction: str, query: str, document: str) -> str:
     """Return the chat of Qwen3-Reranker that asks whether a document meets an instruction."""
     return f"{_JUDGE}{instruction}\n<Query>: {query}\n<Document>: {document}{_ANSWER}"
-
-
-class FilePairEncoder(PairEncoder, ABC):
-    """Encoder of pairs whose titles are files, such as pictures."""
-
-    @abstractmethod
-    def title(self, data: bytes) -> FileTitle:
-        """Return a file as a title that has been decoded; raises `ImageError` or `DataError` for other data."""
-
-    @abstractmethod
-    def unread_title(self, data: Optional[bytes]) -> FileTitle:
-        """Return a file as a title that `encode` decodes; without a file, one that stands for none."""
 
 
 class InstructedPairEncoder(PairEncoder):

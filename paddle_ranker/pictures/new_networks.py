@@ -22,7 +22,7 @@ def merged(config: EncoderConfig, side: int, patch: int) -> EncoderConfig:
     side: side of the square pictures, in pixels
     patch: side of the square patches, in pixels
     """
-    from paddle_ranker.pictures.vilt import ViltConfig
+    from paddle_ranker.pictures.picture_config import ViltConfig
 
     shared = {field.name: getattr(config, field.name) for field in fields(config)}
     sizes = {

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from paddle_ranker.model.config import Activation, EncoderConfig, Share
-from paddle_ranker.storage.declared import Count, Length, Positive
+from paddle_ranker.storage.declared import Between, Count, Length, Positive
+from paddle_ranker.storage.untrusted import UncheckedObject
 
 # Published models, by transformers' names, that have also a tower of texts; all published models.
 WITH_TEXTS = ("clip", "chinese_clip", "siglip")
 MODEL_TYPES = (*WITH_TEXTS, "vit")
+_IDLE = """
+image_processor_type feature_extractor_type processor_class data_format input_data_format return_tensors device
+disable_grouping default_to_square do_convert_rgb _valid_processor_keys auto_map image_seq_length
+"""
+IDLE = frozenset(_IDLE.split())  # keys of processors that change no pixels by themselves
+GRID = 4  # numbers of a patch's place in ViLT: its row and column, and the picture's counts of rows and columns
 
 
 @dataclass(frozen=True)
@@ -77,3 +84,54 @@ class ConvolutionsConfig(PictureConfig):
     @property
     def estimated_parameters(self) -> int:
         return 5 * self.hidden_size**2
+
+
+@dataclass(frozen=True)
+class ViltConfig(EncoderConfig):
+    """Configuration of ViLT, which reads a text and the patches of a picture.
+
+    image_size: side in pixels of the square picture whose patches have learned positions
+    patch_size: side of a patch in pixels
+    shortest_edge: shorter side in pixels to which pictures are scaled
+    size_divisor: number of pixels, a multiple of `patch_size`, of which the sides of scaled pictures are multiples
+    resample: Pillow's number of the filter that scales pictures
+    """
+
+    max_position_embeddings: Positive = 40
+    normalize_before: bool = True
+    image_size: Length = 384
+    patch_size: Annotated[int, Between(1, 64)] = 32
+    modality_type_vocab_size: Annotated[int, Between(2, 16)] = 2
+    shortest_edge: Length = 384
+    size_divisor: Length = 32
+    resample: Annotated[int, Between(0, 5)] = 3
+
+    @property
+    def place_limits(self) -> tuple[int, ...]:
+        """Exclusive upper limits: of a patch's row and column, a picture's number of rows and columns, and pixels."""
+        most = 2 * self.shortest_edge // self.patch_size + 1
+        return (most,) * GRID + (256,) * (3 * self.patch_size**2)
+
+    @property
+    def longest_pair(self) -> int:
+        """Maximum length of a pair in tokens: of the text, of the whole picture (one token), and of its patches."""
+        return self.max_position_embeddings + self.picture_tokens
+
+    @property
+    def longest_edge(self) -> int:
+        """Maximum longer side in pixels of a scaled picture, as in transformers."""
+        return int(1333 / 800 * self.shortest_edge)
+
+    @property
+    def picture_tokens(self) -> int:
+        """Maximum number of tokens of a picture: one of the whole, and one of each patch."""
+        return 1 + (self.shortest_edge // self.patch_size) * (self.longest_edge // self.patch_size)
+
+    def files(self) -> dict[str, UncheckedObject]:
+        """Return `preprocessor_config.json`, by which transformers scales pictures."""
+        moments = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3, "rescale_factor": 1 / 255}
+        return {"preprocessor_config.json": {
+            "image_processor_type": "ViltImageProcessor", "do_resize": True, "do_rescale": True, "do_normalize": True,
+            "do_pad": True, "size": {"shortest_edge": self.shortest_edge}, "size_divisor": self.size_divisor,
+            "resample": self.resample, **moments,
+        }}  # fmt: skip

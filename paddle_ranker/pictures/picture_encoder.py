@@ -24,6 +24,7 @@ from paddle_ranker.data.files.metering import CALLER
 from paddle_ranker.data.files.pictures import ImageError, ImageLimits, Source, opened_picture
 from paddle_ranker.encoding.columns import PICTURE, Columns, FileEncoder, Indices
 from paddle_ranker.errors import RankerError, quoted
+from paddle_ranker.pictures.picture_config import IDLE
 from paddle_ranker.runtime import usable_cores
 from paddle_ranker.storage.atomic import write_json
 from paddle_ranker.storage.foreign_config import PREPROCESSOR_FILE, ForeignConfig, read_preprocessor
@@ -45,11 +46,6 @@ _CLASSES: dict[str, UncheckedObject] = {
     "ViT": {"resample": 2, "size": {"height": 224, "width": 224}, "do_center_crop": False, "moments": _HALF},
 }
 _CLASS_OF = {"chinese_clip": "ChineseCLIP", "siglip": "Siglip", "vit": "ViT"}  # by model_type, if none is stated
-_IDLE = """
-image_processor_type feature_extractor_type processor_class data_format input_data_format return_tensors device
-disable_grouping default_to_square do_convert_rgb _valid_processor_keys auto_map image_seq_length
-"""
-_WITHOUT_EFFECT = frozenset(_IDLE.split())
 
 
 @dataclass(frozen=True)
@@ -194,7 +190,7 @@ class PictureEncoder(FileEncoder):
 
         Raises `CheckpointError`, which names the setting, if one is not supported.
         """
-        settings = read_preprocessor(folder, "image_processor", "how pictures are scaled", _WITHOUT_EFFECT)
+        settings = read_preprocessor(folder, "image_processor", "how pictures are scaled", IDLE)
         model_type = ForeignConfig.read(folder / "config.json").get("model_type")
         usual = _CLASS_OF.get(str(model_type), "CLIP") + "ImageProcessor"
         name = str(settings.get("image_processor_type", settings.get("feature_extractor_type", usual)))

@@ -13,14 +13,13 @@ from PIL import Image
 
 from paddle_ranker.array_types import Array
 from paddle_ranker.data.files.pictures import ImageError, Source, opened_picture
-from paddle_ranker.data.files.placed_text import PICTURES, FileTitle
-from paddle_ranker.encoding.columns import EncodedPairs, offsets_of, ragged_positions
-from paddle_ranker.encoding.pair_encoder import FilePairEncoder, LengthCheck
+from paddle_ranker.data.files.placed_text import PICTURES
+from paddle_ranker.encoding.columns import PICTURE, EncodedPairs, offsets_of, ragged_positions
+from paddle_ranker.encoding.file_pairs import FilePairEncoder, FileTitle
+from paddle_ranker.encoding.pair_encoder import LengthCheck
 from paddle_ranker.encoding.tokenizers.interface import ModelTokenizer
 from paddle_ranker.errors import DataError, quoted, require_pairs
-
-_LONGER = 1333 / 800  # maximum longer side divided by the wanted shorter side, as in transformers
-_GRID = 4  # numbers before a patch's pixels: its row and column, and the picture's counts of rows and columns
+from paddle_ranker.pictures.picture_config import ViltConfig
 
 
 class PictureTitle(FileTitle):
@@ -55,25 +54,18 @@ class PicturePairEncoder(FilePairEncoder):
 
     Args:
         max_seq_length: maximum length of a query, with its special tokens.
-        shortest: shorter side in pixels to which pictures are scaled.
-        patch: side of a patch in pixels.
-        divisor: multiple of `patch` of which the sides of scaled pictures are multiples.
-        resample: Pillow's filter, as in `PictureEncoder`.
+        config: says how pictures are scaled.
 
     Attributes:
         folder: folder of the pictures that titles name by path; if it is None, such titles are refused.
     """
 
-    places = PICTURES
+    places, reads = PICTURES, PICTURE
 
-    def __init__(
-        self, files: ModelTokenizer, max_seq_length: int, shortest: int, patch: int, divisor: int, resample: int
-    ) -> None:
-        self._longest_query, self._shortest, self._patch, self._resample = max_seq_length, shortest, patch, resample
-        self._divisor = divisor
-        self.place_size = _GRID + 3 * patch * patch
-        most_patches = (shortest // patch) * (int(_LONGER * shortest) // patch)
-        super().__init__(files, max_seq_length + 1 + most_patches)
+    def __init__(self, files: ModelTokenizer, max_seq_length: int, config: ViltConfig) -> None:
+        self._longest_query, self._config = max_seq_length, config
+        self.place_size = len(config.place_limits)
+        super().__init__(files, max_seq_length + config.picture_tokens)
         template = self.template
         self._query_template = template.text_before, template.text_after
         self.folder: Optional[Path] = None
@@ -91,7 +83,8 @@ class PicturePairEncoder(FilePairEncoder):
 
     def sample(self, text: str, random: np.random.Generator) -> str:
         """Return a picture of random pixels as a title, for comparisons of models; `text` is not used."""
-        height, width = random.integers(self._shortest, 2 * self._shortest, 2)
+        shortest = self._config.shortest_edge
+        height, width = random.integers(shortest, 2 * shortest, 2)
         return PictureTitle(random.integers(0, 256, (height, width, 3), np.uint8))
 
     def encode(
@@ -138,7 +131,7 @@ class PicturePairEncoder(FilePairEncoder):
                 raise DataError(f"{quoted(title)} is a text, and this ranker reads pictures: give the bytes of a file")
         except ImageError as error:
             raise DataError(error.message) from error
-        side = self._patch
+        side = self._config.patch_size
         rows, columns = pixels.shape[0] // side, pixels.shape[1] // side
         blocks = pixels.reshape(rows, side, columns, side, 3).transpose(0, 2, 4, 1, 3).reshape(rows * columns, -1)
         number = np.arange(rows * columns)
@@ -160,10 +153,11 @@ class PicturePairEncoder(FilePairEncoder):
 
     def _scaled(self, image: Image.Image) -> Array:
         """Scale a picture to multiples of the divisor, as transformers' processor of ViLT does."""
-        height, width = image.height, image.width
-        scale = self._shortest / min(height, width)
-        sides = [self._shortest, scale * width] if height < width else [scale * height, self._shortest]
-        if max(sides) > int(_LONGER * self._shortest):
-            sides = [int(_LONGER * self._shortest) / max(sides) * side for side in sides]
-        height, width = (max(1, int(side + 0.5) // self._divisor) * self._divisor for side in sides)
-        return np.asarray(image.resize((width, height), Image.Resampling(self._resample)))
+        height, width, config = image.height, image.width, self._config
+        shortest, longest, divisor = config.shortest_edge, config.longest_edge, config.size_divisor
+        scale = shortest / min(height, width)
+        sides = [shortest, scale * width] if height < width else [scale * height, shortest]
+        if max(sides) > longest:
+            sides = [longest / max(sides) * side for side in sides]
+        height, width = (max(1, int(side + 0.5) // divisor) * divisor for side in sides)
+        return np.asarray(image.resize((width, height), Image.Resampling(config.resample)))

@@ -2,75 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Annotated
+from dataclasses import replace
 
 from paddle_ranker.encoding.pair_encoder import PairEncoder
 from paddle_ranker.encoding.tokenizers.interface import ModelTokenizer
 from paddle_ranker.errors import quoted
 from paddle_ranker.model.config import EncoderConfig
-from paddle_ranker.model.encoders.family import (
-    BERT,
-    BERT_FIELDS,
-    BERT_LINEAR,
-    POOLER,
-    network_of,
-)
+from paddle_ranker.model.encoders.family import BERT, BERT_FIELDS, BERT_LINEAR, POOLER, network_of
 from paddle_ranker.model.hugging_face.architectures import Architecture, Names, Values
-from paddle_ranker.storage.declared import Between, Length, Positive
+from paddle_ranker.pictures.picture_config import IDLE, ViltConfig
 from paddle_ranker.storage.foreign_config import ForeignConfig, read_preprocessor
-from paddle_ranker.storage.untrusted import UncheckedObject
 
-
-@dataclass(frozen=True)
-class ViltConfig(EncoderConfig):
-    """Configuration of ViLT, which reads a text and the patches of a picture.
-
-    image_size: side in pixels of the square picture whose patches have learned positions
-    patch_size: side of a patch in pixels
-    shortest_edge: shorter side in pixels to which pictures are scaled
-    size_divisor: number of pixels, a multiple of `patch_size`, of which the sides of scaled pictures are multiples
-    resample: Pillow's number of the filter that scales pictures
-    """
-
-    max_position_embeddings: Positive = 40
-    normalize_before: bool = True
-    image_size: Length = 384
-    patch_size: Annotated[int, Between(1, 64)] = 32
-    modality_type_vocab_size: Annotated[int, Between(2, 16)] = 2
-    shortest_edge: Length = 384
-    size_divisor: Length = 32
-    resample: Annotated[int, Between(0, 5)] = 3
-
-    @property
-    def place_limits(self) -> tuple[int, ...]:
-        """Exclusive upper limits: of a patch's row and column, a picture's number of rows and columns, and pixels."""
-        most = 2 * self.shortest_edge // self.patch_size + 1
-        return (most,) * 4 + (256,) * (3 * self.patch_size**2)
-
-    @property
-    def longest_pair(self) -> int:
-        """Maximum length of a pair in tokens: of the text, of the whole picture (one token), and of its patches."""
-        shorter, longer = self.shortest_edge, int(1333 / 800 * self.shortest_edge)
-        return self.max_position_embeddings + 1 + (shorter // self.patch_size) * (longer // self.patch_size)
-
-    def files(self) -> dict[str, UncheckedObject]:
-        """Return `preprocessor_config.json`, by which transformers scales pictures."""
-        moments = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3, "rescale_factor": 1 / 255}
-        return {"preprocessor_config.json": {
-            "image_processor_type": "ViltImageProcessor", "do_resize": True, "do_rescale": True, "do_normalize": True,
-            "do_pad": True, "size": {"shortest_edge": self.shortest_edge}, "size_divisor": self.size_divisor,
-            "resample": self.resample, **moments,
-        }}  # fmt: skip
-
-
-# Keys of a picture's processor that never change the pixels of ViLT. Padding has no effect: pictures are read alone.
-_OF_PIXELS = """
-image_processor_type feature_extractor_type processor_class data_format input_data_format return_tensors device
-disable_grouping do_convert_rgb _valid_processor_keys auto_map image_seq_length do_center_crop crop_size pad_size do_pad
-crop_pct
-"""
-_VILT_IDLE = frozenset(_OF_PIXELS.split())
+# Padding has no effect: pictures are read alone.
+_WITHOUT_EFFECT = IDLE | frozenset(("do_center_crop", "crop_size", "pad_size", "do_pad", "crop_pct"))
 
 
 def _check_vilt(settings: ForeignConfig, values: Values) -> None:
@@ -78,7 +22,7 @@ def _check_vilt(settings: ForeignConfig, values: Values) -> None:
     settings.require("qkv_bias", True, remedy="take a model whose attention has biases")
     settings.require("max_image_length", -1, remedy="take a model that reads all patches")
     remedy = "take a model whose pictures are scaled as ViLT's are"
-    scaling = read_preprocessor(settings.path.parent, "image_processor", "how pictures are scaled", _VILT_IDLE)
+    scaling = read_preprocessor(settings.path.parent, "image_processor", "how pictures are scaled", _WITHOUT_EFFECT)
     name = str(scaling.get("image_processor_type", scaling.get("feature_extractor_type", "ViltImageProcessor")))
     if not name.startswith(("ViltImageProcessor", "ViltFeatureExtractor")):
         raise scaling.error(f"image_processor_type is {quoted(name)}; ViltImageProcessor is done here: {remedy}")
@@ -114,9 +58,7 @@ def _of_pictures(files: ModelTokenizer, max_seq_length: int, config: EncoderConf
     from paddle_ranker.pictures.picture_pairs import PicturePairEncoder
 
     assert isinstance(config, ViltConfig)
-    longest = min(max_seq_length, config.max_position_embeddings)
-    sides = config.shortest_edge, config.patch_size, config.size_divisor
-    return PicturePairEncoder(files, longest, *sides, config.resample)
+    return PicturePairEncoder(files, min(max_seq_length, config.max_position_embeddings), config)
 
 
 VIT_NORMS = {

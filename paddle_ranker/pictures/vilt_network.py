@@ -9,9 +9,7 @@ from paddle import Tensor, nn
 
 from paddle_ranker.model.networks.bert import Embeddings, Encoder, places_of, types_of
 from paddle_ranker.model.networks.dropout import Masks
-from paddle_ranker.pictures.vilt import ViltConfig
-
-_GRID = 4  # numbers before a patch's pixels, see `PicturePairEncoder`
+from paddle_ranker.pictures.picture_config import GRID, ViltConfig
 
 
 class ViltEmbeddings(Embeddings):
@@ -31,7 +29,7 @@ class ViltEmbeddings(Embeddings):
         types, places = types_of(token_type_ids), places_of(token_type_ids, len(self.config.place_limits))
         is_picture = types.unsqueeze(-1).astype("float32")
         is_patch = (places[:, :, 2:3] > 0).astype("float32")
-        pixels = (places[:, :, _GRID:].astype("float32") / 255 - 0.5) / 0.5
+        pixels = (places[:, :, GRID:].astype("float32") / 255 - 0.5) / 0.5
         weight = self.patch_embeddings.weight.reshape([self.config.hidden_size, -1])
         patches = paddle.matmul(pixels, weight, transpose_y=True) + self.patch_embeddings.bias
         patches = patches + self._interpolated(places)

@@ -16,10 +16,6 @@ CELLS, PICTURES = "cells", "pictures"
 SpanPlace = tuple[Union[int, float], ...]  # start and end in code points, and the numbers of the place
 
 
-class FileTitle(str):
-    """A file as a title, such as a picture. As a string it is a short name, made of a digest of the file."""
-
-
 class PlacedText(str):
     """Text with `places`: `(start, end, *numbers)` for each of its spans, in the order of the text.
 

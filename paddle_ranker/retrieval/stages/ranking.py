@@ -200,26 +200,26 @@ def texts_for_ranker(
         for number, tokens, start, part, ends in zip(long, rooms, starts, parts, encoder.token_ends(parts)):
             spans[number] = start, start + (len(part) if len(ends) <= tokens else int(ends[tokens - 1]))
     if encoder is not None and kind == PICTURES:
-        return [(span, _picture(now, document, encoder)) for span, document in zip(spans, documents)]
+        return [(span, _file(now, document, encoder)) for span, document in zip(spans, documents)]
     texts = [placed_text(document, schema, kind) if kind else document.text for document in documents]
     return [
         (span, schema.model_text(document, text[slice(*span)])) for span, document, text in zip(spans, documents, texts)
     ]
 
 
-def _picture(now: Snapshot, document: Document, encoder: TokenCounter) -> str:
-    """Return the first picture of a document, for a ranker that reads pictures; a title for none if it has none.
+def _file(now: Snapshot, document: Document, encoder: TokenCounter) -> str:
+    """Return the first file of a document that a ranker of files reads, as a title; a title for none if it has none.
 
     Raises `UsageError` for documents of shards elsewhere, because the files stay there.
     """
-    from paddle_ranker.encoding.pair_encoder import FilePairEncoder
+    from paddle_ranker.encoding.file_pairs import FilePairEncoder
 
     assert isinstance(encoder, FilePairEncoder)
     files = now.files
     if files is None:
-        raise UsageError("a ranker that reads pictures needs their files, and these are elsewhere: rank there")
+        raise UsageError(f"a ranker that reads {encoder.reads}s needs their files, and these are elsewhere: rank there")
     for file_field in now.info.schema.files:
-        value = document.fields.get(file_field.name) if file_field.type == "picture" else None
+        value = document.fields.get(file_field.name) if file_field.type == encoder.reads else None
         if value:
             return encoder.unread_title(files.read(str(value[0] if isinstance(value, list) else value)))
     return encoder.unread_title(None)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Callable, TypeVar
 
-from paddle_ranker.data.files.pictures import ImageError
 from paddle_ranker.retrieval.work import turns
 from paddle_ranker.serving.core.faults import UNPROCESSABLE, Fault
 from paddle_ranker.serving.core.threads import StoppableWork
@@ -35,6 +34,8 @@ class PictureWork:
         """
 
         def read_all() -> list[R]:
+            from paddle_ranker.data.files.pictures import ImageError  # which loads Pillow
+
             results = []
             for picture, field in turns.checked(zip(pictures, fields)):
                 try:

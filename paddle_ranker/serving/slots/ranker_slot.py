@@ -5,17 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Callable, Optional
+from typing import Callable, Optional
 
 import numpy as np
 from numpy.typing import NDArray
 
 from paddle_ranker.array_types import Array, Arrays
-from paddle_ranker.data.files.placed_text import FileTitle, PlacedText
+from paddle_ranker.data.files.placed_text import PlacedText
 from paddle_ranker.encoding.columns import Columns
-from paddle_ranker.encoding.pair_encoder import FilePairEncoder, PairEncoder, shortest
+from paddle_ranker.encoding.file_pairs import FilePairEncoder, FileTitle
+from paddle_ranker.encoding.pair_encoder import PairEncoder, shortest
 from paddle_ranker.errors import CheckpointError, DataError
 from paddle_ranker.metrics.calibration import sigmoid
 from paddle_ranker.model.info import RankerInfo
@@ -28,13 +28,11 @@ from paddle_ranker.serving.core.batcher import Batcher, BatchObserver
 from paddle_ranker.serving.core.faults import INVALID, NOT_FOUND, UNPROCESSABLE, Fault
 from paddle_ranker.serving.core.jobs import Check, Job
 from paddle_ranker.serving.core.server_config import RANKER_SLOT, ServeConfig
+from paddle_ranker.serving.slots.picture_work import PictureWork
 from paddle_ranker.serving.slots.self_check import check_rows, token_rows, tolerance_of, warm_up
 from paddle_ranker.serving.slots.services import Scores
 from paddle_ranker.serving.slots.slots import ServedModel, Slot, computed
 from paddle_ranker.version import __version__
-
-if TYPE_CHECKING:
-    from paddle_ranker.serving.slots.picture_work import PictureWork
 
 QUERIES = ("a", "search engine", "深度学习", "文化差异研究")
 TITLES = ("b", "how search engines rank documents", "深度学习在水稻病害诊断中的研究", "语言与文化差异的比较研究" * 8)
@@ -74,7 +72,7 @@ class RankerSlot(Slot[ServedRanker]):
 
     def __init__(self, config: ServeConfig):
         super().__init__(config, RANKER_SLOT, config.model)
-        self._config = config
+        self._config, self._pictures = config, PictureWork()
 
     def load(self, observer: Optional[BatchObserver] = None) -> ServedRanker:
         """Load the ranker, warm it up and check its scores.
@@ -195,12 +193,6 @@ class RankerSlot(Slot[ServedRanker]):
     def reads_pictures(self) -> bool:
         """Whether titles are pictures. Raises `Fault` as `ready` does."""
         return isinstance(self.ready().model.row_encoder, FilePairEncoder)
-
-    @cached_property
-    def _pictures(self) -> PictureWork:
-        from paddle_ranker.serving.slots.picture_work import PictureWork
-
-        return PictureWork()
 
     def picture_bytes(self) -> int:
         """Return the maximum size in bytes of one encoded picture, for a reservation."""

@@ -122,11 +122,15 @@ def load_named_plugins() -> None:
 def _modules_of_recipes(name: str) -> list[str]:
     """Return the full names of the modules called `name` of guests and recipes."""
     recipes = importlib.import_module("paddle_ranker.recipes")
-    return [
-        f"{package}.{name}"
-        for package in map(recipes.package_of, (*recipes.GUESTS, *recipes.RECIPES))
-        if importlib.util.find_spec(f"{package}.{name}") is not None
-    ]
+    packages = map(recipes.package_of, (*recipes.GUESTS, *recipes.RECIPES))
+    # Not by the specification of the module, since finding that imports the package.
+    return [f"{package}.{name}" for package in packages if (_folder_of(package) / f"{name}.py").is_file()]
+
+
+def _folder_of(package: str) -> Path:
+    spec = importlib.util.find_spec(package)
+    assert spec is not None and spec.origin is not None, package
+    return Path(spec.origin).parent
 
 
 _loaded: set[str] = set()  # names of loaded plugins, which are not loaded again

@@ -104,12 +104,11 @@ def train(options: TrainBatchNegOptions, on_evaluation: Optional[OnEvaluation] =
     from paddle_ranker.data.rows.records import LabeledPair
     from paddle_ranker.model.tower_network import LEXICAL
     from recall.data import PictureCheck, encode_pairs, open_rows
-    from recall.frozen_pictures import freeze_pictures
     from recall.model import InBatchExamples, LossSettings
     from recall.refresh import RefreshedNegatives
     from recall.results import corpus_texts
     from recall.teacher import with_file_logits, with_teacher
-    from recall.training import learn_words, open_evaluation, start_tower_training, train_tower
+    from recall.training import freeze_pictures, learn_words, open_evaluation, start_tower_training, train_tower
 
     start = start_tower_training(options, lexical_size=options.lexical_size)
     run, model, queries = start.run, start.model, start.queries

@@ -12,10 +12,10 @@ from typing import Any, Optional
 import numpy as np
 from tqdm import tqdm
 
-from paddle_ranker.array_types import Vectors
+from paddle_ranker.array_types import Array, Vectors
 from paddle_ranker.data.rows.overlap import warn_of_overlap
 from paddle_ranker.distributed import ProcessGroup
-from paddle_ranker.encoding.columns import TEXT, Columns, EncodedTexts
+from paddle_ranker.encoding.columns import PICTURE, TEXT, Columns, EncodedTexts
 from paddle_ranker.errors import UsageError
 from paddle_ranker.evaluation.recall import RecallSet, label_of, open_pairs
 from paddle_ranker.metrics.measures import recall_at, reciprocal_rank_at
@@ -57,6 +57,29 @@ class TowerStart(Start[TowerModel]):
     """Start of a tower's training; `queries` is the separate tower of queries, if any."""
 
     queries: Optional[TowerModel] = None
+
+
+def freeze_pictures(start: TowerStart, pairs: TextPairs, options: TowerTrainingOptions) -> TextPairs:
+    """Freeze the encoders of pictures, and return the pairs with these encoders' states in place of pictures.
+
+    The states are kept in memory or, beyond the options' limit, in a file. Raises `UsageError` if no pictures are read,
+    or if nothing is left to train.
+    """
+    model, queries = start.model, start.queries or start.model
+    if PICTURE not in (model.row_encoder.reads, queries.row_encoder.reads):
+        raise UsageError("--freeze_pictures: this tower reads no pictures: leave it out")
+    from paddle_ranker.pictures.frozen import freeze
+
+    def frozen(tower: TowerModel, rows: Columns) -> Columns:
+        if tower.row_encoder.reads != PICTURE:
+            return rows
+        return freeze(tower, rows, options.batch_size, Path(options.save_dir), options.data_memory_mb << 20)
+
+    titles = frozen(model, pairs.titles)
+    of_queries = titles if pairs.queries is pairs.titles else frozen(queries, pairs.queries)
+    if all(parameter.stop_gradient for parameter in model.network.parameters()):
+        raise UsageError("--freeze_pictures: nothing is left to train: give --output_emb_size, or leave it out")
+    return replace(pairs, titles=titles, queries=of_queries)
 
 
 def start_tower_training(
@@ -314,7 +337,7 @@ class RecallEvaluation:
             tqdm.write(f"{line} ({self.report}, {time.monotonic() - began:.1f} s)")
         return measures
 
-    def _write(self, results: np.ndarray, cosines: Vectors) -> None:
+    def _write(self, results: Array, cosines: Vectors) -> None:
         if self._options.results_path is None:
             return
         folder, name = self._options.results_path

@@ -11,6 +11,7 @@ everything else works. It plugs in by `contents.py` and `kind.py`:
 A tower reads a picture as pixels: `PictureEncoder` scales it as transformers does, and the network of
 `picture_networks.py` normalises the pixels. `picture_models.py` converts published models to towers and back. A ranker
 of pictures is a ViLT (`vilt.py`): `PicturePairEncoder` makes a `PictureTitle` of a file, and its patches are tokens.
+Trainings of towers may freeze a network and keep its states (`frozen.py`).
 
 Indexes, servers and trainings know these encoders as `FileEncoder` and `FilePairEncoder` alone. All pictures are
 decoded by `data/files/pictures.py`, as scans are: within limits, and with memory reserved before it is taken. Pixels

@@ -194,6 +194,9 @@ REFUSED = {
     "pages": (("index build --corpus a --output b --field manual:pdf", 2, "expected NAME:TYPE with a type of text,"),),
     "layouts": (("convert layoutlm OUTPUT", 1, "config.json: model_type is 'layoutlm'; qwen3, bert,"),),
     "tables": (("convert tapas OUTPUT", 1, "config.json: model_type is 'tapas'; qwen3, bert,"),),
+    "stored_titles": (
+        ("predict --model a --input b --store c", 2, "--store 'c': this installation has no stored titles"),
+    ),
     "tracking": (
         (
             "train-pairwise --train a --test b --log_to mlflow",

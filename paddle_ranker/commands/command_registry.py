@@ -89,7 +89,6 @@ for _group, _commands in {
         "curve": "draw the learning curves of one or more trainings into one picture",
         "predict": "score the pairs of a file with a model of any kind",
         "rank": "rank the titles of each query of a file, best first",
-        "store": "compute titles once, for a ranker that was trained with --stored_titles",
     },
     FIND: {
         "index": "build, extend and check an index: documents, their words and their vectors",

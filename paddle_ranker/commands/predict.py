@@ -11,7 +11,7 @@ from paddle_ranker import runtime
 from paddle_ranker.commands.command_registry import main_for_kinds
 from paddle_ranker.options import main_of
 from paddle_ranker.options.declare import ON_CLUSTER
-from paddle_ranker.scoring.scoring_options import PrintingOptions
+from paddle_ranker.scoring.scoring_options import BY_STORE, TITLES, PrintingOptions
 
 
 def predict(options: PrintingOptions, names: tuple[str, str] = ("query", "title")) -> None:
@@ -30,12 +30,11 @@ def predict(options: PrintingOptions, names: tuple[str, str] = ("query", "title"
     runtime.prepare_command(options.cpu_threads)
     from paddle_ranker.scoring.by_query import rank_by_query
     from paddle_ranker.scoring.files import above, predict_pairs, printed_pair
-    from paddle_ranker.scoring.stored_ranker import score_stored_pairs
 
     if options.topk is None:
         pairs = predict_pairs(options)
         if options.store is not None:
-            pairs = above(options.min_probability, score_stored_pairs(options, options.store))
+            pairs = above(options.min_probability, BY_STORE[TITLES](options, options.store))
         scored = ((pair.query, pair.title, probability, pair.recall_score) for pair, probability in pairs)
     else:
         ranked = rank_by_query(options, options.topk)

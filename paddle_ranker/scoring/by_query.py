@@ -16,8 +16,7 @@ from paddle_ranker.scoring.cascade import chosen, parse_cascade, rerank_probabil
 from paddle_ranker.scoring.files import CutOff, score_pairs, scorer_for
 from paddle_ranker.scoring.loading import open_model
 from paddle_ranker.scoring.ranker import RankedTitle, with_answers
-from paddle_ranker.scoring.scoring_options import RankingOptions, ScoringOptions
-from paddle_ranker.scoring.stored_ranker import score_stored_pairs
+from paddle_ranker.scoring.scoring_options import BY_STORE, TITLES, RankingOptions, ScoringOptions
 from paddle_ranker.scoring.table_answers import names_cells
 from paddle_ranker.storage.prefetch import CHUNK, chunks
 
@@ -37,7 +36,7 @@ def rank_by_query(options: RankingOptions, top_k: int) -> Iterator[tuple[str, li
         return
     cut = CutOff(options.min_probability)
     if options.store is not None:
-        yield from best_by_query(score_stored_pairs(options, options.store), top_k, cut)
+        yield from best_by_query(BY_STORE[TITLES](options, options.store), top_k, cut)
         return
     loaded = open_model(options.params_path, RANKER, LoadOptions.of(options))
     answers = scorer_for(loaded, options) if names_cells(loaded.engine) else None

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Optional
+from typing import TYPE_CHECKING, Optional
 
 from paddle_ranker.encoding.window_options import WINDOWS, WindowOptions
-from paddle_ranker.errors import UsageError
+from paddle_ranker.errors import UsageError, quoted
 from paddle_ranker.model.load_options import POOLINGS as TOWER_POOLINGS
 from paddle_ranker.model.model_options import CheckpointOptions, HeadOptions
 from paddle_ranker.options import DeviceOptions, Options, RayOptions, RowOptions, given_of, note_without_effect, option
 from paddle_ranker.options.declare import FETCHED, FETCHED_FOLDER, TAKEN, shown_name
+from paddle_ranker.registry import Registry
 from paddle_ranker.scoring.engines.engine_registry import ENGINES, exported_engines
 from paddle_ranker.scoring.engines.precisions import PRECISIONS
+
+if TYPE_CHECKING:
+    from paddle_ranker.data.rows.records import Pair
 
 # Options that have no effect without a model.
 OF_MODEL = ("engine", "precision", "tensorrt", "max_seq_length", "model_name_or_path", "positive_label", *WINDOWS)
@@ -129,6 +134,13 @@ CASCADE_HELP = (
 )
 
 
+TITLES = "titles"
+# What scores pairs by the folder that `--store` names: yields each pair of the input file with its probability.
+BY_STORE: Registry[Callable[[PredictOptions, str], Iterator[tuple[Pair, float]]]] = Registry(
+    "store of titles", "--store", recipes="stores"
+)
+
+
 @dataclass(frozen=True)
 class RankingOptions(PredictOptions):
     """Options of commands that rank the titles of each query."""
@@ -143,6 +155,8 @@ class RankingOptions(PredictOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.store is not None and TITLES not in BY_STORE:
+            raise UsageError(f"--store {quoted(self.store)}: this installation has no stored titles; leave it out")
         for field in given_of(self, ("cascade", *WINDOWS)) if self.store is not None else ():
             raise UsageError(
                 f"--store {self.store}: leave out {shown_name(field)}, which reads whole pairs, or --store"

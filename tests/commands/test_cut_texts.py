@@ -10,7 +10,7 @@ import pytest
 from paddle_ranker.__main__ import main
 from paddle_ranker.commands.command_registry import COMMANDS
 from tests import entailment_cases
-from tests.scoring.test_title_states import split_ranker
+from tests.stored_titles.test_title_states import split_ranker
 from tests.tiny import HAN, write_encoder, write_ranker, write_tower
 
 pytestmark = pytest.mark.unit

@@ -28,7 +28,7 @@ from tests import entailment_cases
 from tests.checkout import ONCE, SHORT_STEP
 from tests.export_cases import Exports, write_case, write_two_members
 from tests.model import family_cases, reranker_cases
-from tests.scoring.test_title_states import split_ranker
+from tests.stored_titles.test_title_states import split_ranker
 from tests.tiny import write_tower
 
 pytestmark = pytest.mark.unit

@@ -30,8 +30,8 @@ from paddle_ranker.retrieval.vectors.vector_settings import VectorsInfo
 from paddle_ranker.serving.slots.ranker_slot import RankerSlot
 from paddle_ranker.storage.untrusted import read_json
 from tests.conftest import Call
-from tests.scoring.test_title_states import split_ranker
 from tests.serving.test_search import Site
+from tests.stored_titles.test_title_states import split_ranker
 from tests.tiny import write_encoder, write_ranker, write_tower
 
 pytestmark = pytest.mark.parity

@@ -31,7 +31,7 @@ from paddle_ranker.serving.core.server_config import ServeConfig
 from paddle_ranker.serving.core.threads import StoppableWork
 from paddle_ranker.serving.slots.index_options import IndexSlotOptions
 from paddle_ranker.serving.slots.slots import Served, Slot
-from paddle_ranker.serving.slots.stored_scoring import StoredScoring
+from paddle_ranker.serving.slots.stored_states import StatesScoring, new_scoring
 from paddle_ranker.storage.digest import json_digest
 
 R = TypeVar("R")
@@ -51,7 +51,7 @@ class ServedIndex:
     loaded_at: time at which it was opened, in seconds since 1970
     synonyms: synonyms of words in queries
     fusion: fuses the searchers' lists, unless a request names another fusion
-    states: scores by the index's stored states, if the server's ranker made them
+    states: scores by the index's stored states, if the server's ranker made them; None in installations without them
     seen: the snapshot that one search sees; None if each use takes the newest snapshot
     """
 
@@ -61,7 +61,7 @@ class ServedIndex:
     fusion: Fusion
     loaded_at: float
     synonyms: Optional[Synonyms] = None
-    states: StoredScoring = field(default_factory=StoredScoring)
+    states: Optional[StatesScoring] = field(default_factory=new_scoring)
     seen: Optional[Snapshot] = None
 
     @property

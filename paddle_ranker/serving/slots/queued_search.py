@@ -226,7 +226,7 @@ class QueuedSearch:
 
         Returns {} if the index has no stored states, or the server no ranker.
         """
-        if self.ranker is None or index.info.states is None:
+        if self.ranker is None or index.states is None or index.info.states is None:
             return {}
         reason = index.states.problem(index.info)
         return {"states": {"used": reason is None, **({} if reason is None else {"reason": reason})}}
@@ -410,12 +410,14 @@ class _QueuedModels:
         assert ranker is not None
         served, most = ranker.ready(), ranker.limits.characters  # a ranker reads far less
         whole = {number: id for number, id in ranking.whole.items() if len(texts[number]) <= most}
-        stored = self._index.states.candidates(query.collection, query.model_text, whole)
-        left = np.arange(len(texts)) if stored is None else np.setdiff1d(np.arange(len(texts)), stored.rows)
+        states = self._index.states
+        stored = None if states is None else states.candidates(query.collection, query.model_text, whole)
+        left = np.arange(len(texts)) if stored is None else np.setdiff1d(np.arange(len(texts)), stored[0])
         cut = [texts[number][:most] for number in left.tolist()]
         scoring: list[tuple[NDArray[np.int64], Coroutine[None, None, Scores]]] = []
         if stored is not None:
-            scoring.append((stored.rows, ranker.score_encoded(stored.pairs, deadline=self.rank_until)))
+            rows, pairs = stored
+            scoring.append((rows, ranker.score_encoded(pairs, deadline=self.rank_until)))
         if len(left):
             queries = [query.model_text] * len(cut)
             by_text = ranker.score_pairs(queries, cut, deadline=self.rank_until, check_lengths=self._read.check)

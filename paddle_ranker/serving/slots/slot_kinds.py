@@ -151,7 +151,7 @@ def fit_models(config: ServeConfig, models: Sequence[Served]) -> None:
     (index,) = (model for model in models if isinstance(model, ServedIndex))
     vectors, copy = index.info.vectors, index.info.tower
     for model in models:
-        if isinstance(model, ServedRanker):
+        if isinstance(model, ServedRanker) and index.states is not None:
             index.states.open(index.snapshot, model, config)
         if copy is not None and isinstance(model, ServedTower) and index.folder not in model.folder.parents:
             raise CheckpointError(f"{model.folder}: is not the tower of {index.folder}; was a link moved? load again")

@@ -1,4 +1,7 @@
-"""Score a search's candidates by the stored states of a server's index, with the parts of its ranker."""
+"""Score a search's candidates by the stored states of a server's index, with the parts of its ranker.
+
+Importing this module registers it, and is fast.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +10,14 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Optional
 
 from paddle_ranker.errors import RankerError
-from paddle_ranker.retrieval.snapshots.searchable import Snapshot
-from paddle_ranker.retrieval.stored.manifest import IndexInfo
-from paddle_ranker.serving.core.server_config import ServeConfig
+from paddle_ranker.serving.slots.stored_states import SCORED_BY_STATES, STATES
 
 if TYPE_CHECKING:
+    from paddle_ranker.retrieval.snapshots.searchable import Snapshot
     from paddle_ranker.retrieval.stages.stored_scores import StoredCandidates
+    from paddle_ranker.retrieval.stored.manifest import IndexInfo
     from paddle_ranker.scoring.stored_ranker import SplitRanker
+    from paddle_ranker.serving.core.server_config import ServeConfig
     from paddle_ranker.serving.slots.ranker_slot import ServedRanker
 
 _LOG = logging.getLogger(__name__)
@@ -86,3 +90,6 @@ class StoredScoring:
         from paddle_ranker.retrieval.stages.stored_scores import stored_candidates
 
         return stored_candidates(self._split, now, query, whole)
+
+
+SCORED_BY_STATES.add(STATES, StoredScoring)

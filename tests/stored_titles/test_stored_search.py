@@ -27,10 +27,10 @@ from paddle_ranker.serving.slots.ranker_slot import RankerSlot
 from paddle_ranker.serving.slots.reload import Reloader
 from paddle_ranker.serving.slots.slot_kinds import fit_models
 from tests.export_cases import WRITES_ONNX
-from tests.scoring.test_title_states import split_ranker
 from tests.serving.test_search import Site
 from tests.serving_cases import SECONDS, ask_app
 from tests.started import until_in_loop
+from tests.stored_titles.test_title_states import split_ranker
 
 pytestmark = pytest.mark.parity
 TEXTS = ["水稻病害诊断研究", "水稻", "农业水稻病害", "病害 a b c", "水稻病害", "水稻病害" * 20, "水稻经济 " * 4]

@@ -21,7 +21,7 @@ from paddle_ranker.api import API
 from paddle_ranker.commands.command_registry import COMMANDS
 from paddle_ranker.lexical.tokens import STANDARD
 from paddle_ranker.recipes import GUESTS, RECIPES
-from paddle_ranker.retrieval.stored.manifest import IndexInfo, WordsInfo, write_manifest
+from paddle_ranker.retrieval.stored.manifest import IndexInfo, RankerStates, WordsInfo, write_manifest
 from paddle_ranker.retrieval.vectors.vector_settings import VectorsInfo
 from tests.checkout import ONCE
 from tests.conftest import REPOSITORY
@@ -159,7 +159,8 @@ def test_recipes_and_plugins_import_declared_names_alone_and_all_of_them() -> No
 
 # What only a guest needs beside its folder: scripts whose names the tutorial gives.
 SCRIPTS = {"paddle_serving": ("*/export_to_serving.py",), "milvus": ("recall/milvus_ann_search.py",)}
-# Lines that name what a guest does, their exit status, and what is said without it; INDEX is one of vectors in Milvus.
+# Lines that name what a guest does, their exit status, and what is said without it; INDEX is one of vectors in Milvus,
+# STATES one of stored states.
 REFUSED = {
     "milvus": (
         ("index build --corpus a --output b --tower c --method milvus", 2, "--method milvus: choose from exact, faiss"),
@@ -196,6 +197,10 @@ REFUSED = {
     "tables": (("convert tapas OUTPUT", 1, "config.json: model_type is 'tapas'; qwen3, bert,"),),
     "stored_titles": (
         ("predict --model a --input b --store c", 2, "--store 'c': this installation has no stored titles"),
+        ("index build --corpus a --output b --store_states c", 2, "'c': this installation has no stored titles"),
+        ("index info STATES", 1, "STATES: has stored states (--store_states), which this installation lacks"),
+        ("search --index STATES words", 1, "STATES: has stored states (--store_states), which this installation lacks"),
+        ("search-serve --index STATES --port 0", 1, "STATES: has stored states (--store_states), which this"),
     ),
     "tracking": (
         (
@@ -255,9 +260,14 @@ def test_a_guest_can_be_deleted_with_its_folder(guest: str, tmp_path: Path) -> N
 
     done = run(IMPORT_ALL + COMMAND, "help")
     assert done.returncode == 0, done.stdout
-    index = tmp_path / "INDEX"
-    index.mkdir()
-    write_manifest(index, IndexInfo(WordsInfo(STANDARD), VectorsInfo("milvus", 8, uri="milvus.db", collection="a")))
+    of_milvus = VectorsInfo("milvus", 8, uri="milvus.db", collection="a")
+    states = RankerStates("ranker", "0", 1, 8, "float16")
+    for name, info in (
+        ("INDEX", IndexInfo(WordsInfo(STANDARD), of_milvus)),
+        ("STATES", IndexInfo(WordsInfo(STANDARD), None, states=states)),
+    ):
+        (tmp_path / name).mkdir()
+        write_manifest(tmp_path / name, info)
     for model_type in ("layoutlm", "tapas", "vilt", "vit"):
         (tmp_path / model_type).mkdir()
         (tmp_path / model_type / "config.json").write_text(json.dumps({"model_type": model_type}))

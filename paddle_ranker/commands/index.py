@@ -83,6 +83,7 @@ from paddle_ranker.retrieval.index.shards import SHARDS, open_index
 from paddle_ranker.retrieval.index.vector_indexes import INDEXES
 from paddle_ranker.retrieval.snapshots.searchable import Added
 from paddle_ranker.retrieval.snapshots.snapshot import LocalSnapshot
+from paddle_ranker.retrieval.snapshots.stored_states import RANKER_STATES, STATES_KINDS
 from paddle_ranker.retrieval.snapshots.vector_search import check_breadth, how_found, search_method, searched_exactly
 from paddle_ranker.retrieval.stages.search_options import MilvusOptions
 from paddle_ranker.retrieval.stored.candidate_indexes import Hits, Methods
@@ -91,6 +92,7 @@ from paddle_ranker.retrieval.stored.manifest import (
     VECTORS,
     WORDS,
     IndexInfo,
+    RankerStates,
     VectorField,
     WordsInfo,
     read_manifest,
@@ -101,12 +103,12 @@ from paddle_ranker.retrieval.values.filters import Filter
 from paddle_ranker.retrieval.values.typed_values import OBJECT
 from paddle_ranker.retrieval.vectors.vector_settings import EXACT, FAISS, STRUCTURES, VectorsInfo, is_address
 from paddle_ranker.scoring.scoring_options import BatchOptions, EngineOptions
-from paddle_ranker.scoring.title_states import StatesInfo
 from paddle_ranker.scoring.versions import named, versions
 from paddle_ranker.storage.atomic import check_writable
 from paddle_ranker.storage.digest import content_digest
 
 _NO_WORDS = "none"
+_STATES_DTYPE = "float16"
 _VECTORS = VectorsInfo(EXACT, 0)  # default settings of the search by vectors
 _SHOWN = {"uri": "milvus_uri"}
 _OF_FAISS = ("structure", "hnsw_m", "hnsw_ef")
@@ -183,7 +185,7 @@ class BuildOptions(TokenizerOptions, CorpusOptions, RayOptions):
         addresses=FETCHED_FOLDER,
     )
     states_dtype: Optional[str] = option(
-        None, help=f"what stored states are stored as (default: {StatesInfo.dtype})", choices=STORED_TYPES
+        None, help=f"what stored states are stored as (default: {_STATES_DTYPE})", choices=STORED_TYPES
     )
     field_tower: str = option(
         "",
@@ -332,6 +334,10 @@ class BuildOptions(TokenizerOptions, CorpusOptions, RayOptions):
             raise UsageError(
                 f"--shards {self.shards} and --method {self.method}: shards have their vectors inside; "
                 "leave one of both out"
+            )
+        if self.store_states is not None and RANKER_STATES not in STATES_KINDS:
+            raise UsageError(
+                f"--store_states {quoted(self.store_states)}: this installation has no stored titles; leave it out"
             )
         if self.states_dtype is not None and self.store_states is None:
             raise UsageError(f"--states_dtype {self.states_dtype}: is about --store_states; add that, or leave it out")
@@ -492,15 +498,19 @@ def _removed_if_empty(folder: Path) -> Iterator[None]:
 
 def _store_states(collection: Collection, options: BuildOptions) -> None:
     """Compute a ranker's states of an index's documents and store them, if the index has no states."""
-    from paddle_ranker.retrieval.snapshots.document_states import copy_ranker
-
     if collection.info.schema.passage_tokens:
         raise UsageError(f"--store_states: {options.index} has passages, and states are those of whole documents")
     runtime.prepare_command(options.cpu_threads)
     for folder in collection.folders:
-        states = copy_ranker(options.store_states or "", folder, options.states_dtype or StatesInfo.dtype)
+        states = _copy_ranker(options, folder)
     collection.writer.store_states(states, LoadOptions.of(options, engine=None), options.batch_size)
     print(f"{options.index}: stored the states of {len(collection):,} documents")
+
+
+def _copy_ranker(options: BuildOptions, index: Path) -> RankerStates:
+    """Copy the ranker of `--store_states` into an index folder."""
+    kind = STATES_KINDS[RANKER_STATES]
+    return kind.copy_ranker(options.store_states or "", index, options.states_dtype or _STATES_DTYPE)
 
 
 def _new_info(
@@ -517,7 +527,6 @@ def _new_info(
         copy_url_tower,
         note_export,
     )
-    from paddle_ranker.retrieval.snapshots.document_states import copy_ranker
 
     if options.method is not None:
         INDEXES[options.method].require()
@@ -545,7 +554,7 @@ def _new_info(
         more.append(VectorField(name, how, copied.copy, copied.reads_texts))
     states = None
     if options.store_states is not None:
-        states = copy_ranker(options.store_states, index, options.states_dtype or StatesInfo.dtype)
+        states = _copy_ranker(options, index)
     info = IndexInfo(
         words,
         vectors,
@@ -812,10 +821,8 @@ def _require_same(collection: Collection, options: BuildOptions) -> None:
     own_towers = {vector.name: vector.tower.digest for vector in info.more_vectors if vector.tower is not None}
     differences["field_tower"] = (str(given_towers or own_towers), str(own_towers))
     if options.store_states is not None and info.states is not None:
-        from paddle_ranker.scoring.stored_ranker import SplitRanker
-
         own_states = info.states.ranker, info.states.dtype
-        made_by = SplitRanker.open(options.store_states).states_info.ranker
+        made_by = STATES_KINDS[RANKER_STATES].digest_of(options.store_states)
         differences["store_states"] = (str((made_by, options.states_dtype or own_states[1])), str(own_states))
     for name, (wanted, built) in differences.items():
         if wanted != built:
@@ -935,9 +942,9 @@ def info(options: FolderOptions) -> None:
         if vectors.tower is not None:
             print(f"tower: {collection.folders[0] / vectors.tower.folder}, digest {vectors.tower.digest}")
     if manifest.states is not None:
-        stored = [part.segment.states.info for part in collection.snapshot().parts if part.segment.states is not None]
-        titles = sum(states.titles for states in stored)
-        size = sum(states.bytes_per_title * states.titles for states in stored) / max(1, titles)
+        segments = [part.segment for part in collection.snapshot().parts]
+        sizes = sum(sum(segment.states.sizes) for segment in segments if segment.states is not None)
+        size = sizes / max(1, sum(map(len, segments)))
         ranker = collection.folders[0] / manifest.states.folder
         digest = manifest.states.ranker
         print(f"states: {manifest.states.dtype}, {size:,.0f} bytes a document, by {ranker}, digest {digest}")

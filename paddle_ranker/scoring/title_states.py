@@ -334,6 +334,11 @@ class TitleStates:
         """Arrays in the files; large files are memory-mapped."""
         return [*self._arrays.values()]
 
+    @property
+    def sizes(self) -> list[int]:
+        """Bytes of each file."""
+        return [size for size, _ in self.info.files.values()]
+
     def lengths_of(self, rows: Indices) -> NDArray[np.int64]:
         """Return the token count of each title at `rows` [n], [n] int64."""
         chosen = np.asarray(rows, np.int64)

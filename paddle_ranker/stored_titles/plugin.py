@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Optional
 
 from paddle_ranker.errors import RankerError
@@ -14,11 +15,11 @@ from paddle_ranker.serving.slots.stored_states import SCORED_BY_STATES, STATES
 
 if TYPE_CHECKING:
     from paddle_ranker.retrieval.snapshots.searchable import Snapshot
-    from paddle_ranker.retrieval.stages.stored_scores import StoredCandidates
     from paddle_ranker.retrieval.stored.manifest import IndexInfo
     from paddle_ranker.scoring.stored_ranker import SplitRanker
     from paddle_ranker.serving.core.server_config import ServeConfig
     from paddle_ranker.serving.slots.ranker_slot import ServedRanker
+    from paddle_ranker.stored_titles.stored_scores import StoredCandidates
 
 _LOG = logging.getLogger(__name__)
 
@@ -47,10 +48,11 @@ class StoredScoring:
         if states is None:
             return
         from paddle_ranker.retrieval.snapshots.snapshot import LocalSnapshot
-        from paddle_ranker.retrieval.stages.stored_scores import split_for
         from paddle_ranker.scoring.title_states import StoredPairs
         from paddle_ranker.serving.slots.ranker_slot import QUERIES, TITLES
         from paddle_ranker.serving.slots.self_check import warm_up
+        from paddle_ranker.stored_titles.document_states import write_states
+        from paddle_ranker.stored_titles.stored_scores import split_for
 
         try:
             if not isinstance(now, LocalSnapshot):
@@ -66,7 +68,7 @@ class StoredScoring:
         warm_up(scorer, split.pairs(longest, title), split.pairs(short, title))
         split.encoder.truncated = truncated  # count only users' queries
         if config.precision == "fp32" and config.max_seq_length is None:
-            now.models.lend_states_ranker(split)
+            now.models.lend_states_ranker(partial(write_states, split))
         self._split = split
 
     def problem(self, info: IndexInfo) -> Optional[str]:
@@ -76,7 +78,7 @@ class StoredScoring:
             return None
         if self._split is None:
             return self._problem
-        from paddle_ranker.retrieval.stages.stored_scores import is_made_by
+        from paddle_ranker.stored_titles.stored_scores import is_made_by
 
         return None if is_made_by(states, self._split.states_info) else "another ranker made them; reload the models"
 
@@ -87,7 +89,7 @@ class StoredScoring:
         """
         if self._split is None or now.info.states is None or self.problem(now.info) is not None:
             return None
-        from paddle_ranker.retrieval.stages.stored_scores import stored_candidates
+        from paddle_ranker.stored_titles.stored_scores import stored_candidates
 
         return stored_candidates(self._split, now, query, whole)
 

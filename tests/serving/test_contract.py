@@ -20,7 +20,6 @@ from paddle_ranker.commands import evaluate_recall, judgments, mine, search
 from paddle_ranker.data.rows.trec import read_run
 from paddle_ranker.retrieval.index.collection import Collection
 from paddle_ranker.retrieval.index.towers import copy_tower
-from paddle_ranker.retrieval.snapshots.document_states import copy_ranker
 from paddle_ranker.retrieval.stages.results import Result
 from paddle_ranker.retrieval.stages.search_engine import SearchEngine
 from paddle_ranker.retrieval.stored.candidate_indexes import Document
@@ -29,6 +28,7 @@ from paddle_ranker.retrieval.stored.schema import Field, Schema
 from paddle_ranker.retrieval.vectors.vector_settings import VectorsInfo
 from paddle_ranker.serving.slots.ranker_slot import RankerSlot
 from paddle_ranker.storage.untrusted import read_json
+from paddle_ranker.stored_titles.document_states import copy_ranker
 from tests.conftest import Call
 from tests.serving.test_search import Site
 from tests.stored_titles.test_title_states import split_ranker

@@ -19,13 +19,13 @@ from paddle_ranker.export.static_graph import export_model
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.model_folder import RANKER, load_model
 from paddle_ranker.retrieval.index.collection import Collection
-from paddle_ranker.retrieval.snapshots.document_states import copy_ranker
 from paddle_ranker.retrieval.stored.candidate_indexes import Document
 from paddle_ranker.retrieval.stored.manifest import IndexInfo, WordsInfo
 from paddle_ranker.serving.core.logs import JsonLog
 from paddle_ranker.serving.slots.ranker_slot import RankerSlot
 from paddle_ranker.serving.slots.reload import Reloader
 from paddle_ranker.serving.slots.slot_kinds import fit_models
+from paddle_ranker.stored_titles.document_states import copy_ranker
 from tests.export_cases import WRITES_ONNX
 from tests.serving.test_search import Site
 from tests.serving_cases import SECONDS, ask_app

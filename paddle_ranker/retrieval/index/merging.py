@@ -19,11 +19,9 @@ from paddle_ranker.retrieval.stored.segments import HASHES, STATES, WORD_ARRAYS,
 from paddle_ranker.retrieval.vectors.exact_search import StoredVectors
 from paddle_ranker.retrieval.vectors.faiss_index import FILE
 from paddle_ranker.retrieval.work.turns import checked
-from paddle_ranker.scoring.title_states import StatesWriter
 from paddle_ranker.storage.atomic import new_folder
 
 _AT_ONCE = 1 << 14  # documents that are copied at a time
-_STATES_AT_ONCE = 256  # documents whose states are copied at a time
 MOST_SEGMENTS, MERGE_RATIO = 8, 2  # an index with more segments merges the last ones, see `first_to_merge`
 Source = tuple[Segment, Optional[Booleans]]  # a segment, and which of its documents are kept, None for all
 
@@ -108,18 +106,15 @@ def _merge_vectors(target: Path, field: str, sources: Sequence[Source], write_in
 
 
 def _merge_states(target: Path, sources: Sequence[Source], write_states: Optional[WriteStates]) -> None:
-    stored = [segment.states for segment, _ in sources if segment.states is not None]
     if write_states is not None:
         target.mkdir()
         write_states(target, (segment.document(row) for segment, rows in _rows(sources) for row in rows.tolist()))
-    elif len(stored) == len(sources):
+    elif all((segment.folder / STATES).is_dir() for segment, _ in sources):
+        from paddle_ranker.retrieval.snapshots.stored_states import kind_of_states
+
         target.mkdir()
-        writer = StatesWriter(target, stored[0].info)
-        for segment, rows in _rows(sources):
-            assert segment.states is not None
-            for start in range(0, len(rows), _STATES_AT_ONCE):
-                writer.append(segment.states.take(rows[start : start + _STATES_AT_ONCE]))
-        writer.finish()
+        blocks = ((segment.folder / STATES, rows) for segment, rows in _rows(sources))
+        kind_of_states(sources[0][0].folder.parent).merge(target, blocks)
 
 
 def _rows(sources: Sequence[Source]) -> Iterator[tuple[Segment, Integers]]:

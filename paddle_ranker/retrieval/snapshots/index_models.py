@@ -15,7 +15,7 @@ from paddle_ranker.retrieval.stored.schema import FIELD_TYPES, TEXT, FieldTower
 from paddle_ranker.storage.untrusted import folder_without_links
 
 if TYPE_CHECKING:
-    from paddle_ranker.scoring.stored_ranker import SplitRanker
+    from paddle_ranker.retrieval.snapshots.stored_states import ComputeStates
 
 
 class IndexModels:
@@ -28,7 +28,7 @@ class IndexModels:
     def __init__(self, folder: Path):
         self._root = folder
         self._towers: dict[str, FieldTower] = {}  # by vector field
-        self._ranker: Optional[SplitRanker] = None
+        self._compute_states: Optional[ComputeStates] = None
         self._opening = threading.Lock()
 
     def folder(self, name: str) -> Path:
@@ -66,25 +66,24 @@ class IndexModels:
 
     def states_ranker(
         self, states: RankerStates, options: LoadOptions = DEFAULT_OPTIONS, batch_size: int = 256
-    ) -> SplitRanker:
-        """Return the ranker that computes the stored states of new documents.
+    ) -> ComputeStates:
+        """Return what computes the stored states of new documents: the index's copy of their ranker.
 
         options, batch_size: how to open the ranker; without effect if it is open already
         """
-        from paddle_ranker.scoring.stored_ranker import SplitRanker
+        from paddle_ranker.retrieval.snapshots.stored_states import kind_of_states
 
         with self._opening:
-            if self._ranker is None:
-                self._ranker = SplitRanker.open(self.folder(states.folder), options, batch_size)
-            return self._ranker
+            if self._compute_states is None:
+                open_ranker = kind_of_states(self._root).open_ranker
+                self._compute_states = open_ranker(self.folder(states.folder), options, batch_size)
+            return self._compute_states
 
-    def lend_states_ranker(self, ranker: SplitRanker) -> None:
+    def lend_states_ranker(self, compute: ComputeStates) -> None:
         """Let an open ranker compute the stored states of new documents, instead of the index's copy."""
-        self._ranker = ranker
+        self._compute_states = compute
 
     def write_states(self, target: Path, documents: Iterable[Document], info: IndexInfo) -> None:
         """Write the stored states of a segment's documents into the empty folder `target`."""
-        from paddle_ranker.retrieval.snapshots.document_states import write_states
-
         assert info.states is not None
-        write_states(target, documents, info.schema, self.states_ranker(info.states), info.states.dtype)
+        self.states_ranker(info.states)(target, documents, info.schema, info.states.dtype)

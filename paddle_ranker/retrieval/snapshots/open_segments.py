@@ -22,7 +22,7 @@ from paddle_ranker.lexical.analyser import ENGLISH, PART, Analyser, Phrase, anal
 from paddle_ranker.lexical.postings import text_hashes
 from paddle_ranker.lexical.tokens import STANDARD, Tokenizer
 from paddle_ranker.retrieval.stored.candidate_indexes import INDEXES, CandidateIndex, Document, Hits, IndexOptions
-from paddle_ranker.retrieval.stored.manifest import IndexInfo, RankerStates
+from paddle_ranker.retrieval.stored.manifest import IndexInfo
 from paddle_ranker.retrieval.stored.schema import TEXT
 from paddle_ranker.retrieval.stored.segments import Segment, id_key
 from paddle_ranker.retrieval.values.facets import FieldScale, Scale
@@ -85,6 +85,10 @@ class Generation:
         opened: segments that are open already, by name
         """
         self.info, self.parts = info, []
+        if info.states is not None:
+            from paddle_ranker.retrieval.snapshots.stored_states import kind_of_states
+
+            open_states = kind_of_states(folders[0]).open
         first = 0
         for entry in info.segments:
             segment = opened.get(entry.name) or Segment(folder_of(entry.name, folders) / entry.name, info.schema)
@@ -92,7 +96,8 @@ class Generation:
             with segment.reading():
                 if entry.count != len(segment):
                     raise ValueError(f"{len(segment):,} documents, not {entry.count:,}")
-                _require_states(info.states, segment)
+                if info.states is not None:
+                    segment.open_states(open_states, info.states)
                 if entry.deleted is not None:
                     removed: Integers = open_array(inside(segment.folder.parent, entry.deleted), sys.maxsize)  # type: ignore[assignment]
                     live = np.ones(len(segment), bool)
@@ -542,18 +547,6 @@ class _Phrases:
 def _language_of(tokenize: Tokenizer) -> str:
     """Return the language of an analyser's stems; "" for another tokenizer, which has none."""
     return tokenize.language or ENGLISH if isinstance(tokenize, Analyser) else ""
-
-
-def _require_states(wanted: Optional[RankerStates], segment: Segment) -> None:
-    """Raise `ValueError` unless a segment has the stored states that index.json says it has."""
-    stored = None if segment.states is None else segment.states.info
-    if wanted is None or stored is None:
-        if wanted is not None:
-            raise ValueError("it has no stored states, as index.json says")
-        return
-    facts = stored.ranker, stored.layers, stored.width, stored.dtype, stored.titles
-    if facts != (wanted.ranker, wanted.layers, wanted.width, wanted.dtype, len(segment)):
-        raise ValueError("its stored states are not those that index.json states")
 
 
 def folder_of(segment: str, folders: Sequence[Path]) -> Path:

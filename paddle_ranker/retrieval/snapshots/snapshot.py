@@ -6,7 +6,7 @@ import heapq
 import itertools
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import cached_property, partial, reduce
+from functools import cached_property, partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Optional, Union
@@ -29,13 +29,12 @@ from paddle_ranker.retrieval.values.typed_values import Value
 from paddle_ranker.retrieval.words.query_parsing import ParsedQuery
 from paddle_ranker.retrieval.words.query_rewriting import WordQuery
 from paddle_ranker.retrieval.words.word_search import QUERY_TYPES, AnyQuery, CollectionStatistics, CountedQuery
-from paddle_ranker.retrieval.work.turns import check, checked, reserve
+from paddle_ranker.retrieval.work.turns import checked, reserve
 
 if TYPE_CHECKING:
     from paddle_ranker.retrieval.snapshots.vector_store import VectorStore
     from paddle_ranker.retrieval.stored.content_files import ContentFiles
     from paddle_ranker.retrieval.words.synonyms import Synonyms
-    from paddle_ranker.scoring.title_states import TextStates, TitleStates
 
 _AS_BUILT: Mapping[str, float] = MappingProxyType({})
 _NO_TYPES: Mapping[str, str] = MappingProxyType({})
@@ -198,31 +197,6 @@ class LocalSnapshot:
     def begin_search(self, request: LookupRequest) -> Callable[[], list[Hits]]:
         """Return a function that, when called, runs `search` with the request's fields as arguments."""
         return partial(self.search, *request)
-
-    def states_of(self, ids: Sequence[str], most: int) -> tuple[list[int], Optional[TextStates]]:
-        """Return (indices in `ids`, states) of the documents that have stored states of at most `most` tokens."""
-        refuse_text(ids, "ids")
-        from paddle_ranker.scoring.title_states import joined
-
-        now, indices, tokens = self.generation, list[int](), 0
-        rows: list[tuple[TitleStates, list[int]]] = []
-        locations = now.find(ids)
-        for number, part in enumerate(now.parts):
-            here = ((n, locations[id]) for n, id in enumerate(ids) if id in locations)
-            pairs = [(n, location.row) for n, location in here if location.part == number]
-            if part.segment.states is not None and pairs:
-                lengths = part.segment.states.lengths_of([row for _, row in pairs]).tolist()
-                fitting = [pair for pair, length in zip(pairs, lengths) if 0 < length <= most]
-                indices += [index for index, _ in fitting]
-                rows.append((part.segment.states, [row for _, row in fitting]))
-                tokens += sum(length for length in lengths if length <= most)
-        if not indices:
-            return [], None
-        numbers = tokens * (rows[0][0].info.width + rows[0][0].info.matches)
-        check()
-        reserve(numbers * np.dtype(np.float32).itemsize)
-        with now.reading():
-            return indices, reduce(joined, (states.take(wanted) for states, wanted in rows))
 
     def rewrite_query(self, query: ParsedQuery, prefix: bool = False, synonyms: Optional[Synonyms] = None) -> WordQuery:
         """Rewrite a query with corrections and synonyms of its words; see `QueryRewriter.rewrite`."""

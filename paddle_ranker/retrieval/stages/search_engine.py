@@ -59,7 +59,7 @@ from paddle_ranker.storage.closing import Closable
 if TYPE_CHECKING:
     from paddle_ranker.encoding.pair_encoder import PairEncoder
     from paddle_ranker.retrieval.snapshots.searchable import Added
-    from paddle_ranker.retrieval.stages.stored_scores import SearchRanker
+    from paddle_ranker.retrieval.stages.search_ranker import SearchRanker
     from paddle_ranker.scoring.ranker import Ranker
 
 C = TypeVar("C", bound=Searchable, default=Collection)
@@ -92,7 +92,7 @@ class SearchEngine(Closable, Generic[C]):
         self._query_vectors = query_vectors
         self._ranking = None
         if ranker is not None:
-            from paddle_ranker.retrieval.stages.stored_scores import SearchRanker
+            from paddle_ranker.retrieval.stages.search_ranker import SearchRanker
 
             self._ranking = SearchRanker(collection, ranker)
         self.searchers = select_searchers(collection.info, settings)

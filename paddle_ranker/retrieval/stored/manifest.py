@@ -78,7 +78,8 @@ class RankerStates:
     """Description of the stored states of documents.
 
     folder: folder in the index with the copy of the ranker that computed them
-    ranker, layers, width, dtype: see `scoring.title_states.StatesInfo`
+    ranker, layers: digest of everything that the states depend on, and number of the lower layers that compute them
+    width, dtype: number of values of a state, and their type
     """
 
     folder: Name

@@ -12,7 +12,7 @@ A segment's folder has these files:
     passages.npy                    `[passages, 3] int32`, if passages have vectors: row, start, end
     FIELD.vectors.npy, ...          the same for another vector field, where documents have any number of vectors
     words_*.npy                     the inverted index: `Postings`
-    states/                         stored states of the documents, if there are any: `TitleStates`
+    states/                         stored states of the documents, if there are any
     segment.json                    number of documents; size and checksum of each file
 """
 
@@ -29,16 +29,16 @@ from contextlib import contextmanager
 from functools import cached_property, lru_cache, partial
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
-from typing import TYPE_CHECKING, Optional
+from typing import TYPE_CHECKING, Callable, Optional, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from paddle_ranker.array_types import Booleans, Integers
+from paddle_ranker.array_types import Array, Booleans, Integers
 from paddle_ranker.errors import CheckpointError, brief
 from paddle_ranker.lexical.postings import Postings, text_hashes
 from paddle_ranker.retrieval.stored.candidate_indexes import Document
-from paddle_ranker.retrieval.stored.manifest import VECTORS
+from paddle_ranker.retrieval.stored.manifest import VECTORS, RankerStates
 from paddle_ranker.retrieval.stored.schema import MOST_FIELDS, Schema
 from paddle_ranker.retrieval.values.facets import DATES, NUMBERS, Positions
 from paddle_ranker.retrieval.values.filters import Condition, Filter
@@ -53,7 +53,6 @@ if TYPE_CHECKING:
     from paddle_ranker.retrieval.stored.field_values import FieldValues
     from paddle_ranker.retrieval.vectors.faiss_index import FaissSegment
     from paddle_ranker.retrieval.vectors.field_vectors import FieldVectors
-    from paddle_ranker.scoring.title_states import TitleStates
 
 INFO = "segment.json"
 STATES = "states"
@@ -66,6 +65,24 @@ _PARSED = 1 << 16  # bytes of values that are parsed at a time
 _SCALED = 1 << 23  # fields with more bytes of values have no `numeric_values`
 
 
+class SegmentStates(Protocol):
+    """Open states of a segment's documents; see `snapshots.stored_states`.
+
+    Attributes:
+        arrays: arrays in files, which may be memory-mapped.
+        sizes: bytes of each file.
+    """
+
+    @property
+    def arrays(self) -> Sequence[Array]: ...
+
+    @property
+    def sizes(self) -> Sequence[int]: ...
+
+    def check(self) -> None:
+        """Read all files; raises `CheckpointError` for one that has changed."""
+
+
 class Segment:
     """Segment that is open for reading; thread-safe.
 
@@ -75,7 +92,7 @@ class Segment:
         arrays: arrays in the segment's files, by name.
         vectors: vectors by field.
         postings: inverted index, None without words.
-        states: stored states of the documents; None without any.
+        states: stored states of the documents; None without any, and until `open_states` is called.
         matching: method, cached: called with a typed filter; returns which documents meet it, `[n] bool`.
         typed_values: method, cached: called with a field and its type; returns the field's values as `FieldValues`.
     """
@@ -104,13 +121,7 @@ class Segment:
             self.vectors = {name: self._vectors_of(file_prefix(name)) for name in self._vector_fields()}
             words = {n[len(WORD_ARRAYS) :]: array for n, array in self.arrays.items() if n.startswith(WORD_ARRAYS)}
             self.postings = Postings.read(words) if words else None
-        self.states: Optional[TitleStates] = None
-        if (folder / STATES).is_dir():
-            from paddle_ranker.scoring.title_states import TitleStates
-
-            self.states = TitleStates.open(inside(folder, STATES))
-            for array in self.states.arrays:
-                self._held(array)
+        self.states: Optional[SegmentStates] = None
         self.matching = lru_cache(maxsize=16)(self._matching)
         self.typed_values = lru_cache(maxsize=64)(self._typed_values)
         self._typing = lru_cache(maxsize=None)(lambda field: Kept(partial(self._common_types, field)))
@@ -207,6 +218,13 @@ class Segment:
             self._mapped.append((mapped, mapped.size()))
             vectors.index = FaissSegment(self.folder / file, info, len(vectors))
         return vectors.index
+
+    def open_states(self, open_in: Callable[[Path, RankerStates, int], SegmentStates], wanted: RankerStates) -> None:
+        """Open the stored states of the documents, unless they are open; see `StatesKind.open`."""
+        if self.states is None:
+            self.states = open_in(inside(self.folder, STATES), wanted, self.count)
+            for array in self.states.arrays:
+                self._held(array)
 
     def __len__(self) -> int:
         return self.count
@@ -350,7 +368,7 @@ class Segment:
         files = len(self._sums)
         if self.states is not None:
             self.states.check()
-            for states_size, _ in self.states.info.files.values():
+            for states_size in self.states.sizes:
                 files, size = files + 1, size + states_size
         return files, size
 

@@ -1,9 +1,10 @@
-"""Scores of searches' candidates by a ranker, and by the stored states of an index."""
+"""Scores of searches' candidates by the stored states of an index."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple, Optional, Union
+from functools import reduce
+from typing import NamedTuple, Optional
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,20 +12,15 @@ from numpy.typing import NDArray
 from paddle_ranker.array_types import Floats
 from paddle_ranker.errors import CheckpointError, RankerError
 from paddle_ranker.options import note
-from paddle_ranker.retrieval.index.model_urls import UrlRanker
+from paddle_ranker.retrieval.snapshots.open_segments import Generation
 from paddle_ranker.retrieval.snapshots.searchable import Searchable, Snapshot
 from paddle_ranker.retrieval.snapshots.snapshot import LocalSnapshot
-from paddle_ranker.retrieval.stages.ranking import CandidateRanking
 from paddle_ranker.retrieval.stored.manifest import RankerStates
-from paddle_ranker.retrieval.work.turns import idle
+from paddle_ranker.retrieval.work.turns import check, idle, reserve
 from paddle_ranker.scoring.loading import ScoringRanker
 from paddle_ranker.scoring.ranker import Ranker
 from paddle_ranker.scoring.stored_ranker import SplitRanker
-from paddle_ranker.scoring.table_answers import answers_of
-from paddle_ranker.scoring.title_states import StatesInfo, StoredPairs
-
-if TYPE_CHECKING:
-    from paddle_ranker.encoding.pair_encoder import PairEncoder
+from paddle_ranker.scoring.title_states import StatesInfo, StoredPairs, TextStates, TitleStates, joined
 
 
 class StoredCandidates(NamedTuple):
@@ -66,8 +62,33 @@ def stored_candidates(
     if not isinstance(now, LocalSnapshot) or not whole:
         return None
     encoded, numbers = split.encoder.encode_queries([query]), np.array([*whole], np.int64)
-    indices, states = now.states_of([*whole.values()], split.encoder.max_seq_length - int(encoded.lengths[0]))
+    most = split.encoder.max_seq_length - int(encoded.lengths[0])
+    indices, states = states_of(now.generation, [*whole.values()], most)
     return StoredCandidates(numbers[indices], split.pairs(encoded, states)) if indices and states is not None else None
+
+
+def states_of(now: Generation, ids: Sequence[str], most: int) -> tuple[list[int], Optional[TextStates]]:
+    """Return (indices in `ids`, states) of the documents that have stored states of at most `most` tokens."""
+    indices, tokens = list[int](), 0
+    rows: list[tuple[TitleStates, list[int]]] = []
+    locations = now.find(ids)
+    for number, part in enumerate(now.parts):
+        here = ((n, locations[id]) for n, id in enumerate(ids) if id in locations)
+        pairs = [(n, location.row) for n, location in here if location.part == number]
+        states = part.segment.states
+        if isinstance(states, TitleStates) and pairs:
+            lengths = states.lengths_of([row for _, row in pairs]).tolist()
+            fitting = [pair for pair, length in zip(pairs, lengths) if 0 < length <= most]
+            indices += [index for index, _ in fitting]
+            rows.append((states, [row for _, row in fitting]))
+            tokens += sum(length for length in lengths if length <= most)
+    if not indices:
+        return [], None
+    numbers = tokens * (rows[0][0].info.width + rows[0][0].info.matches)
+    check()
+    reserve(numbers * np.dtype(np.float32).itemsize)
+    with now.reading():
+        return indices, reduce(joined, (states.take(wanted) for states, wanted in rows))
 
 
 class StoredScorer:
@@ -104,41 +125,3 @@ def stored_scorer(collection: Searchable, ranker: Ranker) -> Optional[StoredScor
     except RankerError as error:
         note(f"the index's stored states are not used, texts are read instead: {error}")
         return None
-
-
-class SearchRanker:
-    """Ranker of a `SearchEngine`: scores the texts of searches, and names the cells that answer.
-
-    Attributes:
-        pair_encoder: encoder that truncates the ranker's pairs; None if it is given whole texts.
-        is_calibrated: whether its probabilities are calibrated; False if that is unknown.
-    """
-
-    def __init__(self, collection: Searchable, ranker: Union[Ranker, UrlRanker]):
-        self._ranker, self._stored = ranker, None
-        self.pair_encoder: Optional[PairEncoder] = None
-        self.is_calibrated = False
-        if not isinstance(ranker, UrlRanker):
-            self._stored = stored_scorer(collection, ranker)
-            self.pair_encoder, self.is_calibrated = ranker.pair_encoder, ranker.info.calibration is not None
-
-    def logits(self, rankings: Sequence[CandidateRanking], texts: Sequence[Sequence[str]]) -> list[Floats]:
-        """Score the texts of each search's `to_rank`; return `[texts] float64` per search."""
-        if self._stored is not None:
-            stored = self._stored
-            return [
-                stored.logits(ranking.query.collection, ranking.query.model_text, own, ranking.whole)
-                for ranking, own in zip(rankings, texts)
-            ]
-        queries = [ranking.query.model_text for ranking, own in zip(rankings, texts) for _ in own]
-        flat = [text for own in texts for text in own]
-        ends = np.cumsum([len(own) for own in texts])
-        if isinstance(self._ranker, UrlRanker):
-            with idle():
-                return np.split(self._ranker.logits(queries, flat), ends[:-1])
-        with idle():
-            logits, outputs = self._ranker.scored(queries, flat)
-        for ranking, own, end in zip(rankings, texts, ends.tolist()):
-            rows = {name: array[end - len(own) : end] for name, array in outputs.items()}
-            ranking.answer_of = answers_of(self._ranker.row_encoder, ranking.query.model_text, own, rows)
-        return np.split(logits, ends[:-1])

@@ -40,7 +40,7 @@ def copy_ranker(source: Union[str, Path], index: Path, dtype: str) -> RankerStat
     return RankerStates(RANKER_FOLDER, states.ranker, states.layers, states.width, dtype)
 
 
-def write_states(target: Path, documents: Iterable[Document], schema: Schema, ranker: SplitRanker, dtype: str) -> None:
+def write_states(ranker: SplitRanker, target: Path, documents: Iterable[Document], schema: Schema, dtype: str) -> None:
     """Write the states of documents into an empty folder.
 
     A document gets no states if it leaves no room for a query in a pair of the ranker's maximum length: the ranker

@@ -91,8 +91,8 @@ def make_systems(options: StoredOptions, folder: Path, titles: list[str], some: 
     from paddle_ranker.export.quantization import quantize_folder
     from paddle_ranker.export.static_graph import export_model
     from paddle_ranker.model.ranker_folder import Fresh, save_ranker, start_ranker
-    from paddle_ranker.scoring.stored_ranker import SplitRanker, StoredRanker
-    from paddle_ranker.scoring.title_states import new_states
+    from paddle_ranker.stored_titles.stored_ranker import SplitRanker, StoredRanker
+    from paddle_ranker.stored_titles.title_states import new_states
 
     engines = chosen("engines", options.engines, exported_engines())
     ways = [(engine, "fp32") for engine in engines] + [

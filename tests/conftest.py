@@ -220,7 +220,8 @@ LONGEST = (
 # two pages runs commands and a server there; that all code is Python 3.9 is seen by mypy and ruff.
 OTHER_STACK = (
     "cross_encoder", "encoding", "ernie_matching", "export", "migration", "multimodal_entailment", "paddle_serving",
-    "pretraining", "recall", "robustness/test_walk_docs.py", "scoring", "scripts", "serving/test_server.py", "training",
+    "pretraining", "recall", "robustness/test_walk_docs.py", "scoring", "scripts", "serving/test_server.py",
+    "stored_titles/test_title_states.py", "training",
     *(f"model/test_{name}.py" for name in (
         "bert", "bert_tokenizers", "dropout", "encoder_loading", "exported_folder", "families", "match_levels",
         "model_folder", "opening", "parameters", "pretrained", "similarity", "torch_files",

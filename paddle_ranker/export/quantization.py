@@ -33,27 +33,26 @@ from paddle_ranker.errors import DataError, DependencyError, RankerError
 from paddle_ranker.evaluation.evaluation_set import EvaluationSet
 from paddle_ranker.evaluation.recall import RecallSet
 from paddle_ranker.export.gates import Gate, Gated, Quality, QuantizeOptions, file_facts
-from paddle_ranker.export.quantizer import NothingToQuantizeError, Product, Quantizer, require_packages
+from paddle_ranker.export.quantizer import Product, Quantizer, require_packages
 from paddle_ranker.metrics.intervals import bootstrap_interval, mean_of
 from paddle_ranker.metrics.measures import HEADLINES, evaluate_ranking, ranking_intervals, recall_at
 from paddle_ranker.metrics.ranking import RELEVANT
-from paddle_ranker.model.builtin_kinds import UPPER, TowerKind
+from paddle_ranker.model.builtin_kinds import TowerKind
 from paddle_ranker.model.exported import Exported, ExportedFolder, ExportedRanker, open_exported
-from paddle_ranker.model.foreign.onnx_data import data_file, move_onnx, onnx_files, save_onnx
+from paddle_ranker.model.foreign.onnx_data import move_onnx, onnx_files, save_onnx
 from paddle_ranker.model.info import RankerInfo
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.model_folder import MODEL, identify
 from paddle_ranker.model.model_kind import AnyKind, ExportFacts, Signature, with_export
 from paddle_ranker.model.tower import QUERY_FOLDER, RowsOfTower, TextEncoder, TowerInfo
-from paddle_ranker.options import note
 from paddle_ranker.options.input_files import folder_of
+from paddle_ranker.registry import Registry
 from paddle_ranker.retrieval.vectors.text_vectors import Tower, nearest
 from paddle_ranker.scoring.engines.engine import Engine
 from paddle_ranker.scoring.engines.engine_registry import engines_with, exported_engines, is_installed
 from paddle_ranker.scoring.engines.inputs import InputLimits
 from paddle_ranker.scoring.engines.opening import open_engine, time_engines
 from paddle_ranker.scoring.engines.precisions import has_int8
-from paddle_ranker.scoring.stored_ranker import UPPER_PRODUCTS, parts_of
 from paddle_ranker.storage.atomic import UNFINISHED, make_folder, remove_unfinished
 
 _RECALL, _CUT = "recall@10", 10  # the measure of towers
@@ -177,6 +176,29 @@ def _right_pairs(options: QuantizeOptions) -> Iterator[tuple[str, str]]:
         yield from ((row.query, row.title) for row in labelled if row.label >= RELEVANT)
 
 
+class QuantizedPart(NamedTuple):
+    """Part of a model in int8, which was exported beside the whole graph.
+
+    path: its ONNX file; it is not written if nothing of it would be in int8
+    facts: facts to store with the measures
+    quality: the gate's measures
+    """
+
+    path: Path
+    facts: dict[str, object]
+    quality: list[Quality]
+
+
+# What quantizes a part, into the folder of the second argument; None if the model has no such part.
+# (the model, its trial, its engine in fp32, calibration batches, gate, whether weights take all 8 bits, options)
+QUANTIZED_PARTS: Registry[
+    Callable[
+        [ExportedFolder, ExportedFolder, Engine, Sequence[Arrays], Gate, bool, QuantizeOptions],
+        Optional[QuantizedPart],
+    ]
+] = Registry("part of models in int8", recipes="quantized")
+
+
 def gate_of(kind: AnyKind, signature: Signature) -> Optional[Callable[[ExportedFolder, QuantizeOptions], Gate]]:
     """Return the function that creates a kind's gate; None if models of the kind cannot be quantized.
 
@@ -245,21 +267,26 @@ def quantize_folder(options: QuantizeOptions) -> Quantized:
     with _beside(folder) as trial:
         quantizer = Quantizer(folder.onnx, trial.folder)
         written = trial.folder / f"{folder.prefix}.int8.onnx"
-        fp32 = _open_on_cpu(folder, options)
+        fp32 = open_on_cpu(folder, options)
 
         def judge() -> list[Quality]:
-            return [row for engine in _in_int8(trial, options) for row in gate.judge(fp32, engine)]
+            return [row for engine in in_int8(trial, options) for row in gate.judge(fp32, engine)]
 
-        left_out, quality = _quantize(quantizer, batches, written, judge, full_range=bits == 8, limit=options.max_loss)
-        files, upper = [written], _quantize_upper(folder, trial, fp32, batches, gate, bits == 8, options)
-        if upper:
-            files, quality = [*files, upper.path], [*quality, *upper.quality]
+        left_out, quality = quantize_graph(
+            quantizer, batches, written, judge, full_range=bits == 8, limit=options.max_loss
+        )
+        files, of_parts = [written], dict[str, object]()
+        QUANTIZED_PARTS.load_plugins()
+        for quantize_part in QUANTIZED_PARTS.values():
+            part = quantize_part(folder, trial, fp32, batches, gate, bits == 8, options)
+            if part is not None:
+                files, quality, of_parts = [*files, part.path], [*quality, *part.quality], {**of_parts, **part.facts}
         speed = measure_speed(folder, trial, batches, options)
         facts: dict[str, object] = {
             "weight_bits": bits,
             "products": len(quantizer.products),
             "left_out": [product.weight for product in left_out],
-            **({} if upper is None else {UPPER_PRODUCTS: upper.products}),
+            **of_parts,
             **gate.facts,
             "max_loss": options.max_loss,
             "quality": [asdict(row) for row in quality],
@@ -269,7 +296,7 @@ def quantize_folder(options: QuantizeOptions) -> Quantized:
     return Quantized(path, gate, len(quantizer.products), left_out, quality, speed)
 
 
-def _open_on_cpu(
+def open_on_cpu(
     folder: ExportedFolder, options: QuantizeOptions, engine: str = "onnx", precision: str = "fp32"
 ) -> Engine:
     """Open an engine on the CPU, the only device on which engines compute in int8."""
@@ -277,76 +304,12 @@ def _open_on_cpu(
     return open_engine(folder, how)
 
 
-def _in_int8(folder: ExportedFolder, options: QuantizeOptions) -> list[Engine]:
+def in_int8(folder: ExportedFolder, options: QuantizeOptions) -> list[Engine]:
     """Open a folder's int8 file in every engine that is installed and runs it."""
-    return [_open_on_cpu(folder, options, name, "int8") for name in filter(is_installed, engines_with("int8"))]
+    return [open_on_cpu(folder, options, name, "int8") for name in filter(is_installed, engines_with("int8"))]
 
 
-class _Upper(NamedTuple):
-    """Upper layers of a split ranker in int8.
-
-    path: the ONNX file; it is not written if `products` is 0, since nothing would be in int8
-    products: number of matrix products in int8
-    quality: the gate's measures
-    """
-
-    path: Path
-    products: int
-    quality: list[Quality]
-
-
-class _JoinedHalves:
-    """Engine that runs the lower layers of a split ranker, then the upper ones, as a search with stored states does."""
-
-    def __init__(self, lower: Engine, upper: Engine, whole: Engine):
-        self._lower, self._upper = lower, upper
-        self.name, self.precision, self.limits = f"{upper.name}, stored titles", upper.precision, whole.limits
-
-    def run(self, arrays: Arrays) -> Arrays:
-        """Return the outputs of the upper layers: the logits."""
-        return self._upper.run({**arrays, **self._lower.run(arrays)})
-
-
-def _quantize_upper(
-    folder: ExportedFolder,
-    trial: ExportedFolder,
-    fp32: Engine,
-    batches: Sequence[Arrays],
-    gate: Gate,
-    full_range: bool,
-    options: QuantizeOptions,
-) -> Optional[_Upper]:
-    """Quantize the upper layers of a split ranker into the trial's folder; `gate` tests the result.
-
-    Returns None if the model is no split ranker, or its parts have no ONNX files.
-    """
-    if not getattr(folder.info, "stored_titles", 0):
-        return None
-    lower, upper = parts_of(folder)
-    if lower.onnx is None or upper.onnx is None:
-        note(
-            f"{folder.folder}: stored titles are not ranked in int8: {upper.prefix}.onnx is missing; export with --onnx"
-        )
-        return None
-    below = _open_on_cpu(lower, options)
-    inputs = [{**batch, **below.run(batch)} for batch in batches]
-    inputs = [{name: batch[name] for name in upper.signature.input_names} for batch in inputs]
-    path = trial.folder / f"{upper.prefix}.int8.onnx"
-    quantizer = Quantizer(upper.onnx, trial.folder)
-
-    def judge() -> list[Quality]:
-        written = dataclasses.replace(upper, folder=trial.folder)
-        joined = [_JoinedHalves(below, engine, fp32) for engine in _in_int8(written, options)]
-        return [row for engine in joined for row in gate.judge(fp32, engine)]
-
-    try:
-        left_out, quality = _quantize(quantizer, inputs, path, judge, full_range=full_range, limit=options.max_loss)
-    except NothingToQuantizeError:
-        return _Upper(path, 0, [])
-    return _Upper(path, len(quantizer.products) - len(left_out), quality)
-
-
-def _quantize(
+def quantize_graph(
     quantizer: Quantizer,
     batches: Sequence[Arrays],
     written: Path,
@@ -475,7 +438,7 @@ def measure_speed(
         for precision in _PRECISIONS:
             source = trial if precision == "int8" else folder
             try:
-                opened.append(_open_on_cpu(source, options, name, precision))
+                opened.append(open_on_cpu(source, options, name, precision))
             except RankerError:
                 continue  # the engine or the processor lacks this precision
     seconds = time_engines(opened, batches, options.seconds)
@@ -488,8 +451,7 @@ def store(folder: ExportedFolder, written: Sequence[Path], int8: dict[str, objec
 
     If the process is killed in between, the folder still opens.
     """
-    earlier = [folder.folder / f"{folder.prefix}{part}.int8.onnx" for part in ("", f".{UPPER}")]
-    earlier += map(data_file, earlier[:])
+    earlier = sorted(folder.folder.glob(f"{folder.prefix}*.int8.onnx*"))  # with their data, and those of parts
     folder = _with_facts(folder, forget=earlier)
     for path in earlier:
         path.unlink(missing_ok=True)

@@ -39,7 +39,6 @@ from paddle_ranker.model.model_kind import (
     with_export,
 )
 from paddle_ranker.model.networks.bert import Encoder
-from paddle_ranker.model.split import lower_digest, similarity_sizes
 from paddle_ranker.model.tower import QUERY_FOLDER
 from paddle_ranker.storage.atomic import UNFINISHED, make_folder, new_folder, remove_unfinished
 
@@ -84,16 +83,15 @@ def export_model(
             batches = [{name: batch[name] for name in names} for batch in samples]
             whole = ModelPart("", signature, lambda: kind.static_network(model))
             expected, parities = _write_graph(whole, temporary / prefix, batches, onnx)
-            inputs = batches
-            for part in kind.parts(model):
+            inputs, parts = batches, kind.parts(model)
+            for part in parts:
                 outputs, _ = _write_graph(part, temporary / f"{prefix}.{part.name}", inputs, onnx)
                 inputs = [{**batch, **arrays} for batch, arrays in zip(inputs, outputs)]
             kind.write_descriptions(temporary, model)
             facts = _facts(temporary, prefix, signature, parities)
             facts["descriptions"] = descriptions_of(temporary, prefix, kind.info_file)
-            if getattr(model.info, "stored_titles", 0):
-                facts["ranker"] = lower_digest(model.network, model.row_encoder)
-                facts["similarity"] = similarity_sizes(model.network)
+            for part in parts:
+                facts.update(part.facts or {})
             if signature.is_rankers:
                 facts["checks"] = checks_of(batches, expected, model.network.configs[0].pad_token_id)
             kind.write_info(temporary, with_export(model.info, facts))

@@ -5,7 +5,7 @@ Recipes and plugins register further kinds with `add_kind`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Optional, TypeVar
 
@@ -32,18 +32,21 @@ from paddle_ranker.model.model_kind import (
     Signature,
     TrainedModel,
     add_kind,
-    split_signatures,
 )
 from paddle_ranker.model.model_kind import KINDS as KINDS
 from paddle_ranker.model.tower import FILE_INPUTS, RowsOfTower, TextEncoder, TowerInfo, signature_of
 from paddle_ranker.model.tower import INFO_FILE as TOWER_FILE
 from paddle_ranker.model.tower import KIND as TOWER
+from paddle_ranker.registry import Registry
 
 if TYPE_CHECKING:
     from paddle import nn
 
-LOWER, UPPER = "lower", "upper"  # parts of a split ranker
 _SCORE = "prediction, evaluation, rank, compare and serve take it"
+# Layers of rankers that are exported beside the whole graph: of a ranker, in order; none if it has no such layers.
+RANKER_PARTS: Registry[Callable[[TrainedModel[RankerInfo, PairEncoder]], tuple[ModelPart, ...]]] = Registry(
+    "part of rankers", recipes="kind"
+)
 
 
 PairEncoderT = TypeVar("PairEncoderT", bound=PairRowEncoder)
@@ -114,15 +117,8 @@ class RankerKind(_ScoresPairs[PairEncoder]):
         return load_single(source, options)
 
     def parts(self, model: TrainedModel[RankerInfo, PairEncoder]) -> tuple[ModelPart, ...]:
-        if not model.info.stored_titles:
-            return ()
-        from paddle_ranker.model.split import LowerLayers, UpperLayers, similarity_sizes
-
-        network = model.network
-        lower, upper = split_signatures(network.states_width, *similarity_sizes(network))
-        return ModelPart(LOWER, lower, lambda: LowerLayers(network)), ModelPart(
-            UPPER, upper, lambda: UpperLayers(network)
-        )
+        RANKER_PARTS.load_plugins()
+        return tuple(part for parts_of in RANKER_PARTS.values() for part in parts_of(model))
 
     def write_descriptions(self, folder: Path, model: TrainedModel[RankerInfo, PairEncoder]) -> None:
         from paddle_ranker.model.ranker_folder import write_encoder

@@ -55,12 +55,14 @@ class ArraySpec:
 class Signature:
     """Inputs and outputs of a model, in the order of its network.
 
-    `read` names the outputs that engines return; all other outputs are for users of the static model.
+    `read` names the outputs that engines return; all other outputs are for users of the static model. `texts` is how
+    many texts a row may have that are each as long as a pair may be.
     """
 
     inputs: tuple[ArraySpec, ...]
     outputs: tuple[ArraySpec, ...]
     read: tuple[str, ...]
+    texts: int = 1
 
     @property
     def is_rankers(self) -> bool:
@@ -102,38 +104,19 @@ RANKER_SIGNATURE = Signature(
 )
 
 
-STATES = "states"  # output of a split ranker's lower layers, input of its upper layers
-SIDES = ("query", "title")  # begin the names of a similarity's arrays, which the upper layers also take
-
-
-def split_signatures(width: int, vectors: int, matches: int) -> tuple[Signature, Signature]:
-    """Return the signatures of the lower and of the upper layers of a split ranker.
-
-    width: width of the states that pass from the lower to the upper layers
-    vectors: size of a text's vectors (see `Side`); 0 if the ranker has no similarity
-    matches: size of a token's matches; 0 if the ranker has no similarity
-    """
-    states = ArraySpec(STATES, "float32", (None, None, width), may_round=True)
-    outputs = [states]
-    for side in SIDES if vectors else ():
-        outputs.append(ArraySpec(f"{side}_vectors", "float32", (None, vectors), may_round=True))
-        length = f"{side}_length"  # ONNX Runtime may share memory between dimensions of one name
-        outputs.append(ArraySpec(f"{side}_matches", "float32", (None, None, matches), may_round=True, length=length))
-    lower = Signature(TOKENS, tuple(outputs), tuple(output.name for output in outputs))
-    return lower, Signature((states, *TOKENS, *outputs[1:]), RANKER_SIGNATURE.outputs[1:], (LOGIT,))
-
-
 class ModelPart(NamedTuple):
     """Part of a model, some of its layers, that is also exported separately.
 
     name: middle of its files' names, `PREFIX.NAME.*`
     signature: inputs and outputs of the part
     make: called without arguments; returns the part as a layer
+    facts: facts of the part, for the entry `export` of the folder's info file
     """
 
     name: str
     signature: Signature
     make: Callable[[], nn.Layer]
+    facts: Optional[ExportFacts] = None
 
 
 class Check(TypedDict):
@@ -162,8 +145,8 @@ class ExportFacts(TypedDict, total=False):
     descriptions: digest of each file of the tokenizer and of other settings of inputs, by its path in the folder
     checks: some pairs, with their probabilities
     int8: measures of the int8 file; None without such a file
-    ranker: digest of everything that a split ranker's stored titles depend on (`model.split.lower_digest`)
-    similarity: sizes of the arrays of a split ranker's similarity (`model.split.similarity_sizes`)
+    ranker: digest of everything that a split ranker's stored titles depend on
+    similarity: sizes of the arrays of a split ranker's similarity
     aliases: names for clients of Paddle Serving, by the name of an input or output
     """
 

@@ -21,10 +21,10 @@ from paddle_ranker.retrieval.stored.candidate_indexes import Document
 from paddle_ranker.retrieval.stored.manifest import RankerStates
 from paddle_ranker.retrieval.stored.schema import Schema
 from paddle_ranker.retrieval.work.turns import checked
-from paddle_ranker.scoring.stored_ranker import SplitRanker
-from paddle_ranker.scoring.title_states import StatesWriter
 from paddle_ranker.storage.atomic import make_folder, new_folder
 from paddle_ranker.storage.prefetch import chunks
+from paddle_ranker.stored_titles.stored_ranker import SplitRanker
+from paddle_ranker.stored_titles.title_states import StatesWriter
 
 RANKER_FOLDER = "ranker"
 _AT_ONCE = 256  # documents whose states are in memory

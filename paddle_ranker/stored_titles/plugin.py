@@ -16,9 +16,9 @@ from paddle_ranker.serving.slots.stored_states import SCORED_BY_STATES, STATES
 if TYPE_CHECKING:
     from paddle_ranker.retrieval.snapshots.searchable import Snapshot
     from paddle_ranker.retrieval.stored.manifest import IndexInfo
-    from paddle_ranker.scoring.stored_ranker import SplitRanker
     from paddle_ranker.serving.core.server_config import ServeConfig
     from paddle_ranker.serving.slots.ranker_slot import ServedRanker
+    from paddle_ranker.stored_titles.stored_ranker import SplitRanker
     from paddle_ranker.stored_titles.stored_scores import StoredCandidates
 
 _LOG = logging.getLogger(__name__)
@@ -48,11 +48,11 @@ class StoredScoring:
         if states is None:
             return
         from paddle_ranker.retrieval.snapshots.snapshot import LocalSnapshot
-        from paddle_ranker.scoring.title_states import StoredPairs
         from paddle_ranker.serving.slots.ranker_slot import QUERIES, TITLES
         from paddle_ranker.serving.slots.self_check import warm_up
         from paddle_ranker.stored_titles.document_states import write_states
         from paddle_ranker.stored_titles.stored_scores import split_for
+        from paddle_ranker.stored_titles.title_states import StoredPairs
 
         try:
             if not isinstance(now, LocalSnapshot):

@@ -12,7 +12,7 @@ from paddle_ranker.array_types import Integers
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.retrieval.snapshots.stored_states import RANKER_STATES, STATES_KINDS, ComputeStates, StatesKind
 from paddle_ranker.retrieval.stored.manifest import RankerStates
-from paddle_ranker.scoring.title_states import StatesWriter, TitleStates
+from paddle_ranker.stored_titles.title_states import StatesWriter, TitleStates
 
 if TYPE_CHECKING:
     from paddle_ranker.retrieval.snapshots.searchable import Searchable
@@ -29,14 +29,14 @@ def _copy_ranker(source: str, index: Path, dtype: str) -> RankerStates:
 
 
 def _digest_of(source: str) -> str:
-    from paddle_ranker.scoring.stored_ranker import SplitRanker
+    from paddle_ranker.stored_titles.stored_ranker import SplitRanker
 
     return SplitRanker.open(source).states_info.ranker
 
 
 def _open_ranker(folder: Path, options: LoadOptions, batch_size: int) -> ComputeStates:
-    from paddle_ranker.scoring.stored_ranker import SplitRanker
     from paddle_ranker.stored_titles.document_states import write_states
+    from paddle_ranker.stored_titles.stored_ranker import SplitRanker
 
     return partial(write_states, SplitRanker.open(folder, options, batch_size))
 

@@ -51,9 +51,9 @@ class StoreOptions(ScoringOptions):
 def store(options: StoreOptions) -> None:
     """Compute the states of the titles, write them into a folder, and print their size per title."""
     runtime.prepare_command(options.cpu_threads)
-    from paddle_ranker.scoring.stored_ranker import SplitRanker
-    from paddle_ranker.scoring.title_states import TitleStates, new_states
     from paddle_ranker.storage.prefetch import chunks
+    from paddle_ranker.stored_titles.stored_ranker import SplitRanker
+    from paddle_ranker.stored_titles.title_states import TitleStates, new_states
 
     folder = Path(options.output)
     if folder.exists() or folder.is_symlink():

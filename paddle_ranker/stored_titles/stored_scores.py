@@ -19,8 +19,8 @@ from paddle_ranker.retrieval.stored.manifest import RankerStates
 from paddle_ranker.retrieval.work.turns import check, idle, reserve
 from paddle_ranker.scoring.loading import ScoringRanker
 from paddle_ranker.scoring.ranker import Ranker
-from paddle_ranker.scoring.stored_ranker import SplitRanker
-from paddle_ranker.scoring.title_states import StatesInfo, StoredPairs, TextStates, TitleStates, joined
+from paddle_ranker.stored_titles.stored_ranker import SplitRanker
+from paddle_ranker.stored_titles.title_states import StatesInfo, StoredPairs, TextStates, TitleStates, joined
 
 
 class StoredCandidates(NamedTuple):

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def _score(options: PredictOptions, store: str) -> Iterator[tuple[Pair, float]]:
-    from paddle_ranker.scoring.stored_ranker import score_stored_pairs
+    from paddle_ranker.stored_titles.stored_ranker import score_stored_pairs
 
     return score_stored_pairs(options, store)
 

@@ -7,8 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Optional
 
+import numpy as np
+import paddle
+
+from paddle_ranker.array_types import Array
 from paddle_ranker.data.rows.overlap import warn_of_overlap
-from paddle_ranker.encoding.columns import pair_keys
+from paddle_ranker.encoding.columns import EncodedPairs, pair_keys
 from paddle_ranker.errors import DataError, UsageError
 from paddle_ranker.evaluation.evaluation_set import EvaluationSet
 from paddle_ranker.lexical.head import learn_heads
@@ -17,13 +21,12 @@ from paddle_ranker.metrics.ranking import Scored
 from paddle_ranker.model.hugging_face.folder import head_has_bias
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.model_folder import ANY_TOWER, ENCODER, identify
-from paddle_ranker.model.network import APART
+from paddle_ranker.model.network import APART, RankerNetwork
 from paddle_ranker.model.networks.dropout import Dropout
 from paddle_ranker.model.networks.lora import add_adapters
 from paddle_ranker.model.pretrained import find_model, resolve_model
 from paddle_ranker.model.ranker_folder import Fresh, RankerModel, save_ranker, start_ranker
 from paddle_ranker.model.similarity import START
-from paddle_ranker.model.split import lower_states
 from paddle_ranker.scoring.engines.dygraph import DygraphEngine
 from paddle_ranker.storage.digest import content_digest, warn_of_same_data
 from paddle_ranker.training.examples import RankingExamples
@@ -32,7 +35,7 @@ from paddle_ranker.training.task import FitResult, OnEvaluation, Task
 from paddle_ranker.training.training_options import RankerTrainingOptions
 
 _NARROW = ("narrow.down", "narrow.up")
-_SAMPLE = 1000  # pairs from whose states the first weights of `_NARROW` are computed
+_SAMPLE, _AT_ONCE = 1000, 32  # pairs from whose states the first weights of `_NARROW` are computed; in a batch
 FOLDED_HEAD_FACTOR = 2.0  # the head's two opposite rows became one, which moves half as far in a step
 
 
@@ -136,7 +139,7 @@ def train_ranker(
     if new_heads:
         learn_heads(new_heads, examples.pairs, examples.pair_labels if "head" in model.new_parts else None)
     if model.network.narrow is not None and _NARROW[0] in model.new_parts:
-        model.network.narrow.fit(lower_states(model.network, examples.pairs, _SAMPLE))
+        model.network.narrow.fit(_lower_states(model.network, examples.pairs))
     engine = DygraphEngine(model.network)
 
     def save(folder: Path, results: dict[str, float]) -> None:
@@ -159,3 +162,18 @@ def train_ranker(
         apart=APART,
     )
     return run.train(task)
+
+
+@paddle.no_grad()
+def _lower_states(network: RankerNetwork, pairs: EncodedPairs) -> Array:
+    """Return the lower layers' states of `_SAMPLE` evenly spaced pairs, `[tokens, hidden]` float32."""
+    rows = np.unique(np.linspace(0, len(pairs) - 1, min(_SAMPLE, len(pairs))).astype(np.int64))
+    was_training, parts = network.training, []
+    network.eval()
+    for start in range(0, len(rows), _AT_ONCE):
+        batch = pairs.pad(rows[start : start + _AT_ONCE])
+        states = network.encoder.apart(*map(paddle.to_tensor, batch.values())).numpy()
+        parts.append(states[batch["input_ids"] != network.config.pad_token_id])
+    if was_training:
+        network.train()
+    return np.concatenate(parts)

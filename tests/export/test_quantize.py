@@ -29,7 +29,7 @@ from paddle_ranker.model.model_folder import MODEL, RANKER, load_model
 from paddle_ranker.options import note_once
 from paddle_ranker.scoring.engines import engine_registry, precisions
 from paddle_ranker.scoring.engines.precisions import has_int8
-from paddle_ranker.scoring.stored_ranker import SplitRanker
+from paddle_ranker.stored_titles.stored_ranker import SplitRanker
 from tests.conftest import Call
 from tests.tiny import HAN, change_json, draw_words, write_ranker
 

@@ -21,9 +21,9 @@ from paddle_ranker.metrics.calibration import Calibration, SearchScores
 from paddle_ranker.model.exported import open_exported
 from paddle_ranker.model.families import family_of
 from paddle_ranker.model.model_folder import MODEL, TRAINED_MODEL, load_encoder, load_model
-from paddle_ranker.scoring.stored_ranker import SplitRanker
-from paddle_ranker.scoring.title_states import TitleStates, new_states
 from paddle_ranker.storage.declared import Between, OneOf, read_declared
+from paddle_ranker.stored_titles.stored_ranker import SplitRanker
+from paddle_ranker.stored_titles.title_states import TitleStates, new_states
 from tests import entailment_cases
 from tests.checkout import ONCE, SHORT_STEP
 from tests.export_cases import Exports, write_case, write_two_members

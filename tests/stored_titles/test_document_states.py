@@ -18,7 +18,7 @@ from paddle_ranker.retrieval.index.collection import Collection
 from paddle_ranker.retrieval.stages.search_engine import SearchEngine
 from paddle_ranker.retrieval.stored.candidate_indexes import Document
 from paddle_ranker.scoring.loading import open_model
-from paddle_ranker.scoring.stored_ranker import SplitRanker
+from paddle_ranker.stored_titles.stored_ranker import SplitRanker
 from tests.stored_titles.test_title_states import split_ranker
 from tests.tiny import write_ranker, write_tower
 

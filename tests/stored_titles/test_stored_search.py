@@ -164,7 +164,7 @@ def test_added_documents_get_states_by_the_served_ranker(
     site = opened(models / "exported", models / "split", engine="inference", writable=True)
     read = Read(site, monkeypatch)
     site.loop.run_until_complete(reloader(site).reload())
-    monkeypatch.delattr("paddle_ranker.scoring.stored_ranker.SplitRanker.open")  # no second one is opened
+    monkeypatch.delattr("paddle_ranker.stored_titles.stored_ranker.SplitRanker.open")  # no second one is opened
     added = site.ask("POST", "/v1/documents", {"documents": [{"id": "new", "text": "水稻病害教育"}]})
     assert added.status_code == 200, added.text
     assert "new" in logits(site.search(QUERY)) and len(read.texts()) == 1

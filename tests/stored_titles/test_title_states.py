@@ -24,10 +24,10 @@ from paddle_ranker.model.model_folder import RANKER, load_model
 from paddle_ranker.model.network import Narrow
 from paddle_ranker.model.ranker_folder import Fresh, load_single, save_ranker, start_ranker
 from paddle_ranker.model.similarity import SimilarityHead
-from paddle_ranker.model.split import lower_digest
 from paddle_ranker.scoring.engines.dygraph import DygraphEngine
-from paddle_ranker.scoring.stored_ranker import SplitRanker, StoredRanker
-from paddle_ranker.scoring.title_states import TitleStates, new_states, taken
+from paddle_ranker.stored_titles.split import lower_digest
+from paddle_ranker.stored_titles.stored_ranker import SplitRanker, StoredRanker
+from paddle_ranker.stored_titles.title_states import TitleStates, new_states, taken
 from tests.export_cases import WRITES_ONNX
 from tests.tiny import change_json, write_encoder, write_ranker, write_tower
 

@@ -10,7 +10,7 @@ import numpy as np
 from paddle_ranker.array_types import Array, Arrays
 from paddle_ranker.errors import CheckpointError, DataError
 from paddle_ranker.model.config import EncoderConfig
-from paddle_ranker.model.model_kind import STATES, ArraySpec, Signature
+from paddle_ranker.model.model_kind import ArraySpec, Signature
 
 _TYPES = 2  # token types of a ranker; a blend's second member has the next two, and so on
 _IDS, _TYPE_IDS = "input_ids", "token_type_ids"
@@ -32,9 +32,7 @@ class InputLimits:
         self.shares_queries = any(config.shares_queries for config in configs)
         self._place_limits = configs[0].place_limits if len(configs) == 1 else ()
         self._vocabulary = np.array([config.vocab_size for config in configs], np.int64)
-        # The upper layers of a split ranker read no positions: each text was as long as a pair may be.
-        texts = 2 if STATES in signature.input_names else 1
-        self._longest = texts * sum(config.longest_pair for config in configs)
+        self._longest = signature.texts * sum(config.longest_pair for config in configs)
 
     def smallest(self) -> Arrays:
         """Return a small batch that any graph with these inputs accepts; for a blend, with tokens of each member."""

@@ -16,15 +16,14 @@ import numpy as np
 import paddle
 from paddle import Tensor, nn
 
-from paddle_ranker.array_types import Array
-from paddle_ranker.encoding.columns import EncodedPairs
+from paddle_ranker.encoding.pair_encoder import PairEncoder
 from paddle_ranker.model.config import EncoderConfig
-from paddle_ranker.model.model_kind import RowEncoder
+from paddle_ranker.model.info import RankerInfo
+from paddle_ranker.model.model_kind import ExportFacts, ModelPart, RowEncoder, TrainedModel
 from paddle_ranker.model.network import RankerNetwork
 from paddle_ranker.model.similarity import Side, SimilarityHead
 from paddle_ranker.storage.digest import content_digest
-
-_BATCH = 32
+from paddle_ranker.stored_titles.signatures import LOWER, UPPER, split_signatures
 
 
 class LowerLayers(nn.Layer):
@@ -86,21 +85,6 @@ def _as_long(matches: Tensor, input_ids: Tensor) -> Tensor:
     return paddle.slice(whole, [1], [paddle.zeros([1], "int64")], [length])
 
 
-@paddle.no_grad()
-def lower_states(network: RankerNetwork, pairs: EncodedPairs, most: int) -> Array:
-    """Return the lower layers' states of at most `most` evenly spaced pairs, `[tokens, hidden]` float32."""
-    rows = np.unique(np.linspace(0, len(pairs) - 1, min(most, len(pairs))).astype(np.int64))
-    was_training, parts = network.training, []
-    network.eval()
-    for start in range(0, len(rows), _BATCH):
-        batch = pairs.pad(rows[start : start + _BATCH])
-        states = network.encoder.apart(*map(paddle.to_tensor, batch.values())).numpy()
-        parts.append(states[batch["input_ids"] != network.config.pad_token_id])
-    if was_training:
-        network.train()
-    return np.concatenate(parts)
-
-
 def similarity_sizes(network: RankerNetwork) -> tuple[int, int]:
     """Return the last dimensions of `Side.vectors` and `Side.matches`; (0, 0) for a network without a similarity."""
     head = _similarity(network)
@@ -142,3 +126,15 @@ def _similarity(network: RankerNetwork) -> Optional[SimilarityHead]:
     head = network.similarity_head
     assert head is None or isinstance(head, SimilarityHead)
     return head
+
+
+def parts(model: TrainedModel[RankerInfo, PairEncoder]) -> tuple[ModelPart, ...]:
+    """Return the lower and the upper layers of a split ranker, for its export."""
+    network = model.network
+    sizes = similarity_sizes(network)
+    lower, upper = split_signatures(network.states_width, *sizes)
+    facts: ExportFacts = {"ranker": lower_digest(network, model.row_encoder), "similarity": sizes}
+    return (
+        ModelPart(LOWER, lower, lambda: LowerLayers(network), facts),
+        ModelPart(UPPER, upper, lambda: UpperLayers(network)),
+    )

@@ -28,12 +28,12 @@ from numpy.typing import NDArray
 from paddle_ranker.array_types import STORED_TYPES, Array, Arrays
 from paddle_ranker.encoding.columns import Columns, EncodedTexts, Indices, offsets_of, ragged_positions
 from paddle_ranker.errors import CheckpointError, DataError, UsageError, quoted, refuse_text
-from paddle_ranker.model.model_kind import SIDES, STATES
 from paddle_ranker.storage.arrays import ArrayFile
 from paddle_ranker.storage.atomic import new_file, new_folder
 from paddle_ranker.storage.declared import Count, OneOf, Width, WidthOrNone, read_declared
 from paddle_ranker.storage.digest import content_digest
 from paddle_ranker.storage.untrusted import check_file, inside, open_array, read_versioned
+from paddle_ranker.stored_titles.signatures import SIDES, STATES
 
 FORMAT_VERSION = 1
 INFO_FILE = "states.json"

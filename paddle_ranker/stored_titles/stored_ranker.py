@@ -18,12 +18,10 @@ from paddle_ranker.encoding.columns import EncodedTexts, ragged_positions
 from paddle_ranker.encoding.pair_encoder import PairEncoder
 from paddle_ranker.errors import CheckpointError, UsageError, quoted, refuse_text
 from paddle_ranker.metrics.calibration import sigmoid
-from paddle_ranker.model.builtin_kinds import LOWER, UPPER
 from paddle_ranker.model.exported import ExportedFolder, open_exported
 from paddle_ranker.model.info import RankerInfo
 from paddle_ranker.model.load_options import DEFAULT_OPTIONS, LoadOptions
 from paddle_ranker.model.model_folder import RANKER, identify
-from paddle_ranker.model.model_kind import SIDES, STATES, split_signatures
 from paddle_ranker.model.pretrained import find_model
 from paddle_ranker.options import note
 from paddle_ranker.scoring.engines.engine import Engine
@@ -35,7 +33,8 @@ from paddle_ranker.scoring.ranker import RankedTitle, best_titles, require_cut
 from paddle_ranker.scoring.scorer import BatchRunner, Scorer
 from paddle_ranker.scoring.scoring_options import PredictOptions
 from paddle_ranker.scoring.texts import list_texts, require_text
-from paddle_ranker.scoring.title_states import StatesInfo, StoredPairs, TextStates, TitleStates, joined, taken
+from paddle_ranker.stored_titles.signatures import LOWER, SIDES, STATES, UPPER, split_signatures
+from paddle_ranker.stored_titles.title_states import StatesInfo, StoredPairs, TextStates, TitleStates, joined, taken
 
 UPPER_PRODUCTS = "upper_products"  # key in the facts of int8: number of the upper layers' products in int8
 _PAIRS_AT_ONCE = 512  # pairs whose states are in memory
@@ -177,8 +176,8 @@ class SplitRanker:
 
 def _of_network(opened: ScoringRanker) -> OpenedParts:
     from paddle_ranker.model.network import RankerNetwork
-    from paddle_ranker.model.split import LowerLayers, UpperLayers, lower_digest, similarity_sizes
     from paddle_ranker.scoring.engines.dygraph import DygraphEngine
+    from paddle_ranker.stored_titles.split import LowerLayers, UpperLayers, lower_digest, similarity_sizes
 
     network = cast(RankerNetwork, cast(DygraphEngine, opened.engine).network)
     digest, sizes = lower_digest(network, opened.row_encoder), similarity_sizes(network)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from paddle_ranker.encoding.pair_encoder import PairEncoder
+from typing import TYPE_CHECKING
+
 from paddle_ranker.model.builtin_kinds import RANKER_PARTS
-from paddle_ranker.model.info import RankerInfo
-from paddle_ranker.model.model_kind import ModelPart, TrainedModel
+
+if TYPE_CHECKING:
+    from paddle_ranker.encoding.pair_encoder import PairEncoder
+    from paddle_ranker.model.info import RankerInfo
+    from paddle_ranker.model.model_kind import ModelPart, TrainedModel
 
 
 def _parts(model: TrainedModel[RankerInfo, PairEncoder]) -> tuple[ModelPart, ...]:

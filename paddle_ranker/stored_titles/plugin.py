@@ -11,7 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Optional
 
 from paddle_ranker.errors import RankerError
-from paddle_ranker.serving.slots.stored_states import SCORED_BY_STATES, STATES
+from paddle_ranker.serving.slots.stored_states import SERVED_STATES, STATES
 
 if TYPE_CHECKING:
     from paddle_ranker.retrieval.snapshots.searchable import Snapshot
@@ -94,4 +94,4 @@ class StoredScoring:
         return stored_candidates(self._split, now, query, whole)
 
 
-SCORED_BY_STATES.add(STATES, StoredScoring)
+SERVED_STATES.add(STATES, StoredScoring)

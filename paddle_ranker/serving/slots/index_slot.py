@@ -31,7 +31,7 @@ from paddle_ranker.serving.core.server_config import ServeConfig
 from paddle_ranker.serving.core.threads import StoppableWork
 from paddle_ranker.serving.slots.index_options import IndexSlotOptions
 from paddle_ranker.serving.slots.slots import Served, Slot
-from paddle_ranker.serving.slots.stored_states import StatesScoring, new_scoring
+from paddle_ranker.serving.slots.stored_states import ServedStates, served_states
 from paddle_ranker.storage.digest import json_digest
 
 R = TypeVar("R")
@@ -61,7 +61,7 @@ class ServedIndex:
     fusion: Fusion
     loaded_at: float
     synonyms: Optional[Synonyms] = None
-    states: Optional[StatesScoring] = field(default_factory=new_scoring)
+    states: Optional[ServedStates] = field(default_factory=served_states)
     seen: Optional[Snapshot] = None
 
     @property

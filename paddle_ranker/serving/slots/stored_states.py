@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from paddle_ranker.serving.slots.ranker_slot import ServedRanker
 
 
-class StatesScoring(Protocol):
+class ServedStates(Protocol):
     """Scoring of a search's candidates by an index's stored states, with the ranker that computed them."""
 
     def open(self, now: Snapshot, ranker: ServedRanker, config: ServeConfig) -> None:
@@ -38,10 +38,10 @@ class StatesScoring(Protocol):
         """
 
 
-SCORED_BY_STATES: Registry[Callable[[], StatesScoring]] = Registry("scoring by stored states", recipes="plugin")
+SERVED_STATES: Registry[Callable[[], ServedStates]] = Registry("scoring by stored states", recipes="plugin")
 STATES = "states"  # its name in this registry
 
 
-def new_scoring() -> Optional[StatesScoring]:
+def served_states() -> Optional[ServedStates]:
     """Return what scores by the stored states of one index; None if this installation has no stored states."""
-    return SCORED_BY_STATES[STATES]() if STATES in SCORED_BY_STATES else None
+    return SERVED_STATES[STATES]() if STATES in SERVED_STATES else None

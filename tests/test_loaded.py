@@ -28,7 +28,10 @@ OTHERS = r"training|evaluation|export|serving|paddle_serving|scale"
 @pytest.mark.parametrize(
     ("program", "unused"),
     [
-        (SEARCH, rf"{MODELS}|{WRITING}|{VECTORS}|{CONTENTS}|{OTHERS}|options|commands"),
+        (
+            SEARCH,
+            rf"{MODELS}|{WRITING}|{VECTORS}|{CONTENTS}|{OTHERS}|options|commands|storage\.atomic|lexical\.passages",
+        ),
         (COMMAND, rf"{MODELS}|{WRITING}|{OTHERS}"),
         (SCORE, rf"{WRITING}|{CONTENTS}|{OTHERS}|options|commands|retrieval"),
     ],

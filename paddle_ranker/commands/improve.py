@@ -189,7 +189,7 @@ def _pairs_of(options: ImproveOptions, engine: SearchEngine) -> tuple[list[Train
     from paddle_ranker.data.rows.beir import beir_judgments
     from paddle_ranker.evaluation.retrieval import read_judged, read_pairs
     from paddle_ranker.retrieval.stages.query import SearchedQuery
-    from paddle_ranker.retrieval.stages.ranking import EstimatedTokens, texts_for_ranker
+    from paddle_ranker.retrieval.stages.ranker_texts import EstimatedTokens, texts_for_ranker
 
     now, pairs = engine.collection.snapshot(), list[TrainingPair]()
     if options.judged is not None:

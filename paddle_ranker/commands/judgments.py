@@ -171,7 +171,7 @@ class JoinedLog:
         schema = now.info.schema
         if (query, document.id) in self.unread:
             from paddle_ranker.retrieval.stages.query import SearchedQuery
-            from paddle_ranker.retrieval.stages.ranking import EstimatedTokens, texts_for_ranker
+            from paddle_ranker.retrieval.stages.ranker_texts import EstimatedTokens, texts_for_ranker
 
             searched = SearchedQuery(now, query, now.info.searchers, literal=True)
             ((_, text),) = texts_for_ranker(searched, [document], EstimatedTokens(), {})

@@ -14,7 +14,6 @@ from paddle_ranker.errors import CheckpointError, RankerError
 from paddle_ranker.retrieval.snapshots.open_segments import Generation
 from paddle_ranker.retrieval.stored.manifest import MANIFEST, IndexInfo, read_manifest, write_manifest
 from paddle_ranker.retrieval.stored.segments import Segment
-from paddle_ranker.storage.atomic import locked
 
 _LOCK, _WAIT_SECONDS = "writer.lock", 0.01
 WRITER_WAIT = 10.0  # seconds for which commands and notebooks wait for another process that writes to the index
@@ -111,6 +110,8 @@ def take_lock(folders: Sequence[Path], until: float = 0.0) -> Lock:
 
     until: time on `time.monotonic()`'s clock up to which to wait for other writers
     """
+    from paddle_ranker.storage.atomic import locked
+
     with ExitStack() as held:
         for folder in folders:
             while True:

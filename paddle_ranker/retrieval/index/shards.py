@@ -27,7 +27,6 @@ from paddle_ranker.retrieval.index.collection import Collection
 from paddle_ranker.retrieval.index.index_folder import IndexFolder, Lock
 from paddle_ranker.retrieval.snapshots.open_segments import folder_of
 from paddle_ranker.retrieval.stored.manifest import MANIFEST, IndexInfo, read_manifest, write_manifest
-from paddle_ranker.storage.atomic import new_file, new_folder, sync
 from paddle_ranker.storage.untrusted import inside, read_json
 
 SHARDS = "shards.json"
@@ -76,6 +75,8 @@ def shard_name(number: int) -> str:
 
 def write_shards(folder: Path, names: Sequence[str]) -> None:
     """Write `shards.json`, which makes a folder a folder of shards."""
+    from paddle_ranker.storage.atomic import new_file, sync
+
     with new_file(inside(folder, SHARDS)) as stream:
         json.dump({"format": FORMAT, "shards": list(names)}, stream, indent=1)
     sync(folder)
@@ -122,6 +123,8 @@ class ShardFolders(IndexFolder):
             if new != old:
                 changed[folder] = new.next(segments, info.next_id)
         if len(changed) > 1:
+            from paddle_ranker.storage.atomic import new_folder
+
             with new_folder(inside(self._root, _PENDING), replace=True) as pending:
                 for folder, new in changed.items():
                     (pending / folder.name).mkdir()

@@ -14,20 +14,21 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import NamedTuple, Union
+from typing import TYPE_CHECKING, NamedTuple, Union
 
 import numpy as np
 
 from paddle_ranker.array_types import Booleans, Floats, Integers
 from paddle_ranker.errors import DataError, UsageError, brief, listed, quoted
-from paddle_ranker.lexical.passages import Span
 from paddle_ranker.registry import Registry
 from paddle_ranker.retrieval.stored.candidate_indexes import Hits
 from paddle_ranker.retrieval.stored.schema import MOST_WEIGHT
 from paddle_ranker.retrieval.values.search_defaults import FUSION
 from paddle_ranker.retrieval.values.typed_values import NUMBER, Value
-from paddle_ranker.storage.atomic import new_file
 from paddle_ranker.storage.untrusted import read_json
+
+if TYPE_CHECKING:
+    from paddle_ranker.lexical.passages import Span
 
 RRF_K = 60  # the constant of Cormack et al. (2009)
 ValuesOf = Callable[[str, Sequence[str]], Sequence[tuple[Value, ...]]]  # (field, ids) to the documents' values
@@ -372,6 +373,8 @@ class Fusion:
 
         learned: facts about how the weights were learned, which are written into the file, too
         """
+        from paddle_ranker.storage.atomic import new_file
+
         with new_file(path) as stream:
             json.dump({"format": FORMAT, **asdict(self), "learned": learned}, stream, indent=2)
             stream.write("\n")

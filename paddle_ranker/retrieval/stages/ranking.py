@@ -1,61 +1,28 @@
-"""Ranking of a search's first candidates: what a ranker reads of them, and the order by its scores.
-
-A ranker reads the passage of a document that its tokens have room for, with most of the query's words.
-"""
+"""Ranking of a search's first candidates: the texts that a ranker must score, and the order by its scores."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
-from typing import TYPE_CHECKING, Optional, Protocol
+from typing import TYPE_CHECKING, Optional
 
 import numpy as np
 
-from paddle_ranker.array_types import Floats, Integers
-from paddle_ranker.data.files.placed_text import CELLS, PICTURES
-from paddle_ranker.errors import UsageError, refuse_text
-from paddle_ranker.lexical.passages import Span, best_span, characters_for, estimated_ends
-from paddle_ranker.retrieval.snapshots.searchable import Snapshot
+from paddle_ranker.array_types import Floats
+from paddle_ranker.errors import refuse_text
 from paddle_ranker.retrieval.stages.fusion import FEATURE_DEPTH, TITLE, FusedList, ListFeatures, by_score
 from paddle_ranker.retrieval.stages.query import SearchedQuery
 from paddle_ranker.retrieval.stored.candidate_indexes import Document
-from paddle_ranker.retrieval.stored.places import placed_text
 from paddle_ranker.retrieval.work.turns import checked, reserve
 
 if TYPE_CHECKING:
     from paddle_ranker.encoding.pair_encoder import PairEncoder
+    from paddle_ranker.lexical.passages import Span
+    from paddle_ranker.retrieval.stages.ranker_texts import TokenCounter
     from paddle_ranker.scoring.table_answers import TableAnswer
 
 _READ_AT_ONCE = 32  # documents that are in memory while a ranker's texts are made
-_PAIR_TOKENS, _SPECIAL_TOKENS = 128, 3  # tokens of a pair, for a ranker that is not trained yet
-
-
-class TokenCounter(Protocol):
-    """Counter of a ranker's tokens; `PairEncoder` is one.
-
-    Attributes:
-        places: what the ranker reads in place of plain texts, see `PairEncoder.places`; "": plain texts.
-    """
-
-    @property
-    def places(self) -> str: ...
-
-    def room_beside(self, query: str) -> int: ...
-
-    def token_ends(self, texts: Sequence[str]) -> Sequence[Integers]: ...
-
-
-class EstimatedTokens:
-    """Token counter that estimates tokens by the script of a text, for pairs of 128 tokens."""
-
-    places = ""
-
-    def room_beside(self, query: str) -> int:
-        return max(_PAIR_TOKENS - _SPECIAL_TOKENS - len(estimated_ends([query])[0]), _PAIR_TOKENS // 2)
-
-    def token_ends(self, texts: Sequence[str]) -> Sequence[Integers]:
-        return estimated_ends(texts)
 
 
 class CandidateRanking:
@@ -78,7 +45,8 @@ class CandidateRanking:
 
     def __init__(self, query: SearchedQuery, fused: FusedList):
         self.query, self._fused = query, fused
-        self.passages, self.whole = dict[int, Span](), dict[int, str]()
+        self.passages: dict[int, Span] = {}
+        self.whole: dict[int, str] = {}
         self.logits, self.probabilities = dict[int, float](), dict[int, float]()
         self.added, self.is_calibrated = dict[str, dict[int, float]](), False
         self.answer_of: Optional[Callable[[int], Optional[TableAnswer]]] = None
@@ -100,6 +68,8 @@ class CandidateRanking:
     def read(self, documents: Sequence[Document], encoder: Optional[TokenCounter] = None) -> list[tuple[Span, str]]:
         """Cut documents for a ranker by `texts_for_ranker`, to the passages that the search has found."""
         refuse_text(documents, "documents", Document)
+        from paddle_ranker.retrieval.stages.ranker_texts import texts_for_ranker
+
         return texts_for_ranker(self.query, documents, encoder, self._fused.spans)
 
     def list_features(self) -> tuple[list[int], ListFeatures]:
@@ -108,6 +78,7 @@ class CandidateRanking:
         Features of texts are computed from the part of each text that a ranker of 128 tokens would read.
         """
         from paddle_ranker.lexical.features import list_features
+        from paddle_ranker.retrieval.stages.ranker_texts import EstimatedTokens
 
         query, fused = self.query, self._fused
         top, texts = fused.order[:FEATURE_DEPTH], dict[int, str]()
@@ -165,61 +136,3 @@ class CandidateRanking:
         if row not in self._answers:
             self._answers[row] = self.answer_of(self._scored_as[row])
         return self._answers[row]
-
-
-def texts_for_ranker(
-    query: SearchedQuery,
-    documents: Sequence[Document],
-    encoder: Optional[TokenCounter],
-    passages_of: Mapping[str, Span],
-) -> list[tuple[Span, str]]:
-    """Cut documents for a ranker; return, for each, the span of its text that the ranker reads, and the input text.
-
-    The span is the passage whose vector was found, else the whole text. If the ranker cannot read a span whole, the
-    span is cut to the part with most of the query's words. The schema's template makes the input text of the span.
-
-    encoder: encoder of the ranker's pairs; None if the ranker reads any length
-    passages_of: by id, the passages whose vectors were found
-    """
-    refuse_text(documents, "documents", Document)
-    kind = "" if encoder is None else encoder.places
-    passages = {} if kind == CELLS else passages_of  # a part of a table lacks its header
-    now, schema = query.collection, query.collection.info.schema
-    spans = [passages.get(document.id, (0, len(document.text))) for document in documents]
-    room = sys.maxsize if encoder is None else encoder.room_beside(query.model_text)
-    long = [number for number, (start, end) in enumerate(spans) if end - start > room]
-    if encoder is not None and long:
-        beside = encoder.token_ends([schema.model_text(documents[number], "") for number in long])
-        rooms, starts, parts = [max(room - len(ends), room // 4) for ends in beside], [], []
-        for number, tokens in checked(zip(long, rooms)):
-            text = documents[number].text[slice(*spans[number])]
-            size = characters_for(text, tokens)
-            start, _ = best_span(text, query.word_weights, size, schema.analyser)
-            starts.append(spans[number][0] + start)
-            parts.append(text[start : start + 3 * size // 2])  # long enough for `tokens` tokens of the ranker
-        for number, tokens, start, part, ends in zip(long, rooms, starts, parts, encoder.token_ends(parts)):
-            spans[number] = start, start + (len(part) if len(ends) <= tokens else int(ends[tokens - 1]))
-    if encoder is not None and kind == PICTURES:
-        return [(span, _file(now, document, encoder)) for span, document in zip(spans, documents)]
-    texts = [placed_text(document, schema, kind) if kind else document.text for document in documents]
-    return [
-        (span, schema.model_text(document, text[slice(*span)])) for span, document, text in zip(spans, documents, texts)
-    ]
-
-
-def _file(now: Snapshot, document: Document, encoder: TokenCounter) -> str:
-    """Return the first file of a document that a ranker of files reads, as a title; a title for none if it has none.
-
-    Raises `UsageError` for documents of shards elsewhere, because the files stay there.
-    """
-    from paddle_ranker.encoding.file_pairs import FilePairEncoder
-
-    assert isinstance(encoder, FilePairEncoder)
-    files = now.files
-    if files is None:
-        raise UsageError(f"a ranker that reads {encoder.reads}s needs their files, and these are elsewhere: rank there")
-    for file_field in now.info.schema.files:
-        value = document.fields.get(file_field.name) if file_field.type == encoder.reads else None
-        if value:
-            return encoder.unread_title(files.read(str(value[0] if isinstance(value, list) else value)))
-    return encoder.unread_title(None)

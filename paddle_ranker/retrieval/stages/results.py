@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Optional
 
-from paddle_ranker.lexical.passages import Span
 from paddle_ranker.retrieval.stages.fusion import FusedList
 from paddle_ranker.retrieval.stages.page import ListPage
 from paddle_ranker.retrieval.stages.query import SearchedQuery
@@ -16,6 +15,7 @@ from paddle_ranker.retrieval.stored.schema import PLACES
 
 if TYPE_CHECKING:
     from paddle_ranker.lexical.highlights import Highlight
+    from paddle_ranker.lexical.passages import Span
     from paddle_ranker.retrieval.stored.places import PlaceInFile
     from paddle_ranker.scoring.table_answers import TableAnswer
 

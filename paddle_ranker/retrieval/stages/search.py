@@ -13,7 +13,6 @@ import numpy as np
 
 from paddle_ranker.array_types import Vectors
 from paddle_ranker.errors import ParameterError, listed, quoted, refuse_text, spelling_hint
-from paddle_ranker.lexical.passages import Span
 from paddle_ranker.retrieval.index.floors import FEWEST, is_nothing_close
 from paddle_ranker.retrieval.snapshots.searchable import LookupRequest, Snapshot
 from paddle_ranker.retrieval.stages.fusion import Candidates, FusedList, Fusion
@@ -34,6 +33,7 @@ from paddle_ranker.retrieval.words.word_search import QUERY_TYPES, AnyQuery
 from paddle_ranker.retrieval.work.turns import checked, once
 
 if TYPE_CHECKING:
+    from paddle_ranker.lexical.passages import Span
     from paddle_ranker.retrieval.words.synonyms import Synonyms
 
 Where = Union[None, str, Iterable[str], Mapping[str, object], Filter]
@@ -207,7 +207,8 @@ class Search:
             hits = {name: searcher_hits.without(like.id) for name, searcher_hits in hits.items()}
         self.best = {name: max(hits[name].scores, default=0.0) for name in searchers}
         files = {field.name for field in self.collection.info.schema.files}
-        spans, pieces = dict[str, Span](), dict[str, Span]()
+        spans: dict[str, Span] = {}
+        pieces: dict[str, Span] = {}
         for name, searcher_hits in hits.items():
             (pieces if name in files else spans).update(
                 (id, span) for id, span in zip(searcher_hits.ids, searcher_hits.passages or ()) if span is not None

@@ -19,7 +19,6 @@ from paddle_ranker.lexical.bm25 import K1, B
 from paddle_ranker.lexical.tokens import STANDARD, TOKENIZERS
 from paddle_ranker.retrieval.stored.schema import FIELD_TYPES, MOST_FIELDS, TEXT, Schema
 from paddle_ranker.retrieval.vectors.vector_settings import PLAIN, Name, VectorsInfo, is_address
-from paddle_ranker.storage.atomic import new_file, sync
 from paddle_ranker.storage.declared import Between, Count, OneOf, Positive, read_declared
 from paddle_ranker.storage.untrusted import Unchecked, UncheckedObject, inside, read_json
 
@@ -240,6 +239,8 @@ def facts_of(info: IndexInfo) -> UncheckedObject:
 
 def write_manifest(folder: Path, info: IndexInfo) -> None:
     """Replace index.json atomically; it is synced to disk when this returns."""
+    from paddle_ranker.storage.atomic import new_file, sync
+
     with new_file(inside(folder, MANIFEST)) as stream:
         facts = facts_of(info)
         json.dump(facts, stream, ensure_ascii=False, indent=1)

@@ -6,7 +6,8 @@ In a checkout recipes are top-level folders. In an installed wheel they are in t
 A recipe adds items to registries in separate modules: its commands in `commands.py`, a kind of model in `kind.py`, the
 server's slots (models or indexes that it holds) and endpoints in `plugin.py`, a way to pretrain a starter in
 `starter.py`, a kind of index in `indexes.py`, experiment trackers in `trackers.py`, types of fields and their readers
-in `contents.py`, what scores by stored titles in `stores.py` and by stored states of indexes in `states.py`. A guest is
+in `contents.py`, what scores by stored titles in `stores.py`, by stored states of indexes in `states.py`, and exported
+parts in int8 in `quantized.py`. A guest is
 a folder of this package that adds items likewise: without it and its line here, everything else works.
 """
 

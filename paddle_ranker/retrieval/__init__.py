@@ -15,7 +15,8 @@ words, each searcher (words, a vector field) finds a list, `Fusion` makes one of
 documents, and `Search.finish` groups and pages it. `run_searches` calls these stages in order.
 
 Whoever holds a snapshot sees the same documents until it lets go. A commit counts whole or not at all. Searches by
-words load neither the code of models nor that of writing. Equal scores are ordered by the documents' order.
+words load neither the code of models nor that of writing. Equal scores are ordered by the
+documents' order within a searcher, and by id from fusion on.
 
 >>> from tempfile import TemporaryDirectory
 >>> from paddle_ranker.retrieval.stored.candidate_indexes import Document

@@ -1,7 +1,8 @@
 """Change the documents of an index folder.
 
 A change writes new segments, or files with removed rows, and then commits: it replaces `index.json`. A writer that is
-killed before the commit has changed nothing; the next writer deletes its files.
+killed before the commit has changed no document; the next writer deletes its files, but for segments of
+`unfinished.json`, whose vectors the next addition uses.
 """
 
 from __future__ import annotations

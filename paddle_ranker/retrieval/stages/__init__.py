@@ -4,7 +4,7 @@
     Search            one query (or several at once) on its way: its stages, and the objects below, one after the other
     SearchedQuery     who searches for the query, and how its words are read
     FusedList         one list of candidates from the lists of all searchers, by `Fusion`
-    CandidateRanking  what a ranker reads of the first candidates, and the order by its scores
+    CandidateRanking  the texts of the first candidates that a ranker scores, and the order by its scores
     ListPage          which documents are shown, after grouping, and where the next page begins
     HitDetails        what is shown of them, such as the place in a file
     SearchRanker      scores of the first candidates by a ranker, from texts or from the index's stored states
@@ -13,10 +13,11 @@
 stages in this order: the query's words are corrected and completed; each searcher finds its list; `Fusion` makes one;
 the ranker orders its first documents; `Search.finish` groups and pages, and leaves out near duplicates if it groups by
 content. Of the five objects from `SearchedQuery` to `HitDetails`, each knows only those before it. Loops within stages
-call `turns.check`, which ends the search if its caller has left or its deadline has passed. A server with `--degrade`
-leaves out ranking that would be late, and marks the answer `degraded`.
+call `turns.check`, which ends the search if its caller has left or its deadline has passed; only servers set one. A
+server with `--degrade` leaves out ranking that would be late, and marks the answer `degraded`.
 
-A `Search` holds one snapshot from its first stage to its last. Equal scores are ordered by the smaller id.
+A `Search` holds one snapshot from its first stage to its last. From fusion on, equal scores are ordered by the smaller
+id; a searcher's list, by the documents' numbers.
 
 >>> import numpy as np
 >>> from paddle_ranker.retrieval.stages.fusion import Candidates, Fusion

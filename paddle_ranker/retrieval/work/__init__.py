@@ -1,7 +1,7 @@
 """Long computations: turns between searches, work in steps, and the best of many scores.
 
     Turns     which of all searches computes next, so that small ones never wait long
-    Steps     work that is done once for all, such as sorting a field, in steps between which others may run
+    Kept      work that is done once for all, such as sorting a field, in steps between which others may run
     Best      the k best scores of a collection that is scored part by part
 
 Every loop over data calls `check`: there a search ends whose caller has left or whose deadline has passed, and there

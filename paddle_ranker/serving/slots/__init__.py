@@ -6,6 +6,7 @@
     QueuedSearch     a search on the server: words, vectors, fusion, ranker, under one deadline
     Reloader         loads replacements while the old ones answer, and switches if all pass their checks
 
-A loaded model is warmed up and has to reproduce the scores that its folder states before it serves (`self_check`).
-A switch replaces the lineup at once; the old one is closed when its last request has ended.
+Before it serves, a loaded model is warmed up and has to compute rows alone and in a batch alike (`self_check`); an
+export in float32 also has to give the scores that its folder states. A switch replaces the lineup at once; the old one
+is closed when its last request has ended, or some seconds after the deadline of all.
 """

@@ -1,4 +1,4 @@
-"""The registry of ranking losses. Help texts, checks and documentation are made from its `Loss` objects.
+"""The registry of ranking losses. Help texts and checks are made from its `Loss` objects.
 
     LOSSES.add("listnet", Loss(list_net, "-Σ softmax(y) log softmax(l)", "order of lists", LABELS, listwise=True))
 
